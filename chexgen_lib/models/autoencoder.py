@@ -7,10 +7,13 @@ The autoencoder is diffusers' `AutoencoderKL`: 8x smaller latents of 4 channels,
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 from tqdm.auto import tqdm
+
+from chexgen_lib.images import from_model, to_model
 
 SHIPPED = Path(__file__).parent / "weights" / "autoencoder"
 
@@ -46,32 +49,26 @@ def new_autoencoder(channels: tuple[int, ...] = (32, 64, 96, 128), layers_per_bl
     )
 
 
-def _to_channels(images: Tensor, autoencoder: AutoencoderKL) -> Tensor:
-    """[N, H, W] in 0..1 -> [N, C, H, W] in -1..1."""
-    return (images * 2 - 1)[:, None].expand(-1, autoencoder.config.in_channels, -1, -1)
-
-
 @torch.inference_mode()
-def encode(autoencoder: AutoencoderKL, images: Tensor, batch_size: int = 32) -> tuple[Tensor, Tensor]:
+def encode(autoencoder: AutoencoderKL, images: np.ndarray, batch_size: int = 32) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the latents of images [N, H, W] in 0..1, in the model's scale.
 
     Returns:
         two float32 tensors [N, 4, H / 8, W / 8]; a latent is `mean + std * noise`.
     """
     means, stds = [], []
-    device, scale = autoencoder.device, autoencoder.config.scaling_factor
-    for batch in tqdm(images.split(batch_size), desc="latents", leave=False):
-        posterior = autoencoder.encode(_to_channels(batch, autoencoder).to(device)).latent_dist
+    channels, scale = autoencoder.config.in_channels, autoencoder.config.scaling_factor
+    for start in tqdm(range(0, len(images), batch_size), desc="latents", leave=False):
+        batch = to_model(images[start : start + batch_size])[:, :channels].to(autoencoder.device)
+        posterior = autoencoder.encode(batch).latent_dist
         means.append((posterior.mean * scale).float().cpu())
         stds.append((posterior.std * scale).float().cpu())
     return torch.cat(means), torch.cat(stds)
 
 
 @torch.inference_mode()
-def decode(autoencoder: AutoencoderKL, latents: Tensor, batch_size: int = 32) -> Tensor:
-    """Images [N, H, W] in 0..1 of latents [N, 4, h, w]; colour channels are averaged, values clipped."""
-    images = []
-    for batch in latents.split(batch_size):
-        decoded = autoencoder.decode(batch.to(autoencoder.device) / autoencoder.config.scaling_factor).sample
-        images.append((decoded.mean(dim=1) / 2 + 0.5).clamp(0, 1).float().cpu())
-    return torch.cat(images)
+def decode(autoencoder: AutoencoderKL, latents: Tensor, batch_size: int = 32) -> np.ndarray:
+    """Images float32 [N, H, W] in 0..1 of latents [N, 4, h, w]; colour channels are averaged, values cut off."""
+    scale = autoencoder.config.scaling_factor
+    batches = latents.to(autoencoder.device, autoencoder.dtype).split(batch_size)
+    return np.concatenate([from_model(autoencoder.decode(batch / scale).sample) for batch in batches])

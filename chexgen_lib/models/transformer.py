@@ -90,6 +90,15 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
             raise ValueError(f"unknown model size {size!r}; choose one of {', '.join(SIZES)}")
         return cls(**{**asdict(SIZES[size]), **config})
 
+    def enlarged(self) -> "ChexGenTransformer":
+        """A copy for twice the resolution: same weights, position embedding rescaled (stage I to stage II)."""
+        config = {k: v for k, v in self.config.items() if not k.startswith("_")}
+        config.update(sample_size=2 * config["sample_size"], position_scale=2 * config["position_scale"])
+        larger = type(self)(**config)
+        state = {k: v for k, v in self.state_dict().items() if k != "pos_embed"}
+        larger.load_state_dict({**state, "pos_embed": larger.pos_embed})
+        return larger.to(self.device, self.dtype)
+
     @property
     def null_caption(self) -> Tensor:
         """Text states [L, text_dim] of the empty caption, learned by dropping captions in training."""

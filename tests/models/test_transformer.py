@@ -83,6 +83,19 @@ def test_position_scale_keeps_a_place_its_embedding():
     torch.testing.assert_close(low, high.view(8, 8, 64)[::2, ::2].reshape(16, 64))
 
 
+def test_enlarged_keeps_the_weights_and_doubles_the_latent():
+    model = tiny()
+    larger = model.enlarged()
+    assert larger.config.sample_size == 16 and larger.config.position_scale == 2.0
+    for name, value in model.state_dict().items():
+        if name != "pos_embed":
+            assert torch.equal(value, larger.state_dict()[name]), name
+    corner = larger.pos_embed.view(8, 8, -1)[::2, ::2].reshape(16, -1)
+    torch.testing.assert_close(corner, model.pos_embed[0])
+    _, t, y, mask = inputs()
+    assert larger(torch.zeros(3, 4, 16, 16), t, y, mask).sample.shape == (3, 8, 16, 16)
+
+
 def test_saves_and_loads(tmp_path):
     model, batch = tiny(), inputs()
     model.save_pretrained(tmp_path)

@@ -1,0 +1,66 @@
+# Needs Python 3.11, git and make; everything else is installed into .venv from requirements.lock.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: help env lock params deps repro test lint notebooks clean distclean
+
+UV_VERSION := 0.13.9
+PROFILE := laptop
+BIN := .venv/bin
+# The stages and the notebooks' kernels are started as `python`: let that be the environment's.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+help:
+	@echo "make env        build .venv from requirements.lock"
+	@echo "make repro      run the whole DAG; what is up to date is not run again. Another profile, and values:"
+	@echo "                make repro PROFILE=nih-mini SET='curation.image_folder=FOLDER seed=1'"
+	@echo "make test       lint, tests, and every notebook re-executed and compared (profile ci)"
+	@echo "make notebooks  re-execute the committed notebooks in place (profile ci)"
+	@echo "make lock       compile requirements.lock from pyproject.toml (UPGRADE=1 takes new versions)"
+	@echo "make params     write params.yaml, the composition of the profile (laptop)"
+	@echo "make deps       write the library modules that each notebook imports into dvc.yaml"
+	@echo "make clean      remove results;  make distclean  remove .venv and the DVC cache too"
+
+env: .venv/.complete
+
+.venv/.complete: requirements.lock pyproject.toml
+	@python=; for p in $(PYTHON) python3.11 python3 python; do \
+	  if "$$p" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then python=$$p; break; fi; done; \
+	if [ -z "$$python" ]; then \
+	  echo "error: no Python 3.11 found; install it, or name it: make $(or $(MAKECMDGOALS),env) PYTHON=/path/to/python3.11" >&2; exit 1; fi; \
+	"$$python" -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip sync --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock: .venv/.complete
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-annotate --no-header \
+	  $(if $(UPGRADE),--upgrade) --quiet --output-file requirements.lock
+
+params: .venv/.complete
+	$(BIN)/python -m chexgen_lib.dag params $(PROFILE) $(SET)
+
+deps: .venv/.complete
+	$(BIN)/python -m chexgen_lib.dag deps
+
+repro: params
+	$(BIN)/dvc repro
+
+test: lint
+	$(BIN)/python -m pytest
+	$(BIN)/python -m chexgen_lib.notebooks check
+	$(BIN)/python -m chexgen_lib.dag outputs
+
+lint: .venv/.complete
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+notebooks: .venv/.complete
+	$(BIN)/python -m chexgen_lib.notebooks refresh
+
+clean:
+	rm -rf runs build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find chexgen_lib tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+distclean: clean
+	rm -rf .venv .dvc/cache .dvc/tmp

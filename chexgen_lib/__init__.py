@@ -1,0 +1,3 @@
+"""ChexGen companion: the library behind the notebooks."""
+
+__version__ = "0.1.0"

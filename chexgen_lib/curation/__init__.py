@@ -1,0 +1,1 @@
+"""From Records to curated Records: descriptions, quality control, counts (paper, Dataset Curation)."""

@@ -1,0 +1,98 @@
+"""Counts of a curated cohort: beside ED Table 1, by composition (Fig. 1b), rejects, words (ED Fig. 1)."""
+
+import polars as pl
+
+from chexgen_lib.curation.quality_control import PASS
+from chexgen_lib.figures import published
+from chexgen_lib.records import FINDINGS
+
+# Source -> its name in the paper's ED Table 1; the paper does not use Open-i.
+PAPER_NAMES = {"nih": "NIH ChestX-ray14", "chexpert": "CheXpert", "padchest": "PadChest"}
+AGE_BANDS = ("0-17", "18-29", "30-39", "40-49", "50-59", "60-69", "70-79", "80+")
+UNKNOWN = "not stated"
+_COMMON = frozenset(
+    "a an and are as at both for in is no not of on or other seen shows stated than that the there to "
+    "typically "
+    "which with without acute also appear appears area demonstrates examination findings finding image "
+    "impression "
+    "increased noted radiograph reveals".split()
+)
+
+
+def by_source(records: pl.DataFrame, rejects: pl.DataFrame) -> pl.DataFrame:
+    """One row per source: source, records, rejects, rows (their sum), studies, patients, qc_pass, paper,
+    difference.
+
+    ``paper`` is the number of cases in ED Table 1, null where the paper does not have the source;
+    ``difference`` is rows less that.
+    """
+    n = records.group_by("source", maintain_order=True).agg(
+        records=pl.len(),
+        studies=pl.col("study_id").n_unique(),
+        patients=pl.col("patient_id").n_unique(),
+        qc_pass=(pl.col("qc") == PASS).sum(),
+    )
+    lost = rejects.group_by("source").agg(rejects=pl.len())
+    table = published.load("table1").filter(pl.col("arm") == "stage I").select("dataset", paper="value")
+    names = pl.col("source").replace_strict(PAPER_NAMES, default=None, return_dtype=pl.String)
+    counted = (
+        n.join(lost, on="source", how="full", coalesce=True, maintain_order="left_right")
+        .with_columns(
+            pl.col("records", "rejects", "studies", "patients", "qc_pass").fill_null(0).cast(pl.Int64)
+        )
+        .with_columns(rows=pl.col("records") + pl.col("rejects"), dataset=names)
+        .join(table, on="dataset", how="left", maintain_order="left")
+        .with_columns(pl.col("paper").cast(pl.Int64))
+    )
+    columns = ("source", "records", "rejects", "rows", "studies", "patients", "qc_pass", "paper")
+    return counted.select(*columns, difference=pl.col("rows") - pl.col("paper"))
+
+
+def by_reason(rejects: pl.DataFrame) -> pl.DataFrame:
+    """Rejects counted by source and reason (what is quoted in a reason is left out), most frequent first."""
+    kind = pl.col("reason").str.replace_all(r": .*|'[^']*'|\d+", "").str.strip_chars()
+    return (
+        rejects.group_by("source", reason=kind)
+        .agg(n=pl.len())
+        .sort("n", "source", "reason", descending=[True, False, False])
+    )
+
+
+def composition(records: pl.DataFrame) -> pl.DataFrame:
+    """What the cohort consists of, long form: source, attribute, value, n, share (of the source's records).
+
+    attribute is "dataset", "view", "age" (bands of years), "sex" or "finding" (those that are 1; a record
+    counts once for each).
+    """
+    band = pl.col("age").cut([17.99, 29.99, 39.99, 49.99, 59.99, 69.99, 79.99], labels=list(AGE_BANDS))
+    plain = records.select("source", "view", "sex", dataset="source", age=band.cast(pl.String))
+    frames = [
+        plain.group_by("source", value=pl.col(attribute).fill_null(UNKNOWN)).agg(n=pl.len())
+        .with_columns(attribute=pl.lit(attribute))
+        for attribute in ("dataset", "view", "age", "sex")
+    ]  # fmt: skip
+    present = records.group_by("source").agg((pl.col(f) == 1).sum() for f in FINDINGS)
+    frames.append(
+        present.unpivot(index="source", variable_name="value", value_name="n").with_columns(
+            attribute=pl.lit("finding")
+        )
+    )
+    total = records.group_by("source").agg(total=pl.len())
+    table = pl.concat(f.select("source", "attribute", "value", pl.col("n").cast(pl.Int64)) for f in frames)
+    table = table.join(total, on="source").with_columns(share=(pl.col("n") / pl.col("total")).round(6))
+    return table.drop("total").sort("source", "attribute", "value")
+
+
+def words(records: pl.DataFrame, most: int = 150) -> pl.DataFrame:
+    """The most frequent words of the descriptions' findings: source, word, n (records that use it)."""
+    findings = pl.col("description").str.extract(r"(?s)Findings: (.*?)(?: Impression:|$)")
+    counted = records.select("source", text=findings).drop_nulls().group_by("source", "text").agg(n=pl.len())
+    text = pl.col("text").str.to_lowercase()
+    text = text.str.replace_all(r"\bno [^.]*\.|[^.]*typically[^.]*\.", "")  # what is absent, and definitions
+    word = text.str.extract_all(r"[a-z][a-z-]+").list.unique()
+    counted = counted.select("source", "n", word=word).explode("word").drop_nulls()
+    counted = (
+        counted.filter(~pl.col("word").is_in(list(_COMMON))).group_by("source", "word").agg(pl.col("n").sum())
+    )
+    counted = counted.sort("source", "n", "word", descending=[False, True, False])
+    return counted.group_by("source", maintain_order=True).head(most).with_columns(pl.col("n").cast(pl.Int64))

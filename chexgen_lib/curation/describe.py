@@ -1,0 +1,502 @@
+"""Descriptions of radiographs from their Records, in the style of the paper's ED Table 5.
+
+The paper asks GPT-4 for patient information, technique, findings as one paragraph and an impression, with
+every abnormality of the metadata and nothing beyond it. ``Grammar`` writes the same sections from rules:
+only what the record asserts (findings that are 1, with a side, site or severity where ``details`` has one;
+a few absent findings where the record says 0), in wording that a hash of the image id chooses. It is a
+pure function of the record. A language model takes its place by implementing ``Describer``.
+"""
+
+import zlib
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import NamedTuple, Protocol
+
+import polars as pl
+
+from chexgen_lib import sources
+from chexgen_lib.records import FINDINGS
+from chexgen_lib.sources import openi, padchest
+
+VARIANTS = 12  # wordings of the opening, and of the content; a hash of the image id chooses one of each
+PROMPT_WORDS = 72  # of a prompt; 120 tokens of T5 or MiniLM with room to spare
+Place = tuple[str | None, str | None, str | None]  # side, site, severity
+
+
+class Describer(Protocol):
+    """What writes descriptions: rules here, a language model elsewhere."""
+
+    name: str
+    version: str
+
+    def __call__(self, df: pl.DataFrame) -> pl.Series:
+        """One description per record, in order; a pure function of the records."""
+        ...
+
+
+class Grammar:
+    """The rule-based describer."""
+
+    name, version = "grammar", "1"
+
+    def __call__(self, df: pl.DataFrame) -> pl.Series:
+        return full(df)
+
+
+def describe(df: pl.DataFrame, describer: Describer | None = None) -> pl.DataFrame:
+    """``df`` with ``description`` and ``description_origin`` ("grammar-1") filled by the describer."""
+    describer = describer or Grammar()
+    origin = pl.lit(f"{describer.name}-{describer.version}").alias("description_origin")
+    return df.with_columns(describer(df).alias("description"), origin)
+
+
+def full(df: pl.DataFrame) -> pl.Series:
+    """Description with the four sections of ED Table 5, one string per record."""
+    parts = _parts(df)
+    return parts.select(
+        pl.format(
+            "Patient Information: {}. Technique: {}. Findings: {} Impression: {}",
+            per_combination(parts, ("age", "sex", "race", "opening"), lambda *a: _capital(_patient(*a))),
+            per_combination(parts, ("view", "opening"), _technique),
+            per_combination(parts, ("states", "labels", "details", "variant"), _findings),
+            per_combination(parts, ("states", "labels", "details", "variant"), _impression),
+        ).alias("description")
+    ).to_series()
+
+
+def prompt(df: pl.DataFrame) -> pl.Series:
+    """Description as one short paragraph, positive findings first: what the generator is conditioned on.
+
+    At most PROMPT_WORDS words, so that a text encoder with 120 tokens sees all of it; where a record has
+    more to say, labels beyond the 14 findings are left out first. The full description always says
+    everything.
+    """
+    parts = _parts(df)
+    opening = per_combination(parts, ("view", "age", "sex", "race", "opening"), _opening)
+    content = per_combination(parts, ("states", "labels", "details", "variant"), _compact)
+    text = pl.when(content == "").then(opening).otherwise(pl.format("{} {}", opening, content))
+    return parts.select(text.alias("prompt")).to_series()
+
+
+# --- what the record asserts ---
+
+
+class Item(NamedTuple):
+    """One thing to say: a noun of a finding or label, and where and how severe it is."""
+
+    subject: str
+    noun: str
+    places: tuple[Place, ...] = ()
+
+
+def _parts(df: pl.DataFrame) -> pl.DataFrame:
+    """What a description depends on, as plain text columns that can be compared and joined."""
+    state = [pl.col(f).cast(pl.Int8).cast(pl.String).fill_null("?") for f in FINDINGS]
+    fields = [pl.element().struct.field(f).fill_null("") for f in ("finding", "side", "site", "severity")]
+    crc = pl.col("image_id").map_elements(lambda i: zlib.crc32(i.encode()), return_dtype=pl.Int64)
+    return df.with_columns(hash=crc).select(
+        "view",
+        "age",
+        "sex",
+        "race",
+        states=pl.concat_str(state),
+        labels=pl.col("labels").list.join("\t"),
+        details=pl.col("details").list.eval(pl.concat_str(fields, separator="\n")).list.join("\t"),
+        opening=pl.col("hash") % VARIANTS,
+        variant=pl.col("hash") // VARIANTS % VARIANTS,
+    )
+
+
+def per_combination(df: pl.DataFrame, columns: Sequence[str], write: Callable[..., str]) -> pl.Series:
+    """``write(*row)`` for every row's ``columns``, called once for each distinct combination of them."""
+    groups = df.select(columns).with_row_index("at").group_by(columns, maintain_order=True).agg("at")
+    texts = [write(*row) for row in groups.select(columns).iter_rows()]
+    placed = groups.select("at", text=pl.Series(texts, dtype=pl.String)).explode("at")
+    return placed.sort("at")["text"]
+
+
+@cache
+def _items(states: str, labels: str, details: str) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    """The items of the 14 findings, in the order of FINDINGS, and those of the labels beyond them."""
+    present = [f for f, s in zip(FINDINGS, states, strict=True) if s == "1" and f != "No Finding"]
+    places: dict[str, list[Place]] = {}
+    for detail in filter(None, details.split("\t")):
+        subject, *place = [field or None for field in detail.split("\n")]
+        places.setdefault(subject, []).append(tuple(place))
+    named = list(filter(None, labels.split("\t")))
+    by_finding: dict[str | None, list[str]] = {}
+    for label in named:
+        by_finding.setdefault(sources.finding_of(label), []).append(label)
+    inside = [item for f in present for item in _finding_items(f, by_finding.get(f, []), places.get(f, []))]
+    outside = [Item(label, noun(label), tuple(places.get(label, ()))) for label in by_finding.get(None, [])
+               if label not in SILENT]  # fmt: skip
+    return tuple(inside), tuple(outside)
+
+
+def _finding_items(finding: str, labels: list[str], places: list[Place]) -> list[Item]:
+    """How a finding is said: under its labels' own names where it is sure whose a place is."""
+    if not labels or labels == [finding]:
+        return [Item(finding, finding, tuple(places))]
+    if len(labels) == 1 or not places:
+        return [Item(finding, noun(label), tuple(places)) for label in labels]
+    headings = [(label, _heading_places(label)) for label in labels]
+    if {p for _, own in headings for p in own} == set(places):
+        return [Item(finding, noun(label), own) for label, own in headings]
+    return [Item(finding, finding, tuple(places)), *(Item(finding, noun(label)) for label in labels)]
+
+
+def _heading_places(label: str) -> tuple[Place, ...]:
+    """The places that a MeSH heading names itself."""
+    heading = openi.parse_heading(label)
+    places = [(heading.side, site, heading.severity) for site in heading.sites or (None,)]
+    return tuple(place for place in places if any(place))
+
+
+# --- nouns ---
+
+# Names of a finding; "a " marks one that is counted, so that it takes an article and sizes (small, large).
+NAMES: dict[str, tuple[str, ...]] = {
+    "Enlarged Cardiomediastinum": ("mediastinal widening", "cardiomediastinal enlargement"),
+    "Cardiomegaly": ("cardiomegaly", "cardiac enlargement", "enlargement of the heart"),
+    "Lung Opacity": ("lung opacity", "pulmonary opacity", "airspace opacity"),
+    "Lung Lesion": ("a lung lesion", "a pulmonary lesion", "a focal lung lesion"),
+    "Edema": ("pulmonary edema", "edema of the lungs"),
+    "Consolidation": ("consolidation", "lung consolidation"),
+    "Pneumonia": ("pneumonia",),
+    "Atelectasis": ("atelectasis", "atelectatic change"),
+    "Pneumothorax": ("a pneumothorax",),
+    "Effusion": ("a pleural effusion",),
+    "Pleural Other": ("pleural disease other than fluid", "a pleural abnormality"),
+    "Fracture": ("a fracture", "a bone fracture"),
+    "Support Devices": ("support devices", "medical devices in place"),
+}
+# Labels whose own wording is no English noun phrase; all others are said as they are.
+NOUNS = {
+    "Pleural Effusion": "a pleural effusion",
+    "Infiltration": "pulmonary infiltration",
+    "Mass": "a lung mass",
+    "Nodule": "a lung nodule",
+    "Pleural_Thickening": "pleural thickening",
+    "Fibrosis": "pulmonary fibrosis",
+    "Hernia": "a hernia",
+    "nodule": "a lung nodule",
+    "mass": "a mass",
+    "pulmonary mass": "a pulmonary mass",
+    "infiltrates": "pulmonary infiltrates",
+    "COPD signs": "signs of COPD",
+    "asbestosis signs": "signs of asbestosis",
+    "NSG tube": "a nasogastric tube",
+    "dai": "an implanted defibrillator",
+    "bullas": "bullae",
+    "callus rib fracture": "rib fracture with callus",
+    "atelectasis basal": "basal atelectasis",
+    "pectum excavatum": "pectus excavatum",
+    "pectum carinatum": "pectus carinatum",
+    "pneumoperitoneo": "pneumoperitoneum",
+    "hypoexpansion basal": "basal hypoexpansion",
+    "heart valve calcified": "a calcified heart valve",
+    "surgery": "changes after surgery",
+    "surgery neck": "changes after surgery of the neck",
+    "surgery breast": "changes after surgery of the breast",
+    "surgery lung": "changes after surgery of the lung",
+    "surgery heart": "changes after surgery of the heart",
+    "surgery humeral": "changes after surgery of the humerus",
+    "end on vessel": "a vessel seen end on",
+    "metal": "metal material",
+    "mediastinic lipomatosis": "mediastinal lipomatosis",
+    "endoprosthesis": "an endoprosthesis",
+}
+# MeSH heads, lower case.
+HEAD_NOUNS = {
+    "cicatrix": "scarring",
+    "calcinosis": "calcification",
+    "thoracic vertebrae": "changes of the thoracic spine",
+    "lumbar vertebrae": "changes of the lumbar spine",
+    "cervical vertebrae": "changes of the cervical spine",
+    "spine": "changes of the spine",
+    "fractures, bone": "a fracture",
+    "nodule": "a nodule",
+    "mass": "a mass",
+    "heart atria": "cardiac atria",
+    "heart ventricles": "cardiac ventricles",
+    "opacity": "opacity",
+    "density": "density",
+    "granuloma": "a granuloma",
+    "calcified granuloma": "a calcified granuloma",
+    "infiltrate": "an infiltrate",
+    "pneumothorax": "a pneumothorax",
+    "pleural effusion": "a pleural effusion",
+    "lung diseases, interstitial": "interstitial lung disease",
+    "pulmonary disease, chronic obstructive": "chronic obstructive pulmonary disease",
+    "bone diseases, metabolic": "metabolic bone disease",
+    "cardiac shadow": "cardiac silhouette",
+    "hernia, hiatal": "a hiatal hernia",
+    "implanted medical device": "an implanted medical device",
+    "catheters, indwelling": "an indwelling catheter",
+    "tube, inserted": "an inserted tube",
+    "medical device": "a medical device",
+}
+HEAD_PHRASES = {
+    ("lung", "hypoinflation"): "hypoinflation of the lungs",
+    ("lung", "hyperdistention"): "hyperdistention of the lungs",
+    ("lung", "azygos lobe"): "an azygos lobe",
+    ("lung", "interstitial"): "interstitial lung structures",
+    ("aorta", "tortuous"): "a tortuous aorta",
+    ("aorta, thoracic", "tortuous"): "a tortuous thoracic aorta",
+    ("diaphragm", "elevated"): "an elevated diaphragm",
+    ("diaphragm", "flattened"): "flattened diaphragm",
+    ("costophrenic angle", "blunted"): "blunted costophrenic angle",
+    ("cardiac shadow", "enlarged"): "enlarged cardiac silhouette",
+}
+_PARTS_OF_BODY = frozenset(
+    "lymph nodes; blood vessels; coronary vessels; heart; bronchi; trachea; diaphragm; sulcus; aortic valve; "
+    "mitral valve; pulmonary artery; heart ventricles; heart atria; esophagus; azygos lobe; adipose tissue; "
+    "breast implants; pleural sinus; trachea, carina".split("; ")
+)
+# Labels that are no content of the image.
+SILENT = ("No Indexing", "Technical Quality of Image Unsatisfactory", "suboptimal study", "unchanged", "")
+
+
+@cache
+def noun(label: str) -> str:
+    """The noun phrase for a source's label, "a " in front of countable ones."""
+    if label in FINDINGS:
+        return label
+    if label in NOUNS:
+        return NOUNS[label]
+    if label in padchest.FINDING_OF:
+        return label
+    heading = openi.parse_heading(label)
+    adjectives = [q for q in heading.qualifiers if q not in _PARTS_OF_BODY]
+    adjectives += ["pleural"] if heading.finding == "Pleural Other" else []
+    phrase = next(
+        (HEAD_PHRASES[heading.head, q] for q in heading.qualifiers if (heading.head, q) in HEAD_PHRASES), None
+    )
+    phrase = phrase or HEAD_NOUNS.get(heading.head) or " ".join(reversed(heading.head.split(", ")))
+    after = [q for q in heading.qualifiers if q in _PARTS_OF_BODY and q not in phrase]
+    phrase = _with_adjectives(phrase, [a for a in adjectives if a not in phrase.split()])
+    return f"{phrase} of the {' and '.join(after)}" if after else phrase
+
+
+def _with_adjectives(phrase: str, adjectives: Sequence[str]) -> str:
+    article, name = _split_article(phrase)
+    if "multiple" in adjectives:
+        plural = name if name.endswith("s") else f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
+        return " ".join([*adjectives, plural])
+    return " ".join([*(["a"] if article else []), *adjectives, name])
+
+
+def _split_article(phrase: str) -> tuple[bool, str]:
+    """Whether a noun phrase is countable, and the phrase without its article."""
+    for article in ("a ", "an "):
+        if phrase.startswith(article):
+            return True, phrase.removeprefix(article)
+    return False, phrase
+
+
+# --- places ---
+
+_GRADES = {"mild": ("mild", "slight"), "moderate": ("moderate",), "severe": ("severe", "marked")}
+_SIZES = {"mild": ("small",), "moderate": ("moderate",), "severe": ("large",)}
+_PLURAL = {
+    "base": "bases",
+    "apex": "apices",
+    "hilum": "hila",
+    "rib": "ribs",
+    "humerus": "humeri",
+    "axilla": "axillae",
+}
+_PAIRED = (
+    "upper lobe, middle lobe, lower lobe, upper lung field, middle lung field, lower lung field, clavicle, "
+    "scapula, shoulder, breast, costophrenic angle, cardiophrenic angle, perihilar region, retrocardiac region, "
+    "paratracheal region"
+)
+_PLURAL |= {site: f"{site}s" for site in _PAIRED.split(", ")}
+_AT = ("base", "apex", "hilum", "costophrenic angle", "cardiophrenic angle")
+
+
+def _where(side: str | None, site: str) -> str:
+    """ "in the left upper lobe", "at both bases", "in the mediastinum"."""
+    preposition = "at" if site in _AT else "in"
+    if side == "bilateral":
+        return f"{preposition} both {_PLURAL[site]}" if site in _PLURAL else f"in the {site} on both sides"
+    name = (
+        _PLURAL["rib"] if site == "rib" else f"lung {site}" if site in ("base", "apex") and not side else site
+    )
+    return f"{preposition} the {side} {name}" if side else f"{preposition} the {name}"
+
+
+def _phrases(item: Item, variant: int) -> list[str]:
+    """Noun phrases of an item, one per severity and side: "a small left pleural effusion"."""
+    name = _pick(NAMES[item.noun], variant) if item.noun in NAMES else item.noun
+    counted, name = _split_article(name)
+    sized = counted and item.subject in FINDINGS or {"small", "large"} & set(item.subject.split("/"))
+    grouped: dict[tuple[str | None, str | None], list[str]] = {}
+    for side, site, severity in item.places or ((None, None, None),):
+        if site is None:
+            grouped[severity, side] = []
+        else:
+            grouped.setdefault((severity, None), []).append(_where(side, site))
+    phrases = []
+    for (severity, side), sites in grouped.items():
+        grade = _pick((_SIZES if sized else _GRADES)[severity], variant) if severity else None
+        words = " ".join(filter(None, (grade, side, name)))
+        article = _article(words) if counted and side != "bilateral" and "multiple" not in name else ""
+        phrases.append(" ".join([article + words, _listed(sites)]).strip())
+    return phrases
+
+
+def _article(words: str) -> str:
+    return "an " if words[0] in "aeiou" else "a "
+
+
+# --- sentences ---
+
+_VIEWS = {
+    "PA": ("Frontal PA chest radiograph", "PA chest radiograph", "Posteroanterior chest radiograph"),
+    "AP": ("Frontal AP chest radiograph", "AP chest radiograph", "Anteroposterior chest radiograph"),
+    "AP SUPINE": ("Supine AP chest radiograph", "Supine anteroposterior chest radiograph"),
+    "FRONTAL": ("Frontal chest radiograph", "Chest radiograph in frontal view"),
+    "LATERAL": ("Lateral chest radiograph", "Chest radiograph in lateral view"),
+    "OBLIQUE": ("Oblique chest radiograph",),
+    "LORDOTIC": ("Lordotic chest radiograph",),
+    "COSTAL": ("Costal-view chest radiograph",),
+    "OTHER": ("Chest radiograph",),
+    None: ("Chest radiograph", "Radiograph of the chest"),
+}
+_FRAMES = (
+    "The radiograph shows {}.",
+    "The image demonstrates {}.",
+    "The examination reveals {}.",
+    "There is {}.",
+)
+_OTHER_FRAMES = ("Other findings: {}.", "Also noted: {}.", "Also seen: {}.")
+_NORMAL = (
+    "No acute cardiopulmonary abnormality.",
+    "No acute abnormality of the heart or lungs.",
+    "No acute cardiopulmonary disease.",
+)
+_APPEARANCE = {
+    "Enlarged Cardiomediastinum": "a broader central shadow than expected",
+    "Cardiomegaly": "a heart shadow wider than half of the thorax",
+    "Lung Opacity": "an area of increased attenuation that hides the vessels",
+    "Lung Lesion": "a circumscribed focus of increased attenuation",
+    "Edema": "hazy vessels and thickened septal lines",
+    "Consolidation": "homogeneous attenuation in which vessels are lost",
+    "Pneumonia": "focal or multifocal filling of the airspaces",
+    "Atelectasis": "crowded vessels and displaced fissures",
+    "Pneumothorax": "a thin pleural line without vessels beyond it",
+    "Effusion": "homogeneous density with a meniscus",
+    "Pleural Other": "an irregular contour along the chest wall",
+    "Fracture": "a break in the cortical outline",
+    "Support Devices": "dense, sharply outlined structures",
+}
+_DENIED = ("Pneumothorax", "Effusion", "Consolidation", "Cardiomegaly", "Edema", "Pneumonia", "Fracture")
+
+
+def _patient(age: float | None, sex: str | None, race: str | None, variant: int) -> str:
+    """ "a 63-year-old woman"; only what is known."""
+    adult = age is None or age >= 18
+    who = {"F": "woman" if adult else "girl", "M": "man" if adult else "boy"}.get(sex, "patient")
+    if age is None and sex:
+        who = {"F": ("woman", "female patient"), "M": ("man", "male patient")}[sex][variant % 2]
+    elif age is not None and age < 1:
+        who = {"F": "infant girl", "M": "infant boy"}.get(sex, "infant")
+    years = f"{int(age)}-year-old" if age is not None and age >= 1 else None
+    words = " ".join(filter(None, (years, race, who)))
+    vowel = words[0].lower() in "aeiou" or (years and (years.startswith(("8", "11-", "18-"))))
+    return f"{'an' if vowel else 'a'} {words}"
+
+
+def _technique(view: str | None, variant: int) -> str:
+    return _pick(_VIEWS[view], variant)
+
+
+def _opening(view: str | None, age: float | None, sex: str | None, race: str | None, variant: int) -> str:
+    return f"{_technique(view, variant)} of {_patient(age, sex, race, variant)}."
+
+
+def _findings(states: str, labels: str, details: str, variant: int) -> str:
+    """The Findings paragraph: positives, how the first two typically look, other labels, a few negatives."""
+    inside, outside = _items(states, labels, details)
+    sentences = [_framed(chunk, variant + i) for i, chunk in enumerate(_chunks(inside, 3))]
+    for finding in list(dict.fromkeys(item.subject for item in inside))[:2]:
+        name = _split_article(NAMES[finding][0])[1]
+        verb = "typically appear as" if name.endswith("devices") else "typically appears as"
+        sentences.append(f"{_capital(name)} {verb} {_APPEARANCE[finding]}.")
+    sentences += _others(outside, variant, _OTHER_FRAMES if inside else _FRAMES[:3])
+    return " ".join([*sentences, *_closing(states, variant, 3)]) or "Not stated."
+
+
+def _impression(states: str, labels: str, details: str, variant: int) -> str:
+    """The Impression: the abnormalities again, in other words."""
+    inside, outside = _items(states, labels, details)
+    phrases = [p for item in (*inside, *outside) for p in _phrases(item, variant + 1)]
+    normal = [_pick(_NORMAL, variant + 1)] if states[0] == "1" else []
+    return " ".join([*([_capital(_listed(phrases)) + "."] if phrases else []), *normal]) or "Not stated."
+
+
+def _compact(states: str, labels: str, details: str, variant: int) -> str:
+    """The prompt's content: positives, other labels as far as there is room, one short negative."""
+    inside, outside = _items(states, labels, details)
+    sentences = [_framed(chunk, variant + i) for i, chunk in enumerate(_chunks(inside, 3))]
+    room = PROMPT_WORDS - 14 - sum(len(s.split()) for s in sentences)  # 14: opening and negatives
+    kept = []
+    for item in outside:
+        room -= sum(len(p.split()) for p in _phrases(item, variant)) + 1
+        if room < 4:
+            break
+        kept.append(item)
+    sentences += _others(kept, variant, _OTHER_FRAMES if inside else _FRAMES[:3])
+    return " ".join([*sentences, *_closing(states, variant, 1 if inside else 2)])
+
+
+def _others(items: Sequence[Item], variant: int, frames: Sequence[str]) -> list[str]:
+    phrases = [p for item in items for p in _phrases(item, variant)]
+    return [_pick(frames, variant).format(_listed(phrases))] if phrases else []
+
+
+def _closing(states: str, variant: int, most: int) -> list[str]:
+    """The normal sentence where the record says No Finding, else up to ``most`` absent findings."""
+    if states[0] == "1":
+        return [_pick(_NORMAL, variant)]
+    state = dict(zip(FINDINGS, states, strict=True))
+    absent = [f for f in _DENIED if state[f] == "0"]
+    chosen = (
+        [f for f in _DENIED if f in {absent[(variant + i) % len(absent)] for i in range(most)}]
+        if absent
+        else []
+    )
+    names = [_split_article(NAMES[f][0])[1] for f in chosen]
+    return [f"No {_listed(names, 'or')}."] if names else []
+
+
+def _framed(items: Sequence[Item], variant: int) -> str:
+    """One sentence for up to three items."""
+    phrases = [p for item in items for p in _phrases(item, variant)]
+    frames = (
+        _FRAMES
+        if len(phrases) == 1 and items[0].noun in NAMES and not phrases[0].endswith("s")
+        else _FRAMES[:3]
+    )
+    return _pick(frames, variant).format(_listed(phrases))
+
+
+def _chunks(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def _listed(phrases: Sequence[str], last: str = "and") -> str:
+    """ "a, b and c"; semicolons where a phrase has its own "and"."""
+    inner = any(" and " in phrase for phrase in phrases) and len(phrases) > 1
+    if inner:
+        return "; ".join(phrases)
+    return f" {last} ".join(filter(None, [", ".join(phrases[:-1]), *phrases[-1:]]))
+
+
+def _pick(options: Sequence[str], variant: int) -> str:
+    return options[variant % len(options)]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

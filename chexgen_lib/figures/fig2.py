@@ -1,0 +1,169 @@
+"""Figure 2, a to c: quality of this run's generator, with the paper's numbers beside it on axes of their own.
+
+a: Frechet distances, MS-SSIM and Pearson r with 95 % intervals, for this run's generator and for what bounds
+it; below, the paper's generators on MIMIC-CXR p19 (other images, other embedders: not one scale). b: t-SNE of
+real and synthetic images. c: the reader study (the paper's, unless this run had readers). Figure 2d is
+`figures.gallery`.
+"""
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.manifold import TSNE
+
+from chexgen_lib.figures import published, style
+from chexgen_lib.quality import FLOOR, GENERATOR, IGNORES, NOISE
+
+COLUMNS = {
+    **dict.fromkeys(("panel", "source", "metric", "arm"), pl.String),
+    **dict.fromkeys(("value", "low", "high", "sd"), pl.Float64),
+    "n": pl.Int64,
+    **dict.fromkeys(("x", "y"), pl.Float64),
+}
+PAPER, PAPER_SHADE = "paper", "#F0F0F0"
+ARM_COLOURS = {GENERATOR: style.BLUE, IGNORES: style.ORANGE, FLOOR: style.GREEN, NOISE: style.GREY}
+PAPER_COLOURS = {"ChexGen": style.BLUE, "RoentGen": style.VERMILION, "MINIM-CXR": style.PURPLE}
+
+
+def tsne(features: dict[str, np.ndarray], *, at_most: int = 500, seed: int = 0) -> pl.DataFrame:
+    """Two-dimensional map of {"real": [N, D], "synthetic": [M, D]} -> columns arm, x, y (paper, Methods;
+    sklearn).
+
+    Features are standardised; of each set at most `at_most` images are taken, at random.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = {k: x[np.sort(rng.permutation(len(x))[:at_most])] for k, x in features.items()}
+    stacked = np.concatenate(list(chosen.values())).astype(np.float64)
+    if len(stacked) < 8:
+        raise ValueError(f"t-SNE needs at least 8 images, got {len(stacked)}")
+    stacked = (stacked - stacked.mean(0)) / (stacked.std(0) + 1e-9)
+    perplexity = min(30.0, (len(stacked) - 1) / 4)
+    xy = TSNE(init="pca", perplexity=perplexity, random_state=seed, n_jobs=1).fit_transform(stacked)
+    arms = [name for name, x in chosen.items() for _ in range(len(x))]
+    return pl.DataFrame(
+        {"arm": arms, "x": xy[:, 0], "y": xy[:, 1]}, schema_overrides={"x": pl.Float64, "y": pl.Float64}
+    )
+
+
+def table(metrics: pl.DataFrame, points: pl.DataFrame, readers: pl.DataFrame | None = None) -> pl.DataFrame:
+    """All that Figure 2 plots, tidy: panel (a, b, c), source (this run or paper), metric, arm and the
+    numbers.
+
+    metrics: `quality.evaluate(...).table`; points: `tsne(...)`; readers: `reader_study.summarise(...)` or
+    None.
+    """
+    fids = [m for m in metrics["metric"].unique(maintain_order=True) if m.startswith("FID-") and "," not in m]
+    shown = [*fids, "MS-SSIM", "Pearson r"]
+    if len(fids) != 2:
+        raise ValueError(f"Figure 2a shows the Frechet distances of two embedders, the table has {fids}")
+    ours = metrics.filter(pl.col("metric").is_in(shown)).with_columns(
+        panel=pl.lit("a"), source=pl.lit(GENERATOR)
+    )
+    paper = published.load("fig2a").with_columns(
+        panel=pl.lit("a"), source=pl.lit(PAPER), n=pl.col("dataset").str.extract(r"n=(\d+)").cast(pl.Int64)
+    )
+    b = points.with_columns(panel=pl.lit("b"), source=pl.lit(GENERATOR))
+    if readers is None:
+        c = published.load("fig2c").rename({"metric": "score", "category": "metric"})
+        c = c.with_columns(n=pl.col("dataset").str.extract(r"n=(\d+)").cast(pl.Int64), source=pl.lit(PAPER))
+    else:
+        c = readers.rename({"reader": "metric"}).with_columns(source=pl.lit(GENERATOR))
+    return pl.concat([_conform(part) for part in (ours, paper, b, c.with_columns(panel=pl.lit("c")))])
+
+
+def _conform(part: pl.DataFrame) -> pl.DataFrame:
+    columns = (pl.col(c) if c in part.columns else pl.lit(None).alias(c) for c in COLUMNS)
+    return part.select(columns).cast(COLUMNS)
+
+
+def draw(plotted: pl.DataFrame) -> Figure:
+    """Figure 2 from `table(...)`."""
+    style.use()
+    fig = Figure(figsize=(style.PAGE, 6.6), layout="constrained")
+    top, middle, bottom = fig.subfigures(3, 1, height_ratios=(1.0, 0.9, 1.7))
+    middle.set_facecolor(PAPER_SHADE)
+    a = plotted.filter(pl.col("panel") == "a")
+    titles = (
+        "a  this run, 95 % CI",
+        "a  the paper's generators, MIMIC-CXR p19 (dotted: sd); other data, other features",
+    )
+    for part, source, title in zip((top, middle), (GENERATOR, PAPER), titles, strict=True):
+        rows = a.filter(pl.col("source") == source)
+        part.suptitle(title, x=0.01, ha="left", fontsize=8, fontweight="bold")
+        for ax, metric in zip(part.subplots(1, 4), rows["metric"].unique(maintain_order=True), strict=True):
+            first = ax.get_subplotspec().is_first_col()
+            _dots(ax, rows.filter(pl.col("metric") == metric), source, labels=first)
+    left, right = bottom.subplots(1, 2)
+    _scatter(left, plotted.filter(pl.col("panel") == "b"))
+    _readers(right, plotted.filter(pl.col("panel") == "c"))
+    return fig
+
+
+def _dots(ax: Axes, rows: pl.DataFrame, source: str, labels: bool) -> None:
+    """One metric: a row of the axis for each arm. All four axes of a source have the same rows."""
+    colours = ARM_COLOURS if source == GENERATOR else PAPER_COLOURS
+    for at, (arm, colour) in enumerate(colours.items()):
+        for r in rows.filter(pl.col("arm") == arm).iter_rows(named=True):
+            if r["low"] is not None:
+                ax.plot([r["low"], r["high"]], [at, at], color=colour)
+            elif r["sd"] is not None:
+                ax.plot([r["value"] - r["sd"], r["value"] + r["sd"]], [at, at], color=colour, linestyle=":")
+            ax.plot(r["value"], at, "o" if source == GENERATOR else "s", color=colour, markersize=4)
+            place = {"textcoords": "offset points", "fontsize": 7, "ha": "center"}
+            ax.annotate(f"{r['value']:.3g}", (r["value"], at), (0, 4), **place)
+    ax.set_ylim(len(colours) - 0.5, -0.7)
+    ax.set_yticks(range(len(colours)), colours if labels else [])
+    ax.margins(x=0.25)
+    metric = rows["metric"][0]
+    if metric.startswith("FID") and source == GENERATOR:
+        ax.set_xscale("log")  # pixel noise is orders of magnitude away
+    better = "lower" if metric.startswith(("FID", "MS-SSIM")) else "higher"
+    n = sorted(set(rows["n"].to_list()))
+    ax.set_xlabel(f"{metric}\n({better} is better; n = {', '.join(map(str, n))})", fontsize=7)
+    if source == PAPER:
+        ax.set_facecolor(PAPER_SHADE)
+
+
+def _scatter(ax: Axes, rows: pl.DataFrame) -> None:
+    for arm, colour, marker in (("real", style.GREEN, "o"), ("synthetic", style.BLUE, "^")):
+        own = rows.filter(pl.col("arm") == arm)
+        ax.scatter(
+            own["x"],
+            own["y"],
+            s=7,
+            c=colour,
+            marker=marker,
+            alpha=0.6,
+            linewidths=0,
+            label=f"{arm}, n = {own.height}",
+        )
+    ax.set(xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)", xticks=[], yticks=[])
+    ax.set_title("b  this run, features of the first embedder", loc="left", fontweight="bold")
+    ax.legend(loc="best", markerscale=1.6)
+
+
+def _readers(ax: Axes, rows: pl.DataFrame) -> None:
+    from_paper = rows["source"][0] == PAPER
+    readers, arms = (rows[c].unique(maintain_order=True).to_list() for c in ("metric", "arm"))
+    colours = dict(zip(arms, (style.BLUE, style.VERMILION, style.PURPLE, style.ORANGE), strict=False))
+    place = {"textcoords": "offset points", "fontsize": 7}
+    for r in rows.iter_rows(named=True):
+        at = readers.index(r["metric"]) + 0.3 * (arms.index(r["arm"]) - (len(arms) - 1) / 2)
+        first = r["metric"] == readers[0]
+        ax.bar(at, r["value"], 0.26, color=colours[r["arm"]], label=r["arm"] if first else None)
+        span = (r["value"] - r["sd"], r["value"] + r["sd"]) if from_paper else (r["low"], r["high"])
+        ax.plot([at, at], span, color=style.BLACK, linestyle=":" if from_paper else "-")
+        ax.annotate(f"{r['value']:.2f}", (at, r["value"]), (5, 3 if r["value"] > 0 else -10), **place)
+    ax.axhline(0, color=style.BLACK, linewidth=0.6)
+    ax.set_xticks(range(len(readers)), readers)
+    ax.set_ylim(-2.2, 3.2)
+    ax.set_yticks(range(-2, 3))
+    ax.set_ylabel("agreement with the report, -2 to 2")
+    title = (
+        "c  paper's readers (dotted: sd); this run: none" if from_paper else "c  this run's readers, 95 % CI"
+    )
+    ax.set_title(title, loc="left", fontweight="bold")
+    ax.legend(loc="upper right", title=f"n = {rows['n'][0]} cases", title_fontsize=7, ncols=2)
+    if from_paper:
+        ax.set_facecolor(PAPER_SHADE)

@@ -1,0 +1,33 @@
+"""What the frozen autoencoder keeps: originals, reconstructions and PSNR of unseen patients."""
+
+import numpy as np
+import polars as pl
+from matplotlib.figure import Figure
+
+from chexgen_lib.figures import style
+
+
+def draw(originals: np.ndarray, reconstructions: np.ndarray, psnr: pl.DataFrame) -> Figure:
+    """Columns of original, reconstruction and their difference (x 5), beside the distribution of the PSNR.
+
+    originals, reconstructions: [K, H, W] in [0, 1]. psnr: columns resolution (px) and psnr (dB), one row an image.
+    """
+    style.use()
+    k = len(originals)
+    fig = Figure(figsize=(style.PAGE, 3.0), layout="constrained")
+    left, right = fig.subfigures(1, 2, width_ratios=[3, 1.4])
+    axes = left.subplots(3, k, squeeze=False)
+    rows = (originals, reconstructions, 0.5 + 5 * (reconstructions - originals))
+    for line, images, label in zip(axes, rows, ("original", "reconstruction", "difference x 5"), strict=True):
+        line[0].set_ylabel(label, fontsize=7)
+        for ax, image in zip(line, images, strict=True):
+            ax.imshow(image, cmap="gray", vmin=0, vmax=1)
+            ax.set(xticks=[], yticks=[])
+    ax = right.subplots()
+    for colour, (size, group) in zip(style.OKABE_ITO, psnr.group_by("resolution", maintain_order=True), strict=False):
+        values = group["psnr"]
+        label = f"{size[0]} px: {values.mean():.1f} dB, n = {len(values)}"
+        ax.hist(values, bins=20, alpha=0.6, color=colour, label=label)
+    ax.set(xlabel="PSNR (dB)", ylabel="images of unseen patients")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.25))
+    return fig

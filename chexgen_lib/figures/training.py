@@ -1,0 +1,27 @@
+"""Loss curves of a training run (ED Fig 4 shows the two stages)."""
+
+import polars as pl
+from matplotlib.figure import Figure
+
+from chexgen_lib.figures import style
+
+
+def draw(history: pl.DataFrame, title: str) -> Figure:
+    """Loss and gradient norm against the optimiser step.
+
+    history: columns step, loss, grad_norm and learning_rate, as the trainer returns them. Raises ValueError when empty.
+    """
+    if history.is_empty():
+        raise ValueError("the training history is empty: nothing was logged")
+    style.use()
+    fig = Figure(figsize=(style.PAGE, 2.4), layout="constrained")
+    window = max(1, len(history) // 40)
+    panels = [("loss", "squared error of the noise"), ("grad_norm", "gradient norm before clipping")]
+    for ax, (column, label) in zip(fig.subplots(1, 2), panels, strict=True):
+        mean = history[column].rolling_mean(window, min_samples=1)
+        ax.plot(history["step"], history[column], color=style.SKY, lw=0.5, label="one batch")
+        ax.plot(history["step"], mean, color=style.BLUE, label=f"mean of {window} logged batches")
+        ax.set(xlabel="optimiser step", ylabel=label, yscale="log")
+        ax.legend()
+    fig.suptitle(f"{title}, {history['step'].max() + 1} steps", fontsize=8)
+    return fig

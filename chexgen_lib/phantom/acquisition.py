@@ -1,0 +1,148 @@
+"""How the radiograph is taken: cone-beam geometry, line integrals, scatter, noise, processing.
+
+Two acquisition sites differ in source distance, field, tone curve, edge enhancement, noise and collimation; nothing else
+in a record depends on the site.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+
+from chexgen_lib.phantom.anatomy import GRID, SPACING, origin
+from chexgen_lib.phantom.patient import Patient
+
+WATER = 0.0195  # attenuation of water per mm at about 70 keV
+LATTICE = (13, 33, 33)  # depths, rows, columns on which the deformation is evaluated; linear between them
+
+
+@dataclass(frozen=True)
+class Site:
+    """distance: source to middle of the chest for PA, AP and lateral (mm); the rest are unit-free."""
+
+    distance: dict[str, float]
+    field: float  # mm across the image at the middle of an average chest
+    scatter: float  # share of the mean exposure
+    gamma: float
+    edges: float  # weight of the unsharp mask
+    equalise: float  # share of the slow variation that is taken out
+    grain: float  # standard deviation of the noise at mid grey
+    shutter: float  # probability that the collimator shows
+
+
+SITES = {
+    "A": Site(dict(PA=1650, AP=1050, LATERAL=1600), 292, 0.10, 1.00, 0.35, 0.30, 0.003, 0.0),
+    "B": Site(dict(PA=1350, AP=850, LATERAL=1350), 302, 0.22, 0.86, 0.15, 0.18, 0.005, 0.45),
+}
+# image column, image row (up) and ray direction of each view, in x (left), y (front), z (head)
+AXES = {
+    "PA": ((1, 0, 0), (0, 0, 1), (0, 1, 0)),
+    "AP": ((1, 0, 0), (0, 0, 1), (0, -1, 0)),
+    "LATERAL": ((0, -1, 0), (0, 0, 1), (1, 0, 0)),  # left lateral: the front is at the image's left
+}
+AIM = np.array([0.0, 0.0, 3.0])  # mm, where the central ray meets the chest
+EXPOSED = {"PA": (4, 96), "AP": (4, 96), "LATERAL": (4, 84)}  # percentiles of the log signal shown dark and bright
+DEPTHS = {"PA": 56, "AP": 56, "LATERAL": 76}
+
+
+@dataclass(frozen=True)
+class Beam:
+    """Rays of one exposure: lattice [D, R, C, 3] of points in mm and the length of one depth step (mm)."""
+
+    points: np.ndarray
+    thickness: float
+    depths: int
+
+
+def aim(site: Site, view: str, patient: Patient, draw: np.random.Generator) -> Beam:
+    """Cone-beam rays of a view through the patient; the field follows the patient's size."""
+    column, row, along = (np.array(axis, float) for axis in AXES[view])
+    distance = site.distance[view] * draw.uniform(0.95, 1.05)
+    width = site.field * float(np.mean(patient.scale[[0, 2]])) * draw.uniform(0.96, 1.04)
+    half = _half_thickness(patient, view)
+    t = np.linspace(-half, half, LATTICE[0])[:, None, None, None]
+    v = np.linspace(0.5, -0.5, LATTICE[1])[None, :, None, None] * width
+    u = np.linspace(-0.5, 0.5, LATTICE[2])[None, None, :, None] * width
+    points = (1 + t / distance) * (u * column + v * row) + t * along + AIM
+    return Beam(points, 2 * half, DEPTHS[view])
+
+
+def _half_thickness(patient: Patient, view: str) -> float:
+    """Half the depth that holds the body, mm."""
+    across, deep = patient.scale[0], patient.scale[1]
+    if view == "LATERAL":
+        return 1.04 * across * (148 + 34 * patient.fat)
+    return deep * max(118, (82 + 54 * patient.breast) if patient.breast else 0)
+
+
+def project(volume: torch.Tensor, canonical: np.ndarray, beam: Beam, size: int, depths: int) -> torch.Tensor:
+    """Line integrals [C, size, size] in mm along rays given by canonical points on the lattice.
+
+    `volume` is [C, Z, Y, X] on the canonical grid, or on that grid reduced by a whole factor.
+    """
+    lattice = torch.from_numpy(_normalise(canonical, volume.shape[1:])).float().permute(3, 0, 1, 2)  # [3, D, R, C]
+    fine = _spread(size, LATTICE[1]) @ lattice @ _spread(size, LATTICE[2]).T  # [3, D, size, size]
+    grid = _spread(depths, LATTICE[0]) @ fine.reshape(3, LATTICE[0], -1)  # [3, depths, size * size]
+    grid = grid.view(1, 3, depths, size, size).permute(0, 2, 3, 4, 1)
+    values = F.grid_sample(volume[None], grid, padding_mode="border", align_corners=True)
+    return values[0].sum(dim=1) * (beam.thickness / depths)  # [C, depths, size, size] -> [C, size, size]
+
+
+def _normalise(points: np.ndarray, shape: torch.Size) -> np.ndarray:
+    """Millimetres (x, y, z) -> grid_sample's -1..1 over a volume [Z, Y, X], reduced or not."""
+    factor = round(GRID[0] / shape[0])
+    index = (points / SPACING[::-1] + origin()[::-1] - (factor - 1) / 2) / factor
+    return 2 * index / (np.array(shape[::-1]) - 1) - 1
+
+
+def _spread(fine: int, coarse: int) -> torch.Tensor:
+    """Linear interpolation as a matrix [fine, coarse]; fine samples are the middles of `fine` equal cells."""
+    place = (torch.arange(fine) + 0.5) / fine * (coarse - 1)
+    low = place.floor().clamp(max=coarse - 2).long()
+    share = (place - low)[:, None]
+    return F.one_hot(low, coarse) * (1 - share) + F.one_hot(low + 1, coarse) * share
+
+
+def expose(mu: torch.Tensor, canonical: np.ndarray, beam: Beam, view: str) -> tuple[float, float, float]:
+    """Automatic exposure: mean transmission, darkest and brightest log signal of the patient without findings.
+
+    It is measured on 32 x 32 rays, so that a finding changes the image where it is and not the grey scale.
+    """
+    middle = WATER * project(mu, canonical, beam, 32, 40)[0].numpy()[5:27, 4:28]
+    inside = middle[middle > 0.3]  # air beside the body is black whatever the exposure
+    return float(np.exp(-inside).mean()), *np.percentile(inside, EXPOSED[view]).tolist()
+
+
+def develop(
+    lines: np.ndarray, exposure: tuple[float, float, float], site: Site, draw: np.random.Generator
+) -> np.ndarray:
+    """Line integrals [S, S] (optical depths) -> image [S, S] float32 in 0..1, 1 = bone."""
+    size = len(lines)
+    mean, dark, bright = exposure
+    scatter = site.scatter * mean
+
+    def log_signal(depth):
+        return -np.log(np.exp(-depth) + scatter)
+
+    low, high = log_signal(dark), log_signal(bright)
+    grey = (log_signal(lines) - low) / (high - low)
+    grey = ndimage.gaussian_filter(grey, 0.45 * size / 128, mode="nearest")
+    slow = ndimage.gaussian_filter(np.clip(grey, -0.5, 1.3), 0.11 * size, mode="nearest")
+    fine = ndimage.gaussian_filter(grey, 0.012 * size, mode="nearest")
+    grey = grey - site.equalise * (slow - 0.5) + site.edges * (grey - fine)
+    grey = np.clip(0.13 + 0.67 * grey, 0, None) ** site.gamma * np.clip(lines / 0.35, 0, 1)
+    grey = np.where(grey > 0.8, 0.8 + 0.2 * np.tanh((grey - 0.8) / 0.2), grey)  # the film's shoulder
+    noise = draw.standard_normal((size, size), dtype=np.float32)
+    grey = grey + site.grain * (0.5 + grey) * noise * (lines > 0.05)
+    return np.clip(grey * _collimator(size, site, draw), 0, 1).astype(np.float32)
+
+
+def _collimator(size: int, site: Site, draw: np.random.Generator) -> np.ndarray:
+    """1 inside the field, 0 beyond the shutters [S, S]."""
+    shown = draw.random() < site.shutter
+    left, right, top, bottom = draw.uniform(0.0, 0.045, 4) * size * shown
+    row = np.clip(np.arange(size) - top + 1, 0, 1) * np.clip(size - bottom - np.arange(size), 0, 1)
+    column = np.clip(np.arange(size) - left + 1, 0, 1) * np.clip(size - right - np.arange(size), 0, 1)
+    return row[:, None] * column[None]

@@ -1,0 +1,213 @@
+"""The Record table: one row per chest radiograph, whatever its source.
+
+Every stage reads and writes this table, so its columns, label states and limits are declared and enforced
+here only. A finding's state follows torchxrayvision's convention: 1 present, 0 absent, null unknown (not
+annotated by the source, or uncertain; uncertain ones are also named in ``uncertain``). The finding names are
+CheXpert's 14 (paper, ED Table 6) as torchxrayvision spells them.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+
+FINDINGS = (
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
+# FRONTAL: the source says frontal but not PA or AP. OTHER: stated by the source, none of the rest.
+VIEWS = ("PA", "AP", "AP SUPINE", "FRONTAL", "LATERAL", "OBLIQUE", "LORDOTIC", "COSTAL", "OTHER")
+SIDES = ("left", "right", "bilateral")
+SEVERITIES = ("mild", "moderate", "severe")
+SPLITS = ("train", "val", "test")
+MAX_AGE = 120  # years; the oldest person on record reached 122, the sources' larger values are typing errors
+
+SCHEMA: dict[str, pl.DataType] = {
+    "image_id": pl.String(),
+    "source": pl.String(),
+    "patient_id": pl.String(),
+    "study_id": pl.String(),
+    "image": pl.String(),
+    "view": pl.String(),
+    "age": pl.Float32(),
+    "sex": pl.String(),
+    "race": pl.String(),
+    **{finding: pl.Float32() for finding in FINDINGS},
+    "uncertain": pl.List(pl.String()),
+    "labels": pl.List(pl.String()),
+    "details": pl.List(pl.Struct({k: pl.String() for k in ("finding", "side", "site", "severity")})),
+    "report": pl.String(),
+    "impression": pl.String(),
+    "description": pl.String(),
+    "description_origin": pl.String(),
+    "qc": pl.String(),
+    "split": pl.String(),
+    "mask": pl.String(),
+    "boxes": pl.List(pl.Struct({"finding": pl.String(), **{k: pl.Float32() for k in "xywh"}})),
+    "severity": pl.List(pl.Struct({"finding": pl.String(), "score": pl.Float32()})),
+}
+REQUIRED = ("image_id", "source", "patient_id", "study_id")
+DEFAULT_SPLITS = {"train": 0.8, "val": 0.1, "test": 0.1}
+
+
+class RecordError(ValueError):
+    """A table is not a valid Record table; the message names the row, the column and the remedy."""
+
+
+def conform(df: pl.DataFrame) -> pl.DataFrame:
+    """Add the optional columns that ``df`` lacks (null, or an empty list), cast and order all as in SCHEMA.
+
+    Raises RecordError where a required column is missing, a column is unknown or a cast would lose values.
+    """
+    if missing := [c for c in REQUIRED if c not in df.columns]:
+        raise RecordError(f"columns {missing} are missing: every Record needs {list(REQUIRED)}")
+    if unknown := [c for c in df.columns if c not in SCHEMA]:
+        raise RecordError(f"columns {unknown} are not part of a Record: drop or rename them")
+    try:
+        df = df.select(
+            (pl.col(c).cast(dtype) if c in df.columns else pl.lit(None, dtype)).alias(c)
+            for c, dtype in SCHEMA.items()
+        )
+    except pl.exceptions.PolarsError as error:
+        raise RecordError(f"a column cannot be cast to its Record type: {error}") from error
+    lists = [c for c, dtype in SCHEMA.items() if isinstance(dtype, pl.List)]
+    empty = (pl.col(c).fill_null(pl.lit([], SCHEMA[c])) for c in lists)
+    return df.with_columns(pl.col(pl.Float32).fill_nan(None), *empty)
+
+
+def validate(df: pl.DataFrame) -> pl.DataFrame:
+    """Return ``df`` in SCHEMA's column order and types, every value checked; raise RecordError otherwise.
+
+    The error names the first offending row (0-based, with its image_id), the column, the value and the
+    remedy. An empty table with the required columns is valid.
+    """
+    df = conform(df)
+    for column in REQUIRED:
+        _forbid(df, pl.col(column).is_null() | (pl.col(column) == ""), column, "give every row an id")
+    repeated = ~pl.col("image_id").is_first_distinct()
+    _forbid(df, repeated, "image_id", "image ids must be unique: reject the second row")
+    for column in ("image_id", "patient_id", "study_id"):
+        prefixed = pl.col(column).str.starts_with(pl.col("source") + ":")
+        _forbid(df, ~prefixed, column, "prefix ids with '<source>:' so that sources cannot collide")
+    for column, allowed in (("view", VIEWS), ("sex", ("M", "F")), ("split", SPLITS)):
+        _forbid(df, ~pl.col(column).is_in(allowed), column, f"use one of {list(allowed)} or null")
+    _forbid(df, ~pl.col("age").is_between(0, MAX_AGE), "age", f"years, 0 to {MAX_AGE}, or null")
+    for finding in FINDINGS:
+        _forbid(df, ~pl.col(finding).is_in([0.0, 1.0]), finding, "use 1 present, 0 absent, null unknown")
+    _validate_lists(df)
+    shared = df.group_by("patient_id").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
+    if shared.height:
+        raise RecordError(f"patient {shared['patient_id'].min()!r} is in several splits: use assign_splits")
+    return df
+
+
+def write(df: pl.DataFrame, path: str | Path) -> Path:
+    """Validate ``df`` and write it to ``path`` as parquet, atomically: a reader never sees half a table."""
+    df, path = validate(df), Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".parquet.tmp")
+    os.close(handle)
+    try:
+        df.write_parquet(temporary, compression="zstd")
+        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the table from the group
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return path
+
+
+def read(path: str | Path) -> pl.DataFrame:
+    """Read and validate a Record table written by ``write``; RecordError names the file and what is wrong."""
+    path = Path(path)
+    if not path.is_file():
+        raise RecordError(f"{path}: no such file; run the curation stage (notebook 01) first")
+    try:
+        return validate(pl.read_parquet(path))
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from error
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise RecordError(f"{path}: not a readable parquet file ({error}); run notebook 01 again") from error
+
+
+def assign_splits(
+    df: pl.DataFrame, fractions: Mapping[str, float] | None = None, seed: int = 0
+) -> pl.DataFrame:
+    """Fill ``split`` so that no patient is in two splits.
+
+    fractions: share of patients in train, val and test, summing to 1 (default 80/10/10). A patient's split is
+    a hash of the patient id and ``seed`` alone: it stays the same when rows or sources are added or removed.
+    """
+    fractions = dict(fractions or DEFAULT_SPLITS)
+    if set(fractions) - set(SPLITS) or min(fractions.values()) < 0 or abs(sum(fractions.values()) - 1) > 1e-6:
+        raise RecordError(f"fractions {fractions}: give non-negative shares of {SPLITS} that sum to 1")
+    if df["patient_id"].null_count():
+        raise RecordError("patient_id: null in some rows; without it splits could share a patient")
+    patients = df.select(pl.col("patient_id").unique(maintain_order=True))
+    position = patients["patient_id"].map_elements(lambda p: _uniform(p, seed), return_dtype=pl.Float64)
+    split, upper = pl.lit(None, pl.String), 0.0
+    for name in SPLITS:
+        lower, upper = upper, upper + fractions.get(name, 0.0)
+        inside = (pl.col("position") >= lower) & (pl.col("position") < upper + 1e-6 * (upper > 1 - 1e-6))
+        split = pl.when(inside).then(pl.lit(name)).otherwise(split)
+    patients = patients.with_columns(position=position).select("patient_id", split=split)
+    return df.drop("split", strict=False).join(patients, on="patient_id", how="left", maintain_order="left")
+
+
+def _uniform(text: str, seed: int) -> float:
+    """A number in [0, 1) that depends on text and seed only, on every machine and library version."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{text}".encode(), digest_size=8).digest()) / 2**64
+
+
+def _validate_lists(df: pl.DataFrame) -> None:
+    """Check what the list columns hold: finding names, sides, severities, boxes and scores."""
+    uncertain = df.select("image_id", value="uncertain").with_row_index().explode("value").drop_nulls()
+    _forbid(uncertain, ~pl.col("value").is_in(FINDINGS), "uncertain", f"use one of {list(FINDINGS)}", "value")
+    details = _rows(df, "details", "labels")
+    known = pl.col("finding").is_in(FINDINGS) | pl.col("labels").list.contains(pl.col("finding"))
+    remedy = "finding: use one of FINDINGS or of the row's labels"
+    _forbid(details, ~known.fill_null(False), "details", remedy, "finding")
+    for field, allowed in (("side", SIDES), ("severity", SEVERITIES)):
+        remedy = f"{field}: use one of {list(allowed)} or null"
+        _forbid(details, ~pl.col(field).is_in(allowed), "details", remedy, field)
+    boxes = _rows(df, "boxes")
+    edges = [pl.col("x"), pl.col("y"), pl.col("x") + pl.col("w"), pl.col("y") + pl.col("h")]
+    inside = pl.all_horizontal(edge.is_between(0, 1 + 1e-5) for edge in edges)
+    inside &= pl.min_horizontal("w", "h") > 0
+    remedy = "a box needs w, h > 0 and must lie in the image (fractions 0..1 of its width and height)"
+    _forbid(boxes, ~inside.fill_null(False), "boxes", remedy, "element")
+    scored = pl.col("score").is_between(0, 1).fill_null(False)
+    _forbid(_rows(df, "severity"), ~scored, "severity", "score: a number 0..1", "score")
+
+
+def _rows(df: pl.DataFrame, column: str, *others: str) -> pl.DataFrame:
+    """One row per element of a list-of-struct column, with the index of the Record it belongs to."""
+    rows = df.select("image_id", *others, element=column).with_row_index()
+    rows = rows.filter(pl.col("element").list.len() > 0).explode("element")
+    return rows.with_columns(pl.col("element").struct.unnest())
+
+
+def _forbid(df: pl.DataFrame, wrong: pl.Expr, column: str, remedy: str, value: str | None = None) -> None:
+    """Raise RecordError for the first row where ``wrong`` is true (null is not wrong)."""
+    index = df.select(wrong.arg_true()).to_series()
+    if index.len():
+        row = df.row(index[0], named=True)
+        number = row.get("index", index[0])
+        raise RecordError(
+            f"row {number} (image_id {row['image_id']!r}), column {column!r}: {row[value or column]!r} "
+            f"is not allowed ({index.len()} such rows); {remedy}"
+        )

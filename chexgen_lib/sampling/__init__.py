@@ -1,0 +1,1 @@
+"""Sampling radiographs from a trained model."""

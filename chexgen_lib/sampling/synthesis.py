@@ -1,0 +1,111 @@
+"""The synthetic pools that later stages share: several seeds a prompt, resumable."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from tqdm.auto import tqdm
+
+from chexgen_lib.images import to_uint8
+from chexgen_lib.sampling.pipeline import ChexGenPipeline
+
+
+def synthesise(
+    pipeline: ChexGenPipeline,
+    records: pl.DataFrame,
+    folder: Path,
+    images_per_prompt: int = 4,
+    num_inference_steps: int = 100,
+    guidance_scale: float = 4.0,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> np.ndarray:
+    """Sample `images_per_prompt` radiographs for the `prompt` of each record.
+
+    Writes `folder/samples.npy` (uint8 [P, images_per_prompt, H, W], in the records' order) and
+    `folder/manifest.parquet` (image_id, prompt, seeds). The noise of an image depends on its record and seed alone, not
+    on its batch. A run that was stopped goes on after the last whole batch.
+
+    Raises:
+        ValueError: if there are no records, or an image_id is repeated.
+    """
+    if records.is_empty() or not records["image_id"].is_unique().all():
+        raise ValueError(f"needs records with distinct image_id to synthesise from, got {len(records)} rows")
+    prompts = np.repeat(records["prompt"].to_list(), images_per_prompt).tolist()
+    seeds = [image_seed(i, k, seed) for i in records["image_id"] for k in range(images_per_prompt)]
+    settings = [prompts, seeds, num_inference_steps, guidance_scale, batch_size, fingerprint(pipeline)]
+    parts = folder / f"unfinished-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]}"
+    for old in folder.glob("unfinished-*"):
+        if old != parts:
+            shutil.rmtree(old)
+    parts.mkdir(parents=True, exist_ok=True)
+    pipeline.set_progress_bar_config(disable=True)
+    # Prompts of like length share a batch: padding to its longest then costs little.
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    for number, batch in enumerate(tqdm(batches, desc="samples", unit="batch")):
+        path = parts / f"{number:06d}.npy"
+        if not path.exists():
+            images = pipeline(
+                [prompts[i] for i in batch],
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+                generator=[torch.Generator().manual_seed(seeds[i]) for i in batch],
+                output_type="np",
+            ).images
+            _save(path, to_uint8(images))
+    flat = np.concatenate([np.load(parts / f"{n:06d}.npy", allow_pickle=False) for n in range(len(batches))])
+    samples = flat[np.argsort(order)].reshape(len(records), images_per_prompt, *flat.shape[1:])
+    _save(folder / "samples.npy", samples)
+    manifest = records.select("image_id", "prompt").with_columns(
+        seeds=pl.Series(np.array(seeds).reshape(len(records), -1).tolist())
+    )
+    manifest.write_parquet(folder / "manifest.partial")
+    os.replace(folder / "manifest.partial", folder / "manifest.parquet")
+    shutil.rmtree(parts)
+    return samples
+
+
+def image_seed(image_id: str, k: int, seed: int) -> int:
+    """Seed of the k-th image of a record: 48 bits of a hash, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{image_id}:{k}".encode()).digest()[:6], "little")
+
+
+def fingerprint(pipeline: ChexGenPipeline) -> str:
+    """Hash of the trained and frozen weights that decide the samples."""
+    digest = hashlib.sha256()
+    for model in (pipeline.transformer, pipeline.vae):
+        for parameter in model.parameters():
+            digest.update(parameter.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def choose_prompts(cohort: pl.DataFrame, n: int, findings: tuple[str, ...], seed: int = 0) -> pl.DataFrame:
+    """`n` test records of stage II, dealt in turn from each finding's positives, so that rare findings are asked for.
+
+    The order within a finding is a seeded hash; a record is taken once.
+    """
+    pool = cohort.filter(pl.col("split") == "test", pl.col("stage2")).unique("prompt", keep="first", maintain_order=True)
+    keys = [hashlib.sha256(f"{seed}:{i}".encode()).hexdigest() for i in pool["image_id"]]
+    pool = pool.with_columns(key=pl.Series(keys, dtype=pl.String)).sort("key")
+    queues = [pool.filter(pl.col(finding) == 1)["image_id"].to_list() for finding in findings]
+    chosen: dict[str, None] = {}
+    while len(chosen) < n and any(queues):
+        for queue in queues:
+            while queue and queue[0] in chosen:
+                queue.pop(0)
+            if queue and len(chosen) < n:
+                chosen[queue.pop(0)] = None
+    return pool.filter(pl.col("image_id").is_in(list(chosen))).drop("key").sort("image_id")
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as file:
+        np.save(file, array)
+    os.replace(partial, path)

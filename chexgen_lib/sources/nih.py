@@ -1,0 +1,162 @@
+"""NIH ChestX-ray14 (Wang et al. 2017): 112,120 frontal radiographs, 14 labels from reports, 984 boxes."""
+
+from pathlib import Path
+
+import polars as pl
+
+from chexgen_lib.records import FINDINGS, RecordError, conform
+from chexgen_lib.sources import REJECTS, read_table, separate, sex, shipped, states, unread, years
+
+TABLE, BOXES = "Data_Entry_2017_v2020.csv.gz", "BBox_List_2017.csv.gz"
+COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+BOX_FRAME = 1024  # pixels: the side of the released images, in which the boxes are given
+
+# Emphysema, Fibrosis and Hernia are none of the 14 findings and stay in ``labels``.
+FINDING_OF: dict[str, str | None] = {
+    "No Finding": "No Finding",
+    "Atelectasis": "Atelectasis",
+    "Cardiomegaly": "Cardiomegaly",
+    "Consolidation": "Consolidation",
+    "Edema": "Edema",
+    "Effusion": "Effusion",
+    "Emphysema": None,
+    "Fibrosis": None,
+    "Hernia": None,
+    "Infiltration": "Lung Opacity",
+    "Mass": "Lung Lesion",
+    "Nodule": "Lung Lesion",
+    "Pleural_Thickening": "Pleural Other",
+    "Pneumonia": "Pneumonia",
+    "Pneumothorax": "Pneumothorax",
+}
+ANNOTATED = tuple(finding for finding in FINDINGS if finding in FINDING_OF.values())
+# Each of these is an opacity too, so a row that lists one but not Infiltration does not deny Lung Opacity.
+OPACITIES = ("Atelectasis", "Consolidation", "Edema", "Lung Lesion", "Pneumonia")
+
+
+def load(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Records and rejects of ``Data_Entry_2017``; rejected: unknown label, no label, broken or duplicate row.
+
+    Findings that the dataset does not look for (Fracture, Support Devices, ...) are null. Boxes of
+    ``BBox_List_2017`` are joined where the shipped table is read, see ``load_boxes``.
+    """
+    kept, rejects = separate(_prepare(path), "nih")
+    present = pl.col("labels").list.eval(pl.element().replace_strict(FINDING_OF))
+    unknown = {"Lung Opacity": pl.col("present").list.set_intersection(list(OPACITIES)).list.len() > 0}
+    records = kept.with_columns(present=present).with_columns(states(pl.col("present"), unknown, ANNOTATED))
+    if path is None:
+        boxes, _ = load_boxes()
+        records = records.join(boxes, on="image_id", how="left", maintain_order="left")
+    keep = ["image_id", "patient_id", "study_id", "image", "view", "age", "sex", "labels", *FINDINGS]
+    keep += ["boxes"] if "boxes" in records.columns else []
+    return conform(records.select(keep).with_columns(source=pl.lit("nih"))), rejects
+
+
+def repairs(path: str | Path | None = None) -> pl.DataFrame:
+    """Ages, sexes and views that could not be used."""
+    fields = {"age": "Patient Age", "sex": "Patient Gender", "view": "View Position"}
+    return unread(separate(_prepare(path), "nih")[0], "nih", fields)
+
+
+def load_boxes(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """(image_id, boxes) with one row per image, and the rejects: boxes that leave the image or cannot be
+    read.
+
+    Boxes are given in pixels of the 1024 x 1024 release and returned as fractions of width and height.
+    """
+    columns = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]")
+    table = read_table(path or shipped(BOXES), columns).rename({"Bbox [x": "x", "h]": "h"})
+    table = table.with_columns(
+        pl.col(list("xywh")).str.strip_chars().cast(pl.Float64, strict=False) / BOX_FRAME
+    )
+    names = {"Infiltrate": "Lung Opacity"} | FINDING_OF
+    finding = pl.col("Finding Label").replace_strict(names, default=None, return_dtype=pl.String)
+    inside = (pl.col("x") + pl.col("w") <= 1) & (pl.col("y") + pl.col("h") <= 1)
+    inside &= (pl.min_horizontal("x", "y") >= 0) & (pl.min_horizontal("w", "h") > 0)
+    reason = (
+        pl.when("broken").then(pl.lit("broken row: wrong number of fields"))
+        .when(finding.is_null()).then(pl.format("unknown label '{}'", "Finding Label"))
+        .when(~inside.fill_null(False)).then(pl.lit("box leaves the 1024 x 1024 image"))
+    )  # fmt: skip
+    table = table.with_columns(
+        image_id=pl.format("nih:{}", _stem(pl.col("Image Index"))), reason=reason, finding=finding
+    )
+    lost = table.filter(pl.col("reason").is_not_null())
+    rejects = lost.select(
+        pl.lit("nih boxes").alias("source"), pl.col("row").cast(pl.String), "image_id", "reason"
+    )
+    box = pl.struct("finding", *(pl.col(c).cast(pl.Float32) for c in "xywh"))
+    boxes = table.filter(pl.col("reason").is_null()).group_by("image_id", maintain_order=True).agg(boxes=box)
+    return boxes, rejects
+
+
+def attach_images(records: pl.DataFrame, folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The records whose image lies in ``folder`` (any depth and size, .png or .jpg), and what is left over.
+
+    ``image`` becomes the file's path relative to the folder. Rejects: every record without a file (source
+    "nih"), and every file that is no record's image (source "nih files": other type, no bytes, unknown
+    name, second file of a name). Whether the pixels can be read is for ``chexgen_lib.images`` to say.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RecordError(f"{folder}: no such folder; give the folder that holds the NIH images")
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    known, taken, rows = set(records["image_id"]), {}, []
+    for file in files:
+        image_id, name = f"nih:{file.stem}", file.relative_to(folder).as_posix()
+        if reason := _unusable(file, image_id, known, taken):
+            rows.append(("nih files", name, image_id, reason))
+        else:
+            taken[image_id] = name
+    columns = {"image_id": list(taken), "image": list(taken.values())}
+    found = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
+    attached = records.drop("image").join(found, on="image_id", how="inner", maintain_order="left")
+    absent = records.join(found, on="image_id", how="anti", maintain_order="left").select(
+        "source", "image_id"
+    )
+    absent = absent.with_columns(row=pl.lit(None, pl.String), reason=pl.lit("no image file in the folder"))
+    lost = pl.DataFrame(rows, schema=REJECTS, orient="row")
+    return conform(attached), pl.concat([lost, absent.select(REJECTS.keys())])
+
+
+def _unusable(file: Path, image_id: str, known: set[str], taken: dict[str, str]) -> str | None:
+    """Why a file is not the image of a record, or None."""
+    if file.suffix.lower() not in IMAGE_SUFFIXES:
+        return f"not an image: expected one of {', '.join(IMAGE_SUFFIXES)}"
+    if image_id not in known:
+        return "no record of that image id"
+    if file.stat().st_size == 0:
+        return "empty file"
+    return f"second file of that image id, after {taken[image_id]}" if image_id in taken else None
+
+
+def _prepare(path: str | Path | None) -> pl.DataFrame:
+    """The raw table, the Record's plain columns, and the reason to reject a row, if any."""
+    table = read_table(path or shipped(TABLE), COLUMNS)
+    stem, patient = _stem(pl.col("Image Index")), pl.col("Patient ID").str.strip_chars().str.zfill(8)
+    labels = pl.col("Finding Labels").str.split("|").list.eval(pl.element().str.strip_chars())
+    table = table.with_columns(
+        image_id=pl.format("nih:{}", stem),
+        patient_id=pl.format("nih:{}", patient),
+        study_id=pl.format("nih:{}", stem),  # every follow-up number is one image
+        image=pl.col("Image Index"),
+        age=years(pl.col("Patient Age")),
+        sex=sex(pl.col("Patient Gender")),
+        view=pl.col("View Position").replace_strict(
+            {"PA": "PA", "AP": "AP"}, default=None, return_dtype=pl.String
+        ),
+        labels=labels,
+    )
+    unknown = pl.col("labels").list.set_difference(list(FINDING_OF)).list.first()
+    reason = (
+        pl.when(pl.col("Patient ID") == "").then(pl.lit("no patient id"))
+        .when(stem.str.slice(0, 8) != patient).then(pl.format("not an image of patient {}", "Patient ID"))
+        .when(pl.col("Finding Labels") == "").then(pl.lit("no label"))
+        .when(unknown.is_not_null()).then(pl.format("unknown label '{}'", unknown))
+    )  # fmt: skip
+    return table.with_columns(reason=reason)
+
+
+def _stem(name: pl.Expr) -> pl.Expr:
+    return name.str.strip_chars().str.replace(r"\.\w+$", "")

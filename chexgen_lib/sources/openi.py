@@ -1,0 +1,322 @@
+"""Open-i / Indiana University (Demner-Fushman et al. 2016): 3,955 reports by radiologists, 7,470 radiographs.
+
+``report`` and ``impression`` are the FINDINGS and IMPRESSION sections verbatim (XXXX: removed by the
+dataset's de-identification). ``labels`` are the MeSH headings that human indexers gave each report, for
+example ``Opacity/lung/base/left/streaky``; ``parse_heading`` takes one apart.
+"""
+
+import re
+import tarfile
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree.ElementTree import Element, ParseError
+
+import polars as pl
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
+from chexgen_lib.records import FINDINGS, MAX_AGE, SCHEMA, RecordError, conform
+from chexgen_lib.sources import REPAIRS, read_table, separate, shipped, states
+
+REPORTS, METADATA, VIEWS_BY_TSNE = (
+    "NLMCXR_reports.tgz",
+    "nlmcxr_dicom_metadata.csv.gz",
+    "nlmcxr_tsne_pa.csv.gz",
+)
+COLUMNS = ("imageid", "Patient's Birth Date", "Study Date", "View Position", "Patient Orientation")
+
+# Head of a heading, lower case -> finding. Heads that mean a finding only with some qualifier: _QUALIFIED.
+HEADS = {
+    "normal": "No Finding",
+    "cardiomegaly": "Cardiomegaly",
+    "opacity": "Lung Opacity",
+    "airspace disease": "Lung Opacity",
+    "infiltrate": "Lung Opacity",
+    "nodule": "Lung Lesion",
+    "mass": "Lung Lesion",
+    "granuloma": "Lung Lesion",
+    "calcified granuloma": "Lung Lesion",
+    "pulmonary edema": "Edema",
+    "consolidation": "Consolidation",
+    "pneumonia": "Pneumonia",
+    "pulmonary atelectasis": "Atelectasis",
+    "pneumothorax": "Pneumothorax",
+    "hydropneumothorax": "Pneumothorax",
+    "hemopneumothorax": "Pneumothorax",
+    "pleural effusion": "Effusion",
+    "hemothorax": "Effusion",
+    "fractures, bone": "Fracture",
+    "catheters, indwelling": "Support Devices",
+    "implanted medical device": "Support Devices",
+    "medical device": "Support Devices",
+    "tube, inserted": "Support Devices",
+    "stents": "Support Devices",
+    "spinal fusion": "Support Devices",
+}
+_QUALIFIED = {
+    ("cardiac shadow", "enlarged"): "Cardiomegaly",
+    ("mediastinum", "enlarged"): "Enlarged Cardiomediastinum",
+    ("mediastinum", "prominent"): "Enlarged Cardiomediastinum",
+    ("density", "lung"): "Lung Opacity",
+    ("thickening", "pleura"): "Pleural Other",
+    ("calcinosis", "pleura"): "Pleural Other",
+    ("cicatrix", "pleura"): "Pleural Other",
+}
+# A mass or opacity elsewhere is not one of the lung.
+_ELSEWHERE = {
+    "breast",
+    "abdomen",
+    "mediastinum",
+    "humerus",
+    "ribs",
+    "clavicle",
+    "shoulder",
+    "sternum",
+    "neck",
+    "pleura",
+}
+_OF_LUNG = ("Lung Opacity", "Lung Lesion")
+# Heads after which a finding may be there although no heading says so.
+MAYBE = {
+    "Edema": ("pulmonary congestion", "heart failure"),
+    "Effusion": ("costophrenic angle", "hydropneumothorax", "hemopneumothorax", "sulcus"),
+    "Pleural Other": ("costophrenic angle", "pleura", "thickening"),
+    "Atelectasis": ("volume loss", "airspace disease"),
+    "Consolidation": ("pneumonia", "airspace disease", "infiltrate"),
+    "Pneumonia": ("consolidation", "airspace disease", "infiltrate", "opacity"),
+    "Lung Opacity": (
+        "pneumonia",
+        "consolidation",
+        "pulmonary atelectasis",
+        "pulmonary edema",
+        "density",
+        "nodule",
+        "mass",
+        "lung diseases, interstitial",
+        "markings",
+        "pulmonary fibrosis",
+        "cicatrix",
+    ),
+    "Lung Lesion": ("density", "cavitation", "granulomatous disease", "cysts"),
+    "Enlarged Cardiomediastinum": ("mediastinum", "aortic aneurysm", "cardiomegaly", "cardiac shadow"),
+    "Cardiomegaly": (
+        "cardiac shadow",
+        "heart",
+        "heart ventricles",
+        "heart atria",
+        "heart failure",
+        "pericardial effusion",
+    ),
+    "Fracture": ("deformity",),
+    "Support Devices": ("surgical instruments", "foreign bodies", "sutures", "breast implants"),
+}
+_UNINDEXED = ("no indexing", "technical quality of image unsatisfactory")
+_SITES = {
+    "upper lobe": "upper lobe",
+    "middle lobe": "middle lobe",
+    "lower lobe": "lower lobe",
+    "lingula": "lingula",
+    "base": "base",
+    "apex": "apex",
+    "hilum": "hilum",
+    "retrocardiac": "retrocardiac region",
+    "paratracheal": "paratracheal region",
+    "costophrenic angle": "costophrenic angle",
+    "cardiophrenic angle": "cardiophrenic angle",
+    "mediastinum": "mediastinum",
+    "ribs": "rib",
+    "clavicle": "clavicle",
+    "humerus": "humerus",
+    "sternum": "sternum",
+    "shoulder": "shoulder",
+    "thoracic vertebrae": "thoracic spine",
+    "lumbar vertebrae": "lumbar spine",
+    "cervical vertebrae": "cervical spine",
+    "spine": "spine",
+    "breast": "breast",
+    "abdomen": "upper abdomen",
+    "neck": "neck",
+    "aorta": "aorta",
+    "aorta, thoracic": "aorta",
+}
+_SEVERITIES = {"mild": "mild", "small": "mild", "moderate": "moderate", "severe": "severe", "large": "severe"}
+_SIDES = ("left", "right", "bilateral")
+# Organs that a head implies, and parts that no one would say.
+_SILENT = ("lung", "pleura", "thorax", "borderline", "abnormal", "pulmonary alveoli")
+
+
+class Heading(NamedTuple):
+    """A MeSH heading taken apart; ``qualifiers`` are the words that are no side, site or severity."""
+
+    head: str
+    finding: str | None
+    side: str | None
+    sites: tuple[str, ...]
+    severity: str | None
+    qualifiers: tuple[str, ...]
+    borderline: bool
+
+
+@cache
+def parse_heading(label: str) -> Heading:
+    """``Opacity/lung/base/left/streaky`` -> "opacity", Lung Opacity, left, ("base",), None, ("streaky",)."""
+    head, *parts = [part.strip().lower() for part in label.split("/")]
+    finding = HEADS.get(head) or next((_QUALIFIED[head, p] for p in parts if (head, p) in _QUALIFIED), None)
+    if finding in _OF_LUNG and _ELSEWHERE.intersection(parts) and "lung" not in parts:
+        finding = None
+    sides = [part for part in parts if part in _SIDES]
+    sites = tuple(dict.fromkeys(_SITES[part] for part in parts if part in _SITES))
+    severity = next((_SEVERITIES[part] for part in parts if part in _SEVERITIES), None)
+    placed = {*_SIDES, *_SITES, *_SEVERITIES, *_SILENT}
+    qualifiers = tuple(dict.fromkeys(part for part in parts if part not in placed))
+    side = "bilateral" if len(set(sides)) > 1 else next(iter(sides), None)
+    return Heading(head, finding, side, sites, severity, qualifiers, "borderline" in parts)
+
+
+def finding_of(label: str) -> str | None:
+    """The CheXpert finding that a heading means, or None."""
+    return parse_heading(label).finding
+
+
+def load(
+    path: str | Path | None = None, metadata: str | Path | None = None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Records, one per image, and rejects of the reports archive and the images' DICOM metadata.
+
+    Rejected: a report without an image, an unreadable XML file, a duplicate image id. A finding that no
+    heading names is absent, unless the report was not indexed or MAYBE leaves it open; "borderline" is
+    uncertain.
+    """
+    images, lost = read_reports(path or shipped(REPORTS))
+    images = images.join(_metadata(metadata), on="key", how="left", maintain_order="left")
+    table, rejects = separate(images, "openi")
+    heads = pl.col("labels").list.eval(
+        pl.element().str.to_lowercase().str.split("/").list.first().str.strip_chars()
+    )
+    unindexed = heads.list.set_intersection(list(_UNINDEXED)).list.len() + (heads.list.len() == 0) > 0
+    maybe = {f: heads.list.set_intersection(list(h)).list.len() > 0 for f, h in MAYBE.items()}
+    unknown = {f: unindexed | maybe.get(f, pl.lit(False)) for f in FINDINGS}
+    meanings = pl.DataFrame([_meaning(labels) for labels in table["labels"]], schema=_MEANING)
+    table = pl.concat([table, meanings], how="horizontal")
+    normal = pl.when(pl.col("present").list.contains("No Finding")).then(1.0)
+    table = table.with_columns(states(pl.col("present"), unknown, FINDINGS)).with_columns(
+        *(pl.when(~pl.col("uncertain").list.contains(f)).then(pl.col(f)).alias(f) for f in FINDINGS),
+        source=pl.lit("openi"),
+    )
+    table = table.with_columns(normal.otherwise(pl.col("No Finding")).cast(pl.Float32).alias("No Finding"))
+    return conform(table.select(c for c in SCHEMA if c in table.columns)), pl.concat([lost, rejects])
+
+
+def repairs(path: str | Path | None = None) -> pl.DataFrame:
+    """Images without usable DICOM metadata: their age is null."""
+    images, _ = read_reports(path or shipped(REPORTS))
+    missing = images.join(_metadata(None).drop_nulls("age"), on="key", how="anti")
+    return missing.select(source=pl.lit("openi"), row="row", image_id="image_id", field=pl.lit("age"),
+                          value=pl.lit("no DICOM metadata")).cast(REPAIRS)  # fmt: skip
+
+
+def read_reports(archive: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """One row per image of every report in the archive, and the reports that have none or cannot be read."""
+    archive, images, lost = Path(archive), [], []
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                if member.isfile() and member.name.endswith(".xml"):
+                    file = Path(member.name).name
+                    try:
+                        rows = _report(fromstring(tar.extractfile(member).read()), file)
+                    except (ParseError, DefusedXmlException, ValueError) as error:
+                        lost.append(("openi", file, None, f"unreadable report: {error}"))
+                        continue
+                    images += rows
+                    if not rows:
+                        lost.append(("openi", file, None, "report without an image"))
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise RecordError(f"{archive}: not a readable .tgz of reports ({error}); fetch it again") from error
+    if not images and not lost:
+        raise RecordError(f"{archive}: no XML report inside; give NLMCXR_reports.tgz")
+    schema = ("source", "row", "image_id", "reason")
+    return pl.DataFrame(images, schema=_IMAGE), pl.DataFrame(
+        lost, schema=dict.fromkeys(schema, pl.String), orient="row"
+    )
+
+
+_SEX = re.compile(r"year[- ]?old\s+(?:\w+\s+)?(male|man|gentleman|female|woman|lady)\b", re.IGNORECASE)
+_IMAGE = {
+    c: pl.String for c in ("row", "key", "image_id", "patient_id", "study_id", "image", "sex", "report")
+}
+_IMAGE |= {"impression": pl.String, "labels": pl.List(pl.String), "broken": pl.Boolean, "reason": pl.String}
+_MEANING = {"present": pl.List(pl.String), "uncertain": pl.List(pl.String), "details": SCHEMA["details"]}
+
+
+def _report(root: Element, file: str) -> list[dict]:
+    """The rows of one report, one per image."""
+    uid = root.find("uId")
+    if uid is None or not uid.get("id"):
+        raise ValueError("it has no uId")
+    sections = {a.get("Label"): (a.text or "").strip() or None for a in root.iter("AbstractText")}
+    labels = ["/".join(part.strip() for part in m.text.split("/")) for m in root.iter("major") if m.text]
+    told = _SEX.search(sections.get("INDICATION") or "")
+    shared = {
+        "row": file,
+        "patient_id": f"openi:{uid.get('id')}",
+        "study_id": f"openi:{uid.get('id')}",
+        "sex": None if told is None else "F" if told[1].lower() in ("female", "woman", "lady") else "M",
+        "report": sections.get("FINDINGS"),
+        "impression": sections.get("IMPRESSION"),
+        "labels": list(dict.fromkeys(labels)),
+        "broken": False,
+        "reason": None,
+    }
+    ids = [image.get("id") or "" for image in root.iter("parentImage")]
+    return [shared | {"key": _key(i), "image_id": f"openi:{i}", "image": f"{i}.png"} for i in ids]
+
+
+def _key(image_id: str) -> str:
+    """The archive writes CXR1_1_IM-0001-3001 where the metadata write CXR1_IM-0001-3001."""
+    return re.sub(r"^(CXR\d+)_\d+_IM", r"\1_IM", image_id)
+
+
+def _meaning(labels: list[str]) -> dict[str, list]:
+    """Findings present and uncertain, and the details, that a report's headings assert."""
+    present, uncertain, details = [], [], []
+    for label in labels:
+        heading = parse_heading(label)
+        if heading.borderline and heading.finding:
+            uncertain.append(heading.finding)
+            continue
+        if heading.finding:
+            present.append(heading.finding)
+        subject = heading.finding or label
+        for site in heading.sites or (None,):
+            detail = {"finding": subject, "side": heading.side, "site": site, "severity": heading.severity}
+            if any((heading.side, site, heading.severity)) and detail not in details:
+                details.append(detail)
+    uncertain = [f for f in dict.fromkeys(uncertain) if f not in present]
+    return {"present": list(dict.fromkeys(present)), "uncertain": uncertain, "details": details}
+
+
+def _metadata(path: str | Path | None) -> pl.DataFrame:
+    """key (image id), view, and age (years from birth date to study date of the same row) of every image.
+
+    The view is lateral if the DICOM header or torchxrayvision's t-SNE table says so, else as in the
+    header, else as in that table, else unknown.
+    """
+    keyed = pl.col("imageid").map_elements(_key, return_dtype=pl.String).alias("key")
+    table = read_table(path or shipped(METADATA), COLUMNS).with_columns(keyed)
+    tsne = read_table(shipped(VIEWS_BY_TSNE), ("imageid", "tsne-view")).select(keyed, "tsne-view")
+    table = table.join(tsne, on="key", how="full", coalesce=True)
+    dates = [pl.col(c).str.to_date("%Y%m%d", strict=False) for c in ("Study Date", "Patient's Birth Date")]
+    age = ((dates[0] - dates[1]).dt.total_days() / 365.25).floor()
+    position, toward = pl.col("View Position"), pl.col("Patient Orientation").str.slice(2, 1)
+    lateral = (
+        position.str.contains("LATERAL|^LL$|^RL$") | toward.is_in(["A", "P"]) | (pl.col("tsne-view") == "L")
+    )
+    frontal = position.replace_strict({"PA": "PA", "AP": "AP"}, default=None, return_dtype=pl.String)
+    frontal = pl.coalesce(frontal, pl.col("tsne-view").replace_strict({"PA": "PA"}, default=None))
+    return table.select(
+        "key",
+        view=pl.when(lateral.fill_null(False)).then(pl.lit("LATERAL")).otherwise(frontal),
+        age=pl.when(age.is_between(0, MAX_AGE)).then(age).cast(pl.Float32),
+    )

@@ -1,0 +1,89 @@
+"""Latents and text states computed once and read by every training step.
+
+The autoencoder and the text encoder are frozen, so their outputs are constants of the data (paper, Methods). One
+safetensors file holds both; it is memory-mapped, so its size is bounded by the disk and not by the memory.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from chexgen_lib.images import from_uint8
+from chexgen_lib.models.autoencoder import encode
+from chexgen_lib.models.text import cache_texts
+
+
+class CacheError(ValueError):
+    """A latent cache that is missing, broken or does not fit."""
+
+
+@dataclass(frozen=True)
+class LatentCache:
+    """Training pairs.
+
+    Attributes:
+        mean, std: float16 [N, 4, h, w], posterior of the autoencoder in the model's scale.
+        states, offsets: float16 [total tokens, width] and int64 [N + 1], as `models.text.cache_texts` makes them.
+    """
+
+    mean: Tensor
+    std: Tensor
+    states: Tensor
+    offsets: Tensor
+
+    def __post_init__(self):
+        n = len(self.mean)
+        if n == 0 or self.std.shape != self.mean.shape or len(self.offsets) != n + 1:
+            raise CacheError(
+                f"latents {tuple(self.mean.shape)}, deviations {tuple(self.std.shape)} and {len(self.offsets) - 1} texts "
+                "do not form pairs: build the cache again"
+            )
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents [B, 4, h, w] drawn from their posterior, text states [B, L, width] and their mask bool [B, L]."""
+        mean, std = self.mean[rows].float(), self.std[rows].float()
+        latents = mean + std * torch.randn(mean.shape, generator=generator)
+        texts = [self.states[self.offsets[i] : self.offsets[i + 1]].float() for i in rows.tolist()]
+        states = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
+        lengths = torch.tensor([len(text) for text in texts])
+        return latents, states, torch.arange(states.shape[1]) < lengths[:, None]
+
+    @classmethod
+    def of(
+        cls,
+        images: np.ndarray,
+        prompts: Sequence[str],
+        autoencoder: AutoencoderKL,
+        text_encoder: tuple[PreTrainedTokenizerBase, PreTrainedModel],
+    ) -> "LatentCache":
+        """Encode uint8 images [N, H, W] and their prompts."""
+        mean, std = encode(autoencoder, from_uint8(images))
+        return cls(mean.half(), std.half(), **cache_texts(*text_encoder, prompts))
+
+    def save(self, path: Path) -> None:
+        partial = path.with_suffix(".partial")
+        tensors = {name: getattr(self, name).contiguous() for name in ("mean", "std", "states", "offsets")}
+        save_file(tensors, partial)
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "LatentCache":
+        """Raises CacheError: if the file is missing, truncated or holds something else."""
+        try:
+            return cls(**load_file(path))
+        except FileNotFoundError as error:
+            raise CacheError(f"{path} does not exist: run the stage 02_cohort first") from error
+        except (SafetensorError, TypeError) as error:
+            raise CacheError(f"{path} is not a latent cache ({error}): delete it and run 02_cohort again") from error

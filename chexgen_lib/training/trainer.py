@@ -1,0 +1,314 @@
+"""One trainer for every stage: noise prediction on cached latents (paper, Methods, eq. 1; ED Table 4).
+
+Every random number of step k comes from a generator seeded with (seed, k, process), and the rows of step k are a
+function of (seed, k) too. So a checkpoint needs no random state, and a run that was interrupted and resumed equals one
+that was not, bit for bit.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from diffusers import DDPMScheduler
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+from dvclive import Live
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from chexgen_lib.models.transformer import ChexGenTransformer
+from chexgen_lib.training.latent_cache import LatentCache
+
+SCHEDULES = {"constant": "constant_with_warmup", "cosine": "cosine"}  # diffusers' plain "constant" has no warm-up
+DDPM = dict(num_train_timesteps=1000, beta_schedule="linear", beta_start=1e-4, beta_end=0.02)
+
+
+class TrainingError(ValueError):
+    """Settings, data or a checkpoint that training cannot use."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of one run; the defaults are the paper's (ED Table 4) where it gives one.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: samples a process and forward pass; a step sees batch_size x gradient_accumulation x processes.
+        schedule: "constant", or "cosine" to zero, after `warmup_steps` of linear warm-up.
+        ema_decay: of the averaged weights, ramped up over the first steps.
+        caption_dropout: share of captions replaced by the null caption, for classifier-free guidance.
+        precision: "bf16", "fp32", or "auto": bf16 where the hardware multiplies it natively.
+        checkpoint_every, log_every: in steps.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    ema_decay: float = 0.9999
+    caption_dropout: float = 0.1
+    gradient_accumulation: int = 1
+    precision: str = "auto"
+    checkpoint_every: int = 500
+    log_every: int = 10
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "gradient_accumulation", "checkpoint_every", "log_every"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise TrainingError(f"{name} must be a positive integer, not {getattr(self, name)!r}")
+        for name in ("learning_rate", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise TrainingError(f"{name} must be positive, not {getattr(self, name)!r}")
+        for name in ("ema_decay", "caption_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise TrainingError(f"{name} must be in [0, 1), not {getattr(self, name)!r}")
+        if self.schedule not in SCHEDULES:
+            raise TrainingError(f"schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}")
+        if self.precision not in ("auto", "bf16", "fp32"):
+            raise TrainingError(f"precision must be auto, bf16 or fp32, not {self.precision!r}")
+
+
+def native_bf16() -> bool:
+    """Whether bfloat16 products are faster than float32 here (a GPU since Ampere; a CPU with AMX or AVX512-BF16)."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+def train(model: ChexGenTransformer, cache: LatentCache, config: TrainingConfig, folder: Path) -> list[dict]:
+    """Train `model` in place and leave its averaged (EMA) weights in it.
+
+    Writes `folder/log` (dvclive) while it runs, and `folder/checkpoint-K` each `checkpoint_every` steps. Started again
+    with the same model size, data and settings it goes on from the newest checkpoint; checkpoints of anything else
+    are an error, and all are removed when the run completes.
+
+    Returns:
+        the history: one dict of step, loss, grad_norm (before clipping) and learning_rate each `log_every` steps.
+
+    Raises:
+        TrainingError: if model and data do not fit, a checkpoint is of another run, or the loss is not finite.
+    """
+    _check_fit(model, cache)
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and native_bf16())
+    accelerator = Accelerator(
+        mixed_precision="bf16" if bf16 else "no",
+        gradient_accumulation_steps=config.gradient_accumulation,
+        cpu=not torch.cuda.is_available(),
+    )
+    run = _Run(model.train(), config, accelerator, fingerprint=_fingerprint(model, cache, config))
+    run.resume(folder)
+    with Live(
+        str(folder / "log"), resume=False, save_dvc_exp=False, dvcyaml=None, report=None
+    ) as live:  # replaying the history keeps the log of a resumed run equal to an uninterrupted one
+        for entry in run.history:
+            _log(live, entry)
+        progress = tqdm(
+            range(run.step, config.steps),
+            initial=run.step,
+            total=config.steps,
+            desc=folder.name,
+            disable=not accelerator.is_main_process,
+        )
+        for step in progress:
+            loss, norm = run.optimise(cache, step)
+            if step % config.log_every == 0 or step == config.steps - 1:
+                entry = run.record(step, loss, norm)
+                progress.set_postfix(loss=f"{entry['loss']:.4f}")
+                _log(live, entry)
+            if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
+                run.save(folder)
+    model = accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)
+    run.ema.copy_to(model.parameters())
+    if accelerator.is_main_process:
+        _remove_checkpoints(folder)
+    model.eval()
+    return run.history
+
+
+@torch.inference_mode()
+def noise_error(model: ChexGenTransformer, cache: LatentCache, batch_size: int = 64, seed: int = 0) -> float:
+    """Mean squared error of the predicted noise over a whole cache, at fixed noise and evenly spread time steps."""
+    scheduler, total = DDPMScheduler(**DDPM), 0.0
+    for step, rows in enumerate(torch.arange(len(cache)).split(batch_size)):
+        generator = torch.Generator().manual_seed(_seed(seed, step))
+        latents, states, mask = cache.batch(rows, generator)
+        noise = torch.randn(latents.shape, generator=generator)
+        t = ((rows * 997 + 499) % DDPM["num_train_timesteps"]).long()  # 997 is prime to 1000: all times take turns
+        noisy = scheduler.add_noise(latents, noise, t)
+        prediction = model(*(x.to(model.device) for x in (noisy, t, states, mask))).sample[:, : latents.shape[1]]
+        total += F.mse_loss(prediction.cpu(), noise).item() * len(rows)
+    return total / len(cache)
+
+
+class _Run:
+    """The moving parts of a training run: all that a checkpoint holds."""
+
+    def __init__(
+        self, model: ChexGenTransformer, config: TrainingConfig, accelerator: Accelerator, fingerprint: str
+    ):
+        self.config, self.accelerator, self.fingerprint = config, accelerator, fingerprint
+        self.step, self.history = 0, []
+        self.noise_scheduler = DDPMScheduler(**DDPM)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+        # Stepped by hand, once an optimiser step, whatever the number of processes.
+        self.lr = get_scheduler(
+            SCHEDULES[config.schedule],
+            optimizer,
+            num_warmup_steps=config.warmup_steps,
+            num_training_steps=config.steps,
+        )
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.ema = EMAModel(model.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
+
+    @property
+    def bare_model(self) -> ChexGenTransformer:
+        return self.accelerator.unwrap_model(self.model)
+
+    def optimise(self, cache: LatentCache, step: int) -> tuple[float, float]:
+        """One optimiser step: mean loss over its micro-batches, and the gradient's norm before clipping."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        accumulation, losses, norm = self.config.gradient_accumulation, [], torch.tensor(0.0)
+        for micro in range(accumulation):
+            part = rank * accumulation + micro
+            rows = step_rows(len(cache), step, part, world * accumulation, self.config.batch_size, self.config.seed)
+            generator = torch.Generator().manual_seed(_seed(self.config.seed, step, part))
+            with self.accelerator.accumulate(self.model):
+                loss = self._loss(cache, rows, generator)
+                self.accelerator.backward(loss)
+                if self.accelerator.sync_gradients:
+                    norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            losses.append(loss.detach())
+        self.lr.step()
+        self.ema.step(self.bare_model.parameters())
+        self.step = step + 1
+        return torch.stack(losses).mean().item(), float(norm)
+
+    def _loss(self, cache: LatentCache, rows: Tensor, generator: torch.Generator) -> Tensor:
+        latents, states, mask = cache.batch(rows, generator)
+        noise = torch.randn(latents.shape, generator=generator)
+        t = torch.randint(0, DDPM["num_train_timesteps"], (len(rows),), generator=generator)
+        dropped = torch.rand(len(rows), generator=generator) < self.config.caption_dropout
+        noisy = self.noise_scheduler.add_noise(latents, noise, t)
+        device = self.accelerator.device
+        noisy, t, states, mask, noise, dropped = (x.to(device) for x in (noisy, t, states, mask, noise, dropped))
+        # A dropped caption keeps its mask, as in the released code: the null caption is as long as the one it replaces.
+        null = self.bare_model.null_caption[: states.shape[1]]
+        states = torch.where(dropped[:, None, None], null, states)
+        prediction = self.model(noisy, t, states, mask).sample
+        return F.mse_loss(prediction[:, : latents.shape[1]].float(), noise)
+
+    def record(self, step: int, loss: float, norm: float) -> dict:
+        if not torch.isfinite(torch.tensor([loss, norm])).all():
+            raise TrainingError(f"loss {loss} with gradient norm {norm} at step {step}: lower the learning rate")
+        entry = dict(step=step, loss=loss, grad_norm=norm, learning_rate=self.lr.get_last_lr()[0])
+        self.history.append(entry)
+        return entry
+
+    def save(self, folder: Path) -> None:
+        """Write a whole checkpoint beside the old one, then swap: a kill at any moment leaves one that loads."""
+        self.accelerator.wait_for_everyone()
+        if not self.accelerator.is_main_process:
+            return
+        partial = folder / "checkpoint.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_file({k: v.contiguous() for k, v in self.bare_model.state_dict().items()}, partial / "model.safetensors")
+        save_file({str(i): p.contiguous() for i, p in enumerate(self.ema.shadow_params)}, partial / "ema.safetensors")
+        torch.save(self.optimizer.state_dict(), partial / "optimizer.pt")
+        state = dict(
+            fingerprint=self.fingerprint,
+            step=self.step,
+            ema_step=self.ema.optimization_step,
+            lr=self.lr.state_dict()["last_epoch"],
+            history=self.history,
+        )
+        (partial / "state.json").write_text(json.dumps(state))
+        old = _checkpoints(folder)
+        os.replace(partial, folder / f"checkpoint-{self.step:08d}")
+        for path in old:
+            shutil.rmtree(path)
+
+    def resume(self, folder: Path) -> None:
+        found = _checkpoints(folder)
+        if not found:
+            return
+        path = found[-1]
+        try:
+            state = json.loads((path / "state.json").read_text())
+            if state["fingerprint"] != self.fingerprint:
+                raise TrainingError(f"{path} is of another run (model, data or settings differ): move it away")
+            self.bare_model.load_state_dict(load_file(path / "model.safetensors"))
+            shadow = load_file(path / "ema.safetensors")
+            self.optimizer.load_state_dict(torch.load(path / "optimizer.pt", weights_only=True))
+        except (OSError, KeyError, RuntimeError, SafetensorError, json.JSONDecodeError) as error:
+            raise TrainingError(f"{path} is not a whole checkpoint ({error}): delete it") from error
+        for i, parameter in enumerate(self.ema.shadow_params):
+            parameter.copy_(shadow[str(i)])
+        self.ema.optimization_step, self.step, self.history = state["ema_step"], state["step"], state["history"]
+        self.lr.load_state_dict({**self.lr.state_dict(), "last_epoch": state["lr"]})
+
+
+def step_rows(n: int, step: int, part: int, parts: int, batch_size: int, seed: int) -> Tensor:
+    """Rows of part `part` of step `step`: the data in a new order each epoch, no row twice before all were seen."""
+    first = (step * parts + part) * batch_size
+    positions = torch.arange(first, first + batch_size)
+    rows = torch.empty(batch_size, dtype=torch.long)
+    for epoch in (positions // n).unique().tolist():
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(_seed(seed, epoch, -1)))
+        inside = positions // n == epoch
+        rows[inside] = order[positions[inside] % n]
+    return rows
+
+
+def _seed(*parts: int) -> int:
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def _fingerprint(model: ChexGenTransformer, cache: LatentCache, config: TrainingConfig) -> str:
+    digest = hashlib.sha256(json.dumps([dict(model.config), asdict(config)], sort_keys=True, default=str).encode())
+    for tensor in (cache.mean[:: max(1, len(cache) // 64)], cache.offsets, *list(model.parameters())[:8]):
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check_fit(model: ChexGenTransformer, cache: LatentCache) -> None:
+    size = (model.config.in_channels, model.config.sample_size, model.config.sample_size)
+    if tuple(cache.mean.shape[1:]) != size:
+        raise TrainingError(f"the model takes latents {size}, the cache holds {tuple(cache.mean.shape[1:])}")
+    if cache.states.shape[1] != model.config.text_dim:
+        raise TrainingError(f"the model takes text states of width {model.config.text_dim}, not {cache.states.shape[1]}")
+    longest = int(cache.offsets.diff().max())
+    if longest > model.config.text_tokens:
+        raise TrainingError(f"a text has {longest} tokens, the model's null caption {model.config.text_tokens}")
+
+
+def _log(live: Live, entry: dict) -> None:
+    live.step = entry["step"]
+    for name in ("loss", "grad_norm", "learning_rate"):
+        live.log_metric(name, entry[name])
+    live.sync()
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*"))
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    for path in _checkpoints(folder):
+        shutil.rmtree(path)

@@ -1,0 +1,36 @@
+"""A generator that copies its training set is caught; one that does not is not accused."""
+
+import numpy as np
+import pytest
+
+from chexgen_lib.quality.neighbours import memorisation, nearest, pixel_correlation
+
+
+def test_nearest_finds_the_copy():
+    train = np.random.default_rng(0).normal(size=(60, 10)) + 5
+    found = nearest(train[[7, 31]] + 1e-4, train)
+    assert found.index.tolist() == [7, 31] and (found.distance < 1e-6).all()
+
+
+def test_copies_are_told_from_new_images():
+    rng = np.random.default_rng(0)
+    train, held_out, new = (rng.normal(size=(n, 10)) for n in (200, 150, 150))
+    copies = train[:150] + 0.01 * rng.normal(size=(150, 10))
+    away = nearest(held_out, train).distance
+    honest = memorisation(nearest(new, train).distance, away, n_resamples=200)
+    copying = memorisation(nearest(copies, train).distance, away, n_resamples=200)
+    assert honest["distance ratio"].low < 1 < honest["distance ratio"].high
+    assert copying["distance ratio"].high < 0.1
+    assert copying["closer than 5 % of real"].value == 1
+    assert honest["closer than 5 % of real"].value < 0.15
+
+
+def test_pixel_correlation_ignores_contrast():
+    x = np.random.default_rng(0).random((3, 8, 8)).astype(np.float32)
+    np.testing.assert_allclose(pixel_correlation(x, 0.5 * x + 0.2), 1, atol=1e-6)
+    assert (np.abs(pixel_correlation(x, x[::-1].copy())[[0, 2]]) < 0.5).all()
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="needs features"):
+        nearest(np.zeros((3, 4)), np.zeros((3, 5)))

@@ -1,0 +1,125 @@
+"""The contracts every diffusers pipeline keeps, on components of a few thousand parameters."""
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler
+
+from chexgen_lib.models.autoencoder import new_autoencoder
+from chexgen_lib.models.text import TextError, load_text_encoder
+from chexgen_lib.models.transformer import ChexGenTransformer
+from chexgen_lib.sampling.pipeline import ChexGenPipeline, ddim_scheduler
+from chexgen_lib.training.trainer import DDPM
+
+PROMPTS = ["Large left pleural effusion.", "The heart is enlarged. No pneumothorax is seen on this radiograph."]
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> ChexGenPipeline:
+    torch.manual_seed(0)
+    tokenizer, encoder = load_text_encoder("minilm")
+    transformer = ChexGenTransformer.of_size("ci", sample_size=4, text_dim=384).eval()
+    for parameter in transformer.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    vae = new_autoencoder((16, 16, 16, 16)).eval()
+    pipe = ChexGenPipeline(transformer, vae, encoder, tokenizer, ddim_scheduler())
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def seeds(*values):
+    return [torch.Generator().manual_seed(v) for v in values]
+
+
+def sample(pipe, prompt=PROMPTS, generators=(0, 1), **changes):
+    settings = dict(num_inference_steps=4, output_type="np", generator=seeds(*generators))
+    return pipe(prompt, **{**settings, **changes}).images
+
+
+def test_a_batch_equals_its_singles(pipeline):
+    batch = sample(pipeline)
+    singles = [sample(pipeline, [p], (i,))[0] for i, p in enumerate(PROMPTS)]
+    np.testing.assert_allclose(batch, np.stack(singles), atol=1e-4)
+
+
+def test_saves_and_loads(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path)
+    assert not list(tmp_path.rglob("*.bin")) and list(tmp_path.rglob("*.safetensors"))
+    loaded = ChexGenPipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    np.testing.assert_allclose(sample(loaded), sample(pipeline), atol=1e-5)
+
+
+def test_every_argument_changes_the_output(pipeline):
+    base = sample(pipeline, output_type="latent")
+    embeds = torch.randn(2, 5, 384, generator=torch.Generator().manual_seed(0))
+    by_embeds = dict(prompt=None, prompt_embeds=embeds, prompt_attention_mask=torch.ones(2, 5))
+    short = torch.tensor([[1, 1, 0, 0, 0]] * 2)
+    changed = {
+        "prompt": dict(prompt=PROMPTS[::-1]),
+        "num_inference_steps": dict(num_inference_steps=5),
+        "guidance_scale": dict(guidance_scale=1.0),
+        "generator": dict(generators=(2, 3)),
+        "latents": dict(latents=torch.zeros(2, 4, 4, 4)),
+        "prompt_embeds": by_embeds,
+        "prompt_attention_mask": {**by_embeds, "prompt_attention_mask": short},
+        "callback_on_step_end": dict(callback_on_step_end=lambda p, i, t, k: {"latents": k["latents"] * 0.5}),
+    }
+    outputs = {k: sample(pipeline, output_type="latent", **v) for k, v in changed.items()}
+    for name, output in outputs.items():
+        assert not torch.allclose(output, base, atol=1e-3), name
+    assert not torch.allclose(outputs["prompt_embeds"], outputs["prompt_attention_mask"], atol=1e-3)
+    assert sample(pipeline, num_images_per_prompt=2, generators=range(4)).shape == (4, 32, 32)
+    untested = set(inspect.signature(pipeline.__call__).parameters) - set(changed)
+    assert untested == {"num_images_per_prompt", "output_type", "return_dict"}
+
+
+def test_images_of_a_prompt_stand_together(pipeline):
+    grouped = sample(pipeline, num_images_per_prompt=2, generators=(0, 1, 2, 3))
+    np.testing.assert_allclose(grouped[2:], sample(pipeline, [PROMPTS[1]] * 2, (2, 3)), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind, expected", [("pil", "list"), ("np", "ndarray"), ("pt", "Tensor"), ("latent", "Tensor")])
+def test_output_types(pipeline, kind, expected):
+    images = sample(pipeline, output_type=kind)
+    assert type(images).__name__ == expected and len(images) == 2
+    if kind == "np":
+        assert images.min() >= 0 and images.max() <= 1
+
+
+@pytest.mark.parametrize("scheduler", [DPMSolverMultistepScheduler, EulerDiscreteScheduler])
+def test_other_schedulers_fit(pipeline, scheduler):
+    other = ChexGenPipeline(**{**pipeline.components, "scheduler": scheduler(**DDPM)})
+    other.set_progress_bar_config(disable=True)
+    assert np.isfinite(sample(other)).all()
+
+
+def test_ddim_recovers_a_clean_latent_when_the_noise_is_known():
+    scheduler, g = ddim_scheduler(), torch.Generator().manual_seed(0)
+    clean, noise = torch.randn(2, 4, 4, 4, generator=g), torch.randn(2, 4, 4, 4, generator=g)
+    scheduler.set_timesteps(100)
+    x = scheduler.add_noise(clean, noise, scheduler.timesteps[:1])
+    for t in scheduler.timesteps:
+        x = scheduler.step(noise, t, x, return_dict=False)[0]
+    assert scheduler.timesteps[0] == 999
+    torch.testing.assert_close(x, clean, atol=1e-2, rtol=1e-2)
+
+
+def test_bad_arguments_are_clear(pipeline):
+    with pytest.raises(ValueError, match="either `prompt` or `prompt_embeds`"):
+        pipeline()
+    with pytest.raises(ValueError, match="needs its `prompt_attention_mask`"):
+        pipeline(prompt_embeds=torch.zeros(1, 2, 384))
+    with pytest.raises(ValueError, match="`prompt` is empty"):
+        pipeline([])
+    with pytest.raises(TextError, match="prompt 1 is empty"):
+        pipeline(["fine", " "])
+    with pytest.raises(TextError, match="the limit is 120"):
+        pipeline("effusion " * 200)
+    with pytest.raises(ValueError, match="output_type"):
+        pipeline("fine", output_type="jpg")
+    with pytest.raises(ValueError, match="latents have shape"):
+        pipeline("fine", latents=torch.zeros(1, 4, 8, 8))

@@ -1,0 +1,172 @@
+"""Interrupted and resumed equals uninterrupted, and every setting of the trainer does something."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState
+
+from chexgen_lib.models.transformer import ChexGenTransformer
+from chexgen_lib.training import trainer
+from chexgen_lib.training.latent_cache import CacheError, LatentCache
+from chexgen_lib.training.trainer import TrainingConfig, TrainingError, step_rows, train
+
+CONFIG = TrainingConfig(
+    steps=6, batch_size=4, learning_rate=1e-2, ema_decay=0.9, precision="fp32", checkpoint_every=2, log_every=1
+)
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+@pytest.fixture
+def cache() -> LatentCache:
+    g = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 9, (10,), generator=g)
+    return LatentCache(
+        mean=torch.randn(10, 4, 4, 4, generator=g).half(),
+        std=torch.full((10, 4, 4, 4), 0.1).half(),
+        states=torch.randn(int(lengths.sum()), 16, generator=g).half(),
+        offsets=torch.cat([torch.zeros(1, dtype=torch.long), lengths]).cumsum(0),
+    )
+
+
+def model() -> ChexGenTransformer:
+    torch.manual_seed(0)
+    return ChexGenTransformer.of_size("ci", sample_size=4, text_dim=16, text_tokens=8)
+
+
+def weights(m) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in m.parameters()])
+
+
+def run(cache, folder, **changes):
+    m = model()
+    history = train(m, cache, replace(CONFIG, **changes), folder)
+    return weights(m), history
+
+
+def interrupt(monkeypatch, at):
+    def stop(self, cache, step, original=trainer._Run.optimise):
+        if step == at:
+            raise KeyboardInterrupt
+        return original(self, cache, step)
+
+    monkeypatch.setattr(trainer._Run, "optimise", stop)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_resumed_equals_uninterrupted(cache, tmp_path, monkeypatch, accumulation):
+    changes = dict(gradient_accumulation=accumulation, schedule="cosine", warmup_steps=2)
+    expected, history = run(cache, tmp_path / "whole", **changes)
+    with monkeypatch.context() as m:
+        interrupt(m, at=5)
+        with pytest.raises(KeyboardInterrupt):
+            run(cache, tmp_path / "cut", **changes)
+    assert [p.name for p in tmp_path.glob("cut/checkpoint-*")] == ["checkpoint-00000004"]
+    resumed, resumed_history = run(cache, tmp_path / "cut", **changes)
+    assert torch.equal(resumed, expected)
+    assert resumed_history == history
+    logs = [(tmp_path / name / "log/plots/metrics/loss.tsv").read_text() for name in ("whole", "cut")]
+    assert logs[0] == logs[1]
+    assert not list(tmp_path.glob("cut/checkpoint*"))
+
+
+def test_loss_falls(cache, tmp_path):
+    _, history = run(cache, tmp_path, steps=150, batch_size=16, checkpoint_every=1000)
+    losses = [h["loss"] for h in history]
+    assert sum(losses[-20:]) < 0.9 * sum(losses[:20])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(batch_size=5),
+        dict(learning_rate=2e-2),
+        dict(weight_decay=0.5),
+        dict(clip_norm=1e-3),
+        dict(schedule="cosine"),
+        dict(warmup_steps=3),
+        dict(ema_decay=0.5),
+        dict(caption_dropout=0.9),
+        dict(gradient_accumulation=2),
+        dict(precision="bf16"),
+        dict(seed=1),
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_every_setting_changes_the_weights(cache, tmp_path, change):
+    base, _ = run(cache, tmp_path / "base", steps=4)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    changed, _ = run(cache, tmp_path / "changed", **{"steps": 4, **change})
+    assert not torch.equal(base, changed)
+
+
+def test_clipping_is_applied(cache, tmp_path, monkeypatch):
+    norms = []
+    step = torch.optim.AdamW.step
+
+    def spy(self, *args, **kwargs):
+        gradients = [p.grad.norm() for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(torch.stack(gradients).norm().item())
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    run(cache, tmp_path, clip_norm=0.01)
+    assert max(norms) <= 0.01 * 1.001
+
+
+def test_checkpoint_of_another_run_is_refused(cache, tmp_path, monkeypatch):
+    with monkeypatch.context() as m:
+        interrupt(m, at=3)
+        with pytest.raises(KeyboardInterrupt):
+            run(cache, tmp_path)
+    with pytest.raises(TrainingError, match="of another run"):
+        run(cache, tmp_path, learning_rate=0.5)
+    (checkpoint,) = tmp_path.glob("checkpoint-*")
+    (checkpoint / "model.safetensors").write_bytes(b"")
+    with pytest.raises(TrainingError, match="not a whole checkpoint"):
+        run(cache, tmp_path)
+
+
+def test_epochs_see_every_row_once():
+    rows = torch.cat([step_rows(10, step, 0, 1, 5, seed=0) for step in range(4)])
+    assert sorted(rows[:10].tolist()) == sorted(rows[10:].tolist()) == list(range(10))
+    assert rows[:10].tolist() != rows[10:].tolist()
+    both = [step_rows(12, 0, part, 2, 6, seed=0) for part in range(2)]
+    assert sorted(torch.cat(both).tolist()) == list(range(12))
+
+
+def test_misfits_are_clear(cache, tmp_path):
+    with pytest.raises(TrainingError, match="steps must be a positive integer"):
+        replace(CONFIG, steps=0)
+    with pytest.raises(TrainingError, match="precision"):
+        replace(CONFIG, precision="fp8")
+    wide = ChexGenTransformer.of_size("ci", sample_size=4, text_dim=8, text_tokens=8)
+    with pytest.raises(TrainingError, match="text states of width 8, not 16"):
+        train(wide, cache, CONFIG, tmp_path)
+    with pytest.raises(TrainingError, match="latents"):
+        train(ChexGenTransformer.of_size("ci", sample_size=8), cache, CONFIG, tmp_path)
+
+
+def test_latent_cache_round_trip_and_errors(cache, tmp_path):
+    path = tmp_path / "cache.safetensors"
+    with pytest.raises(CacheError, match="run the stage 02_cohort"):
+        LatentCache.load(path)
+    cache.save(path)
+    loaded = LatentCache.load(path)
+    assert torch.equal(loaded.mean, cache.mean) and torch.equal(loaded.states, cache.states)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CacheError, match="not a latent cache"):
+        LatentCache.load(path)
+    with pytest.raises(CacheError, match="do not form pairs"):
+        LatentCache(cache.mean, cache.std, cache.states, cache.offsets[:-1])
+
+
+def test_history_is_json(cache, tmp_path):
+    json.dumps(run(cache, tmp_path)[1])
