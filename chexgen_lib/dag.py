@@ -85,7 +85,8 @@ def check_outputs() -> None:
 def modules(name: str) -> list[str]:
     """Files of the library that a notebook needs: imports, followed through the package, in functions too.
 
-    A data file of the package (a table, weights) belongs to them if a module names it, or its folder.
+    A data file of the package (a table, weights) belongs to them if a module names it, or its folder. One
+    that imports by computed name (`import_module`) may need any module of its folder.
     """
     data = [p for p in (ROOT / PACKAGE).rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")]
     cells = "\n".join(cell.source for cell in code_cells(read(path_of(name))))
@@ -98,6 +99,8 @@ def modules(name: str) -> list[str]:
         found.add(path)
         tree = _parse(path.read_text(), str(path))
         waiting += _imported(tree, package=".".join(path.parent.relative_to(ROOT).parts))
+        if any(isinstance(node, ast.alias) and node.name == "import_module" for node in ast.walk(tree)):
+            waiting += path.parent.glob("*.py")
         texts = {part for node in ast.walk(tree) if isinstance(node, ast.Constant) for part in _parts(node)}
         found.update(p for p in data if texts & _own_names(p))
     return sorted(path.relative_to(ROOT).as_posix() for path in found)

@@ -165,6 +165,8 @@ def library(tmp_path, monkeypatch):
         "sub/other.csv": "",
         "tables/paper.csv": "",
         "lonely/e.py": "",
+        "named/__init__.py": "from importlib import import_module\n",
+        "named/f.py": "",
     }
     for name, text in files.items():
         (tmp_path / "chexgen_lib" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -187,6 +189,7 @@ def library(tmp_path, monkeypatch):
         ("import chexgen_lib", ["__init__.py"]),
         ("from chexgen_lib import b", ["__init__.py", "b.py", "tables/paper.csv"]),
         ("import chexgen_lib.lonely.e as e", ["__init__.py", "lonely/e.py"]),
+        ("from chexgen_lib import named", ["__init__.py", "named/__init__.py", "named/f.py"]),
         ("def f():\n    import chexgen_lib.b", ["__init__.py", "b.py", "tables/paper.csv"]),
         (
             "from chexgen_lib.a import f",

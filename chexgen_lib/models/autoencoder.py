@@ -2,20 +2,53 @@
 
 The autoencoder is diffusers' `AutoencoderKL`: 8x smaller latents of 4 channels, frozen (paper, Methods). `gpu` and
 `paper` load Stable Diffusion's; the laptop profile loads the small one shipped in `weights/autoencoder`, which
-`notebooks/00_autoencoder.ipynb` trained on the embedded cohort.
+`notebooks/02_autoencoder.ipynb` trained on the embedded cohort.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DecoderOutput
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from chexgen_lib.images import from_model, to_model
 
 SHIPPED = Path(__file__).parent / "weights" / "autoencoder"
+
+
+class CompactAutoencoderKL(AutoencoderKL):
+    """An `AutoencoderKL` of one grey channel whose inner network sees 2 x 2 pixels as four channels.
+
+    That saves the layers at full resolution, most of the work on a CPU; with three levels inside, latents are 8x
+    smaller than the image, as Stable Diffusion's are. Latents are [N, 4, H / 8, W / 8] for images [N, 1, H, W].
+    """
+
+    def encode(self, x: Tensor, return_dict: bool = True):
+        return super().encode(F.pixel_unshuffle(x, 2), return_dict)  # [N, 1, H, W] -> [N, 4, H / 2, W / 2]
+
+    def decode(self, z: Tensor, return_dict: bool = True, generator: torch.Generator | None = None):
+        image = F.pixel_shuffle(super().decode(z, return_dict=False)[0], 2)  # [N, 1, H, W]
+        return DecoderOutput(sample=image) if return_dict else (image,)
+
+
+def new_autoencoder(channels: Sequence[int] = (32, 64, 96), layers_per_block: int = 1) -> CompactAutoencoderKL:
+    """An untrained autoencoder; `channels` of its three inner levels, multiples of 8."""
+    return CompactAutoencoderKL(
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
+        block_out_channels=tuple(channels),
+        layers_per_block=layers_per_block,
+        latent_channels=4,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+    )
 
 
 def load_autoencoder(name: str = "shipped") -> AutoencoderKL:
@@ -26,7 +59,9 @@ def load_autoencoder(name: str = "shipped") -> AutoencoderKL:
     """
     source = SHIPPED if name == "shipped" else name
     try:
-        model = AutoencoderKL.from_pretrained(source, torch_dtype=torch.float32)
+        config = AutoencoderKL.load_config(source)
+        compact = config["_class_name"] == CompactAutoencoderKL.__name__
+        model = (CompactAutoencoderKL if compact else AutoencoderKL).from_pretrained(source, torch_dtype=torch.float32)
     except OSError as error:
         raise ValueError(
             f"no autoencoder at {name!r}: give 'shipped', a folder that diffusers saved, or a hub id that can be reached"
@@ -34,19 +69,9 @@ def load_autoencoder(name: str = "shipped") -> AutoencoderKL:
     return model.eval().requires_grad_(False)
 
 
-def new_autoencoder(channels: tuple[int, ...] = (32, 64, 96, 128), layers_per_block: int = 1) -> AutoencoderKL:
-    """A small untrained `AutoencoderKL` for single-channel radiographs: 8x, 4 latent channels."""
-    return AutoencoderKL(
-        in_channels=1,
-        out_channels=1,
-        down_block_types=("DownEncoderBlock2D",) * len(channels),
-        up_block_types=("UpDecoderBlock2D",) * len(channels),
-        block_out_channels=channels,
-        layers_per_block=layers_per_block,
-        latent_channels=4,
-        norm_num_groups=16,
-        mid_block_add_attention=False,
-    )
+def image_channels(autoencoder: AutoencoderKL) -> int:
+    """Channels of the images that an autoencoder takes and returns: 1 grey, or 3."""
+    return 1 if isinstance(autoencoder, CompactAutoencoderKL) else autoencoder.config.in_channels
 
 
 @torch.inference_mode()
@@ -57,7 +82,7 @@ def encode(autoencoder: AutoencoderKL, images: np.ndarray, batch_size: int = 32)
         two float32 tensors [N, 4, H / 8, W / 8]; a latent is `mean + std * noise`.
     """
     means, stds = [], []
-    channels, scale = autoencoder.config.in_channels, autoencoder.config.scaling_factor
+    channels, scale = image_channels(autoencoder), autoencoder.config.scaling_factor
     for start in tqdm(range(0, len(images), batch_size), desc="latents", leave=False):
         batch = to_model(images[start : start + batch_size])[:, :channels].to(autoencoder.device)
         posterior = autoencoder.encode(batch).latent_dist

@@ -44,7 +44,7 @@ AXES = {
 }
 AIM = np.array([0.0, 0.0, 3.0])  # mm, where the central ray meets the chest
 EXPOSED = {"PA": (4, 96), "AP": (4, 96), "LATERAL": (4, 84)}  # percentiles of the log signal shown dark and bright
-DEPTHS = {"PA": 56, "AP": 56, "LATERAL": 76}
+DEPTHS = {"PA": 52, "AP": 52, "LATERAL": 76}
 
 
 @dataclass(frozen=True)
@@ -61,20 +61,22 @@ def aim(site: Site, view: str, patient: Patient, draw: np.random.Generator) -> B
     column, row, along = (np.array(axis, float) for axis in AXES[view])
     distance = site.distance[view] * draw.uniform(0.95, 1.05)
     width = site.field * float(np.mean(patient.scale[[0, 2]])) * draw.uniform(0.96, 1.04)
-    half = _half_thickness(patient, view)
-    t = np.linspace(-half, half, LATTICE[0])[:, None, None, None]
+    begin, end = _depths(patient, view)
+    t = np.linspace(begin, end, LATTICE[0])[:, None, None, None]
     v = np.linspace(0.5, -0.5, LATTICE[1])[None, :, None, None] * width
     u = np.linspace(-0.5, 0.5, LATTICE[2])[None, None, :, None] * width
     points = (1 + t / distance) * (u * column + v * row) + t * along + AIM
-    return Beam(points, 2 * half, DEPTHS[view])
+    return Beam(points, end - begin, DEPTHS[view])
 
 
-def _half_thickness(patient: Patient, view: str) -> float:
-    """Half the depth that holds the body, mm."""
+def _depths(patient: Patient, view: str) -> tuple[float, float]:
+    """Where along the rays the body begins and ends, mm from its middle."""
     across, deep = patient.scale[0], patient.scale[1]
     if view == "LATERAL":
-        return 1.04 * across * (148 + 34 * patient.fat)
-    return deep * max(118, (82 + 54 * patient.breast) if patient.breast else 0)
+        half = 1.04 * across * (148 + 34 * patient.fat)
+        return -half, half
+    back, front = 112 * deep + 6, deep * max(114, 84 + 66 * patient.breast) + 4
+    return (-back, front) if view == "PA" else (-front, back)
 
 
 def project(volume: torch.Tensor, canonical: np.ndarray, beam: Beam, size: int, depths: int) -> torch.Tensor:

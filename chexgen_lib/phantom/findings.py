@@ -34,7 +34,7 @@ from chexgen_lib.phantom.anatomy import (
 )
 from chexgen_lib.phantom.patient import Effects, rng
 
-EXTENT = {"mild": 0.2, "moderate": 0.55, "severe": 0.9}
+EXTENT = {"mild": 0.24, "moderate": 0.55, "severe": 0.9}
 OPACITIES = ("Consolidation", "Pneumonia", "Edema", "Atelectasis", "Lung Lesion")  # each is a Lung Opacity too
 DEVICES = {
     "endotracheal tube": ("endotracheal", "intubat", "ett"),
@@ -295,12 +295,12 @@ def _break(chest: Chest, bone: np.ndarray, place: np.ndarray, spot: np.ndarray, 
     chest.flat[bone[piece | gap]] -= extra[piece | gap]
     moved = bone[piece & ~gap] - step * height * width
     chest.flat[moved] += 2.0 * extra[piece & ~gap]
-    ball = _ball(a, spot - [0, 0, step * SPACING[0] / 2], 5.5 + 2.5 * extent)
-    chest.flat[ball] = np.maximum(chest.flat[ball], 2.5 + 0.5 * extent)
-    blood = _ball(a, spot, 9 + 5 * extent)
+    callus = np.concatenate([bone[(near < 15) & ~gap & ~piece], moved[near[piece & ~gap] < 15]])
+    chest.flat[callus] += 1.0 + 0.7 * extent
+    blood = _ball(a, spot, 8 + 4 * extent)
     blood = blood[np.isin(a.labels.ravel()[blood], LUNGS)]
-    chest.flat[blood] = np.maximum(chest.flat[blood], 0.7)
-    chest.note("Fracture", np.concatenate([ball, blood, bone[gap], moved[near[piece & ~gap] < 24]]), 0.12 + 0.1 * extent)
+    chest.flat[blood] = np.maximum(chest.flat[blood], 0.5)
+    chest.note("Fracture", np.concatenate([callus, blood, moved[near[piece & ~gap] < 24]]), 0.12 + 0.1 * extent)
 
 
 def _ball(anatomy: Anatomy, centre: np.ndarray, radius: float) -> np.ndarray:
@@ -325,8 +325,8 @@ def mediastinum(chest: Chest, side: str, site: str | None, extent: float, draw: 
     z = a.xyz[2]
     profile = _smooth((z - 22) / 30) * _smooth((118 - z) / 25)
     wave = np.clip(1 + 0.1 * _noise(a, 30, draw), 0.7, 1.3)
+    profile *= _smooth((75 - np.abs(a.xyz[1] - 5)) / 50)
     weight = _sigmoid(((7 + 19 * extent) * profile * wave - a.medial) / 1.5) * (profile > 0.02)
-    weight *= (np.abs(a.xyz[1] - 5) < 60) & (a.xyz[2] > 5)
     chest.fill("Enlarged Cardiomediastinum", weight, 1.03)
     chest.effects.mediastinum *= 1.08 + 0.3 * extent
     chest.severity["Enlarged Cardiomediastinum"] = extent

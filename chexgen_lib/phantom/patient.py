@@ -111,7 +111,7 @@ def _calcify(flat: np.ndarray, patient: Patient, draw: np.random.Generator) -> N
 def _add_breasts(flat: np.ndarray, anatomy: Anatomy, patient: Patient) -> None:
     x, y, z = position(anatomy.front).T
     size = patient.breast
-    axes = 62 * size**0.5, 52 * size, 58 * size**0.5
+    axes = 62 * size**0.5, 66 * size, 60 * size**0.5
     inside = ((np.abs(x) - 68) / axes[0]) ** 2 + ((y - 78) / axes[1]) ** 2 + ((z + 22) / axes[2]) ** 2 < 1
     flat[anatomy.front[inside]] = 0.94
 

@@ -141,12 +141,14 @@ def separate(table: pl.DataFrame, source: str) -> tuple[pl.DataFrame, pl.DataFra
 
     To ``reason`` it adds the causes common to all sources: broken row, no image id, image id seen before.
     """
-    usual = (
-        pl.when("broken").then(pl.lit("broken row: wrong number of fields"))
-        .when(pl.col("image_id").is_null() | (pl.col("image_id") == f"{source}:")).then(pl.lit("no image id"))
-        .when(~pl.col("image_id").is_first_distinct()).then(pl.lit("duplicate image id"))
-    )  # fmt: skip
-    table = table.with_columns(reason=pl.coalesce(usual, "reason"))
+    nameless = pl.col("image_id").is_null() | (pl.col("image_id") == f"{source}:")
+    reasons = [
+        pl.when("broken").then(pl.lit("broken row: wrong number of fields")),
+        pl.col("reason"),
+        pl.when(nameless).then(pl.lit("no image id")),
+        pl.when(~pl.col("image_id").is_first_distinct()).then(pl.lit("duplicate image id")),
+    ]
+    table = table.with_columns(reason=pl.coalesce(reasons))
     rejects = table.filter(pl.col("reason").is_not_null())
     rejects = rejects.select(
         pl.lit(source).alias("source"), pl.col("row").cast(pl.String), "image_id", "reason"

@@ -307,8 +307,11 @@ def _metadata(path: str | Path | None) -> pl.DataFrame:
     table = read_table(path or shipped(METADATA), COLUMNS).with_columns(keyed)
     tsne = read_table(shipped(VIEWS_BY_TSNE), ("imageid", "tsne-view")).select(keyed, "tsne-view")
     table = table.join(tsne, on="key", how="full", coalesce=True)
-    dates = [pl.col(c).str.to_date("%Y%m%d", strict=False) for c in ("Study Date", "Patient's Birth Date")]
-    age = ((dates[0] - dates[1]).dt.total_days() / 365.25).floor()
+    study, birth = (
+        pl.col(c).str.to_date("%Y%m%d", strict=False) for c in ("Study Date", "Patient's Birth Date")
+    )
+    birthday_to_come = study.dt.month() * 100 + study.dt.day() < birth.dt.month() * 100 + birth.dt.day()
+    age = study.dt.year() - birth.dt.year() - birthday_to_come.cast(pl.Int32)
     position, toward = pl.col("View Position"), pl.col("Patient Orientation").str.slice(2, 1)
     lateral = (
         position.str.contains("LATERAL|^LL$|^RL$") | toward.is_in(["A", "P"]) | (pl.col("tsne-view") == "L")

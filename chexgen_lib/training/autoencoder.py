@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL
 from tqdm.auto import tqdm
 
 from chexgen_lib.images import from_uint8, resize, to_model
-from chexgen_lib.models.autoencoder import decode, encode
+from chexgen_lib.models.autoencoder import decode, encode, image_channels
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def train_autoencoder(model: AutoencoderKL, images: np.ndarray, recipe: Autoenco
     model.train().requires_grad_(True).to(memory_format=torch.channels_last)
     history = []
     for step in (progress := tqdm(range(recipe.steps), desc="autoencoder")):
-        batch = to_model(_crops(scales[step % 2], recipe, rng))[:, : model.config.in_channels]
+        batch = to_model(_crops(scales[step % 2], recipe, rng))[:, : image_channels(model)]
         posterior = model.encode(batch.to(memory_format=torch.channels_last)).latent_dist
         reconstruction = model.decode(posterior.sample(generator)).sample
         loss = F.l1_loss(reconstruction, batch) + 4 * F.mse_loss(reconstruction, batch)

@@ -24,7 +24,7 @@ def pipeline() -> ChexGenPipeline:
     for parameter in transformer.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.1)
-    vae = new_autoencoder((16, 16, 16, 16)).eval()
+    vae = new_autoencoder((8, 8, 8)).eval()
     pipe = ChexGenPipeline(transformer, vae, encoder, tokenizer, ddim_scheduler())
     pipe.set_progress_bar_config(disable=True)
     return pipe

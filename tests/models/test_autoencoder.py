@@ -1,0 +1,74 @@
+"""Autoencoders keep sizes, ranges and their folder; training one lowers its error."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from chexgen_lib.models.autoencoder import SHIPPED, decode, encode, load_autoencoder, new_autoencoder
+from chexgen_lib.training.autoencoder import AutoencoderRecipe, reconstruct, save_half, train_autoencoder
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:32, :32] / 32
+    waves = [np.sin(6 * (a * x + b * y) + c) for a, b, c in rng.uniform(-1, 1, (24, 3))]
+    return ((np.stack(waves) + 1) * 127).astype(np.uint8)
+
+
+def test_latents_are_eight_times_smaller_and_images_stay_in_range(images):
+    torch.manual_seed(0)
+    model = new_autoencoder((8, 8, 8)).eval()
+    mean, std = encode(model, images / np.float32(255), batch_size=7)
+    assert mean.shape == std.shape == (24, 4, 4, 4) and (std > 0).all()
+    restored = decode(model, mean, batch_size=5)
+    assert restored.shape == (24, 32, 32) and restored.min() >= 0 and restored.max() <= 1
+
+
+def test_training_lowers_the_error_and_sets_the_scale(images, tmp_path):
+    torch.manual_seed(0)
+    model = new_autoencoder((8, 8, 8)).eval()
+    before = reconstruct(model, images)[1].mean()
+    recipe = AutoencoderRecipe(steps=60, batch_size=8, crop=16, learning_rate=1e-2)
+    train_autoencoder(model, images, recipe)
+    psnr = reconstruct(model, images)[1].mean()
+    assert psnr > before + 3
+    mean, std = encode(model, images / np.float32(255))
+    assert abs((mean.var() + std.square().mean()).sqrt().item() - 1) < 0.05
+    save_half(model, tmp_path / "ae", {"seed": 0})
+    loaded = load_autoencoder(str(tmp_path / "ae"))
+    assert type(loaded) is type(model) and loaded.config.scaling_factor == model.config.scaling_factor
+    assert abs(reconstruct(loaded, images)[1].mean() - psnr) < 0.05
+
+
+def test_training_is_a_function_of_its_seed(images):
+    weights = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        model = new_autoencoder((8, 8, 8))
+        train_autoencoder(model, images, AutoencoderRecipe(steps=3, batch_size=4, crop=16))
+        weights.append(model.decoder.conv_out.weight.detach().clone())
+    assert torch.equal(*weights)
+
+
+def test_stable_diffusions_layout_loads_and_takes_three_channels(images, tmp_path):
+    AutoencoderKL(block_out_channels=(8, 8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 4,
+                  up_block_types=("UpDecoderBlock2D",) * 4, norm_num_groups=4).save_pretrained(tmp_path)  # fmt: skip
+    model = load_autoencoder(str(tmp_path))
+    mean, _ = encode(model, images[:2] / np.float32(255))
+    assert mean.shape == (2, 4, 4, 4) and decode(model, mean).shape == (2, 32, 32)
+
+
+def test_the_shipped_weights_are_small_and_carry_their_recipe():
+    model = load_autoencoder("shipped")
+    weights = SHIPPED / "diffusion_pytorch_model.safetensors"
+    assert weights.stat().st_size < 5e6 and (SHIPPED / "recipe.json").exists()
+    assert model.config.scaling_factor != 0.18215
+
+
+def test_clear_errors(images, tmp_path):
+    with pytest.raises(ValueError, match="no autoencoder at"):
+        load_autoencoder(str(tmp_path / "nothing"))
+    with pytest.raises(ValueError, match="too few or too small"):
+        train_autoencoder(new_autoencoder((8, 8, 8)), images[:0], AutoencoderRecipe(steps=1))

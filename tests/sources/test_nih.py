@@ -1,0 +1,163 @@
+"""NIH table, boxes and image folders, with the bad rows that users have."""
+
+import polars as pl
+import pytest
+
+from chexgen_lib import records
+from chexgen_lib.records import RecordError
+from chexgen_lib.sources import nih
+
+HEADER = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position\n"
+
+
+def write(tmp_path, *rows: str, header: str = HEADER, encoding: str = "utf-8"):
+    path = tmp_path / "nih.csv"
+    path.write_bytes((header + "".join(row + "\n" for row in rows)).encode(encoding))
+    return path
+
+
+def test_labels_become_findings(tmp_path):
+    path = write(
+        tmp_path,
+        "00000001_000.png,Infiltration|Mass|Hernia,0,1,057Y,m,PA",
+        "00000002_000.png,No Finding,0,2,6M,F,AP",
+    )
+    df, rejects = nih.load(path)
+    ill, well = records.validate(df).to_dicts()
+    assert rejects.is_empty()
+    assert (ill["Lung Opacity"], ill["Lung Lesion"], ill["Edema"], ill["No Finding"]) == (1, 1, 0, 0)
+    assert ill["labels"] == ["Infiltration", "Mass", "Hernia"]
+    assert ill["Fracture"] is None  # the dataset does not look for it
+    assert (ill["age"], ill["sex"], well["age"], well["view"]) == (57, "M", 0.5, "AP")
+    assert well["No Finding"] == 1
+    assert (ill["patient_id"], ill["image"]) == ("nih:00000001", "00000001_000.png")
+
+
+def test_another_opacity_leaves_lung_opacity_open(tmp_path):
+    df, _ = nih.load(
+        write(tmp_path, "00000001_000.png,Consolidation,0,1,57,M,PA", "00000001_001.png,Hernia,0,1,57,M,PA")
+    )
+    assert df["Lung Opacity"].to_list() == [None, 0]
+
+
+def test_rejects_and_records_add_up(tmp_path):
+    rows = [
+        "00000001_000.png,No Finding,0,1,57,M,PA",
+        "00000001_000.png,Edema,0,1,57,M,PA",  # same image id
+        "00000002_000.png,Measles,0,2,57,M,PA",  # unknown label
+        "00000003_000.png,,0,3,57,M,PA",  # no label
+        "00000004_000.png,Edema,0,5,57,M,PA",  # image of another patient
+        "00000006_000.png,Edema",  # broken row
+        "00000007_000.png,Edema,0,7,57,M,PA,extra",  # broken row
+        ",Edema,0,8,57,M,PA",  # no image id
+        "00000009_000.png,Edema,0,,57,M,PA",  # no patient id
+    ]
+    df, rejects = nih.load(write(tmp_path, *rows))
+    assert df.height + rejects.height == len(rows)
+    reasons = dict(rejects.select("row", "reason").iter_rows())
+    assert reasons["2"] == "duplicate image id"
+    assert reasons["3"] == "unknown label 'Measles'"
+    assert reasons["4"] == "no label"
+    assert reasons["5"] == "not an image of patient 5"
+    assert reasons["6"] == reasons["7"] == "broken row: wrong number of fields"
+    assert reasons["8"] == "no image id"
+    assert reasons["9"] == "no patient id"
+
+
+@pytest.mark.parametrize(
+    ("text", "age", "repaired"),
+    [
+        ("060Y", 60, 0),
+        ("412", None, 1),
+        ("", None, 0),
+        ("018M", 1.5, 0),
+        ("-3", None, 1),
+        ("old", None, 1),
+        ("nan", None, 0),
+    ],
+)
+def test_ages(tmp_path, text, age, repaired):
+    path = write(tmp_path, f"00000001_000.png,Edema,0,1,{text},M,PA")
+    assert nih.load(path)[0]["age"].to_list() == [age]
+    found = nih.repairs(path)
+    assert found.height == repaired
+    if repaired:
+        assert found.select("field", "value").row(0) == ("age", text)
+
+
+def test_missing_column_is_named(tmp_path):
+    with pytest.raises(RecordError, match=r"nih.csv: columns \['Patient Age'\] are missing"):
+        nih.load(write(tmp_path, "a", header=HEADER.replace("Patient Age", "Age")))
+
+
+def test_missing_damaged_and_empty_files(tmp_path):
+    with pytest.raises(RecordError, match="none.csv: no such file"):
+        nih.load(tmp_path / "none.csv")
+    (tmp_path / "cut.csv.gz").write_bytes(b"\x1f\x8b\x08\x00broken")
+    with pytest.raises(RecordError, match="cut.csv.gz: damaged"):
+        nih.load(tmp_path / "cut.csv.gz")
+    (tmp_path / "void.csv").write_bytes(b"")
+    with pytest.raises(RecordError, match="void.csv: the file is empty"):
+        nih.load(tmp_path / "void.csv")
+    df, rejects = nih.load(write(tmp_path))  # a header alone is an empty table
+    assert df.height == rejects.height == 0
+    assert records.validate(df).height == 0
+
+
+def test_boxes_are_fractions_and_strays_are_rejected(tmp_path):
+    path = tmp_path / "boxes.csv"
+    path.write_text(
+        "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
+        "00000001_000.png,Infiltrate,512,0,256,128\n"
+        "00000001_000.png,Mass,0,0,64,64,,,\n"
+        "00000002_000.png,Mass,1000,0,64,64\n"
+        "00000003_000.png,Measles,0,0,64,64\n"
+        "00000004_000.png,Mass,a,0,64,64\n"
+        "00000005_000.png,Mass,0\n"
+    )
+    boxes, rejects = nih.load_boxes(path)
+    assert boxes.to_dicts() == [
+        {
+            "image_id": "nih:00000001_000",
+            "boxes": [
+                {"finding": "Lung Opacity", "x": 0.5, "y": 0, "w": 0.25, "h": 0.125},
+                {"finding": "Lung Lesion", "x": 0, "y": 0, "w": 0.0625, "h": 0.0625},
+            ],
+        }
+    ]
+    assert rejects["reason"].to_list() == [
+        "box leaves the 1024 x 1024 image",
+        "unknown label 'Measles'",
+        "box leaves the 1024 x 1024 image",
+        "broken row: wrong number of fields",
+    ]
+
+
+def test_attach_images(tmp_path):
+    rows = [f"0000000{i}_000.png,Edema,0,{i},57,M,PA" for i in (1, 2, 3, 4)]
+    df, _ = nih.load(write(tmp_path, *rows))
+    folder = tmp_path / "images"
+    (folder / "b").mkdir(parents=True)
+    for name in (
+        "00000001_000.png",
+        "b/00000001_000.jpg",
+        "00000002_000.jpg",
+        "00000099_000.png",
+        "notes.txt",
+    ):
+        (folder / name).write_bytes(b"x")
+    (folder / "00000003_000.png").touch()
+    kept, rejects = nih.attach_images(df, folder)
+    assert kept.select("image_id", "image").rows() == [
+        ("nih:00000001_000", "00000001_000.png"),
+        ("nih:00000002_000", "00000002_000.jpg"),
+    ]
+    reasons = {r["row"] or r["image_id"]: r["reason"] for r in rejects.to_dicts()}
+    assert reasons["b/00000001_000.jpg"].startswith("second file of that image id")
+    assert reasons["00000099_000.png"] == "no record of that image id"
+    assert reasons["notes.txt"].startswith("not an image")
+    assert reasons["00000003_000.png"] == "empty file"
+    lost = rejects.filter(pl.col("source") == "nih")
+    assert kept.height + lost.height == df.height
+    with pytest.raises(RecordError, match="no such folder"):
+        nih.attach_images(df, tmp_path / "nowhere")

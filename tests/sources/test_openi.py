@@ -1,0 +1,112 @@
+"""Open-i: XML reports, MeSH headings, DICOM metadata."""
+
+import io
+import tarfile
+
+import pytest
+
+from chexgen_lib import records
+from chexgen_lib.records import RecordError
+from chexgen_lib.sources import openi
+
+REPORT = """<eCitation><uId id="CXR7"/><Abstract>
+<AbstractText Label="INDICATION">XXXX-year-old female with cough</AbstractText>
+<AbstractText Label="FINDINGS">Left basilar opacity.</AbstractText>
+<AbstractText Label="IMPRESSION">Opacity &amp; effusion. XXXX</AbstractText></Abstract>
+<MeSH><major>Opacity/lung/base/left</major><major>Pleural Effusion/left/small</major>
+<major>Cardiomegaly/borderline</major><major>Calcinosis/aorta</major></MeSH>
+<parentImage id="CXR7_IM-1"/><parentImage id="CXR7_IM-2"/></eCitation>"""
+
+
+def archive(tmp_path, **reports: str | bytes):
+    path = tmp_path / "reports.tgz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name, text in reports.items():
+            data = text if isinstance(text, bytes) else text.encode()
+            info = tarfile.TarInfo(f"ecgen-radiology/{name}.xml")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def metadata(tmp_path):
+    path = tmp_path / "meta.csv"
+    path.write_text(
+        "imageid,Patient's Birth Date,Study Date,View Position,Patient Orientation\n"
+        "CXR7_IM-1,19500820,20110819,PA,\"['L', 'F']\"\n"
+        "CXR7_IM-2,19500820,20110820,,\"['A', 'F']\"\n"
+    )
+    return path
+
+
+def test_report_becomes_one_record_per_image(tmp_path):
+    df, rejects = openi.load(archive(tmp_path, a=REPORT), metadata(tmp_path))
+    first, second = records.validate(df).to_dicts()
+    assert rejects.is_empty()
+    assert (first["view"], first["age"], first["sex"]) == ("PA", 60, "F")
+    assert (second["view"], second["age"]) == ("LATERAL", 61)  # the birthday
+    assert first["impression"] == "Opacity & effusion. XXXX"  # verbatim
+    assert first["report"] == "Left basilar opacity."
+    assert (first["Lung Opacity"], first["Effusion"], first["Fracture"]) == (1, 1, 0)
+    assert first["Cardiomegaly"] is None and first["uncertain"] == ["Cardiomegaly"]
+    places = [(d["finding"], d["side"], d["site"], d["severity"]) for d in first["details"]]
+    assert places == [
+        ("Lung Opacity", "left", "base", None),
+        ("Effusion", "left", None, "mild"),
+        ("Calcinosis/aorta", None, "aorta", None),
+    ]
+    assert first["study_id"] == first["patient_id"] == "openi:CXR7"
+
+
+def test_normal_and_unindexed(tmp_path):
+    head, tail = REPORT.split("<MeSH>")[0], REPORT.split("</MeSH>")[1]
+    normal = f"{head}<MeSH><major>normal</major></MeSH>{tail}"
+    unindexed = f"{head}<MeSH><major>No Indexing</major></MeSH>{tail}".replace("CXR7", "CXR8")
+    df, _ = openi.load(archive(tmp_path, a=normal, b=unindexed), metadata(tmp_path))
+    assert df["No Finding"].to_list() == [1, 1, None, None]
+    assert df["Edema"].to_list() == [0, 0, None, None]
+
+
+def test_rejects_add_up(tmp_path):
+    bomb = '<!DOCTYPE x [<!ENTITY a "b">]><eCitation><uId id="CXR9"/>&a;</eCitation>'
+    empty = '<eCitation><uId id="CXR5"/></eCitation>'
+    path = archive(tmp_path, a=REPORT, b=REPORT, c="<eCitation>", d=empty, e=bomb, f="<eCitation/>")
+    df, rejects = openi.load(path, metadata(tmp_path))
+    assert df.height == 2
+    reasons = rejects.sort("row")["reason"].to_list()
+    assert reasons[:2] == ["duplicate image id"] * 2
+    assert reasons[2].startswith("unreadable report")
+    assert reasons[3] == "report without an image"
+    assert reasons[4].startswith("unreadable report")
+    assert reasons[5] == "unreadable report: it has no uId"
+
+
+def test_latin_1_report(tmp_path):
+    data = ('<?xml version="1.0" encoding="iso-8859-1"?>' + REPORT.replace("cough", "café")).encode("latin-1")
+    assert openi.load(archive(tmp_path, a=data), metadata(tmp_path))[0].height == 2
+
+
+def test_damaged_and_empty_archives(tmp_path):
+    (tmp_path / "bad.tgz").write_bytes(b"\x1f\x8b\x08 nothing")
+    with pytest.raises(RecordError, match="bad.tgz: not a readable"):
+        openi.load(tmp_path / "bad.tgz")
+    with pytest.raises(RecordError, match="no XML report"):
+        openi.load(archive(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("label", "finding", "side", "sites", "severity", "qualifiers"),
+    [
+        ("Opacity/lung/base/left/streaky", "Lung Opacity", "left", ("base",), None, ("streaky",)),
+        ("Pleural Effusion/bilateral/large", "Effusion", "bilateral", (), "severe", ()),
+        ("Cardiac Shadow/enlarged/mild", "Cardiomegaly", None, (), "mild", ("enlarged",)),
+        ("Thickening/pleura/apex/right", "Pleural Other", "right", ("apex",), None, ()),
+        ("Mass/breast/large", None, None, ("breast",), "severe", ()),
+        ("Mediastinum/prominent", "Enlarged Cardiomediastinum", None, (), None, ("prominent",)),
+        ("Spine/degenerative", None, None, (), None, ("degenerative",)),
+        ("normal", "No Finding", None, (), None, ()),
+    ],
+)
+def test_headings(label, finding, side, sites, severity, qualifiers):
+    heading = openi.parse_heading(label)
+    assert heading[1:6] == (finding, side, sites, severity, qualifiers)

@@ -1,0 +1,114 @@
+"""The Record contract: what validate accepts and refuses, atomic files, patient-disjoint splits."""
+
+import polars as pl
+import pytest
+
+from chexgen_lib import records
+from chexgen_lib.records import FINDINGS, SCHEMA, RecordError
+
+
+def table(n: int = 4, **columns) -> pl.DataFrame:
+    ids = [f"nih:{i}" for i in range(n)]
+    base = {"image_id": ids, "source": ["nih"] * n, "patient_id": [f"nih:p{i // 2}" for i in range(n)]}
+    base |= {"study_id": ids, "Edema": [1.0, 0.0, None, float("nan")][:n]}
+    return pl.DataFrame(base).with_columns(**columns)
+
+
+def test_validate_fills_orders_and_types():
+    df = records.validate(table())
+    assert df.schema == pl.Schema(SCHEMA)
+    assert df["Edema"].to_list() == [1, 0, None, None]  # NaN is unknown too
+    assert df["details"].to_list() == [[]] * 4
+
+
+def test_empty_table_is_valid():
+    assert records.validate(table().clear()).shape == (0, len(SCHEMA))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_id": pl.lit("nih:0")}, r"row 1 \(image_id 'nih:0'\), column 'image_id'.*unique"),
+        ({"image_id": pl.lit(None, pl.String)}, "column 'image_id': None"),
+        ({"patient_id": pl.lit("p1")}, "column 'patient_id'.*prefix"),
+        ({"sex": pl.lit("male")}, r"column 'sex': 'male'.*4 such rows.*\['M', 'F'\]"),
+        ({"view": pl.lit("pa")}, "column 'view'"),
+        ({"age": pl.lit(412)}, "column 'age': 412.0"),
+        ({"Edema": pl.lit(-1.0)}, "column 'Edema'.*null unknown"),
+        ({"Edema": pl.lit("yes")}, "cannot be cast"),
+        ({"uncertain": pl.lit(["Oedema"])}, "column 'uncertain': 'Oedema'"),
+        ({"detail": pl.lit(1)}, "'detail'.*not part of a Record"),
+        ({"split": pl.Series(["train", "test", "train", "val"])}, "patient 'nih:p0' is in several splits"),
+    ],
+)
+def test_validate_names_row_column_and_remedy(change, message):
+    with pytest.raises(RecordError, match=f"(?s){message}"):
+        records.validate(table(**change))
+
+
+@pytest.mark.parametrize(
+    "box", [(0.5, 0.1, 0.6, 0.1), (-0.1, 0, 0.2, 0.2), (0, 0, 0, 0.1), (0, 0.95, 0.1, 0.1)]
+)
+def test_boxes_must_lie_in_the_image(box):
+    value = {"finding": "Edema", **dict(zip("xywh", box, strict=True))}
+    with pytest.raises(RecordError, match="column 'boxes'.*fractions"):
+        records.validate(table(boxes=pl.lit([value])))
+
+
+def test_details_are_of_findings_or_own_labels():
+    detail = {"finding": "kyphosis", "side": "left", "site": None, "severity": "mild"}
+    assert records.validate(table(details=pl.lit([detail]), labels=pl.lit(["kyphosis"]))).height == 4
+    with pytest.raises(RecordError, match="details"):
+        records.validate(table(details=pl.lit([detail])))
+    with pytest.raises(RecordError, match="side"):
+        records.validate(table(details=pl.lit([detail | {"finding": "Edema", "side": "top"}])))
+
+
+def test_missing_column_is_named():
+    with pytest.raises(RecordError, match="patient_id"):
+        records.validate(table().drop("patient_id"))
+
+
+def test_write_and_read_are_inverse_and_atomic(tmp_path, monkeypatch):
+    path = records.write(table(), tmp_path / "deep" / "records.parquet")
+    assert records.read(path).equals(records.validate(table()))
+    before = path.read_bytes()
+    with pytest.raises(RecordError):
+        records.write(table(sex=pl.lit("?")), path)
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        records.write(table(2), path)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]  # no temporary file is left
+
+
+def test_read_names_the_file(tmp_path):
+    with pytest.raises(RecordError, match="absent.parquet: no such file"):
+        records.read(tmp_path / "absent.parquet")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 truncated")
+    with pytest.raises(RecordError, match="bad.parquet: not a readable parquet"):
+        records.read(tmp_path / "bad.parquet")
+
+
+def test_splits_share_no_patient_and_do_not_move():
+    many = pl.DataFrame({"image_id": [f"a:{i}" for i in range(6000)]})
+    many = many.with_columns(patient_id=pl.format("a:p{}", pl.int_range(6000) // 3))
+    split = records.assign_splits(many, {"train": 0.7, "val": 0.1, "test": 0.2}, seed=3)
+    assert split.group_by("patient_id").agg(pl.col("split").n_unique())["split"].max() == 1
+    share = split["split"].value_counts(normalize=True)
+    assert dict(share.iter_rows()) == pytest.approx({"train": 0.7, "val": 0.1, "test": 0.2}, abs=0.03)
+    fewer = records.assign_splits(many[::-1].head(900), {"train": 0.7, "val": 0.1, "test": 0.2}, seed=3)
+    joined = fewer.join(split, on="image_id")
+    assert (joined["split"] == joined["split_right"]).all()
+    assert not split["split"].equals(records.assign_splits(many, seed=4)["split"])
+    assert records.assign_splits(many, {"train": 1.0})["split"].unique().to_list() == ["train"]
+
+
+@pytest.mark.parametrize("fractions", [{"train": 0.5}, {"training": 1.0}, {"train": 1.5, "val": -0.5}])
+def test_wrong_fractions_are_refused(fractions):
+    with pytest.raises(RecordError, match="sum to 1"):
+        records.assign_splits(table(), fractions)
+
+
+def test_findings_are_the_paper_s_fourteen():
+    assert len(FINDINGS) == len(set(FINDINGS)) == 14
