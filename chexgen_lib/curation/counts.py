@@ -64,8 +64,10 @@ def composition(records: pl.DataFrame) -> pl.DataFrame:
     attribute is "dataset", "view", "age" (bands of years), "sex" or "finding" (those that are 1; a record
     counts once for each).
     """
-    band = pl.col("age").cut([17.99, 29.99, 39.99, 49.99, 59.99, 69.99, 79.99], labels=list(AGE_BANDS))
-    plain = records.select("source", "view", "sex", dataset="source", age=band.cast(pl.String))
+    band = pl.when(pl.col("age") >= 80).then(pl.lit(AGE_BANDS[-1]))
+    for name in AGE_BANDS[-2::-1]:
+        band = band.when(pl.col("age") >= int(name.split("-")[0])).then(pl.lit(name))
+    plain = records.select("source", "view", "sex", dataset="source", age=band)
     frames = [
         plain.group_by("source", value=pl.col(attribute).fill_null(UNKNOWN)).agg(n=pl.len())
         .with_columns(attribute=pl.lit(attribute))

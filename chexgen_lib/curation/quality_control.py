@@ -271,7 +271,8 @@ def _label_reasons(
         said = [m.place for m in named if words <= m.words] or [m.place for m in named]
         asked = placed.get(label, set())
         # Two labels may share their words: scoliosis of the thoracic and of the lumbar spine.
-        allowed = set().union(*(placed.get(other, set()) for other in outside if words & _words_of(other)))
+        sharing = [other for other in outside if words & _words_of(other)] + [m.finding for m in named]
+        allowed = set().union(*(placed.get(subject, set()) for subject in sharing))
         for i in range(3):
             missing = {p[i] for p in asked} - {p[i] for p in said}
             extra = {p[i] for p in said} - {p[i] for p in allowed}
@@ -369,6 +370,7 @@ class _Segment:
     def __init__(self) -> None:
         self.findings: list[tuple[str, frozenset[str]]] = []
         self.other: set[str] = set()
+        self.site: set[str] = set()
         self.modifiers: dict[str, str] = {}
 
     def add(self, kind: str, value: str, tokens: tuple[str, ...]) -> None:
@@ -378,17 +380,17 @@ class _Segment:
             self.other |= set(tokens) - _FRAME
         else:
             self.modifiers[kind] = value
-            self.other |= set(tokens) & _NAMED_BY_LABELS if kind == "site" else set()
+            self.site |= set(tokens) if kind == "site" else set()
 
     def mentions(self, last: Mention | None) -> list[Mention]:
         side, site, severity = (self.modifiers.get(kind) for kind in ("side", "site", "severity"))
         if self.findings:
             return [Mention(finding, (side, site, severity), words) for finding, words in self.findings]
-        if self.other - _NAMED_BY_LABELS:
-            return [Mention(None, (side, site, severity), frozenset(self.other))]
+        if self.other:
+            return [Mention(None, (side, site, severity), frozenset(self.other | self.site))]
         if self.modifiers and last is not None:
             return [Mention(last.finding, (side, site, severity or last.place[2]), last.words)]
-        return [Mention(None, (side, site, severity), frozenset(self.other))] if self.modifiers else []
+        return [Mention(None, (side, site, severity), frozenset(self.site))] if self.modifiers else []
 
 
 def _marks(sentence: str) -> Iterator[tuple[str, str, tuple[str, ...]]]:
@@ -473,7 +475,6 @@ _FRAME = frozenset(
     "reveals examination there is are be also noted seen radiograph image film stated x-ray chest evident "
     "visible present this study include includes".split()
 )
-_NAMED_BY_LABELS = frozenset("spine thoracic lumbar cervical mediastinum aorta".split())
 
 
 # --- how good is the check itself? ---

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from torchvision.models import DenseNet
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from chexgen_lib import images as im
 from chexgen_lib.records import FINDINGS

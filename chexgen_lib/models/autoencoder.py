@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DecoderOutput
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from chexgen_lib.images import from_model, to_model
 

@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 import torch
 from torch.nn import functional as F
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from chexgen_lib import images as im
 

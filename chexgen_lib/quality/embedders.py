@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from skimage.feature import graycomatrix, graycoprops
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from chexgen_lib import images as im
 from chexgen_lib.experiments.classification import Classifier

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from chexgen_lib.images import to_uint8
 from chexgen_lib.sampling.pipeline import ChexGenPipeline

@@ -150,8 +150,9 @@ def _prepare(path: str | Path | None) -> pl.DataFrame:
     )
     unknown = pl.col("labels").list.set_difference(list(FINDING_OF)).list.first()
     reason = (
-        pl.when(pl.col("Patient ID") == "").then(pl.lit("no patient id"))
-        .when((stem != "") & (stem.str.slice(0, 8) != patient)).then(pl.format("not an image of patient {}", "Patient ID"))
+        pl.when(stem == "").then(pl.lit("no image id"))
+        .when(pl.col("Patient ID") == "").then(pl.lit("no patient id"))
+        .when(stem.str.slice(0, 8) != patient).then(pl.format("not an image of patient {}", "Patient ID"))
         .when(pl.col("Finding Labels") == "").then(pl.lit("no label"))
         .when(unknown.is_not_null()).then(pl.format("unknown label '{}'", unknown))
     )  # fmt: skip

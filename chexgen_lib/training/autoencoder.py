@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from chexgen_lib.images import from_uint8, resize, to_model
 from chexgen_lib.models.autoencoder import decode, encode, image_channels

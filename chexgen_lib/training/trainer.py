@@ -22,7 +22,7 @@ from dvclive import Live
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.training.latent_cache import LatentCache

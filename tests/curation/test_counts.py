@@ -13,8 +13,8 @@ from chexgen_lib.sources import REJECTS
 @pytest.fixture(scope="module")
 def cohort() -> pl.DataFrame:
     rows = [
-        {"image_id": f"{s}:{i}", "patient_id": f"{s}:{i // 2}", "study_id": f"{s}:{i}", "source": s, "Edema": i % 2,
-         "age": a, "sex": "F" if i % 3 else None, "view": "PA"}
+        {"image_id": f"{s}:{i}", "patient_id": f"{s}:{i // 2}", "study_id": f"{s}:{i}", "source": s,
+         "Edema": i % 2, "age": a, "sex": "F" if i % 3 else None, "view": "PA"}
         for s in ("nih", "padchest") for i, a in enumerate([0.2, 17.5, 18, 29, 55, None, 80, 99])
     ]  # fmt: skip
     df = records.validate(pl.DataFrame(rows))

@@ -1,0 +1,230 @@
+"""Making the run's cohort: curated records are chosen, then rendered (embedded cohort) or read (real radiographs)."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from tqdm import tqdm
+
+from chexgen_lib import phantom
+from chexgen_lib.cohort import ANATOMY, CohortError
+from chexgen_lib.curation import describe
+from chexgen_lib.images import read_image, resize, to_uint8
+from chexgen_lib.records import FINDINGS, SCHEMA, validate
+
+FRONTAL = ("PA", "AP", "AP SUPINE", "FRONTAL")
+CHUNK = 250  # images between two saves
+
+
+def select(
+    records: pl.DataFrame,
+    stage1: dict[str, int],
+    stage2: dict[str, int],
+    stage1_sources: Sequence[str],
+    stage2_sources: Sequence[str],
+    token_counts,
+    max_tokens: int,
+    seed: int = 0,
+    with_images: bool = False,
+) -> pl.DataFrame:
+    """Choose the records of both training stages, in every split, with rare findings over-represented.
+
+    Stage I takes any view and the generated description as prompt; stage II takes frontal views whose radiologist's
+    impression has under `max_tokens` tokens (paper, Methods, ChexGen Model Training), or the description where a source
+    has no impressions. A record's chance falls with the prevalence of its rarest present finding, so that fourteen
+    findings can be learnt from a few thousand images; labels, ages, sexes, views and what occurs together stay as the
+    source has them.
+
+    Args:
+        stage1, stage2: images of each split, e.g. {"train": 2000, "val": 200, "test": 0}; fewer if there are fewer.
+        stage1_sources, stage2_sources: of which sources; a source may serve both stages, with the same images.
+        token_counts: texts -> number of tokens of each.
+        with_images: only records that name an image file (real radiographs).
+
+    Raises:
+        CohortError: if a stage finds no record to train on.
+    """
+    records = records.filter(pl.col("qc") == "pass", pl.col("image").is_not_null() | (not with_images))
+    prompts = describe.prompt(records)
+    pool1 = records.with_columns(prompt=prompts).filter(pl.col("source").is_in(list(stage1_sources)))
+    pool2 = records.with_columns(prompt=pl.coalesce("impression", prompts))
+    pool2 = pool2.filter(pl.col("source").is_in(list(stage2_sources)), pl.col("view").is_in(FRONTAL))
+    chosen = []
+    for flag, pool, counts in (("stage1", pool1, stage1), ("stage2", pool2, stage2)):
+        pool = pool.filter(pl.Series(token_counts(pool["prompt"].to_list()), dtype=pl.Int64) < max_tokens)
+        picked = pl.concat([_draw(pool.filter(pl.col("split") == s), n, seed) for s, n in counts.items()])
+        if picked.filter(pl.col("split") == "train").is_empty():
+            raise CohortError(f"no training record for {flag} in sources {pool['source'].unique().to_list()}")
+        chosen.append(picked.with_columns(pl.lit(True).alias(flag)))
+    both = pl.concat(chosen, how="diagonal")
+    flags = [pl.col(flag).max().fill_null(False) for flag in ("stage1", "stage2")]
+    first = [pl.col(c).first() for c in both.columns if c not in ("image_id", "stage1", "stage2")]
+    return both.group_by("image_id", maintain_order=True).agg(*first, *flags).sort("image_id")
+
+
+def draw_for_autoencoder(
+    records: pl.DataFrame, counts: dict[str, int], seed: int, with_images: bool = False
+) -> pl.DataFrame:
+    """Records of every source and view to train and test an autoencoder on; no prompt matters."""
+    pool = records.filter(pl.col("image").is_not_null()) if with_images else records
+    pool = pool.with_columns(prompt=pl.lit(""), stage1=pl.lit(True), stage2=pl.lit(False))
+    return pl.concat([_draw(pool.filter(pl.col("split") == split), n, seed) for split, n in counts.items()])
+
+
+def _draw(pool: pl.DataFrame, n: int, seed: int) -> pl.DataFrame:
+    """`n` rows without replacement, weighted by the rarest finding (keys of Efraimidis & Spirakis 2006)."""
+    if pool.is_empty() or n == 0:
+        return pool.head(0)
+    present = pool.select(pl.col(FINDINGS).fill_null(0)).to_numpy()  # [N, 14]
+    rarity = 1 / np.sqrt(present.mean(axis=0).clip(1e-4))
+    weight = (present * rarity).max(axis=1).clip(0.5)
+    key = np.array([_uniform(image_id, seed) for image_id in pool["image_id"]]) ** (1 / weight)
+    return pool[np.argsort(-key, kind="stable")[:n]]
+
+
+def _uniform(text: str, seed: int) -> float:
+    digest = hashlib.blake2b(f"{seed}:{text}".encode(), digest_size=8).digest()
+    return (int.from_bytes(digest) + 1) / (2**64 + 1)
+
+
+def build(
+    records: pl.DataFrame,
+    folder: Path,
+    resolutions: Sequence[int],
+    image_root: Path | None = None,
+    workers: int = 2,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Make the images of `records` (layout in `chexgen_lib.cohort`) and return (cohort, rejects).
+
+    Args:
+        records: as `select` returns them.
+        resolutions: image sizes in pixels; the largest is rendered or read, the others are reduced from it.
+        image_root: folder that the records' `image` is relative to; None renders the embedded cohort.
+        workers: processes that render.
+
+    A run that was stopped goes on where it was. An image that cannot be read is a reject with its reason; it is
+    replaced by nothing. Every row of `records` is in one of the two tables.
+    """
+    if records.is_empty():
+        raise CohortError("there is no record to make an image of: check the selection's sources and counts")
+    folder.mkdir(parents=True, exist_ok=True)
+    size = max(resolutions)
+    parts = _chunks_folder(folder, records, size, image_root)
+    rows = records.to_dicts()
+    for start in tqdm(range(0, len(rows), CHUNK), desc="images", unit="chunk"):
+        path = parts / f"{start:08d}.npz"
+        if not path.exists():
+            chunk = rows[start : start + CHUNK]
+            arrays = _render(chunk, size, workers) if image_root is None else _read(chunk, size, image_root)
+            _save_arrays(path, arrays)
+    cohort, rejects = _assemble(records, folder, parts, sorted(resolutions))
+    shutil.rmtree(parts)
+    return cohort, rejects
+
+
+def _chunks_folder(folder: Path, records: pl.DataFrame, size: int, image_root: Path | None) -> Path:
+    """Where unfinished work lies; another selection, size or origin gets another folder, the old one is removed."""
+    digest = hashlib.sha256(json.dumps([size, str(image_root), records["image_id"].to_list()]).encode())
+    parts = folder / f"unfinished-{digest.hexdigest()[:12]}"
+    for old in folder.glob("unfinished-*"):
+        if old != parts:
+            shutil.rmtree(old)
+    parts.mkdir(exist_ok=True)
+    return parts
+
+
+def _render(rows: list[dict], size: int, workers: int) -> dict[str, np.ndarray]:
+    images, anatomy, truth, findings, where, which, notes = [], [], [], [], [], [], []
+    for row, radiograph in enumerate(phantom.render_many(rows, size, workers)):
+        images.append(to_uint8(radiograph.image))
+        anatomy.append(np.stack([radiograph.masks[name] for name in ANATOMY]))
+        truth.append([radiograph.truth[finding] for finding in FINDINGS])
+        notes.append(json.dumps({"boxes": radiograph.boxes, "severity": radiograph.severity}))
+        for index, finding in enumerate(FINDINGS):
+            if finding in radiograph.masks:
+                findings.append(radiograph.masks[finding])
+                where.append(row)
+                which.append(index)
+    findings = np.stack(findings) if findings else np.zeros((0, size, size), bool)
+    return dict(
+        images=np.stack(images),
+        anatomy=np.packbits(np.stack(anatomy), axis=-1),
+        findings=np.packbits(findings, axis=-1),
+        finding_row=np.array(where, np.int64),
+        finding_index=np.array(which, np.int64),
+        truth=np.array(truth, np.float32),
+        notes=np.array(notes, np.str_),
+        reasons=np.array([""] * len(rows), np.str_),
+    )
+
+
+def _read(rows: list[dict], size: int, image_root: Path) -> dict[str, np.ndarray]:
+    images, reasons = [], []
+    for row in rows:
+        try:
+            images.append(to_uint8(resize(read_image(image_root / row["image"]), size)))
+            reasons.append("")
+        except (ValueError, TypeError) as error:
+            reasons.append(str(error))
+    images = np.stack(images) if images else np.zeros((0, size, size), np.uint8)
+    return dict(images=images, reasons=np.array(reasons, np.str_))
+
+
+def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as file:
+        np.savez(file, **arrays)
+    os.replace(partial, path)
+
+
+def _assemble(
+    records: pl.DataFrame, folder: Path, parts: Path, resolutions: Sequence[int]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    chunks = [dict(np.load(path, allow_pickle=False)) for path in sorted(parts.glob("*.npz"))]
+    reasons = pl.Series("reason", np.concatenate([c["reasons"] for c in chunks]).tolist(), dtype=pl.String)
+    kept = reasons == ""
+    images = np.concatenate([c["images"] for c in chunks])
+    cohort = records.filter(kept)
+    if "truth" in chunks[0]:
+        cohort = _with_truth(cohort, chunks)
+    _save_arrays(folder / "masks.npz", _masks(chunks))
+    for resolution in resolutions:
+        reduced = images if resolution == images.shape[1] else to_uint8(resize(images / np.float32(255), resolution))
+        partial = folder / f"images_{resolution}.partial.npy"
+        np.save(partial, reduced)
+        os.replace(partial, folder / f"images_{resolution}.npy")
+    extra = cohort.select("image_id", "prompt", "stage1", "stage2")
+    cohort = validate(cohort.select(c for c in SCHEMA)).join(extra, on="image_id", how="left", maintain_order="left")
+    partial = folder / "cohort.partial"
+    cohort.write_parquet(partial)
+    os.replace(partial, folder / "cohort.parquet")
+    rejects = records.select("source", "image_id").with_columns(reasons).filter(~kept)
+    return cohort, rejects
+
+
+def _masks(chunks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """All chunks' masks; real radiographs have none, so the file then holds no array."""
+    if "anatomy" not in chunks[0]:
+        return {}
+    starts = np.cumsum([0, *(len(c["images"]) for c in chunks[:-1])])
+    masks = {name: np.concatenate([c[name] for c in chunks]) for name in ("anatomy", "findings", "finding_index")}
+    masks["finding_row"] = np.concatenate([c["finding_row"] + s for c, s in zip(chunks, starts, strict=True)])
+    return masks
+
+
+def _with_truth(cohort: pl.DataFrame, chunks: list[dict[str, np.ndarray]]) -> pl.DataFrame:
+    """What was rendered takes the place of the source's labels: states, boxes and severity."""
+    truth = np.concatenate([c["truth"] for c in chunks])  # [N, 14]
+    notes = [json.loads(str(text)) for c in chunks for text in c["notes"]]
+    scores = [[{"finding": k, "score": v} for k, v in note["severity"].items()] for note in notes]
+    return cohort.with_columns(
+        *(pl.Series(finding, truth[:, i]) for i, finding in enumerate(FINDINGS)),
+        image=pl.lit("phantom:") + pl.col("image_id"),
+        boxes=pl.Series([note["boxes"] for note in notes], dtype=SCHEMA["boxes"]),
+        severity=pl.Series(scores, dtype=SCHEMA["severity"]),
+    )
