@@ -49,7 +49,7 @@ def select(
     Raises:
         CohortError: if a stage finds no record to train on.
     """
-    records = records.filter(pl.col("qc") == "pass", pl.col("image").is_not_null() | (not with_images))
+    records = usable(records.filter(pl.col("qc") == "pass"), with_images)
     prompts = describe.prompt(records)
     pool1 = records.with_columns(prompt=prompts).filter(pl.col("source").is_in(list(stage1_sources)))
     pool2 = records.with_columns(prompt=pl.coalesce("impression", prompts))
@@ -67,12 +67,16 @@ def select(
     return both.group_by("image_id", maintain_order=True).agg(*first, *flags).sort("image_id")
 
 
+def usable(records: pl.DataFrame, with_images: bool) -> pl.DataFrame:
+    """Records that name an image file, or else those whose view the embedded cohort can render."""
+    return records.filter(pl.col("image").is_not_null() if with_images else pl.col("view").is_in(list(phantom.VIEWS)))
+
+
 def draw_for_autoencoder(
     records: pl.DataFrame, counts: dict[str, int], seed: int, with_images: bool = False
 ) -> pl.DataFrame:
     """Records of every source and view to train and test an autoencoder on; no prompt matters."""
-    pool = records.filter(pl.col("image").is_not_null()) if with_images else records
-    pool = pool.with_columns(prompt=pl.lit(""), stage1=pl.lit(True), stage2=pl.lit(False))
+    pool = usable(records, with_images).with_columns(prompt=pl.lit(""), stage1=pl.lit(True), stage2=pl.lit(False))
     return pl.concat([_draw(pool.filter(pl.col("split") == split), n, seed) for split, n in counts.items()])
 
 

@@ -1,4 +1,4 @@
-"""The contact sheet of the embedded cohort: every finding at three severities beside the same patient without it."""
+"""The embedded cohort's contact sheet: every finding at three severities beside the same patient without it."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,12 @@ from chexgen_lib import phantom
 from chexgen_lib.figures import style
 from chexgen_lib.records import FINDINGS, SEVERITIES
 
-BOTH_SIDES = ("Enlarged Cardiomediastinum", "Cardiomegaly", "Edema", "Support Devices")  # a second view, no sides
+BOTH_SIDES = (
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Edema",
+    "Support Devices",
+)  # a second view, no sides
 SHOWN = tuple(finding for finding in FINDINGS if finding != "No Finding")
 COLUMNS = ("without", *(f"{severity} {n}" for n in (1, 2) for severity in SEVERITIES))
 
@@ -18,9 +23,9 @@ COLUMNS = ("without", *(f"{severity} {n}" for n in (1, 2) for severity in SEVERI
 def make(size: int = 128, seed: int = 0) -> tuple[Figure, pl.DataFrame]:
     """Render and draw the sheet: a row per finding, the finding's mask outlined.
 
-    Returns the figure and its table with the columns finding, view, side, severity, mask_area (share of the image) and
-    mean_difference (grey level with minus without the finding, inside the mask). Sided findings are shown on the
-    patient's right (image's left) and then left; those of both sides from the front and then from the side.
+    Returns the figure and its table with the columns finding, view, side, severity, mask_area (share of the image)
+    and mean_difference (grey level with minus without the finding, inside the mask). Sided findings are shown on
+    the patient's right (image's left) and then left; those of both sides from the front and then from the side.
     Raises PhantomError for a size that cannot be rendered.
     """
     style.use()
@@ -28,8 +33,10 @@ def make(size: int = 128, seed: int = 0) -> tuple[Figure, pl.DataFrame]:
     axes = fig.subplots(len(SHOWN), len(COLUMNS))
     rows = []
     for number, finding in enumerate(SHOWN):
-        cells = list(_variants(finding, number, seed))
-        plain = {view: phantom.render(_record(finding, number, seed, view), size) for view in {c[0] for c in cells}}
+        cells = list(_variants(finding))
+        plain = {
+            view: phantom.render(_record(finding, number, seed, view), size) for view in {c[0] for c in cells}
+        }
         _show(axes[number, 0], plain[cells[0][0]].image)
         axes[number, 0].set_ylabel(finding.replace(" ", "\n", 1), fontsize=7)
         for ax, (view, side, severity) in zip(axes[number, 1:], cells, strict=True):
@@ -45,10 +52,12 @@ def make(size: int = 128, seed: int = 0) -> tuple[Figure, pl.DataFrame]:
     return fig, pl.DataFrame(rows, schema=columns, orient="row")
 
 
-def _variants(finding: str, number: int, seed: int) -> Iterator[tuple[str, str, str]]:
+def _variants(finding: str) -> Iterator[tuple[str, str, str]]:
     """View, side and severity of a finding's six pictures."""
     both = finding in BOTH_SIDES
-    for view, side in (("PA", "bilateral"), ("LATERAL", "bilateral")) if both else (("PA", "right"), ("PA", "left")):
+    for view, side in (
+        (("PA", "bilateral"), ("LATERAL", "bilateral")) if both else (("PA", "right"), ("PA", "left"))
+    ):
         for severity in SEVERITIES:
             yield view, side, severity
 

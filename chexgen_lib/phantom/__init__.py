@@ -1,11 +1,12 @@
 """The embedded cohort: radiographs computed from a real, labelled chest CT, with exact ground truth.
 
     from chexgen_lib.phantom import render
-    radiograph = render(dict(image_id="1", patient_id="p", source="demo", view="PA", age=60, sex="F", Effusion=1))
+    record = dict(image_id="1", patient_id="p", source="demo", view="PA", age=60, sex="F", Effusion=1)
+    radiograph = render(record)
 
-A radiograph is a line integral of attenuation, so image, masks, boxes and severity are projections of one 3-D truth. An
-image is a pure function of its record. One anatomy underlies all patients (see `anatomy`): the cohort stands in for real
-data where there is none, and is not evidence about patients.
+A radiograph is a line integral of attenuation, so image, masks, boxes and severity are projections of one 3-D
+truth. An image is a pure function of its record. One anatomy underlies all patients (see `anatomy`): the cohort
+stands in for real data where there is none, and is not evidence about patients.
 """
 
 import hashlib
@@ -24,18 +25,21 @@ __all__ = ["PhantomError", "Radiograph", "render", "render_many"]
 
 VIEWS = {"PA": "PA", "AP": "AP", "AP SUPINE": "AP", "FRONTAL": "PA", "LATERAL": "LATERAL"}
 THICKNESS = {"lungs": 25.0, "heart": 12.0, "ribs": 2.5}  # mm from which a structure counts as shown
-SHARE = 0.25  # of a finding's greatest thickness, from which it counts as shown
-MASK_DEPTHS = 28
+# Share of a finding's greatest thickness from which it counts as shown: a pneumothorax where it is mostly air.
+SHARE = {"Pneumothorax": 0.45, "Support Devices": 0.1}
+USUAL_SHARE = 0.25
+MASK_DEPTHS = 28  # depth steps of the masks' projection
 
 
 @dataclass(frozen=True)
 class Radiograph:
     """A rendered record of S x S pixels; every part is a projection of the same 3-D truth.
 
-    image: float32 [S, S] in 0..1, 0 air, 1 bone. masks: bool [S, S] for "lungs", "heart", "ribs" and each present
-    finding that has a place. boxes: dicts of finding, x, y, w, h (top left corner and size) as fractions of the image.
-    severity: finding -> 0..1, the share of the lungs' volume where a finding fills lung, else the share of the largest
-    extent. truth: each of the 14 findings -> 1 or 0.
+    image: float32 [S, S] in 0..1, 0 air, 1 bone.
+    masks: bool [S, S] for "lungs", "heart", "ribs" and each finding that is present.
+    boxes: dicts of finding, x, y, w, h (top left corner and size) as fractions of the image.
+    severity: finding -> 0..1, the share of the lungs' volume where a finding fills lung, else of the largest extent.
+    truth: each of the 14 findings -> 1 or 0.
     """
 
     image: np.ndarray
@@ -48,12 +52,13 @@ class Radiograph:
 def render(record: dict, size: int = 128) -> Radiograph:
     """Render one record of the Record table (`chexgen_lib.records`); keys it does not know are ignored.
 
-    Findings at 1 are shown, at 0 or None not, `uncertain` ones with probability 1/2. `details` (finding, side, site,
-    severity) are followed where given and otherwise drawn from the image's seed. `site` may name the acquisition site
-    ("A" or "B"); by default it follows the source.
+    Findings at 1 are shown, at 0 or None not, `uncertain` ones with probability 1/2. `details` (finding, side,
+    site, severity) are followed where given and otherwise drawn from the image's seed; those of other labels are
+    ignored. `site` may name the acquisition site ("A" or "B"); by default it follows the source.
 
     Raises:
-        PhantomError: missing key, view that cannot be rendered, unknown side or severity, size outside 32..1024.
+        PhantomError: missing key, view that cannot be rendered, unknown side, severity or site, size outside
+            32..1024.
     """
     view = _check(record, size)
     chest_ct = anatomy.load()
@@ -85,11 +90,12 @@ def _check(record: dict, size: int) -> str:
     if missing:
         raise PhantomError(f"record {name}: {', '.join(missing)} missing; every Record has them")
     if record["view"] not in VIEWS:
-        raise PhantomError(f"record {name}: view {record['view']!r} cannot be rendered; use one of {tuple(VIEWS)}")
+        known = ", ".join(VIEWS)
+        raise PhantomError(f"record {name}: view {record['view']!r} cannot be rendered; use one of {known}")
     if not isinstance(size, int) or not 32 <= size <= 1024:
         raise PhantomError(f"record {name}: size {size!r} px is not a whole number in 32..1024")
     for detail in record.get("details") or ():
-        for key, known in (("finding", FINDINGS), ("side", (*SIDES, None)), ("severity", (*SEVERITIES, None))):
+        for key, known in (("side", (*SIDES, None)), ("severity", (*SEVERITIES, None))):
             if detail.get(key) not in known:
                 raise PhantomError(f"record {name}: details {key} {detail.get(key)!r} is not one of {known}")
     return VIEWS[record["view"]]
@@ -121,7 +127,9 @@ def _implied(finding: str, truth: dict[str, int]) -> bool:
     return finding == "Lung Opacity" and any(truth[other] for other in findings.OPACITIES)
 
 
-def _masks(chest: findings.Chest, canonical: np.ndarray, beam: acquisition.Beam, size: int) -> dict[str, np.ndarray]:
+def _masks(
+    chest: findings.Chest, canonical: np.ndarray, beam: acquisition.Beam, size: int
+) -> dict[str, np.ndarray]:
     """Projected thickness of structures and findings, thresholded; sampled at half the image's resolution."""
     names = [*THICKNESS, *chest.regions]
     shape = chest.anatomy.channels.shape[1:]
@@ -132,7 +140,9 @@ def _masks(chest: findings.Chest, canonical: np.ndarray, beam: acquisition.Beam,
     thick = F.interpolate(thick[None], (size, size), mode="bilinear", align_corners=False)[0].numpy()
     masks = {}
     for name, depth in zip(names, thick, strict=True):
-        masks[name] = depth > THICKNESS.get(name, max(0.5, SHARE * float(depth.max())))
+        masks[name] = depth > THICKNESS.get(name, max(0.5, SHARE.get(name, USUAL_SHARE) * float(depth.max())))
+    if "Cardiomegaly" in masks:
+        masks["Cardiomegaly"] = masks["heart"]
     opacities = [masks[finding] for finding in findings.OPACITIES if finding in masks]
     if opacities:
         masks["Lung Opacity"] = np.logical_or.reduce(opacities)
@@ -151,10 +161,10 @@ def _boxes(masks: dict[str, np.ndarray]) -> list[dict]:
     for finding in FINDINGS:
         rows, columns = np.nonzero(masks[finding]) if finding in masks else ((), ())
         if len(rows):
-            x, y = columns.min(), rows.min()
-            w, h = columns.max() + 1 - x, rows.max() + 1 - y
-            size = len(masks[finding])
-            boxes.append(dict(finding=finding, **{k: float(v / size) for k, v in zip("xywh", (x, y, w, h), strict=True)}))
+            left, top = columns.min(), rows.min()
+            width, height = columns.max() + 1 - left, rows.max() + 1 - top
+            x, y, w, h = (float(v) / len(masks[finding]) for v in (left, top, width, height))
+            boxes.append(dict(finding=finding, x=x, y=y, w=w, h=h))
     return boxes
 
 

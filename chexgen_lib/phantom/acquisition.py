@@ -1,7 +1,7 @@
 """How the radiograph is taken: cone-beam geometry, line integrals, scatter, noise, processing.
 
-Two acquisition sites differ in source distance, field, tone curve, edge enhancement, noise and collimation; nothing else
-in a record depends on the site.
+Two acquisition sites differ in source distance, field, tone curve, edge enhancement, noise and collimation;
+nothing else in a record depends on the site.
 """
 
 from dataclasses import dataclass
@@ -43,7 +43,11 @@ AXES = {
     "LATERAL": ((0, -1, 0), (0, 0, 1), (1, 0, 0)),  # left lateral: the front is at the image's left
 }
 AIM = np.array([0.0, 0.0, 3.0])  # mm, where the central ray meets the chest
-EXPOSED = {"PA": (4, 96), "AP": (4, 96), "LATERAL": (4, 84)}  # percentiles of the log signal shown dark and bright
+EXPOSED = {
+    "PA": (4, 96),
+    "AP": (4, 96),
+    "LATERAL": (4, 84),
+}  # percentiles of the log signal shown dark and bright
 DEPTHS = {"PA": 52, "AP": 52, "LATERAL": 76}
 
 
@@ -84,7 +88,9 @@ def project(volume: torch.Tensor, canonical: np.ndarray, beam: Beam, size: int, 
 
     `volume` is [C, Z, Y, X] on the canonical grid, or on that grid reduced by a whole factor.
     """
-    lattice = torch.from_numpy(_normalise(canonical, volume.shape[1:])).float().permute(3, 0, 1, 2)  # [3, D, R, C]
+    lattice = (
+        torch.from_numpy(_normalise(canonical, volume.shape[1:])).float().permute(3, 0, 1, 2)
+    )  # [3, D, R, C]
     fine = _spread(size, LATTICE[1]) @ lattice @ _spread(size, LATTICE[2]).T  # [3, D, size, size]
     grid = _spread(depths, LATTICE[0]) @ fine.reshape(3, LATTICE[0], -1)  # [3, depths, size * size]
     grid = grid.view(1, 3, depths, size, size).permute(0, 2, 3, 4, 1)
@@ -108,7 +114,7 @@ def _spread(fine: int, coarse: int) -> torch.Tensor:
 
 
 def expose(mu: torch.Tensor, canonical: np.ndarray, beam: Beam, view: str) -> tuple[float, float, float]:
-    """Automatic exposure: mean transmission, darkest and brightest log signal of the patient without findings.
+    """Automatic exposure: mean transmission, darkest and brightest log signal of the patient without finding.
 
     It is measured on 32 x 32 rays, so that a finding changes the image where it is and not the grey scale.
     """

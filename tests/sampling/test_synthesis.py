@@ -1,0 +1,70 @@
+"""A pool is a function of its prompts and seed: batches, order and interruptions leave no trace."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from chexgen_lib.records import FINDINGS
+from chexgen_lib.sampling.synthesis import choose_prompts, synthesise
+from tests.sampling.test_pipeline import pipeline  # noqa: F401  (the fixture)
+
+RECORDS = pl.DataFrame(
+    {
+        "image_id": ["a", "b", "c"],
+        "prompt": ["No acute disease.", "Large right pleural effusion with atelectasis.", "Cardiomegaly."],
+    }
+)
+SETTINGS = dict(images_per_prompt=2, num_inference_steps=3, seed=7)
+
+
+def close(a, b):
+    return np.abs(a.astype(int) - b.astype(int)).max() <= 1  # batches may round differently
+
+
+def test_batch_size_and_neighbours_change_nothing(pipeline, tmp_path):  # noqa: F811
+    whole = synthesise(pipeline, RECORDS, tmp_path / "a", batch_size=6, **SETTINGS)
+    assert whole.shape == (3, 2, 32, 32) and whole.dtype == np.uint8
+    assert close(synthesise(pipeline, RECORDS, tmp_path / "b", batch_size=2, **SETTINGS), whole)
+    assert close(synthesise(pipeline, RECORDS[[2, 0]], tmp_path / "c", batch_size=4, **SETTINGS), whole[[2, 0]])
+    assert not close(whole[:, 0], whole[:, 1])
+    manifest = pl.read_parquet(tmp_path / "a/manifest.parquet")
+    assert manifest["image_id"].to_list() == ["a", "b", "c"] and manifest["seeds"].list.len().to_list() == [2] * 3
+    assert np.array_equal(np.load(tmp_path / "a/samples.npy"), whole)
+
+
+def test_interrupted_equals_uninterrupted(pipeline, tmp_path, monkeypatch):  # noqa: F811
+    expected = synthesise(pipeline, RECORDS, tmp_path / "whole", batch_size=2, **SETTINGS)
+    call, calls = type(pipeline).__call__, []
+
+    def stop_at_third(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return call(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(pipeline), "__call__", stop_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        synthesise(pipeline, RECORDS, tmp_path / "cut", batch_size=2, **SETTINGS)
+    again = synthesise(pipeline, RECORDS, tmp_path / "cut", batch_size=2, **SETTINGS)
+    assert len(calls) == 4 and np.array_equal(again, expected)
+    assert sorted(p.name for p in (tmp_path / "cut").iterdir()) == ["manifest.parquet", "samples.npy"]
+
+
+def test_prompts_are_dealt_over_findings_and_taken_once():
+    n = 40
+    states = {f: [0.0] * n for f in FINDINGS}
+    states["Fracture"][5] = 1.0
+    for i in range(n):
+        states["No Finding"][i] = float(i != 5)
+    pool = pl.DataFrame(
+        dict(image_id=[f"i{i}" for i in range(n)], prompt=[f"p{i}" for i in range(n)], split="test", stage2=True) | states
+    )
+    chosen = choose_prompts(pool, 6, FINDINGS)
+    assert len(chosen) == 6 and "i5" in chosen["image_id"] and chosen["image_id"].is_unique().all()
+    assert choose_prompts(pool.with_columns(split=pl.lit("train")), 6, FINDINGS).is_empty()
+
+
+def test_needs_distinct_records(pipeline, tmp_path):  # noqa: F811
+    for bad in (RECORDS.head(0), RECORDS[[0, 0]]):
+        with pytest.raises(ValueError, match="distinct image_id"):
+            synthesise(pipeline, bad, tmp_path, **SETTINGS)
