@@ -1,7 +1,7 @@
 # Needs Python 3.11, git and make; everything else is installed into .venv from requirements.lock.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help env lock params deps repro test lint notebooks clean distclean
+.PHONY: autoencoder help env lock params deps repro test lint notebooks clean distclean
 
 UV_VERSION := 0.13.9
 PROFILE := laptop
@@ -14,6 +14,7 @@ help:
 	@echo "make repro      run the whole DAG; what is up to date is not run again. Another profile, and values:"
 	@echo "                make repro PROFILE=nih-mini SET='curation.image_folder=FOLDER seed=1'"
 	@echo "make test       lint, tests, and every notebook re-executed and compared (profile ci)"
+	@echo "make autoencoder retrain the shipped autoencoder (needs stage 01)"
 	@echo "make notebooks  re-execute the committed notebooks in place (profile ci)"
 	@echo "make lock       compile requirements.lock from pyproject.toml (UPGRADE=1 takes new versions)"
 	@echo "make params     write params.yaml, the composition of the profile (laptop)"
@@ -54,6 +55,11 @@ test: lint
 lint: .venv/.complete
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+# Retrains the small autoencoder that the package ships; minutes to half an hour on 2 cores.
+autoencoder: params
+	$(BIN)/python -m chexgen_lib.notebooks strip 02_autoencoder
+	$(BIN)/python -m chexgen_lib.notebooks run 02_autoencoder
 
 notebooks: .venv/.complete
 	$(BIN)/python -m chexgen_lib.notebooks refresh

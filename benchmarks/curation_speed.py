@@ -2,11 +2,11 @@
 
     python benchmarks/curation_speed.py [--rows 1000]
 
-Both make Records of a shipped table, describe them and check the descriptions. The loop does so for
-``--rows`` rows spread over the table (its cost per row does not depend on the table's size), and must give the
-same records, descriptions and verdicts, or the benchmark stops. Both run in one process, one after the other,
-with empty caches; the loop's time leaves out reading the file, splitting and writing, the library's includes
-them. Writes curation_speed.csv beside this file.
+Both make Records of a shipped table, describe them and check the descriptions. The loop does so for "--rows"
+rows spread over the table (its cost per row does not depend on the table's size), and must give the same
+records, descriptions and verdicts, or the benchmark stops. Both run in one process, one after the other, with
+empty caches; the loop's time leaves out reading the file, splitting and writing, the library's includes them.
+Writes curation_speed.csv beside this file.
 """
 
 import argparse
@@ -144,7 +144,7 @@ def by_library(source: str, folder: Path) -> tuple[float, int, pl.DataFrame]:
 
 
 def forget() -> None:
-    """Empty what the library remembers of labels and sentences, so that neither side profits from the other."""
+    """Empty what the library remembers of labels and sentences: neither side profits from the other."""
     for module in (sources, describe, quality_control, openi):
         for function in vars(module).values():
             getattr(function, "cache_clear", lambda: None)()

@@ -80,8 +80,7 @@ def conform(df: pl.DataFrame) -> pl.DataFrame:
         raise RecordError(f"columns {unknown} are not part of a Record: drop or rename them")
     try:
         df = df.select(
-            (pl.col(c).cast(dtype) if c in df.columns else pl.lit(None, dtype)).alias(c)
-            for c, dtype in SCHEMA.items()
+            (pl.col(c).cast(dtype) if c in df.columns else pl.lit(None, dtype)).alias(c) for c, dtype in SCHEMA.items()
         )
     except pl.exceptions.PolarsError as error:
         raise RecordError(f"a column cannot be cast to its Record type: {error}") from error
@@ -144,9 +143,7 @@ def read(path: str | Path) -> pl.DataFrame:
         raise RecordError(f"{path}: not a readable parquet file ({error}); run notebook 01 again") from error
 
 
-def assign_splits(
-    df: pl.DataFrame, fractions: Mapping[str, float] | None = None, seed: int = 0
-) -> pl.DataFrame:
+def assign_splits(df: pl.DataFrame, fractions: Mapping[str, float] | None = None, seed: int = 0) -> pl.DataFrame:
     """Fill ``split`` so that no patient is in two splits.
 
     fractions: share of patients in train, val and test, summing to 1 (default 80/10/10). A patient's split is

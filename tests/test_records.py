@@ -46,9 +46,7 @@ def test_validate_names_row_column_and_remedy(change, message):
         records.validate(table(**change))
 
 
-@pytest.mark.parametrize(
-    "box", [(0.5, 0.1, 0.6, 0.1), (-0.1, 0, 0.2, 0.2), (0, 0, 0, 0.1), (0, 0.95, 0.1, 0.1)]
-)
+@pytest.mark.parametrize("box", [(0.5, 0.1, 0.6, 0.1), (-0.1, 0, 0.2, 0.2), (0, 0, 0, 0.1), (0, 0.95, 0.1, 0.1)])
 def test_boxes_must_lie_in_the_image(box):
     value = {"finding": "Edema", **dict(zip("xywh", box, strict=True))}
     with pytest.raises(RecordError, match="column 'boxes'.*fractions"):

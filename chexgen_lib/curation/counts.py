@@ -37,9 +37,7 @@ def by_source(records: pl.DataFrame, rejects: pl.DataFrame) -> pl.DataFrame:
     names = pl.col("source").replace_strict(PAPER_NAMES, default=None, return_dtype=pl.String)
     counted = (
         n.join(lost, on="source", how="full", coalesce=True, maintain_order="left_right")
-        .with_columns(
-            pl.col("records", "rejects", "studies", "patients", "qc_pass").fill_null(0).cast(pl.Int64)
-        )
+        .with_columns(pl.col("records", "rejects", "studies", "patients", "qc_pass").fill_null(0).cast(pl.Int64))
         .with_columns(rows=pl.col("records") + pl.col("rejects"), dataset=names)
         .join(table, on="dataset", how="left", maintain_order="left")
         .with_columns(pl.col("paper").cast(pl.Int64))
@@ -75,9 +73,7 @@ def composition(records: pl.DataFrame) -> pl.DataFrame:
     ]  # fmt: skip
     present = records.group_by("source").agg((pl.col(f) == 1).sum() for f in FINDINGS)
     frames.append(
-        present.unpivot(index="source", variable_name="value", value_name="n").with_columns(
-            attribute=pl.lit("finding")
-        )
+        present.unpivot(index="source", variable_name="value", value_name="n").with_columns(attribute=pl.lit("finding"))
     )
     total = records.group_by("source").agg(total=pl.len())
     table = pl.concat(f.select("source", "attribute", "value", pl.col("n").cast(pl.Int64)) for f in frames)
@@ -93,8 +89,6 @@ def words(records: pl.DataFrame, most: int = 150) -> pl.DataFrame:
     text = text.str.replace_all(r"\bno [^.]*\.|[^.]*typically[^.]*\.", "")  # what is absent, and definitions
     word = text.str.extract_all(r"[a-z][a-z-]+").list.unique()
     counted = counted.select("source", "n", word=word).explode("word").drop_nulls()
-    counted = (
-        counted.filter(~pl.col("word").is_in(list(_COMMON))).group_by("source", "word").agg(pl.col("n").sum())
-    )
+    counted = counted.filter(~pl.col("word").is_in(list(_COMMON))).group_by("source", "word").agg(pl.col("n").sum())
     counted = counted.sort("source", "n", "word", descending=[False, True, False])
     return counted.group_by("source", maintain_order=True).head(most).with_columns(pl.col("n").cast(pl.Int64))

@@ -320,9 +320,7 @@ def _where(side: str | None, site: str) -> str:
     preposition = "at" if site in _AT else "in"
     if side == "bilateral":
         return f"{preposition} both {_PLURAL[site]}" if site in _PLURAL else f"in the {site} on both sides"
-    name = (
-        _PLURAL["rib"] if site == "rib" else f"lung {site}" if site in ("base", "apex") and not side else site
-    )
+    name = _PLURAL["rib"] if site == "rib" else f"lung {site}" if site in ("base", "apex") and not side else site
     return f"{preposition} the {side} {name}" if side else f"{preposition} the {name}"
 
 
@@ -462,11 +460,7 @@ def _closing(states: str, variant: int, most: int) -> list[str]:
         return [_pick(_NORMAL, variant)]
     state = dict(zip(FINDINGS, states, strict=True))
     absent = [f for f in _DENIED if state[f] == "0"]
-    chosen = (
-        [f for f in _DENIED if f in {absent[(variant + i) % len(absent)] for i in range(most)}]
-        if absent
-        else []
-    )
+    chosen = [f for f in _DENIED if f in {absent[(variant + i) % len(absent)] for i in range(most)}] if absent else []
     names = [_split_article(NAMES[f][0])[1] for f in chosen]
     return [f"No {_listed(names, 'or')}."] if names else []
 
@@ -474,11 +468,7 @@ def _closing(states: str, variant: int, most: int) -> list[str]:
 def _framed(items: Sequence[Item], variant: int) -> str:
     """One sentence for up to three items."""
     phrases = [p for item in items for p in _phrases(item, variant)]
-    frames = (
-        _FRAMES
-        if len(phrases) == 1 and items[0].noun in NAMES and not phrases[0].endswith("s")
-        else _FRAMES[:3]
-    )
+    frames = _FRAMES if len(phrases) == 1 and items[0].noun in NAMES and not phrases[0].endswith("s") else _FRAMES[:3]
     return _pick(frames, variant).format(_listed(phrases))
 
 

@@ -123,7 +123,6 @@ SEVERITY_WORDS = {
 }
 NEGATIONS = "no, without, absence of, absent, negative for, free of, no evidence of, not, denies"
 BOUNDARIES = (",", ";", ":", "and", "or", "with", "but")
-NORMAL_WORDS = "normal chest radiograph, normal radiograph, lungs are clear, normal chest"
 SPECULATION = (
     r"(?i)\b(may|might|could|possibl[ey]|probabl[ey]|likely|suspicious|suspected|suggest\w*|recommend\w*|"
     r"correlat\w*|consider|question\w*|versus|differential|cannot|concern\w*|compatible)\b"
@@ -159,8 +158,6 @@ _SAME = {
     "mediastinic": "mediastinal",
     "humeral": "humerus",
     "shadow": "silhouette",
-    "tube": "tube",
-    "indwelling": "indwelling",
 }
 
 
@@ -198,9 +195,7 @@ def check(df: pl.DataFrame) -> pl.DataFrame:
 def reasons_for(qc: pl.Series) -> pl.DataFrame:
     """How often each kind of reason occurs: columns reason (first word or two) and n, most frequent first."""
     kinds = qc.filter(qc != PASS).str.strip_prefix("fail: ").str.split("; ").explode()
-    return (
-        kinds.str.extract(r"^([a-z ]+)").str.strip_chars().alias("reason").value_counts(sort=True, name="n")
-    )
+    return kinds.str.extract(r"^([a-z ]+)").str.strip_chars().alias("reason").value_counts(sort=True, name="n")
 
 
 # --- comparing ---
@@ -210,9 +205,7 @@ def _reasons(text: str, states: str, labels: str, details: str) -> str:
     """What is wrong with the findings and impression of one description; empty where nothing is."""
     state = dict(zip(FINDINGS, states, strict=True))
     placed = _placed(details)
-    outside = [
-        label for label in labels.split("\t") if sources.finding_of(label) is None and label not in SILENT
-    ]
+    outside = [label for label in labels.split("\t") if sources.finding_of(label) is None and label not in SILENT]
     sections = [read(section) for section in text.removeprefix("Findings:").split("Impression:")]
     reading = _together(sections)
     own = [_words_of(label) for label in outside]
@@ -223,9 +216,7 @@ def _reasons(text: str, states: str, labels: str, details: str) -> str:
     return "; ".join(dict.fromkeys(reasons))
 
 
-def _finding_reasons(
-    state: dict, placed: dict, reading: Reading, sections: list[Reading], own: list
-) -> Iterator[str]:
+def _finding_reasons(state: dict, placed: dict, reading: Reading, sections: list[Reading], own: list) -> Iterator[str]:
     """Findings omitted, added, wrongly denied or misplaced."""
     normal = [any(m.finding == "No Finding" for m in section.denied) for section in sections]
     if state["No Finding"] == "1" and not all(normal):
@@ -441,9 +432,7 @@ def _same(token: str) -> str:
 
 @cache
 def _all_words(label: str) -> frozenset[str]:
-    return frozenset(
-        _same(token) for token in re.findall(r"[a-z0-9][a-z0-9'-]*", label.lower().replace("_", " "))
-    )
+    return frozenset(_same(token) for token in re.findall(r"[a-z0-9][a-z0-9'-]*", label.lower().replace("_", " ")))
 
 
 @cache
@@ -462,9 +451,7 @@ def _distinctive() -> frozenset[str]:
     """Words that only labels beyond the 14 findings use: a description may not contain another label's."""
     inside = [text for table in (FINDING_WORDS, SITE_WORDS) for text in table.values()]
     taken = frozenset().union(*map(_all_words, inside), _EMPTY, _FRAME)
-    labels = [
-        label for table in (nih.FINDING_OF, padchest.FINDING_OF) for label, f in table.items() if f is None
-    ]
+    labels = [label for table in (nih.FINDING_OF, padchest.FINDING_OF) for label, f in table.items() if f is None]
     return frozenset().union(*map(_all_words, labels)) - taken
 
 
@@ -538,9 +525,7 @@ def _add(df: pl.DataFrame) -> pl.DataFrame:
     """The last finding that is not present is said to be."""
     absent = pl.coalesce(pl.when(pl.col(f).fill_null(0) == 0).then(pl.lit(f)) for f in reversed(FINDINGS[1:]))
     added = df.select(absent.alias("added"))["added"]
-    return _describe(
-        df.with_columns(pl.when(added == f).then(1.0).otherwise(pl.col(f)).alias(f) for f in FINDINGS[1:])
-    )
+    return _describe(df.with_columns(pl.when(added == f).then(1.0).otherwise(pl.col(f)).alias(f) for f in FINDINGS[1:]))
 
 
 def _negate(df: pl.DataFrame) -> pl.DataFrame:

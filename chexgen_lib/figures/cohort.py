@@ -20,10 +20,12 @@ def draw(rows: pl.DataFrame, images: np.ndarray, anatomy: np.ndarray | None) -> 
     style.use()
     k, size = len(images), images.shape[1]
     lines = 1 if anatomy is None else 2
-    fig = Figure(figsize=(style.PAGE, 1.75 * lines), layout="constrained")
+    fig = Figure(figsize=(style.PAGE, 0.6 + 1.05 * lines), layout="constrained")
     axes = fig.subplots(lines, k, squeeze=False)
     for i, row in enumerate(rows.iter_rows(named=True)):
-        axes[0, i].set_title(textwrap.fill(textwrap.shorten(row["prompt"], 70), 24), fontsize=5)
+        axes[0, i].set_title(
+            textwrap.fill(textwrap.shorten(row["prompt"], 60, placeholder=" ..."), 20), fontsize=6
+        )
         for ax in axes[:, i]:
             ax.imshow(images[i], cmap="gray", vmin=0, vmax=1)
             ax.set(xticks=[], yticks=[])

@@ -36,7 +36,9 @@ class CompactAutoencoderKL(AutoencoderKL):
         return DecoderOutput(sample=image) if return_dict else (image,)
 
 
-def new_autoencoder(channels: Sequence[int] = (32, 64, 96), layers_per_block: int = 1) -> CompactAutoencoderKL:
+def new_autoencoder(
+    channels: Sequence[int] = (32, 64, 96), layers_per_block: int = 1
+) -> CompactAutoencoderKL:
     """An untrained autoencoder; `channels` of its three inner levels, multiples of 8."""
     return CompactAutoencoderKL(
         in_channels=4,
@@ -52,7 +54,7 @@ def new_autoencoder(channels: Sequence[int] = (32, 64, 96), layers_per_block: in
 
 
 def load_autoencoder(name: str = "shipped") -> AutoencoderKL:
-    """The autoencoder `name`: "shipped", a folder in diffusers' layout, or a hub id such as "stabilityai/sd-vae-ft-ema".
+    """The autoencoder `name`: "shipped", a folder in diffusers' layout, or a hub id ("stabilityai/sd-vae-ft-ema").
 
     Raises:
         ValueError: if none can be loaded from there.
@@ -61,10 +63,12 @@ def load_autoencoder(name: str = "shipped") -> AutoencoderKL:
     try:
         config = AutoencoderKL.load_config(source)
         compact = config["_class_name"] == CompactAutoencoderKL.__name__
-        model = (CompactAutoencoderKL if compact else AutoencoderKL).from_pretrained(source, torch_dtype=torch.float32)
+        model = (CompactAutoencoderKL if compact else AutoencoderKL).from_pretrained(
+            source, torch_dtype=torch.float32
+        )
     except OSError as error:
         raise ValueError(
-            f"no autoencoder at {name!r}: give 'shipped', a folder that diffusers saved, or a hub id that can be reached"
+            f"no autoencoder at {name!r}: give 'shipped', a folder that diffusers saved, or a reachable hub id"
         ) from error
     return model.eval().requires_grad_(False)
 

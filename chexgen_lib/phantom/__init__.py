@@ -5,8 +5,8 @@
     radiograph = render(record)
 
 A radiograph is a line integral of attenuation, so image, masks, boxes and severity are projections of one 3-D
-truth. An image is a pure function of its record. One anatomy underlies all patients (see `anatomy`): the cohort
-stands in for real data where there is none, and is not evidence about patients.
+truth. An image is a pure function of its record. One anatomy underlies all patients (see `anatomy`): the
+cohort stands in for real data where there is none, and is not evidence about patients.
 """
 
 import hashlib
@@ -25,10 +25,9 @@ __all__ = ["PhantomError", "Radiograph", "render", "render_many"]
 
 VIEWS = {"PA": "PA", "AP": "AP", "AP SUPINE": "AP", "FRONTAL": "PA", "LATERAL": "LATERAL"}
 THICKNESS = {"lungs": 25.0, "heart": 12.0, "ribs": 2.5}  # mm from which a structure counts as shown
-# Share of a finding's greatest thickness from which it counts as shown: a pneumothorax where it is mostly air.
+# Share of a finding's greatest thickness from which it counts as shown; pneumothorax: where it is mostly air.
 SHARE = {"Pneumothorax": 0.45, "Support Devices": 0.1}
 USUAL_SHARE = 0.25
-MASK_DEPTHS = 28  # depth steps of the masks' projection
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,8 @@ class Radiograph:
     image: float32 [S, S] in 0..1, 0 air, 1 bone.
     masks: bool [S, S] for "lungs", "heart", "ribs" and each finding that is present.
     boxes: dicts of finding, x, y, w, h (top left corner and size) as fractions of the image.
-    severity: finding -> 0..1, the share of the lungs' volume where a finding fills lung, else of the largest extent.
+    severity: finding -> 0..1, the share of the lungs' volume where a finding fills lung, else of the
+    largest extent.
     truth: each of the 14 findings -> 1 or 0.
     """
 
@@ -52,9 +52,9 @@ class Radiograph:
 def render(record: dict, size: int = 128) -> Radiograph:
     """Render one record of the Record table (`chexgen_lib.records`); keys it does not know are ignored.
 
-    Findings at 1 are shown, at 0 or None not, `uncertain` ones with probability 1/2. `details` (finding, side,
-    site, severity) are followed where given and otherwise drawn from the image's seed; those of other labels are
-    ignored. `site` may name the acquisition site ("A" or "B"); by default it follows the source.
+    Findings at 1 are shown, at 0 or None not, `uncertain` ones with probability 1/2. `details` (finding,
+    side, site, severity) are followed where given and otherwise drawn from the image's seed; those of other
+    labels are ignored. `site` may name the acquisition site ("A" or "B"); by default it follows the source.
 
     Raises:
         PhantomError: missing key, view that cannot be rendered, unknown side, severity or site, size outside
@@ -68,7 +68,7 @@ def render(record: dict, size: int = 128) -> Radiograph:
     mu = patient.tissue(chest_ct, body, record)
     beam = acquisition.aim(site, view, body, patient.rng("beam", record["image_id"]))
     to_canonical = patient.to_canonical(beam.points, body)
-    exposure = acquisition.expose(torch.from_numpy(mu)[None], to_canonical(patient.Effects()), beam, view)
+    exposure = acquisition.expose(acquisition.slabs(mu, beam), to_canonical(patient.Effects()), beam, view)
     chest = findings.Chest(chest_ct, mu.reshape(-1), supine)
     truth = _truth(record)
     shown = [finding for finding in findings.RENDER if truth[finding] and not _implied(finding, truth)]
@@ -76,7 +76,7 @@ def render(record: dict, size: int = 128) -> Radiograph:
         for place in findings.plan(record, finding):
             findings.RENDER[finding](chest, **place)
     canonical = to_canonical(chest.effects)
-    lines = acquisition.project(torch.from_numpy(mu)[None], canonical, beam, size, beam.depths)[0].numpy()
+    lines = acquisition.project(acquisition.slabs(mu, beam), canonical, beam, size)[0].numpy()
     noise = patient.rng("noise", record["image_id"])
     image = acquisition.develop(acquisition.WATER * lines, exposure, site, noise)
     masks = _masks(chest, canonical, beam, size)
@@ -136,7 +136,7 @@ def _masks(
     parts = [_halve(voxels, chest.anatomy.coarse).reshape(1, *shape) for voxels in chest.regions.values()]
     volume = torch.from_numpy(np.concatenate([chest.anatomy.channels, *parts], dtype=np.float32))
     half = max(64, size // 2)
-    thick = acquisition.project(volume, canonical, beam, half, MASK_DEPTHS)
+    thick = acquisition.project(volume, canonical, beam, half)
     thick = F.interpolate(thick[None], (size, size), mode="bilinear", align_corners=False)[0].numpy()
     masks = {}
     for name, depth in zip(names, thick, strict=True):

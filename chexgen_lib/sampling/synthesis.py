@@ -90,7 +90,9 @@ def choose_prompts(cohort: pl.DataFrame, n: int, findings: tuple[str, ...], seed
 
     The order within a finding is a seeded hash; a record is taken once.
     """
-    pool = cohort.filter(pl.col("split") == "test", pl.col("stage2")).unique("prompt", keep="first", maintain_order=True)
+    pool = cohort.filter(pl.col("split") == "test", pl.col("stage2")).unique(
+        "prompt", keep="first", maintain_order=True
+    )
     keys = [hashlib.sha256(f"{seed}:{i}".encode()).hexdigest() for i in pool["image_id"]]
     pool = pool.with_columns(key=pl.Series(keys, dtype=pl.String)).sort("key")
     queues = [pool.filter(pl.col(finding) == 1)["image_id"].to_list() for finding in findings]

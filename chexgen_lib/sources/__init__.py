@@ -11,6 +11,7 @@ import csv
 import gzip
 import io
 import re
+import zlib
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -82,7 +83,7 @@ def read_table(path: str | Path, columns: tuple[str, ...]) -> pl.DataFrame:
         raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
     except FileNotFoundError as error:
         raise RecordError(f"{path}: no such file; give the path of the dataset's table") from error
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise RecordError(f"{path}: damaged or unreadable ({error}); fetch it again") from error
     raw = _as_utf8(raw)
     if not raw.strip():
@@ -95,7 +96,10 @@ def read_table(path: str | Path, columns: tuple[str, ...]) -> pl.DataFrame:
     header = next(csv.reader([head.decode()]))
     if missing := [c for c in columns if c not in header]:
         raise RecordError(f"{path}: columns {missing} are missing; the file has {header[:12]}")
-    return _parse(head + end + body, columns)
+    try:
+        return _parse(head + end + body, columns)
+    except pa.ArrowInvalid as error:
+        raise RecordError(f"{path}: not a readable CSV ({error}); fetch it again") from error
 
 
 def _parse(raw: bytes, columns: tuple[str, ...]) -> pl.DataFrame:
@@ -115,15 +119,10 @@ def _parse(raw: bytes, columns: tuple[str, ...]) -> pl.DataFrame:
     whole = pl.DataFrame(pl.from_arrow(table)).with_columns(broken=pl.lit(False))
     if not broken:
         return whole.with_row_index("row", offset=1)
-    kept = pl.Series(
-        "row", sorted(set(range(1, len(whole) + len(broken) + 1)) - set(broken)), dtype=pl.UInt32
-    )
+    numbers = sorted(set(range(1, len(whole) + len(broken) + 1)) - set(broken))
+    kept = whole.with_columns(row=pl.Series(numbers, dtype=pl.UInt32))
     lost = pl.DataFrame({"row": pl.Series(broken, dtype=pl.UInt32), "broken": [True] * len(broken)})
-    return (
-        pl.concat([whole.with_columns(kept), lost], how="diagonal")
-        .sort("row")
-        .select("row", pl.exclude("row"))
-    )
+    return pl.concat([kept, lost], how="diagonal").sort("row").select("row", pl.exclude("row"))
 
 
 def _as_utf8(raw: bytes) -> bytes:
@@ -150,9 +149,7 @@ def separate(table: pl.DataFrame, source: str) -> tuple[pl.DataFrame, pl.DataFra
     ]
     table = table.with_columns(reason=pl.coalesce(reasons))
     rejects = table.filter(pl.col("reason").is_not_null())
-    rejects = rejects.select(
-        pl.lit(source).alias("source"), pl.col("row").cast(pl.String), "image_id", "reason"
-    )
+    rejects = rejects.select(pl.lit(source).alias("source"), pl.col("row").cast(pl.String), "image_id", "reason")
     return table.filter(pl.col("reason").is_null()), rejects
 
 
@@ -176,9 +173,7 @@ def years(text: pl.Expr) -> pl.Expr:
     """Age in years from ``63``, ``060Y``, ``006M``, ``02W`` or ``010D``; null where empty or implausible."""
     text = text.str.strip_chars().str.to_uppercase()
     parts = text.str.extract_groups(r"^(?<number>\d{1,4}(?:\.\d+)?)\s*(?<unit>[YMWD]?)$").struct
-    per_year = parts["unit"].replace_strict(
-        {"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}, default=None
-    )
+    per_year = parts["unit"].replace_strict({"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}, default=None)
     age = parts["number"].cast(pl.Float64, strict=False) / per_year
     return pl.when(age.is_between(0, MAX_AGE)).then(age).cast(pl.Float32)
 
@@ -186,9 +181,7 @@ def years(text: pl.Expr) -> pl.Expr:
 def sex(text: pl.Expr) -> pl.Expr:
     """ "M" or "F" from m, F, male, Female; null for all else."""
     text = text.str.strip_chars().str.to_lowercase()
-    return text.replace_strict(
-        {"m": "M", "male": "M", "f": "F", "female": "F"}, default=None, return_dtype=pl.String
-    )
+    return text.replace_strict({"m": "M", "male": "M", "f": "F", "female": "F"}, default=None, return_dtype=pl.String)
 
 
 def states(present: pl.Expr, unknown: dict[str, pl.Expr], annotated: tuple[str, ...]) -> list[pl.Expr]:

@@ -23,9 +23,7 @@ def load(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     table, rejects = separate(_prepare(path), "chexpert")
     pathologies = [f for f in FINDINGS if f not in ("No Finding", "Support Devices")]
     uncertain = pl.concat_list(pl.when(pl.col(f) == -1).then(pl.lit(f)) for f in FINDINGS).list.drop_nulls()
-    present = pl.concat_list(
-        pl.when(pl.col(f) == 1).then(pl.lit(n)) for f, n in NAMES.items()
-    ).list.drop_nulls()
+    present = pl.concat_list(pl.when(pl.col(f) == 1).then(pl.lit(n)) for f, n in NAMES.items()).list.drop_nulls()
     table = table.with_columns(uncertain=uncertain, labels=present)
     table = table.with_columns(pl.when(pl.col(f) >= 0).then(pl.col(f)).alias(f) for f in FINDINGS)
     healthy, ill = pl.col("No Finding") == 1, pl.any_horizontal(pl.col(f) == 1 for f in pathologies)
@@ -57,9 +55,7 @@ def repairs(path: str | Path | None = None) -> pl.DataFrame:
 def _prepare(path: str | Path | None) -> pl.DataFrame:
     """The Record's plain columns, states as numbers, and the reason to reject a row, if any."""
     table = read_table(path or shipped(TABLE), COLUMNS)
-    parts = pl.col("Path").str.extract_groups(
-        r"(?<patient>patient\d+)/(?<study>study\d+)/(?<view>view[^/]+)\.\w+$"
-    )
+    parts = pl.col("Path").str.extract_groups(r"(?<patient>patient\d+)/(?<study>study\d+)/(?<view>view[^/]+)\.\w+$")
     parts = parts.struct
     frontal = pl.col("AP/PA").replace_strict({"AP": "AP", "PA": "PA"}, default="FRONTAL")
     view = pl.when(pl.col("Frontal/Lateral") == "Lateral").then(pl.lit("LATERAL"))

@@ -67,9 +67,7 @@ def load_boxes(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFra
     """
     columns = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]")
     table = read_table(path or shipped(BOXES), columns).rename({"Bbox [x": "x", "h]": "h"})
-    table = table.with_columns(
-        pl.col(list("xywh")).str.strip_chars().cast(pl.Float64, strict=False) / BOX_FRAME
-    )
+    table = table.with_columns(pl.col(list("xywh")).str.strip_chars().cast(pl.Float64, strict=False) / BOX_FRAME)
     names = {"Infiltrate": "Lung Opacity"} | FINDING_OF
     finding = pl.col("Finding Label").replace_strict(names, default=None, return_dtype=pl.String)
     inside = (pl.col("x") + pl.col("w") <= 1) & (pl.col("y") + pl.col("h") <= 1)
@@ -83,9 +81,7 @@ def load_boxes(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFra
         image_id=pl.format("nih:{}", _stem(pl.col("Image Index"))), reason=reason, finding=finding
     )
     lost = table.filter(pl.col("reason").is_not_null())
-    rejects = lost.select(
-        pl.lit("nih boxes").alias("source"), pl.col("row").cast(pl.String), "image_id", "reason"
-    )
+    rejects = lost.select(pl.lit("nih boxes").alias("source"), pl.col("row").cast(pl.String), "image_id", "reason")
     box = pl.struct("finding", *(pl.col(c).cast(pl.Float32) for c in "xywh"))
     boxes = table.filter(pl.col("reason").is_null()).group_by("image_id", maintain_order=True).agg(boxes=box)
     return boxes, rejects
@@ -112,9 +108,7 @@ def attach_images(records: pl.DataFrame, folder: str | Path) -> tuple[pl.DataFra
     columns = {"image_id": list(taken), "image": list(taken.values())}
     found = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
     attached = records.drop("image").join(found, on="image_id", how="inner", maintain_order="left")
-    absent = records.join(found, on="image_id", how="anti", maintain_order="left").select(
-        "source", "image_id"
-    )
+    absent = records.join(found, on="image_id", how="anti", maintain_order="left").select("source", "image_id")
     absent = absent.with_columns(row=pl.lit(None, pl.String), reason=pl.lit("no image file in the folder"))
     lost = pl.DataFrame(rows, schema=REJECTS, orient="row")
     return conform(attached), pl.concat([lost, absent.select(REJECTS.keys())])
@@ -143,9 +137,7 @@ def _prepare(path: str | Path | None) -> pl.DataFrame:
         image=pl.col("Image Index"),
         age=years(pl.col("Patient Age")),
         sex=sex(pl.col("Patient Gender")),
-        view=pl.col("View Position").replace_strict(
-            {"PA": "PA", "AP": "AP"}, default=None, return_dtype=pl.String
-        ),
+        view=pl.col("View Position").replace_strict({"PA": "PA", "AP": "AP"}, default=None, return_dtype=pl.String),
         labels=labels,
     )
     unknown = pl.col("labels").list.filter(~pl.element().is_in(list(FINDING_OF))).list.first()

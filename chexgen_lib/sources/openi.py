@@ -179,9 +179,7 @@ def finding_of(label: str) -> str | None:
     return parse_heading(label).finding
 
 
-def load(
-    path: str | Path | None = None, metadata: str | Path | None = None
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+def load(path: str | Path | None = None, metadata: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records, one per image, and rejects of the reports archive and the images' DICOM metadata.
 
     Rejected: a report without an image, an unreadable XML file, a duplicate image id. A finding that no
@@ -191,9 +189,7 @@ def load(
     images, lost = read_reports(path or shipped(REPORTS))
     images = images.join(_metadata(metadata), on="key", how="left", maintain_order="left")
     table, rejects = separate(images, "openi")
-    heads = pl.col("labels").list.eval(
-        pl.element().str.to_lowercase().str.split("/").list.first().str.strip_chars()
-    )
+    heads = pl.col("labels").list.eval(pl.element().str.to_lowercase().str.split("/").list.first().str.strip_chars())
     unindexed = heads.list.set_intersection(list(_UNINDEXED)).list.len() + (heads.list.len() == 0) > 0
     maybe = {f: heads.list.set_intersection(list(h)).list.len() > 0 for f, h in MAYBE.items()}
     unknown = {f: unindexed | maybe.get(f, pl.lit(False)) for f in FINDINGS}
@@ -243,9 +239,7 @@ def read_reports(archive: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 _SEX = re.compile(r"year[- ]?old\s+(?:\w+\s+)?(male|man|gentleman|female|woman|lady)\b", re.IGNORECASE)
-_IMAGE = {
-    c: pl.String for c in ("row", "key", "image_id", "patient_id", "study_id", "image", "sex", "report")
-}
+_IMAGE = {c: pl.String for c in ("row", "key", "image_id", "patient_id", "study_id", "image", "sex", "report")}
 _IMAGE |= {"impression": pl.String, "labels": pl.List(pl.String), "broken": pl.Boolean, "reason": pl.String}
 _MEANING = {"present": pl.List(pl.String), "uncertain": pl.List(pl.String), "details": SCHEMA["details"]}
 
@@ -307,15 +301,11 @@ def _metadata(path: str | Path | None) -> pl.DataFrame:
     table = read_table(path or shipped(METADATA), COLUMNS).with_columns(keyed)
     tsne = read_table(shipped(VIEWS_BY_TSNE), ("imageid", "tsne-view")).select(keyed, "tsne-view")
     table = table.join(tsne, on="key", how="full", coalesce=True)
-    study, birth = (
-        pl.col(c).str.to_date("%Y%m%d", strict=False) for c in ("Study Date", "Patient's Birth Date")
-    )
+    study, birth = (pl.col(c).str.to_date("%Y%m%d", strict=False) for c in ("Study Date", "Patient's Birth Date"))
     birthday_to_come = study.dt.month() * 100 + study.dt.day() < birth.dt.month() * 100 + birth.dt.day()
     age = study.dt.year() - birth.dt.year() - birthday_to_come.cast(pl.Int32)
     position, toward = pl.col("View Position"), pl.col("Patient Orientation").str.slice(2, 1)
-    lateral = (
-        position.str.contains("LATERAL|^LL$|^RL$") | toward.is_in(["A", "P"]) | (pl.col("tsne-view") == "L")
-    )
+    lateral = position.str.contains("LATERAL|^LL$|^RL$") | toward.is_in(["A", "P"]) | (pl.col("tsne-view") == "L")
     frontal = position.replace_strict({"PA": "PA", "AP": "AP"}, default=None, return_dtype=pl.String)
     frontal = pl.coalesce(frontal, pl.col("tsne-view").replace_strict({"PA": "PA"}, default=None))
     return table.select(

@@ -28,8 +28,7 @@ VIEWS = {"PA": "PA", "AP": "AP", "AP_horizontal": "AP SUPINE", "L": "LATERAL", "
 
 _LABELS: dict[str | None, str] = {
     "No Finding": "normal",
-    "Enlarged Cardiomediastinum": "mediastinal enlargement, superior mediastinal enlargement, "
-    "mediastinal mass",
+    "Enlarged Cardiomediastinum": "mediastinal enlargement, superior mediastinal enlargement, mediastinal mass",
     "Cardiomegaly": "cardiomegaly",
     "Lung Opacity": "infiltrates, alveolar pattern, interstitial pattern, reticular interstitial pattern, "
     "reticulonodular interstitial pattern, ground glass pattern, increased density, miliary opacities",
@@ -48,8 +47,7 @@ _LABELS: dict[str | None, str] = {
     "pleural plaques, "
     "calcified pleural plaques, pleural mass, fissure thickening, minor fissure thickening, "
     "major fissure thickening",
-    "Fracture": "fracture, rib fracture, callus rib fracture, clavicle fracture, humeral fracture, "
-    "vertebral fracture",
+    "Fracture": "fracture, rib fracture, callus rib fracture, clavicle fracture, humeral fracture, vertebral fracture",
     "Support Devices": "NSG tube, endotracheal tube, tracheostomy tube, chest drain tube, gastrostomy tube, "
     "nephrostomy tube, ventriculoperitoneal drain tube, double J stent, catheter, central venous catheter, "
     "central venous catheter via jugular vein, central venous catheter via subclavian vein, "
@@ -112,8 +110,7 @@ MAYBE = {
     "Enlarged Cardiomediastinum": "mediastinic lipomatosis, goiter, aortic aneurysm, adenopathy",
     "Pleural Other": "costophrenic angle blunting, asbestosis signs",
     "Fracture": "vertebral compression, vertebral anterior compression",
-    "Support Devices": "metal, suture material, abnormal foreign body, humeral prosthesis, prosthesis, "
-    "bone cement",
+    "Support Devices": "metal, suture material, abnormal foreign body, humeral prosthesis, prosthesis, bone cement",
 }
 # Location -> (side, site). Organs that the label itself names (loc pleural, loc cardiac) add neither.
 _BOTH, _LEFT, _RIGHT = "bilateral", "left", "right"
@@ -211,9 +208,7 @@ def load(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     listed = pl.col("labels")
     findings = listed.list.eval(pl.element().replace_strict(FINDING_OF, default=None, return_dtype=pl.String))
     incomplete = listed.list.set_intersection(list(INCOMPLETE)).list.len() > 0
-    maybe = {
-        f: listed.list.set_intersection(labels.split(", ")).list.len() > 0 for f, labels in MAYBE.items()
-    }
+    maybe = {f: listed.list.set_intersection(labels.split(", ")).list.len() > 0 for f, labels in MAYBE.items()}
     unknown = {f: incomplete | maybe.get(f, pl.lit(False)) for f in FINDINGS}
     normal = listed.list.set_difference([*INCOMPLETE, "normal"]).list.len() == 0
     table = table.with_columns(present=findings).with_columns(states(pl.col("present"), unknown, FINDINGS))
@@ -278,9 +273,7 @@ def _prepare(path: str | Path | None) -> pl.DataFrame:
 
 def _details(sentences: pl.Series) -> pl.DataFrame:
     """The details of every distinct LabelsLocalizationsBySentence that has any, keyed by that text."""
-    rows = [
-        (text, *detail) for text in sentences.unique(maintain_order=True) for detail in parse_details(text)
-    ]
+    rows = [(text, *detail) for text in sentences.unique(maintain_order=True) for detail in parse_details(text)]
     flat = pl.DataFrame(rows, schema=[sentences.name, "finding", "side", "site"], orient="row")
     flat = flat.with_columns(severity=pl.lit(None, pl.String)).cast(pl.String)
     detail = pl.struct("finding", "side", "site", "severity")

@@ -39,9 +39,7 @@ def test_by_source_stands_beside_the_paper(cohort):
 
 def test_reasons_are_counted_by_kind():
     rows = [("nih", str(i), None, f"unknown label 'x{i}'") for i in range(3)]
-    assert counts.by_reason(pl.DataFrame(rows, schema=REJECTS, orient="row")).rows() == [
-        ("nih", "unknown label", 3)
-    ]
+    assert counts.by_reason(pl.DataFrame(rows, schema=REJECTS, orient="row")).rows() == [("nih", "unknown label", 3)]
 
 
 def test_composition_adds_up(cohort):
@@ -51,9 +49,7 @@ def test_composition_adds_up(cohort):
         assert part["n"].sum() == cohort.height
         assert part.group_by("source").agg(pl.col("share").sum())["share"].to_list() == pytest.approx([1, 1])
     ages = dict(
-        table.filter((pl.col("attribute") == "age") & (pl.col("source") == "nih"))
-        .select("value", "n")
-        .iter_rows()
+        table.filter((pl.col("attribute") == "age") & (pl.col("source") == "nih")).select("value", "n").iter_rows()
     )
     assert ages == {"0-17": 2, "18-29": 2, "50-59": 1, "80+": 2, "not stated": 1}
     edema = table.filter(pl.col("value") == "Edema")

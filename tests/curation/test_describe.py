@@ -8,9 +8,7 @@ from chexgen_lib.curation import describe
 from chexgen_lib.records import FINDINGS
 
 
-def record(
-    image_id: str = "nih:1", details=(), labels=(), view="PA", age=63.0, sex="F", race=None, **states
-) -> dict:
+def record(image_id: str = "nih:1", details=(), labels=(), view="PA", age=63.0, sex="F", race=None, **states) -> dict:
     named = {f.replace(" ", "_"): f for f in FINDINGS}
     row = {"image_id": image_id, "source": "nih", "patient_id": "nih:p", "study_id": "nih:s", "view": view}
     row |= {"age": age, "sex": sex, "race": race, "labels": list(labels)}
@@ -28,9 +26,7 @@ def variants(n: int = 60, **kwargs) -> pl.DataFrame:
 
 
 def test_sections_and_facts():
-    df = table(
-        record(details=[("Effusion", "left", None, "moderate")], Effusion=1, Cardiomegaly=1, Pneumothorax=0)
-    )
+    df = table(record(details=[("Effusion", "left", None, "moderate")], Effusion=1, Cardiomegaly=1, Pneumothorax=0))
     text = describe.full(df)[0]
     assert [text.index(s) for s in ("Patient Information:", "Technique:", "Findings:", "Impression:")]
     findings, impression = text.split("Findings: ")[1].split("Impression: ")
@@ -125,17 +121,13 @@ def test_two_labels_of_one_finding_do_not_swap_their_places():
     assert "nodule in the left upper lobe" in text
     assert "large mass in the right lower lobe" in text
     # Nothing tells which of two plain labels is where: neither is given the place.
-    text = describe.full(table(record(labels=["nodule", "pulmonary mass"], details=details, Lung_Lesion=1)))[
-        0
-    ]
+    text = describe.full(table(record(labels=["nodule", "pulmonary mass"], details=details, Lung_Lesion=1)))[0]
     assert "nodule in" not in text and "mass in" not in text
 
 
 def test_prompt_is_short_whatever_the_record_says():
     states = {f.replace(" ", "_"): 1 for f in FINDINGS[1:]}
-    text = describe.prompt(
-        table(record(labels=["kyphosis", "goiter", "scoliosis", "hiatal hernia"], **states))
-    )[0]
+    text = describe.prompt(table(record(labels=["kyphosis", "goiter", "scoliosis", "hiatal hernia"], **states)))[0]
     assert len(text.split()) <= describe.PROMPT_WORDS
 
 

@@ -134,9 +134,7 @@ def test_prompts_are_right_and_fit_the_encoder(real):
     prompts = describe.prompt(real)
     assert prompts.str.split(" ").list.len().max() <= describe.PROMPT_WORDS
     checked = quality_control.check(real.with_columns(description=prompts))
-    wrong = checked.filter(
-        (pl.col("qc") != PASS) & (real["qc"] == PASS) & ~pl.col("qc").str.contains("omits label")
-    )
+    wrong = checked.filter((pl.col("qc") != PASS) & (real["qc"] == PASS) & ~pl.col("qc").str.contains("omits label"))
     assert wrong.height <= 0.001 * real.height, wrong.select("qc", "description").head(5).to_dicts()
 
 

@@ -74,7 +74,12 @@ def test_padding_has_no_effect_and_every_input_has():
         out = model(x, t, y, mask).sample
         padded = torch.where(mask[..., None].bool(), y, 1e3)
         torch.testing.assert_close(model(x, t, padded, mask).sample, out)
-        for changed in [(x + 0.1, t, y, mask), (x, t.flip(0), y, mask), (x, t, y + 0.1, mask), (x, t, y, None)]:
+        for changed in [
+            (x + 0.1, t, y, mask),
+            (x, t.flip(0), y, mask),
+            (x, t, y + 0.1, mask),
+            (x, t, y, None),
+        ]:
             assert not torch.allclose(model(*changed).sample, out)
 
 

@@ -13,7 +13,10 @@ from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.sampling.pipeline import ChexGenPipeline, ddim_scheduler
 from chexgen_lib.training.trainer import DDPM
 
-PROMPTS = ["Large left pleural effusion.", "The heart is enlarged. No pneumothorax is seen on this radiograph."]
+PROMPTS = [
+    "Large left pleural effusion.",
+    "The heart is enlarged. No pneumothorax is seen on this radiograph.",
+]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +85,9 @@ def test_images_of_a_prompt_stand_together(pipeline):
     np.testing.assert_allclose(grouped[2:], sample(pipeline, [PROMPTS[1]] * 2, (2, 3)), atol=1e-4)
 
 
-@pytest.mark.parametrize("kind, expected", [("pil", "list"), ("np", "ndarray"), ("pt", "Tensor"), ("latent", "Tensor")])
+@pytest.mark.parametrize(
+    "kind, expected", [("pil", "list"), ("np", "ndarray"), ("pt", "Tensor"), ("latent", "Tensor")]
+)
 def test_output_types(pipeline, kind, expected):
     images = sample(pipeline, output_type=kind)
     assert type(images).__name__ == expected and len(images) == 2

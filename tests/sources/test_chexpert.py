@@ -22,9 +22,7 @@ def load(tmp_path, *rows: dict):
 
 
 def test_states(tmp_path):
-    df, _ = load(
-        tmp_path, {"Edema": "1.0", "Pneumonia": "-1.0", "Pleural Effusion": "0.0", "Support Devices": "1.0"}
-    )
+    df, _ = load(tmp_path, {"Edema": "1.0", "Pneumonia": "-1.0", "Pleural Effusion": "0.0", "Support Devices": "1.0"})
     row = records.validate(df).to_dicts()[0]
     assert (row["Edema"], row["Effusion"], row["Pneumonia"], row["Fracture"]) == (1, 0, None, None)
     assert row["uncertain"] == ["Pneumonia"]

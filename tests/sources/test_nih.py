@@ -1,5 +1,7 @@
 """NIH table, boxes and image folders, with the bad rows that users have."""
 
+import gzip
+
 import polars as pl
 import pytest
 
@@ -96,6 +98,10 @@ def test_missing_damaged_and_empty_files(tmp_path):
     (tmp_path / "cut.csv.gz").write_bytes(b"\x1f\x8b\x08\x00broken")
     with pytest.raises(RecordError, match="cut.csv.gz: damaged"):
         nih.load(tmp_path / "cut.csv.gz")
+    whole = gzip.compress(HEADER.encode() * 50)
+    (tmp_path / "half.csv.gz").write_bytes(whole[:-30])
+    with pytest.raises(RecordError, match="half.csv.gz: damaged"):
+        nih.load(tmp_path / "half.csv.gz")
     (tmp_path / "void.csv").write_bytes(b"")
     with pytest.raises(RecordError, match="void.csv: the file is empty"):
         nih.load(tmp_path / "void.csv")

@@ -36,10 +36,6 @@ def test_shipped_without_importing_torchxrayvision():
     import subprocess
     import sys
 
-    code = (
-        "from chexgen_lib import sources; sources.shipped('x'); import sys; print('torchxrayvision' in sys."
-    )
+    code = "from chexgen_lib import sources; sources.shipped('x'); import sys; print('torchxrayvision' in sys."
     code += "modules)"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
-    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

@@ -13,7 +13,13 @@ from chexgen_lib.training.latent_cache import CacheError, LatentCache
 from chexgen_lib.training.trainer import TrainingConfig, TrainingError, step_rows, train
 
 CONFIG = TrainingConfig(
-    steps=6, batch_size=4, learning_rate=1e-2, ema_decay=0.9, precision="fp32", checkpoint_every=2, log_every=1
+    steps=6,
+    batch_size=4,
+    learning_rate=1e-2,
+    ema_decay=0.9,
+    precision="fp32",
+    checkpoint_every=2,
+    log_every=1,
 )
 
 
@@ -112,7 +118,9 @@ def test_clipping_is_applied(cache, tmp_path, monkeypatch):
     step = torch.optim.AdamW.step
 
     def spy(self, *args, **kwargs):
-        gradients = [p.grad.norm() for group in self.param_groups for p in group["params"] if p.grad is not None]
+        gradients = [
+            p.grad.norm() for group in self.param_groups for p in group["params"] if p.grad is not None
+        ]
         norms.append(torch.stack(gradients).norm().item())
         return step(self, *args, **kwargs)
 
