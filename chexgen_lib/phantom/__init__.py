@@ -68,18 +68,19 @@ def render(record: dict, size: int = 128) -> Radiograph:
     mu = patient.tissue(chest_ct, body, record)
     beam = acquisition.aim(site, view, body, patient.rng("beam", record["image_id"]))
     to_canonical = patient.to_canonical(beam.points, body)
-    exposure = acquisition.expose(acquisition.slabs(mu, beam), to_canonical(patient.Effects()), beam, view)
+    plain = acquisition.trace(to_canonical(patient.Effects()), beam)
+    exposure = acquisition.expose(acquisition.slabs(mu, beam), plain, view)
     chest = findings.Chest(chest_ct, mu.reshape(-1), supine)
     truth = _truth(record)
     shown = [finding for finding in findings.RENDER if truth[finding] and not _implied(finding, truth)]
     for finding in shown:
         for place in findings.plan(record, finding):
             findings.RENDER[finding](chest, **place)
-    canonical = to_canonical(chest.effects)
-    lines = acquisition.project(acquisition.slabs(mu, beam), canonical, beam, size)[0].numpy()
+    rays = acquisition.trace(to_canonical(chest.effects), beam)
+    lines = acquisition.project(acquisition.slabs(mu, beam), rays, size)[0].numpy()
     noise = patient.rng("noise", record["image_id"])
     image = acquisition.develop(acquisition.WATER * lines, exposure, site, noise)
-    masks = _masks(chest, canonical, beam, size)
+    masks = _masks(chest, rays, size)
     return Radiograph(image, masks, _boxes(masks), chest.severity, truth)
 
 
@@ -127,16 +128,14 @@ def _implied(finding: str, truth: dict[str, int]) -> bool:
     return finding == "Lung Opacity" and any(truth[other] for other in findings.OPACITIES)
 
 
-def _masks(
-    chest: findings.Chest, canonical: np.ndarray, beam: acquisition.Beam, size: int
-) -> dict[str, np.ndarray]:
+def _masks(chest: findings.Chest, rays: acquisition.Rays, size: int) -> dict[str, np.ndarray]:
     """Projected thickness of structures and findings, thresholded; sampled at half the image's resolution."""
     names = [*THICKNESS, *chest.regions]
     shape = chest.anatomy.channels.shape[1:]
     parts = [_halve(voxels, chest.anatomy.coarse).reshape(1, *shape) for voxels in chest.regions.values()]
     volume = torch.from_numpy(np.concatenate([chest.anatomy.channels, *parts], dtype=np.float32))
     half = max(64, size // 2)
-    thick = acquisition.project(volume, canonical, beam, half)
+    thick = acquisition.project(volume, rays, half)
     thick = F.interpolate(thick[None], (size, size), mode="bilinear", align_corners=False)[0].numpy()
     masks = {}
     for name, depth in zip(names, thick, strict=True):

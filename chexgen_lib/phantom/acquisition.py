@@ -4,7 +4,6 @@ Two acquisition sites differ in source distance, field, tone curve, edge enhance
 nothing else in a record depends on the site.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,56 +80,62 @@ def _depths(patient: Patient, view: str) -> tuple[float, float]:
     return (-back, front) if view == "PA" else (-front, back)
 
 
-def project(volume: torch.Tensor, canonical: np.ndarray, beam: Beam, size: int) -> torch.Tensor:
-    """Line integrals [C, size, size] in mm along rays given by canonical points [D, R, C, 3] on the lattice.
+@dataclass(frozen=True)
+class Rays:
+    """Where lattice rays cross the K planes of the halved grid that lie across the beam (coronal or sagittal).
 
-    `volume` is [C, Z, Y, X] on the canonical grid with its axes reduced by whole factors. A ray crosses the
-    volume's planes across the beam (coronal ones from the front, sagittal ones from the side) one after the
-    other; where, and how long a piece of the ray each plane stands for, is found on the lattice. So the
-    integral is a sum of 2-D samples.
+    where [2, K, R, C]: the other two coordinates in mm; pieces [K, R, C]: mm of the ray that each crossing stands for,
+    0 where the ray does not reach the plane; axis: the beam's coordinate, 0 x or 1 y.
     """
-    axis = 3 - int(np.abs(beam.along).argmax())  # the volume's axis along the beam
-    index = _index(canonical, volume.shape[1:])
-    where, pieces = _crossings(index, 3 - axis, volume.shape[axis], beam.thickness / (len(index) - 1))
-    shape = np.delete(volume.shape[1:], axis - 1)[::-1]  # width and height of a plane
-    fields = np.concatenate([2 * where / (shape[:, None, None, None] - 1) - 1, pieces[None]],
-    dtype=np.float32) fields = _spread(size, LATTICE[1]) @ torch.from_numpy(fields) @ _spread(size,
-    LATTICE[2]).T  # [3, K, size, size] planes = volume.movedim(axis, 0)  # [K, C, height, width] values =
-    F.grid_sample(planes, fields[:2].permute(1, 2, 3, 0), padding_mode="border", align_corners=True) return
-    torch.einsum("kcrs,krs->crs", values, fields[2])
+
+    where: np.ndarray
+    pieces: np.ndarray
+    axis: int
 
 
-def _index(points: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Millimetres (x, y, z) -> voxel index (x, y, z) in a volume [Z, Y, X] whose axes may be reduced."""
-    factor = np.array(GRID[::-1]) / np.array(shape[::-1])
-    return (points / SPACING[::-1] + origin()[::-1] - (factor - 1) / 2) / factor
-
-
-def _crossings(index: np.ndarray, axis: int, planes: int, step: float) -> tuple[np.ndarray, np.ndarray]:
-    """Where lattice rays cross the planes 0..K-1 of an axis: the other two indices [2, K, R, C], and the
-    piece of the ray that belongs to each crossing [K, R, C] in mm, 0 where the ray ends before the
-    plane."""
-    along = index[..., axis]
-    if along[0].mean() > along[-1].mean():
-        index, along = index[::-1], along[::-1]
-    plane = np.arange(planes)[:, None, None]
-    before = np.clip((along[:, None] <= plane).sum(axis=0) - 1, 0, len(along) - 2)  # [K, R, C]
-    low, high = np.take_along_axis(along, before, 0), np.take_along_axis(along, before + 1, 0)
+def trace(canonical: np.ndarray, beam: Beam) -> Rays:
+    """Cross the planes with rays that are given by canonical points [D, R, C, 3] (mm), linear between them."""
+    axis = int(np.abs(beam.along).argmax())
+    if canonical[0, ..., axis].mean() > canonical[-1, ..., axis].mean():
+        canonical = canonical[::-1]
+    depth, *others = np.moveaxis(canonical, -1, 0)[[axis, *(a for a in range(3) if a != axis)]].astype(np.float32)
+    planes = (np.arange(GRID[2 - axis] // 2) * 2 + 0.5 - origin()[2 - axis]) * SPACING[2 - axis]
+    plane = planes.astype(np.float32)[:, None, None]
+    before = np.clip((depth[:, None] <= plane).sum(axis=0) - 1, 0, len(depth) - 2)  # [K, R, C]
+    cell = before, *np.ogrid[: depth.shape[1], : depth.shape[2]]
+    after = before + 1, *cell[1:]
+    low, high = depth[cell], depth[after]
     share = (plane - low) / (high - low)
-    others = [np.ascontiguousarray(index[..., other]) for other in range(3) if other != axis]
-    ends = [(np.take_along_axis(o, before, 0), np.take_along_axis(o, before + 1, 0)) for o in others]
-    where = np.stack([first + share * (last - first) for first, last in ends])
-    return where, np.where((share >= 0) & (share <= 1), step / (high - low), 0)
+    where = np.stack([other[cell] + share * (other[after] - other[cell]) for other in others])
+    length = beam.thickness / (len(depth) - 1) * 2 * SPACING[2 - axis] / (high - low)
+    return Rays(where, np.where((share >= 0) & (share <= 1), length, 0), axis)
+
+
+def project(volume: torch.Tensor, rays: Rays, size: int) -> torch.Tensor:
+    """Line integrals [C, size, size] in mm of a volume [C, Z, Y, X], halved along the beam (others may be, too).
+
+    Each plane is sampled where the rays cross it and weighed with its piece of the ray: an integral by 2-D samples.
+    """
+    planes = volume.movedim(3 - rays.axis, 0)  # [K, C, height, width]
+    shape = np.array(planes.shape[:1:-1])  # width, height
+    kept = [a for a in range(3) if a != rays.axis]
+    full, step, zero = (np.array(v)[::-1][kept] for v in (GRID, SPACING, origin()))
+    factor, width = full / shape, (2, 1, 1, 1)
+    index = (rays.where / step.reshape(width) + (zero - (factor - 1) / 2).reshape(width)) / factor.reshape(width)
+    fields = np.concatenate([2 * index / (shape.reshape(width) - 1) - 1, rays.pieces[None]], dtype=np.float32)
+    rows, columns = (_spread(size, n) for n in fields.shape[2:])
+    fields = rows @ torch.from_numpy(fields) @ columns.T  # [3, K, size, size]
+    grid = fields[:2].permute(1, 2, 3, 0)  # [K, size, size, 2]
+    values = F.grid_sample(planes, grid, padding_mode="border", align_corners=True)
+    return torch.einsum("kcrs,krs->crs", values, fields[2])
 
 
 def slabs(mu: np.ndarray, beam: Beam) -> torch.Tensor:
-    """Attenuation [1, Z, Y, X] with neighbouring planes across the beam averaged."""
+    """Attenuation [1, Z, Y, X] with pairs of planes across the beam averaged."""
     volume = torch.from_numpy(mu)
-    axis = 2 - int(np.abs(beam.along).argmax())
-    even = [slice(None)] * 3
-    odd = list(even)
-    even[axis], odd[axis] = slice(0, None, 2), slice(1, None, 2)
-    return (0.5 * (volume[tuple(even)] + volume[tuple(odd)]))[None]
+    if abs(beam.along[0]) > 0:
+        return (0.5 * (volume[:, :, ::2] + volume[:, :, 1::2]))[None]
+    return (0.5 * (volume[:, ::2] + volume[:, 1::2]))[None]
 
 
 def _spread(fine: int, coarse: int) -> torch.Tensor:
@@ -141,12 +146,12 @@ def _spread(fine: int, coarse: int) -> torch.Tensor:
     return F.one_hot(low, coarse) * (1 - share) + F.one_hot(low + 1, coarse) * share
 
 
-def expose(slabs: torch.Tensor, canonical: np.ndarray, beam: Beam, view: str) -> tuple[float, float, float]:
+def expose(mu: torch.Tensor, rays: Rays, view: str) -> tuple[float, float, float]:
     """Automatic exposure: mean transmission, darkest and brightest log signal of the patient without finding.
 
     It is measured on 32 x 32 rays, so that a finding changes the image where it is and not the grey scale.
     """
-    middle = WATER * project(slabs, canonical, beam, 32)[0].numpy()[5:27, 4:28]
+    middle = WATER * project(mu, rays, 32)[0].numpy()[5:27, 4:28]
     inside = middle[middle > 0.3]  # air beside the body is black whatever the exposure
     return float(np.exp(-inside).mean()), *np.percentile(inside, EXPOSED[view]).tolist()
 
