@@ -69,18 +69,14 @@ def select(
 
 def usable(records: pl.DataFrame, with_images: bool) -> pl.DataFrame:
     """Records that name an image file, or else those whose view the embedded cohort can render."""
-    return records.filter(
-        pl.col("image").is_not_null() if with_images else pl.col("view").is_in(list(phantom.VIEWS))
-    )
+    return records.filter(pl.col("image").is_not_null() if with_images else pl.col("view").is_in(list(phantom.VIEWS)))
 
 
 def draw_for_autoencoder(
     records: pl.DataFrame, counts: dict[str, int], seed: int, with_images: bool = False
 ) -> pl.DataFrame:
     """Records of every source and view to train and test an autoencoder on; no prompt matters."""
-    pool = usable(records, with_images).with_columns(
-        prompt=pl.lit(""), stage1=pl.lit(True), stage2=pl.lit(False)
-    )
+    pool = usable(records, with_images).with_columns(prompt=pl.lit(""), stage1=pl.lit(True), stage2=pl.lit(False))
     return pl.concat([_draw(pool.filter(pl.col("split") == split), n, seed) for split, n in counts.items()])
 
 
@@ -202,18 +198,12 @@ def _assemble(
         cohort = _with_truth(cohort, chunks)
     _save_arrays(folder / "masks.npz", _masks(chunks))
     for resolution in resolutions:
-        reduced = (
-            images
-            if resolution == images.shape[1]
-            else to_uint8(resize(images / np.float32(255), resolution))
-        )
+        reduced = images if resolution == images.shape[1] else to_uint8(resize(images / np.float32(255), resolution))
         partial = folder / f"images_{resolution}.partial.npy"
         np.save(partial, reduced)
         os.replace(partial, folder / f"images_{resolution}.npy")
     extra = cohort.select("image_id", "prompt", "stage1", "stage2")
-    cohort = validate(cohort.select(c for c in SCHEMA)).join(
-        extra, on="image_id", how="left", maintain_order="left"
-    )
+    cohort = validate(cohort.select(c for c in SCHEMA)).join(extra, on="image_id", how="left", maintain_order="left")
     partial = folder / "cohort.partial"
     cohort.write_parquet(partial)
     os.replace(partial, folder / "cohort.parquet")
@@ -226,9 +216,7 @@ def _masks(chunks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     if "anatomy" not in chunks[0]:
         return {}
     starts = np.cumsum([0, *(len(c["images"]) for c in chunks[:-1])])
-    masks = {
-        name: np.concatenate([c[name] for c in chunks]) for name in ("anatomy", "findings", "finding_index")
-    }
+    masks = {name: np.concatenate([c[name] for c in chunks]) for name in ("anatomy", "findings", "finding_index")}
     masks["finding_row"] = np.concatenate([c["finding_row"] + s for c, s in zip(chunks, starts, strict=True)])
     return masks
 

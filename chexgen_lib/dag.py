@@ -38,9 +38,7 @@ def compose(profile: str, output: Path, overrides: Iterable[str] = ()) -> dict[s
     output.parent.mkdir(parents=True, exist_ok=True)
     plugins = str(ROOT / ".dvc/hydra_plugins")
     try:
-        compose_and_dump(
-            output, str(ROOT / "conf"), None, "config", plugins, [f"profile={profile}", *overrides]
-        )
+        compose_and_dump(output, str(ROOT / "conf"), None, "config", plugins, [f"profile={profile}", *overrides])
     except HydraException as error:
         raise NotebookError(f"profile {profile!r}: {error}") from error
     return load_yaml(output)
@@ -53,9 +51,7 @@ def stages(params: dict[str, Any]) -> dict[str, Any]:
         found = functools.reduce(lambda level, key: (level or {}).get(key), match[1].split("."), params)
         return match[0] if found is None else str(found)
 
-    loaded = YAML(typ="safe").load(re.sub(r"\$\{([\w.]+)\}", value, (ROOT / "dvc.yaml").read_text()))[
-        "stages"
-    ]
+    loaded = YAML(typ="safe").load(re.sub(r"\$\{([\w.]+)\}", value, (ROOT / "dvc.yaml").read_text()))["stages"]
     return {name: stage for name, stage in loaded.items() if "notebooks run" in stage.get("cmd", "")}
 
 
@@ -110,9 +106,7 @@ def _parse(source: str, where: str) -> ast.Module:
     try:
         return ast.parse(source)
     except SyntaxError as error:
-        raise NotebookError(
-            f"{where}: not plain Python (imports in magics cannot be seen): {error}"
-        ) from error
+        raise NotebookError(f"{where}: not plain Python (imports in magics cannot be seen): {error}") from error
 
 
 def _parts(node: ast.Constant) -> set[str]:
@@ -122,9 +116,7 @@ def _parts(node: ast.Constant) -> set[str]:
 
 def _own_names(path: Path) -> set[str]:
     """Name of a data file, and of the folders around it that hold no modules."""
-    return {path.name} | {
-        p.name for p in path.parents if ROOT / PACKAGE in p.parents and not any(p.glob("*.py"))
-    }
+    return {path.name} | {p.name for p in path.parents if ROOT / PACKAGE in p.parents and not any(p.glob("*.py"))}
 
 
 def _imported(tree: ast.Module, package: str) -> Iterator[Path]:

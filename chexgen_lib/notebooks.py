@@ -123,9 +123,7 @@ def declared(notebook: NotebookNode, name: str) -> dict[str, Any]:
         try:
             defaults[key] = ast.literal_eval(value)
         except ValueError as error:
-            raise NotebookError(
-                f"{name}: parameter {key!r} is {ast.unparse(value)!r}; write a plain value"
-            ) from error
+            raise NotebookError(f"{name}: parameter {key!r} is {ast.unparse(value)!r}; write a plain value") from error
     return defaults
 
 
@@ -133,9 +131,7 @@ def stage_parameters(name: str, declared_names: Iterable[str], params: dict[str,
     """Values of params.yaml for one stage: exactly the names that its notebook declares, or an error."""
     section = params.get(section_of(name))
     if not isinstance(section, dict):
-        raise NotebookError(
-            f"{name}: params.yaml has no section {section_of(name)!r}; add it to conf/profile/*.yaml"
-        )
+        raise NotebookError(f"{name}: params.yaml has no section {section_of(name)!r}; add it to conf/profile/*.yaml")
     declared_names = set(declared_names)
     values = section | {key: params[key] for key in COMMON if key in declared_names and key in params}
     for key in sorted(values.keys() - declared_names):
@@ -174,9 +170,7 @@ def run(name: str) -> None:
             stderr_file=sys.stderr,
         )
     except papermill.PapermillExecutionError as error:
-        raise NotebookError(
-            f"{name} failed; its cells are in {executed.relative_to(ROOT)}\n{error}"
-        ) from None
+        raise NotebookError(f"{name} failed; its cells are in {executed.relative_to(ROOT)}\n{error}") from None
 
 
 def refresh(name: str) -> None:
@@ -229,9 +223,7 @@ def check() -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m chexgen_lib.notebooks", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m chexgen_lib.notebooks", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     for command in ("strip", "run"):
         commands.add_parser(command).add_argument("name", help="the notebook, for example 01_curation")

@@ -35,9 +35,7 @@ def lock(root):
 
 def pinned(requirement: Requirement) -> str:
     (specifier,) = requirement.specifier
-    assert specifier.operator == "==" and "*" not in specifier.version, (
-        f"{requirement} is not one exact version"
-    )
+    assert specifier.operator == "==" and "*" not in specifier.version, f"{requirement} is not one exact version"
     return specifier.version
 
 
@@ -76,9 +74,7 @@ def test_conda_environment_is_the_lock(root, project):
 
 def test_every_import_is_a_direct_dependency(root, direct):
     """What the code imports is asked for by name, not left to another package's dependencies."""
-    sources = {
-        p: p.read_text() for d in ("chexgen_lib", "tests", "benchmarks") for p in (root / d).rglob("*.py")
-    }
+    sources = {p: p.read_text() for d in ("chexgen_lib", "tests", "benchmarks") for p in (root / d).rglob("*.py")}
     for name in notebooks.names():
         cells = notebooks.code_cells(notebooks.read(notebooks.path_of(name)))
         sources[notebooks.path_of(name)] = "\n".join(cell.source for cell in cells)
@@ -101,13 +97,8 @@ def test_repository_names_no_path_of_a_machine(root):
     machine = re.compile(r"(?<![\w.])/(home|root|Users|work|tmp|opt|mnt)/\w")
     for name in tracked.split():
         path = root / name
-        if (
-            path.suffix in (".py", ".md", ".yaml", ".yml", ".toml", ".lock", ".ipynb", ".csv")
-            and path.is_file()
-        ):
-            assert not machine.search(path.read_text()), (
-                f"{name} names {machine.search(path.read_text())[0]}..."
-            )
+        if path.suffix in (".py", ".md", ".yaml", ".yml", ".toml", ".lock", ".ipynb", ".csv") and path.is_file():
+            assert not machine.search(path.read_text()), f"{name} names {machine.search(path.read_text())[0]}..."
 
 
 def test_citation_names_this_version(root):

@@ -53,9 +53,7 @@ def test_one_bit_and_16_bit_png(tmp_path):
     one = images.read_image(save(tmp_path, Image.fromarray(RAMP > 100)))
     assert set(np.unique(one)) == {0.0, 1.0}
     deep = RAMP.astype(np.uint16) * 257 + 1
-    np.testing.assert_allclose(
-        images.read_image(save(tmp_path, Image.fromarray(deep))), deep / 65535, atol=1e-7
-    )
+    np.testing.assert_allclose(images.read_image(save(tmp_path, Image.fromarray(deep))), deep / 65535, atol=1e-7)
 
 
 def test_jpeg(tmp_path):
@@ -73,9 +71,7 @@ def test_dicom_monochrome_1_is_the_inverse_of_2(tmp_path):
 
 def test_dicom_rescale_and_window_are_applied(tmp_path):
     pixels = RAMP.astype(np.uint16) * 10  # 0 to 2520; rescaled to -1000 to 4040
-    path = dicom(
-        tmp_path, pixels, RescaleSlope=2, RescaleIntercept=-1000, WindowCenter=1000, WindowWidth=1000
-    )
+    path = dicom(tmp_path, pixels, RescaleSlope=2, RescaleIntercept=-1000, WindowCenter=1000, WindowWidth=1000)
     x = images.read_image(path)
     value = pixels * 2.0 - 1000
     np.testing.assert_array_equal(x[value <= 499], 0)

@@ -13,9 +13,7 @@ from chexgen_lib import notebooks
 from chexgen_lib.notebooks import NotebookError, code_cells, declared, stage_parameters, strip
 
 COMMITTED = notebooks.names()
-ABSOLUTE = re.compile(
-    r"(?<![\w.:/<])/(home|root|Users|work|tmp|opt|usr|mnt|var|private|content)/|\b[A-Z]:\\\\?\w"
-)
+ABSOLUTE = re.compile(r"(?<![\w.:/<])/(home|root|Users|work|tmp|opt|usr|mnt|var|private|content)/|\b[A-Z]:\\\\?\w")
 
 
 @pytest.fixture
@@ -29,9 +27,7 @@ def texts(cell):
         yield output.get("text", "")
         yield "\n".join(output.get("traceback", []))
         yield from (
-            text
-            for kind, text in output.get("data", {}).items()
-            if isinstance(text, str) and "image/png" != kind
+            text for kind, text in output.get("data", {}).items() if isinstance(text, str) and "image/png" != kind
         )
 
 
@@ -173,9 +169,7 @@ def test_unreadable_notebook_is_named(folder):
 
 def test_refresh_executes_in_place_at_the_root_in_this_environment(folder):
     notebook = example()
-    notebook.cells[
-        2
-    ].source = "import os, sys\nprint(n, os.getcwd(), sys.prefix)\nprint('bar', file=sys.stderr)"
+    notebook.cells[2].source = "import os, sys\nprint(n, os.getcwd(), sys.prefix)\nprint('bar', file=sys.stderr)"
     notebooks.write(notebook, folder / "notebooks/01_x.ipynb")
     notebooks.refresh("01_x")
     executed = notebooks.read(folder / "notebooks/01_x.ipynb")

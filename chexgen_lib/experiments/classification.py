@@ -49,9 +49,7 @@ class Classifier:
         self.size, self.device = size, device
         self.history = history or []  # per epoch: epoch, loss, validation macro AUROC
         net = DenseNet(size.growth_rate, size.block_config, size.init_features, num_classes=len(FINDINGS))
-        net.features.conv0 = torch.nn.Conv2d(
-            1, size.init_features, 7, stride=2, padding=3, bias=False
-        )  # grey
+        net.features.conv0 = torch.nn.Conv2d(1, size.init_features, 7, stride=2, padding=3, bias=False)  # grey
         self.net = net.to(device, memory_format=torch.channels_last)
         self.dim = net.classifier.in_features
 
@@ -98,9 +96,7 @@ class Classifier:
         folder = Path(folder)
         for name in ("classifier.json", "classifier.safetensors"):
             if not (folder / name).is_file():
-                raise FileNotFoundError(
-                    f"{folder / name} is missing; train_classifier(...).save({folder}) makes it"
-                )
+                raise FileNotFoundError(f"{folder / name} is missing; train_classifier(...).save({folder}) makes it")
         config = json.loads((folder / "classifier.json").read_text())
         if tuple(config["findings"]) != FINDINGS:
             raise ValueError(f"{folder / 'classifier.json'}: trained on other findings; retrain it")
@@ -195,9 +191,7 @@ def masked_bce(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 def augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """[N, 1, S, S], each rotated (sd 3 degrees), shifted (sd 2 %) and scaled (sd 3 %); the border is
     repeated."""
-    angle, dx, dy, scale = torch.randn(4, len(x), generator=generator) * torch.tensor(
-        [[0.05], [0.04], [0.04], [0.03]]
-    )
+    angle, dx, dy, scale = torch.randn(4, len(x), generator=generator) * torch.tensor([[0.05], [0.04], [0.04], [0.03]])
     cos, sin = (1 + scale) * angle.cos(), (1 + scale) * angle.sin()
     matrix = torch.stack([cos, -sin, dx, sin, cos, dy], 1).reshape(-1, 2, 3).to(x)
     grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
@@ -239,9 +233,7 @@ def macro_auroc(labels: np.ndarray, scores: np.ndarray) -> float:
     return float(np.nanmean(values))
 
 
-def auroc_table(
-    labels: np.ndarray, scores: np.ndarray, *, n_resamples: int = 1000, seed: int = 0
-) -> pl.DataFrame:
+def auroc_table(labels: np.ndarray, scores: np.ndarray, *, n_resamples: int = 1000, seed: int = 0) -> pl.DataFrame:
     """AUROC of each finding and their mean ("Average", ED Table 6) with 95 % intervals over resampled rows.
 
     labels: [N, 14]; scores: [N, 14], or [N, S, 14] for S images of each row (whole rows are resampled).
@@ -259,15 +251,9 @@ def auroc_table(
         resampled.append(auroc(long_labels[:, f], long_scores[:, f], counts))
         interval = interval_of(values[-1], resampled[-1] if np.isfinite(values[-1]) else [], n)
         known = int((~np.isnan(labels[:, f])).sum())
-        rows.append(
-            (finding, interval.value, interval.low, interval.high, known, int(np.nansum(labels[:, f])))
-        )
+        rows.append((finding, interval.value, interval.low, interval.high, known, int(np.nansum(labels[:, f]))))
     defined = np.isfinite(values)
     if defined.any():
-        mean = interval_of(
-            np.mean(np.array(values)[defined]), np.nanmean(np.array(resampled)[defined], axis=0), n
-        )
+        mean = interval_of(np.mean(np.array(values)[defined]), np.nanmean(np.array(resampled)[defined], axis=0), n)
         rows.append(("Average", mean.value, mean.low, mean.high, n, None))
-    return pl.DataFrame(rows, ["finding", "value", "low", "high", "n", "positives"], orient="row").fill_nan(
-        None
-    )
+    return pl.DataFrame(rows, ["finding", "value", "low", "high", "n", "positives"], orient="row").fill_nan(None)

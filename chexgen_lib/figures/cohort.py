@@ -23,9 +23,7 @@ def draw(rows: pl.DataFrame, images: np.ndarray, anatomy: np.ndarray | None) -> 
     fig = Figure(figsize=(style.PAGE, 0.6 + 1.05 * lines), layout="constrained")
     axes = fig.subplots(lines, k, squeeze=False)
     for i, row in enumerate(rows.iter_rows(named=True)):
-        axes[0, i].set_title(
-            textwrap.fill(textwrap.shorten(row["prompt"], 60, placeholder=" ..."), 20), fontsize=6
-        )
+        axes[0, i].set_title(textwrap.fill(textwrap.shorten(row["prompt"], 60, placeholder=" ..."), 20), fontsize=6)
         for ax in axes[:, i]:
             ax.imshow(images[i], cmap="gray", vmin=0, vmax=1)
             ax.set(xticks=[], yticks=[])
@@ -36,7 +34,5 @@ def draw(rows: pl.DataFrame, images: np.ndarray, anatomy: np.ndarray | None) -> 
                 axes[1, i].contour(mask, [0.5], colors=[colour], linewidths=0.5)
         for box in row["boxes"]:
             corner = (box["x"] * size, box["y"] * size)
-            axes[1, i].add_patch(
-                Rectangle(corner, box["w"] * size, box["h"] * size, fill=False, ec=style.GREEN, lw=1)
-            )
+            axes[1, i].add_patch(Rectangle(corner, box["w"] * size, box["h"] * size, fill=False, ec=style.GREEN, lw=1))
     return fig

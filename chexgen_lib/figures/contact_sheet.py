@@ -34,9 +34,7 @@ def make(size: int = 128, seed: int = 0) -> tuple[Figure, pl.DataFrame]:
     rows = []
     for number, finding in enumerate(SHOWN):
         cells = list(_variants(finding))
-        plain = {
-            view: phantom.render(_record(finding, number, seed, view), size) for view in {c[0] for c in cells}
-        }
+        plain = {view: phantom.render(_record(finding, number, seed, view), size) for view in {c[0] for c in cells}}
         _show(axes[number, 0], plain[cells[0][0]].image)
         axes[number, 0].set_ylabel(finding.replace(" ", "\n", 1), fontsize=7)
         for ax, (view, side, severity) in zip(axes[number, 1:], cells, strict=True):
@@ -55,9 +53,7 @@ def make(size: int = 128, seed: int = 0) -> tuple[Figure, pl.DataFrame]:
 def _variants(finding: str) -> Iterator[tuple[str, str, str]]:
     """View, side and severity of a finding's six pictures."""
     both = finding in BOTH_SIDES
-    for view, side in (
-        (("PA", "bilateral"), ("LATERAL", "bilateral")) if both else (("PA", "right"), ("PA", "left"))
-    ):
+    for view, side in (("PA", "bilateral"), ("LATERAL", "bilateral")) if both else (("PA", "right"), ("PA", "left")):
         for severity in SEVERITIES:
             yield view, side, severity
 

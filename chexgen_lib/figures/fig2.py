@@ -57,9 +57,7 @@ def table(metrics: pl.DataFrame, points: pl.DataFrame, readers: pl.DataFrame | N
     shown = [*fids, "MS-SSIM", "Pearson r"]
     if len(fids) != 2:
         raise ValueError(f"Figure 2a shows the Frechet distances of two embedders, the table has {fids}")
-    ours = metrics.filter(pl.col("metric").is_in(shown)).with_columns(
-        panel=pl.lit("a"), source=pl.lit(GENERATOR)
-    )
+    ours = metrics.filter(pl.col("metric").is_in(shown)).with_columns(panel=pl.lit("a"), source=pl.lit(GENERATOR))
     paper = published.load("fig2a").with_columns(
         panel=pl.lit("a"), source=pl.lit(PAPER), n=pl.col("dataset").str.extract(r"n=(\d+)").cast(pl.Int64)
     )
@@ -160,9 +158,7 @@ def _readers(ax: Axes, rows: pl.DataFrame) -> None:
     ax.set_ylim(-2.2, 3.2)
     ax.set_yticks(range(-2, 3))
     ax.set_ylabel("agreement with the report, -2 to 2")
-    title = (
-        "c  paper's readers (dotted: sd); this run: none" if from_paper else "c  this run's readers, 95 % CI"
-    )
+    title = "c  paper's readers (dotted: sd); this run: none" if from_paper else "c  this run's readers, 95 % CI"
     ax.set_title(title, loc="left", fontweight="bold")
     ax.legend(loc="upper right", title=f"n = {rows['n'][0]} cases", title_fontsize=7, ncols=2)
     if from_paper:

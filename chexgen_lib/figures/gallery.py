@@ -19,9 +19,7 @@ def draw(rows: pl.DataFrame, real: np.ndarray, samples: np.ndarray, neighbours: 
     """
     sizes = {len(real), len(samples), len(neighbours), rows.height}
     if len(sizes) != 1 or samples.ndim != 4 or not len(real):
-        raise ValueError(
-            f"needs one real, one nearest and S sample images a prompt; lengths are {sorted(sizes)}"
-        )
+        raise ValueError(f"needs one real, one nearest and S sample images a prompt; lengths are {sorted(sizes)}")
     style.use()
     k, s = samples.shape[:2]
     fig = Figure(figsize=(style.PAGE, 0.35 + 1.02 * k), layout="constrained")
@@ -29,9 +27,7 @@ def draw(rows: pl.DataFrame, real: np.ndarray, samples: np.ndarray, neighbours: 
     titles = ["real image", *(f"sample {i + 1}" for i in range(s)), "nearest in training"]
     for i, row in enumerate(rows.iter_rows(named=True)):
         text = textwrap.shorten(row["prompt"], 130, placeholder=" ...")
-        axes[i, 0].text(
-            0, 0.5, textwrap.fill(text, 24), va="center", fontsize=7, transform=axes[i, 0].transAxes
-        )
+        axes[i, 0].text(0, 0.5, textwrap.fill(text, 24), va="center", fontsize=7, transform=axes[i, 0].transAxes)
         for ax, image in zip(axes[i, 1:], (real[i], *samples[i], neighbours[i]), strict=True):
             ax.imshow(im.check(image, "gallery"), vmin=0, vmax=1, cmap="gray")  # one window for all
         axes[i, -1].set_xlabel(f"d = {row['distance']:.2f}, r = {row['pixel_r']:.2f}", fontsize=7, labelpad=1)

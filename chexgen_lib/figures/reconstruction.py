@@ -24,9 +24,7 @@ def draw(originals: np.ndarray, reconstructions: np.ndarray, psnr: pl.DataFrame)
             ax.imshow(image, cmap="gray", vmin=0, vmax=1)
             ax.set(xticks=[], yticks=[])
     ax = right.subplots()
-    for colour, (size, group) in zip(
-        style.OKABE_ITO, psnr.group_by("resolution", maintain_order=True), strict=False
-    ):
+    for colour, (size, group) in zip(style.OKABE_ITO, psnr.group_by("resolution", maintain_order=True), strict=False):
         values = group["psnr"]
         label = f"{size[0]} px: {values.mean():.1f} dB, n = {len(values)}"
         ax.hist(values, bins=20, alpha=0.6, color=colour, label=label)

@@ -36,9 +36,7 @@ class CompactAutoencoderKL(AutoencoderKL):
         return DecoderOutput(sample=image) if return_dict else (image,)
 
 
-def new_autoencoder(
-    channels: Sequence[int] = (32, 64, 96), layers_per_block: int = 1
-) -> CompactAutoencoderKL:
+def new_autoencoder(channels: Sequence[int] = (32, 64, 96), layers_per_block: int = 1) -> CompactAutoencoderKL:
     """An untrained autoencoder; `channels` of its three inner levels, multiples of 8."""
     return CompactAutoencoderKL(
         in_channels=4,
@@ -63,9 +61,7 @@ def load_autoencoder(name: str = "shipped") -> AutoencoderKL:
     try:
         config = AutoencoderKL.load_config(source)
         compact = config["_class_name"] == CompactAutoencoderKL.__name__
-        model = (CompactAutoencoderKL if compact else AutoencoderKL).from_pretrained(
-            source, torch_dtype=torch.float32
-        )
+        model = (CompactAutoencoderKL if compact else AutoencoderKL).from_pretrained(source, torch_dtype=torch.float32)
     except OSError as error:
         raise ValueError(
             f"no autoencoder at {name!r}: give 'shipped', a folder that diffusers saved, or a reachable hub id"

@@ -79,9 +79,7 @@ def encode_texts(
     if not truncate:
         for row, count in enumerate(count_tokens(tokenizer, texts)):
             if count > max_tokens:
-                raise TextError(
-                    f"prompt {row} has {count} tokens, the limit is {max_tokens}: shorten or truncate it"
-                )
+                raise TextError(f"prompt {row} has {count} tokens, the limit is {max_tokens}: shorten or truncate it")
     tokens = tokenizer(list(texts), padding=True, truncation=True, max_length=max_tokens, return_tensors="pt")
     tokens = tokens.to(encoder.device)
     states = encoder(**tokens).last_hidden_state.float()  # [B, L, width]

@@ -70,9 +70,7 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         if sample_size % patch_size:
             raise ValueError(f"sample_size {sample_size} is not a multiple of patch_size {patch_size}")
         if hidden_size % num_heads or hidden_size % 4:
-            raise ValueError(
-                f"hidden_size {hidden_size} must be a multiple of num_heads ({num_heads}) and of 4"
-            )
+            raise ValueError(f"hidden_size {hidden_size} must be a multiple of num_heads ({num_heads}) and of 4")
         grid = sample_size // patch_size
         positions = position_embedding(hidden_size, grid, position_scale)
         self.pos_embed = nn.Parameter(positions[None], requires_grad=False)
@@ -130,16 +128,12 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         """
         expected = (self.config.in_channels, self.config.sample_size, self.config.sample_size)
         if tuple(hidden_states.shape[1:]) != expected:
-            raise ValueError(
-                f"latents have shape {tuple(hidden_states.shape)}, this model takes [B, {expected}]"
-            )
+            raise ValueError(f"latents have shape {tuple(hidden_states.shape)}, this model takes [B, {expected}]")
         x = self.x_embedder(hidden_states) + self.pos_embed  # [B, T, D], T = (H / patch_size) ** 2
         t = self.t_embedder(timestep.expand(len(x)), dtype=x.dtype)  # [B, D]
         table = self.t_block(t).unflatten(1, (6, -1))  # [B, 6, D]
         y = self.y_embedder.y_proj(encoder_hidden_states)  # [B, L, D]
-        mask = (
-            None if encoder_attention_mask is None else encoder_attention_mask[:, None, None].bool()
-        )  # [B,1,1,L]
+        mask = None if encoder_attention_mask is None else encoder_attention_mask[:, None, None].bool()  # [B,1,1,L]
         for block in self.blocks:
             if torch.is_grad_enabled() and self.gradient_checkpointing:
                 x = self._gradient_checkpointing_func(block, x, table, y, mask)
@@ -193,9 +187,7 @@ class TimeEmbedder(nn.Module):
 
     def forward(self, t: Tensor, dtype: torch.dtype) -> Tensor:
         k = torch.arange(self.frequencies, device=t.device, dtype=torch.float32)
-        angles = t.float()[:, None] * torch.exp(
-            k * (-torch.tensor(10000.0).log() / self.frequencies)
-        )  # [B, F]
+        angles = t.float()[:, None] * torch.exp(k * (-torch.tensor(10000.0).log() / self.frequencies))  # [B, F]
         return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1).to(dtype))
 
 
@@ -242,9 +234,7 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
         q = self.q_linear(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # [B, heads, T, d]
-        k, v = (
-            self.kv_linear(y).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        )  # [B, heads, L, d]
+        k, v = self.kv_linear(y).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # [B, heads, L, d]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.proj(out.transpose(1, 2).flatten(2))  # [B, T, D]
 
@@ -261,9 +251,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, table: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
         modulation = self.shift_scale_gate_table + table  # [B, 6, D]
-        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation.chunk(
-            6, dim=1
-        )  # [B, 1, D]
+        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation.chunk(6, dim=1)  # [B, 1, D]
         x = x + gate_attn * self.attn(layer_norm(x) * (1 + scale_attn) + shift_attn)
         x = x + self.cross_attn(x, y, mask)
         return x + gate_mlp * self.mlp(layer_norm(x) * (1 + scale_mlp) + shift_mlp)
@@ -293,7 +281,5 @@ def position_embedding(hidden_size: int, grid: int, scale: float = 1.0) -> Tenso
     frequencies = 10000.0 ** (-torch.arange(hidden_size // 4, dtype=torch.float64) / (hidden_size // 4))
     coordinate = torch.arange(grid, dtype=torch.float64) / scale
     rows, columns = torch.meshgrid(coordinate, coordinate, indexing="ij")
-    parts = [
-        f(axis.flatten()[:, None] * frequencies) for axis in (columns, rows) for f in (torch.sin, torch.cos)
-    ]
+    parts = [f(axis.flatten()[:, None] * frequencies) for axis in (columns, rows) for f in (torch.sin, torch.cos)]
     return torch.cat(parts, dim=1).float()  # [grid * grid, D]

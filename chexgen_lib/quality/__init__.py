@@ -94,12 +94,9 @@ def evaluate(
             found = nearest(emb["synthetic"].reshape(len(flat), -1), train_features)
             away = nearest(emb["real"], train_features).distance
             distances = memorisation(found.distance.reshape(synthetic.shape[:2]), away, **options)
-            note = (
-                f"nearest training image by {embedder.name} features; 1 or 0.05 = as far as unseen patients"
-            )
+            note = f"nearest training image by {embedder.name} features; 1 or 0.05 = as far as unseen patients"
             rows += [
-                _row(f"memorisation, {k}", GENERATOR, v, synthetic.shape[1], note=note)
-                for k, v in distances.items()
+                _row(f"memorisation, {k}", GENERATOR, v, synthetic.shape[1], note=note) for k, v in distances.items()
             ]
     rows += _diversity(real, synthetic, noise, seed=seed, n_resamples=n_resamples)
     scores = classifier.predict(flat).reshape(*synthetic.shape[:2], len(FINDINGS))
@@ -114,9 +111,7 @@ def evaluate(
         average = tables[name].filter(pl.col("finding") == "Average")
         for r in average.iter_rows(named=True):
             interval = Interval(r["value"], r["low"], r["high"], r["n"])
-            rows.append(
-                _row("AUROC of asked findings", arm, interval, 1 if name == "real" else synthetic.shape[1])
-            )
+            rows.append(_row("AUROC of asked findings", arm, interval, 1 if name == "real" else synthetic.shape[1]))
     table = pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.lit(seed).alias("seed"))
     return Evaluation(table, per_finding, features, found)
 
@@ -133,9 +128,7 @@ def _check_shapes(real, synthetic, labels, train, patients, embedders) -> None:
     if real.ndim != 3 or n < 4:
         raise ValueError(f"real: needs at least 4 images [N, H, W], got shape {real.shape}")
     if synthetic.ndim != 4 or len(synthetic) != n or synthetic.shape[1] < 2 or synthetic.shape[2:] != shape:
-        raise ValueError(
-            f"synthetic: needs [{n}, S >= 2, {shape[0]}, {shape[1]}], got shape {synthetic.shape}"
-        )
+        raise ValueError(f"synthetic: needs [{n}, S >= 2, {shape[0]}, {shape[1]}], got shape {synthetic.shape}")
     if labels.shape != (n, len(FINDINGS)):
         raise ValueError(f"labels: needs [{n}, {len(FINDINGS)}], got shape {labels.shape}")
     if train.ndim != 3 or train.shape[1:] != shape or len(train) < 2:
@@ -151,9 +144,7 @@ def _embed(embedder: Embedder, samples: np.ndarray) -> np.ndarray:
     return embedder(samples.reshape(-1, *samples.shape[2:])).reshape(*samples.shape[:2], -1)
 
 
-def _row(
-    metric: str, arm: str, interval: Interval, samples: int, p: float | None = None, note: str = ""
-) -> dict:
+def _row(metric: str, arm: str, interval: Interval, samples: int, p: float | None = None, note: str = "") -> dict:
     numbers = {"value": interval.value, "low": interval.low, "high": interval.high, "n": interval.n}
     return {"metric": metric, "arm": arm, **numbers, "samples": samples, "p": p, "note": note}
 
@@ -171,15 +162,11 @@ def _fidelity(name: str, emb: dict[str, np.ndarray], n_resamples: int, seed: int
     return [*rows, _row(f"FID-{name}, all images", GENERATOR, full[GENERATOR], samples[GENERATOR])]
 
 
-def _diversity(
-    real: np.ndarray, synthetic: np.ndarray, noise: np.ndarray, seed: int, n_resamples: int
-) -> list[dict]:
+def _diversity(real: np.ndarray, synthetic: np.ndarray, noise: np.ndarray, seed: int, n_resamples: int) -> list[dict]:
     """Similarity within a prompt; beside it the samples of different prompts, and different patients."""
     n, s = synthetic.shape[:2]
     shift = np.arange(s) * max(n // s, 1)
-    rows_of = (
-        np.random.default_rng(seed).permutation(n)[:, None] + shift
-    ) % n  # s different prompts to a row
+    rows_of = (np.random.default_rng(seed).permutation(n)[:, None] + shift) % n  # s different prompts to a row
     arms = {
         GENERATOR: synthetic,
         IGNORES: synthetic[rows_of, np.arange(s)],

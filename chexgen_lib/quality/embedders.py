@@ -34,9 +34,7 @@ class WeightsMissing(FileNotFoundError):
     """Pretrained weights are not on this disk; the message says which, from where, and what works without."""
 
 
-def _batched(
-    run: Callable[[np.ndarray], torch.Tensor], images: np.ndarray, batch_size: int = 32
-) -> np.ndarray:
+def _batched(run: Callable[[np.ndarray], torch.Tensor], images: np.ndarray, batch_size: int = 32) -> np.ndarray:
     images = im.check(images)
     if images.ndim != 3:
         raise im.ImageError(f"an embedder needs images [N, H, W], got shape {images.shape}")
@@ -87,9 +85,7 @@ class RadiomicsEmbedder:
     def _raw(self, images: np.ndarray) -> np.ndarray:
         images = im.check(images)
         rows = tqdm(images, desc=self.name, unit="image", leave=False)
-        texture = np.stack(
-            [np.concatenate([self._glcm(q), self._runs(q)]) for q in map(self._quantise, rows)]
-        )
+        texture = np.stack([np.concatenate([self._glcm(q), self._runs(q)]) for q in map(self._quantise, rows)])
         return np.concatenate([*(first_order(band) for band in (images, *haar(images))), texture], axis=1)
 
     def _quantise(self, image: np.ndarray) -> np.ndarray:
@@ -193,9 +189,7 @@ class XrvEmbedder:
 
         known = xrv.models.model_urls
         if variant not in known or not known[variant]["weights_url"].endswith("best.pt"):
-            raise ValueError(
-                f"unknown torchxrayvision variant {variant!r}; use 'all', 'mimic_ch' or 'mimic_nb'"
-            )
+            raise ValueError(f"unknown torchxrayvision variant {variant!r}; use 'all', 'mimic_ch' or 'mimic_nb'")
         self.name, self.device = f"XRV-{variant}", device
         url = known[variant]["weights_url"]
         path = Path(weights_dir or xrv.utils.get_cache_dir()) / url.rsplit("/", 1)[1]
@@ -220,8 +214,7 @@ class XrvEmbedder:
         """Calibrated scores [N, 14] in FINDINGS' order; NaN for findings that the weights do not know."""
         scores = _batched(lambda x: self.net(self._input(x)), images)
         columns = [
-            scores[:, self.targets.index(f)] if f in self.targets else np.full(len(scores), np.nan)
-            for f in FINDINGS
+            scores[:, self.targets.index(f)] if f in self.targets else np.full(len(scores), np.nan) for f in FINDINGS
         ]
         return np.stack(columns, axis=1).astype(np.float32)
 

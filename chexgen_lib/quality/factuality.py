@@ -39,9 +39,7 @@ def score_correlation(
     """
     synthetic, target = np.asarray(synthetic, np.float64), np.asarray(target, np.float64)
     if synthetic.ndim != 3 or target.shape != (synthetic.shape[0], synthetic.shape[2]):
-        raise ValueError(
-            f"needs scores [P, S, F] and targets [P, F], got {synthetic.shape} and {target.shape}"
-        )
+        raise ValueError(f"needs scores [P, S, F] and targets [P, F], got {synthetic.shape} and {target.shape}")
     n = len(target)
     sums = pair_sums(synthetic, np.broadcast_to(target[:, None], synthetic.shape))  # [P, S, F, 6]
     counts = resample_counts(n, n_resamples, np.random.default_rng(seed))

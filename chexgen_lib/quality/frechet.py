@@ -64,22 +64,15 @@ def frechet_intervals(
     arms = {name: x if x.ndim == 3 else x[:, None] for name, x in arms.items()}  # [n, S, D]
     n = len(reference)
     if sizes := {name: len(x) for name, x in arms.items() if len(x) != n}:
-        raise ValueError(
-            f"Frechet distances compare at equal n only: the reference has {n} images, arms {sizes}"
-        )
+        raise ValueError(f"Frechet distances compare at equal n only: the reference has {n} images, arms {sizes}")
 
     def distances(real: np.ndarray, fake: np.ndarray) -> list[float]:
         ref = moments(reference[real])
-        return [
-            float(np.mean([distance(ref, moments(x[fake, s])) for s in range(x.shape[1])]))
-            for x in arms.values()
-        ]
+        return [float(np.mean([distance(ref, moments(x[fake, s])) for s in range(x.shape[1])])) for x in arms.values()]
 
     rng = np.random.default_rng(seed)
     values = distances(np.arange(n), np.arange(n))
-    resampled = np.array(
-        [distances(rng.integers(n, size=n), rng.integers(n, size=n)) for _ in range(n_resamples)]
-    )
+    resampled = np.array([distances(rng.integers(n, size=n), rng.integers(n, size=n)) for _ in range(n_resamples)])
     resampled = np.maximum(resampled - resampled.mean(0) + values, 0)
     return {name: interval_of(values[i], resampled[:, i], n) for i, name in enumerate(arms)}
 

@@ -56,9 +56,7 @@ def memorisation(
         return np.median(s) / max(np.median(h), 1e-12), np.mean(s < np.quantile(h, 0.05))
 
     draw = [
-        measure(
-            synthetic[rng.integers(len(synthetic), size=len(synthetic))], rng.choice(held_out, len(held_out))
-        )
+        measure(synthetic[rng.integers(len(synthetic), size=len(synthetic))], rng.choice(held_out, len(held_out)))
         for _ in range(n_resamples)
     ]
     values, resampled = measure(synthetic, held_out), np.array(draw)

@@ -72,17 +72,13 @@ def read(folder: str | Path) -> pl.DataFrame:
         if missing := {"image", "score"} - set(form.columns):
             raise ValueError(f"{path}: columns {sorted(missing)} are missing; fill in the form as exported")
         if sorted(form["image"]) != sorted(key["image"]):
-            raise ValueError(
-                f"{path}: its images are not those of key.csv, each once; fill in the form as exported"
-            )
+            raise ValueError(f"{path}: its images are not those of key.csv, each once; fill in the form as exported")
         score = pl.col("score").str.strip_chars().str.strip_prefix("+").cast(pl.Int64, strict=False)
         form = form.with_columns(score.alias("value"))
         wrong = form.filter(~pl.col("value").is_in(list(ANCHORS)).fill_null(False))
         if wrong.height:
             image, text = wrong.select("image", "score").row(0)
-            raise ValueError(
-                f"{path}, {image}: score {text!r}; use -2, -1, 0, 1 or 2 ({wrong.height} to correct)"
-            )
+            raise ValueError(f"{path}, {image}: score {text!r}; use -2, -1, 0, 1 or 2 ({wrong.height} to correct)")
         form = form.select("image", pl.col("value").alias("score"))
         filled.append(key.join(form, on="image").with_columns(pl.lit(path.stem[5:]).alias("reader")))
     if not filled:
@@ -100,8 +96,6 @@ def summarise(scores: pl.DataFrame, *, baseline: str, n_resamples: int = 1000, s
         other = scores.filter(pl.col("reader") == reader, pl.col("arm") == baseline).sort("case")["score"]
         interval = bootstrap_interval(np.mean, group["score"].to_numpy(), n_resamples=n_resamples, seed=seed)
         p = None if arm == baseline else paired_wilcoxon(group["score"].to_numpy(), other.to_numpy())
-        rows.append(
-            (reader, arm, interval.value, group["score"].std(), interval.low, interval.high, group.height, p)
-        )
+        rows.append((reader, arm, interval.value, group["score"].std(), interval.low, interval.high, group.height, p))
     columns = ["reader", "arm", "value", "sd", "low", "high", "n", "p"]
     return pl.DataFrame(rows, columns, orient="row").sort("reader", "arm")

@@ -100,12 +100,8 @@ class ChexGenPipeline(DiffusionPipeline):
         if prompt is not None:
             prompts = [prompt] if isinstance(prompt, str) else prompt
             limit = self.transformer.config.text_tokens
-            prompt_embeds, prompt_attention_mask = encode_texts(
-                self.tokenizer, self.text_encoder, prompts, limit
-            )
-        states = prompt_embeds.to(device, dtype).repeat_interleave(
-            num_images_per_prompt, dim=0
-        )  # [N, L, width]
+            prompt_embeds, prompt_attention_mask = encode_texts(self.tokenizer, self.text_encoder, prompts, limit)
+        states = prompt_embeds.to(device, dtype).repeat_interleave(num_images_per_prompt, dim=0)  # [N, L, width]
         mask = prompt_attention_mask.to(device).repeat_interleave(num_images_per_prompt, dim=0)  # [N, L]
         size = self.transformer.config.sample_size
         shape = (len(states), self.transformer.config.in_channels, size, size)
@@ -119,16 +115,12 @@ class ChexGenPipeline(DiffusionPipeline):
             noise = self._predict_noise(latents, t, states, mask, guidance_scale)
             latents = self.scheduler.step(noise, t, latents, return_dict=False)[0]
             if callback_on_step_end is not None:
-                latents = (callback_on_step_end(self, i, t, {"latents": latents}) or {}).get(
-                    "latents", latents
-                )
+                latents = (callback_on_step_end(self, i, t, {"latents": latents}) or {}).get("latents", latents)
         images = latents if output_type == "latent" else self._decode(latents, output_type)
         self.maybe_free_model_hooks()
         return ChexGenPipelineOutput(images=images) if return_dict else (images,)
 
-    def _predict_noise(
-        self, latents: Tensor, t: Tensor, states: Tensor, mask: Tensor, scale: float
-    ) -> Tensor:
+    def _predict_noise(self, latents: Tensor, t: Tensor, states: Tensor, mask: Tensor, scale: float) -> Tensor:
         """Classifier-free guidance (Ho & Salimans 2022): one batch, the null half under the same mask."""
         x = self.scheduler.scale_model_input(latents, t).to(states.dtype)
         channels = self.transformer.config.in_channels
@@ -143,11 +135,7 @@ class ChexGenPipeline(DiffusionPipeline):
         images = decode(self.vae, latents)  # [N, H, W] in 0..1
         if output_type == "np":
             return images
-        return (
-            torch.from_numpy(images)
-            if output_type == "pt"
-            else [PIL.Image.fromarray(x) for x in to_uint8(images)]
-        )
+        return torch.from_numpy(images) if output_type == "pt" else [PIL.Image.fromarray(x) for x in to_uint8(images)]
 
     @staticmethod
     def _check(prompt, prompt_embeds, prompt_attention_mask, num_images_per_prompt, output_type) -> None:

@@ -41,12 +41,8 @@ def train_autoencoder(model: AutoencoderKL, images: np.ndarray, recipe: Autoenco
         raise ValueError(f"images {images.shape} are too few or too small for crops of {recipe.crop} px")
     half = (resize(from_uint8(images), images.shape[1] // 2) * 255).round().astype(np.uint8)
     scales = [images, half if half.shape[1] >= recipe.crop else images]
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, recipe.steps, pct_start=0.05
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, recipe.steps, pct_start=0.05)
     rng, generator = np.random.default_rng(recipe.seed), torch.Generator().manual_seed(recipe.seed)
     model.train().requires_grad_(True).to(memory_format=torch.channels_last)
     history = []

@@ -44,8 +44,8 @@ class LatentCache:
         n = len(self.mean)
         if n == 0 or self.std.shape != self.mean.shape or len(self.offsets) != n + 1:
             raise CacheError(
-                f"latents {tuple(self.mean.shape)}, deviations {tuple(self.std.shape)} and {len(self.offsets) - 1} texts do "
-                "not form pairs: build it again"
+                f"{len(self.offsets) - 1} texts, latents {tuple(self.mean.shape)} and deviations "
+                f"{tuple(self.std.shape)} do not form pairs: build the cache again"
             )
 
     def __len__(self) -> int:
@@ -86,6 +86,4 @@ class LatentCache:
         except FileNotFoundError as error:
             raise CacheError(f"{path} does not exist: run the stage 02_cohort first") from error
         except (SafetensorError, TypeError) as error:
-            raise CacheError(
-                f"{path} is not a latent cache ({error}): delete it and run 02_cohort again"
-            ) from error
+            raise CacheError(f"{path} is not a latent cache ({error}): delete it and run 02_cohort again") from error

@@ -148,13 +148,9 @@ def noise_error(model: ChexGenTransformer, cache: LatentCache, batch_size: int =
         generator = torch.Generator().manual_seed(_seed(seed, step))
         latents, states, mask = cache.batch(rows, generator)
         noise = torch.randn(latents.shape, generator=generator)
-        t = (
-            (rows * 997 + 499) % DDPM["num_train_timesteps"]
-        ).long()  # 997 is prime to 1000: all times take turns
+        t = ((rows * 997 + 499) % DDPM["num_train_timesteps"]).long()  # 997 is prime to 1000: all times take turns
         noisy = scheduler.add_noise(latents, noise, t)
-        prediction = model(*(x.to(model.device) for x in (noisy, t, states, mask))).sample[
-            :, : latents.shape[1]
-        ]
+        prediction = model(*(x.to(model.device) for x in (noisy, t, states, mask))).sample[:, : latents.shape[1]]
         total += F.mse_loss(prediction.cpu(), noise).item() * len(rows)
     return total / len(cache)
 
@@ -162,9 +158,7 @@ def noise_error(model: ChexGenTransformer, cache: LatentCache, batch_size: int =
 class _Run:
     """The moving parts of a training run: all that a checkpoint holds."""
 
-    def __init__(
-        self, model: ChexGenTransformer, config: TrainingConfig, accelerator: Accelerator, fingerprint: str
-    ):
+    def __init__(self, model: ChexGenTransformer, config: TrainingConfig, accelerator: Accelerator, fingerprint: str):
         self.config, self.accelerator, self.fingerprint = config, accelerator, fingerprint
         self.step, self.history = 0, []
         self.noise_scheduler = DDPMScheduler(**DDPM)
@@ -190,9 +184,7 @@ class _Run:
         accumulation, losses, norm = self.config.gradient_accumulation, [], torch.tensor(0.0)
         for micro in range(accumulation):
             part = rank * accumulation + micro
-            rows = step_rows(
-                len(cache), step, part, world * accumulation, self.config.batch_size, self.config.seed
-            )
+            rows = step_rows(len(cache), step, part, world * accumulation, self.config.batch_size, self.config.seed)
             generator = torch.Generator().manual_seed(_seed(self.config.seed, step, part))
             with self.accelerator.accumulate(self.model):
                 loss = self._loss(cache, rows, generator)
@@ -214,9 +206,7 @@ class _Run:
         dropped = torch.rand(len(rows), generator=generator) < self.config.caption_dropout
         noisy = self.noise_scheduler.add_noise(latents, noise, t)
         device = self.accelerator.device
-        noisy, t, states, mask, noise, dropped = (
-            x.to(device) for x in (noisy, t, states, mask, noise, dropped)
-        )
+        noisy, t, states, mask, noise, dropped = (x.to(device) for x in (noisy, t, states, mask, noise, dropped))
         # A dropped caption keeps its mask, as in the released code: the null caption is as long as the one it replaces.
         null = self.bare_model.null_caption[: states.shape[1]]
         states = torch.where(dropped[:, None, None], null, states)
@@ -225,9 +215,7 @@ class _Run:
 
     def record(self, step: int, loss: float, norm: float) -> dict:
         if not torch.isfinite(torch.tensor([loss, norm])).all():
-            raise TrainingError(
-                f"loss {loss} with gradient norm {norm} at step {step}: lower the learning rate"
-            )
+            raise TrainingError(f"loss {loss} with gradient norm {norm} at step {step}: lower the learning rate")
         entry = dict(step=step, loss=loss, grad_norm=norm, learning_rate=self.lr.get_last_lr()[0])
         self.history.append(entry)
         return entry
@@ -270,9 +258,7 @@ class _Run:
         try:
             state = json.loads((path / "state.json").read_text())
             if state["fingerprint"] != self.fingerprint:
-                raise TrainingError(
-                    f"{path} is of another run (model, data or settings differ): move it away"
-                )
+                raise TrainingError(f"{path} is of another run (model, data or settings differ): move it away")
             self.bare_model.load_state_dict(load_file(path / "model.safetensors"))
             shadow = load_file(path / "ema.safetensors")
             self.optimizer.load_state_dict(torch.load(path / "optimizer.pt", weights_only=True))
@@ -306,9 +292,7 @@ def _seed(*parts: int) -> int:
 
 
 def _fingerprint(model: ChexGenTransformer, cache: LatentCache, config: TrainingConfig) -> str:
-    digest = hashlib.sha256(
-        json.dumps([dict(model.config), asdict(config)], sort_keys=True, default=str).encode()
-    )
+    digest = hashlib.sha256(json.dumps([dict(model.config), asdict(config)], sort_keys=True, default=str).encode())
     for tensor in (cache.mean[:: max(1, len(cache) // 64)], cache.offsets, *list(model.parameters())[:8]):
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -324,9 +308,7 @@ def _check_fit(model: ChexGenTransformer, cache: LatentCache) -> None:
         )
     longest = int(cache.offsets.diff().max())
     if longest > model.config.text_tokens:
-        raise TrainingError(
-            f"a text has {longest} tokens, the model's null caption {model.config.text_tokens}"
-        )
+        raise TrainingError(f"a text has {longest} tokens, the model's null caption {model.config.text_tokens}")
 
 
 def _log(live: Live, entry: dict) -> None:

@@ -15,11 +15,7 @@ def cohort(n, seed, size=32):
     rng = np.random.default_rng(seed)
     labels = (rng.random((n, 14)) < 0.4).astype(np.float32)
     squares = np.concatenate([labels, np.zeros((n, 2))], 1).reshape(n, 4, 4)
-    x = (
-        0.2
-        + 0.5 * np.repeat(np.repeat(squares, size // 4, 1), size // 4, 2)
-        + rng.normal(0, 0.05, (n, size, size))
-    )
+    x = 0.2 + 0.5 * np.repeat(np.repeat(squares, size // 4, 1), size // 4, 2) + rng.normal(0, 0.05, (n, size, size))
     return np.clip(x, 0, 1).astype(np.float32), labels
 
 
@@ -28,9 +24,7 @@ TINY = c.ClassifierSize(32, 8, 8, (2, 2))
 
 @pytest.fixture(scope="module")
 def trained():
-    return c.train_classifier(
-        *cohort(256, 0), *cohort(64, 1), seed=0, epochs=6, size=TINY, learning_rate=1e-2
-    )
+    return c.train_classifier(*cohort(256, 0), *cohort(64, 1), seed=0, epochs=6, size=TINY, learning_rate=1e-2)
 
 
 def test_it_learns_and_generalises(trained):

@@ -27,9 +27,7 @@ def metrics():
 @pytest.fixture(scope="module")
 def plotted():
     rng = np.random.default_rng(0)
-    return fig2.table(
-        metrics(), fig2.tsne({"real": rng.normal(size=(20, 5)), "synthetic": rng.normal(size=(30, 5))})
-    )
+    return fig2.table(metrics(), fig2.tsne({"real": rng.normal(size=(20, 5)), "synthetic": rng.normal(size=(30, 5))}))
 
 
 def test_table_keeps_paper_and_run_apart(plotted):
@@ -106,9 +104,7 @@ def test_a_table_without_two_embedders_is_refused(plotted):
 
 def test_gallery():
     x = np.random.default_rng(0).random((2, 6, 16, 16)).astype(np.float32)
-    rows = pl.DataFrame(
-        {"prompt": ["a long report " * 30, "short"], "distance": [0.1, 0.2], "pixel_r": [0.5, 0.6]}
-    )
+    rows = pl.DataFrame({"prompt": ["a long report " * 30, "short"], "distance": [0.1, 0.2], "pixel_r": [0.5, 0.6]})
     fig = gallery.draw(rows, x[:, 0], x[:, 1:5], x[:, 5])
     assert len(fig.axes) == 14 and sum(len(ax.images) for ax in fig.axes) == 12
     np.testing.assert_array_equal(fig.axes[6].images[0].get_array(), x[0, 5])

@@ -103,13 +103,9 @@ def test_clip_with_tiny_weights(tmp_path):
     from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
     size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    net = CLIPVisionModelWithProjection(
-        CLIPVisionConfig(**size, image_size=28, patch_size=14, projection_dim=768)
-    )
+    net = CLIPVisionModelWithProjection(CLIPVisionConfig(**size, image_size=28, patch_size=14, projection_dim=768))
     net.save_pretrained(tmp_path)
-    CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}).save_pretrained(
-        tmp_path
-    )
+    CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}).save_pretrained(tmp_path)
     features = e.ClipEmbedder(tmp_path)(smooth(3))
     assert features.shape == (3, 768) and features.dtype == np.float32
 

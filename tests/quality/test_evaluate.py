@@ -15,9 +15,7 @@ class Toy:
     name, dim = "toy", 16
 
     def __call__(self, images):
-        return (
-            images.reshape(len(images), 4, 16, 4, 16).mean((2, 4)).reshape(len(images), 16).astype(np.float32)
-        )
+        return images.reshape(len(images), 4, 16, 4, 16).mean((2, 4)).reshape(len(images), 16).astype(np.float32)
 
     def predict(self, images):
         return self(images)[:, :14]

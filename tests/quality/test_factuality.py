@@ -27,9 +27,7 @@ def test_flat_r_is_the_mean_of_scipy_over_samples():
 def test_within_findings_removes_the_prevalence():
     labels, scores = cohort()
     dealt = scores[derangement(len(labels), 0)]
-    flat, within = (
-        score_correlation(dealt, labels, within_findings=w, n_resamples=200) for w in (False, True)
-    )
+    flat, within = (score_correlation(dealt, labels, within_findings=w, n_resamples=200) for w in (False, True))
     assert flat.low > 0.3  # ignoring the prompt still correlates ...
     assert abs(within.value) < 0.1 and within.low < 0 < within.high  # ... until the findings' means are gone
     centred = [

@@ -85,9 +85,7 @@ def test_images_of_a_prompt_stand_together(pipeline):
     np.testing.assert_allclose(grouped[2:], sample(pipeline, [PROMPTS[1]] * 2, (2, 3)), atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "kind, expected", [("pil", "list"), ("np", "ndarray"), ("pt", "Tensor"), ("latent", "Tensor")]
-)
+@pytest.mark.parametrize("kind, expected", [("pil", "list"), ("np", "ndarray"), ("pt", "Tensor"), ("latent", "Tensor")])
 def test_output_types(pipeline, kind, expected):
     images = sample(pipeline, output_type=kind)
     assert type(images).__name__ == expected and len(images) == 2

@@ -25,15 +25,10 @@ def test_batch_size_and_neighbours_change_nothing(pipeline, tmp_path):  # noqa: 
     whole = synthesise(pipeline, RECORDS, tmp_path / "a", batch_size=6, **SETTINGS)
     assert whole.shape == (3, 2, 32, 32) and whole.dtype == np.uint8
     assert close(synthesise(pipeline, RECORDS, tmp_path / "b", batch_size=2, **SETTINGS), whole)
-    assert close(
-        synthesise(pipeline, RECORDS[[2, 0]], tmp_path / "c", batch_size=4, **SETTINGS), whole[[2, 0]]
-    )
+    assert close(synthesise(pipeline, RECORDS[[2, 0]], tmp_path / "c", batch_size=4, **SETTINGS), whole[[2, 0]])
     assert not close(whole[:, 0], whole[:, 1])
     manifest = pl.read_parquet(tmp_path / "a/manifest.parquet")
-    assert (
-        manifest["image_id"].to_list() == ["a", "b", "c"]
-        and manifest["seeds"].list.len().to_list() == [2] * 3
-    )
+    assert manifest["image_id"].to_list() == ["a", "b", "c"] and manifest["seeds"].list.len().to_list() == [2] * 3
     assert np.array_equal(np.load(tmp_path / "a/samples.npy"), whole)
 
 

@@ -118,9 +118,7 @@ def test_clipping_is_applied(cache, tmp_path, monkeypatch):
     step = torch.optim.AdamW.step
 
     def spy(self, *args, **kwargs):
-        gradients = [
-            p.grad.norm() for group in self.param_groups for p in group["params"] if p.grad is not None
-        ]
+        gradients = [p.grad.norm() for group in self.param_groups for p in group["params"] if p.grad is not None]
         norms.append(torch.stack(gradients).norm().item())
         return step(self, *args, **kwargs)
 
