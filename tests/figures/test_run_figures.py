@@ -1,0 +1,48 @@
+"""Figures of a run draw what their tables hold, with labels, and refuse what they cannot draw."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from chexgen_lib.figures import cohort, reconstruction, samples, training
+
+IMAGES = np.random.default_rng(0).random((3, 16, 16), dtype=np.float32)
+
+
+def test_training_curves_are_labelled_and_count_steps():
+    history = pl.DataFrame({"step": [0, 10, 19], "loss": [1.0, 0.5, 0.4], "grad_norm": [3.0, 2.0, 1.0]})
+    figure = training.draw(history, "Stage I")
+    loss, norm = figure.axes
+    assert loss.get_xlabel() == norm.get_xlabel() == "optimiser step" and loss.get_ylabel() and norm.get_ylabel()
+    assert loss.lines[0].get_ydata().tolist() == [1.0, 0.5, 0.4]
+    assert "20 steps" in figure.get_suptitle()
+    with pytest.raises(ValueError, match="history is empty"):
+        training.draw(history.head(0), "Stage I")
+
+
+def test_samples_stand_with_their_prompts():
+    figure = samples.draw(["Effusion.", "Normal.", "Edema."], IMAGES)
+    shown = [ax for ax in figure.axes if ax.images]
+    assert [ax.get_xlabel() for ax in shown] == ["Effusion.", "Normal.", "Edema."]
+    assert np.array_equal(shown[2].images[0].get_array(), IMAGES[2])
+    with pytest.raises(ValueError, match="2 prompts and 3 images"):
+        samples.draw(["a", "b"], IMAGES)
+
+
+def test_reconstruction_shows_psnr_of_each_resolution():
+    psnr = pl.DataFrame({"resolution": [64, 64, 32], "psnr": [30.0, 32.0, 28.0]})
+    figure = reconstruction.draw(IMAGES, IMAGES, psnr)
+    text = [label.get_text() for ax in figure.axes if ax.get_legend() for label in ax.get_legend().get_texts()]
+    assert text == ["64 px: 31.0 dB, n = 2", "32 px: 28.0 dB, n = 1"]
+
+
+def test_cohort_outlines_masks_and_boxes():
+    box = {"finding": "Effusion", "x": 0.25, "y": 0.5, "w": 0.5, "h": 0.25}
+    rows = pl.DataFrame({"prompt": ["a", "b", "c"], "boxes": [[box], [], []]}, schema_overrides={"prompt": pl.String})
+    masks = np.zeros((3, 3, 16, 16), bool)
+    masks[0, 0, 4:8, 4:8] = True
+    figure = cohort.draw(rows, IMAGES, masks)
+    (patch,) = figure.axes[3].patches
+    assert (patch.get_x(), patch.get_y(), patch.get_width(), patch.get_height()) == (4, 8, 8, 4)
+    assert figure.axes[3].collections and not figure.axes[4].collections
+    assert len(cohort.draw(rows, IMAGES, None).axes) == 3
