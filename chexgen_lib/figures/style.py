@@ -1,11 +1,14 @@
 """The look of every figure (Okabe-Ito colours, column width, 7 to 8 pt) and the one way to save one."""
 
+import io
 import os
 from pathlib import Path
 
 import matplotlib as mpl
 import polars as pl
+from IPython.display import Image
 from matplotlib.figure import Figure
+from PIL import Image as Pixels
 
 # Okabe and Ito (2008), "Color Universal Design": distinguishable with every common colour blindness.
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
@@ -57,3 +60,13 @@ def save(fig: Figure, table: pl.DataFrame, path: str | Path) -> Path:
     os.replace(parts[0], path)
     os.replace(parts[1], path.with_suffix(".csv"))
     return path
+
+
+def preview(path: str | Path, width: int = 640) -> Image:
+    """A saved figure for a notebook's output: `width` pixels wide, 32 colours, so that notebooks stay small."""
+    with Pixels.open(path) as image:
+        small = image.convert("RGB")
+        small.thumbnail((width, 4 * width))
+    buffer = io.BytesIO()
+    small.quantize(32).save(buffer, format="PNG", optimize=True)
+    return Image(buffer.getvalue())

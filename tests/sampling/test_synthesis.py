@@ -6,7 +6,6 @@ import pytest
 
 from chexgen_lib.records import FINDINGS
 from chexgen_lib.sampling.synthesis import choose_prompts, synthesise
-from tests.sampling.test_pipeline import pipeline  # noqa: F401  (the fixture)
 
 RECORDS = pl.DataFrame(
     {
@@ -21,7 +20,7 @@ def close(a, b):
     return np.abs(a.astype(int) - b.astype(int)).max() <= 1  # batches may round differently
 
 
-def test_batch_size_and_neighbours_change_nothing(pipeline, tmp_path):  # noqa: F811
+def test_batch_size_and_neighbours_change_nothing(pipeline, tmp_path):
     whole = synthesise(pipeline, RECORDS, tmp_path / "a", batch_size=6, **SETTINGS)
     assert whole.shape == (3, 2, 32, 32) and whole.dtype == np.uint8
     assert close(synthesise(pipeline, RECORDS, tmp_path / "b", batch_size=2, **SETTINGS), whole)
@@ -32,7 +31,7 @@ def test_batch_size_and_neighbours_change_nothing(pipeline, tmp_path):  # noqa: 
     assert np.array_equal(np.load(tmp_path / "a/samples.npy"), whole)
 
 
-def test_interrupted_equals_uninterrupted(pipeline, tmp_path, monkeypatch):  # noqa: F811
+def test_interrupted_equals_uninterrupted(pipeline, tmp_path, monkeypatch):
     expected = synthesise(pipeline, RECORDS, tmp_path / "whole", batch_size=2, **SETTINGS)
     call, calls = type(pipeline).__call__, []
 
@@ -70,7 +69,7 @@ def test_prompts_are_dealt_over_findings_and_taken_once():
     assert choose_prompts(pool.with_columns(split=pl.lit("train")), 6, FINDINGS).is_empty()
 
 
-def test_needs_distinct_records(pipeline, tmp_path):  # noqa: F811
+def test_needs_distinct_records(pipeline, tmp_path):
     for bad in (RECORDS.head(0), RECORDS[[0, 0]]):
         with pytest.raises(ValueError, match="distinct image_id"):
             synthesise(pipeline, bad, tmp_path, **SETTINGS)
