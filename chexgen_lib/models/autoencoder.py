@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, ModelMixin
 from diffusers.models.autoencoders.vae import DecoderOutput
 from torch import Tensor
 from tqdm import tqdm
@@ -21,11 +21,12 @@ from chexgen_lib.images import from_model, to_model
 SHIPPED = Path(__file__).parent / "weights" / "autoencoder"
 
 
-class CompactAutoencoderKL(AutoencoderKL):
+class CompactAutoencoderKL(AutoencoderKL, ModelMixin):
     """An `AutoencoderKL` of one grey channel whose inner network sees 2 x 2 pixels as four channels.
 
     That saves the layers at full resolution, most of the work on a CPU; with three levels inside, latents are 8x
     smaller than the image, as Stable Diffusion's are. Latents are [N, 4, H / 8, W / 8] for images [N, 1, H, W].
+    (`ModelMixin` is named although inherited: diffusers looks it up in this module when it loads a pipeline.)
     """
 
     def encode(self, x: Tensor, return_dict: bool = True):
