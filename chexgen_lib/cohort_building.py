@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +55,13 @@ def select(
     pool1 = records.with_columns(prompt=prompts).filter(pl.col("source").is_in(list(stage1_sources)))
     pool2 = records.with_columns(prompt=pl.coalesce("impression", prompts))
     pool2 = pool2.filter(pl.col("source").is_in(list(stage2_sources)), pl.col("view").is_in(FRONTAL))
+
+    def short(prompts: list[str]) -> np.ndarray:
+        return np.array(token_counts(prompts)) < max_tokens
+
     chosen = []
     for flag, pool, counts in (("stage1", pool1, stage1), ("stage2", pool2, stage2)):
-        pool = pool.filter(pl.Series(token_counts(pool["prompt"].to_list()), dtype=pl.Int64) < max_tokens)
-        picked = pl.concat([_draw(pool.filter(pl.col("split") == s), n, seed) for s, n in counts.items()])
+        picked = pl.concat([_draw(pool.filter(pl.col("split") == s), n, seed, short) for s, n in counts.items()])
         if picked.filter(pl.col("split") == "train").is_empty():
             raise CohortError(f"no training record for {flag} in sources {pool['source'].unique().to_list()}")
         chosen.append(picked.with_columns(pl.lit(True).alias(flag)))
@@ -80,15 +84,28 @@ def draw_for_autoencoder(
     return pl.concat([_draw(pool.filter(pl.col("split") == split), n, seed) for split, n in counts.items()])
 
 
-def _draw(pool: pl.DataFrame, n: int, seed: int) -> pl.DataFrame:
-    """`n` rows without replacement, weighted by the rarest finding (keys of Efraimidis & Spirakis 2006)."""
+def _draw(
+    pool: pl.DataFrame, n: int, seed: int, accept: Callable[[list[str]], np.ndarray] | None = None
+) -> pl.DataFrame:
+    """`n` rows without replacement, weighted by the rarest finding (keys of Efraimidis & Spirakis 2006).
+
+    accept: prompts -> bool of each; rows whose prompt is not accepted are passed over.
+    """
     if pool.is_empty() or n == 0:
         return pool.head(0)
     present = pool.select(pl.col(FINDINGS).fill_null(0)).to_numpy()  # [N, 14]
     rarity = 1 / np.sqrt(present.mean(axis=0).clip(1e-4))
     weight = (present * rarity).max(axis=1).clip(0.5)
     key = np.array([_uniform(image_id, seed) for image_id in pool["image_id"]]) ** (1 / weight)
-    return pool[np.argsort(-key, kind="stable")[:n]]
+    ranked = pool[np.argsort(-key, kind="stable")]
+    if accept is None:
+        return ranked.head(n)
+    drawn = ranked.head(0)
+    for block in ranked.iter_slices(max(n, 64)):  # prompts are counted until there are enough, not all of them
+        drawn = pl.concat([drawn, block.filter(accept(block["prompt"].to_list()))])
+        if len(drawn) >= n:
+            break
+    return drawn.head(n)
 
 
 def _uniform(text: str, seed: int) -> float:
@@ -119,13 +136,18 @@ def build(
     folder.mkdir(parents=True, exist_ok=True)
     size = max(resolutions)
     parts = _chunks_folder(folder, records, size, image_root)
-    rows = records.to_dicts()
-    for start in tqdm(range(0, len(rows), CHUNK), desc="images", unit="chunk"):
-        path = parts / f"{start:08d}.npz"
-        if not path.exists():
-            chunk = rows[start : start + CHUNK]
-            arrays = _render(chunk, size, workers) if image_root is None else _read(chunk, size, image_root)
-            _save_arrays(path, arrays)
+    paths = {start: parts / f"{start:08d}.npz" for start in range(0, len(records), CHUNK)}
+    todo = {start: records[start : start + CHUNK].to_dicts() for start, path in paths.items() if not path.exists()}
+    # One stream for all chunks: its workers start once.
+    stream = (
+        phantom.render_many(list(chain.from_iterable(todo.values())), size, workers) if image_root is None else None
+    )
+    progress = tqdm(total=len(records), initial=len(records) - sum(map(len, todo.values())), desc="images")
+    for start, rows in todo.items():
+        arrays = _read(rows, size, image_root) if image_root else _arrays(islice(stream, len(rows)), size)
+        _save_arrays(paths[start], arrays)
+        progress.update(len(rows))
+    progress.close()
     cohort, rejects = _assemble(records, folder, parts, sorted(resolutions))
     shutil.rmtree(parts)
     return cohort, rejects
@@ -142,9 +164,9 @@ def _chunks_folder(folder: Path, records: pl.DataFrame, size: int, image_root: P
     return parts
 
 
-def _render(rows: list[dict], size: int, workers: int) -> dict[str, np.ndarray]:
+def _arrays(radiographs: Iterable[phantom.Radiograph], size: int) -> dict[str, np.ndarray]:
     images, anatomy, truth, findings, where, which, notes = [], [], [], [], [], [], []
-    for row, radiograph in enumerate(phantom.render_many(rows, size, workers)):
+    for row, radiograph in enumerate(radiographs):
         images.append(to_uint8(radiograph.image))
         anatomy.append(np.stack([radiograph.masks[name] for name in ANATOMY]))
         truth.append([radiograph.truth[finding] for finding in FINDINGS])
@@ -163,7 +185,7 @@ def _render(rows: list[dict], size: int, workers: int) -> dict[str, np.ndarray]:
         finding_index=np.array(which, np.int64),
         truth=np.array(truth, np.float32),
         notes=np.array(notes, np.str_),
-        reasons=np.array([""] * len(rows), np.str_),
+        reasons=np.array([""] * len(images), np.str_),
     )
 
 

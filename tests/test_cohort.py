@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from chexgen_lib import cohort, cohort_building
+from chexgen_lib import cohort, cohort_building, phantom
 from chexgen_lib.cohort import CohortError
 from chexgen_lib.curation import describe, quality_control
 from chexgen_lib.images import read_image, resize, to_uint8
@@ -97,20 +97,20 @@ def test_an_interrupted_build_goes_on_where_it_was(table, tmp_path, monkeypatch)
     chosen = choose(table).head(6)
     monkeypatch.setattr(cohort_building, "CHUNK", 2)
     whole, _ = cohort_building.build(chosen, tmp_path / "whole", [32], workers=0)
-    render, calls = cohort_building._render, []
+    render, calls = phantom.render, []
 
-    def stop_at_second(rows, *rest):
-        calls.append(rows[0]["image_id"])
-        if len(calls) == 2:
+    def stop_at_fourth(record, size):
+        calls.append(record["image_id"])
+        if len(calls) == 4:
             raise KeyboardInterrupt
-        return render(rows, *rest)
+        return render(record, size)
 
     with monkeypatch.context() as m:
-        m.setattr(cohort_building, "_render", stop_at_second)
+        m.setattr(phantom, "render", stop_at_fourth)
         with pytest.raises(KeyboardInterrupt):
             cohort_building.build(chosen, tmp_path / "cut", [32], workers=0)
         again, _ = cohort_building.build(chosen, tmp_path / "cut", [32], workers=0)
-    assert calls == [chosen["image_id"][i] for i in (0, 2, 2, 4)]
+    assert calls == [chosen["image_id"][i] for i in (0, 1, 2, 3, 2, 3, 4, 5)]  # the first chunk was kept
     assert again.equals(whole)
     for name in ("images_32.npy", "masks.npz"):
         assert (tmp_path / "cut" / name).stat().st_size == (tmp_path / "whole" / name).stat().st_size

@@ -109,7 +109,8 @@ def _dots(ax: Axes, rows: pl.DataFrame, source: str, labels: bool) -> None:
                 ax.plot([r["value"] - r["sd"], r["value"] + r["sd"]], [at, at], color=colour, linestyle=":")
             ax.plot(r["value"], at, "o" if source == GENERATOR else "s", color=colour, markersize=4)
             place = {"textcoords": "offset points", "fontsize": 7, "ha": "center"}
-            ax.annotate(f"{r['value']:.3g}", (r["value"], at), (0, 4), **place)
+            rounded = float(f"{r['value']:.3g}")
+            ax.annotate(f"{rounded:,g}", (r["value"], at), (0, 4), **place)
     ax.set_ylim(len(colours) - 0.5, -0.7)
     ax.set_yticks(range(len(colours)), colours if labels else [])
     ax.margins(x=0.25)

@@ -15,7 +15,7 @@ def draw(history: pl.DataFrame, title: str) -> Figure:
         raise ValueError("the training history is empty: nothing was logged")
     style.use()
     fig = Figure(figsize=(style.PAGE, 2.4), layout="constrained")
-    window = max(1, len(history) // 40)
+    window = max(1, len(history) // 20)
     panels = [("loss", "squared error of the noise"), ("grad_norm", "gradient norm before clipping")]
     for ax, (column, label) in zip(fig.subplots(1, 2), panels, strict=True):
         mean = history[column].rolling_mean(window, min_samples=1)

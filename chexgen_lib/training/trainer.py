@@ -45,6 +45,7 @@ class TrainingConfig:
     Attributes:
         steps: optimiser steps.
         batch_size: samples a process and forward pass; a step sees batch_size x gradient_accumulation x processes.
+        adam_beta2: memory of AdamW's second moment; runs of few steps want it shorter.
         schedule: "constant", or "cosine" to zero, after `warmup_steps` of linear warm-up.
         ema_decay: of the averaged weights, ramped up over the first steps.
         caption_dropout: share of captions replaced by the null caption, for classifier-free guidance.
@@ -56,6 +57,7 @@ class TrainingConfig:
     batch_size: int
     learning_rate: float = 1e-4
     weight_decay: float = 0.01
+    adam_beta2: float = 0.999
     clip_norm: float = 1.0
     schedule: str = "constant"
     warmup_steps: int = 0
@@ -74,7 +76,7 @@ class TrainingConfig:
         for name in ("learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise TrainingError(f"{name} must be positive, not {getattr(self, name)!r}")
-        for name in ("ema_decay", "caption_dropout"):
+        for name in ("ema_decay", "caption_dropout", "adam_beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingError(f"{name} must be in [0, 1), not {getattr(self, name)!r}")
         if self.schedule not in SCHEDULES:
@@ -163,7 +165,13 @@ class _Run:
         self.step, self.history = 0, []
         self.noise_scheduler = DDPMScheduler(**DDPM)
         trained = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+        optimizer = torch.optim.AdamW(
+            trained,
+            lr=config.learning_rate,
+            betas=(0.9, config.adam_beta2),
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
         # Stepped by hand, once an optimiser step, whatever the number of processes.
         self.lr = get_scheduler(
             SCHEDULES[config.schedule],
