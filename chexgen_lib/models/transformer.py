@@ -5,6 +5,7 @@ PixArt-alpha's (Chen et al. 2023): the time embedding is projected once for the 
 its own learned offset to that shared table instead of owning a projection.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 
@@ -34,6 +36,31 @@ SIZES = {
     "xl2": Size(28, 1152, 16, out_channels=8),  # the released checkpoints
     "paper": Size(28, 2048, 32),  # the paper's text: 32 heads, 2048 hidden
 }
+
+
+@dataclass(frozen=True)
+class TextKeys:
+    """What the blocks attend to; it depends on the text alone, so sampling computes it once for all steps.
+
+    Attributes:
+        keys, values: of each block, [B, heads, L, d]; L is the longest text's number of valid tokens.
+        mask: bool [B, 1, 1, L], True where a token counts; None where all do.
+    """
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    mask: Tensor | None
+
+
+@dataclass(frozen=True)
+class TimeTables:
+    """What the time step says to the network: `embedding` [B, D] (last layer), `shared` [B, 6, D] (all blocks)."""
+
+    embedding: Tensor
+    shared: Tensor
+
+    def __getitem__(self, rows: slice) -> "TimeTables":
+        return TimeTables(self.embedding[rows], self.shared[rows])
 
 
 class ChexGenTransformer(ModelMixin, ConfigMixin):
@@ -97,7 +124,7 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         larger = type(self)(**config)
         state = {k: v for k, v in self.state_dict().items() if k != "pos_embed"}
         larger.load_state_dict({**state, "pos_embed": larger.pos_embed})
-        return larger.to(self.device, self.dtype)
+        return larger.to(self.device)
 
     @property
     def null_caption(self) -> Tensor:
@@ -126,22 +153,50 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         Raises:
             ValueError: if the latents do not have the model's size and channels.
         """
+        text = self.encode_text(encoder_hidden_states, encoder_attention_mask)
+        time = self.encode_time(timestep.expand(len(hidden_states)))
+        sample = self.denoise(hidden_states, time, text)
+        return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
+
+    @apply_forward_hook
+    def encode_text(self, states: Tensor, mask: Tensor | None = None) -> TextKeys:
+        """Keys and values of text states [B, L, text_dim] for every block; `mask` [B, L] as in `forward`."""
+        return project_text(self.y_embedder.y_proj, self.blocks, states, mask)
+
+    @apply_forward_hook
+    def encode_time(self, timestep: Tensor) -> TimeTables:
+        """Tables of time steps [B]."""
+        t = self.t_embedder(timestep, self.dtype)
+        return TimeTables(t, self.t_block(t).unflatten(1, (6, -1)))
+
+    @apply_forward_hook
+    def denoise(
+        self,
+        hidden_states: Tensor,
+        time: TimeTables,
+        text: TextKeys,
+        control: Callable[[Tensor], Sequence[Tensor]] | None = None,
+    ) -> Tensor:
+        """`forward` with time (of B steps, or one for all) and text already encoded: [B, out_channels, H, W].
+
+        control: tokens [B, T, D] after the first block -> what to add before the second block, the third, ...
+        """
         expected = (self.config.in_channels, self.config.sample_size, self.config.sample_size)
         if tuple(hidden_states.shape[1:]) != expected:
             raise ValueError(f"latents have shape {tuple(hidden_states.shape)}, this model takes [B, {expected}]")
         x = self.x_embedder(hidden_states) + self.pos_embed  # [B, T, D], T = (H / patch_size) ** 2
-        t = self.t_embedder(timestep.expand(len(x)), dtype=x.dtype)  # [B, D]
-        table = self.t_block(t).unflatten(1, (6, -1))  # [B, 6, D]
-        y = self.y_embedder.y_proj(encoder_hidden_states)  # [B, L, D]
-        mask = None if encoder_attention_mask is None else encoder_attention_mask[:, None, None].bool()  # [B,1,1,L]
-        for block in self.blocks:
+        added: Sequence[Tensor] = ()
+        for i, block in enumerate(self.blocks):
+            if 0 < i <= len(added):
+                x = x + added[i - 1]
+            arguments = x, time.shared, text.keys[i], text.values[i], text.mask
             if torch.is_grad_enabled() and self.gradient_checkpointing:
-                x = self._gradient_checkpointing_func(block, x, table, y, mask)
+                x = self._gradient_checkpointing_func(block, *arguments)
             else:
-                x = block(x, table, y, mask)
-        x = self.final_layer(x, t)  # [B, T, p * p * C]
-        sample = self._unpatchify(x)
-        return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
+                x = block(*arguments)
+            if i == 0 and control is not None:
+                added = control(x)
+        return self._unpatchify(self.final_layer(x, time.embedding))  # [B, T, p * p * C] -> [B, C, H, W]
 
     def _unpatchify(self, x: Tensor) -> Tensor:
         p, c = self.config.patch_size, self.config.out_channels
@@ -150,7 +205,11 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         return x.permute(0, 5, 1, 3, 2, 4).reshape(len(x), c, grid * p, grid * p)  # [B, C, H, W]
 
     def _initialize(self) -> None:
-        """DiT's adaLN-zero start: every block is the identity on its gated branches, the output is zero."""
+        """DiT's adaLN-zero start: every block is the identity on its gated branches, the output is zero.
+
+        The text projection starts at full scale: at PixArt's 0.02, keys and values of a narrow model are so small that
+        short runs never learn to read the prompt.
+        """
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -158,8 +217,6 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         nn.init.xavier_uniform_(self.x_embedder.proj.weight.view(self.config.hidden_size, -1))
         nn.init.zeros_(self.x_embedder.proj.bias)
         for linear in (self.t_embedder.mlp[0], self.t_embedder.mlp[2], self.t_block[1]):
-            nn.init.normal_(linear.weight, std=0.02)
-        for linear in (self.y_embedder.y_proj.fc1, self.y_embedder.y_proj.fc2):
             nn.init.normal_(linear.weight, std=0.02)
         for block in self.blocks:
             nn.init.zeros_(block.cross_attn.proj.weight)
@@ -232,11 +289,28 @@ class CrossAttention(nn.Module):
         self.kv_linear = nn.Linear(hidden_size, 2 * hidden_size)
         self.proj = nn.Linear(hidden_size, hidden_size)
 
-    def forward(self, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         q = self.q_linear(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # [B, heads, T, d]
-        k, v = self.kv_linear(y).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # [B, heads, L, d]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.proj(out.transpose(1, 2).flatten(2))  # [B, T, D]
+
+
+def project_text(y_proj: nn.Module, blocks: Sequence["Block"], states: Tensor, mask: Tensor | None) -> TextKeys:
+    """Project only the tokens that count, whatever their pattern, and move them to the front of their rows."""
+    valid = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device) if mask is None else mask.bool()
+    lengths = valid.sum(1)  # [B]
+    longest = int(lengths.max())
+    y = y_proj(states[valid])  # [valid tokens of all rows, D]
+    front = torch.arange(longest, device=states.device) < lengths[:, None]  # [B, longest]
+    keys, values = [], []
+    for block in blocks:
+        projected = block.cross_attn.kv_linear(y)  # [valid tokens, 2 * D]
+        padded = projected.new_zeros(*front.shape, projected.shape[1])
+        padded[front] = projected
+        k, v = padded.unflatten(2, (2, block.cross_attn.num_heads, -1)).permute(2, 0, 3, 1, 4)  # [B, heads, L, d]
+        keys.append(k)
+        values.append(v)
+    return TextKeys(keys, values, None if bool(front.all()) else front[:, None, None])
 
 
 class Block(nn.Module):
@@ -249,11 +323,11 @@ class Block(nn.Module):
         self.cross_attn = CrossAttention(hidden_size, num_heads)
         self.mlp = Mlp(hidden_size, 4 * hidden_size, hidden_size)
 
-    def forward(self, x: Tensor, table: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, table: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         modulation = self.shift_scale_gate_table + table  # [B, 6, D]
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation.chunk(6, dim=1)  # [B, 1, D]
         x = x + gate_attn * self.attn(layer_norm(x) * (1 + scale_attn) + shift_attn)
-        x = x + self.cross_attn(x, y, mask)
+        x = x + self.cross_attn(x, k, v, mask)
         return x + gate_mlp * self.mlp(layer_norm(x) * (1 + scale_mlp) + shift_mlp)
 
 

@@ -1,12 +1,14 @@
 """Text to radiograph, as a diffusers pipeline (paper, Methods, Text-to-Image Generation)."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, SchedulerMixin
+from diffusers import AutoencoderKL, DiffusionPipeline, PixArtAlphaPipeline, SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
@@ -14,9 +16,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chexgen_lib.images import to_uint8
 from chexgen_lib.models.autoencoder import decode, load_autoencoder
+from chexgen_lib.models.control import ControlledTransformer
+from chexgen_lib.models.released import load_released
 from chexgen_lib.models.text import encode_texts, load_text_encoder
 from chexgen_lib.models.transformer import ChexGenTransformer
-from chexgen_lib.training.trainer import DDPM
+from chexgen_lib.sampling.schedulers import ddim_scheduler, released_scheduler
 
 
 @dataclass
@@ -24,11 +28,6 @@ class ChexGenPipelineOutput(BaseOutput):
     """`images`: list of PIL images, or an array or tensor [N, H, W] in 0..1, or latents [N, 4, h, w]."""
 
     images: list[PIL.Image.Image] | np.ndarray | Tensor
-
-
-def ddim_scheduler() -> DDIMScheduler:
-    """DDIM (Song et al. 2020) on the schedule of training, starting from its last step; the paper takes 100 steps."""
-    return DDIMScheduler(**DDPM, timestep_spacing="trailing", clip_sample=False)
 
 
 def assemble(transformer: ChexGenTransformer, autoencoder: str, text_encoder: str) -> "ChexGenPipeline":
@@ -43,6 +42,9 @@ class ChexGenPipeline(DiffusionPipeline):
     Args:
         transformer, vae, text_encoder, tokenizer: the trained parts.
         scheduler: any diffusers scheduler for epsilon prediction; `ddim_scheduler()` is the paper's.
+        compat: "paper", or "released": guidance as in the released code, on three of the four latent channels, and
+            none where a condition controls the image.
+        clean_captions: clean prompts as the released models' training captions were (lower case, no brackets, ...).
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
@@ -50,13 +52,18 @@ class ChexGenPipeline(DiffusionPipeline):
 
     def __init__(
         self,
-        transformer: ChexGenTransformer,
+        transformer: ChexGenTransformer | ControlledTransformer,
         vae: AutoencoderKL,
         text_encoder: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         scheduler: SchedulerMixin,
+        compat: str = "paper",
+        clean_captions: bool = False,
     ):
         super().__init__()
+        if compat not in ("paper", "released"):
+            raise ValueError(f"compat must be paper or released, not {compat!r}")
+        self.register_to_config(compat=compat, clean_captions=clean_captions)
         self.register_modules(
             transformer=transformer,
             vae=vae,
@@ -64,6 +71,22 @@ class ChexGenPipeline(DiffusionPipeline):
             tokenizer=tokenizer,
             scheduler=scheduler,
         )
+
+    @classmethod
+    def from_released(
+        cls,
+        path: str | Path,
+        autoencoder: str = "stabilityai/sd-vae-ft-ema",
+        text_encoder: str = "DeepFloyd/t5-v1_1-xxl",
+        compat: str = "paper",
+        weights: str = "ema",
+    ) -> "ChexGenPipeline":
+        """A pipeline of a released checkpoint (`load_released`); `compat="released"` also takes its sampler."""
+        transformer = load_released(path, weights)
+        tokenizer, encoder = load_text_encoder(text_encoder)
+        scheduler = released_scheduler() if compat == "released" else ddim_scheduler()
+        parts = transformer, load_autoencoder(autoencoder), encoder, tokenizer, scheduler
+        return cls(*parts, compat=compat, clean_captions=True)
 
     @torch.inference_mode()
     def __call__(
@@ -74,6 +97,8 @@ class ChexGenPipeline(DiffusionPipeline):
         guidance_scale: float = 4.0,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: Tensor | None = None,
+        condition_latents: Tensor | None = None,
+        control_scale: float = 1.0,
         prompt_embeds: Tensor | None = None,
         prompt_attention_mask: Tensor | None = None,
         output_type: str = "pil",
@@ -88,6 +113,8 @@ class ChexGenPipeline(DiffusionPipeline):
             guidance_scale: weight of classifier-free guidance (paper: 4.0); 1 samples without it, at half the cost.
             generator: one for the batch, or one an image: then an image does not depend on its batch.
             latents: starting noise [N, 4, h, w] instead of a generator's.
+            condition_latents: latents [N, 4, h, w] of the images that control the samples (`ControlledTransformer`).
+            control_scale: weight of the control; 0 samples without it.
             prompt_embeds, prompt_attention_mask: text states [B, L, width] and mask [B, L] instead of `prompt`.
             output_type: "pil", "np", "pt" or "latent".
             callback_on_step_end: called as (pipeline, i, t, {"latents": ...}) after each step; may return new latents.
@@ -96,40 +123,67 @@ class ChexGenPipeline(DiffusionPipeline):
             ValueError, TextError: if an argument is out of range, or a prompt empty or too long.
         """
         self._check(prompt, prompt_embeds, prompt_attention_mask, num_images_per_prompt, output_type)
+        if condition_latents is not None and not isinstance(self.transformer, ControlledTransformer):
+            raise ValueError(
+                f"a {type(self.transformer).__name__} takes no `condition_latents`: load a control adapter"
+            )
         device, dtype = self._execution_device, self.transformer.dtype
         if prompt is not None:
             prompts = [prompt] if isinstance(prompt, str) else prompt
-            limit = self.transformer.config.text_tokens
+            prompts = [self.caption(text) for text in prompts]
+            limit = len(self.transformer.null_caption)
             prompt_embeds, prompt_attention_mask = encode_texts(self.tokenizer, self.text_encoder, prompts, limit)
         states = prompt_embeds.to(device, dtype).repeat_interleave(num_images_per_prompt, dim=0)  # [N, L, width]
         mask = prompt_attention_mask.to(device).repeat_interleave(num_images_per_prompt, dim=0)  # [N, L]
-        size = self.transformer.config.sample_size
-        shape = (len(states), self.transformer.config.in_channels, size, size)
+        base = getattr(self.transformer, "base_model", self.transformer).config
+        shape = (len(states), base.in_channels, base.sample_size, base.sample_size)
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
         elif tuple(latents.shape) != shape:
             raise ValueError(f"latents have shape {tuple(latents.shape)}, these prompts need {shape}")
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         latents = latents.to(device) * self.scheduler.init_noise_sigma
+        # Neither text nor condition nor time tables change with the latents: all are computed once for all steps.
+        guided = guidance_scale != 1 and not (self.config.compat == "released" and condition_latents is not None)
+        if guided:  # the null half stands under its caption's mask, as in training and in the released code
+            null = self.transformer.null_caption[: states.shape[1]].to(states).expand_as(states)
+            states, mask = torch.cat([states, null]), mask.repeat(2, 1)
+        fixed = dict(text=self.transformer.encode_text(states, mask))
+        if condition_latents is not None:
+            condition = self.transformer.encode_condition(condition_latents.to(device, dtype))
+            fixed.update(condition=condition.repeat(1 + guided, 1, 1), control_scale=control_scale)
+        times = self.transformer.encode_time(self.scheduler.timesteps)
+        noisy = {"generator": generator} if "generator" in inspect.signature(self.scheduler.step).parameters else {}
         for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            noise = self._predict_noise(latents, t, states, mask, guidance_scale)
-            latents = self.scheduler.step(noise, t, latents, return_dict=False)[0]
+            x = self.scheduler.scale_model_input(latents, t).to(dtype).repeat(1 + guided, 1, 1, 1)
+            output = self.transformer.denoise(x, times[i : i + 1], **fixed).float()
+            output = self._guide(output, guidance_scale) if guided else output
+            if not self._learns_variance:
+                output = output[:, : base.in_channels]
+            latents = self.scheduler.step(output, t, latents, return_dict=False, **noisy)[0]
             if callback_on_step_end is not None:
                 latents = (callback_on_step_end(self, i, t, {"latents": latents}) or {}).get("latents", latents)
         images = latents if output_type == "latent" else self._decode(latents, output_type)
         self.maybe_free_model_hooks()
         return ChexGenPipelineOutput(images=images) if return_dict else (images,)
 
-    def _predict_noise(self, latents: Tensor, t: Tensor, states: Tensor, mask: Tensor, scale: float) -> Tensor:
-        """Classifier-free guidance (Ho & Salimans 2022): one batch, the null half under the same mask."""
-        x = self.scheduler.scale_model_input(latents, t).to(states.dtype)
-        channels = self.transformer.config.in_channels
-        if scale == 1:
-            return self.transformer(x, t, states, mask).sample[:, :channels].float()
-        null = self.transformer.null_caption[: states.shape[1]].to(states).expand_as(states)
-        both = self.transformer(x.repeat(2, 1, 1, 1), t, torch.cat([states, null]), mask.repeat(2, 1)).sample
-        conditional, unconditional = both[:, :channels].float().chunk(2)
-        return unconditional + scale * (conditional - unconditional)
+    def caption(self, prompt: str) -> str:
+        """What the text encoder reads for a prompt: cleaned where the pipeline cleans captions."""
+        return clean_caption(prompt) if self.config.clean_captions and isinstance(prompt, str) else prompt
+
+    def _guide(self, output: Tensor, scale: float) -> Tensor:
+        """Classifier-free guidance (Ho & Salimans 2022) of the noise channels [:4]; the variance's are the caption's.
+
+        The released code guides the first three channels only.
+        """
+        channels = 3 if self.config.compat == "released" else self.vae.config.latent_channels
+        conditional, unconditional = output.chunk(2)
+        noise = unconditional[:, :channels] + scale * (conditional - unconditional)[:, :channels]
+        return torch.cat([noise, conditional[:, channels:]], dim=1)
+
+    @property
+    def _learns_variance(self) -> bool:
+        return self.scheduler.config.get("variance_type") == "learned_range"
 
     def _decode(self, latents: Tensor, output_type: str) -> list[PIL.Image.Image] | np.ndarray | Tensor:
         images = decode(self.vae, latents)  # [N, H, W] in 0..1
@@ -149,3 +203,14 @@ class ChexGenPipeline(DiffusionPipeline):
             raise ValueError(f"num_images_per_prompt must be at least 1, not {num_images_per_prompt}")
         if output_type not in ("pil", "np", "pt", "latent"):
             raise ValueError(f"output_type must be pil, np, pt or latent, not {output_type!r}")
+
+
+def clean_caption(text: str) -> str:
+    """A caption as the released models were trained on: diffusers' copy of the cleaner they used, applied twice."""
+    return PixArtAlphaPipeline._clean_caption(_Cleaner, PixArtAlphaPipeline._clean_caption(_Cleaner, text))
+
+
+class _Cleaner:
+    """All that the cleaner asks of the pipeline it is a method of."""
+
+    bad_punct_regex = PixArtAlphaPipeline.bad_punct_regex

@@ -11,6 +11,7 @@ import polars as pl
 import torch
 from tqdm import tqdm
 
+from chexgen_lib.curation.quality_control import read
 from chexgen_lib.images import to_uint8
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 
@@ -88,21 +89,26 @@ def fingerprint(pipeline: ChexGenPipeline) -> str:
 def choose_prompts(cohort: pl.DataFrame, n: int, findings: tuple[str, ...], seed: int = 0) -> pl.DataFrame:
     """`n` test records of stage II, dealt in turn from each finding's positives, so that rare findings are asked for.
 
-    The order within a finding is a seeded hash; a record is taken once.
+    First come those whose prompt states the finding (radiologists leave out what they think unimportant); when they
+    are used up, any. The order within a finding is a seeded hash; a record is taken once.
     """
     pool = cohort.filter(pl.col("split") == "test", pl.col("stage2")).unique(
         "prompt", keep="first", maintain_order=True
     )
     keys = [hashlib.sha256(f"{seed}:{i}".encode()).hexdigest() for i in pool["image_id"]]
     pool = pool.with_columns(key=pl.Series(keys, dtype=pl.String)).sort("key")
-    queues = [pool.filter(pl.col(finding) == 1)["image_id"].to_list() for finding in findings]
+    stated = [{mention.finding for mention in read(prompt).affirmed} for prompt in pool["prompt"]]
+    present = {f: pool.filter(pl.col(f) == 1)["image_id"].to_list() for f in findings}
+    states = dict(zip(pool["image_id"], stated, strict=True))
+    asked = {f: [i for i in ids if f == "No Finding" or f in states[i]] for f, ids in present.items()}
     chosen: dict[str, None] = {}
-    while len(chosen) < n and any(queues):
-        for queue in queues:
-            while queue and queue[0] in chosen:
-                queue.pop(0)
-            if queue and len(chosen) < n:
-                chosen[queue.pop(0)] = None
+    for queues in (list(asked.values()), list(present.values())):
+        while len(chosen) < n and any(queues):
+            for queue in queues:
+                while queue and queue[0] in chosen:
+                    queue.pop(0)
+                if queue and len(chosen) < n:
+                    chosen[queue.pop(0)] = None
     return pool.filter(pl.col("image_id").is_in(list(chosen))).drop("key").sort("image_id")
 
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler
 
+from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.text import TextError
-from chexgen_lib.sampling.pipeline import ChexGenPipeline, ddim_scheduler
+from chexgen_lib.sampling.pipeline import ChexGenPipeline
+from chexgen_lib.sampling.schedulers import ddim_scheduler
 from chexgen_lib.training.trainer import DDPM
 
 PROMPTS = [
@@ -61,7 +63,36 @@ def test_every_argument_changes_the_output(pipeline):
     assert not torch.allclose(outputs["prompt_embeds"], outputs["prompt_attention_mask"], atol=1e-3)
     assert sample(pipeline, num_images_per_prompt=2, generators=range(4)).shape == (4, 32, 32)
     untested = set(inspect.signature(pipeline.__call__).parameters) - set(changed)
-    assert untested == {"num_images_per_prompt", "output_type", "return_dict"}
+    assert untested == {
+        "num_images_per_prompt",
+        "output_type",
+        "return_dict",
+        "condition_latents",
+        "control_scale",
+    }  # the last two: below
+
+
+def test_a_condition_controls_the_sample(pipeline):
+    transformer = ControlledTransformer.on(pipeline.transformer, 1)
+    controlled = ChexGenPipeline(**{**pipeline.components, "transformer": transformer})
+    controlled.set_progress_bar_config(disable=True)
+    condition = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    base = sample(pipeline, output_type="latent")
+
+    def change(**changes):
+        return ((sample(controlled, output_type="latent", **changes) - base).abs().max() / base.std()).item()
+
+    assert change() < 1e-4 and change(condition_latents=condition) < 1e-4  # an adapter starts without effect
+    torch.nn.init.normal_(transformer.controlnet[0].before_proj.weight)
+    torch.nn.init.normal_(transformer.controlnet[0].after_proj.weight)
+    assert change(condition_latents=condition, control_scale=0) < 1e-4
+    full, half = change(condition_latents=condition), change(condition_latents=condition, control_scale=0.5)
+    assert full > 1e-2 and half > 1e-2 and abs(full - half) > 1e-2
+    assert change(condition_latents=condition, guidance_scale=1.0) > 1e-2
+    with pytest.raises(ValueError, match="takes no `condition_latents`"):
+        sample(pipeline, condition_latents=condition)
+    with pytest.raises(ValueError, match="condition's latents have shape"):
+        sample(controlled, condition_latents=condition[..., :2])
 
 
 def test_images_of_a_prompt_stand_together(pipeline):

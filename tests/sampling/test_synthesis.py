@@ -52,20 +52,26 @@ def test_interrupted_equals_uninterrupted(pipeline, tmp_path, monkeypatch):
 def test_prompts_are_dealt_over_findings_and_taken_once():
     n = 40
     states = {f: [0.0] * n for f in FINDINGS}
-    states["Fracture"][5] = 1.0
+    prompts = [f"p{i}" for i in range(n)]
+    for i in (5, 6, 7):
+        states["Fracture"][i] = 1.0
+    prompts[6] = "Healing rib fracture."
+    prompts[7] = "No rib fracture."
     for i in range(n):
-        states["No Finding"][i] = float(i != 5)
+        states["No Finding"][i] = float(i not in (5, 6, 7))
     pool = pl.DataFrame(
         dict(
             image_id=[f"i{i}" for i in range(n)],
-            prompt=[f"p{i}" for i in range(n)],
+            prompt=prompts,
             split="test",
             stage2=True,
         )
         | states
     )
     chosen = choose_prompts(pool, 6, FINDINGS)
-    assert len(chosen) == 6 and "i5" in chosen["image_id"] and chosen["image_id"].is_unique().all()
+    assert len(chosen) == 6 and chosen["image_id"].is_unique().all()
+    assert set(chosen["image_id"]) & {"i5", "i6", "i7"} == {"i6"}  # the one whose prompt says so
+    assert len(choose_prompts(pool, 100, FINDINGS)) == n  # when no prompt says more, the others are taken
     assert choose_prompts(pool.with_columns(split=pl.lit("train")), 6, FINDINGS).is_empty()
 
 

@@ -1,0 +1,148 @@
+"""The control adapter: masks and boxes steer a frozen text-to-image transformer (paper, Methods; ED Figs 11 to 14).
+
+Copies of the first blocks read the condition, an image that the autoencoder has turned into latents, and add what
+they find to the base model's tokens through projections that start at zero. Names and wiring are the released code's.
+"""
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
+from torch import Tensor, nn
+
+from chexgen_lib.models.transformer import (
+    Block,
+    ChexGenTransformer,
+    TextKeys,
+    TimeTables,
+    position_embedding,
+    project_text,
+)
+
+
+class ControlledTransformer(ModelMixin, ConfigMixin):
+    """A frozen `ChexGenTransformer` and the adapter that a condition steers it with.
+
+    Args:
+        base_config: configuration of the base model (its constructor's arguments).
+        copied_blocks: how many of its first blocks the adapter copies (paper's code: 13 of 28).
+    """
+
+    _supports_gradient_checkpointing = True
+
+    @register_to_config
+    def __init__(self, base_config: dict, copied_blocks: int = 13):
+        super().__init__()
+        self.base_model = ChexGenTransformer(**base_config)
+        depth, hidden = self.base_model.config.depth, self.base_model.config.hidden_size
+        if not 1 <= copied_blocks < depth:
+            raise ValueError(f"copied_blocks must be in 1..{depth - 1} for a model of {depth} blocks: {copied_blocks}")
+        heads = self.base_model.config.num_heads
+        self.controlnet = nn.ModuleList(ControlBlock(hidden, heads, first=i == 0) for i in range(copied_blocks))
+        self.gradient_checkpointing = False
+        self.base_model.requires_grad_(False)
+
+    @classmethod
+    def on(cls, base: ChexGenTransformer, copied_blocks: int) -> "ControlledTransformer":
+        """An adapter that starts as the base model: copied blocks, projections of zero."""
+        config = {k: v for k, v in base.config.items() if not k.startswith("_")}
+        model = cls(config, copied_blocks)
+        model.base_model.load_state_dict(base.state_dict())
+        for control, block in zip(model.controlnet, base.blocks, strict=False):
+            control.copied_block.load_state_dict(block.state_dict())
+        return model.to(base.device)
+
+    @property
+    def null_caption(self) -> Tensor:
+        """Text states [L, text_dim] of the empty caption: the base model's."""
+        return self.base_model.null_caption
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        encoder_attention_mask: Tensor | None = None,
+        controlnet_cond: Tensor | None = None,
+        control_scale: float = 1.0,
+        return_dict: bool = True,
+    ) -> Transformer2DModelOutput | tuple[Tensor]:
+        """As the base model's; `controlnet_cond` [B, in_channels, H, W] are the condition's latents.
+
+        Without a condition this is the base model. `control_scale` weighs what the adapter adds.
+        """
+        text = self.encode_text(encoder_hidden_states, encoder_attention_mask)
+        time = self.encode_time(timestep.expand(len(hidden_states)))
+        condition = None if controlnet_cond is None else self.encode_condition(controlnet_cond)
+        sample = self.denoise(hidden_states, time, text, condition, control_scale)
+        return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
+
+    @apply_forward_hook
+    def encode_text(self, states: Tensor, mask: Tensor | None = None) -> TextKeys:
+        """Keys and values for the base model's blocks and, after them, for the copies."""
+        blocks = [*self.base_model.blocks, *(control.copied_block for control in self.controlnet)]
+        return project_text(self.base_model.y_embedder.y_proj, blocks, states, mask)
+
+    @apply_forward_hook
+    def encode_time(self, timestep: Tensor) -> TimeTables:
+        return self.base_model.encode_time(timestep)
+
+    @apply_forward_hook
+    def encode_condition(self, latents: Tensor) -> Tensor:
+        """What the first copy reads of a condition [B, in_channels, H, W], constant over the steps: [B, T, D]."""
+        config = self.base_model.config
+        expected = (config.in_channels, config.sample_size, config.sample_size)
+        if tuple(latents.shape[1:]) != expected:
+            raise ValueError(
+                f"the condition's latents have shape {tuple(latents.shape)}, not [B, {expected}]: encode the condition "
+                "at the image's size"
+            )
+        # Recomputed, not the stored embedding: the one of a released checkpoint drifts with its averaged weights.
+        places = position_embedding(config.hidden_size, config.sample_size // config.patch_size, config.position_scale)
+        return self.controlnet[0].before_proj(self.base_model.x_embedder(latents) + places.to(latents))
+
+    @apply_forward_hook
+    def denoise(
+        self,
+        hidden_states: Tensor,
+        time: TimeTables,
+        text: TextKeys,
+        condition: Tensor | None = None,
+        control_scale: float = 1.0,
+    ) -> Tensor:
+        """`forward` with time, text and condition already encoded."""
+        if condition is None:
+            return self.base_model.denoise(hidden_states, time, text)
+        depth = len(self.base_model.blocks)
+
+        def control(x: Tensor) -> list[Tensor]:
+            c, added = x + condition, []
+            for i, block in enumerate(self.controlnet, start=depth):
+                arguments = c, time.shared, text.keys[i], text.values[i], text.mask
+                if torch.is_grad_enabled() and self.gradient_checkpointing:
+                    c = self._gradient_checkpointing_func(block.copied_block, *arguments)
+                else:
+                    c = block.copied_block(*arguments)
+                added.append(control_scale * block.after_proj(c))
+            return added
+
+        return self.base_model.denoise(hidden_states, time, text, control)
+
+
+class ControlBlock(nn.Module):
+    """A copy of one block, and the projections into it (the first only) and out of it, both zero at the start."""
+
+    def __init__(self, hidden_size: int, num_heads: int, first: bool):
+        super().__init__()
+        self.copied_block = Block(hidden_size, num_heads)
+        if first:
+            self.before_proj = _zero_linear(hidden_size)
+        self.after_proj = _zero_linear(hidden_size)
+
+
+def _zero_linear(size: int) -> nn.Linear:
+    linear = nn.Linear(size, size)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear

@@ -1,0 +1,104 @@
+"""The command line samples what the pipeline samples, goes on where it was, and explains what is wrong."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+
+from chexgen_lib import cli
+from chexgen_lib.sampling.pipeline import ChexGenPipeline
+
+
+@pytest.fixture(scope="module")
+def weights(pipeline, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights") / "pipeline"
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    path = tmp_path / "prompts.csv"
+    rows = [f"case{i},Effusion number {i}." for i in range(6)]
+    path.write_text("\n".join(["name,impression", *rows]) + "\n")
+    return path
+
+
+def command(prompts, weights, out, *more) -> list[str]:
+    return ["sample", str(prompts), "--weights", str(weights), "--out", str(out), "--steps", "3", *more]
+
+
+def content(folder) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def test_samples_what_the_pipeline_samples(prompts, weights, tmp_path):
+    assert cli.main(command(prompts, weights, tmp_path / "out", "--batch-size", "4", "--images-per-prompt", "2")) == 0
+    manifest = pl.read_csv(tmp_path / "out/manifest.csv")
+    assert manifest["file"].to_list()[:3] == ["case0_0.png", "case0_1.png", "case1_0.png"] and len(manifest) == 12
+    assert set(manifest["weights_sha256"]) == {cli.digest(weights)} and manifest["seed"].n_unique() == 12
+    pipe = ChexGenPipeline.from_pretrained(weights)
+    row = manifest.row(3, named=True)
+    generator = [torch.Generator().manual_seed(row["seed"])]
+    expected = pipe(row["prompt"], num_inference_steps=3, generator=generator).images[0]
+    found = Image.open(tmp_path / "out" / row["file"])
+    assert np.abs(np.asarray(found, int) - np.asarray(expected, int)).max() <= 1  # another batch rounds differently
+
+
+def test_killed_and_started_again_gives_the_same_bytes(prompts, weights, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert cli.main(command(prompts, weights, whole, "--batch-size", "2")) == 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "chexgen_lib.cli", *command(prompts, weights, cut, "--batch-size", "2")]
+    )
+    while process.poll() is None and not list(cut.glob("*.png")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (cut / "case1_0.png").write_bytes(b"half a file")
+    before = {p.name: p.stat().st_mtime_ns for p in cut.glob("case0_0.png")}
+    assert cli.main(command(prompts, weights, cut, "--batch-size", "2")) == 0
+    for leftover in cut.glob("*.partial"):
+        pytest.fail(f"{leftover} was left")
+    assert content(cut) == content(whole) and before
+
+
+def test_finished_images_are_not_sampled_again(prompts, weights, tmp_path, monkeypatch):
+    assert cli.main(command(prompts, weights, tmp_path / "out")) == 0
+    monkeypatch.setattr(ChexGenPipeline, "__call__", lambda *a, **k: pytest.fail("sampled again"))
+    assert cli.main(command(prompts, weights, tmp_path / "out")) == 0
+    with pytest.raises(pytest.fail.Exception):
+        cli.main(command(prompts, weights, tmp_path / "out", "--guidance", "2"))
+
+
+def test_errors_are_one_line_and_write_nothing(prompts, weights, tmp_path, capsys):
+    def fails(message, *arguments):
+        assert cli.main(list(arguments)) == 2
+        error = capsys.readouterr().err
+        assert message in error and not (tmp_path / "out").exists()
+
+    out = tmp_path / "out"
+    fails("does not exist", *command(tmp_path / "none.csv", weights, out))
+    fails("does not exist", *command(prompts, tmp_path / "none.pth", out))
+    fails("--steps must be at least 1", *command(prompts, weights, out, "--steps", "0"))
+    prompts.write_text("name,impression\na,Clear.\nb," + "effusion " * 3000 + "\n")
+    fails("1 prompts have more than 120 tokens, shorten them: row 2", *command(prompts, weights, out))
+    (tmp_path / "there").mkdir()
+    fails("exists: name a new folder", "convert", str(prompts), str(tmp_path / "there"))
+
+
+def test_converts_a_released_checkpoint(pipeline, weights, tmp_path):
+    state = pipeline.transformer.state_dict()
+    torch.save({"state_dict": state, "state_dict_ema": state}, tmp_path / "epoch_1_step_1.pth")
+    parts = ["--autoencoder", str(weights / "vae"), "--text-encoder", "minilm"]
+    assert cli.main(["convert", str(tmp_path / "epoch_1_step_1.pth"), str(tmp_path / "converted"), *parts]) == 0
+    converted = ChexGenPipeline.from_pretrained(tmp_path / "converted")
+    for name, value in converted.transformer.state_dict().items():
+        assert torch.equal(value, state[name]), name
+    assert converted.config.clean_captions and converted.config.compat == "paper"
