@@ -49,6 +49,7 @@ class TrainingConfig:
         schedule: "constant", or "cosine" to zero, after `warmup_steps` of linear warm-up.
         ema_decay: of the averaged weights, ramped up over the first steps.
         caption_dropout: share of captions replaced by the null caption, for classifier-free guidance.
+        noisy_weight: the largest weight of a time step's error, see `step_weights`; 1 weighs all alike, as the paper.
         precision: "bf16", "fp32", or "auto": bf16 where the hardware multiplies it natively.
         checkpoint_every, log_every: in steps.
     """
@@ -63,6 +64,7 @@ class TrainingConfig:
     warmup_steps: int = 0
     ema_decay: float = 0.9999
     caption_dropout: float = 0.1
+    noisy_weight: float = 1.0
     gradient_accumulation: int = 1
     precision: str = "auto"
     checkpoint_every: int = 500
@@ -79,6 +81,8 @@ class TrainingConfig:
         for name in ("ema_decay", "caption_dropout", "adam_beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingError(f"{name} must be in [0, 1), not {getattr(self, name)!r}")
+        if not self.noisy_weight >= 1:
+            raise TrainingError(f"noisy_weight must be at least 1, not {self.noisy_weight!r}")
         if self.schedule not in SCHEDULES:
             raise TrainingError(f"schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}")
         if self.precision not in ("auto", "bf16", "fp32"):
@@ -164,6 +168,7 @@ class _Run:
         self.config, self.accelerator, self.fingerprint = config, accelerator, fingerprint
         self.step, self.history = 0, []
         self.noise_scheduler = DDPMScheduler(**DDPM)
+        self.weights = step_weights(self.noise_scheduler.alphas_cumprod, config.noisy_weight)
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             trained,
@@ -214,12 +219,16 @@ class _Run:
         dropped = torch.rand(len(rows), generator=generator) < self.config.caption_dropout
         noisy = self.noise_scheduler.add_noise(latents, noise, t)
         device = self.accelerator.device
-        noisy, t, states, mask, noise, dropped = (x.to(device) for x in (noisy, t, states, mask, noise, dropped))
+        weight = self.weights[t]
+        noisy, t, states, mask, noise, dropped, weight = (
+            x.to(device) for x in (noisy, t, states, mask, noise, dropped, weight)
+        )
         # A dropped caption keeps its mask, as in the released code: the null caption is as long as the one it replaces.
         null = self.bare_model.null_caption[: states.shape[1]]
         states = torch.where(dropped[:, None, None], null, states)
         prediction = self.model(noisy, t, states, mask).sample
-        return F.mse_loss(prediction[:, : latents.shape[1]].float(), noise)
+        error = (prediction[:, : latents.shape[1]].float() - noise).square().mean(dim=(1, 2, 3))  # [B]
+        return (weight * error).mean()
 
     def record(self, step: int, loss: float, norm: float) -> dict:
         if not torch.isfinite(torch.tensor([loss, norm])).all():
@@ -280,6 +289,18 @@ class _Run:
             state["history"],
         )
         self.lr.load_state_dict({**self.lr.state_dict(), "last_epoch": state["lr"]})
+
+
+def step_weights(alphas_cumprod: Tensor, largest: float) -> Tensor:
+    """Weight of the noise's error at each time step, of mean 1: min(1 + 1 / SNR, `largest`) up to a factor.
+
+    Equal weights (`largest` 1, the paper) say little about the noisy steps, where the error is small whatever the
+    model does, but where layout and findings are decided; long training makes up for it. 1 + 1 / SNR is what the
+    velocity's error weighs (Salimans & Ho 2022).
+    """
+    # 1 + 1 / SNR with SNR = a / (1 - a) is 1 / a.
+    weights = (1 / alphas_cumprod).clamp(max=largest)
+    return weights / weights.mean()
 
 
 def step_rows(n: int, step: int, part: int, parts: int, batch_size: int, seed: int) -> Tensor:

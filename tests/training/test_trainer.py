@@ -176,3 +176,11 @@ def test_latent_cache_round_trip_and_errors(cache, tmp_path):
 
 def test_history_is_json(cache, tmp_path):
     json.dumps(run(cache, tmp_path)[1])
+
+
+def test_noisy_steps_weigh_more_up_to_the_largest_weight():
+    signal = torch.tensor([1.0, 0.5, 0.1, 1e-4])
+    assert trainer.step_weights(signal, 1.0).tolist() == [1, 1, 1, 1]
+    weights = trainer.step_weights(signal, 4.0)
+    torch.testing.assert_close(weights / weights[0], torch.tensor([1.0, 2.0, 4.0, 4.0]))
+    torch.testing.assert_close(weights.mean(), torch.tensor(1.0))
