@@ -78,7 +78,7 @@ def _two_valued(name: str, mask: np.ndarray) -> np.ndarray:
     if mask.ndim != 2 or mask.shape[0] != mask.shape[1] or not mask.size:
         raise ConditionError(f"mask {name!r} has shape {mask.shape}: give one square channel [H, H]")
     values = np.unique(mask)
-    if len(values) > 2 or values[0] != 0 or values[-1] not in (0, 1, 255):
+    if not (np.isin(values, (0, 1)).all() or np.isin(values, (0, 255)).all()):
         raise ConditionError(f"mask {name!r} has values {values[:5].tolist()}: use 0 and 1, or 0 and 255")
     if values[-1] == 0:
         raise ConditionError(f"mask {name!r} is empty: leave the class out")
@@ -98,12 +98,12 @@ def _outline(image: np.ndarray, name: str, box: dict) -> None:
     if not (0 <= x and 0 <= y and w > 0 and h > 0 and x + w <= 1 + 1e-6 and y + h <= 1 + 1e-6):
         raise ConditionError(f"box {box}: w and h must be positive and the box inside the image (fractions 0 to 1)")
     size = len(image)
-    left, top = round(x * size), round(y * size)
+    left, top = (min(round(a * size), size - 1) for a in (x, y))  # a box shows at least one pixel
     right, bottom = (max(round((a + b) * size), c + 1) for a, b, c in ((x, w, left), (y, h, top)))
     line = max(1, size // 64)
     frame = np.ones((bottom - top, right - left), bool)
     frame[line:-line, line:-line] = False
-    image[top:bottom, left:right][frame[: size - top, : size - left]] = LEGEND[name]
+    image[top:bottom, left:right][frame] = LEGEND[name]
 
 
 @torch.inference_mode()
