@@ -14,7 +14,7 @@ help:
 	@echo "make repro      run the whole DAG; what is up to date is not run again. Another profile, and values:"
 	@echo "                make repro PROFILE=nih-mini SET='curation.image_folder=FOLDER seed=1'"
 	@echo "make test       lint, tests, and every notebook re-executed and compared (profile ci)"
-	@echo "make autoencoder retrain the shipped autoencoder (needs stage 01)"
+	@echo "make autoencoder retrain the shipped autoencoder"
 	@echo "make notebooks  re-execute the committed notebooks in place (profile ci)"
 	@echo "make lock       compile requirements.lock from pyproject.toml (UPGRADE=1 takes new versions)"
 	@echo "make params     write params.yaml, the composition of the profile (laptop)"
@@ -58,6 +58,7 @@ lint: .venv/.complete
 
 # Retrains the small autoencoder that the package ships; minutes to half an hour on 2 cores.
 autoencoder: params
+	$(BIN)/dvc repro 01_curation
 	$(BIN)/python -m chexgen_lib.notebooks strip 02_autoencoder
 	$(BIN)/python -m chexgen_lib.notebooks run 02_autoencoder
 

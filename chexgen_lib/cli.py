@@ -55,17 +55,23 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("checkpoint", type=Path)
     convert.add_argument("folder", type=Path)
     convert.set_defaults(command=_convert)
-    for command in (sample, convert):
-        command.add_argument("--autoencoder", default="stabilityai/sd-vae-ft-ema", help="for a released .pth")
-        command.add_argument("--text-encoder", default="DeepFloyd/t5-v1_1-xxl", help="for a released .pth")
-        command.add_argument("--compat", choices=("paper", "released"), default="paper", help="for a released .pth")
+    for command in (sample, convert):  # what a pipeline folder holds and a released .pth does not
+        command.add_argument("--autoencoder", help="for a .pth (default: stabilityai/sd-vae-ft-ema)")
+        command.add_argument("--text-encoder", help="for a .pth (default: DeepFloyd/t5-v1_1-xxl)")
+        command.add_argument("--compat", choices=("paper", "released"), help="for a .pth (default: paper)")
     return parser
 
 
 def _load(weights: Path, options: argparse.Namespace) -> ChexGenPipeline:
-    if weights.is_dir():
-        return ChexGenPipeline.from_pretrained(weights)
-    return ChexGenPipeline.from_released(weights, options.autoencoder, options.text_encoder, options.compat)
+    names = ("autoencoder", "text_encoder", "compat")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if not weights.is_dir():
+        return ChexGenPipeline.from_released(weights, **given)
+    if given:
+        raise ValueError(
+            f"{weights} is a whole pipeline: --{next(iter(given)).replace('_', '-')} is for a released .pth"
+        )
+    return ChexGenPipeline.from_pretrained(weights)
 
 
 def _convert(options: argparse.Namespace) -> None:
@@ -160,15 +166,14 @@ def _replace(path: Path, write) -> None:
 
 
 def digest(weights: Path) -> str:
-    """SHA-256 of a weights file, or of all the weights in a pipeline folder, in the order of their paths."""
-    files = sorted(weights.rglob("*.safetensors")) if weights.is_dir() else [weights]
-    if not files or not all(file.is_file() for file in files):
+    """SHA-256 of a weights file; of a pipeline folder, that of its weight files' digests in path order."""
+    if weights.is_file():
+        with open(weights, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    files = sorted(weights.rglob("*.safetensors"))
+    if not files:
         raise ValueError(f"{weights} holds no weights: name a pipeline folder or a released .pth")
-    total = hashlib.sha256()
-    for file in files:
-        with open(file, "rb") as stream:
-            total.update(hashlib.file_digest(stream, "sha256").digest())
-    return total.hexdigest()
+    return hashlib.sha256("".join(map(digest, files)).encode()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The command line samples what the pipeline samples, goes on where it was, and explains what is wrong."""
 
+import hashlib
 import signal
 import subprocess
 import sys
@@ -86,11 +87,17 @@ def test_errors_are_one_line_and_write_nothing(prompts, weights, tmp_path, capsy
     out = tmp_path / "out"
     fails("does not exist", *command(tmp_path / "none.csv", weights, out))
     fails("does not exist", *command(prompts, tmp_path / "none.pth", out))
+    fails("--compat is for a released .pth", *command(prompts, weights, out, "--compat", "released"))
     fails("--steps must be at least 1", *command(prompts, weights, out, "--steps", "0"))
     prompts.write_text("name,impression\na,Clear.\nb," + "effusion " * 3000 + "\n")
     fails("1 prompts have more than 120 tokens, shorten them: row 2", *command(prompts, weights, out))
     (tmp_path / "there").mkdir()
     fails("exists: name a new folder", "convert", str(prompts), str(tmp_path / "there"))
+
+
+def test_a_weights_file_has_the_digest_that_others_compute(tmp_path):
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    assert cli.digest(tmp_path / "w.pth") == hashlib.sha256(b"weights").hexdigest()
 
 
 def test_converts_a_released_checkpoint(pipeline, weights, tmp_path):

@@ -67,7 +67,8 @@ def _read(path: Path) -> pl.DataFrame:
         if path.suffix == ".txt":
             lines = path.read_text(encoding="utf-8").splitlines()
             return pl.DataFrame({"name": [f"{i:06d}" for i in range(1, len(lines) + 1)], "impression": lines})
-        options = {"infer_schema_length": None} if path.suffix == ".csv" else {}
+        # A name stays as it is written: 001 is not 1.
+        options = dict(infer_schema_length=None, schema_overrides={"name": pl.String}) if path.suffix == ".csv" else {}
         return READERS[path.suffix](path, **options)
     except FileNotFoundError as error:
         raise PromptError(f"{path} does not exist") from error

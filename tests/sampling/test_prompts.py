@@ -28,6 +28,12 @@ def test_tables(tmp_path, kind):
     assert table["name"].to_list() == ["a1", "b"] and table["prompt"].to_list() == EXPECTED
 
 
+def test_names_keep_their_zeros(tmp_path):
+    path = tmp_path / "prompts.csv"
+    path.write_text("name,impression\n001,Clear.\n01,Clear.\n")
+    assert read_prompts(path)["name"].to_list() == ["001", "01"]
+
+
 def test_lines(tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_text("Large effusion.\nClear.\n")
