@@ -9,7 +9,6 @@ Several GPUs: `accelerate launch -m chexgen_lib.cli sample ...` shares the batch
 import argparse
 import hashlib
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from PIL import Image, PngImagePlugin
 from tqdm import tqdm
 
 import chexgen_lib
+from chexgen_lib.atomic import replacing
 from chexgen_lib.models.released import CheckpointError
 from chexgen_lib.models.text import TextError, count_tokens
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
@@ -77,9 +77,8 @@ def _load(weights: Path, options: argparse.Namespace) -> ChexGenPipeline:
 def _convert(options: argparse.Namespace) -> None:
     if options.folder.exists():
         raise ValueError(f"{options.folder} exists: name a new folder")
-    partial = options.folder.with_name(options.folder.name + ".partial")
-    _load(options.checkpoint, options).save_pretrained(partial)
-    os.replace(partial, options.folder)
+    with replacing(options.folder) as folder:
+        _load(options.checkpoint, options).save_pretrained(folder)
     print(f"{options.folder}: a pipeline for ChexGenPipeline.from_pretrained or chexgen sample --weights")
 
 
@@ -110,7 +109,8 @@ def _sample(options: argparse.Namespace) -> None:
             progress.update(len(batch))
     state.wait_for_everyone()
     if state.is_main_process:
-        _replace(options.out / "manifest.csv", lambda path: pl.DataFrame(jobs).write_csv(path))
+        with replacing(options.out / "manifest.csv") as path:
+            pl.DataFrame(jobs).write_csv(path)
 
 
 def _check_lengths(prompts: pl.DataFrame, pipeline: ChexGenPipeline) -> None:
@@ -156,13 +156,8 @@ def finished(folder: Path, job: dict) -> bool:
 def _write(folder: Path, job: dict, image: Image.Image) -> None:
     note = PngImagePlugin.PngInfo()
     note.add_text("chexgen", json.dumps(job, sort_keys=True))
-    _replace(folder / job["file"], lambda path: image.save(path, format="PNG", pnginfo=note))
-
-
-def _replace(path: Path, write) -> None:
-    partial = path.with_name(path.name + ".partial")
-    write(partial)
-    os.replace(partial, path)
+    with replacing(folder / job["file"]) as path:
+        image.save(path, format="PNG", pnginfo=note)
 
 
 def digest(weights: Path) -> str:

@@ -46,6 +46,18 @@ def load_anatomy_masks(folder: Path, rows: Sequence[int]) -> np.ndarray:
     return np.unpackbits(packed[np.asarray(rows)], axis=-1).astype(bool)
 
 
+def load_finding_masks(folder: Path, rows: Sequence[int]) -> np.ndarray:
+    """Bool [K, 14, R, R]: where each finding (`FINDINGS`) is in these rows of the embedded cohort; empty if absent."""
+    stored = np.load(Path(folder) / "masks.npz", allow_pickle=False)
+    masks = np.unpackbits(stored["findings"], axis=-1).astype(bool)  # [M, R, R]
+    place = {row: k for k, row in enumerate(rows)}
+    out = np.zeros((len(place), len(FINDINGS), *masks.shape[1:]), bool)
+    for mask, row, finding in zip(masks, stored["finding_row"].tolist(), stored["finding_index"], strict=True):
+        if row in place:
+            out[place[row], finding] = mask
+    return out
+
+
 def varied_rows(cohort: pl.DataFrame, n: int, seed: int = 0) -> list[int]:
     """`n` rows that show one finding each, as different as can be, for a figure."""
     order = np.random.default_rng(seed).permutation(len(cohort))

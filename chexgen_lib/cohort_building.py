@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, islice
@@ -13,6 +12,7 @@ import polars as pl
 from tqdm import tqdm
 
 from chexgen_lib import phantom
+from chexgen_lib.atomic import replacing
 from chexgen_lib.cohort import ANATOMY, CohortError
 from chexgen_lib.curation import describe
 from chexgen_lib.images import read_image, resize, to_uint8
@@ -138,17 +138,17 @@ def build(
     parts = _chunks_folder(folder, records, size, image_root)
     paths = {start: parts / f"{start:08d}.npz" for start in range(0, len(records), CHUNK)}
     todo = {start: records[start : start + CHUNK].to_dicts() for start, path in paths.items() if not path.exists()}
-    # One stream for all chunks: its workers start once.
-    stream = (
-        phantom.render_many(list(chain.from_iterable(todo.values())), size, workers) if image_root is None else None
-    )
+    rendered = image_root is None
+    if rendered:  # one stream for all chunks: its workers start once
+        stream = phantom.render_many(list(chain.from_iterable(todo.values())), size, workers)
     progress = tqdm(total=len(records), initial=len(records) - sum(map(len, todo.values())), desc="images")
     for start, rows in todo.items():
-        arrays = _read(rows, size, image_root) if image_root else _arrays(islice(stream, len(rows)), size)
-        _save_arrays(paths[start], arrays)
+        arrays = _arrays(islice(stream, len(rows)), size) if rendered else _read(rows, size, image_root)
+        with replacing(paths[start]) as partial:
+            np.savez(partial, **arrays)
         progress.update(len(rows))
     progress.close()
-    cohort, rejects = _assemble(records, folder, parts, sorted(resolutions))
+    cohort, rejects = _assemble(records, folder, list(paths.values()), sorted(resolutions))
     shutil.rmtree(parts)
     return cohort, rejects
 
@@ -201,34 +201,26 @@ def _read(rows: list[dict], size: int, image_root: Path) -> dict[str, np.ndarray
     return dict(images=images, reasons=np.array(reasons, np.str_))
 
 
-def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        np.savez(file, **arrays)
-    os.replace(partial, path)
-
-
 def _assemble(
-    records: pl.DataFrame, folder: Path, parts: Path, resolutions: Sequence[int]
+    records: pl.DataFrame, folder: Path, paths: Sequence[Path], resolutions: Sequence[int]
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    chunks = [dict(np.load(path, allow_pickle=False)) for path in sorted(parts.glob("*.npz"))]
+    chunks = [dict(np.load(path, allow_pickle=False)) for path in paths]
     reasons = pl.Series("reason", np.concatenate([c["reasons"] for c in chunks]).tolist(), dtype=pl.String)
     kept = reasons == ""
     images = np.concatenate([c["images"] for c in chunks])
     cohort = records.filter(kept)
     if "truth" in chunks[0]:
         cohort = _with_truth(cohort, chunks)
-    _save_arrays(folder / "masks.npz", _masks(chunks))
+    with replacing(folder / "masks.npz") as partial:
+        np.savez(partial, **_masks(chunks))
     for resolution in resolutions:
         reduced = images if resolution == images.shape[1] else to_uint8(resize(images / np.float32(255), resolution))
-        partial = folder / f"images_{resolution}.partial.npy"
-        np.save(partial, reduced)
-        os.replace(partial, folder / f"images_{resolution}.npy")
+        with replacing(folder / f"images_{resolution}.npy") as partial:
+            np.save(partial, reduced)
     extra = cohort.select("image_id", "prompt", "stage1", "stage2")
     cohort = validate(cohort.select(c for c in SCHEMA)).join(extra, on="image_id", how="left", maintain_order="left")
-    partial = folder / "cohort.partial"
-    cohort.write_parquet(partial)
-    os.replace(partial, folder / "cohort.parquet")
+    with replacing(folder / "cohort.parquet") as partial:
+        cohort.write_parquet(partial)
     rejects = records.select("source", "image_id").with_columns(reasons).filter(~kept)
     return cohort, rejects
 

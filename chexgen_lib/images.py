@@ -6,7 +6,6 @@ torchxrayvision) is made here and nowhere else. An image that cannot be read rai
 put in its place.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,8 @@ import pydicom
 import torch
 from PIL import Image
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
+
+from chexgen_lib.atomic import replacing
 
 
 class ImageError(ValueError):
@@ -86,10 +87,8 @@ def write_png(path: str | Path, x: np.ndarray) -> Path:
     path = Path(path)
     if np.ndim(x) != 2:
         raise ImageError(f"{path}: needs one image [H, W], got shape {np.shape(x)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    Image.fromarray(to_uint8(x)).save(part, format="PNG")
-    os.replace(part, path)
+    with replacing(path) as partial:
+        Image.fromarray(to_uint8(x)).save(partial, format="PNG")
     return path
 
 

@@ -24,6 +24,8 @@ import nbformat
 from nbformat import NotebookNode
 from ruamel.yaml import YAML
 
+from chexgen_lib.atomic import replacing
+
 ROOT = Path(__file__).resolve().parents[1]
 COMMON = ("profile", "root", "figures_dir", "seed")
 METADATA = {
@@ -68,10 +70,8 @@ def read(path: Path) -> NotebookNode:
 
 
 def write(notebook: NotebookNode, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    nbformat.write(notebook, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as partial:
+        nbformat.write(notebook, partial)
 
 
 def load_yaml(path: Path) -> Any:

@@ -7,12 +7,12 @@ CheXpert's 14 (paper, ED Table 6) as torchxrayvision spells them.
 """
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
+
+from chexgen_lib.atomic import replacing
 
 FINDINGS = (
     "No Finding",
@@ -118,15 +118,8 @@ def validate(df: pl.DataFrame) -> pl.DataFrame:
 def write(df: pl.DataFrame, path: str | Path) -> Path:
     """Validate ``df`` and write it to ``path`` as parquet, atomically: a reader never sees half a table."""
     df, path = validate(df), Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".parquet.tmp")
-    os.close(handle)
-    try:
-        df.write_parquet(temporary, compression="zstd")
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the table from the group
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with replacing(path) as partial:
+        df.write_parquet(partial, compression="zstd")
     return path
 
 

@@ -8,7 +8,6 @@ present, 0 absent, NaN unknown; unknown labels count neither in the loss nor in 
 
 import copy
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from torchvision.models import DenseNet
 from tqdm import tqdm
 
 from chexgen_lib import images as im
+from chexgen_lib.atomic import replacing
 from chexgen_lib.records import FINDINGS
 from chexgen_lib.statistics import interval_of, resample_counts
 
@@ -79,16 +79,13 @@ class Classifier:
         return self._pooled(images).cpu().numpy()
 
     def save(self, folder: str | Path) -> Path:
-        """Write classifier.safetensors and classifier.json into `folder`, each atomically."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {k: v.contiguous() for k, v in self.net.state_dict().items()}
-        save_file(weights, folder / "classifier.safetensors.part")
+        """Write classifier.safetensors and classifier.json; the whole `folder` is replaced."""
         config = {"size": asdict(self.size), "findings": FINDINGS, "history": self.history}
-        (folder / "classifier.json.part").write_text(json.dumps(config, indent=1))
-        for name in ("classifier.safetensors", "classifier.json"):
-            os.replace(folder / f"{name}.part", folder / name)
-        return folder
+        with replacing(folder) as partial:
+            partial.mkdir()
+            save_file({k: v.contiguous() for k, v in self.net.state_dict().items()}, partial / "classifier.safetensors")
+            (partial / "classifier.json").write_text(json.dumps(config, indent=1))
+        return Path(folder)
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> "Classifier":

@@ -1,7 +1,6 @@
 """The look of every figure (Okabe-Ito colours, column width, 7 to 8 pt) and the one way to save one."""
 
 import io
-import os
 from pathlib import Path
 
 import matplotlib as mpl
@@ -9,6 +8,8 @@ import polars as pl
 from IPython.display import Image
 from matplotlib.figure import Figure
 from PIL import Image as Pixels
+
+from chexgen_lib.atomic import replacing
 
 # Okabe and Ito (2008), "Color Universal Design": distinguishable with every common colour blindness.
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
@@ -53,12 +54,9 @@ def save(fig: Figure, table: pl.DataFrame, path: str | Path) -> Path:
     path = Path(path)
     if path.suffix != ".png":
         raise ValueError(f"{path}: a figure is saved as .png; its CSV is written beside it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    parts = path.with_suffix(".png.part"), path.with_suffix(".csv.part")
-    fig.savefig(parts[0], format="png", dpi=200, metadata={"Software": None})
-    table.write_csv(parts[1])
-    os.replace(parts[0], path)
-    os.replace(parts[1], path.with_suffix(".csv"))
+    with replacing(path) as png, replacing(path.with_suffix(".csv")) as csv:
+        fig.savefig(png, format="png", dpi=200, metadata={"Software": None})
+        table.write_csv(csv)
     return path
 
 

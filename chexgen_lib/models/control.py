@@ -38,8 +38,9 @@ class ControlledTransformer(ModelMixin, ConfigMixin):
         depth, hidden = self.base_model.config.depth, self.base_model.config.hidden_size
         if not 1 <= copied_blocks < depth:
             raise ValueError(f"copied_blocks must be in 1..{depth - 1} for a model of {depth} blocks: {copied_blocks}")
-        heads = self.base_model.config.num_heads
-        self.controlnet = nn.ModuleList(ControlBlock(hidden, heads, first=i == 0) for i in range(copied_blocks))
+        heads, gelu = self.base_model.config.num_heads, self.base_model.config.gelu
+        blocks = (ControlBlock(hidden, heads, gelu, first=i == 0) for i in range(copied_blocks))
+        self.controlnet = nn.ModuleList(blocks)
         self.gradient_checkpointing = False
         self.base_model.requires_grad_(False)
 
@@ -52,6 +53,11 @@ class ControlledTransformer(ModelMixin, ConfigMixin):
         for control, block in zip(model.controlnet, base.blocks, strict=False):
             control.copied_block.load_state_dict(block.state_dict())
         return model.to(base.device)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the latents, and of the condition's: the base model's."""
+        return self.base_model.latent_shape
 
     @property
     def null_caption(self) -> Tensor:
@@ -92,11 +98,10 @@ class ControlledTransformer(ModelMixin, ConfigMixin):
     def encode_condition(self, latents: Tensor) -> Tensor:
         """What the first copy reads of a condition [B, in_channels, H, W], constant over the steps: [B, T, D]."""
         config = self.base_model.config
-        expected = (config.in_channels, config.sample_size, config.sample_size)
-        if tuple(latents.shape[1:]) != expected:
+        if tuple(latents.shape[1:]) != self.latent_shape:
             raise ValueError(
-                f"the condition's latents have shape {tuple(latents.shape)}, not [B, {expected}]: encode the condition "
-                "at the image's size"
+                f"the condition's latents have shape {tuple(latents.shape)}, not [B, {self.latent_shape}]: encode the "
+                "condition at the image's size"
             )
         # Recomputed, not the stored embedding: the one of a released checkpoint drifts with its averaged weights.
         places = position_embedding(config.hidden_size, config.sample_size // config.patch_size, config.position_scale)
@@ -133,9 +138,9 @@ class ControlledTransformer(ModelMixin, ConfigMixin):
 class ControlBlock(nn.Module):
     """A copy of one block, and the projections into it (the first only) and out of it, both zero at the start."""
 
-    def __init__(self, hidden_size: int, num_heads: int, first: bool):
+    def __init__(self, hidden_size: int, num_heads: int, gelu: str, first: bool):
         super().__init__()
-        self.copied_block = Block(hidden_size, num_heads)
+        self.copied_block = Block(hidden_size, num_heads, gelu)
         if first:
             self.before_proj = _zero_linear(hidden_size)
         self.after_proj = _zero_linear(hidden_size)

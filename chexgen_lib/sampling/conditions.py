@@ -40,7 +40,7 @@ def _legend() -> dict[str, tuple[int, int, int]]:
 LEGEND = _legend()
 
 
-def draw(size: int, masks: Mapping[str, np.ndarray] | None = None, boxes: Sequence[dict] = ()) -> np.ndarray:
+def draw(size: int, masks: Mapping[str, np.ndarray] | None = None, boxes: Sequence[dict] | None = None) -> np.ndarray:
     """The condition image uint8 [size, size, 3] of masks (class -> [H, W]) and boxes.
 
     Args:
@@ -51,8 +51,8 @@ def draw(size: int, masks: Mapping[str, np.ndarray] | None = None, boxes: Sequen
         ConditionError: nothing to draw, an unknown class, a mask that is empty, not square or not two-valued, a box
             that is inverted or leaves the image.
     """
-    masks = dict(masks or {})
-    if not masks and not len(boxes):
+    masks, boxes = dict(masks or {}), list(boxes or [])
+    if not masks and not boxes:
         raise ConditionError("there is neither a mask nor a box: sample without control instead")
     for name in (*masks, *(_class_of(box) for box in boxes)):
         if name not in LEGEND:
@@ -64,6 +64,16 @@ def draw(size: int, masks: Mapping[str, np.ndarray] | None = None, boxes: Sequen
         for box in (box for box in boxes if _class_of(box) == name):
             _outline(image, name, box)
     return image
+
+
+def check_drawing(image: np.ndarray, size: int) -> np.ndarray:
+    """A ready condition image uint8 [H, H, 3], at `size`. Raises ConditionError if it is something else."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.shape[0] != image.shape[1] or image.dtype != np.uint8:
+        raise ConditionError(
+            f"a condition image is square uint8 [H, H, 3] in the legend's colours, not {image.dtype} {image.shape}: "
+            "draw it with `conditions.draw`, or give a two-valued `mask` with its class"
+        )
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.NEAREST))
 
 
 def _class_of(box: dict) -> str:

@@ -1,7 +1,7 @@
 """Text to radiograph, as a diffusers pipeline (paper, Methods, Text-to-Image Generation)."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,9 @@ from chexgen_lib.models.autoencoder import decode, load_autoencoder
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.released import load_released
 from chexgen_lib.models.text import encode_texts, load_text_encoder
-from chexgen_lib.models.transformer import ChexGenTransformer
+from chexgen_lib.models.transformer import ChexGenTransformer, TimeTables
+from chexgen_lib.sampling.conditions import check_drawing, draw, encode_conditions
+from chexgen_lib.sampling.prompts import with_metadata
 from chexgen_lib.sampling.schedulers import ddim_scheduler, released_scheduler
 
 
@@ -92,13 +94,18 @@ class ChexGenPipeline(DiffusionPipeline):
     def __call__(
         self,
         prompt: str | Sequence[str] | None = None,
+        metadata: Mapping | Sequence[Mapping] | None = None,
+        mask: Mapping | Sequence[Mapping] | None = None,
+        boxes: Sequence[Mapping] | Sequence[Sequence[Mapping]] | None = None,
+        condition_image: PIL.Image.Image | np.ndarray | Sequence | None = None,
+        control_scale: float = 1.0,
         num_images_per_prompt: int = 1,
         num_inference_steps: int = 100,
         guidance_scale: float = 4.0,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: Tensor | None = None,
         condition_latents: Tensor | None = None,
-        control_scale: float = 1.0,
         prompt_embeds: Tensor | None = None,
         prompt_attention_mask: Tensor | None = None,
         output_type: str = "pil",
@@ -107,65 +114,128 @@ class ChexGenPipeline(DiffusionPipeline):
     ) -> ChexGenPipelineOutput | tuple:
         """Sample radiographs; all images of prompt 0 come first, then those of prompt 1, and so on.
 
+        What steers the images (`metadata`, `mask`, `boxes`, `condition_image`) is given for the one prompt, or as a
+        list with an entry a prompt. A condition needs a `ControlledTransformer`.
+
         Args:
             prompt: one description or several, at most `transformer.config.text_tokens` tokens each.
+            metadata: dict of `sex`, `age`, `race`, `view`, merged into the prompt in the released models' format.
+            mask: dict of class -> two-valued square mask; classes and colours are in `conditions.LEGEND`.
+            boxes: list of dicts of `class`, x, y, w, h; top left corner and size as fractions of the image.
+            condition_image: a ready drawing (`conditions.draw`) uint8 [H, W, 3] instead of `mask` and `boxes`.
+            control_scale: weight of the control; 0 samples without it.
             num_images_per_prompt, num_inference_steps: counts of at least 1.
             guidance_scale: weight of classifier-free guidance (paper: 4.0); 1 samples without it, at half the cost.
+            guidance_interval: guide only where t / 1000 lies in it; steps outside cost half (Kynkaanniemi et al. 2024).
             generator: one for the batch, or one an image: then an image does not depend on its batch.
             latents: starting noise [N, 4, h, w] instead of a generator's.
-            condition_latents: latents [N, 4, h, w] of the images that control the samples (`ControlledTransformer`).
-            control_scale: weight of the control; 0 samples without it.
+            condition_latents: an encoded condition a prompt, [B, 4, h, w], instead of the three above.
             prompt_embeds, prompt_attention_mask: text states [B, L, width] and mask [B, L] instead of `prompt`.
             output_type: "pil", "np", "pt" or "latent".
             callback_on_step_end: called as (pipeline, i, t, {"latents": ...}) after each step; may return new latents.
 
         Raises:
-            ValueError, TextError: if an argument is out of range, or a prompt empty or too long.
+            ValueError, TextError, ConditionError: if an argument is out of range, a prompt empty or too long, or a
+                mask or box cannot be drawn.
         """
         self._check(prompt, prompt_embeds, prompt_attention_mask, num_images_per_prompt, output_type)
-        if condition_latents is not None and not isinstance(self.transformer, ControlledTransformer):
-            raise ValueError(
-                f"a {type(self.transformer).__name__} takes no `condition_latents`: load a control adapter"
-            )
-        device, dtype = self._execution_device, self.transformer.dtype
         if prompt is not None:
-            prompts = [prompt] if isinstance(prompt, str) else prompt
-            prompts = [self.caption(text) for text in prompts]
-            limit = len(self.transformer.null_caption)
-            prompt_embeds, prompt_attention_mask = encode_texts(self.tokenizer, self.text_encoder, prompts, limit)
-        states = prompt_embeds.to(device, dtype).repeat_interleave(num_images_per_prompt, dim=0)  # [N, L, width]
-        mask = prompt_attention_mask.to(device).repeat_interleave(num_images_per_prompt, dim=0)  # [N, L]
-        base = getattr(self.transformer, "base_model", self.transformer).config
-        shape = (len(states), base.in_channels, base.sample_size, base.sample_size)
-        if latents is None:
-            latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
-        elif tuple(latents.shape) != shape:
-            raise ValueError(f"latents have shape {tuple(latents.shape)}, these prompts need {shape}")
+            prompt_embeds, prompt_attention_mask = self._encode_prompts(prompt, metadata)
+        count = len(prompt_embeds)
+        if condition_latents is None and not (mask is None and boxes is None and condition_image is None):
+            condition_latents = self._encode_conditions(count, mask, boxes, condition_image)
+        self._check_condition(count, condition_latents)
+        device, dtype = self._execution_device, self.transformer.dtype
+        states, valid, condition = (
+            None if x is None else x.to(device).repeat_interleave(num_images_per_prompt, dim=0)
+            for x in (prompt_embeds.to(dtype), prompt_attention_mask, condition_latents)
+        )  # [N, L, width], [N, L], [N, 4, h, w]
         self.scheduler.set_timesteps(num_inference_steps, device=device)
-        latents = latents.to(device) * self.scheduler.init_noise_sigma
-        # Neither text nor condition nor time tables change with the latents: all are computed once for all steps.
-        guided = guidance_scale != 1 and not (self.config.compat == "released" and condition_latents is not None)
-        if guided:  # the null half stands under its caption's mask, as in training and in the released code
-            null = self.transformer.null_caption[: states.shape[1]].to(states).expand_as(states)
-            states, mask = torch.cat([states, null]), mask.repeat(2, 1)
-        fixed = dict(text=self.transformer.encode_text(states, mask))
-        if condition_latents is not None:
-            condition = self.transformer.encode_condition(condition_latents.to(device, dtype))
-            fixed.update(condition=condition.repeat(1 + guided, 1, 1), control_scale=control_scale)
+        latents = self._starting_noise(len(states), latents, generator)
+        scales = self._guidance_scales(guidance_scale, guidance_interval, controlled=condition is not None)
+        predictors = {s: self._predictor(states, valid, condition, control_scale, s) for s in set(scales)}
         times = self.transformer.encode_time(self.scheduler.timesteps)
         noisy = {"generator": generator} if "generator" in inspect.signature(self.scheduler.step).parameters else {}
         for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            x = self.scheduler.scale_model_input(latents, t).to(dtype).repeat(1 + guided, 1, 1, 1)
-            output = self.transformer.denoise(x, times[i : i + 1], **fixed).float()
-            output = self._guide(output, guidance_scale) if guided else output
+            x = self.scheduler.scale_model_input(latents, t).to(dtype)
+            output = predictors[scales[i]](x, times[i : i + 1])
             if not self._learns_variance:
-                output = output[:, : base.in_channels]
+                output = output[:, : latents.shape[1]]
             latents = self.scheduler.step(output, t, latents, return_dict=False, **noisy)[0]
             if callback_on_step_end is not None:
                 latents = (callback_on_step_end(self, i, t, {"latents": latents}) or {}).get("latents", latents)
         images = latents if output_type == "latent" else self._decode(latents, output_type)
         self.maybe_free_model_hooks()
         return ChexGenPipelineOutput(images=images) if return_dict else (images,)
+
+    def _encode_prompts(self, prompt: str | Sequence[str], metadata) -> tuple[Tensor, Tensor]:
+        """Text states [B, L, width] and mask [B, L] of the captions."""
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if metadata is not None:
+            people = _one_each("metadata", metadata, len(prompts), single=isinstance(metadata, Mapping))
+            prompts = [with_metadata(text, **person) for text, person in zip(prompts, people, strict=True)]
+        captions = [self.caption(text) for text in prompts]
+        return encode_texts(self.tokenizer, self.text_encoder, captions, len(self.transformer.null_caption))
+
+    def _encode_conditions(self, count: int, mask, boxes, image) -> Tensor:
+        """Latents [B, 4, h, w] of the drawn or given condition images."""
+        size = 8 * self.transformer.latent_shape[-1]  # px
+        if image is not None:
+            if mask is not None or boxes is not None:
+                raise ValueError("give either `condition_image`, or `mask` and `boxes`")
+            single = isinstance(image, PIL.Image.Image) or np.ndim(image) == 3
+            given = _one_each("condition_image", image, count, single)
+            drawn = [check_drawing(np.asarray(x), size) for x in given]
+        else:
+            masks = _one_each("mask", mask, count, single=mask is None or isinstance(mask, Mapping))
+            listed = _one_each("boxes", boxes, count, single=not boxes or isinstance(boxes[0], Mapping))
+            drawn = [draw(size, m, b) for m, b in zip(masks, listed, strict=True)]
+        return encode_conditions(self.vae, np.stack(drawn))
+
+    def _check_condition(self, count: int, latents: Tensor | None) -> None:
+        if latents is None:
+            return
+        if not isinstance(self.transformer, ControlledTransformer):
+            raise ValueError(f"a {type(self.transformer).__name__} takes no condition: load a control adapter")
+        if len(latents) != count:
+            raise ValueError(f"{len(latents)} conditions for {count} prompts: give one each")
+
+    def _starting_noise(self, count: int, latents: Tensor | None, generator) -> Tensor:
+        shape = (count, *self.transformer.latent_shape)
+        if latents is None:
+            latents = randn_tensor(shape, generator=generator, device=self._execution_device, dtype=torch.float32)
+        elif tuple(latents.shape) != shape:
+            raise ValueError(f"latents have shape {tuple(latents.shape)}, these prompts need {shape}")
+        return latents.to(self._execution_device) * self.scheduler.init_noise_sigma
+
+    def _guidance_scales(self, scale: float, interval: tuple[float, float], controlled: bool) -> list[float]:
+        """Weight of guidance at each step; the released code has none where a condition controls the image."""
+        low, high = interval
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"guidance_interval must be two fractions in order, not {interval}")
+        if self.config.compat == "released" and controlled:
+            scale = 1.0
+        fractions = (self.scheduler.timesteps / self.scheduler.config.num_train_timesteps).tolist()
+        return [scale if low <= fraction <= high else 1.0 for fraction in fractions]
+
+    def _predictor(
+        self, states: Tensor, valid: Tensor, condition: Tensor | None, control_scale: float, guidance_scale: float
+    ) -> Callable[[Tensor, TimeTables], Tensor]:
+        """(noisy latents, time tables) -> guided output; text and condition do not change and are encoded here."""
+        guided = guidance_scale != 1
+        if guided:  # the null half stands under its caption's mask, as in training and in the released code
+            null = self.transformer.null_caption[: states.shape[1]].to(states).expand_as(states)
+            states, valid = torch.cat([states, null]), valid.repeat(2, 1)
+        fixed = dict(text=self.transformer.encode_text(states, valid))
+        if condition is not None:
+            encoded = self.transformer.encode_condition(condition.to(states.dtype))
+            fixed.update(condition=encoded.repeat(1 + guided, 1, 1), control_scale=control_scale)
+
+        def predict(x: Tensor, time: TimeTables) -> Tensor:
+            output = self.transformer.denoise(x.repeat(1 + guided, 1, 1, 1), time, **fixed).float()
+            return self._guide(output, guidance_scale) if guided else output
+
+        return predict
 
     def caption(self, prompt: str) -> str:
         """What the text encoder reads for a prompt: cleaned where the pipeline cleans captions."""
@@ -203,6 +273,15 @@ class ChexGenPipeline(DiffusionPipeline):
             raise ValueError(f"num_images_per_prompt must be at least 1, not {num_images_per_prompt}")
         if output_type not in ("pil", "np", "pt", "latent"):
             raise ValueError(f"output_type must be pil, np, pt or latent, not {output_type!r}")
+
+
+def _one_each(name: str, value, count: int, single: bool) -> list:
+    """`value` for each of `count` prompts: repeated if it is a single one, else the list that it is."""
+    if single:
+        return [value] * count
+    if len(value) != count:
+        raise ValueError(f"{len(value)} entries in `{name}` for {count} prompts: give one each")
+    return list(value)
 
 
 def clean_caption(text: str) -> str:

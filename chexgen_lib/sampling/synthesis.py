@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import polars as pl
 import torch
 from tqdm import tqdm
 
+from chexgen_lib.atomic import replacing
 from chexgen_lib.curation.quality_control import read
 from chexgen_lib.images import to_uint8
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
@@ -59,15 +59,17 @@ def synthesise(
                 generator=[torch.Generator().manual_seed(seeds[i]) for i in batch],
                 output_type="np",
             ).images
-            _save(path, to_uint8(images))
+            with replacing(path) as partial:
+                np.save(partial, to_uint8(images))
     flat = np.concatenate([np.load(parts / f"{n:06d}.npy", allow_pickle=False) for n in range(len(batches))])
     samples = flat[np.argsort(order)].reshape(len(records), images_per_prompt, *flat.shape[1:])
-    _save(folder / "samples.npy", samples)
+    with replacing(folder / "samples.npy") as partial:
+        np.save(partial, samples)
     manifest = records.select("image_id", "prompt").with_columns(
         seeds=pl.Series(np.array(seeds).reshape(len(records), -1).tolist())
     )
-    manifest.write_parquet(folder / "manifest.partial")
-    os.replace(folder / "manifest.partial", folder / "manifest.parquet")
+    with replacing(folder / "manifest.parquet") as partial:
+        manifest.write_parquet(partial)
     shutil.rmtree(parts)
     return samples
 
@@ -110,10 +112,3 @@ def choose_prompts(cohort: pl.DataFrame, n: int, findings: tuple[str, ...], seed
                 if queue and len(chosen) < n:
                     chosen[queue.pop(0)] = None
     return pool.filter(pl.col("image_id").is_in(list(chosen))).drop("key").sort("image_id")
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        np.save(file, array)
-    os.replace(partial, path)

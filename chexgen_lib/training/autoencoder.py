@@ -1,8 +1,6 @@
 """Training the small autoencoder of the laptop profile; larger profiles load Stable Diffusion's."""
 
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from tqdm import tqdm
 
+from chexgen_lib.atomic import replacing
 from chexgen_lib.images import from_uint8, resize, to_model
 from chexgen_lib.models.autoencoder import decode, encode, image_channels
 
@@ -84,13 +83,10 @@ def reconstruct(model: AutoencoderKL, images: np.ndarray) -> tuple[np.ndarray, n
 
 def save_half(model: AutoencoderKL, folder: Path, recipe: dict) -> None:
     """Save weights as float16 safetensors (half the size, PSNR unchanged to 0.01 dB), and how they were made."""
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.half().save_pretrained(partial)
-    model.float()
-    (partial / "recipe.json").write_text(json.dumps(recipe, indent=1))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    with replacing(folder) as partial:
+        model.half().save_pretrained(partial)
+        model.float()
+        (partial / "recipe.json").write_text(json.dumps(recipe, indent=1))
 
 
 def count_parameters(model: torch.nn.Module) -> int:

@@ -4,7 +4,6 @@ The autoencoder and the text encoder are frozen, so their outputs are constants 
 safetensors file holds both; it is memory-mapped, so its size is bounded by the disk and not by the memory.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from chexgen_lib.atomic import replacing
 from chexgen_lib.images import from_uint8
 from chexgen_lib.models.autoencoder import encode
 from chexgen_lib.models.text import cache_texts
@@ -33,16 +33,19 @@ class LatentCache:
     Attributes:
         mean, std: float16 [N, 4, h, w], posterior of the autoencoder in the model's scale.
         states, offsets: float16 [total tokens, width] and int64 [N + 1], as `models.text.cache_texts` makes them.
+        condition: float16 [N, 4, h, w], latents of the condition images of a control adapter, or None.
     """
 
     mean: Tensor
     std: Tensor
     states: Tensor
     offsets: Tensor
+    condition: Tensor | None = None
 
     def __post_init__(self):
         n = len(self.mean)
-        if n == 0 or self.std.shape != self.mean.shape or len(self.offsets) != n + 1:
+        shapes = {x.shape for x in (self.mean, self.std, self.condition) if x is not None}
+        if n == 0 or len(shapes) > 1 or len(self.offsets) != n + 1:
             raise CacheError(
                 f"{len(self.offsets) - 1} texts, latents {tuple(self.mean.shape)} and deviations "
                 f"{tuple(self.std.shape)} do not form pairs: build the cache again"
@@ -51,14 +54,18 @@ class LatentCache:
     def __len__(self) -> int:
         return len(self.mean)
 
-    def batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents [B, 4, h, w] drawn from their posterior, text states [B, L, width] and their mask bool [B, L]."""
+    def batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+        """Latents [B, 4, h, w] drawn from their posterior, text states [B, L, width] and their mask bool [B, L].
+
+        Last a list of the condition [B, 4, h, w], or of nothing.
+        """
         mean, std = self.mean[rows].float(), self.std[rows].float()
         latents = mean + std * torch.randn(mean.shape, generator=generator)
         texts = [self.states[self.offsets[i] : self.offsets[i + 1]].float() for i in rows.tolist()]
         states = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
         lengths = torch.tensor([len(text) for text in texts])
-        return latents, states, torch.arange(states.shape[1]) < lengths[:, None]
+        condition = [] if self.condition is None else [self.condition[rows].float()]
+        return latents, states, torch.arange(states.shape[1]) < lengths[:, None], condition
 
     @classmethod
     def of(
@@ -73,10 +80,9 @@ class LatentCache:
         return cls(mean.half(), std.half(), **cache_texts(*text_encoder, prompts))
 
     def save(self, path: Path) -> None:
-        partial = path.with_suffix(".partial")
-        tensors = {name: getattr(self, name).contiguous() for name in ("mean", "std", "states", "offsets")}
-        save_file(tensors, partial)
-        os.replace(partial, path)
+        tensors = {name: tensor.contiguous() for name, tensor in vars(self).items() if tensor is not None}
+        with replacing(path) as partial:
+            save_file(tensors, partial)
 
     @classmethod
     def load(cls, path: Path) -> "LatentCache":

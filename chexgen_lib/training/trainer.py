@@ -7,7 +7,6 @@ that was not, bit for bit.
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from chexgen_lib.atomic import replacing
+from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.training.latent_cache import LatentCache
 
@@ -31,6 +32,7 @@ SCHEDULES = {
     "constant": "constant_with_warmup",
     "cosine": "cosine",
 }  # diffusers' plain "constant" has no warm-up
+Model = ChexGenTransformer | ControlledTransformer
 DDPM = dict(num_train_timesteps=1000, beta_schedule="linear", beta_start=1e-4, beta_end=0.02)
 
 
@@ -96,8 +98,8 @@ def native_bf16() -> bool:
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
-def train(model: ChexGenTransformer, cache: LatentCache, config: TrainingConfig, folder: Path) -> list[dict]:
-    """Train `model` in place and leave its averaged (EMA) weights in it.
+def train(model: Model, cache: LatentCache, config: TrainingConfig, folder: Path) -> list[dict]:
+    """Train `model` in place (of a `ControlledTransformer`, its adapter) and leave its averaged (EMA) weights in it.
 
     Writes `folder/log` (dvclive) while it runs, and `folder/checkpoint-K` each `checkpoint_every` steps. Started again
     with the same model size, data and settings it goes on from the newest checkpoint; checkpoints of anything else
@@ -147,16 +149,17 @@ def train(model: ChexGenTransformer, cache: LatentCache, config: TrainingConfig,
 
 
 @torch.inference_mode()
-def noise_error(model: ChexGenTransformer, cache: LatentCache, batch_size: int = 64, seed: int = 0) -> float:
+def noise_error(model: Model, cache: LatentCache, batch_size: int = 64, seed: int = 0) -> float:
     """Mean squared error of the predicted noise over a whole cache, at fixed noise and evenly spread time steps."""
     scheduler, total = DDPMScheduler(**DDPM), 0.0
     for step, rows in enumerate(torch.arange(len(cache)).split(batch_size)):
         generator = torch.Generator().manual_seed(_seed(seed, step))
-        latents, states, mask = cache.batch(rows, generator)
+        latents, states, mask, condition = cache.batch(rows, generator)
         noise = torch.randn(latents.shape, generator=generator)
         t = ((rows * 997 + 499) % DDPM["num_train_timesteps"]).long()  # 997 is prime to 1000: all times take turns
         noisy = scheduler.add_noise(latents, noise, t)
-        prediction = model(*(x.to(model.device) for x in (noisy, t, states, mask))).sample[:, : latents.shape[1]]
+        inputs = (x.to(model.device) for x in (noisy, t, states, mask, *condition))
+        prediction = model(*inputs).sample[:, : latents.shape[1]]
         total += F.mse_loss(prediction.cpu(), noise).item() * len(rows)
     return total / len(cache)
 
@@ -164,7 +167,7 @@ def noise_error(model: ChexGenTransformer, cache: LatentCache, batch_size: int =
 class _Run:
     """The moving parts of a training run: all that a checkpoint holds."""
 
-    def __init__(self, model: ChexGenTransformer, config: TrainingConfig, accelerator: Accelerator, fingerprint: str):
+    def __init__(self, model: Model, config: TrainingConfig, accelerator: Accelerator, fingerprint: str):
         self.config, self.accelerator, self.fingerprint = config, accelerator, fingerprint
         self.step, self.history = 0, []
         self.noise_scheduler = DDPMScheduler(**DDPM)
@@ -188,7 +191,7 @@ class _Run:
         self.ema = EMAModel(model.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
 
     @property
-    def bare_model(self) -> ChexGenTransformer:
+    def bare_model(self) -> Model:
         return self.accelerator.unwrap_model(self.model)
 
     def optimise(self, cache: LatentCache, step: int) -> tuple[float, float]:
@@ -213,20 +216,20 @@ class _Run:
         return torch.stack(losses).mean().item(), float(norm)
 
     def _loss(self, cache: LatentCache, rows: Tensor, generator: torch.Generator) -> Tensor:
-        latents, states, mask = cache.batch(rows, generator)
+        latents, states, mask, condition = cache.batch(rows, generator)
         noise = torch.randn(latents.shape, generator=generator)
         t = torch.randint(0, DDPM["num_train_timesteps"], (len(rows),), generator=generator)
         dropped = torch.rand(len(rows), generator=generator) < self.config.caption_dropout
         noisy = self.noise_scheduler.add_noise(latents, noise, t)
         device = self.accelerator.device
         weight = self.weights[t]
-        noisy, t, states, mask, noise, dropped, weight = (
-            x.to(device) for x in (noisy, t, states, mask, noise, dropped, weight)
+        noisy, t, states, mask, noise, dropped, weight, *condition = (
+            x.to(device) for x in (noisy, t, states, mask, noise, dropped, weight, *condition)
         )
         # A dropped caption keeps its mask, as in the released code: the null caption is as long as the one it replaces.
         null = self.bare_model.null_caption[: states.shape[1]]
         states = torch.where(dropped[:, None, None], null, states)
-        prediction = self.model(noisy, t, states, mask).sample
+        prediction = self.model(noisy, t, states, mask, *condition).sample
         error = (prediction[:, : latents.shape[1]].float() - noise).square().mean(dim=(1, 2, 3))  # [B]
         return (weight * error).mean()
 
@@ -242,18 +245,6 @@ class _Run:
         self.accelerator.wait_for_everyone()
         if not self.accelerator.is_main_process:
             return
-        partial = folder / "checkpoint.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_file(
-            {k: v.contiguous() for k, v in self.bare_model.state_dict().items()},
-            partial / "model.safetensors",
-        )
-        save_file(
-            {str(i): p.contiguous() for i, p in enumerate(self.ema.shadow_params)},
-            partial / "ema.safetensors",
-        )
-        torch.save(self.optimizer.state_dict(), partial / "optimizer.pt")
         state = dict(
             fingerprint=self.fingerprint,
             step=self.step,
@@ -261,9 +252,13 @@ class _Run:
             lr=self.lr.state_dict()["last_epoch"],
             history=self.history,
         )
-        (partial / "state.json").write_text(json.dumps(state))
         old = _checkpoints(folder)
-        os.replace(partial, folder / f"checkpoint-{self.step:08d}")
+        with replacing(folder / f"checkpoint-{self.step:08d}") as partial:
+            partial.mkdir()
+            _save_tensors(self.bare_model.state_dict(), partial / "model.safetensors")
+            _save_tensors({str(i): p for i, p in enumerate(self.ema.shadow_params)}, partial / "ema.safetensors")
+            torch.save(self.optimizer.state_dict(), partial / "optimizer.pt")
+            (partial / "state.json").write_text(json.dumps(state))
         for path in old:
             shutil.rmtree(path)
 
@@ -320,24 +315,24 @@ def _seed(*parts: int) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def _fingerprint(model: ChexGenTransformer, cache: LatentCache, config: TrainingConfig) -> str:
+def _fingerprint(model: Model, cache: LatentCache, config: TrainingConfig) -> str:
     digest = hashlib.sha256(json.dumps([dict(model.config), asdict(config)], sort_keys=True, default=str).encode())
     for tensor in (cache.mean[:: max(1, len(cache) // 64)], cache.offsets, *list(model.parameters())[:8]):
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
-def _check_fit(model: ChexGenTransformer, cache: LatentCache) -> None:
-    size = (model.config.in_channels, model.config.sample_size, model.config.sample_size)
-    if tuple(cache.mean.shape[1:]) != size:
-        raise TrainingError(f"the model takes latents {size}, the cache holds {tuple(cache.mean.shape[1:])}")
-    if cache.states.shape[1] != model.config.text_dim:
-        raise TrainingError(
-            f"the model takes text states of width {model.config.text_dim}, not {cache.states.shape[1]}"
-        )
+def _check_fit(model: Model, cache: LatentCache) -> None:
+    tokens, width = model.null_caption.shape
+    if tuple(cache.mean.shape[1:]) != model.latent_shape:
+        raise TrainingError(f"the model takes latents {model.latent_shape}, not {tuple(cache.mean.shape[1:])}")
+    if cache.states.shape[1] != width:
+        raise TrainingError(f"the model takes text states of width {width}, not {cache.states.shape[1]}")
     longest = int(cache.offsets.diff().max())
-    if longest > model.config.text_tokens:
-        raise TrainingError(f"a text has {longest} tokens, the model's null caption {model.config.text_tokens}")
+    if longest > tokens:
+        raise TrainingError(f"a text has {longest} tokens, the model's null caption {tokens}")
+    if (cache.condition is None) == isinstance(model, ControlledTransformer):
+        raise TrainingError("an adapter needs a cache with conditions, a text-to-image model one without")
 
 
 def _log(live: Live, entry: dict) -> None:
@@ -345,6 +340,10 @@ def _log(live: Live, entry: dict) -> None:
     for name in ("loss", "grad_norm", "learning_rate"):
         live.log_metric(name, entry[name])
     live.sync()
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

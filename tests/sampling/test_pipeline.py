@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from PIL import Image
 
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.text import TextError
+from chexgen_lib.sampling.conditions import ConditionError, draw, encode_conditions
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.sampling.schedulers import ddim_scheduler
 from chexgen_lib.training.trainer import DDPM
@@ -50,7 +52,9 @@ def test_every_argument_changes_the_output(pipeline):
     changed = {
         "prompt": dict(prompt=PROMPTS[::-1]),
         "num_inference_steps": dict(num_inference_steps=5),
+        "metadata": dict(metadata=dict(sex="Female", age=54)),
         "guidance_scale": dict(guidance_scale=1.0),
+        "guidance_interval": dict(guidance_interval=(0.0, 0.5)),
         "generator": dict(generators=(2, 3)),
         "latents": dict(latents=torch.zeros(2, 4, 4, 4)),
         "prompt_embeds": by_embeds,
@@ -63,36 +67,101 @@ def test_every_argument_changes_the_output(pipeline):
     assert not torch.allclose(outputs["prompt_embeds"], outputs["prompt_attention_mask"], atol=1e-3)
     assert sample(pipeline, num_images_per_prompt=2, generators=range(4)).shape == (4, 32, 32)
     untested = set(inspect.signature(pipeline.__call__).parameters) - set(changed)
-    assert untested == {
-        "num_images_per_prompt",
-        "output_type",
-        "return_dict",
-        "condition_latents",
-        "control_scale",
-    }  # the last two: below
+    control = {"mask", "boxes", "condition_image", "condition_latents", "control_scale"}  # below
+    assert untested == {"num_images_per_prompt", "output_type", "return_dict", *control}
 
 
-def test_a_condition_controls_the_sample(pipeline):
-    transformer = ControlledTransformer.on(pipeline.transformer, 1)
-    controlled = ChexGenPipeline(**{**pipeline.components, "transformer": transformer})
-    controlled.set_progress_bar_config(disable=True)
-    condition = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    base = sample(pipeline, output_type="latent")
-
-    def change(**changes):
-        return ((sample(controlled, output_type="latent", **changes) - base).abs().max() / base.std()).item()
-
-    assert change() < 1e-4 and change(condition_latents=condition) < 1e-4  # an adapter starts without effect
+@pytest.fixture(scope="module")
+def controlled(pipeline) -> ChexGenPipeline:
+    """The pipeline with an adapter that has learnt something."""
+    transformer = ControlledTransformer.on(pipeline.transformer, 1).eval()
     torch.nn.init.normal_(transformer.controlnet[0].before_proj.weight)
     torch.nn.init.normal_(transformer.controlnet[0].after_proj.weight)
-    assert change(condition_latents=condition, control_scale=0) < 1e-4
-    full, half = change(condition_latents=condition), change(condition_latents=condition, control_scale=0.5)
+    pipe = ChexGenPipeline(**{**pipeline.components, "transformer": transformer})
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def condition(n=2):
+    return torch.randn(n, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_condition_controls_the_sample(pipeline, controlled):
+    base = sample(pipeline, output_type="latent")
+
+    def change(pipe=controlled, **changes):
+        return ((sample(pipe, output_type="latent", **changes) - base).abs().max() / base.std()).item()
+
+    fresh = ControlledTransformer.on(pipeline.transformer, 1).eval()
+    fresh = ChexGenPipeline(**{**pipeline.components, "transformer": fresh})
+    fresh.set_progress_bar_config(disable=True)
+    assert change(fresh) < 1e-4 and change(fresh, condition_latents=condition()) < 1e-4  # starts without effect
+    assert change(condition_latents=condition(), control_scale=0) < 1e-4
+    full, half = change(condition_latents=condition()), change(condition_latents=condition(), control_scale=0.5)
     assert full > 1e-2 and half > 1e-2 and abs(full - half) > 1e-2
-    assert change(condition_latents=condition, guidance_scale=1.0) > 1e-2
-    with pytest.raises(ValueError, match="takes no `condition_latents`"):
-        sample(pipeline, condition_latents=condition)
+    assert change(condition_latents=condition(), guidance_scale=1.0) > 1e-2
+
+
+def test_masks_boxes_and_drawings_are_one_condition(controlled):
+    mask = np.zeros((64, 64), bool)
+    mask[20:50, 10:30] = True
+    boxes = [{"class": "Lung Lesion", "x": 0.5, "y": 0.5, "w": 0.4, "h": 0.3}]
+    both = sample(controlled, mask={"lungs": mask}, boxes=boxes)
+    drawing = draw(32, {"lungs": mask}, boxes)
+    np.testing.assert_array_equal(sample(controlled, condition_image=Image.fromarray(drawing)), both)
+    np.testing.assert_array_equal(sample(controlled, condition_image=drawing), both)
+    encoded = encode_conditions(controlled.vae, np.stack([drawing, drawing]))
+    np.testing.assert_array_equal(sample(controlled, condition_latents=encoded), both)
+    own = sample(controlled, mask=[{"lungs": mask}, {"heart": mask}], boxes=[boxes, []])
+    np.testing.assert_allclose(own[0], both[0], atol=1e-4)
+    alone = sample(controlled, [PROMPTS[1]], (1,), mask={"heart": mask})
+    np.testing.assert_allclose(own[1], alone[0], atol=1e-4)
+    assert np.abs(own[1] - both[1]).max() > 1e-2
+    grouped = sample(controlled, num_images_per_prompt=2, generators=range(4), mask=[{"lungs": mask}, {"heart": mask}])
+    np.testing.assert_allclose(grouped[1], sample(controlled, PROMPTS[:1], (1,), mask={"lungs": mask})[0], atol=1e-4)
+
+
+def test_bad_conditions_are_clear(pipeline, controlled):
+    mask = np.ones((8, 8), bool)
+    with pytest.raises(ValueError, match="takes no condition"):
+        sample(pipeline, mask={"lungs": mask})
     with pytest.raises(ValueError, match="condition's latents have shape"):
-        sample(controlled, condition_latents=condition[..., :2])
+        sample(controlled, condition_latents=condition()[..., :2])
+    with pytest.raises(ValueError, match="1 conditions for 2 prompts"):
+        sample(controlled, condition_latents=condition(1))
+    with pytest.raises(ValueError, match="3 entries in `mask` for 2 prompts"):
+        sample(controlled, mask=[{"lungs": mask}] * 3)
+    with pytest.raises(ConditionError, match="neither a mask nor a box"):
+        sample(controlled, mask=[{"lungs": mask}, None], boxes=[[], []])
+    with pytest.raises(ConditionError, match="unknown class 'liver'"):
+        sample(controlled, mask={"liver": mask})
+    with pytest.raises(ConditionError, match="a condition image is square uint8"):
+        sample(controlled, condition_image=Image.new("L", (32, 32)))
+    with pytest.raises(ValueError, match="either `condition_image`"):
+        sample(controlled, condition_image=Image.new("RGB", (32, 32)), mask={"lungs": mask})
+
+
+def test_a_controlled_pipeline_saves_and_loads(controlled, tmp_path):
+    controlled.save_pretrained(tmp_path)
+    loaded = ChexGenPipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    expected = sample(controlled, condition_latents=condition())
+    np.testing.assert_allclose(sample(loaded, condition_latents=condition()), expected, atol=1e-5)
+
+
+def test_metadata_is_part_of_the_prompt(pipeline):
+    merged = sample(pipeline, ["sex:Male, age:71.0. Clear lungs.", "Clear lungs."])
+    people = [dict(sex="Male", age=71), {}]
+    np.testing.assert_array_equal(sample(pipeline, ["Clear lungs."] * 2, metadata=people), merged)
+
+
+def test_guidance_may_be_limited_to_an_interval(pipeline):
+    base, free = sample(pipeline, output_type="latent"), sample(pipeline, output_type="latent", guidance_scale=1.0)
+    whole = sample(pipeline, output_type="latent", guidance_interval=(0, 1))
+    never = sample(pipeline, output_type="latent", guidance_interval=(0, 0))
+    assert torch.equal(whole, base) and torch.allclose(never, free, atol=1e-5)
+    with pytest.raises(ValueError, match="guidance_interval must be two fractions"):
+        sample(pipeline, guidance_interval=(0.5, 0.2))
 
 
 def test_images_of_a_prompt_stand_together(pipeline):
