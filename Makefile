@@ -1,7 +1,7 @@
 # Needs Python 3.11, git and make; everything else is installed into .venv from requirements.lock.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: autoencoder help env lock params deps repro test lint notebooks clean distclean
+.PHONY: annotation-to-image autoencoder help env lock params deps repro test lint notebooks clean distclean
 
 UV_VERSION := 0.13.9
 PROFILE := laptop
@@ -15,6 +15,7 @@ help:
 	@echo "                make repro PROFILE=nih-mini SET='curation.image_folder=FOLDER seed=1'"
 	@echo "make test       lint, tests, and every notebook re-executed and compared (profile ci)"
 	@echo "make autoencoder retrain the shipped autoencoder"
+	@echo "make annotation-to-image  train and measure the control adapter for masks and boxes (05)"
 	@echo "make notebooks  re-execute the committed notebooks in place (profile ci)"
 	@echo "make lock       compile requirements.lock from pyproject.toml (UPGRADE=1 takes new versions)"
 	@echo "make params     write params.yaml, the composition of the profile (laptop)"
@@ -30,7 +31,7 @@ env: .venv/.complete
 	  echo "error: no Python 3.11 found; install it, or name it: make $(or $(MAKECMDGOALS),env) PYTHON=/path/to/python3.11" >&2; exit 1; fi; \
 	"$$python" -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip sync --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip sync --compile-bytecode --python $(BIN)/python requirements.lock
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -61,6 +62,12 @@ autoencoder: params
 	$(BIN)/dvc repro 01_curation
 	$(BIN)/python -m chexgen_lib.notebooks strip 02_autoencoder
 	$(BIN)/python -m chexgen_lib.notebooks run 02_autoencoder
+
+# Trains the control adapter on the run's stage II model; minutes to an hour on 2 cores, by its number of steps.
+annotation-to-image: params
+	$(BIN)/dvc repro 04_alignment
+	$(BIN)/python -m chexgen_lib.notebooks strip 05_annotation_to_image
+	$(BIN)/python -m chexgen_lib.notebooks run 05_annotation_to_image
 
 notebooks: .venv/.complete
 	$(BIN)/python -m chexgen_lib.notebooks refresh

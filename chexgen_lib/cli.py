@@ -12,30 +12,36 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from PIL import Image, PngImagePlugin
 from tqdm import tqdm
 
 import chexgen_lib
 from chexgen_lib.atomic import replacing
+from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.released import CheckpointError
 from chexgen_lib.models.text import TextError, count_tokens
+from chexgen_lib.sampling.conditions import ConditionError, draw, read_masks
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.sampling.prompts import PromptError, read_prompts
+from chexgen_lib.sampling.schedulers import ancestral_scheduler, ddim_scheduler, dpm_solver_scheduler
 from chexgen_lib.sampling.synthesis import image_seed
+
+SAMPLERS = {"ddim": ddim_scheduler, "dpm-solver++": dpm_solver_scheduler, "ancestral": ancestral_scheduler}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, or 2 with one line of explanation on stderr."""
+    """Run a command; returns the exit status: 0; 1 where rows failed; 2 with one line of explanation on stderr."""
     options = _parser().parse_args(arguments)
     try:
-        options.command(options)
+        return options.command(options)
     except (PromptError, CheckpointError, TextError, ValueError, OSError) as error:
         print(f"chexgen: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--images-per-prompt", type=int, default=1, metavar="N")
     sample.add_argument("--steps", type=int, default=100)
     sample.add_argument("--guidance", type=float, default=4.0)
+    sample.add_argument("--sampler", choices=SAMPLERS, help="default: the pipeline's own")
+    sample.add_argument("--control-scale", type=float, default=1.0, help="weight of masks and boxes")
     sample.add_argument("--batch-size", type=int, default=8)
     sample.add_argument("--seed", type=int, default=0)
     sample.set_defaults(command=_sample)
@@ -74,43 +82,87 @@ def _load(weights: Path, options: argparse.Namespace) -> ChexGenPipeline:
     return ChexGenPipeline.from_pretrained(weights)
 
 
-def _convert(options: argparse.Namespace) -> None:
+def _convert(options: argparse.Namespace) -> int:
     if options.folder.exists():
         raise ValueError(f"{options.folder} exists: name a new folder")
     with replacing(options.folder) as folder:
         _load(options.checkpoint, options).save_pretrained(folder)
     print(f"{options.folder}: a pipeline for ChexGenPipeline.from_pretrained or chexgen sample --weights")
+    return 0
 
 
-def _sample(options: argparse.Namespace) -> None:
+def _sample(options: argparse.Namespace) -> int:
     for name in ("images_per_prompt", "steps", "batch_size"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}")
     prompts, state = read_prompts(options.prompts), PartialState()
     pipeline = _load(options.weights, options).to(state.device)
     pipeline.set_progress_bar_config(disable=True)
+    if options.sampler:
+        pipeline.scheduler = SAMPLERS[options.sampler]()
     _check_lengths(prompts, pipeline)
+    jobs, failed = _jobs(prompts, options, pipeline)
     options.out.mkdir(parents=True, exist_ok=True)
-    jobs = _jobs(prompts, options, digest(options.weights), type(pipeline.scheduler).__name__)
-    # Batches are fixed by the file, not by what is left to do: an interrupted run ends with the same bytes.
-    batches = [jobs[i : i + options.batch_size] for i in range(0, len(jobs), options.batch_size)]
+    batches = _batches(jobs, options.batch_size)
     mine = batches[state.process_index :: state.num_processes]
     with tqdm(total=sum(map(len, mine)), desc="samples", disable=not state.is_local_main_process) as progress:
         for batch in mine:
             if not all(finished(options.out, job) for job in batch):
-                images = pipeline(
-                    [job["prompt"] for job in batch],
-                    num_inference_steps=options.steps,
-                    guidance_scale=options.guidance,
-                    generator=[torch.Generator().manual_seed(job["seed"]) for job in batch],
-                ).images
-                for job, image in zip(batch, images, strict=True):
-                    _write(options.out, job, image)
+                failed |= _sample_batch(pipeline, batch, options)
             progress.update(len(batch))
-    state.wait_for_everyone()
+    failed = dict(gather_object(list(failed.items())))
     if state.is_main_process:
+        done = [_about(job) for job in jobs if job["file"] not in failed]
         with replacing(options.out / "manifest.csv") as path:
-            pl.DataFrame(jobs).write_csv(path)
+            pl.DataFrame(done, infer_schema_length=None).write_csv(path)
+        for file, reason in failed.items():
+            print(f"chexgen: not sampled: {file}: {reason}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _batches(jobs: list[dict], size: int) -> list[list[dict]]:
+    """Fixed by the file, not by what is left to do: an interrupted run ends with the same bytes.
+
+    Images that a condition controls do not share a batch with others.
+    """
+    kinds = [[job for job in jobs if ("condition" in job) == controlled] for controlled in (False, True)]
+    return [kind[i : i + size] for kind in kinds for i in range(0, len(kind), size)]
+
+
+def _sample_batch(pipeline: ChexGenPipeline, batch: list[dict], options: argparse.Namespace) -> dict[str, str]:
+    """Sample and write the images of a batch; returns file -> reason of those whose mask cannot be read any more."""
+    drawings, failed = [], {}
+    for job in batch:
+        try:
+            drawings.append(_drawing(job["row"], pipeline))
+        except ConditionError as error:
+            failed[job["file"]] = str(error)
+    batch = [job for job in batch if job["file"] not in failed]
+    if not batch:
+        return failed
+    controlled = "condition" in batch[0]
+    images = pipeline(
+        [job["prompt"] for job in batch],
+        num_inference_steps=options.steps,
+        guidance_scale=options.guidance,
+        generator=[torch.Generator().manual_seed(job["seed"]) for job in batch],
+        condition_image=drawings if controlled else None,
+        control_scale=options.control_scale,
+    ).images
+    for job, image, drawing in zip(batch, images, drawings, strict=True):
+        if controlled:
+            with replacing(options.out / job["condition"]) as path:
+                Image.fromarray(drawing).save(path)
+        _write(options.out, job, image)
+    return failed
+
+
+def _drawing(row: dict, pipeline: ChexGenPipeline) -> np.ndarray | None:
+    """The condition image of a row of the prompt file, if it asks for one."""
+    if not row["masks"] and not row["boxes"]:
+        return None
+    masks = read_masks({mask["class"]: mask["path"] for mask in row["masks"]})
+    return draw(8 * pipeline.transformer.latent_shape[-1], masks, row["boxes"])
 
 
 def _check_lengths(prompts: pl.DataFrame, pipeline: ChexGenPipeline) -> None:
@@ -122,25 +174,45 @@ def _check_lengths(prompts: pl.DataFrame, pipeline: ChexGenPipeline) -> None:
         raise PromptError(f"{len(long)} prompts have more than {limit} tokens, shorten them: {listed}")
 
 
-def _jobs(prompts: pl.DataFrame, options: argparse.Namespace, weights: str, sampler: str) -> list[dict]:
-    """One dict an image: what the manifest says of it."""
+def _jobs(prompts: pl.DataFrame, options: argparse.Namespace, pipeline: ChexGenPipeline) -> tuple[list[dict], dict]:
+    """One dict an image, and file -> reason of those that cannot be drawn."""
     settings = dict(
-        sampler=sampler,
+        sampler=type(pipeline.scheduler).__name__,
         steps=options.steps,
         guidance=options.guidance,
-        weights_sha256=weights,
+        weights_sha256=digest(options.weights),
         chexgen_lib=chexgen_lib.__version__,
     )
-    return [
-        dict(
-            file=f"{row['name']}_{k}.png",
-            prompt=row["prompt"],
-            seed=image_seed(row["name"], k, options.seed),
-            **settings,
-        )
-        for row in prompts.iter_rows(named=True)
-        for k in range(options.images_per_prompt)
-    ]
+    jobs, failed = [], {}
+    for row in prompts.iter_rows(named=True):
+        name, condition = row["name"], {}
+        try:
+            drawing = _drawing(row, pipeline)
+        except ConditionError as error:
+            failed[f"{name} (row {row['row']})"] = str(error)
+            continue
+        if drawing is not None:
+            if not isinstance(pipeline.transformer, ControlledTransformer):
+                raise ValueError(f"row {row['row']} ({name}) has a mask or boxes: load weights with a control adapter")
+            sha256 = hashlib.sha256(drawing.tobytes()).hexdigest()
+            condition = dict(condition=f"{name}_condition.png", condition_sha256=sha256, control=options.control_scale)
+        jobs += [
+            dict(
+                file=f"{name}_{k}.png",
+                prompt=row["prompt"],
+                seed=image_seed(name, k, options.seed),
+                **settings,
+                **condition,
+                row=row,
+            )
+            for k in range(options.images_per_prompt)
+        ]
+    return jobs, failed
+
+
+def _about(job: dict) -> dict:
+    """What the manifest and the image's own note say of an image."""
+    return {key: value for key, value in job.items() if key != "row"}
 
 
 def finished(folder: Path, job: dict) -> bool:
@@ -148,14 +220,14 @@ def finished(folder: Path, job: dict) -> bool:
     try:
         with Image.open(folder / job["file"]) as image:
             image.load()
-            return image.text.get("chexgen") == json.dumps(job, sort_keys=True)
+            return image.text.get("chexgen") == json.dumps(_about(job), sort_keys=True)
     except (OSError, SyntaxError, AttributeError):
         return False
 
 
 def _write(folder: Path, job: dict, image: Image.Image) -> None:
     note = PngImagePlugin.PngInfo()
-    note.add_text("chexgen", json.dumps(job, sort_keys=True))
+    note.add_text("chexgen", json.dumps(_about(job), sort_keys=True))
     with replacing(folder / job["file"]) as path:
         image.save(path, format="PNG", pnginfo=note)
 

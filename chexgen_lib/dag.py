@@ -16,7 +16,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from chexgen_lib.notebooks import ROOT, NotebookError, code_cells, load_yaml, path_of, read, section_of
+from chexgen_lib.notebooks import ROOT, NotebookError, code_cells, load_yaml, names, path_of, read, section_of
 
 PACKAGE = __package__
 
@@ -71,6 +71,9 @@ def check_outputs() -> None:
     written = [path.relative_to(ROOT).as_posix() for path in files]
     missing = [path for path in declared if not (ROOT / path).exists()]
     extra = [path for path in written if not any(f"{path}/".startswith(f"{out}/") for out in declared)]
+    # A notebook that is no stage writes figures too; its source names them.
+    others = [cell.source for name in set(names()) - set(stages(params)) for cell in code_cells(read(path_of(name)))]
+    extra = [path for path in extra if f'"{Path(path).stem}.png"' not in "".join(others)]
     if missing or extra:
         lines = [f"declared, not written: {path}" for path in missing]
         lines += [f"written, not declared: {path}" for path in extra]

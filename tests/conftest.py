@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from chexgen_lib.models.autoencoder import new_autoencoder
+from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.text import load_text_encoder
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
@@ -40,5 +41,16 @@ def pipeline() -> ChexGenPipeline:
             torch.nn.init.normal_(parameter, std=0.1)
     vae = new_autoencoder((8, 8, 8)).eval()
     pipe = ChexGenPipeline(transformer, vae, encoder, tokenizer, ddim_scheduler())
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="module")
+def controlled(pipeline) -> ChexGenPipeline:
+    """The same pipeline with a control adapter that has learnt something."""
+    torch.manual_seed(1)
+    transformer = ControlledTransformer.on(pipeline.transformer, 1).eval()
+    torch.nn.init.normal_(transformer.controlnet[0].after_proj.weight, std=0.3)
+    pipe = ChexGenPipeline(**{**pipeline.components, "transformer": transformer})
     pipe.set_progress_bar_config(disable=True)
     return pipe

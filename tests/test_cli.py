@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from chexgen_lib import cli
+from chexgen_lib.sampling.conditions import draw
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 
 
@@ -76,6 +77,79 @@ def test_finished_images_are_not_sampled_again(prompts, weights, tmp_path, monke
         cli.main(command(prompts, weights, tmp_path / "out", "--guidance", "2"))
 
 
+@pytest.fixture(scope="module")
+def adapter(controlled, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights") / "controlled"
+    controlled.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def annotated(tmp_path):
+    """Prompts with a mask, a box, neither, and a mask that is no image."""
+    mask = np.zeros((40, 40), np.uint8)
+    mask[10:30, 5:20] = 255
+    Image.fromarray(mask).save(tmp_path / "lungs.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    path = tmp_path / "annotated.csv"
+    path.write_text(
+        "name,impression,mask,boxes\n"
+        "masked,Clear.,lungs=lungs.png,\n"
+        "plain,Clear.,,\n"
+        "broken,Clear.,lungs=broken.png,\n"
+        "boxed,A nodule.,,Lung Lesion 0.5 0.5 0.3 0.3\n"
+    )
+    return path
+
+
+def test_masks_and_boxes_control_their_rows_and_bad_ones_are_listed(annotated, adapter, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert cli.main(command(annotated, adapter, out)) == 1
+    error = capsys.readouterr().err
+    assert "not sampled: broken (row 3): mask" in error and "broken.png of 'lungs' is no readable image" in error
+    names = {"masked_0.png", "masked_condition.png", "plain_0.png", "boxed_0.png", "boxed_condition.png"}
+    assert set(content(out)) == {*names, "manifest.csv"}
+    manifest = pl.read_csv(out / "manifest.csv")
+    assert manifest["file"].to_list() == ["masked_0.png", "plain_0.png", "boxed_0.png"]
+    assert manifest["condition"].to_list() == ["masked_condition.png", None, "boxed_condition.png"]
+    boxes = [{"class": "Lung Lesion", "x": 0.5, "y": 0.5, "w": 0.3, "h": 0.3}]
+    np.testing.assert_array_equal(np.asarray(Image.open(out / "boxed_condition.png")), draw(32, boxes=boxes))
+    pipe = ChexGenPipeline.from_pretrained(adapter)
+    seed = [torch.Generator().manual_seed(manifest["seed"][2])]
+    expected = pipe("A nodule.", boxes=boxes, num_inference_steps=3, generator=seed).images[0]
+    found = Image.open(out / "boxed_0.png")
+    assert np.abs(np.asarray(found, int) - np.asarray(expected, int)).max() <= 1
+    before = content(out)
+    assert cli.main(command(annotated, adapter, out)) == 1 and content(out) == before
+    assert cli.main(command(annotated, adapter, out, "--control-scale", "0")) == 1
+    assert content(out)["masked_0.png"] != before["masked_0.png"]
+    assert content(out)["plain_0.png"] == before["plain_0.png"]
+
+
+def test_a_mask_that_breaks_half_way_costs_only_its_row(annotated, adapter, tmp_path, monkeypatch, capsys):
+    read, calls = cli.read_masks, []
+
+    def breaks(paths):
+        calls.append(1)
+        if paths and len(calls) > 3:  # the rows were drawn once already, to check them
+            raise cli.ConditionError("gone")
+        return read(paths)
+
+    monkeypatch.setattr(cli, "read_masks", breaks)
+    assert cli.main(command(annotated, adapter, tmp_path / "out")) == 1
+    assert "not sampled: masked_0.png: gone" in capsys.readouterr().err
+    assert {"plain_0.png", "boxed_0.png"} <= set(content(tmp_path / "out"))
+    assert "masked_0.png" not in pl.read_csv(tmp_path / "out/manifest.csv")["file"].to_list()
+
+
+def test_the_sampler_can_be_chosen(prompts, weights, tmp_path):
+    for sampler in ("ddim", "dpm-solver++"):
+        assert cli.main(command(prompts, weights, tmp_path / sampler, "--sampler", sampler)) == 0
+    manifests = [pl.read_csv(tmp_path / sampler / "manifest.csv") for sampler in ("ddim", "dpm-solver++")]
+    assert [m["sampler"][0] for m in manifests] == ["DDIMScheduler", "DPMSolverMultistepScheduler"]
+    assert content(tmp_path / "ddim")["case0_0.png"] != content(tmp_path / "dpm-solver++")["case0_0.png"]
+
+
 def test_errors_are_one_line_and_write_nothing(prompts, weights, tmp_path, capsys):
     def fails(message, *arguments):
         assert cli.main(list(arguments)) == 2
@@ -87,6 +161,8 @@ def test_errors_are_one_line_and_write_nothing(prompts, weights, tmp_path, capsy
     fails("does not exist", *command(prompts, tmp_path / "none.pth", out))
     fails("--compat is for a released .pth", *command(prompts, weights, out, "--compat", "released"))
     fails("--steps must be at least 1", *command(prompts, weights, out, "--steps", "0"))
+    prompts.write_text("name,impression,boxes\na,Clear.,Effusion 0 0 1 1\n")
+    fails("row 1 (a) has a mask or boxes: load weights with a control adapter", *command(prompts, weights, out))
     prompts.write_text("name,impression\na,Clear.\nb," + "effusion " * 3000 + "\n")
     fails("1 prompts have more than 120 tokens, shorten them: row 2", *command(prompts, weights, out))
     (tmp_path / "there").mkdir()

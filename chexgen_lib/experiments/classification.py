@@ -186,13 +186,16 @@ def masked_bce(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """[N, 1, S, S], each rotated (sd 3 degrees), shifted (sd 2 %) and scaled (sd 3 %); the border is
-    repeated."""
+    """[N, 1, S, S], each rotated, shifted and scaled a little (`random_places`); the border is repeated."""
+    return F.grid_sample(x, random_places(x, generator), padding_mode="border", align_corners=False)
+
+
+def random_places(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Grids [N, S, S, 2] for `grid_sample`: rotations (sd 3 degrees), shifts (sd 2 %) and scalings (sd 3 %)."""
     angle, dx, dy, scale = torch.randn(4, len(x), generator=generator) * torch.tensor([[0.05], [0.04], [0.04], [0.03]])
     cos, sin = (1 + scale) * angle.cos(), (1 + scale) * angle.sin()
     matrix = torch.stack([cos, -sin, dx, sin, cos, dy], 1).reshape(-1, 2, 3).to(x)
-    grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+    return F.affine_grid(matrix, list(x.shape), align_corners=False)
 
 
 # ------------------------------------------------------------------------------------------------ measuring

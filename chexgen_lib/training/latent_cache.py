@@ -20,6 +20,7 @@ from chexgen_lib.atomic import replacing
 from chexgen_lib.images import from_uint8
 from chexgen_lib.models.autoencoder import encode
 from chexgen_lib.models.text import cache_texts
+from chexgen_lib.sampling.conditions import encode_conditions
 
 
 class CacheError(ValueError):
@@ -74,10 +75,12 @@ class LatentCache:
         prompts: Sequence[str],
         autoencoder: AutoencoderKL,
         text_encoder: tuple[PreTrainedTokenizerBase, PreTrainedModel],
+        drawings: np.ndarray | None = None,
     ) -> "LatentCache":
-        """Encode uint8 images [N, H, W] and their prompts."""
+        """Encode uint8 images [N, H, W], their prompts and, for an adapter, condition images uint8 [N, H, W, 3]."""
         mean, std = encode(autoencoder, from_uint8(images))
-        return cls(mean.half(), std.half(), **cache_texts(*text_encoder, prompts))
+        condition = None if drawings is None else encode_conditions(autoencoder, drawings).cpu().half()
+        return cls(mean.half(), std.half(), **cache_texts(*text_encoder, prompts), condition=condition)
 
     def save(self, path: Path) -> None:
         tensors = {name: tensor.contiguous() for name, tensor in vars(self).items() if tensor is not None}

@@ -71,17 +71,6 @@ def test_every_argument_changes_the_output(pipeline):
     assert untested == {"num_images_per_prompt", "output_type", "return_dict", *control}
 
 
-@pytest.fixture(scope="module")
-def controlled(pipeline) -> ChexGenPipeline:
-    """The pipeline with an adapter that has learnt something."""
-    transformer = ControlledTransformer.on(pipeline.transformer, 1).eval()
-    torch.nn.init.normal_(transformer.controlnet[0].before_proj.weight)
-    torch.nn.init.normal_(transformer.controlnet[0].after_proj.weight)
-    pipe = ChexGenPipeline(**{**pipeline.components, "transformer": transformer})
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
 def condition(n=2):
     return torch.randn(n, 4, 4, 4, generator=torch.Generator().manual_seed(0))
 

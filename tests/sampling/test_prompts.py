@@ -28,6 +28,25 @@ def test_tables(tmp_path, kind):
     assert table["name"].to_list() == ["a1", "b"] and table["prompt"].to_list() == EXPECTED
 
 
+def test_masks_and_boxes(tmp_path):
+    box = {"class": "Lung Lesion", "x": 0.5, "y": 0.25, "w": 0.1, "h": 0.2}
+    rows = [
+        {"name": "a", "impression": "Clear.", "mask": {"lungs": "l.png", "heart": "h.png"}, "boxes": [box]},
+        {"name": "b", "impression": "Clear.", "mask": {"lungs": "l.png"}},
+        {"name": "c", "impression": "Clear."},
+    ]
+    (tmp_path / "p.json").write_text(json.dumps(rows))
+    (tmp_path / "p.csv").write_text(
+        "name,impression,mask,boxes\na,Clear.,lungs=l.png; heart = h.png,Lung Lesion 0.5 0.25 .1 .2;\n"
+        "b,Clear.,lungs=l.png,\nc,Clear.,,\n"
+    )
+    for kind in ("json", "csv"):
+        table = read_prompts(tmp_path / f"p.{kind}")
+        lungs, heart = ({"class": name, "path": str(tmp_path / f"{name[0]}.png")} for name in ("lungs", "heart"))
+        assert table["masks"].to_list() == [[lungs, heart], [lungs], []], kind
+        assert table["boxes"].to_list() == [[box], [], []], kind
+
+
 def test_names_keep_their_zeros(tmp_path):
     path = tmp_path / "prompts.csv"
     path.write_text("name,impression\n001,Clear.\n01,Clear.\n")
@@ -57,6 +76,9 @@ def test_metadata_has_the_released_format():
         ("name,impression\na,  \n", "empty or not text"),
         ("name,impression\na,12\n", "impression 12 is empty or not text"),
         ("name,impression,age\na,Clear.,old\n", "age 'old' is no number"),
+        ("name,impression,mask\na,Clear.,lungs.png\n", "not written as 'class=file; class=file'"),
+        ("name,impression,boxes\na,Clear.,Effusion 0 0 1\n", "not written as 'class x y w h"),
+        ("name,impression,boxes\na,Clear.,Effusion 0 0 1 wide\n", r"row 1 .a.: could not convert string to float"),
         ("name,text\na,Clear.\n", "no column impression; found name, text"),
         ("name,impression\n", "has no rows"),
         ("", "cannot be read as .csv"),

@@ -31,6 +31,18 @@ def test_batch_size_and_neighbours_change_nothing(pipeline, tmp_path):
     assert np.array_equal(np.load(tmp_path / "a/samples.npy"), whole)
 
 
+def test_each_record_follows_its_drawing(pipeline, controlled, tmp_path):
+    drawings = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3), dtype=np.uint8)
+    free = synthesise(controlled, RECORDS, tmp_path / "free", **SETTINGS)
+    assert close(free, synthesise(pipeline, RECORDS, tmp_path / "base", **SETTINGS))
+    asked = synthesise(controlled, RECORDS, tmp_path / "asked", **SETTINGS, conditions=drawings)
+    assert not close(asked, free)
+    other = synthesise(controlled, RECORDS[[2, 0]], tmp_path / "two", 2, 3, seed=7, conditions=drawings[[2, 0]])
+    assert close(other, asked[[2, 0]])
+    with pytest.raises(ValueError, match="2 conditions for 3 records"):
+        synthesise(controlled, RECORDS, tmp_path / "bad", conditions=drawings[:2])
+
+
 def test_interrupted_equals_uninterrupted(pipeline, tmp_path, monkeypatch):
     expected = synthesise(pipeline, RECORDS, tmp_path / "whole", batch_size=2, **SETTINGS)
     call, calls = type(pipeline).__call__, []

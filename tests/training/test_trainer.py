@@ -7,6 +7,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 
+from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.training import trainer
 from chexgen_lib.training.latent_cache import CacheError, LatentCache
@@ -184,3 +185,57 @@ def test_noisy_steps_weigh_more_up_to_the_largest_weight():
     weights = trainer.step_weights(signal, 4.0)
     torch.testing.assert_close(weights / weights[0], torch.tensor([1.0, 2.0, 4.0, 4.0]))
     torch.testing.assert_close(weights.mean(), torch.tensor(1.0))
+
+
+def with_conditions(cache) -> LatentCache:
+    g = torch.Generator().manual_seed(1)
+    return replace(cache, condition=torch.randn(cache.mean.shape, generator=g).half())
+
+
+def test_an_adapter_learns_and_not_one_bit_of_the_frozen_model_moves(cache, tmp_path):
+    base = model().eval()
+    torch.nn.init.normal_(base.final_layer.linear.weight, std=0.1)  # else nothing the adapter adds reaches the output
+    adapter = ControlledTransformer.on(base, 1)
+    before = {name: tensor.clone() for name, tensor in adapter.state_dict().items()}
+    train(adapter, with_conditions(cache), replace(CONFIG, weight_decay=0.5), tmp_path)
+    after = adapter.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and all(name.startswith("controlnet.") for name in moved)
+    assert {"controlnet.0.before_proj.weight", "controlnet.0.after_proj.weight"} <= moved
+    assert all(torch.equal(tensor, after[f"base_model.{name}"]) for name, tensor in base.state_dict().items())
+
+
+def test_an_interrupted_adapter_goes_on(cache, tmp_path, monkeypatch):
+    def adapter():
+        return ControlledTransformer.on(model().eval(), 1)
+
+    conditions = with_conditions(cache)
+    whole, cut = adapter(), adapter()
+    train(whole, conditions, CONFIG, tmp_path / "whole")
+    interrupt(monkeypatch, at=3)
+    with pytest.raises(KeyboardInterrupt):
+        train(cut, conditions, CONFIG, tmp_path / "cut")
+    monkeypatch.undo()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    cut = adapter()
+    train(cut, conditions, CONFIG, tmp_path / "cut")
+    assert torch.equal(weights(whole), weights(cut))
+
+
+def test_conditions_are_for_adapters(cache, tmp_path):
+    with pytest.raises(TrainingError, match="an adapter needs a cache with conditions"):
+        train(ControlledTransformer.on(model(), 1), cache, CONFIG, tmp_path)
+    with pytest.raises(TrainingError, match="a text-to-image model one without"):
+        train(model(), with_conditions(cache), CONFIG, tmp_path)
+    with pytest.raises(CacheError, match="do not form pairs"):
+        replace(cache, condition=torch.zeros(10, 4, 2, 2))
+
+
+def test_a_cache_keeps_its_conditions(cache, tmp_path):
+    conditions = with_conditions(cache)
+    conditions.save(tmp_path / "c.safetensors")
+    loaded = LatentCache.load(tmp_path / "c.safetensors")
+    assert torch.equal(loaded.condition, conditions.condition)
+    rows = torch.tensor([3, 1])
+    (condition,) = loaded.batch(rows, torch.Generator())[3]
+    assert torch.equal(condition, conditions.condition[rows].float()) and cache.batch(rows, torch.Generator())[3] == []

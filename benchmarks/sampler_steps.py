@@ -1,0 +1,101 @@
+"""Quality and time of the samplers against their number of steps, on the trained model of a run.
+
+    python benchmarks/sampler_steps.py [--root runs/laptop] [--seeds 2]
+
+writes benchmarks/sampler_steps.csv and .png: FID on the run's classifier features, Pearson r of its scores (both as in
+notebook 07, the run's own prompts of unseen patients), and seconds an image, for 5 to 100 steps. `make repro` first.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import polars as pl
+import torch
+from matplotlib.figure import Figure
+
+from chexgen_lib import cohort
+from chexgen_lib.experiments.classification import Classifier
+from chexgen_lib.figures import style
+from chexgen_lib.images import from_uint8
+from chexgen_lib.models.transformer import ChexGenTransformer
+from chexgen_lib.quality.embedders import ClassifierEmbedder
+from chexgen_lib.quality.factuality import score_correlation
+from chexgen_lib.quality.frechet import frechet_intervals, halves
+from chexgen_lib.sampling.pipeline import assemble
+from chexgen_lib.sampling.schedulers import ancestral_scheduler, ddim_scheduler, dpm_solver_scheduler
+from chexgen_lib.sampling.synthesis import synthesise
+
+SAMPLERS = {"DDIM": ddim_scheduler, "DPM-Solver++ 2M": dpm_solver_scheduler, "ancestral (DDPM)": ancestral_scheduler}
+STEPS = (5, 10, 20, 50, 100)
+AXES = {"FID": "FID (classifier features)", "r": "Pearson r", "seconds": "seconds an image"}
+
+
+def measure(root: Path, seeds: int) -> pl.DataFrame:
+    table = cohort.load(root / "cohort")
+    asked = pl.read_parquet(root / "synthesis/manifest.parquet").select("image_id", "prompt")
+    row_of = {image_id: row for row, image_id in enumerate(table["image_id"])}
+    transformer = ChexGenTransformer.from_pretrained(root / "alignment/transformer")
+    pipeline = assemble(transformer, "shipped", "minilm")
+    pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
+    rows = [row_of[image_id] for image_id in asked["image_id"]]
+    real = from_uint8(cohort.load_images(root / "cohort", 8 * transformer.latent_shape[-1], rows))
+    classifier = Classifier.load(root / "quality/classifier")
+    embed = ClassifierEmbedder(classifier)
+    left, right = halves(len(real), seed=0)
+    reference, targets = embed(real[left]), classifier.predict(real)
+    found = []
+    for sampler, scheduler in SAMPLERS.items():
+        pipeline.scheduler = scheduler()
+        for steps in STEPS:
+            start = perf_counter()
+            with tempfile.TemporaryDirectory() as folder:
+                samples = from_uint8(synthesise(pipeline, asked, Path(folder), seeds, steps, batch_size=32))
+            seconds = (perf_counter() - start) / (len(asked) * seeds)
+            flat = samples.reshape(-1, *samples.shape[2:])
+            features = embed(flat).reshape(*samples.shape[:2], -1)
+            scores = classifier.predict(flat).reshape(*samples.shape[:2], -1)
+            fid = frechet_intervals(reference, {"": features[right]}, seed=0)[""]
+            r = score_correlation(scores, targets, seed=0)
+            for metric, interval in (("FID", fid), ("r", r)):
+                found.append(dict(sampler=sampler, steps=steps, metric=metric, seeds=seeds, **vars(interval)))
+            time = dict(metric="seconds", value=seconds, low=seconds, high=seconds, n=len(flat))
+            found.append(dict(sampler=sampler, steps=steps, seeds=seeds, **time))
+            print(
+                {k: f"{v.value:.2f} [{v.low:.2f}, {v.high:.2f}]" for k, v in dict(FID=fid, r=r).items()}, sampler, steps
+            )
+    return pl.DataFrame(found)
+
+
+def draw(table: pl.DataFrame) -> Figure:
+    style.use()
+    fig = Figure(figsize=(style.PAGE, 2.5), layout="constrained")
+    axes = fig.subplots(1, len(AXES))
+    for ax, (metric, label) in zip(axes, AXES.items(), strict=True):
+        for k, (sampler, marker) in enumerate(zip(SAMPLERS, "osD", strict=True)):
+            rows = table.filter(metric=metric, sampler=sampler)
+            x, value, low, high = (rows[name].to_numpy() for name in ("steps", "value", "low", "high"))
+            error = np.maximum([value - low, high - value], 0)
+            ax.errorbar(x * 1.06 ** (k - 1), value, error, marker=marker, markersize=3, capsize=2, label=sampler)
+        n, seeds = table.filter(metric=metric)["n"][0], table["seeds"][0]
+        ax.set(xscale="log", xlabel="steps", ylabel=label)
+        ax.set_xticks(STEPS, map(str, STEPS))
+        ax.set_title(f"n = {n}" + ("" if metric == "seconds" else f" x {seeds} seeds"))
+    axes[-1].set_yscale("log")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(SAMPLERS))
+    return fig
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, default=Path("runs/laptop"))
+    parser.add_argument("--seeds", type=int, default=2)
+    options = parser.parse_args()
+    table = measure(options.root, options.seeds)
+    style.save(draw(table), table, Path(__file__).with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
