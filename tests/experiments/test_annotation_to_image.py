@@ -8,6 +8,7 @@ from PIL import Image
 from chexgen_lib.cohort import CohortError
 from chexgen_lib.experiments import annotation_to_image as a2i
 from chexgen_lib.images import ImageError
+from chexgen_lib.records import FINDINGS
 from chexgen_lib.sampling.conditions import CLASSES, LEGEND
 
 SIZE = 32
@@ -115,6 +116,41 @@ def test_table_compares_arms_request_by_request():
 def test_a_figure_shows_every_kind():
     asked = pl.DataFrame({"kind": ["lungs"] * 5 + ["boxes"] * 2})
     assert a2i.varied(asked, 4) == [0, 1, 5, 6] and a2i.varied(asked, 99) == list(range(7))
+
+
+def test_the_embedded_cohort(tmp_path):
+    """Rows keep their masks when lateral views and surplus training images are left out."""
+    n, views = 8, ["PA", "LATERAL", "AP", "PA", "PA", "PA", "PA", "LATERAL"]
+    rng = np.random.default_rng(0)
+    anatomy, findings = rng.random((n, 3, 16, 16)) < 0.5, rng.random((4, 16, 16)) < 0.5
+    where, which = [2, 3, 3, 6], [FINDINGS.index(f) for f in ("Effusion", "Pneumothorax", "Edema", "Lung Lesion")]
+    table = pl.DataFrame(
+        {
+            "image_id": [f"a:{i}" for i in range(n)],
+            "patient_id": [f"a:{i}" for i in range(n)],
+            "view": views,
+            "split": ["train"] * 6 + ["test"] * 2,
+            "prompt": [f"Prompt {i}." for i in range(n)],
+            "Pneumothorax": [float(i == 3) for i in range(n)],
+        }
+    )
+    table.write_parquet(tmp_path / "cohort.parquet")
+    np.save(tmp_path / "images_16.npy", np.arange(n, dtype=np.uint8)[:, None, None] * np.ones((16, 16), np.uint8))
+    packed = dict(anatomy=np.packbits(anatomy, axis=-1), findings=np.packbits(findings, axis=-1))
+    np.savez(tmp_path / "masks.npz", **packed, finding_row=np.array(where), finding_index=np.array(which))
+    found = a2i.load_embedded(tmp_path, 16, train_images=3)
+    rows = found.images[:, 0, 0].tolist()
+    assert len(rows) == 4 and rows == sorted(rows) and {3, 6} <= set(rows) <= {0, 2, 3, 4, 5, 6}
+    assert found.table["image_id"].to_list() == [f"a:{row}" for row in rows]
+    for place, row in enumerate(rows):
+        np.testing.assert_array_equal(found.masks[place, :3], anatomy[row])
+        for mask, at, finding in zip(findings, where, which, strict=True):
+            shown = found.mask(place, FINDINGS[finding])
+            assert (shown == mask).all() if at == row else not shown.any()
+    assert found.table["split"].to_list() == ["train"] * 3 + ["test"] and found.of("held out").tolist() == [3]
+    np.savez(tmp_path / "masks.npz")
+    with pytest.raises(CohortError, match="real radiographs come without masks"):
+        a2i.load_embedded(tmp_path, 16, train_images=3)
 
 
 def test_a_folder_of_lung_masks(tmp_path):
