@@ -34,6 +34,10 @@ from chexgen_lib.sampling.synthesis import image_seed
 SAMPLERS = {"ddim": ddim_scheduler, "dpm-solver++": dpm_solver_scheduler, "ancestral": ancestral_scheduler}
 
 
+PROMPTS = """.txt, a prompt a line; or .csv, .json, .jsonl with the columns name and impression, and maybe sex, age,
+race, view, mask ("lungs=lungs.png; heart=heart.png") and boxes ("Lung Lesion 0.6 0.3 0.1 0.1": class, x, y, w, h)"""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status: 0; 1 where rows failed; 2 with one line of explanation on stderr."""
     options = _parser().parse_args(arguments)
@@ -48,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="chexgen", description="Chest radiographs from text.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     sample = commands.add_parser("sample", help="sample radiographs for a file of prompts")
-    sample.add_argument("prompts", type=Path, help=".csv, .json, .jsonl (columns name, impression, ...) or .txt")
+    sample.add_argument("prompts", type=Path, help=PROMPTS)
     sample.add_argument("--weights", type=Path, required=True, help="a pipeline folder, or a released .pth")
     sample.add_argument("--out", type=Path, required=True, help="folder of the images and manifest.csv")
     sample.add_argument("--images-per-prompt", type=int, default=1, metavar="N")
@@ -79,6 +83,8 @@ def _load(weights: Path, options: argparse.Namespace) -> ChexGenPipeline:
         raise ValueError(
             f"{weights} is a whole pipeline: --{next(iter(given)).replace('_', '-')} is for a released .pth"
         )
+    if not (weights / "model_index.json").is_file():
+        raise ValueError(f"{weights} holds no pipeline: write one with pipeline.save_pretrained or chexgen convert")
     return ChexGenPipeline.from_pretrained(weights)
 
 

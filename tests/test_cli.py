@@ -159,6 +159,7 @@ def test_errors_are_one_line_and_write_nothing(prompts, weights, tmp_path, capsy
     out = tmp_path / "out"
     fails("does not exist", *command(tmp_path / "none.csv", weights, out))
     fails("does not exist", *command(prompts, tmp_path / "none.pth", out))
+    fails("holds no pipeline: write one with", *command(prompts, weights / "vae", out))
     fails("--compat is for a released .pth", *command(prompts, weights, out, "--compat", "released"))
     fails("--steps must be at least 1", *command(prompts, weights, out, "--steps", "0"))
     prompts.write_text("name,impression,boxes\na,Clear.,Effusion 0 0 1 1\n")
