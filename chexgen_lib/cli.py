@@ -32,8 +32,6 @@ from chexgen_lib.sampling.schedulers import ancestral_scheduler, ddim_scheduler,
 from chexgen_lib.sampling.synthesis import image_seed
 
 SAMPLERS = {"ddim": ddim_scheduler, "dpm-solver++": dpm_solver_scheduler, "ancestral": ancestral_scheduler}
-
-
 PROMPTS = """.txt, a prompt a line; or .csv, .json, .jsonl with the columns name and impression, and maybe sex, age,
 race, view, mask ("lungs=lungs.png; heart=heart.png") and boxes ("Lung Lesion 0.6 0.3 0.1 0.1": class, x, y, w, h)"""
 
@@ -156,7 +154,7 @@ def _sample_batch(pipeline: ChexGenPipeline, batch: list[dict], options: argpars
         control_scale=options.control_scale,
     ).images
     for job, image, drawing in zip(batch, images, drawings, strict=True):
-        if controlled:
+        if controlled and job["image"] == 0:  # once a row: another process may hold the row's other images
             with replacing(options.out / job["condition"]) as path:
                 Image.fromarray(drawing).save(path)
         _write(options.out, job, image)
@@ -210,6 +208,7 @@ def _jobs(prompts: pl.DataFrame, options: argparse.Namespace, pipeline: ChexGenP
                 **settings,
                 **condition,
                 row=row,
+                image=k,
             )
             for k in range(options.images_per_prompt)
         ]
@@ -218,7 +217,7 @@ def _jobs(prompts: pl.DataFrame, options: argparse.Namespace, pipeline: ChexGenP
 
 def _about(job: dict) -> dict:
     """What the manifest and the image's own note say of an image."""
-    return {key: value for key, value in job.items() if key != "row"}
+    return {key: value for key, value in job.items() if key not in ("row", "image")}
 
 
 def finished(folder: Path, job: dict) -> bool:

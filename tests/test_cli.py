@@ -17,11 +17,15 @@ from chexgen_lib.sampling.conditions import draw
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 
 
+def saved(pipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights") / "pipeline"
+    pipe.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def weights(pipeline, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("weights") / "pipeline"
-    pipeline.save_pretrained(folder)
-    return folder
+    return saved(pipeline, tmp_path_factory)
 
 
 @pytest.fixture
@@ -79,9 +83,7 @@ def test_finished_images_are_not_sampled_again(prompts, weights, tmp_path, monke
 
 @pytest.fixture(scope="module")
 def adapter(controlled, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("weights") / "controlled"
-    controlled.save_pretrained(folder)
-    return folder
+    return saved(controlled, tmp_path_factory)
 
 
 @pytest.fixture
@@ -124,6 +126,14 @@ def test_masks_and_boxes_control_their_rows_and_bad_ones_are_listed(annotated, a
     assert cli.main(command(annotated, adapter, out, "--control-scale", "0")) == 1
     assert content(out)["masked_0.png"] != before["masked_0.png"]
     assert content(out)["plain_0.png"] == before["plain_0.png"]
+
+
+def test_a_drawing_is_written_once_whatever_the_batches(annotated, adapter, tmp_path, monkeypatch):
+    written, replacing = [], cli.replacing
+    monkeypatch.setattr(cli, "replacing", lambda path: written.append(path.name) or replacing(path))
+    cli.main(command(annotated, adapter, tmp_path / "out", "--images-per-prompt", "3", "--batch-size", "1"))
+    assert sorted(name for name in written if "condition" in name) == ["boxed_condition.png", "masked_condition.png"]
+    assert len(pl.read_csv(tmp_path / "out/manifest.csv")) == 9
 
 
 def test_a_mask_that_breaks_half_way_costs_only_its_row(annotated, adapter, tmp_path, monkeypatch, capsys):
