@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from threadpoolctl import threadpool_limits
 
 from chexgen_lib.phantom import acquisition, anatomy, findings, patient
 from chexgen_lib.phantom.anatomy import PhantomError
@@ -76,7 +77,8 @@ def render(record: dict, size: int = 128) -> Radiograph:
     for finding in shown:
         for place in findings.plan(record, finding):
             findings.RENDER[finding](chest, **place)
-    rays = acquisition.trace(to_canonical(chest.effects), beam)
+    moved = chest.effects != patient.Effects()
+    rays = acquisition.trace(to_canonical(chest.effects), beam) if moved else plain
     lines = acquisition.project(acquisition.slabs(mu, beam), rays, size)[0].numpy()
     noise = patient.rng("noise", record["image_id"])
     image = acquisition.develop(acquisition.WATER * lines, exposure, site, noise)
@@ -196,9 +198,14 @@ def render_many(records: Sequence[dict], size: int = 128, workers: int = 2) -> I
         batch_size=None,
         num_workers=min(workers, len(records)),
         collate_fn=_same,
+        worker_init_fn=_one_thread,
         generator=torch.Generator().manual_seed(0),  # the loader would else draw from the global generator
     )
     yield from loader
+
+
+def _one_thread(worker: int) -> None:
+    threadpool_limits(1)  # torch sees to its own; NumPy's would take every core in every process
 
 
 def _same(radiograph: Radiograph) -> Radiograph:

@@ -5,6 +5,7 @@ nothing else in a record depends on the site.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -133,12 +134,12 @@ def project(volume: torch.Tensor, rays: Rays, size: int) -> torch.Tensor:
 
 def slabs(mu: np.ndarray, beam: Beam) -> torch.Tensor:
     """Attenuation [1, Z, Y, X] with pairs of planes across the beam averaged."""
-    volume = torch.from_numpy(mu)
-    if abs(beam.along[0]) > 0:
-        return (0.5 * (volume[:, :, ::2] + volume[:, :, 1::2]))[None]
-    return (0.5 * (volume[:, ::2] + volume[:, 1::2]))[None]
+    across = 2 if abs(beam.along[0]) > 0 else 1
+    pairs = torch.from_numpy(mu).unflatten(across, (-1, 2))
+    return (pairs.select(across + 1, 0) + pairs.select(across + 1, 1)).mul_(0.5)[None]
 
 
+@lru_cache
 def _spread(fine: int, coarse: int) -> torch.Tensor:
     """Linear interpolation as a matrix [fine, coarse]; fine samples are the middles of `fine` equal cells."""
     place = (torch.arange(fine) + 0.5) / fine * (coarse - 1)

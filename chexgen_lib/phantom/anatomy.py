@@ -43,7 +43,7 @@ class Anatomy:
     ribs (0..1); coarse [Z*Y*X] index of each voxel in the halved grid; lung [L] flat indices; lobe [L]
     structure numbers; xyz [3, L] mm; wall [L] mm to the chest wall; medial [L] mm to the mediastinum; hilum
     [L] mm to the nearer hilum; floor [L] mm above the lung's underside; front [B] flat indices of air in
-    front of the chest, where breasts go; bone [N] flat indices.
+    front of the chest, where breasts go, and front_xyz [3, B] mm; bone [N] flat indices.
     """
 
     mu: np.ndarray
@@ -58,6 +58,7 @@ class Anatomy:
     hilum: np.ndarray
     floor: np.ndarray
     front: np.ndarray
+    front_xyz: np.ndarray
     bone: np.ndarray
 
 
@@ -101,10 +102,16 @@ def where(*labels: int) -> np.ndarray:
 
 
 @lru_cache
+def points(*labels: int) -> np.ndarray:
+    """Millimetres [N, 3] (x, y, z) of the voxels of these structures, in the order of `where`."""
+    return position(where(*labels))
+
+
+@lru_cache
 def centreline(label: int) -> np.ndarray:
     """Points [N, 3] in mm, from head to foot: the middle of a structure in each slice."""
-    points = position(where(label))
-    return np.array([points[points[:, 2] == z].mean(axis=0) for z in np.unique(points[:, 2])[::-1]])
+    xyz = points(label)
+    return np.array([xyz[xyz[:, 2] == z].mean(axis=0) for z in np.unique(xyz[:, 2])[::-1]])
 
 
 def _crop(volume: np.ndarray) -> np.ndarray:
@@ -145,12 +152,13 @@ def _index(mu: np.ndarray, labels: np.ndarray) -> Anatomy:
     channels = np.stack(channels).reshape(3, *half).astype(np.float32)
     air = np.flatnonzero((mu < 0.2) & ~cavity)
     place = position(air)
-    front = air[(np.abs(place[:, 0]) < 140) & (place[:, 1] > 20) & (np.abs(place[:, 2] + 20) < 90)]
+    ahead = (np.abs(place[:, 0]) < 140) & (place[:, 1] > 20) & (np.abs(place[:, 2] + 20) < 90)
     return Anatomy(
         mu=mu, labels=labels, channels=channels, coarse=coarse, lung=lung,
         lobe=labels.ravel()[lung], xyz=xyz, wall=wall.ravel()[lung].astype(np.float32),
         medial=medial.ravel()[lung].astype(np.float32), hilum=hilum.astype(np.float32),
-        floor=floor.astype(np.float32), front=front, bone=np.flatnonzero(np.isin(labels, BONES)),
+        floor=floor.astype(np.float32), front=air[ahead],
+        front_xyz=np.ascontiguousarray(place[ahead].T), bone=np.flatnonzero(np.isin(labels, BONES)),
     )  # fmt: skip
 
 

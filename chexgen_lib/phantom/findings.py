@@ -29,6 +29,7 @@ from chexgen_lib.phantom.anatomy import (
     Anatomy,
     centreline,
     origin,
+    points,
     position,
     where,
 )
@@ -274,8 +275,7 @@ def fracture(chest: Chest, side: str, site: str | None, extent: float, draw: np.
     first = int(draw.integers(3, 8 - count // 2))
     aim = draw.uniform(0.5, 0.8)
     for number in range(first, first + count):
-        bone = where(ribs[number])
-        place = position(bone)
+        bone, place = where(ribs[number]), points(ribs[number])
         behind = place[:, 1] < 10
         offset = np.abs(np.abs(place[:, 0]) - aim * np.abs(place[:, 0]).max()) + 100 * ~behind
         spot = place[offset.argmin()]
@@ -334,9 +334,9 @@ def mediastinum(chest: Chest, side: str, site: str | None, extent: float, draw: 
 
 
 def _upper_mediastinum() -> np.ndarray:
-    soft = where(*range(52, 64), TRACHEA, ESOPHAGUS)
-    x, _, z = position(soft).T
-    return soft[(z > 22) & (z < 105) & (np.abs(x) < 60)]
+    soft = (*range(52, 64), TRACHEA, ESOPHAGUS)
+    x, _, z = points(*soft).T
+    return where(*soft)[(z > 22) & (z < 105) & (np.abs(x) < 60)]
 
 
 def devices(chest: Chest, side: str, site: str | None, extent: float, draw: np.random.Generator) -> None:
@@ -388,7 +388,7 @@ def _endotracheal(chest: Chest, side: str, draw: np.random.Generator) -> None:
 
 def _enteric(chest: Chest, side: str, draw: np.random.Generator) -> None:
     line = centreline(ESOPHAGUS)[::3]
-    stomach = position(where(STOMACH)).mean(axis=0)
+    stomach = points(STOMACH).mean(axis=0)
     end = stomach + [draw.uniform(-10, 25), 0, draw.uniform(-25, 10)]
     _curve(
         chest,
@@ -425,7 +425,7 @@ def _pacemaker(chest: Chest, side: str, draw: np.random.Generator) -> None:
 
 
 def _sternal(chest: Chest, side: str, draw: np.random.Generator) -> None:
-    bone = position(where(STERNUM))
+    bone = points(STERNUM)
     for z in np.linspace(-10, 85, draw.integers(5, 7)):
         middle = bone[np.abs(bone[:, 2] - z) < 4].mean(axis=0)
         angle = np.linspace(0, 2 * np.pi, 13)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
-from chexgen_lib.phantom.anatomy import AORTA, CARTILAGE, Anatomy, position, where
+from chexgen_lib.phantom.anatomy import AORTA, CARTILAGE, Anatomy, points, where
 
 HEART_CENTRE = np.array([26.0, 28.0, -10.0])  # mm, of the label map's heart
 RIB_CAGE = np.array([148.0, 108.0])  # mm, half axes in x and y
@@ -103,14 +103,13 @@ def tissue(anatomy: Anatomy, patient: Patient, record: dict) -> np.ndarray:
 def _calcify(flat: np.ndarray, patient: Patient, draw: np.random.Generator) -> None:
     cartilage = where(CARTILAGE)
     flat[cartilage] += 0.7 * patient.aging * draw.random() * draw.random(len(cartilage), dtype=np.float32)
-    aorta = where(AORTA)
-    place = position(aorta)
+    place = points(AORTA)
     arch = (place[:, 2] > 45) & (np.abs(np.linalg.norm(place - [14, -5, 58], axis=1) - 30) < 3)
-    flat[aorta[arch]] += 1.2 * patient.aging * draw.random()
+    flat[where(AORTA)[arch]] += 1.2 * patient.aging * draw.random()
 
 
 def _add_breasts(flat: np.ndarray, anatomy: Anatomy, patient: Patient) -> None:
-    x, y, z = position(anatomy.front).T
+    x, y, z = anatomy.front_xyz
     size = patient.breast
     axes = 62 * size**0.5, 66 * size, 60 * size**0.5
     inside = ((np.abs(x) - 68) / axes[0]) ** 2 + ((y - 78) / axes[1]) ** 2 + ((z + 22) / axes[2]) ** 2 < 1
