@@ -173,7 +173,7 @@ class ChexGenPipeline(DiffusionPipeline):
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if metadata is not None:
             people = _one_each("metadata", metadata, len(prompts), single=isinstance(metadata, Mapping))
-            prompts = [with_metadata(text, **person) for text, person in zip(prompts, people, strict=True)]
+            prompts = [with_metadata(text, person) for text, person in zip(prompts, people, strict=True)]
         captions = [self.caption(text) for text in prompts]
         return encode_texts(self.tokenizer, self.text_encoder, captions, len(self.transformer.null_caption))
 

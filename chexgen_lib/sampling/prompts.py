@@ -1,11 +1,18 @@
 """Files of prompts (.csv, .json, .jsonl, .txt), checked row by row before anything is sampled."""
 
 import re
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
 
+from chexgen_lib.records import VIEWS
+
 METADATA = ("sex", "age", "race", "view")
+COLUMNS = ("name", "impression", *METADATA, "mask", "boxes")
+SEXES = {"M": "Male", "F": "Female", "Male": "Male", "Female": "Female"}
+OLDEST = 120  # years
 NAME = re.compile(r"[\w][\w.-]*")  # a file name: no folder, no "..", no leading dot
 READERS = {".csv": pl.read_csv, ".json": pl.read_json, ".jsonl": pl.read_ndjson}
 
@@ -18,7 +25,7 @@ def read_prompts(path: str | Path) -> pl.DataFrame:
     """The rows of a prompt file: columns `name`, `prompt` (metadata merged in), `row` (from 1), `masks` and `boxes`.
 
     Tables need the columns `name` and `impression`, and may have `sex`, `age`, `race`, `view`, `mask` and `boxes`; a
-    `.txt` file has one prompt a line, named by its line number. Other columns are ignored.
+    `.txt` file has one prompt a line, named by its line number. A warning lists columns that are not used.
 
     mask: "lungs=lungs.png; Effusion=effusion.png", or in JSON {"lungs": "lungs.png"}; relative to the prompt file.
     boxes: "Lung Lesion 0.6 0.3 0.1 0.1; ..." (class, x, y, w, h), or in JSON a list of dicts with these keys.
@@ -26,8 +33,8 @@ def read_prompts(path: str | Path) -> pl.DataFrame:
 
     Raises:
         PromptError: for an unknown or broken file, a missing column, a name that is repeated or no plain file name, a
-            prompt that is empty or not text, or masks and boxes that cannot be understood. All rows are checked and the
-            first ten bad ones listed. The masks' files are not opened.
+            prompt that is empty or not text, metadata that cannot be (`with_metadata`), or masks and boxes that cannot
+            be understood. All rows are checked and the first ten bad ones listed. The masks' files are not opened.
     """
     path = Path(path)
     table = _read(path)
@@ -36,6 +43,9 @@ def read_prompts(path: str | Path) -> pl.DataFrame:
         raise PromptError(f"{path}: no column {' or '.join(missing)}; found {', '.join(table.columns)}")
     if table.is_empty():
         raise PromptError(f"{path} has no rows: write one prompt a row")
+    unused = [column for column in table.columns if column not in COLUMNS]
+    if unused:
+        warnings.warn(f"{path}: not used: {', '.join(unused)}; known columns: {', '.join(COLUMNS)}", stacklevel=2)
     wrong, rows, names = [], [], set()
     for number, row in enumerate(table.iter_rows(named=True), start=1):
         name, text = row["name"], row["impression"]
@@ -46,11 +56,9 @@ def read_prompts(path: str | Path) -> pl.DataFrame:
             wrong.append(f"row {number}: name {name!r} is used twice")
         elif not isinstance(text, str) or not text.strip():
             wrong.append(f"row {number} ({name}): impression {text!r} is empty or not text")
-        elif not _is_age(row.get("age")):
-            wrong.append(f"row {number} ({name}): age {row['age']!r} is no number of years")
         else:
-            prompt = with_metadata(text, **{key: row.get(key) for key in METADATA})
             try:
+                prompt = with_metadata(text, {key: row.get(key) for key in METADATA})
                 asked = dict(masks=_masks(row.get("mask"), path.parent), boxes=_boxes(row.get("boxes")))
                 rows.append({"name": name, "prompt": prompt, "row": number, **asked})
             except (ValueError, TypeError, AttributeError, KeyError) as error:
@@ -83,13 +91,6 @@ def _boxes(value: str | list | None) -> list[dict]:
     return [{"class": str(box["class"]).strip(), **{key: float(box[key]) for key in "xywh"}} for box in value or []]
 
 
-def _is_age(value: object) -> bool:
-    try:
-        return value in (None, "") or 0 <= float(value) < 130
-    except (TypeError, ValueError):
-        return False
-
-
 def _read(path: Path) -> pl.DataFrame:
     if path.suffix not in (*READERS, ".txt"):
         raise PromptError(f"{path}: prompts are read from {', '.join(READERS)} or .txt files")
@@ -106,19 +107,36 @@ def _read(path: Path) -> pl.DataFrame:
         raise PromptError(f"{path} cannot be read as {path.suffix}: {error}") from error
 
 
-def with_metadata(
-    prompt: str,
-    sex: str | None = None,
-    age: float | None = None,
-    race: str | None = None,
-    view: str | None = None,
-) -> str:
+def with_metadata(prompt: str, metadata: Mapping) -> str:
     """A prompt that begins with who is asked for, in the released models' format.
 
-    >>> with_metadata("Small left apical pneumothorax.", sex="Female", age=54, race="White")
+    metadata: `sex` (Male, Female, M or F), `age` (0 to 120 years), `race` (text) and `view` (a name in
+    `records.VIEWS`); what is None or empty is left out. Raises ValueError for another key or value.
+
+    >>> with_metadata("Small left apical pneumothorax.", dict(sex="Female", age=54, race="White"))
     'sex:Female, age:54.0, race:White. Small left apical pneumothorax.'
     """
-    age = None if age in (None, "") else float(age)
-    given = dict(sex=sex, age=age, race=race, view=view)
-    known = ", ".join(f"{key}:{value}" for key, value in given.items() if value not in (None, ""))
+    unknown = [key for key in metadata if key not in METADATA]
+    if unknown:
+        raise ValueError(f"unknown metadata {', '.join(map(repr, unknown))}: use {', '.join(METADATA)}")
+    given = {key: metadata[key] for key in METADATA if metadata.get(key) not in (None, "")}
+    if given.get("sex", "M") not in SEXES:
+        raise ValueError(f"sex {given['sex']!r} is none of {', '.join(SEXES)}")
+    if given.get("view", "PA") not in VIEWS:
+        raise ValueError(f"view {given['view']!r} is none of {', '.join(VIEWS)}")
+    if "sex" in given:
+        given["sex"] = SEXES[given["sex"]]
+    if "age" in given:
+        given["age"] = _age(given["age"])
+    known = ", ".join(f"{key}:{value}" for key, value in given.items())
     return f"{known}. {prompt}" if known else prompt
+
+
+def _age(value: object) -> float:
+    try:
+        age = float(value)
+    except (TypeError, ValueError):
+        age = float("nan")
+    if not 0 <= age <= OLDEST:
+        raise ValueError(f"age {value!r} is no number of years from 0 to {OLDEST}")
+    return age

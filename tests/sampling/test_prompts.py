@@ -16,7 +16,7 @@ EXPECTED = ["sex:Male, age:71.0. Large effusion.", "Clear."]
 def write(tmp_path, kind):
     path = tmp_path / f"prompts{kind}"
     if kind == ".csv":
-        path.write_text("name,impression,sex,age,note\na1,Large effusion.,Male,71,x\nb,Clear.,,,\n")
+        path.write_text("name,impression,sex,age\na1,Large effusion.,Male,71\nb,Clear.,,\n")
     else:
         path.write_text(json.dumps(ROWS) if kind == ".json" else "\n".join(map(json.dumps, ROWS)))
     return path
@@ -60,9 +60,34 @@ def test_lines(tmp_path):
 
 
 def test_metadata_has_the_released_format():
-    text = with_metadata("No effusion.", sex="Female", age=54, race="White", view="PA")
+    text = with_metadata("No effusion.", dict(sex="Female", age=54, race="White", view="PA"))
     assert text == "sex:Female, age:54.0, race:White, view:PA. No effusion."
-    assert with_metadata("No effusion.", sex="") == "No effusion."
+    assert with_metadata("No effusion.", dict(sex="M")) == "sex:Male. No effusion."
+    assert with_metadata("No effusion.", dict(sex="", age=None)) == "No effusion."
+
+
+@pytest.mark.parametrize(
+    "metadata, message",
+    [
+        (dict(weight=80), "unknown metadata 'weight': use sex, age, race, view"),
+        (dict(sex="male"), "sex 'male' is none of M, F, Male, Female"),
+        (dict(view="upside down"), "view 'upside down' is none of PA, AP"),
+        (dict(age="old"), "age 'old' is no number of years from 0 to 120"),
+        (dict(age=121), "age 121 is no number"),
+        (dict(age=-1), "age -1 is no number"),
+        (dict(age=float("nan")), "age nan is no number"),
+    ],
+)
+def test_impossible_metadata(metadata, message):
+    with pytest.raises(ValueError, match=message):
+        with_metadata("No effusion.", metadata)
+
+
+def test_columns_that_are_not_used_are_named(tmp_path):
+    path = tmp_path / "prompts.csv"
+    path.write_text("name,impression,Age,boxs\na,Clear.,50,x\n")
+    with pytest.warns(UserWarning, match="not used: Age, boxs; known columns: name"):
+        read_prompts(path)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +100,8 @@ def test_metadata_has_the_released_format():
         ("name,impression\na,Clear.\nb,\n", "row 2 .b.: impression None is empty"),
         ("name,impression\na,  \n", "empty or not text"),
         ("name,impression\na,12\n", "impression 12 is empty or not text"),
-        ("name,impression,age\na,Clear.,old\n", "age 'old' is no number"),
+        ("name,impression,age\na,Clear.,old\n", "row 1 .a.: age 'old' is no number"),
+        ("name,impression,sex\na,Clear.,X\n", "row 1 .a.: sex 'X' is none of"),
         ("name,impression,mask\na,Clear.,lungs.png\n", "not written as 'class=file; class=file'"),
         ("name,impression,boxes\na,Clear.,Effusion 0 0 1\n", "not written as 'class x y w h"),
         ("name,impression,boxes\na,Clear.,Effusion 0 0 1 wide\n", r"row 1 .a.: could not convert string to float"),

@@ -1,0 +1,77 @@
+"""What is known of a public dataset before it is read: who made it, how to get it, which files it consists of.
+
+Each source module carries one `DATASHEET`; `chexgen data` and docs/datasets.md are made from them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from chexgen_lib.records import RecordError
+
+ROLES = ("stage I", "stage II", "annotation-to-image", "downstream")
+PRESENT, MISSING, EMPTY, OPTIONAL = "present", "missing", "empty", "not there, not needed"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Files that belong together. `pattern` is relative to the dataset's folder, as `Path.glob` understands it."""
+
+    pattern: str
+    holds: str
+    needed: bool = True
+
+
+@dataclass(frozen=True)
+class Datasheet:
+    """Facts of one dataset as its publisher states them.
+
+    Attributes:
+        source: name of its module, and of its folder below a data root.
+        title, citation: as the publisher asks it to be cited.
+        role: one of `ROLES`, what the paper uses it for.
+        paper_name: its name in ED Tables 1 and 2 (`figures/published_results.csv`); None if it is in neither.
+        size: images, patients and what is annotated.
+        licence, obtain: terms, and how access is given.
+        parts: the files, in the publisher's layout; those that can come in several layouts are not `needed`.
+        shipped: whether its table comes with torchxrayvision and needs no download.
+    """
+
+    source: str
+    title: str
+    role: str
+    paper_name: str | None
+    size: str
+    licence: str
+    obtain: str
+    citation: str
+    parts: tuple[Part, ...]
+    shipped: bool = False
+
+    def check(self, folder: Path) -> pl.DataFrame:
+        """State of each part in a folder: part, holds, files, bytes, state (one of the constants above)."""
+        rows = []
+        for part in self.parts:
+            sizes = [path.stat().st_size for path in folder.glob(part.pattern) if path.is_file()]
+            state = PRESENT if any(sizes) else EMPTY if sizes else MISSING if part.needed else OPTIONAL
+            rows.append((part.pattern, part.holds, len(sizes), sum(sizes), state))
+        columns = {"part": pl.String, "holds": pl.String, "files": pl.Int64, "bytes": pl.Int64, "state": pl.String}
+        return pl.DataFrame(rows, schema=columns, orient="row")
+
+
+def locate(path: str | Path, *names: str) -> Path:
+    """The file itself, or the first of `names` (relative, glob patterns allowed) that a dataset's folder holds.
+
+    Raises:
+        RecordError: if there is none; it says what was looked for, and where.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise RecordError(f"{path}: no such file or folder; give the dataset's folder as its publisher lays it out")
+    for name in names:
+        if found := sorted(path.glob(name)):
+            return found[0]
+    raise RecordError(f"{path}: holds no {' or '.join(names)}; give the dataset's folder as its publisher lays it out")

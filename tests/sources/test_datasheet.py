@@ -1,0 +1,45 @@
+"""A dataset's folder is checked part by part; what is missing is named."""
+
+import pytest
+
+from chexgen_lib.records import RecordError
+from chexgen_lib.sources.datasheet import EMPTY, MISSING, OPTIONAL, PRESENT, Datasheet, Part, locate
+
+SHEET = Datasheet(
+    source="example",
+    title="Example",
+    role="stage I",
+    paper_name=None,
+    size="3 images",
+    licence="none",
+    obtain="write them",
+    citation="nobody",
+    parts=(
+        Part("table.csv", "labels"),
+        Part("images/**/*.png", "images"),
+        Part("notes.txt", "notes"),
+        Part("boxes.csv", "boxes", needed=False),
+    ),
+)
+
+
+def test_states(tmp_path):
+    (tmp_path / "images/a").mkdir(parents=True)
+    (tmp_path / "images/a/1.png").write_bytes(b"12")
+    (tmp_path / "images/2.png").write_bytes(b"345")
+    (tmp_path / "notes.txt").touch()
+    table = SHEET.check(tmp_path)
+    assert table["state"].to_list() == [MISSING, PRESENT, EMPTY, OPTIONAL]
+    assert table.row(1, named=True) | {"files": 2, "bytes": 5} == table.row(1, named=True)
+
+
+def test_locate(tmp_path):
+    file = tmp_path / "sub/train_v2.csv"
+    file.parent.mkdir()
+    file.write_text("x")
+    assert locate(tmp_path, "train.csv", "**/train_v*.csv") == file
+    assert locate(file, "other.csv") == file
+    with pytest.raises(RecordError, match="holds no train.csv or test.csv"):
+        locate(tmp_path, "train.csv", "test.csv")
+    with pytest.raises(RecordError, match="no such file or folder"):
+        locate(tmp_path / "gone", "train.csv")
