@@ -1,7 +1,7 @@
 # Needs Python 3.11, git and make; everything else is installed into .venv from requirements.lock.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: annotation-to-image autoencoder help env lock params deps repro test lint notebooks clean distclean
+.PHONY: autoencoder docs help env lock params deps repro test lint notebooks clean distclean
 
 UV_VERSION := 0.13.9
 PROFILE := laptop
@@ -15,11 +15,11 @@ help:
 	@echo "                make repro PROFILE=nih-mini SET='curation.image_folder=FOLDER seed=1'"
 	@echo "make test       lint, tests, and every notebook re-executed and compared (profile ci)"
 	@echo "make autoencoder retrain the shipped autoencoder"
-	@echo "make annotation-to-image  train and measure the control adapter for masks and boxes (05)"
 	@echo "make notebooks  re-execute the committed notebooks in place (profile ci)"
 	@echo "make lock       compile requirements.lock from pyproject.toml (UPGRADE=1 takes new versions)"
 	@echo "make params     write params.yaml, the composition of the profile (laptop)"
 	@echo "make deps       write the library modules that each notebook imports into dvc.yaml"
+	@echo "make docs       write docs/datasets.md from the datasheets of the sources"
 	@echo "make clean      remove results;  make distclean  remove .venv and the DVC cache too"
 
 env: .venv/.complete
@@ -63,11 +63,10 @@ autoencoder: params
 	$(BIN)/python -m chexgen_lib.notebooks strip 02_autoencoder
 	$(BIN)/python -m chexgen_lib.notebooks run 02_autoencoder
 
-# Trains the control adapter on the run's stage II model; minutes to an hour on 2 cores, by its number of steps.
-annotation-to-image: params
-	$(BIN)/dvc repro 04_alignment
-	$(BIN)/python -m chexgen_lib.notebooks strip 05_annotation_to_image
-	$(BIN)/python -m chexgen_lib.notebooks run 05_annotation_to_image
+docs: .venv/.complete
+	mkdir -p docs
+	$(BIN)/python -m chexgen_lib.sources.survey > docs/datasets.md.part
+	mv docs/datasets.md.part docs/datasets.md
 
 notebooks: .venv/.complete
 	$(BIN)/python -m chexgen_lib.notebooks refresh

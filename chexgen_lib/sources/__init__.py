@@ -24,7 +24,14 @@ import pyarrow.csv as pa_csv
 
 from chexgen_lib.records import FINDINGS, MAX_AGE, RecordError
 
-SOURCES = ("nih", "chexpert", "padchest", "openi")
+SOURCES = ("nih", "chexpert", "padchest", "openi")  # their tables come with torchxrayvision
+ALL = (
+    *SOURCES,
+    *("mimic_cxr", "bimcv_covid", "vindr_pcxr", "brax", "vindr_cxr"),
+    *("ranczr_clip", "siim_acr_ptx", "candid_ptx", "vindr_ribcxr", "object_cxr", "chestx_det", "ralo", "chest_dr"),
+)
+# A radiograph with one of these is not normal; one with a device may be.
+PATHOLOGIES = tuple(f for f in FINDINGS if f not in ("No Finding", "Support Devices"))
 REJECTS = {"source": pl.String, "row": pl.String, "image_id": pl.String, "reason": pl.String}
 REPAIRS = {
     "source": pl.String,
@@ -37,8 +44,8 @@ REPAIRS = {
 
 def module(source: str) -> ModuleType:
     """The module of a source; RecordError where there is none of that name."""
-    if source not in SOURCES:
-        raise RecordError(f"unknown source {source!r}: choose from {list(SOURCES)}")
+    if source not in ALL:
+        raise RecordError(f"unknown source {source!r}: choose from {list(ALL)}")
     return import_module(f"{__name__}.{source}")
 
 
@@ -57,8 +64,8 @@ def finding_of(label: str) -> str | None:
     """The CheXpert finding that a source's label means, or None where it means none of the 14."""
     if label in FINDINGS:
         return label
-    for source in ("nih", "padchest"):
-        if label in (table := module(source).FINDING_OF):
+    for source in ALL:
+        if label in (table := getattr(module(source), "FINDING_OF", {})):
             return table[label]
     return module("openi").finding_of(label)
 
@@ -90,10 +97,13 @@ def read_table(path: str | Path, columns: tuple[str, ...]) -> pl.DataFrame:
         raise RecordError(f"{path}: the file is empty; fetch it again")
     head, end, body = raw.partition(b"\n")
     if head.rstrip().endswith(b","):  # a spreadsheet's columns without a name; not every row has them
-        bare = head.rstrip(b",\r")
+        bare = head.rstrip(b", \t\r")
         extra = rb",{1,%d}\r?$" % head.count(b",", len(bare))
         head, body = bare, re.sub(extra, b"", body, flags=re.MULTILINE)
-    header = next(csv.reader([head.decode()]))
+    try:
+        header = next(csv.reader([head.decode()]), [])
+    except csv.Error as error:
+        raise RecordError(f"{path}: not a readable CSV ({error}); fetch it again") from error
     if missing := [c for c in columns if c not in header]:
         raise RecordError(f"{path}: columns {missing} are missing; the file has {header[:12]}")
     try:
@@ -138,7 +148,8 @@ def _as_utf8(raw: bytes) -> bytes:
 def separate(table: pl.DataFrame, source: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Split a prepared table (row, image_id, broken, reason, ...) into the rows to keep and the rejects.
 
-    To ``reason`` it adds the causes common to all sources: broken row, no image id, image id seen before.
+    To ``reason`` it adds the causes common to all sources: broken row, no image id, image id seen before. Where
+    the kept rows of one patient give both sexes, which is right is not known: ``sex`` becomes null in all of them.
     """
     nameless = pl.col("image_id").is_null() | (pl.col("image_id") == f"{source}:")
     reasons = [
@@ -150,7 +161,27 @@ def separate(table: pl.DataFrame, source: str) -> tuple[pl.DataFrame, pl.DataFra
     table = table.with_columns(reason=pl.coalesce(reasons))
     rejects = table.filter(pl.col("reason").is_not_null())
     rejects = rejects.select(pl.lit(source).alias("source"), pl.col("row").cast(pl.String), "image_id", "reason")
-    return table.filter(pl.col("reason").is_null()), rejects
+    kept = table.filter(pl.col("reason").is_null())
+    if {"sex", "patient_id"} <= set(kept.columns):
+        one_sex = (pl.col("sex").min() == pl.col("sex").max()).over("patient_id")
+        kept = kept.with_columns(pl.when(one_sex).then("sex").alias("sex"))
+    return kept, rejects
+
+
+def no_finding() -> pl.Expr:
+    """The column No Finding, 0 where one of PATHOLOGIES is 1: what was seen counts, whatever was called normal."""
+    ill = pl.any_horizontal(pl.col(f) == 1 for f in PATHOLOGIES)
+    return pl.when(ill).then(0.0).otherwise("No Finding").cast(pl.Float32).alias("No Finding")
+
+
+def contradicted(table: pl.DataFrame, source: str, normal: pl.Expr, value: str) -> pl.DataFrame:
+    """The repairs of rows that are called normal although one of PATHOLOGIES is 1, see ``no_finding``.
+
+    table: with the 14 state columns. normal: whether the source calls the row normal. value: the column to quote.
+    """
+    rows = table.filter(normal & pl.any_horizontal(pl.col(f) == 1 for f in PATHOLOGIES))
+    return rows.select(pl.lit(source).alias("source"), pl.col("row").cast(pl.String), "image_id",
+                       pl.lit("No Finding").alias("field"), pl.col(value).alias("value"))  # fmt: skip
 
 
 def unread(table: pl.DataFrame, source: str, fields: dict[str, str]) -> pl.DataFrame:

@@ -4,9 +4,40 @@ from pathlib import Path
 
 import polars as pl
 
-from chexgen_lib.records import FINDINGS, RecordError, conform
-from chexgen_lib.sources import REJECTS, read_table, separate, sex, shipped, states, unread, years
+from chexgen_lib.records import FINDINGS, SCHEMA, RecordError, conform
+from chexgen_lib.sources import (
+    REJECTS,
+    contradicted,
+    no_finding,
+    read_table,
+    separate,
+    sex,
+    shipped,
+    states,
+    unread,
+    years,
+)
+from chexgen_lib.sources.datasheet import Datasheet, Part, locate
 
+DATASHEET = Datasheet(
+    source="nih",
+    title="NIH ChestX-ray14",
+    role="stage I",
+    paper_name="NIH ChestX-ray14",
+    size="112,120 frontal radiographs of 30,805 patients, 14 labels found in reports by text mining, 984 boxes",
+    licence="free use, with a credit to the NIH Clinical Center, a link to the release and a citation of the paper",
+    obtain="the NIH Clinical Center's open download, no registration; twelve archives of images and two tables",
+    citation="Wang X, Peng Y, Lu L, Lu Z, Bagheri M, Summers RM. ChestX-ray8: Hospital-scale chest X-ray database "
+    "and benchmarks on weakly-supervised classification and localization of common thorax diseases. CVPR 2017.",
+    parts=(
+        Part("**/Data_Entry_2017*.csv*", "labels, age, sex and view of every image"),
+        Part("**/BBox_List_2017*.csv*", "boxes in pixels of 1024 x 1024", needed=False),
+        Part("**/*.png", "images, 1024 x 1024", needed=False),
+        Part("train_val_list.txt", "the publisher's images for training and validation", needed=False),
+        Part("test_list.txt", "the publisher's images for testing", needed=False),
+    ),
+    shipped=True,
+)
 TABLE, BOXES = "Data_Entry_2017_v2020.csv.gz", "BBox_List_2017.csv.gz"
 COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -39,24 +70,28 @@ def load(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records and rejects of ``Data_Entry_2017``; rejected: unknown label, no label, broken or duplicate row.
 
     Findings that the dataset does not look for (Fracture, Support Devices, ...) are null. Boxes of
-    ``BBox_List_2017`` are joined where the shipped table is read, see ``load_boxes``.
+    ``BBox_List_2017`` are joined where the shipped table or the dataset's folder is read, see ``load_boxes``.
     """
     kept, rejects = separate(_prepare(path), "nih")
-    present = pl.col("labels").list.eval(pl.element().replace_strict(FINDING_OF))
-    unknown = {"Lung Opacity": pl.col("present").list.set_intersection(list(OPACITIES)).list.len() > 0}
-    records = kept.with_columns(present=present).with_columns(states(pl.col("present"), unknown, ANNOTATED))
-    if path is None:
-        boxes, _ = load_boxes()
-        records = records.join(boxes, on="image_id", how="left", maintain_order="left")
-    keep = ["image_id", "patient_id", "study_id", "image", "view", "age", "sex", "labels", *FINDINGS]
-    keep += ["boxes"] if "boxes" in records.columns else []
-    return conform(records.select(keep).with_columns(source=pl.lit("nih"))), rejects
+    records = kept.with_columns(no_finding(), source=pl.lit("nih"))
+    if boxes := _boxes_beside(path):
+        records = records.join(load_boxes(boxes)[0], on="image_id", how="left", maintain_order="left")
+    return conform(records.select(c for c in SCHEMA if c in records.columns)), rejects
 
 
 def repairs(path: str | Path | None = None) -> pl.DataFrame:
-    """Ages, sexes and views that could not be used."""
+    """Ages, sexes and views that could not be used, and No Finding where another finding is listed."""
+    table = separate(_prepare(path), "nih")[0]
     fields = {"age": "Patient Age", "sex": "Patient Gender", "view": "View Position"}
-    return unread(separate(_prepare(path), "nih")[0], "nih", fields)
+    normal = pl.col("No Finding") == 1
+    return pl.concat([unread(table, "nih", fields), contradicted(table, "nih", normal, "Finding Labels")])
+
+
+def _boxes_beside(path: str | Path | None) -> Path | None:
+    """The table of boxes that comes with the shipped table or lies in the dataset's folder, if any."""
+    if path is None:
+        return shipped(BOXES)
+    return next(iter(sorted(Path(path).glob("**/BBox_List_2017*.csv*"))), None) if Path(path).is_dir() else None
 
 
 def load_boxes(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -127,9 +162,10 @@ def _unusable(file: Path, image_id: str, known: set[str], taken: dict[str, str])
 
 def _prepare(path: str | Path | None) -> pl.DataFrame:
     """The raw table, the Record's plain columns, and the reason to reject a row, if any."""
-    table = read_table(path or shipped(TABLE), COLUMNS)
+    path = locate(path, "Data_Entry_2017*.csv*", "**/Data_Entry_2017*.csv*") if path else shipped(TABLE)
+    table = read_table(path, COLUMNS)
     stem, patient = _stem(pl.col("Image Index")), pl.col("Patient ID").str.strip_chars().str.zfill(8)
-    labels = pl.col("Finding Labels").str.split("|").list.eval(pl.element().str.strip_chars())
+    table = table.join(_labels(table["Finding Labels"]), on="Finding Labels", how="left", maintain_order="left")
     table = table.with_columns(
         image_id=pl.format("nih:{}", stem),
         patient_id=pl.format("nih:{}", patient),
@@ -138,17 +174,26 @@ def _prepare(path: str | Path | None) -> pl.DataFrame:
         age=years(pl.col("Patient Age")),
         sex=sex(pl.col("Patient Gender")),
         view=pl.col("View Position").replace_strict({"PA": "PA", "AP": "AP"}, default=None, return_dtype=pl.String),
-        labels=labels,
     )
-    unknown = pl.col("labels").list.filter(~pl.element().is_in(list(FINDING_OF))).list.first()
     reason = (
         pl.when(stem == "").then(pl.lit("no image id"))
         .when(pl.col("Patient ID") == "").then(pl.lit("no patient id"))
         .when(stem.str.slice(0, 8) != patient).then(pl.format("not an image of patient {}", "Patient ID"))
         .when(pl.col("Finding Labels") == "").then(pl.lit("no label"))
-        .when(unknown.is_not_null()).then(pl.format("unknown label '{}'", unknown))
+        .when(pl.col("unknown label").is_not_null()).then(pl.format("unknown label '{}'", "unknown label"))
     )  # fmt: skip
     return table.with_columns(reason=reason)
+
+
+def _labels(given: pl.Series) -> pl.DataFrame:
+    """What each distinct text of labels means: ``labels``, the states of the 14 findings, and its unknown label."""
+    labels = pl.col(given.name).str.split("|").list.eval(pl.element().str.strip_chars())
+    present = pl.col("labels").list.eval(pl.element().replace_strict(FINDING_OF, default=None, return_dtype=pl.String))
+    opaque = pl.col("present").list.set_intersection(list(OPACITIES)).list.len() > 0
+    table = given.drop_nulls().unique().to_frame().with_columns(labels=labels).with_columns(present=present)
+    unknown = pl.col("labels").list.filter(~pl.element().is_in(list(FINDING_OF))).list.first().alias("unknown label")
+    table = table.with_columns(*states(pl.col("present"), {"Lung Opacity": opaque}, ANNOTATED), unknown)
+    return table.drop("present")
 
 
 def _stem(name: pl.Expr) -> pl.Expr:

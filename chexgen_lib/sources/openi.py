@@ -17,8 +17,28 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from chexgen_lib.records import FINDINGS, MAX_AGE, SCHEMA, RecordError, conform
-from chexgen_lib.sources import REPAIRS, read_table, separate, shipped, states
+from chexgen_lib.sources import REPAIRS, contradicted, no_finding, read_table, separate, shipped, states
+from chexgen_lib.sources.datasheet import Datasheet, Part, locate
 
+DATASHEET = Datasheet(
+    source="openi",
+    title="Indiana University chest X-rays (Open-i)",
+    role="downstream",
+    paper_name=None,
+    size="7,470 radiographs with 3,955 reports; MeSH headings by human indexers",
+    licence="CC BY-NC-ND 4.0",
+    obtain="the open download of Open-i, US National Library of Medicine; no registration",
+    citation="Demner-Fushman D, Kohli MD, Rosenman MB, et al. Preparing a collection of radiology examinations for "
+    "distribution and retrieval. Journal of the American Medical Informatics Association 23(2):304-310, 2016.",
+    parts=(
+        Part("**/NLMCXR_reports.tgz", "reports as XML, with headings and the names of their images"),
+        Part(
+            "**/nlmcxr_dicom_metadata.csv*", "dates and views of the images; comes with torchxrayvision", needed=False
+        ),
+        Part("**/CXR*.png", "images", needed=False),
+    ),
+    shipped=True,
+)
 REPORTS, METADATA, VIEWS_BY_TSNE = (
     "NLMCXR_reports.tgz",
     "nlmcxr_dicom_metadata.csv.gz",
@@ -186,7 +206,27 @@ def load(path: str | Path | None = None, metadata: str | Path | None = None) -> 
     heading names is absent, unless the report was not indexed or MAYBE leaves it open; "borderline" is
     uncertain.
     """
-    images, lost = read_reports(path or shipped(REPORTS))
+    table, rejects = _prepare(path, metadata)
+    normal = pl.when(pl.col("No Finding") == 1).then(no_finding()).otherwise("No Finding")
+    table = table.with_columns(normal.alias("No Finding"))
+    return conform(table.select(c for c in SCHEMA if c in table.columns)), rejects
+
+
+def repairs(path: str | Path | None = None, metadata: str | Path | None = None) -> pl.DataFrame:
+    """Images without usable DICOM metadata (their age is null), and "normal" where a finding is a heading too."""
+    table, _ = _prepare(path, metadata)
+    missing = table.filter(pl.col("age").is_null())
+    missing = missing.select(source=pl.lit("openi"), row="row", image_id="image_id", field=pl.lit("age"),
+                             value=pl.lit("no DICOM metadata")).cast(REPAIRS)  # fmt: skip
+    normal, table = pl.col("No Finding") == 1, table.with_columns(value=pl.col("labels").list.join("|"))
+    return pl.concat([missing, contradicted(table, "openi", normal, "value")])
+
+
+def _prepare(path: str | Path | None, metadata: str | Path | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The Record's columns, No Finding as the headings say it, and all rejects."""
+    if path is not None and metadata is None and Path(path).is_dir():
+        metadata = next(iter(sorted(Path(path).glob(f"**/{METADATA.removesuffix('.gz')}*"))), None)
+    images, lost = read_reports(locate(path, REPORTS, f"**/{REPORTS}") if path else shipped(REPORTS))
     images = images.join(_metadata(metadata), on="key", how="left", maintain_order="left")
     table, rejects = separate(images, "openi")
     heads = pl.col("labels").list.eval(pl.element().str.to_lowercase().str.split("/").list.first().str.strip_chars())
@@ -201,15 +241,7 @@ def load(path: str | Path | None = None, metadata: str | Path | None = None) -> 
         source=pl.lit("openi"),
     )
     table = table.with_columns(normal.otherwise(pl.col("No Finding")).cast(pl.Float32).alias("No Finding"))
-    return conform(table.select(c for c in SCHEMA if c in table.columns)), pl.concat([lost, rejects])
-
-
-def repairs(path: str | Path | None = None) -> pl.DataFrame:
-    """Images without usable DICOM metadata: their age is null."""
-    images, _ = read_reports(path or shipped(REPORTS))
-    missing = images.join(_metadata(None).drop_nulls("age"), on="key", how="anti")
-    return missing.select(source=pl.lit("openi"), row="row", image_id="image_id", field=pl.lit("age"),
-                          value=pl.lit("no DICOM metadata")).cast(REPAIRS)  # fmt: skip
+    return table, pl.concat([lost, rejects])
 
 
 def read_reports(archive: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -238,6 +270,8 @@ def read_reports(archive: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     )
 
 
+# The archive writes CXR1_1_IM-0001-3001 where the metadata write CXR1_IM-0001-3001.
+_NUMBERED = r"^(CXR\d+)_\d+_IM"
 _SEX = re.compile(r"year[- ]?old\s+(?:\w+\s+)?(male|man|gentleman|female|woman|lady)\b", re.IGNORECASE)
 _IMAGE = {c: pl.String for c in ("row", "key", "image_id", "patient_id", "study_id", "image", "sex", "report")}
 _IMAGE |= {"impression": pl.String, "labels": pl.List(pl.String), "broken": pl.Boolean, "reason": pl.String}
@@ -264,12 +298,9 @@ def _report(root: Element, file: str) -> list[dict]:
         "reason": None,
     }
     ids = [image.get("id") or "" for image in root.iter("parentImage")]
-    return [shared | {"key": _key(i), "image_id": f"openi:{i}", "image": f"{i}.png"} for i in ids]
-
-
-def _key(image_id: str) -> str:
-    """The archive writes CXR1_1_IM-0001-3001 where the metadata write CXR1_IM-0001-3001."""
-    return re.sub(r"^(CXR\d+)_\d+_IM", r"\1_IM", image_id)
+    return [
+        shared | {"key": re.sub(_NUMBERED, r"\1_IM", i), "image_id": f"openi:{i}", "image": f"{i}.png"} for i in ids
+    ]
 
 
 def _meaning(labels: list[str]) -> dict[str, list]:
@@ -297,7 +328,7 @@ def _metadata(path: str | Path | None) -> pl.DataFrame:
     The view is lateral if the DICOM header or torchxrayvision's t-SNE table says so, else as in the
     header, else as in that table, else unknown.
     """
-    keyed = pl.col("imageid").map_elements(_key, return_dtype=pl.String).alias("key")
+    keyed = pl.col("imageid").str.replace(_NUMBERED, "${1}_IM").alias("key")
     table = read_table(path or shipped(METADATA), COLUMNS).with_columns(keyed)
     tsne = read_table(shipped(VIEWS_BY_TSNE), ("imageid", "tsne-view")).select(keyed, "tsne-view")
     table = table.join(tsne, on="key", how="full", coalesce=True)

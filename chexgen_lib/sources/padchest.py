@@ -6,13 +6,33 @@ label and location names. ``report`` is the dataset's pre-processed (stemmed) Sp
 
 import gzip
 import re
+from functools import lru_cache
 from pathlib import Path
 
 import polars as pl
 
 from chexgen_lib.records import FINDINGS, MAX_AGE, SCHEMA, conform
-from chexgen_lib.sources import read_table, separate, sex, shipped, states, unread
+from chexgen_lib.sources import contradicted, read_table, separate, sex, shipped, states, unread
+from chexgen_lib.sources.datasheet import Datasheet, Part, locate
 
+Detail = tuple[str, str | None, str | None]  # finding or label, side, site
+DATASHEET = Datasheet(
+    source="padchest",
+    title="PadChest",
+    role="stage I",
+    paper_name="PadChest",
+    size="160,861 radiographs of 67,625 patients with Spanish reports; 174 findings, 19 differential diagnoses and 104 "
+    "locations, 27 % of the reports labelled by physicians, the others by a network",
+    licence="PadChest Dataset Research Use Agreement: research only, no redistribution",
+    obtain="registration at BIMCV, the Medical Imaging Databank of the Valencia Region, with the agreement signed",
+    citation="Bustos A, Pertusa A, Salinas JM, de la Iglesia-Vaya M. PadChest: A large chest x-ray image dataset with "
+    "multi-label annotated reports. Medical Image Analysis 66:101797, 2020.",
+    parts=(
+        Part("**/PADCHEST*.csv*", "one row per image: patient, view, report, labels and locations"),
+        Part("**/*.png", "images of 16 bits, in folders numbered 0 to 54", needed=False),
+    ),
+    shipped=True,
+)
 TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz"
 COLUMNS = (
     "ImageID",
@@ -192,7 +212,7 @@ _NAMED = {
     "costophrenic": "costophrenic angle",
 }
 _MIDLINE = ("Cardiomegaly", "Enlarged Cardiomediastinum")
-_WORDS = re.compile(r"\]|'[^']*'|\"[^\"]*\"")
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _SIDED = re.compile(r" (both sides|left side|right side)$")
 
 
@@ -205,26 +225,13 @@ def load(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     leaves it open.
     """
     table, rejects = separate(_prepare(path), "padchest")
-    listed = pl.col("labels")
-    findings = listed.list.eval(pl.element().replace_strict(FINDING_OF, default=None, return_dtype=pl.String))
-    incomplete = listed.list.set_intersection(list(INCOMPLETE)).list.len() > 0
-    maybe = {f: listed.list.set_intersection(labels.split(", ")).list.len() > 0 for f, labels in MAYBE.items()}
-    unknown = {f: incomplete | maybe.get(f, pl.lit(False)) for f in FINDINGS}
-    normal = listed.list.set_difference([*INCOMPLETE, "normal"]).list.len() == 0
-    table = table.with_columns(present=findings).with_columns(states(pl.col("present"), unknown, FINDINGS))
-    table = table.with_columns(
-        pl.when(~normal).then(0.0).otherwise(pl.col("No Finding")).cast(pl.Float32).alias("No Finding"),
-        labels=listed.list.filter(~pl.element().is_in(["", "unchanged"])),
-        source=pl.lit("padchest"),
-    )
-    table = table.join(_details(table["LabelsLocalizationsBySentence"]), on="LabelsLocalizationsBySentence",
-                       how="left", maintain_order="left")  # fmt: skip
+    table = table.with_columns(source=pl.lit("padchest"))
     return conform(table.select(c for c in SCHEMA if c in table.columns)), rejects
 
 
 def repairs(path: str | Path | None = None) -> pl.DataFrame:
-    """Birth years, sexes and projections that could not be used, "
-    "and locations that LOCATIONS does not know."""
+    """Birth years, sexes and projections that could not be used, locations that LOCATIONS does not know, and
+    "normal" where a finding is listed too."""
     table = separate(_prepare(path), "padchest")[0]
     fields = {"age": "PatientBirth", "sex": "PatientSex_DICOM", "view": "Projection"}
     names = pl.col("LabelsLocalizationsBySentence").str.extract_all(r"'\s*loc [^']+'")
@@ -232,23 +239,35 @@ def repairs(path: str | Path | None = None) -> pl.DataFrame:
     places = places.filter(~pl.col("value").str.strip_chars(" '").str.slice(4).is_in(list(LOCATIONS)))
     places = places.select(pl.lit("padchest").alias("source"), pl.col("row").cast(pl.String), "image_id",
                            pl.lit("details").alias("field"), "value")  # fmt: skip
-    return pl.concat([unread(table, "padchest", fields), places])
+    normal = pl.col("labels").list.contains("normal")
+    return pl.concat([unread(table, "padchest", fields), places, contradicted(table, "padchest", normal, "Labels")])
 
 
 def physical_lines(path: str | Path | None = None) -> int:
     """Lines of the file less its header: more than its rows, because quoted fields contain line breaks."""
-    with gzip.open(path or shipped(TABLE)) as file:
+    with gzip.open(_table(path)) as file:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 22), b"")) - 1
 
 
+def _table(path: str | Path | None) -> Path:
+    return locate(path, "PADCHEST*.csv*", "**/PADCHEST*.csv*", "**/*160K*.csv*") if path else shipped(TABLE)
+
+
 def _prepare(path: str | Path | None) -> pl.DataFrame:
-    """The raw table with the Record's plain columns, "
-    "the list of labels and the reason to reject a row, if any."""
-    table = read_table(path or shipped(TABLE), COLUMNS)
+    """The raw table with the Record's columns, and the reason to reject a row, if any."""
+    table = read_table(_table(path), COLUMNS)
+    for column, meaning in (("Labels", _labels), ("LabelsLocalizationsBySentence", _details)):
+        table = table.join(meaning(table[column]), on=column, how="left", maintain_order="left")
     year = pl.col("StudyDate_DICOM").str.slice(0, 4).cast(pl.Int32, strict=False)
-    age = year - pl.col("PatientBirth").cast(pl.Float64, strict=False).cast(pl.Int32)
-    quoted = pl.col("Labels").str.extract_all(r"'[^']*'|\"[^\"]*\"")
-    table = table.with_columns(
+    age = year - pl.col("PatientBirth").cast(pl.Float64, strict=False).cast(pl.Int32, strict=False)
+    reason = (
+        pl.when(pl.col("PatientID") == "").then(pl.lit("no patient id"))
+        .when(~pl.col("Labels").str.starts_with("[")).then(pl.lit("no labels"))
+        .when("excluded").then(pl.lit("study excluded by the dataset"))
+        .when(pl.col("Projection") == "EXCLUDE").then(pl.lit("projection excluded by the dataset"))
+        .when(pl.col("unknown label").is_not_null()).then(pl.format("unknown label '{}'", "unknown label"))
+    )  # fmt: skip
+    return table.with_columns(
         image_id=pl.format("padchest:{}", pl.col("ImageID").str.replace(r"\.\w+$", "")),
         patient_id=pl.format("padchest:{}", "PatientID"),
         study_id=pl.format("padchest:{}", "StudyID"),
@@ -256,56 +275,72 @@ def _prepare(path: str | Path | None) -> pl.DataFrame:
         age=pl.when(age.is_between(0, MAX_AGE)).then(age).cast(pl.Float32),
         sex=sex(pl.col("PatientSex_DICOM")),
         view=pl.col("Projection").replace_strict(VIEWS, default=None, return_dtype=pl.String),
-        labels=quoted.list.eval(pl.element().str.strip_chars("'\" ")).list.unique(maintain_order=True),
         report=pl.col("Report").str.strip_chars().replace({"": None}),
+        reason=reason,
     )
+
+
+def _labels(given: pl.Series) -> pl.DataFrame:
+    """What each distinct text of labels means: ``labels``, the states of the 14 findings, ``excluded`` and the
+    first unknown label."""
+    quoted = pl.col(given.name).str.extract_all(r"'[^']*'|\"[^\"]*\"")
+    listed = quoted.list.eval(pl.element().str.strip_chars("'\" ")).list.unique(maintain_order=True)
+    table = given.drop_nulls().unique().to_frame().with_columns(labels=listed)
+    listed = pl.col("labels")
+    findings = listed.list.eval(pl.element().replace_strict(FINDING_OF, default=None, return_dtype=pl.String))
+    incomplete = listed.list.set_intersection(list(INCOMPLETE)).list.len() > 0
+    maybe = {f: listed.list.set_intersection(labels.split(", ")).list.len() > 0 for f, labels in MAYBE.items()}
+    unknown = {f: incomplete | maybe.get(f, pl.lit(False)) for f in FINDINGS}
+    normal = listed.list.set_difference([*INCOMPLETE, "normal"]).list.len() == 0
+    table = table.with_columns(present=findings).with_columns(states(pl.col("present"), unknown, FINDINGS))
     known = [*FINDING_OF, *INCOMPLETE, "exclude"]
-    unknown = pl.col("labels").list.filter(~pl.element().is_in(known)).list.first()
-    reason = (
-        pl.when(pl.col("PatientID") == "").then(pl.lit("no patient id"))
-        .when(~pl.col("Labels").str.starts_with("[")).then(pl.lit("no labels"))
-        .when(pl.col("labels").list.contains("exclude")).then(pl.lit("study excluded by the dataset"))
-        .when(pl.col("Projection") == "EXCLUDE").then(pl.lit("projection excluded by the dataset"))
-        .when(unknown.is_not_null()).then(pl.format("unknown label '{}'", unknown))
-    )  # fmt: skip
-    return table.with_columns(reason=reason)
+    return table.drop("present").with_columns(
+        pl.when(~normal).then(0.0).otherwise("No Finding").cast(pl.Float32).alias("No Finding"),
+        listed.list.filter(~pl.element().is_in(known)).list.first().alias("unknown label"),
+        excluded=listed.list.contains("exclude"),
+        labels=listed.list.filter(~pl.element().is_in(["", "unchanged"])),
+    )
 
 
 def _details(sentences: pl.Series) -> pl.DataFrame:
     """The details of every distinct LabelsLocalizationsBySentence that has any, keyed by that text."""
-    rows = [(text, *detail) for text in sentences.unique(maintain_order=True) for detail in parse_details(text)]
+    texts = sentences.drop_nulls().unique(maintain_order=True)
+    rows = [(text, *detail) for text in texts for detail in parse_details(text)]
     flat = pl.DataFrame(rows, schema=[sentences.name, "finding", "side", "site"], orient="row")
     flat = flat.with_columns(severity=pl.lit(None, pl.String)).cast(pl.String)
     detail = pl.struct("finding", "side", "site", "severity")
     return flat.group_by(sentences.name, maintain_order=True).agg(details=detail)
 
 
-def parse_details(text: str) -> list[tuple[str, str | None, str | None]]:
+def parse_details(text: str) -> list[Detail]:
     """(finding, side, site) from one LabelsLocalizationsBySentence, e.g. ``[['pleural effusion', 'loc
     left']]``.
 
     Locations follow the label, or the labels, that they belong to. After several labels they are used only if
     all mean the same finding: the table does not say which of them is meant, and no site is invented.
     """
-    details: dict[tuple[str, str | None, str | None], None] = {}
+    details = (detail for sentence in text.split("]") for detail in _sentence(sentence))
+    return list(dict.fromkeys(details))
+
+
+@lru_cache(maxsize=1 << 16)
+def _sentence(text: str) -> tuple[Detail, ...]:
+    """The details of one sentence, which never depend on those before it."""
+    details: list[Detail] = []
     labels: list[str] = []
     places: list[str] = []
-    for word in [*_WORDS.findall(text), "]"]:
-        word = word.strip(" '\"")
+    for word in (quoted.strip(" '\"") for quoted in _QUOTED.findall(text)):
         if word.startswith("loc "):
             places.append(word[4:])
             continue
         if places:
-            details |= dict.fromkeys(_place(labels, places))
+            details += _place(labels, places)
             labels, places = [], []
-        if word == "]":  # end of a sentence; the classifier's rows are one sentence
-            labels = []
-        else:
-            labels.append(_SIDED.sub("", word))
-    return list(details)
+        labels.append(_SIDED.sub("", word))
+    return tuple(details + _place(labels, places)) if places else tuple(details)
 
 
-def _place(labels: list[str], places: list[str]) -> list[tuple[str, str | None, str | None]]:
+def _place(labels: list[str], places: list[str]) -> list[Detail]:
     """The details of labels that share their locations; none where they mean different findings."""
     labels = [label for label in labels if label in FINDING_OF and label != "normal"]
     subjects = {FINDING_OF[label] or label for label in labels}

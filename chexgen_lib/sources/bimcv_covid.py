@@ -1,0 +1,181 @@
+"""BIMCV-COVID19 (de la Iglesia Vaya et al. 2020): radiographs of 11 hospitals near Valencia, Spanish reports.
+
+COVID19+ (patients with a positive test) and COVID19- (negative) have the same layout, and PadChest's labels and
+locations. A row here is a PNG of a radiograph; CT volumes are passed over. The PNG holds stored values: window and
+photometric interpretation are in the .json beside it, and some images are MONOCHROME1 (white air).
+"""
+
+import io
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from chexgen_lib.records import FINDINGS, MAX_AGE, SCHEMA, RecordError, conform
+from chexgen_lib.sources import REPAIRS, contradicted, padchest, separate, sex, states, unread
+from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+
+DATASHEET = Datasheet(
+    source="bimcv_covid",
+    title="BIMCV-COVID19+ and BIMCV-COVID19-, iterations 1 and 2",
+    role="stage I",
+    paper_name="BIMCV-Covid",
+    size="45,633 radiographs (paper); 188 radiological findings and their locations, from reports",
+    licence="BIMCV-COVID19 Dataset Research Use Agreement: research only, no redistribution",
+    obtain="accept the agreement at bimcv.cipf.es/bimcv-projects/bimcv-covid19, or IEEE DataPort "
+    "(doi:10.21227/w3aw-rv39, doi:10.21227/m4j2-ap59); unpack all archives into one folder",
+    citation="de la Iglesia Vaya et al., BIMCV COVID-19+: a large annotated dataset of RX and CT images from COVID-19 "
+    "patients, arXiv:2006.01174 (2020)",
+    parts=(
+        Part("**/derivatives/labels/[Ll]abels_*.tsv", "report and labels of each session"),
+        Part("**/participants.tsv", "age and sex of each patient", needed=False),
+        Part("**/sub-*/ses-*/mod-rx/*.png", "radiographs"),
+        Part("**/sub-*/ses-*/mod-rx/*.json", "DICOM headers; not read", needed=False),
+    ),
+)
+LABELS, PARTICIPANTS, IMAGES = "**/derivatives/labels/[Ll]abels_*.tsv", "**/participants.tsv", "**/mod-rx/*.png"
+COLUMNS = ("ReportID", "Report", "Labels", "LabelsLocalizationsBySentence")
+VIEWS = {"pa": "PA", "ap": "AP"} | dict.fromkeys(("ll", "rl", "lat", "lateral"), "LATERAL")
+
+# COVID 19 is the report's suspicion: no finding of its own, but the opacities or pneumonia it rests on may be there.
+FINDING_OF = padchest.FINDING_OF | {"COVID 19": None, "COVID 19 uncertain": None, "viral pneumonia": "Pneumonia"}
+COVID = ("COVID 19", "COVID 19 uncertain", "viral pneumonia")
+MAYBE = {finding: labels.split(", ") for finding, labels in padchest.MAYBE.items()}
+MAYBE |= {finding: [*MAYBE[finding], *COVID] for finding in ("Lung Opacity", "Consolidation", "Pneumonia")}
+
+
+def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Records and rejects of the radiographs in a folder, at any depth.
+
+    The session's labels hold for all its images. A label that is not listed is absent, except in incomplete reports,
+    where MAYBE leaves it open, and beside a label that FINDING_OF does not know. Age is given per patient, as a list
+    of one or two years: the lower, so within one year. View is the `vp-` tag of the file's name. Of several reports
+    of one session the first is taken. Rejected: file name without patient and session, other body part, session
+    without labels, study that the dataset excludes, second file of a name. RecordError: a table is missing or cannot
+    be read.
+    """
+    kept, rejects = separate(_prepare(Path(folder)), "bimcv_covid")
+    kept = _with_states(kept)
+    kept = kept.join(_details(kept), on="image_id", how="left", maintain_order="left")
+    kept = kept.with_columns(pl.col("labels").list.filter(~pl.element().is_in(["", "unchanged"])))
+    return conform(kept.select(c for c in SCHEMA if c in kept.columns)), rejects
+
+
+def repairs(folder: str | Path) -> pl.DataFrame:
+    """Ages, sexes and views that could not be used, labels that FINDING_OF does not know, and "normal" where a
+    pathology is present."""
+    kept = _with_states(separate(_prepare(Path(folder)), "bimcv_covid")[0])
+    values = unread(kept, "bimcv_covid", {"age": "given age", "sex": "gender", "view": "tag"})
+    strange = kept.explode("strange").drop_nulls("strange")
+    strange = strange.select("source", "row", "image_id", pl.lit("labels").alias("field"), value="strange")
+    normal = pl.col("labels").list.contains("normal")
+    return pl.concat([values, strange.cast(REPAIRS), contradicted(kept, "bimcv_covid", normal, "Labels")])
+
+
+def _prepare(folder: Path) -> pl.DataFrame:
+    """One row per image: the Record's plain columns, the session's labels, and the reason to reject it, if any."""
+    table = _images(folder)
+    labels = _tables(folder, LABELS, COLUMNS).unique("ReportID", keep="first", maintain_order=True)
+    table = table.join(labels, left_on="session", right_on="ReportID", how="left", maintain_order="left")
+    columns = ("participant", "age", "gender")
+    people = _tables(folder, PARTICIPANTS, columns) if any(folder.glob(PARTICIPANTS)) else _nothing(columns)
+    people = people.rename({"age": "given age"}).unique("participant", keep="first", maintain_order=True)
+    table = table.join(people, left_on="subject", right_on="participant", how="left", maintain_order="left")
+    table = table.with_columns(pl.col("given age").str.strip_chars("[]' "))
+    age = pl.col("given age").str.extract_all(r"\d+(\.\d+)?").list.eval(pl.element().cast(pl.Float32)).list.min()
+    quoted = pl.col("Labels").str.extract_all(r"'[^']*'|\"[^\"]*\"")
+    table = table.with_columns(
+        age=pl.when(age <= MAX_AGE).then(age),
+        sex=sex(pl.col("gender")),
+        report=pl.col("Report").str.strip_chars().replace("", None),
+        labels=quoted.list.eval(pl.element().str.strip_chars("'\" ")).list.unique(maintain_order=True),
+    )
+    known = [*FINDING_OF, *padchest.INCOMPLETE, "exclude"]
+    part = pl.col("part").str.to_lowercase()
+    reason = (
+        pl.when(pl.col("session").is_null()).then(pl.lit("file name without sub-S... and ses-E..."))
+        .when(~part.is_in(["chest", "thorax"])).then(pl.format("body part '{}'", "part"))
+        .when(pl.col("Labels").is_null()).then(pl.format("no labels of {}", "session"))
+        .when(~pl.col("Labels").str.starts_with("[")).then(pl.lit("no labels"))
+        .when(pl.col("labels").list.contains("exclude")).then(pl.lit("study excluded by the dataset"))
+    )  # fmt: skip
+    return table.with_columns(strange=pl.col("labels").list.filter(~pl.element().is_in(known)), reason=reason)
+
+
+def _images(folder: Path) -> pl.DataFrame:
+    """The PNG files and what their names say, for example sub-S03169_ses-E07193_run-1_bp-chest_vp-ap_dx.png."""
+    locate(folder, IMAGES)
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.glob(IMAGES))
+    name = pl.col("image").str.extract(r"([^/]+)\.png$")
+    ids = name.str.extract_groups(r"^(?<subject>sub-[^_/]+)_(?<session>ses-[^_/]+)").struct
+    tag = name.str.extract(r"_vp-([^_]+)")
+    return pl.DataFrame({"image": files}, schema={"image": pl.String}).with_columns(
+        source=pl.lit("bimcv_covid"),
+        row="image",
+        broken=pl.lit(False),
+        image_id=pl.format("bimcv_covid:{}", name),
+        patient_id=pl.format("bimcv_covid:{}", ids["subject"]),
+        study_id=pl.format("bimcv_covid:{}", ids["session"]),
+        subject=ids["subject"],
+        session=ids["session"],
+        part=name.str.extract(r"_bp-([^_]+)"),
+        tag=tag,
+        view=tag.str.to_lowercase().replace_strict(VIEWS, default=None, return_dtype=pl.String),
+    )
+
+
+def _tables(folder: Path, pattern: str, columns: tuple[str, ...]) -> pl.DataFrame:
+    """The tables of all iterations that the folder holds, below each other."""
+    locate(folder, pattern)
+    return pl.concat([_nothing(columns), *(_read_tsv(path, columns) for path in sorted(folder.glob(pattern)))])
+
+
+def _read_tsv(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
+    """`columns` of a tab-separated table as text. A row with too many or too few fields is left out: its session's
+    images are rejected, as they have no labels."""
+    options = pa_csv.ParseOptions(delimiter="\t", newlines_in_values=True, invalid_row_handler=lambda row: "skip")
+    convert = pa_csv.ConvertOptions(include_columns=columns, column_types=dict.fromkeys(columns, pa.string()))
+    try:
+        raw = path.read_bytes()
+        try:
+            raw.decode("utf-8")
+            encoding = "utf8"
+        except UnicodeDecodeError:
+            encoding = "latin1"
+        read = pa_csv.ReadOptions(use_threads=False, encoding=encoding)
+        return pl.DataFrame(pl.from_arrow(pa_csv.read_csv(io.BytesIO(raw), read, options, convert)))
+    except (OSError, pa.ArrowException) as error:
+        hint = f"needs a tab-separated table with the columns {list(columns)}"
+        raise RecordError(f"{path}: {hint} ({error}); fetch it again") from error
+
+
+def _nothing(columns: tuple[str, ...]) -> pl.DataFrame:
+    return pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
+
+
+def _with_states(table: pl.DataFrame) -> pl.DataFrame:
+    listed = pl.col("labels")
+    findings = listed.list.eval(pl.element().replace_strict(FINDING_OF, default=None, return_dtype=pl.String))
+    vague = _any_of(listed, padchest.INCOMPLETE) | (pl.col("strange").list.len() > 0)
+    unknown = {f: vague | _any_of(listed, MAYBE.get(f, ())) for f in FINDINGS}
+    normal = listed.list.set_difference([*padchest.INCOMPLETE, "normal"]).list.len() == 0
+    table = table.with_columns(present=findings).with_columns(states(pl.col("present"), unknown, FINDINGS))
+    no_other = pl.when(normal).then("No Finding").otherwise(0.0).cast(pl.Float32)
+    return table.with_columns(no_other.alias("No Finding"))
+
+
+def _any_of(listed: pl.Expr, labels: tuple[str, ...] | list[str]) -> pl.Expr:
+    return listed.list.set_intersection(list(labels)).list.len() > 0
+
+
+def _details(table: pl.DataFrame) -> pl.DataFrame:
+    """image_id and details (finding, side, site) of the images whose report locates what its labels name."""
+    texts = table["LabelsLocalizationsBySentence"].fill_null("").unique(maintain_order=True)
+    rows = [(text, *detail) for text in texts for detail in padchest.parse_details(text)]
+    schema = ["LabelsLocalizationsBySentence", "finding", "side", "site"]
+    located = pl.DataFrame(rows, schema=dict.fromkeys(schema, pl.String), orient="row")
+    located = table.join(located, on="LabelsLocalizationsBySentence", how="inner", maintain_order="left")
+    named = pl.col("present").list.contains(pl.col("finding")) | pl.col("labels").list.contains(pl.col("finding"))
+    detail = pl.struct("finding", "side", "site", pl.lit(None, pl.String).alias("severity"))
+    return located.filter(named).group_by("image_id", maintain_order=True).agg(details=detail)

@@ -1,0 +1,217 @@
+"""MIMIC-CXR (Johnson et al. 2019): 377,110 radiographs, 227,835 reports, 65,379 patients of one Boston hospital.
+
+Two releases, which may lie in one folder: MIMIC-CXR (DICOM images, reports) and MIMIC-CXR-JPG (JPEG images, views,
+dates, CheXpert labels). Age, sex and race are not in them; they come from MIMIC-IV, whose subject ids and shifted
+dates are the same (paper, Methods, Model bias detection).
+"""
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import polars as pl
+
+from chexgen_lib.curation import reports
+from chexgen_lib.records import MAX_AGE, SCHEMA, RecordError, conform
+from chexgen_lib.sources import chexpert_labels, contradicted, read_table, separate, sex, unread
+from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+
+DATASHEET = Datasheet(
+    source="mimic_cxr",
+    title="MIMIC-CXR and MIMIC-CXR-JPG 2.0.0, with MIMIC-IV",
+    role="stage I",
+    paper_name="MIMIC-CXR",
+    size="377,110 radiographs, 227,835 studies with a report, 65,379 patients; 14 findings, from reports by a labeller",
+    licence="PhysioNet Credentialed Health Data License 1.5.0",
+    obtain="PhysioNet, credentialed account with the required training, a signed data use agreement for each of "
+    "physionet.org/content/mimic-cxr, mimic-cxr-jpg and mimiciv",
+    citation="Johnson et al., MIMIC-CXR-JPG, a large publicly available database of labeled chest radiographs, "
+    "arXiv:1901.07042 (2019)",
+    parts=(
+        Part("mimic-cxr-*-metadata.csv*", "JPG release: view and date of each image", needed=False),
+        Part("mimic-cxr-*-chexpert.csv*", "JPG release: 14 labels of each study", needed=False),
+        Part("cxr-record-list.csv*", "DICOM release: path of each image", needed=False),
+        Part("mimic-cxr-reports.zip", "DICOM release: reports, packed", needed=False),
+        Part("files/p1?/p*/s*.txt", "DICOM release: reports, unpacked", needed=False),
+        Part("files/p1?/p*/s*/*.jpg", "JPG release: radiographs", needed=False),
+        Part("files/p1?/p*/s*/*.dcm", "DICOM release: radiographs", needed=False),
+    ),
+)
+METADATA, RECORD_LIST, REPORTS = "mimic-cxr-*-metadata.csv*", "cxr-record-list.csv*", "mimic-cxr-reports.zip"
+VIEWS = (
+    {"PA": "PA", "AP": "AP", "AP LORDOTIC": "LORDOTIC", "LORDOTIC": "LORDOTIC"}
+    | dict.fromkeys(("LATERAL", "LL", "RL", "XTABLE LATERAL"), "LATERAL")
+    | dict.fromkeys(("LAO", "RAO", "LPO", "RPO"), "OBLIQUE")
+    | dict.fromkeys(("AP AXIAL", "AP LLD", "AP RLD", "PA LLD", "PA RLD", "SWIMMERS"), "OTHER")
+)
+# Beginning of MIMIC-IV's race -> group. The paper compares the first three; what fits none is left unknown.
+RACES = {
+    **{"WHITE": "White", "PORTUGUESE": "White", "BLACK": "Black", "ASIAN": "Asian"},
+    **{"HISPANIC": "Hispanic", "SOUTH AMERICAN": "Hispanic"},
+}
+# Folder of a study's images; its report has the same name and the ending .txt.
+STUDY = pl.format("files/p{}/p{}/s{}", pl.col("subject_id").str.slice(0, 2), "subject_id", "study_id")
+BATCH = 10_000  # reports that are Python objects at a time
+
+
+def load(folder: str | Path, mimic_iv: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Records and rejects of the JPG release's metadata, or else of the DICOM release's record list.
+
+    folder: with the publisher's tables and `files`; reports unpacked there or as mimic-cxr-reports.zip.
+    mimic_iv: MIMIC-IV's folder, for age, sex and race; without it they are null.
+
+    Split: folders p10 to p18 train, p19 test (paper, Methods), not the publisher's. Age is anchor_age + year of the
+    study - anchor_year, all three of MIMIC-IV's one shifted calendar; MIMIC-IV writes 91 for all older than 89. Race
+    is that of the last admission before the study that states one of RACES, or else of the first after it. View,
+    date and findings are known from the JPG release only. A study without labels or report has null there; `impression`
+    is that section of the report (`curation.reports`). Rejected:
+    ids that are not MIMIC's, unknown state, broken or duplicate row. RecordError: a table or the archive of reports
+    cannot be read, or a table that is joined by an id has that id twice.
+    """
+    folder = Path(folder)
+    kept, rejects = separate(_prepare(folder, mimic_iv), "mimic_cxr")
+    records = chexpert_labels.with_states(kept)
+    records = records.join(_reports(folder, kept), on="study_id", how="left", maintain_order="left")
+    records = records.with_columns(reports.sections(records["report"])["impression"], source=pl.lit("mimic_cxr"))
+    return conform(records.select(c for c in SCHEMA if c in records.columns)), rejects
+
+
+def repairs(folder: str | Path, mimic_iv: str | Path | None = None) -> pl.DataFrame:
+    """Views, ages and sexes that could not be used, and No Finding where a pathology is present."""
+    kept, _ = separate(_prepare(Path(folder), mimic_iv), "mimic_cxr")
+    values = unread(kept, "mimic_cxr", {"view": "ViewPosition", "age": "dates", "sex": "gender"})
+    states = chexpert_labels.with_states(kept.with_columns(normal=pl.col("No Finding")))
+    normal = pl.col("labels").list.contains("No Finding")
+    return pl.concat([values, contradicted(states, "mimic_cxr", normal, "normal")])
+
+
+def _prepare(folder: Path, mimic_iv: str | Path | None) -> pl.DataFrame:
+    """One row per image: the Record's plain columns, the labels' cells, and the reason to reject a row, if any."""
+    table = _images(folder)
+    table = table.join(_labels(folder), on="study_id", how="left", maintain_order="left")
+    table = table.join(_patients(mimic_iv), on="subject_id", how="left", maintain_order="left")
+    table = table.join(_races(table, mimic_iv), on=["subject_id", "StudyDate"], how="left", maintain_order="left")
+    year = pl.col("StudyDate").str.slice(0, 4).cast(pl.Int32, strict=False)
+    age = pl.col("anchor_age").cast(pl.Int32, strict=False) + year - pl.col("anchor_year").cast(pl.Int32, strict=False)
+    dates = pl.format("{} in {}, study {}", "anchor_age", "anchor_year", "StudyDate")
+    reason = (
+        pl.when(~pl.col("subject_id").str.contains(r"^1\d{7}$")).then(pl.format("no subject: '{}'", "subject_id"))
+        .when(~pl.col("study_id").str.contains(r"^\d{8}$")).then(pl.format("no study: '{}'", "study_id"))
+        .otherwise(chexpert_labels.unknown_state())
+    )  # fmt: skip
+    return table.with_columns(
+        image_id=pl.format("mimic_cxr:{}", "dicom_id"),
+        patient_id=pl.format("mimic_cxr:{}", "subject_id"),
+        file=pl.format("{}.txt", STUDY),
+        study_id=pl.format("mimic_cxr:{}", "study_id"),
+        view=pl.col("ViewPosition").str.to_uppercase().replace_strict(VIEWS, default=None, return_dtype=pl.String),
+        age=pl.when(age.is_between(0, MAX_AGE)).then(age).cast(pl.Float32),
+        dates=dates,
+        sex=sex(pl.col("gender")),
+        split=pl.when(pl.col("subject_id").str.starts_with("19")).then(pl.lit("test")).otherwise(pl.lit("train")),
+        reason=reason,
+    )
+
+
+def _images(folder: Path) -> pl.DataFrame:
+    """row, broken, subject_id, study_id, dicom_id, ViewPosition, StudyDate and image of every image."""
+    path, none = locate(folder, METADATA, RECORD_LIST), pl.lit(None, pl.String)
+    ids = ("subject_id", "study_id", "dicom_id")
+    if path.match(RECORD_LIST):
+        table = read_table(path, ids).with_columns(ViewPosition=none, StudyDate=none)
+    else:
+        table = read_table(path, (*ids, "ViewPosition", "StudyDate"))
+    dicom = table.with_columns(image=pl.format("{}/{}.dcm", STUDY, "dicom_id"))
+    # The JPG release's tables may lie beside the DICOM images.
+    if path.match(RECORD_LIST) or any((folder / image).is_file() for image in dicom["image"].drop_nulls().head(1)):
+        return dicom
+    return dicom.with_columns(pl.col("image").str.replace(r"dcm$", "jpg"))
+
+
+def _labels(folder: Path) -> pl.DataFrame:
+    """study_id and the 14 cells of every study; no row where the JPG release's labels are not there."""
+    columns = ("study_id", *chexpert_labels.COLUMNS)
+    path = next(iter(sorted(folder.glob("mimic-cxr-*-chexpert.csv*"))), None)
+    return _nothing(*columns) if path is None else _keyed(path, columns)
+
+
+def _patients(mimic_iv: str | Path | None) -> pl.DataFrame:
+    """subject_id, gender, anchor_age and anchor_year of every patient of MIMIC-IV."""
+    columns = ("subject_id", "gender", "anchor_age", "anchor_year")
+    return _nothing(*columns) if mimic_iv is None else _keyed(locate(mimic_iv, "hosp/patients.csv*"), columns)
+
+
+def _races(studies: pl.DataFrame, mimic_iv: str | Path | None) -> pl.DataFrame:
+    """subject_id, StudyDate and race of the studies of patients with an admission that states one of RACES."""
+    columns = ("hadm_id", "subject_id", "admittime", "race")
+    admissions = _nothing(*columns) if mimic_iv is None else _keyed(locate(mimic_iv, "hosp/admissions.csv*"), columns)
+    said = pl.col("race").str.strip_chars().str.to_uppercase()
+    group = pl.coalesce(pl.when(said.str.starts_with(word)).then(pl.lit(name)) for word, name in RACES.items())
+    day = pl.col("admittime").str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)
+    stated = admissions.select("subject_id", day=day, race=group).drop_nulls().sort("day")
+    day = pl.col("StudyDate").str.to_date("%Y%m%d", strict=False)
+    studies = studies.select("subject_id", "StudyDate", day=day).drop_nulls().unique().sort("day")
+    before, after = (
+        studies.join_asof(stated, on="day", by="subject_id", strategy=strategy, check_sortedness=False)
+        for strategy in ("backward", "forward")
+    )
+    return before.select("subject_id", "StudyDate", before["race"].fill_null(after["race"]))
+
+
+def _keyed(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
+    """`columns` of a table whose first is its key; RecordError unless every row is whole and its key unique."""
+    table = read_table(path, columns)
+    wrong = table.filter(pl.col("broken") | pl.col(columns[0]).is_duplicated())
+    if wrong.height:
+        row = wrong["row"][0]
+        raise RecordError(
+            f"{path}: row {row} is broken or repeats its {columns[0]} ({wrong.height} rows); fetch it again"
+        )
+    return table.select(columns)
+
+
+def _nothing(*columns: str) -> pl.DataFrame:
+    return pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
+
+
+def _reports(folder: Path, images: pl.DataFrame) -> pl.DataFrame:
+    """study_id and report (its whole text) of the images' studies, read once, in batches."""
+    studies = images.select("file", "study_id").unique(maintain_order=True)
+    archive = folder / REPORTS
+    texts = _packed(archive, studies) if archive.is_file() else _unpacked(folder, studies)
+    schema = {"study_id": pl.String, "report": pl.String}
+    batches = iter(lambda: list(islice(texts, BATCH)), [])
+    frames = [pl.DataFrame(batch, schema=schema, orient="row") for batch in batches]
+    reports = pl.concat([pl.DataFrame(schema=schema), *frames]).unique("study_id", keep="first", maintain_order=True)
+    return reports.with_columns(pl.col("report").str.strip_chars().replace("", None))
+
+
+def _packed(archive: Path, studies: pl.DataFrame) -> Iterator[tuple[str, str]]:
+    """(study_id, text) of the archive's reports that belong to one of the studies."""
+    wanted = dict(studies.iter_rows())
+    try:
+        with zipfile.ZipFile(archive) as reports:
+            for name in filter(wanted.get, reports.namelist()):
+                yield wanted[name], _text(reports.read(name))
+    except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise RecordError(f"{archive}: not a readable archive of reports ({error}); fetch it again") from error
+
+
+def _unpacked(folder: Path, studies: pl.DataFrame) -> Iterator[tuple[str, str]]:
+    """(study_id, text) of the report files that are there."""
+    for file, study in studies.iter_rows():
+        try:
+            yield study, _text((folder / file).read_bytes())
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise RecordError(f"{folder / file}: unreadable report ({error})") from error
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")

@@ -1,0 +1,79 @@
+"""Object-CXR (JF Healthcare 2020): 10,000 frontal radiographs, half with foreign objects: boxes, ellipses, polygons.
+
+The publisher left support devices out of the annotation, so the state of Support Devices is unknown here. Boxes still
+carry that name: it is the class under which this library draws whatever is not part of the patient.
+"""
+
+from pathlib import Path
+
+import polars as pl
+
+from chexgen_lib.records import conform
+from chexgen_lib.sources import read_table, separate
+from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.masks import ROWS, MaskError, box_around, frame_of, given, no_repairs, stem_of, write
+
+SOURCE = "object_cxr"
+LABEL, CLASS = "foreign object", "Support Devices"
+SHAPES = {"0": "box", "1": "ellipse", "2": "polygon"}
+SPLITS = {"train": "train", "dev": "val"}  # folder and table -> split; the paper tests on the 1,000 of "dev"
+
+DATASHEET = Datasheet(
+    source=SOURCE,
+    title="object-CXR",
+    role="annotation-to-image",
+    paper_name="Object-CXR",
+    size="10,000 images (8,000 train, 1,000 dev, 1,000 test without published annotations); foreign objects in half",
+    licence="terms of the object-CXR challenge; none is stated in its files",
+    obtain="download from the challenge's page, jfhealthcare.github.io/object-CXR, and unpack train.zip and dev.zip",
+    citation="JF Healthcare. object-CXR: automatic detection of foreign objects on chest X-rays. MIDL (2020)",
+    parts=(
+        Part("train.csv", "annotations, train"),
+        Part("dev.csv", "annotations, dev"),
+        Part("train/*.jpg", "images, train"),
+        Part("dev/*.jpg", "images, dev"),
+    ),
+)
+
+repairs = no_repairs
+
+
+def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Records and rejects of train.csv and dev.csv in the dataset's folder; a reject's row is ``file row``.
+
+    ``labels`` says whether there are foreign objects, ``mask`` and ``boxes`` where. Rejected: an annotated image that
+    is not in the folder (it gives the frame), an annotation that is damaged or leaves the image.
+    """
+    folder = given(folder, DATASHEET)
+    rows = []
+    for name, split in SPLITS.items():
+        path = locate(folder, f"{name}.csv")
+        table = read_table(path, ("image_name", "annotation"))
+        for number, image, annotation, broken in table.select("row", "image_name", "annotation", "broken").iter_rows():
+            row = {} if broken else _record(path.parent, f"{name}/{image.strip()}", annotation)
+            rows.append({"row": f"{name}.csv {number}", "broken": broken, "split": split, "source": SOURCE} | row)
+    table, rejects = separate(pl.DataFrame(rows, schema=ROWS), SOURCE)
+    return conform(table.drop("row", "broken", "reason")), rejects
+
+
+def _record(folder: Path, image: str, annotation: str) -> dict:
+    image_id = None
+    try:
+        split, _, file = image.partition("/")
+        image_id = f"{SOURCE}:{split}/{stem_of(file)}"
+        shapes = [_shape(text) for text in annotation.split(";") if text.strip()]
+        frame = frame_of(folder / image) if shapes else (0, 0)
+        boxes = [{"finding": CLASS} | box_around(frame, *shape) for shape in shapes]
+        mask = write(frame, [(CLASS, *shape) for shape in shapes])
+    except MaskError as error:
+        return {"image_id": image_id, "reason": str(error)}
+    same = dict.fromkeys(("image_id", "patient_id", "study_id"), image_id)
+    labels = [LABEL] if shapes else []
+    return same | {"image": image, "view": "FRONTAL", "labels": labels, "boxes": boxes, "mask": mask}
+
+
+def _shape(text: str) -> tuple[str, str]:
+    kind, _, values = text.strip().partition(" ")
+    if kind not in SHAPES:
+        raise MaskError(f"unknown type of shape {ascii(kind)[:20]}: 0 is a box, 1 an ellipse, 2 a polygon")
+    return SHAPES[kind], values

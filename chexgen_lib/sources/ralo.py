@@ -1,0 +1,109 @@
+"""RALO (Cohen et al. 2022): 2,373 radiographs of COVID-19 patients at Stony Brook, scored by two radiologists.
+
+Each reader scores the geographic extent and the opacity of each lung from 0 to 4; the totals of both lungs, 0 to 8,
+are used here. The image of data row i, counted from 0, is ``CXR_images_scored/i.jpg``.
+"""
+
+import csv
+import io
+from pathlib import Path
+
+import polars as pl
+
+from chexgen_lib.records import RecordError, conform
+from chexgen_lib.sources import separate
+from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.masks import given, no_repairs
+
+SOURCE = "ralo"
+MAX_TOTAL = 8  # both lungs
+EXTENT, OPACITY = "Total GEOGRAPHIC", "Total OPACITY"  # each name heads two columns, one per reader
+
+DATASHEET = Datasheet(
+    source=SOURCE,
+    title="Stony Brook Radiographic Assessment of Lung Opacity (RALO)",
+    role="annotation-to-image",
+    paper_name="RALO",
+    size="2,373 images (the paper: 1,898 to train, 475 to test); extent and opacity scores of two radiologists",
+    licence="as shown on its Zenodo record",
+    obtain="download: doi:10.5281/zenodo.4633999",
+    citation="Cohen J. P. et al. Radiographic assessment of lung opacity score dataset. Zenodo (2021); used in "
+    "Applied Sciences 12, 4861 (2022)",
+    parts=(
+        Part("**/ralo-dataset-metadata.csv", "scores"),
+        Part("**/CXR_images_scored/*.jpg", "images"),
+    ),
+)
+
+repairs = no_repairs
+
+
+def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Records and rejects of ``ralo-dataset-metadata.csv`` in the dataset's folder.
+
+    ``severity`` holds the mean of the two readers divided by 8, so 0..1, for "Lung Opacity" (the paper's target) and
+    "geographic extent". Lung Opacity is 1 where both readers score above 0, 0 where both score 0, else uncertain.
+    Rejected: a score that is missing or not in 0..8, no patient, broken rows.
+    """
+    folder = given(folder, DATASHEET)
+    table, rejects = separate(_read(locate(folder, "**/ralo-dataset-metadata.csv")), SOURCE)
+    least, most = pl.min_horizontal("opacity", "opacity 2"), pl.max_horizontal("opacity", "opacity 2")
+    means = {"Lung Opacity": pl.mean_horizontal("opacity", "opacity 2"),
+             "geographic extent": pl.mean_horizontal("extent", "extent 2")}  # fmt: skip
+    doubtful = (least == 0) & (most > 0)
+    records = table.select(
+        "image_id",
+        "image",
+        source=pl.lit(SOURCE),
+        patient_id=pl.format(f"{SOURCE}:{{}}", "patient"),
+        study_id=pl.format(f"{SOURCE}:{{}}/{{}}", "patient", "time"),
+        view=pl.lit("AP"),
+        severity=pl.concat_list(
+            pl.struct(finding=pl.lit(name), score=(mean / MAX_TOTAL).cast(pl.Float32)) for name, mean in means.items()
+        ),
+        uncertain=pl.when(doubtful).then(pl.lit(["Lung Opacity"])),
+        **{"Lung Opacity": pl.when(~doubtful).then((least > 0).cast(pl.Float32))},
+    )
+    return conform(records), rejects
+
+
+def _read(path: Path) -> pl.DataFrame:
+    """The columns that are used, by position: the table has a line above its header, and names that occur twice."""
+    header, *rows = _rows(path)
+    try:
+        where = {"patient": header.index("Subject_ID"), "time": header.index("Exam_DateTime")}
+        for key, name in (("extent", EXTENT), ("opacity", OPACITY)):
+            where[key], where[f"{key} 2"] = [i for i, column in enumerate(header) if column == name]
+    except ValueError as error:
+        raise RecordError(
+            f"{path}: needs Subject_ID, Exam_DateTime, and {EXTENT} and {OPACITY} twice each; it has {header[:16]}"
+        ) from error
+    cells = [[row[i].strip() if len(row) == len(header) else None for i in where.values()] for row in rows]
+    table = pl.DataFrame(cells, schema=dict.fromkeys(where, pl.String), orient="row").with_row_index("number")
+    scores = ["extent", "extent 2", "opacity", "opacity 2"]
+    table = table.with_columns(pl.col(scores).cast(pl.Float64, strict=False), broken=pl.col("patient").is_null())
+    known = pl.all_horizontal(pl.col(scores).is_between(0, MAX_TOTAL).fill_null(False))
+    return table.with_columns(
+        row=pl.col("number") + 1,
+        image_id=pl.format(f"{SOURCE}:{{}}", "number"),
+        image=pl.format("CXR_images_scored/{}.jpg", "number"),
+        reason=pl.when(pl.col("patient") == "").then(pl.lit("no patient id"))
+        .when(~known).then(pl.lit(f"a score is missing or not in 0 to {MAX_TOTAL}")),
+    )  # fmt: skip
+
+
+def _rows(path: Path) -> list[list[str]]:
+    """The header, which is the line that names Subject_ID, and the rows below it; blank lines are no rows."""
+    try:
+        raw = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            text = raw.decode("latin-1")
+        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+    except (OSError, csv.Error) as error:
+        raise RecordError(f"{path}: damaged or unreadable ({error}); fetch it again") from error
+    head = next((i for i, row in enumerate(rows) if "Subject_ID" in row), None)
+    if head is None:
+        raise RecordError(f"{path}: no header with Subject_ID; fetch it again")
+    return rows[head:]

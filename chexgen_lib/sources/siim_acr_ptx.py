@@ -1,0 +1,74 @@
+"""SIIM-ACR Pneumothorax (Filice et al. 2020): 12,047 radiographs of NIH ChestX-ray14, 2,669 with pneumothorax masks.
+
+The training table has 12,954 rows: one per region that was drawn, or one ``-1`` where there is no pneumothorax.
+It has neither NIH's image names nor patients, so a patient of these images can also be among NIH's and
+ChestX-Det's: train on one of the three and test on another only where such a leak does not matter.
+"""
+
+from pathlib import Path
+
+import polars as pl
+
+from chexgen_lib.records import RecordError, conform
+from chexgen_lib.sources import read_table, separate, shipped
+from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.masks import no_repairs, union_of_rle
+
+SOURCE = "siim_acr_ptx"
+TABLE = "siim-pneumothorax-train-rle.csv.gz"
+FRAME = (1024, 1024)  # height and width of every image
+
+DATASHEET = Datasheet(
+    source=SOURCE,
+    title="SIIM-ACR Pneumothorax Segmentation",
+    role="annotation-to-image",
+    paper_name="SIIM-ACR-PTX",
+    size="12,047 images (the paper: 10,675 to train, 1,372 to test); pneumothorax masks in 2,669",
+    licence="rules of the Kaggle competition, accepted when joining it; the images are NIH ChestX-ray14's",
+    obtain="the table comes with torchxrayvision; images: Kaggle competition siim-acr-pneumothorax-segmentation",
+    citation="Filice R. W. et al. Crowdsourcing pneumothorax annotations using machine learning annotations on the "
+    "NIH chest X-ray dataset. Journal of Digital Imaging 33, 490-496 (2020)",
+    parts=(
+        Part("**/*train*rle*.csv*", "masks, RLE", needed=False),
+        Part("**/*.dcm", "images, DICOM, 1024 x 1024"),
+    ),
+    shipped=True,
+)
+
+repairs = no_repairs
+
+
+def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Records and rejects of ``train-rle.csv`` in the dataset's folder, or of the table that torchxrayvision ships.
+
+    An image's rows are one Record, whose mask is their union; its further rows are rejects that say so. Rejected with
+    all rows of its image: RLE that is damaged or leaves the image, a mask and ``-1`` for one image.
+    """
+    path = shipped(TABLE) if folder is None else locate(folder, "train-rle.csv", "**/*train*rle*.csv*")
+    table, rejects = separate(union_of_rle(_read(path), FRAME), SOURCE)
+    ill = pl.col("mask").is_not_null()
+    records = table.select(
+        "image_id",
+        "mask",
+        source=pl.lit(SOURCE),
+        patient_id="image_id",
+        study_id="image_id",
+        image=pl.format("{}.dcm", "ImageId"),
+        view=pl.lit("FRONTAL"),
+        Pneumothorax=ill.cast(pl.Float32),
+        labels=pl.when(ill).then(pl.lit(["Pneumothorax"])),
+    )
+    return conform(records), rejects
+
+
+def _read(path: Path) -> pl.DataFrame:
+    """The table, with the names of its columns as Kaggle has spelt them: with and without a space."""
+    try:
+        table = read_table(path, ("ImageId", " EncodedPixels")).rename({" EncodedPixels": "rle"})
+    except RecordError:
+        table = read_table(path, ("ImageId", "EncodedPixels")).rename({"EncodedPixels": "rle"})
+    return table.with_columns(
+        pl.col("ImageId", "rle").str.strip_chars(),
+        image_id=pl.format(f"{SOURCE}:{{}}", pl.col("ImageId").str.strip_chars().replace("", None)),
+        name=pl.lit("Pneumothorax"),
+    )

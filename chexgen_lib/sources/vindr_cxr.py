@@ -1,0 +1,264 @@
+"""VinDr-CXR (Nguyen et al. 2022): 18,000 frontal radiographs; 22 findings with boxes and 6 diagnoses.
+
+Three of 17 radiologists read each of the 15,000 training images; five agreed on one reading of each of the 3,000 test
+images. The table that torchxrayvision ships (Kaggle's, 67,914 rows) holds the training images with 14 findings.
+"""
+
+from pathlib import Path
+
+import polars as pl
+import pydicom
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from chexgen_lib.records import FINDINGS, conform
+from chexgen_lib.sources import read_table, separate, shipped, states
+from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.masks import MERGED, no_repairs, one_row_per_image
+from chexgen_lib.sources.nih import OPACITIES
+
+SOURCE = "vindr_cxr"
+TABLE = "vinbigdata-train.csv.gz"
+CORNERS = ("x_min", "y_min", "x_max", "y_max")
+SAME_OVERLAP = 0.5  # intersection over union from which two readers' boxes are of one thing
+
+_BOXED: dict[str, str | None] = {  # the 14 findings of the shipped table
+    "Aortic enlargement": None,
+    "Atelectasis": "Atelectasis",
+    "Calcification": None,
+    "Cardiomegaly": "Cardiomegaly",
+    "Consolidation": "Consolidation",
+    "ILD": None,
+    "Infiltration": "Lung Opacity",
+    "Lung Opacity": "Lung Opacity",
+    "Nodule/Mass": "Lung Lesion",
+    "Other lesion": None,
+    "Pleural effusion": "Effusion",
+    "Pleural thickening": "Pleural Other",
+    "Pneumothorax": "Pneumothorax",
+    "Pulmonary fibrosis": None,
+    "No finding": "No Finding",
+}
+_RELEASED: dict[str, str | None] = {  # what the full release adds
+    "Clavicle fracture": "Fracture",
+    "Edema": "Edema",
+    "Emphysema": None,
+    "Enlarged PA": None,
+    "Lung cavity": "Lung Lesion",
+    "Lung cyst": None,
+    "Mediastinal shift": None,
+    "Rib fracture": "Fracture",
+    "COPD": None,
+    "Lung tumor": "Lung Lesion",
+    "Pneumonia": "Pneumonia",
+    "Tuberculosis": None,
+}
+_SPELLINGS = {"train": "Other diseases", "test": "Other disease"}  # the last diagnosis, in the image labels of a split
+FINDING_OF = _BOXED | _RELEASED | dict.fromkeys(_SPELLINGS.values())
+
+DATASHEET = Datasheet(
+    source=SOURCE,
+    title="VinDr-CXR",
+    role="downstream",
+    paper_name=None,
+    size="18,000 images (15,000 train, 3,000 test); 22 findings with boxes, 6 diagnoses",
+    licence="PhysioNet Credentialed Health Data License 1.5.0",
+    obtain="training boxes come with torchxrayvision; the rest: physionet.org/content/vindr-cxr, after credentialing",
+    citation="Nguyen H. Q. et al. VinDr-CXR: an open dataset of chest X-rays with radiologist's annotations. "
+    "Scientific Data 9, 429 (2022)",
+    parts=(
+        Part("annotations/annotations_train.csv", "boxes of three readers, train"),
+        Part("annotations/image_labels_train.csv", "labels of three readers, train"),
+        Part("annotations/annotations_test.csv", "agreed boxes, test"),
+        Part("annotations/image_labels_test.csv", "agreed labels, test"),
+        Part("train/*.dicom", "images, train"),
+        Part("test/*.dicom", "images, test"),
+    ),
+    shipped=True,
+)
+
+repairs = no_repairs
+
+
+def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Records and rejects of the four tables in the dataset's folder, or of the shipped one; a reject's row is
+    ``file row``.
+
+    An image's rows are one Record, its further rows are rejects that say so. A finding is present if more than half of
+    the image's readers (two of three) name it, absent if none does, else null and named in ``uncertain``; ``labels``
+    are those that more than half name. Boxes of one label that overlap by half are one, their mean, kept where more
+    than half drew it. Boxes are pixels of images whose sizes no table holds: only where the DICOM file is in the
+    folder can they be fractions, elsewhere ``boxes`` is empty. Rejected with all rows of its image: an unknown
+    label, no reader, a box that is damaged or leaves the image.
+    """
+    votes = _votes(folder)
+    usable = votes.filter(pl.col("reason").is_null() | (pl.col("reason") == MERGED))
+    table, rejects = separate(votes, SOURCE)
+    annotated = FINDING_OF if folder else _BOXED
+    findings = tuple(finding for finding in FINDINGS if finding in annotated.values())
+    opacities = pl.col("named").list.set_intersection([*OPACITIES, "ILD"]).list.len() > 0
+    unknown = {finding: pl.col("uncertain").list.contains(finding) for finding in findings}
+    unknown["Lung Opacity"] |= opacities
+    records = table.select("image_id", "image", "split").join(_agreed(usable), on="image_id", maintain_order="left")
+    records = records.join(_boxes(usable), on="image_id", how="left", maintain_order="left")
+    records = records.with_columns(
+        *states(pl.col("present"), unknown, findings),
+        source=pl.lit(SOURCE),
+        patient_id="image_id",
+        study_id="image_id",
+        view=pl.lit("PA"),
+    )
+    return conform(records.drop("present", "named")), rejects
+
+
+def _votes(folder: str | Path | None) -> pl.DataFrame:
+    """A row per source row: the ``labels`` that a ``reader`` gives an image, and the corners of the box, if any."""
+    if folder is None:
+        tables = [_annotations(shipped(TABLE), "train")]
+    else:
+        names = [(f"**/{name}_{split}.csv", split, read) for split in ("train", "test")
+                 for name, read in (("annotations", _annotations), ("image_labels", _image_labels))]  # fmt: skip
+        tables = [read(locate(folder, name), split) for name, split, read in names]
+    table = _with_sizes(pl.concat(tables, how="diagonal"), folder)
+    strange = pl.col("labels").list.filter(~pl.element().is_in(list(FINDING_OF))).list.first()
+    numbers = pl.all_horizontal(pl.col(CORNERS).is_finite().fill_null(False))
+    ordered = (pl.col("x_min") < pl.col("x_max")) & (pl.col("y_min") < pl.col("y_max"))
+    inside = (pl.min_horizontal(CORNERS) >= 0) & (pl.col("x_max") <= pl.col("width").fill_null(float("inf")))
+    inside &= pl.col("y_max") <= pl.col("height").fill_null(float("inf"))
+    reason = (
+        pl.when(pl.col("reader") == "").then(pl.lit("no reader"))
+        .when(pl.col("reason").is_not_null()).then("reason")
+        .when(strange.is_not_null()).then(pl.format("unknown label '{}'", strange))
+        .when(pl.col("boxed") & ~numbers).then(pl.lit("box with corners that are not numbers"))
+        .when(pl.col("boxed") & ~(ordered & inside)).then(pl.lit("box is empty or leaves the image"))
+    )  # fmt: skip
+    return one_row_per_image(table.with_columns(reason=reason))
+
+
+def _annotations(path: Path, split: str) -> pl.DataFrame:
+    """A label and its box in each row."""
+    readers = ("rad_id",) if split == "train" else ()
+    table = read_table(path, ("image_id", "class_name", *readers, *CORNERS))
+    boxed = pl.any_horizontal(~pl.col(CORNERS).str.strip_chars().is_in(["", "nan"]))
+    table = table.with_columns(
+        pl.col(CORNERS).str.strip_chars().cast(pl.Float64, strict=False),
+        boxed=boxed,
+        labels=pl.concat_list(pl.col("class_name").str.strip_chars()),
+        reason=pl.lit(None, pl.String),
+    )
+    return _identified(table, path, split)
+
+
+def _image_labels(path: Path, split: str) -> pl.DataFrame:
+    """A reader and an image in each row, 0 or 1 for each label; blank means 0."""
+    labels = (*_BOXED, *_RELEASED, _SPELLINGS[split])
+    readers = ("rad_id",) if split == "train" else ()
+    table = read_table(path, ("image_id", *readers, *labels))
+    table = table.with_columns(pl.col(labels).str.strip_chars().str.replace(r"\.0$", ""))
+    wrong = pl.coalesce(
+        pl.when(~pl.col(label).is_in(["", "0", "1"])).then(pl.format("{} '{}'", pl.lit(label), label))
+        for label in labels
+    )
+    given = pl.concat_list(pl.when(pl.col(label) == "1").then(pl.lit(label)) for label in labels).list.drop_nulls()
+    reason = pl.when(wrong.is_not_null()).then(pl.format("label neither 0 nor 1: {}", wrong))
+    return _identified(table.with_columns(labels=given, reason=reason, boxed=pl.lit(False)), path, split)
+
+
+def _identified(table: pl.DataFrame, path: Path, split: str) -> pl.DataFrame:
+    name = pl.col("image_id").str.strip_chars()
+    corners = [pl.col(corner) if corner in table.columns else pl.lit(None, pl.Float64).alias(corner)
+               for corner in CORNERS]  # fmt: skip
+    return table.select(
+        "broken",
+        "labels",
+        "boxed",
+        "reason",
+        *corners,
+        row=pl.format(f"{path.name} {{}}", "row"),
+        image_id=pl.format(f"{SOURCE}:{{}}", name.replace("", None)),
+        image=pl.format(f"{split}/{{}}.dicom", name),
+        split=pl.lit(split),
+        reader=pl.col("rad_id").str.strip_chars() if "rad_id" in table.columns else pl.lit("consensus"),
+    )
+
+
+def _with_sizes(table: pl.DataFrame, folder: str | Path | None) -> pl.DataFrame:
+    """Add width and height in pixels of the images with boxes that are in the folder, else null."""
+    images = [] if folder is None else table.filter("boxed")["image"].drop_nulls().unique().to_list()
+    sizes = [(image, *_size(Path(folder) / image)) for image in images]
+    schema = {"image": pl.String, "height": pl.Int64, "width": pl.Int64}
+    return table.join(pl.DataFrame(sizes, schema=schema, orient="row"), on="image", how="left", maintain_order="left")
+
+
+def _size(path: Path) -> tuple[int | None, int | None]:
+    try:
+        data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+        return int(data.Rows), int(data.Columns)
+    except Exception:  # pydicom raises many types; all mean that the size is not known
+        return None, None
+
+
+def _agreed(votes: pl.DataFrame) -> pl.DataFrame:
+    """Of each image: labels and findings (``present``) of more than half of its readers, the other findings that are
+    named (``uncertain``), and all findings and labels that anybody names (``named``)."""
+    votes = votes.with_columns(readers=pl.col("reader").n_unique().over("image_id"), label="labels").explode("label")
+    votes = votes.with_columns(finding=pl.col("label").replace_strict(FINDING_OF, return_dtype=pl.String))
+    agreed = {kind: pl.col("reader").n_unique().over("image_id", kind) * 2 > pl.col("readers")
+              for kind in ("label", "finding")}  # fmt: skip
+    votes = votes.with_columns(**{f"{kind} agreed": value for kind, value in agreed.items()})
+
+    def among(kind: str, chosen: pl.Expr) -> pl.Expr:
+        return pl.col(kind).filter(chosen).drop_nulls().unique(maintain_order=True)
+
+    return votes.group_by("image_id", maintain_order=True).agg(
+        labels=among("label", pl.col("label agreed")),
+        present=among("finding", pl.col("finding agreed")),
+        uncertain=among("finding", ~pl.col("finding agreed")),
+        named=pl.coalesce("finding", "label").drop_nulls().unique(),
+    )
+
+
+def _boxes(votes: pl.DataFrame) -> pl.DataFrame:
+    """``boxes`` of each image, as fractions: the mean of those of one label that overlap, where readers agree."""
+    votes = votes.with_columns(
+        readers=pl.col("reader").n_unique().over("image_id"), label=pl.col("labels").list.first()
+    )
+    drawn = votes.filter(pl.col("boxed") & pl.col("width").is_not_null()).with_row_index("box")
+    drawn = drawn.with_columns(
+        *(pl.col(corner) / pl.col("width" if corner[0] == "x" else "height") for corner in CORNERS),
+        finding=pl.coalesce(pl.col("label").replace_strict(FINDING_OF, return_dtype=pl.String), "label"),
+    )
+    corners = {corner: pl.col(corner).mean() for corner in CORNERS}
+    groups = drawn.with_columns(group=_same_thing(drawn)).group_by("group", maintain_order=True)
+    groups = groups.agg(pl.first("image_id", "finding", "readers"), agree=pl.col("reader").n_unique(), **corners)
+    groups = groups.filter(pl.col("agree") * 2 > pl.col("readers"))
+    box = pl.struct(
+        "finding",
+        x=pl.col("x_min"),
+        y=pl.col("y_min"),
+        w=pl.col("x_max") - pl.col("x_min"),
+        h=pl.col("y_max") - pl.col("y_min"),
+    )
+    return groups.group_by("image_id", maintain_order=True).agg(boxes=box)
+
+
+def _same_thing(drawn: pl.DataFrame) -> pl.Series:
+    """A number per box, the same for boxes of one image and label that overlap by SAME_OVERLAP, also by way of a
+    third."""
+    pairs = drawn.join(drawn, on=["image_id", "label"], suffix="_2").filter(pl.col("box") < pl.col("box_2"))
+
+    def side(axis: str) -> pl.Expr:
+        low, high = (
+            pl.max_horizontal(f"{axis}_min", f"{axis}_min_2"),
+            pl.min_horizontal(f"{axis}_max", f"{axis}_max_2"),
+        )
+        return (high - low).clip(0)
+
+    def area(end: str) -> pl.Expr:
+        return (pl.col(f"x_max{end}") - pl.col(f"x_min{end}")) * (pl.col(f"y_max{end}") - pl.col(f"y_min{end}"))
+
+    common = side("x") * side("y")
+    pairs = pairs.filter(common >= SAME_OVERLAP * (area("") + area("_2") - common))
+    edges = (pairs["box"].to_numpy(), pairs["box_2"].to_numpy())
+    graph = coo_array((pairs["box"].is_not_null().to_numpy(), edges), shape=(drawn.height, drawn.height))
+    return pl.Series(connected_components(graph, directed=False)[1] if drawn.height else [], dtype=pl.Int64)

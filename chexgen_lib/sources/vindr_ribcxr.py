@@ -1,0 +1,90 @@
+"""VinDr-RibCXR (Nguyen et al. 2021): 245 frontal radiographs of VinDr-CXR with the outlines of ribs 1-10 of each side.
+
+The images are renumbered, so which ones of VinDr-CXR they are cannot be told: do not train on one and test on the
+other.
+"""
+
+from os.path import relpath
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from chexgen_lib.records import RecordError, conform
+from chexgen_lib.sources import separate
+from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.masks import ROWS, MaskError, frame_of, given, no_repairs, numbers, read_json, stem_of, write
+
+SOURCE = "vindr_ribcxr"
+RIBS = tuple(f"{side}{rib}" for side in "RL" for rib in range(1, 11))
+SPLITS = ("train", "val")  # the paper tests on the 49 of "val"
+
+DATASHEET = Datasheet(
+    source=SOURCE,
+    title="VinDr-RibCXR",
+    role="annotation-to-image",
+    paper_name="VinDr-RibCXR",
+    size="245 images (196 to train, 49 to validate); outlines of 20 ribs",
+    licence="data use agreement of VinBigData",
+    obtain="sign the agreement at vindr.ai/datasets/ribcxr; the link to the files comes by mail",
+    citation="Nguyen H. C. et al. VinDr-RibCXR: a benchmark dataset for automatic segmentation and labeling of "
+    "individual ribs on chest X-rays. arXiv:2107.01327 (2021)",
+    parts=(
+        Part("**/Vin[Dd]r_RibCXR_train_mask.json", "outlines, train"),
+        Part("**/Vin[Dd]r_RibCXR_val_mask.json", "outlines, val"),
+        Part("**/img/*.png", "images"),
+    ),
+)
+
+repairs = no_repairs
+
+
+def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Records and rejects of the two JSON files in the dataset's folder; a reject's row is ``file number``.
+
+    The mask has a class for each rib that is drawn (``RIBS``; "None" means not drawn). Rejected: an image that is not
+    in the folder (it gives the frame), an outline that is damaged or leaves it, no outline at all.
+    """
+    folder = given(folder, DATASHEET)
+    rows = []
+    for split in SPLITS:
+        path = locate(folder, f"**/Vin[Dd]r_RibCXR_{split}_mask.json")
+        images = {image.name: relpath(image, folder) for image in path.parent.rglob("*.png")}
+        table = _read(path)
+        for number, (key, name) in enumerate(table["img"].items(), start=1):
+            row = _record(folder, name, {rib: table[rib].get(key) for rib in RIBS}, images)
+            rows.append({"row": f"{path.name} {number}", "broken": False, "split": split, "source": SOURCE} | row)
+    table, rejects = separate(pl.DataFrame(rows, schema=ROWS), SOURCE)
+    return conform(table.drop("row", "broken", "reason")), rejects
+
+
+def _read(path: Path) -> dict[str, dict]:
+    """``img``: key -> image; ``R1`` ... ``L10``: key -> corners of that rib, or "None"."""
+    table = read_json(path)
+    if not isinstance(table, dict) or not all(isinstance(table.get(name), dict) for name in ("img", *RIBS)):
+        raise RecordError(f"{path}: needs the objects 'img' and 'R1' to 'L10'; fetch it again")
+    return table
+
+
+def _record(folder: Path, name: Any, ribs: dict[str, Any], images: dict[str, str]) -> dict[str, str | None]:
+    image_id = None
+    try:
+        file = str(name).rpartition("/")[2]
+        image_id = f"{SOURCE}:{stem_of(file)}"
+        if file not in images:
+            raise MaskError("no such image, which alone gives the frame of its annotation")
+        parts = [(rib, "polygon", _corners(points)) for rib, points in ribs.items() if points not in (None, "None")]
+        mask = write(frame_of(folder / images[file]), parts)
+        if mask is None:
+            raise MaskError("no rib is drawn")
+    except MaskError as error:
+        return {"image_id": image_id, "reason": str(error)}
+    same = dict.fromkeys(("image_id", "patient_id", "study_id"), image_id)
+    return same | {"image": images[file], "mask": mask, "view": "PA"}
+
+
+def _corners(points: Any) -> str:
+    try:
+        return numbers((point["x"], point["y"]) for point in points)
+    except (TypeError, KeyError) as error:
+        raise MaskError("corners that are not x and y") from error
