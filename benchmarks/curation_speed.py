@@ -25,7 +25,7 @@ from tqdm import tqdm
 from chexgen_lib import records, sources
 from chexgen_lib.curation import describe, quality_control
 from chexgen_lib.records import FINDINGS
-from chexgen_lib.sources import chexpert, nih, openi, padchest
+from chexgen_lib.sources import chexpert, chexpert_labels, nih, openi, padchest
 
 PLAIN = {"nih": nih, "chexpert": chexpert, "padchest": padchest}
 COMPARED = ["image_id", "view", "age", "sex", *FINDINGS, "description", "qc"]
@@ -44,8 +44,8 @@ def nih_row(row) -> dict | None:
 
 
 def chexpert_row(row) -> dict | None:
-    value = {f: float(row[name]) if row[name] else None for f, name in chexpert.NAMES.items()}
-    labels = [chexpert.NAMES[f] for f in FINDINGS if value[f] == 1]
+    value = {f: float(row[name]) if row[name] else None for f, name in chexpert_labels.NAMES.items()}
+    labels = [chexpert_labels.NAMES[f] for f in FINDINGS if value[f] == 1]
     states = {f: None if v == -1 else v for f, v in value.items()}
     ill = any(states[f] == 1 for f in FINDINGS if f not in ("No Finding", "Support Devices"))
     if states["No Finding"] == 1:
@@ -145,7 +145,7 @@ def by_library(source: str, folder: Path) -> tuple[float, int, pl.DataFrame]:
 
 def forget() -> None:
     """Empty what the library remembers of labels and sentences: neither side profits from the other."""
-    for module in (sources, describe, quality_control, openi):
+    for module in (sources, describe, quality_control, openi, padchest):
         for function in vars(module).values():
             getattr(function, "cache_clear", lambda: None)()
 

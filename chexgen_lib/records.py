@@ -148,19 +148,23 @@ def assign_splits(df: pl.DataFrame, fractions: Mapping[str, float] | None = None
     if df["patient_id"].null_count():
         raise RecordError("patient_id: null in some rows; without it splits could share a patient")
     patients = df.select(pl.col("patient_id").unique(maintain_order=True))
-    position = patients["patient_id"].map_elements(lambda p: _uniform(p, seed), return_dtype=pl.Float64)
     split, upper = pl.lit(None, pl.String), 0.0
     for name in SPLITS:
         lower, upper = upper, upper + fractions.get(name, 0.0)
         inside = (pl.col("position") >= lower) & (pl.col("position") < upper + 1e-6 * (upper > 1 - 1e-6))
         split = pl.when(inside).then(pl.lit(name)).otherwise(split)
+    position = positions(patients["patient_id"], str(seed))
     patients = patients.with_columns(position=position).select("patient_id", split=split)
     return df.drop("split", strict=False).join(patients, on="patient_id", how="left", maintain_order="left")
 
 
-def _uniform(text: str, seed: int) -> float:
-    """A number in [0, 1) that depends on text and seed only, on every machine and library version."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}:{text}".encode(), digest_size=8).digest()) / 2**64
+def positions(patients: pl.Series, salt: str) -> pl.Series:
+    """A number in [0, 1) per patient id that depends on it and on ``salt`` only, on every machine and version.
+
+    It is a cryptographic hash, one call per id: give each patient once.
+    """
+    digests = (hashlib.blake2b(f"{salt}:{patient}".encode(), digest_size=8).digest() for patient in patients)
+    return pl.Series([int.from_bytes(digest) / 2**64 for digest in digests], dtype=pl.Float64)
 
 
 def _validate_lists(df: pl.DataFrame) -> None:

@@ -79,12 +79,13 @@ def test_every_import_is_a_direct_dependency(root, direct):
         cells = notebooks.code_cells(notebooks.read(notebooks.path_of(name)))
         sources[notebooks.path_of(name)] = "\n".join(cell.source for cell in cells)
     distributions = packages_distributions()
+    own = {"chexgen_lib", "tests", *(p.stem for p in (root / "benchmarks").glob("*.py"))}
     undeclared = set()
     for path, source in sources.items():
         for node in ast.walk(ast.parse(source)):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
-            for module in {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"chexgen_lib"}:
+            for module in {name.split(".")[0] for name in names} - sys.stdlib_module_names - own:
                 owners = {canonicalize_name(d) for d in distributions.get(module, ["?"])}
                 if not owners & direct.keys():
                     undeclared.add(f"{path.relative_to(root)} imports {module} of {'/'.join(sorted(owners))}")

@@ -6,8 +6,17 @@ from chexgen_lib.curation.quality_control import PASS
 from chexgen_lib.figures import published
 from chexgen_lib.records import FINDINGS
 
-# Source -> its name in the paper's ED Table 1; the paper does not use Open-i.
-PAPER_NAMES = {"nih": "NIH ChestX-ray14", "chexpert": "CheXpert", "padchest": "PadChest"}
+# Source -> its name in the paper's ED Table 1, stage I; the paper does not use Open-i.
+PAPER_NAMES = {
+    "nih": "NIH ChestX-ray14",
+    "chexpert": "CheXpert",
+    "padchest": "PadChest",
+    "mimic_cxr": "MIMIC-CXR",
+    "bimcv_covid": "BIMCV-Covid",
+    "vindr_pcxr": "VinDr-PCXR",
+    "brax": "BRAX",
+    "ranczr_clip": "RANZCR CLiP",
+}
 AGE_BANDS = ("0-17", "18-29", "30-39", "40-49", "50-59", "60-69", "70-79", "80+")
 UNKNOWN = "not stated"
 _COMMON = frozenset(
@@ -44,6 +53,36 @@ def by_source(records: pl.DataFrame, rejects: pl.DataFrame) -> pl.DataFrame:
     )
     columns = ("source", "records", "rejects", "rows", "studies", "patients", "qc_pass", "paper")
     return counted.select(*columns, difference=pl.col("rows") - pl.col("paper"))
+
+
+def table1(by_source: pl.DataFrame) -> pl.DataFrame:
+    """ED Table 1, stage I, in full: dataset, paper, this run (source rows, null where a dataset is absent), qc_pass.
+
+    The last row adds up: the paper's corpus beside the rows of this run.
+    """
+    paper = published.load("table1").filter(pl.col("arm") == "stage I").select("dataset", paper=pl.col("value"))
+    sources = {name: source for source, name in PAPER_NAMES.items()}
+    ours = by_source.select("source", "qc_pass", **{"this run": pl.col("rows")})
+    table = paper.with_columns(source=pl.col("dataset").replace_strict(sources, default=None, return_dtype=pl.String))
+    table = table.join(ours, on="source", how="left", maintain_order="left").drop("source")
+    total = table.select(pl.col("this run", "qc_pass").sum())
+    whole = pl.col("dataset") == "OpenChest"
+    return table.with_columns(
+        pl.col("paper").cast(pl.Int64),
+        *(pl.when(whole).then(total[c][0]).otherwise(c).alias(c) for c in total.columns),
+    )
+
+
+def lengths(records: pl.DataFrame) -> pl.DataFrame:
+    """How long the descriptions are, and of how many words: source, words (of a description), n, vocabulary.
+
+    vocabulary: distinct words in all descriptions of the source, the same in each of its rows.
+    """
+    text = pl.col("description").str.to_lowercase().str.extract_all(r"[a-z][a-z'-]*|\d+")
+    words = records.lazy().select("source", text=text)
+    vocabulary = words.explode("text").group_by("source").agg(vocabulary=pl.col("text").n_unique())
+    counted = words.group_by("source", words=pl.col("text").list.len().cast(pl.Int64)).agg(n=pl.len().cast(pl.Int64))
+    return counted.join(vocabulary, on="source").sort("source", "words").collect()
 
 
 def by_reason(rejects: pl.DataFrame) -> pl.DataFrame:

@@ -1,16 +1,16 @@
 """Descriptions of radiographs from their Records, in the style of the paper's ED Table 5.
 
 The paper asks GPT-4 for patient information, technique, findings as one paragraph and an impression, with
-every abnormality of the metadata and nothing beyond it. ``Grammar`` writes the same sections from rules:
+every abnormality of the metadata and nothing beyond it. Here rules write the same sections:
 only what the record asserts (findings that are 1, with a side, site or severity where ``details`` has one;
 a few absent findings where the record says 0), in wording that a hash of the image id chooses. It is a
-pure function of the record. A language model takes its place by implementing ``Describer``.
+pure function of the record. ``language_model`` has a model write in its place.
 """
 
 import zlib
 from collections.abc import Callable, Sequence
-from functools import cache
-from typing import NamedTuple, Protocol
+from functools import cache, lru_cache
+from typing import NamedTuple
 
 import polars as pl
 
@@ -18,36 +18,16 @@ from chexgen_lib import sources
 from chexgen_lib.records import FINDINGS
 from chexgen_lib.sources import openi, padchest
 
+ORIGIN = "grammar-1"
 VARIANTS = 12  # wordings of the opening, and of the content; a hash of the image id chooses one of each
+REMEMBERED = 1 << 16  # results kept of each function that is called again with the same few things to say
 PROMPT_WORDS = 72  # of a prompt; 120 tokens of T5 or MiniLM with room to spare
 Place = tuple[str | None, str | None, str | None]  # side, site, severity
 
 
-class Describer(Protocol):
-    """What writes descriptions: rules here, a language model elsewhere."""
-
-    name: str
-    version: str
-
-    def __call__(self, df: pl.DataFrame) -> pl.Series:
-        """One description per record, in order; a pure function of the records."""
-        ...
-
-
-class Grammar:
-    """The rule-based describer."""
-
-    name, version = "grammar", "1"
-
-    def __call__(self, df: pl.DataFrame) -> pl.Series:
-        return full(df)
-
-
-def describe(df: pl.DataFrame, describer: Describer | None = None) -> pl.DataFrame:
-    """``df`` with ``description`` and ``description_origin`` ("grammar-1") filled by the describer."""
-    describer = describer or Grammar()
-    origin = pl.lit(f"{describer.name}-{describer.version}").alias("description_origin")
-    return df.with_columns(describer(df).alias("description"), origin)
+def describe(df: pl.DataFrame) -> pl.DataFrame:
+    """``df`` with ``description`` and ``description_origin`` filled by the grammar."""
+    return df.with_columns(full(df).alias("description"), pl.lit(ORIGIN).alias("description_origin"))
 
 
 def full(df: pl.DataFrame) -> pl.Series:
@@ -55,11 +35,10 @@ def full(df: pl.DataFrame) -> pl.Series:
     parts = _parts(df)
     return parts.select(
         pl.format(
-            "Patient Information: {}. Technique: {}. Findings: {} Impression: {}",
+            "Patient Information: {}. Technique: {}. {}",
             per_combination(parts, ("age", "sex", "race", "opening"), lambda *a: _capital(_patient(*a))),
             per_combination(parts, ("view", "opening"), _technique),
-            per_combination(parts, ("states", "labels", "details", "variant"), _findings),
-            per_combination(parts, ("states", "labels", "details", "variant"), _impression),
+            per_combination(parts, ("states", "labels", "details", "variant"), _body),
         ).alias("description")
     ).to_series()
 
@@ -93,7 +72,7 @@ def _parts(df: pl.DataFrame) -> pl.DataFrame:
     """What a description depends on, as plain text columns that can be compared and joined."""
     state = [pl.col(f).cast(pl.Int8).cast(pl.String).fill_null("?") for f in FINDINGS]
     fields = [pl.element().struct.field(f).fill_null("") for f in ("finding", "side", "site", "severity")]
-    crc = pl.col("image_id").map_elements(lambda i: zlib.crc32(i.encode()), return_dtype=pl.Int64)
+    crc = pl.Series(map(zlib.crc32, df["image_id"].cast(pl.Binary)), dtype=pl.Int64)
     return df.with_columns(hash=crc).select(
         "view",
         "age",
@@ -109,13 +88,14 @@ def _parts(df: pl.DataFrame) -> pl.DataFrame:
 
 def per_combination(df: pl.DataFrame, columns: Sequence[str], write: Callable[..., str]) -> pl.Series:
     """``write(*row)`` for every row's ``columns``, called once for each distinct combination of them."""
-    groups = df.select(columns).with_row_index("at").group_by(columns, maintain_order=True).agg("at")
-    texts = [write(*row) for row in groups.select(columns).iter_rows()]
-    placed = groups.select("at", text=pl.Series(texts, dtype=pl.String)).explode("at")
-    return placed.sort("at")["text"]
+    distinct = df.select(columns).unique()
+    texts = pl.Series("written", [write(*row) for row in distinct.iter_rows()], dtype=pl.String)
+    placed = df.select(columns).join(distinct.with_columns(texts), on=columns, how="left", nulls_equal=True,
+                                     maintain_order="left")  # fmt: skip
+    return placed["written"]
 
 
-@cache
+@lru_cache(maxsize=REMEMBERED)
 def _items(states: str, labels: str, details: str) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """The items of the 14 findings, in the order of FINDINGS, and those of the labels beyond them."""
     present = [f for f, s in zip(FINDINGS, states, strict=True) if s == "1" and f != "No Finding"]
@@ -324,7 +304,8 @@ def _where(side: str | None, site: str) -> str:
     return f"{preposition} the {side} {name}" if side else f"{preposition} the {name}"
 
 
-def _phrases(item: Item, variant: int) -> list[str]:
+@lru_cache(maxsize=REMEMBERED)
+def _phrases(item: Item, variant: int) -> tuple[str, ...]:
     """Noun phrases of an item, one per severity and side: "a small left pleural effusion"."""
     name = _pick(NAMES[item.noun], variant) if item.noun in NAMES else item.noun
     counted, name = _split_article(name)
@@ -341,7 +322,7 @@ def _phrases(item: Item, variant: int) -> list[str]:
         words = " ".join(filter(None, (grade, side, name)))
         article = _article(words) if counted and side != "bilateral" and "multiple" not in name else ""
         phrases.append(" ".join([article + words, _listed(sites)]).strip())
-    return phrases
+    return tuple(phrases)
 
 
 def _article(words: str) -> str:
@@ -412,6 +393,11 @@ def _technique(view: str | None, variant: int) -> str:
 
 def _opening(view: str | None, age: float | None, sex: str | None, race: str | None, variant: int) -> str:
     return f"{_technique(view, variant)} of {_patient(age, sex, race, variant)}."
+
+
+def _body(states: str, labels: str, details: str, variant: int) -> str:
+    content = (states, labels, details, variant)
+    return f"Findings: {_findings(*content)} Impression: {_impression(*content)}"
 
 
 def _findings(states: str, labels: str, details: str, variant: int) -> str:

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from chexgen_lib import records
 from chexgen_lib.curation import counts, describe, quality_control
-from chexgen_lib.figures import ed_fig1, fig1b, style
+from chexgen_lib.figures import ed_fig1, fig1b, lengths, style
 from chexgen_lib.sources import REJECTS
 
 
@@ -35,6 +35,25 @@ def test_by_source_stands_beside_the_paper(cohort):
     assert nih["difference"] == 9 - 112_120
     assert padchest["paper"] == 166_737
     assert counts.by_reason(rejects)["n"].to_list() == [1, 1]
+
+
+def test_table_1_is_complete_with_gaps_where_a_dataset_is_absent(cohort):
+    rejects = pl.DataFrame([("nih", "9", "nih:9", "broken row")], schema=REJECTS, orient="row")
+    passing = cohort.with_columns(qc=pl.lit(quality_control.PASS))
+    table = counts.table1(counts.by_source(passing, rejects))
+    rows = {row["dataset"]: row for row in table.to_dicts()}
+    assert len(rows) == 9 and rows["NIH ChestX-ray14"]["this run"] == 9 and rows["BRAX"]["this run"] is None
+    assert rows["OpenChest"] == {"dataset": "OpenChest", "paper": 959_206, "this run": 17, "qc_pass": 16}
+    assert table.filter(pl.col("dataset") != "OpenChest")["paper"].sum() == 959_206
+
+
+def test_lengths_count_every_description(cohort):
+    table = counts.lengths(cohort)
+    assert table.group_by("source").agg(pl.col("n").sum())["n"].to_list() == [8, 8]
+    one = cohort.head(1).with_columns(description=pl.lit("No edema. No edema, age 50."))
+    assert counts.lengths(one).row(0) == ("nih", 6, 1, 4)
+    ax = lengths.figure(table).axes[0]
+    assert all(stairs.get_data().values.sum() == pytest.approx(100) for stairs in ax.patches)
 
 
 def test_reasons_are_counted_by_kind():

@@ -131,18 +131,18 @@ def test_prompt_is_short_whatever_the_record_says():
     assert len(text.split()) <= describe.PROMPT_WORDS
 
 
-def test_describer_seam():
-    class Parrot:
-        name, version = "parrot", "2"
-
-        def __call__(self, df: pl.DataFrame) -> pl.Series:
-            return df["image_id"]
-
-    df = describe.describe(variants(3, Edema=1), Parrot())
-    assert df["description_origin"].unique().to_list() == ["parrot-2"]
-    assert describe.describe(variants(3, Edema=1))["description_origin"][0] == "grammar-1"
+def test_the_origin_is_named():
+    assert describe.describe(variants(3, Edema=1))["description_origin"].unique().to_list() == ["grammar-1"]
 
 
 def test_empty_table():
     empty = variants(1).clear()
     assert describe.full(empty).len() == describe.prompt(empty).len() == 0
+
+
+def test_each_combination_is_written_once_whatever_its_columns_are_called():
+    df = pl.DataFrame({"text": ["a", None, "a", "b", None], "n": [1, 2, 1, 1, 2]})
+    calls = []
+    written = describe.per_combination(df, ("text", "n"), lambda *row: calls.append(row) or f"{row[0]}{row[1]}")
+    assert written.to_list() == ["a1", "None2", "a1", "b1", "None2"]
+    assert sorted(calls, key=str) == [("a", 1), ("b", 1), (None, 2)]

@@ -47,7 +47,7 @@ def test_other_wordings_pass(text):
         ("Large left effusion.", "misplaces Effusion"),
         ("Left effusion.", "misplaces Effusion"),
         ("Small left effusion at the base.", "misplaces Effusion"),
-        ("Possible small left effusion.", "speculates"),
+        ("Possible small left effusion.", "omits Effusion; speculates"),
         ("Small left effusion. No acute cardiopulmonary abnormality.", "adds No Finding"),
         ("Small left effusion and scoliosis.", "adds label scoliosis"),
     ],
@@ -106,6 +106,53 @@ def test_no_finding():
     assert verdict("No pneumothorax.", No_Finding=1, Pneumothorax=0) == "fail: omits No Finding"
 
 
+@pytest.mark.parametrize(
+    ("text", "affirmed", "denied", "hedged"),
+    [
+        ("Left effusion without pneumothorax.", "Effusion", "Pneumothorax", ""),
+        ("Effusion and pneumothorax are not seen.", "", "Effusion, Pneumothorax", ""),
+        ("The effusion has resolved.", "", "Effusion", ""),
+        ("The heart is not enlarged.", "", "Cardiomegaly", ""),
+        ("Cardiac silhouette is mildly enlarged.", "Cardiomegaly", "", ""),
+        ("Heart size is normal.", "", "Cardiomegaly", ""),
+        ("No significant change in the effusion.", "Effusion", "", ""),
+        ("Opacity may represent pneumonia.", "Lung Opacity", "", "Pneumonia"),
+        ("Pneumonia cannot be excluded.", "", "", "Pneumonia"),
+        ("Possible edema or pneumonia.", "", "", "Edema, Pneumonia"),
+        ("Edema may be present.", "", "", "Edema"),
+        ("History of pneumonia.", "", "", "Pneumonia"),
+        ("Pneumonia is not excluded.", "", "", "Pneumonia"),
+        ("There is no evidence to suggest edema.", "", "Edema", ""),
+        ("No effusion; there is edema.", "Edema", "Effusion", ""),
+        ("Left base atelectasis/consolidation.", "Atelectasis, Consolidation", "", ""),
+        ("There are lung masses.", "Lung Lesion", "", ""),
+        ("Pericardial effusion.", "", "", ""),
+        ("The pleural line is thin.", "", "", ""),
+    ],
+)
+def test_negation_and_doubt(text, affirmed, denied, hedged):
+    reading = quality_control.read(text)
+    said = [{m.finding for m in mentions if m.finding} for mentions in reading[:3]]
+    assert said == [set(filter(None, names.split(", "))) for names in (affirmed, denied, hedged)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Blunting of the left costophrenic angle consistent with a small effusion.",
+        "Small left pleural fluid collection.",
+    ],
+)
+def test_place_of_an_effusion_in_other_words(text):
+    assert verdict(text, details=[("Effusion", "left", None, "mild")], Effusion=1) == PASS
+
+
+def test_left_and_right_are_both_sides():
+    details = [("Effusion", "bilateral", None, None)]
+    assert verdict("Left effusion and right effusion.", details=details, Effusion=1) == PASS
+    assert verdict("Left effusion.", details=details, Effusion=1) == "fail: misplaces Effusion"
+
+
 @pytest.fixture(scope="module")
 def real() -> pl.DataFrame:
     """1,500 records of each shipped table, spread over it, described."""
@@ -121,12 +168,6 @@ def test_grammar_passes_on_real_records(real):
     assert failed.height <= 0.001 * real.height, failed["qc"].unique().to_list()
     silent = real.filter(pl.col("qc") == "fail: nothing to describe")
     assert silent.height < 0.03 * real.height
-
-
-def test_planted_faults_are_found(real):
-    found = quality_control.plant_faults(real.filter(pl.col("qc") == PASS), n=200, seed=1)
-    assert found["n"].min() > 100
-    assert found["found"].min() > 0.97, found
 
 
 def test_prompts_are_right_and_fit_the_encoder(real):

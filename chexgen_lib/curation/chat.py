@@ -1,0 +1,164 @@
+"""A request to a chat model, and what counts as an answer to it.
+
+Both are the same whether they travel over HTTP or in a batch file. A request's key is a hash of all that
+determines its answer (model, prompt, data, options). It is also the nonce that the answer must repeat, so an
+answer to another record is recognised; as a hash of the facts it says nothing about whose they are.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+CHARACTERS_PER_TOKEN = 3.5  # of English prose and JSON in the vocabularies of GPT-4 and Qwen2.5, roughly
+
+
+class Report(BaseModel):
+    """The four sections of ED Table 5."""
+
+    model_config = ConfigDict(extra="forbid")  # what strict structured output asks of a schema
+
+    nonce: str
+    patient_information: str
+    technique: str
+    findings: str
+    impression: str
+
+    def text(self) -> str:
+        """The description as one paragraph."""
+        sections = {"Patient Information": self.patient_information, "Technique": self.technique,
+                    "Findings": self.findings, "Impression": self.impression}  # fmt: skip
+        return " ".join(f"{title}: {_sentences(title, text)}" for title, text in sections.items())
+
+
+def _sentences(title: str, text: str) -> str:
+    text = " ".join(text.split())
+    text = re.sub(rf"(?i)^\W*{title}:\s*", "", text)
+    return text if text.endswith((".", "!", "?")) or not text else f"{text}."
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A model behind an OpenAI-compatible address.
+
+    base_url: None for OpenAI's own, otherwise such as "http://127.0.0.1:8000/v1" (vLLM, transformers serve).
+    api_key_variable: the environment variable that holds the key; a server of one's own may need none.
+    concurrency: requests in flight at once. timeout: seconds, of one attempt.
+    price: money per million tokens, of requests and of answers. options: further fields of the request; a
+    change of them, of the model or of a prompt asks every record again.
+    """
+
+    model: str
+    base_url: str | None = None
+    api_key_variable: str = "OPENAI_API_KEY"
+    concurrency: int = 32
+    timeout: float = 60.0
+    price: tuple[float, float] = (0.0, 0.0)
+    options: Mapping[str, object] = field(default_factory=lambda: {"max_completion_tokens": 1000}, hash=False)
+
+    def __post_init__(self) -> None:
+        if not self.model or self.concurrency < 1 or self.timeout <= 0 or min(self.price) < 0:
+            raise ValueError(f"{self}: needs a model, concurrency >= 1, timeout > 0 and prices >= 0")
+
+    def cost(self, input_tokens: int, output_tokens: int) -> float:
+        return (input_tokens * self.price[0] + output_tokens * self.price[1]) / 1e6
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to a model: ``body`` is what the chat completions interface takes."""
+
+    key: str
+    endpoint: Endpoint
+    body: dict
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the messages, estimated."""
+        return round(sum(len(m["content"]) for m in self.body["messages"]) / CHARACTERS_PER_TOKEN)
+
+
+class Answer(NamedTuple):
+    """What came back: a report, or the fault that makes it unusable; tokens of request and answer."""
+
+    report: Report | None
+    fault: str | None
+    tokens: tuple[int, int]
+
+
+def request(endpoint: Endpoint, prompt: str, **data: object) -> Request:
+    """The request that puts ``data`` to a model under the prompt of that name, such as "description-1"."""
+    parts = [endpoint.model, template(prompt), data, dict(endpoint.options), _response_format()]
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    # "<" is escaped, so no text in the data can close the delimiter.
+    payload = json.dumps({"nonce": key, **data}, ensure_ascii=False).replace("<", "\\u003c")
+    messages = [
+        {"role": "system", "content": template(prompt)},
+        {"role": "user", "content": f"<data>\n{payload}\n</data>"},
+    ]
+    body = {"model": endpoint.model, "messages": messages, "response_format": _response_format()}
+    return Request(key, endpoint, body | dict(endpoint.options))
+
+
+@cache
+def template(name: str) -> str:
+    """The text of a prompt; names end in its version."""
+    return (files(__package__) / "templates" / f"{name}.txt").read_text(encoding="utf-8").strip()
+
+
+@cache
+def _response_format() -> dict:
+    schema = {"name": "report", "strict": True, "schema": Report.model_json_schema()}
+    return {"type": "json_schema", "json_schema": schema}
+
+
+class _Message(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int = Field(ge=0)
+    completion_tokens: int = Field(ge=0)
+
+
+class _Completion(BaseModel):
+    """The parts of a chat completion that are read; servers differ in the others."""
+
+    choices: list[_Choice] = Field(min_length=1)
+    usage: _Usage | None = None
+
+
+def read_answer(key: str, response: bytes | str) -> Answer:
+    """Judge the body of a response to the request with ``key``; never raises, whatever the body holds."""
+    try:
+        completion = _Completion.model_validate_json(response)
+    except ValidationError:
+        return Answer(None, "malformed response", (0, 0))
+    choice, content = completion.choices[0], completion.choices[0].message.content or ""
+    usage = completion.usage or _Usage(prompt_tokens=0, completion_tokens=round(len(content) / CHARACTERS_PER_TOKEN))
+    tokens = (usage.prompt_tokens, usage.completion_tokens)
+    if choice.message.refusal or choice.finish_reason == "content_filter":
+        return Answer(None, "refused", tokens)
+    if not content.strip():
+        return Answer(None, "empty", tokens)
+    try:
+        report = Report.model_validate_json(content)
+    except ValidationError:
+        return Answer(None, "truncated" if choice.finish_reason == "length" else "malformed answer", tokens)
+    if report.nonce != key:
+        return Answer(None, "another record's answer", tokens)
+    if not all(text.strip() for text in report.model_dump().values()):
+        return Answer(None, "empty section", tokens)
+    return Answer(report, None, tokens)
