@@ -14,7 +14,7 @@ from tqdm import tqdm
 from chexgen_lib import phantom
 from chexgen_lib.atomic import replacing
 from chexgen_lib.cohort import ANATOMY, CohortError
-from chexgen_lib.curation import describe
+from chexgen_lib.curation import describe, reports
 from chexgen_lib.images import read_image, resize, to_uint8
 from chexgen_lib.records import FINDINGS, SCHEMA, validate
 
@@ -37,9 +37,9 @@ def select(
 
     Stage I takes any view and the generated description as prompt; stage II takes frontal views whose radiologist's
     impression has under `max_tokens` tokens (paper, Methods, ChexGen Model Training), or the description where a source
-    has no impressions. A record's chance falls with the prevalence of its rarest present finding, so that fourteen
-    findings can be learnt from a few thousand images; labels, ages, sexes, views and what occurs together stay as the
-    source has them.
+    has no impressions; of MIMIC-CXR it takes what `reports.impressions` selects. A record's chance falls with the
+    prevalence of its rarest present finding, so that fourteen findings can be learnt from a few thousand images;
+    labels, ages, sexes, views and what occurs together stay as the source has them.
 
     Args:
         stage1, stage2: images of each split, e.g. {"train": 2000, "val": 200, "test": 0}; fewer if there are fewer.
@@ -55,6 +55,10 @@ def select(
     pool1 = records.with_columns(prompt=prompts).filter(pl.col("source").is_in(list(stage1_sources)))
     pool2 = records.with_columns(prompt=pl.coalesce("impression", prompts))
     pool2 = pool2.filter(pl.col("source").is_in(list(stage2_sources)), pl.col("view").is_in(FRONTAL))
+
+    if "mimic_cxr" in stage2_sources:
+        mimic, _ = reports.impressions(pool2, token_counts, max_tokens)
+        pool2 = pl.concat([pool2.filter(pl.col("source") != "mimic_cxr"), mimic.select(pool2.columns)])
 
     def short(prompts: list[str]) -> np.ndarray:
         return np.array(token_counts(prompts)) < max_tokens

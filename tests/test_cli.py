@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from chexgen_lib import cli
+from chexgen_lib.sampling import files
 from chexgen_lib.sampling.conditions import draw
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 
@@ -48,7 +49,7 @@ def test_samples_what_the_pipeline_samples(prompts, weights, tmp_path):
     assert cli.main(command(prompts, weights, tmp_path / "out", "--batch-size", "4", "--images-per-prompt", "2")) == 0
     manifest = pl.read_csv(tmp_path / "out/manifest.csv")
     assert manifest["file"].to_list()[:3] == ["case0_0.png", "case0_1.png", "case1_0.png"] and len(manifest) == 12
-    assert set(manifest["weights_sha256"]) == {cli.digest(weights)} and manifest["seed"].n_unique() == 12
+    assert set(manifest["weights_sha256"]) == {files.digest(weights)} and manifest["seed"].n_unique() == 12
     pipe = ChexGenPipeline.from_pretrained(weights)
     row = manifest.row(3, named=True)
     generator = [torch.Generator().manual_seed(row["seed"])]
@@ -129,23 +130,23 @@ def test_masks_and_boxes_control_their_rows_and_bad_ones_are_listed(annotated, a
 
 
 def test_a_drawing_is_written_once_whatever_the_batches(annotated, adapter, tmp_path, monkeypatch):
-    written, replacing = [], cli.replacing
-    monkeypatch.setattr(cli, "replacing", lambda path: written.append(path.name) or replacing(path))
+    written, replacing = [], files.replacing
+    monkeypatch.setattr(files, "replacing", lambda path: written.append(path.name) or replacing(path))
     cli.main(command(annotated, adapter, tmp_path / "out", "--images-per-prompt", "3", "--batch-size", "1"))
     assert sorted(name for name in written if "condition" in name) == ["boxed_condition.png", "masked_condition.png"]
     assert len(pl.read_csv(tmp_path / "out/manifest.csv")) == 9
 
 
 def test_a_mask_that_breaks_half_way_costs_only_its_row(annotated, adapter, tmp_path, monkeypatch, capsys):
-    read, calls = cli.read_masks, []
+    read, calls = files.read_masks, []
 
     def breaks(paths):
         calls.append(1)
         if paths and len(calls) > 3:  # the rows were drawn once already, to check them
-            raise cli.ConditionError("gone")
+            raise files.ConditionError("gone")
         return read(paths)
 
-    monkeypatch.setattr(cli, "read_masks", breaks)
+    monkeypatch.setattr(files, "read_masks", breaks)
     assert cli.main(command(annotated, adapter, tmp_path / "out")) == 1
     assert "not sampled: masked_0.png: gone" in capsys.readouterr().err
     assert {"plain_0.png", "boxed_0.png"} <= set(content(tmp_path / "out"))
@@ -182,7 +183,7 @@ def test_errors_are_one_line_and_write_nothing(prompts, weights, tmp_path, capsy
 
 def test_a_weights_file_has_the_digest_that_others_compute(tmp_path):
     (tmp_path / "w.pth").write_bytes(b"weights")
-    assert cli.digest(tmp_path / "w.pth") == hashlib.sha256(b"weights").hexdigest()
+    assert files.digest(tmp_path / "w.pth") == hashlib.sha256(b"weights").hexdigest()
 
 
 def test_converts_a_released_checkpoint(pipeline, weights, tmp_path):

@@ -1,9 +1,7 @@
-"""The command line: `chexgen sample` prompts from a file, `chexgen convert` a released checkpoint.
+"""A file of prompts in, a folder of images out: what `chexgen sample` and `chexgen convert` do.
 
-    chexgen sample prompts.csv --weights runs/laptop/pipeline --out samples
-    chexgen convert epoch_300_step_1000.pth pipeline
-
-Several GPUs: `accelerate launch -m chexgen_lib.cli sample ...` shares the batches among its processes.
+Batches are shared among the processes of an accelerate launch. A run that is stopped goes on where it was and ends with
+the same bytes.
 """
 
 import argparse
@@ -23,8 +21,7 @@ from tqdm import tqdm
 import chexgen_lib
 from chexgen_lib.atomic import replacing
 from chexgen_lib.models.control import ControlledTransformer
-from chexgen_lib.models.released import CheckpointError
-from chexgen_lib.models.text import TextError, count_tokens
+from chexgen_lib.models.text import count_tokens
 from chexgen_lib.sampling.conditions import ConditionError, draw, read_masks
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.sampling.prompts import PromptError, read_prompts
@@ -32,44 +29,6 @@ from chexgen_lib.sampling.schedulers import ancestral_scheduler, ddim_scheduler,
 from chexgen_lib.sampling.synthesis import image_seed
 
 SAMPLERS = {"ddim": ddim_scheduler, "dpm-solver++": dpm_solver_scheduler, "ancestral": ancestral_scheduler}
-PROMPTS = """.txt, a prompt a line; or .csv, .json, .jsonl with the columns name and impression, and maybe sex, age,
-race, view, mask ("lungs=lungs.png; heart=heart.png") and boxes ("Lung Lesion 0.6 0.3 0.1 0.1": class, x, y, w, h)"""
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0; 1 where rows failed; 2 with one line of explanation on stderr."""
-    options = _parser().parse_args(arguments)
-    try:
-        return options.command(options)
-    except (PromptError, CheckpointError, TextError, ValueError, OSError) as error:
-        print(f"chexgen: {error}", file=sys.stderr)
-        return 2
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="chexgen", description="Chest radiographs from text.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    sample = commands.add_parser("sample", help="sample radiographs for a file of prompts")
-    sample.add_argument("prompts", type=Path, help=PROMPTS)
-    sample.add_argument("--weights", type=Path, required=True, help="a pipeline folder, or a released .pth")
-    sample.add_argument("--out", type=Path, required=True, help="folder of the images and manifest.csv")
-    sample.add_argument("--images-per-prompt", type=int, default=1, metavar="N")
-    sample.add_argument("--steps", type=int, default=100)
-    sample.add_argument("--guidance", type=float, default=4.0)
-    sample.add_argument("--sampler", choices=SAMPLERS, help="default: the pipeline's own")
-    sample.add_argument("--control-scale", type=float, default=1.0, help="weight of masks and boxes")
-    sample.add_argument("--batch-size", type=int, default=8)
-    sample.add_argument("--seed", type=int, default=0)
-    sample.set_defaults(command=_sample)
-    convert = commands.add_parser("convert", help="turn a released checkpoint into a pipeline folder")
-    convert.add_argument("checkpoint", type=Path)
-    convert.add_argument("folder", type=Path)
-    convert.set_defaults(command=_convert)
-    for command in (sample, convert):  # what a pipeline folder holds and a released .pth does not
-        command.add_argument("--autoencoder", help="for a .pth (default: stabilityai/sd-vae-ft-ema)")
-        command.add_argument("--text-encoder", help="for a .pth (default: DeepFloyd/t5-v1_1-xxl)")
-        command.add_argument("--compat", choices=("paper", "released"), help="for a .pth (default: paper)")
-    return parser
 
 
 def _load(weights: Path, options: argparse.Namespace) -> ChexGenPipeline:
@@ -86,7 +45,8 @@ def _load(weights: Path, options: argparse.Namespace) -> ChexGenPipeline:
     return ChexGenPipeline.from_pretrained(weights)
 
 
-def _convert(options: argparse.Namespace) -> int:
+def convert(options: argparse.Namespace) -> int:
+    """Write the pipeline of `options.checkpoint` to the new folder `options.folder`; returns the exit status."""
     if options.folder.exists():
         raise ValueError(f"{options.folder} exists: name a new folder")
     with replacing(options.folder) as folder:
@@ -95,10 +55,17 @@ def _convert(options: argparse.Namespace) -> int:
     return 0
 
 
-def _sample(options: argparse.Namespace) -> int:
+def sample(options: argparse.Namespace) -> int:
+    """Sample the prompts of a file into a folder, with a manifest; returns 1 where rows failed, listed on stderr.
+
+    Raises:
+        PromptError, ConditionError, CheckpointError, ValueError: before anything is sampled, naming row and remedy.
+    """
     for name in ("images_per_prompt", "steps", "batch_size"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}")
+    if options.sampler not in (None, *SAMPLERS):
+        raise ValueError(f"--sampler {options.sampler!r} is none of {', '.join(SAMPLERS)}")
     prompts, state = read_prompts(options.prompts), PartialState()
     pipeline = _load(options.weights, options).to(state.device)
     pipeline.set_progress_bar_config(disable=True)
@@ -246,7 +213,3 @@ def digest(weights: Path) -> str:
     if not files:
         raise ValueError(f"{weights} holds no weights: name a pipeline folder or a released .pth")
     return hashlib.sha256("".join(map(digest, files)).encode()).hexdigest()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,122 @@
+"""The command line.
+
+    chexgen sample prompts.csv --weights runs/laptop/pipeline --out samples
+    chexgen convert epoch_300_step_1000.pth pipeline
+    chexgen data list --root DATA
+
+Several GPUs: `accelerate launch -m chexgen_lib.cli sample ...` shares the batches among its processes.
+"""
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+PROMPTS = """.txt, a prompt a line; or .csv, .json, .jsonl with the columns name and impression, and maybe sex, age,
+race, view, mask ("lungs=lungs.png; heart=heart.png") and boxes ("Lung Lesion 0.6 0.3 0.1 0.1": class, x, y, w, h)"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0; 1 where rows failed; 2 with one line of explanation on stderr."""
+    options = _parser().parse_args(arguments)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"chexgen: {message}", file=sys.stderr)
+        try:
+            return options.command(options)
+        except (ValueError, OSError) as error:  # the library's own errors are ValueErrors
+            print(f"chexgen: {error}", file=sys.stderr)
+            return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="chexgen", description="Chest radiographs from text; and the data behind it.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    sample = commands.add_parser("sample", help="sample radiographs for a file of prompts")
+    sample.add_argument("prompts", type=Path, help=PROMPTS)
+    sample.add_argument("--weights", type=Path, required=True, help="a pipeline folder, or a released .pth")
+    sample.add_argument("--out", type=Path, required=True, help="folder of the images and manifest.csv")
+    sample.add_argument("--images-per-prompt", type=int, default=1, metavar="N")
+    sample.add_argument("--steps", type=int, default=100)
+    sample.add_argument("--guidance", type=float, default=4.0)
+    sample.add_argument("--sampler", help="ddim, dpm-solver++ or ancestral; default: the pipeline's own")
+    sample.add_argument("--control-scale", type=float, default=1.0, help="weight of masks and boxes")
+    sample.add_argument("--batch-size", type=int, default=8)
+    sample.add_argument("--seed", type=int, default=0)
+    sample.set_defaults(command=_sample)
+    convert = commands.add_parser("convert", help="turn a released checkpoint into a pipeline folder")
+    convert.add_argument("checkpoint", type=Path)
+    convert.add_argument("folder", type=Path)
+    convert.set_defaults(command=_convert)
+    for command in (sample, convert):  # what a pipeline folder holds and a released .pth does not
+        command.add_argument("--autoencoder", help="for a .pth (default: stabilityai/sd-vae-ft-ema)")
+        command.add_argument("--text-encoder", help="for a .pth (default: DeepFloyd/t5-v1_1-xxl)")
+        command.add_argument("--compat", choices=("paper", "released"), help="for a .pth (default: paper)")
+    _add_data(commands)
+    return parser
+
+
+def _add_data(commands: argparse._SubParsersAction) -> None:
+    data = commands.add_parser("data", help="the public datasets: what there is, and what of it is on this disk")
+    actions = data.add_subparsers(required=True, metavar="ACTION")
+    listed = actions.add_parser("list", help="every dataset, and its state below a data root")
+    listed.add_argument("--root", type=Path, help="folder that holds a folder for each dataset, named as its source")
+    listed.set_defaults(command=_data_list)
+    check = actions.add_parser("check", help="one dataset: its files, its counts beside the paper's, the first remedy")
+    check.add_argument("--source", required=True)
+    check.add_argument("--root", type=Path, help="as for list; without it the table that is shipped, if there is one")
+    check.set_defaults(command=_data_check)
+    build = actions.add_parser("build", help="a described, checked and split corpus of any size, in parquet parts")
+    build.add_argument(
+        "sources", nargs="+", metavar="NAME[=FOLDER]", help="without a folder: the table that is shipped"
+    )
+    build.add_argument("--out", type=Path, required=True, help="folder of the parts and the manifest")
+    build.add_argument("--shard", default="0/1", metavar="I/N", help="this job's share of the patients")
+    build.set_defaults(command=_data_build)
+
+
+# Imported when called: `chexgen data` need not wait for torch.
+def _sample(options: argparse.Namespace) -> int:
+    from chexgen_lib.sampling import files
+
+    return files.sample(options)
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from chexgen_lib.sampling import files
+
+    return files.convert(options)
+
+
+def _data_list(options: argparse.Namespace) -> int:
+    from chexgen_lib.sources import survey
+
+    print(survey.text(survey.overview(options.root)))
+    return 0
+
+
+def _data_check(options: argparse.Namespace) -> int:
+    from chexgen_lib.sources import survey
+
+    report, ready = survey.check(options.source, options.root)
+    print(report)
+    return 0 if ready else 1
+
+
+def _data_build(options: argparse.Namespace) -> int:
+    from chexgen_lib import sources
+    from chexgen_lib.curation import corpus
+
+    share, slash, shares = options.shard.partition("/")
+    if not (slash and share.isdigit() and shares.isdigit()):
+        raise ValueError(f"--shard {options.shard!r}: give I/N, for example 0/4")
+    named = [text.partition("=") for text in options.sources]
+    for name, *_ in named:
+        sources.module(name)  # an unknown one is found before the work begins
+    tables = (sources.load(name, path or None) for name, _, path in named)
+    manifest = corpus.build(tables, options.out, (int(share), int(shares)))
+    print(f"{manifest['rows']:,} records in {len(manifest['parts'])} parts, {manifest['rejects']['rows']:,} rejects")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
