@@ -37,6 +37,8 @@ DATASHEET = Datasheet(
         Part("files/p1?/p*/s*.txt", "DICOM release: reports, unpacked", needed=False),
         Part("files/p1?/p*/s*/*.jpg", "JPG release: radiographs", needed=False),
         Part("files/p1?/p*/s*/*.dcm", "DICOM release: radiographs", needed=False),
+        Part("../mimic_iv/hosp/patients.csv*", "MIMIC-IV: age and sex", needed=False),
+        Part("../mimic_iv/hosp/admissions.csv*", "MIMIC-IV: race", needed=False),
     ),
 )
 METADATA, RECORD_LIST, REPORTS = "mimic-cxr-*-metadata.csv*", "cxr-record-list.csv*", "mimic-cxr-reports.zip"
@@ -60,7 +62,8 @@ def load(folder: str | Path, mimic_iv: str | Path | None = None) -> tuple[pl.Dat
     """Records and rejects of the JPG release's metadata, or else of the DICOM release's record list.
 
     folder: with the publisher's tables and `files`; reports unpacked there or as mimic-cxr-reports.zip.
-    mimic_iv: MIMIC-IV's folder, for age, sex and race; without it they are null.
+    mimic_iv: MIMIC-IV's folder, for age, sex and race; by default the folder mimic_iv beside `folder`. Without it they
+    are null.
 
     Split: folders p10 to p18 train, p19 test (paper, Methods), not the publisher's. Age is anchor_age + year of the
     study - anchor_year, all three of MIMIC-IV's one shifted calendar; MIMIC-IV writes 91 for all older than 89. Race
@@ -89,6 +92,8 @@ def repairs(folder: str | Path, mimic_iv: str | Path | None = None) -> pl.DataFr
 
 def _prepare(folder: Path, mimic_iv: str | Path | None) -> pl.DataFrame:
     """One row per image: the Record's plain columns, the labels' cells, and the reason to reject a row, if any."""
+    beside = folder.parent / "mimic_iv"
+    mimic_iv = beside if mimic_iv is None and beside.is_dir() else mimic_iv
     table = _images(folder)
     table = table.join(_labels(folder), on="study_id", how="left", maintain_order="left")
     table = table.join(_patients(mimic_iv), on="subject_id", how="left", maintain_order="left")

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from chexgen_lib import sources
 from chexgen_lib.figures import published
 from chexgen_lib.records import RecordError
-from chexgen_lib.sources.datasheet import EMPTY, MISSING, ROLES, Datasheet
+from chexgen_lib.sources.datasheet import EMPTY, MISSING, PRESENT, ROLES, Datasheet
 
 SHIPPED = "ships with torchxrayvision"
 
@@ -95,7 +95,10 @@ def _state(sheet: Datasheet, root: Path | None) -> str:
     absent = SHIPPED if sheet.shipped else "absent"
     if root is None or not (root / sheet.source).is_dir():
         return absent
-    wanting = sheet.check(root / sheet.source).filter(pl.col("state").is_in([MISSING, EMPTY])).height
+    parts = sheet.check(root / sheet.source)
+    if not (parts["state"] == PRESENT).any():
+        return "empty"
+    wanting = parts.filter(pl.col("state").is_in([MISSING, EMPTY])).height
     return f"{wanting} of {len(sheet.parts)} parts wanting" if wanting else "complete"
 
 

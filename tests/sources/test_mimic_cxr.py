@@ -108,6 +108,15 @@ def test_damaged_archive(tmp_path):
         mimic_cxr.load(tmp_path)
 
 
+def test_mimic_iv_beside_the_folder_is_found(tmp_path):
+    (tmp_path / "mimic_cxr").mkdir()
+    write_mimic_iv(tmp_path / "mimic_iv")
+    df, _ = mimic_cxr.load(write(tmp_path / "mimic_cxr"))
+    assert df["sex"].null_count() < df.height
+    parts = mimic_cxr.DATASHEET.check(tmp_path / "mimic_cxr").filter(pl.col("part").str.contains("mimic_iv"))
+    assert (parts["state"] == "present").all() and parts.height == 2
+
+
 def test_age_sex_and_race_from_mimic_iv(tmp_path):
     df, _ = mimic_cxr.load(write(tmp_path), write_mimic_iv(tmp_path / "mimiciv"))
     assert df["age"].to_list() == [54, 54, 47]  # anchor_age + year of study - anchor_year

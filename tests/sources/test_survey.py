@@ -30,9 +30,11 @@ def test_the_papers_stage_1_is_complete():
 
 def test_overview_of_a_root(tmp_path):
     (tmp_path / "brax").mkdir()
-    table = survey.overview(tmp_path)
-    state = dict(table.select("source", "state").iter_rows())
-    assert "parts wanting" in state["brax"] and state["nih"] == survey.SHIPPED and state["mimic_cxr"] == "absent"
+    (tmp_path / "ralo").mkdir()
+    (tmp_path / "ralo/ralo-dataset-metadata.csv").write_text("x")
+    state = dict(survey.overview(tmp_path).select("source", "state").iter_rows())
+    assert state["brax"] == "empty" and state["ralo"] == "1 of 2 parts wanting"
+    assert state["nih"] == survey.SHIPPED and state["mimic_cxr"] == "absent"
 
 
 def test_check_of_a_shipped_table():
