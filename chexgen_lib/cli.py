@@ -35,17 +35,19 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("prompts", type=Path, help=PROMPTS)
     sample.add_argument("--weights", type=Path, required=True, help="a pipeline folder, or a released .pth")
     sample.add_argument("--out", type=Path, required=True, help="folder of the images and manifest.csv")
-    sample.add_argument("--images-per-prompt", type=int, default=1, metavar="N")
-    sample.add_argument("--steps", type=int, default=100)
-    sample.add_argument("--guidance", type=float, default=4.0)
+    sample.add_argument("--images-per-prompt", type=int, default=1, metavar="N", help="seeds (default: 1)")
+    sample.add_argument("--steps", type=int, default=100, metavar="N", help="of the sampler (default: 100)")
+    sample.add_argument(
+        "--guidance", type=float, default=4.0, metavar="W", help="of the prompt (default: 4.0; 1: none)"
+    )
     sample.add_argument("--sampler", help="ddim, dpm-solver++ or ancestral; default: the pipeline's own")
     sample.add_argument("--control-scale", type=float, default=1.0, help="weight of masks and boxes")
-    sample.add_argument("--batch-size", type=int, default=8)
-    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--batch-size", type=int, default=8, metavar="N", help="images at a time (default: 8)")
+    sample.add_argument("--seed", type=int, default=0, metavar="N", help="of all images (default: 0)")
     sample.set_defaults(command=_sample)
     convert = commands.add_parser("convert", help="turn a released checkpoint into a pipeline folder")
-    convert.add_argument("checkpoint", type=Path)
-    convert.add_argument("folder", type=Path)
+    convert.add_argument("checkpoint", type=Path, help="a released .pth")
+    convert.add_argument("folder", type=Path, help="a new folder for the pipeline")
     convert.set_defaults(command=_convert)
     for command in (sample, convert):  # what a pipeline folder holds and a released .pth does not
         command.add_argument("--autoencoder", help="for a .pth (default: stabilityai/sd-vae-ft-ema)")
@@ -62,7 +64,7 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     listed.add_argument("--root", type=Path, help="folder that holds a folder for each dataset, named as its source")
     listed.set_defaults(command=_data_list)
     check = actions.add_parser("check", help="one dataset: its files, its counts beside the paper's, the first remedy")
-    check.add_argument("--source", required=True)
+    check.add_argument("--source", required=True, metavar="NAME", help="of `chexgen data list`, first column")
     check.add_argument("--root", type=Path, help="as for list; without it the table that is shipped, if there is one")
     check.set_defaults(command=_data_check)
     build = actions.add_parser("build", help="a described, checked and split corpus of any size, in parquet parts")
@@ -70,7 +72,12 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
         "sources", nargs="+", metavar="NAME[=FOLDER]", help="without a folder: the table that is shipped"
     )
     build.add_argument("--out", type=Path, required=True, help="folder of the parts and the manifest")
-    build.add_argument("--shard", default="0/1", metavar="I/N", help="this job's share of the patients")
+    build.add_argument(
+        "--shard",
+        default="0/1",
+        metavar="I/N",
+        help="share I of N of the patients, from 0; run all N",
+    )
     build.set_defaults(command=_data_build)
 
 
@@ -91,6 +98,7 @@ def _data_list(options: argparse.Namespace) -> int:
     from chexgen_lib.sources import survey
 
     print(survey.text(survey.overview(options.root)))
+    print("paper: cases in its ED Tables 1 and 2")
     return 0
 
 
@@ -110,11 +118,15 @@ def _data_build(options: argparse.Namespace) -> int:
     if not (slash and share.isdigit() and shares.isdigit()):
         raise ValueError(f"--shard {options.shard!r}: give I/N, for example 0/4")
     named = [text.partition("=") for text in options.sources]
-    for name, *_ in named:
-        sources.module(name)  # an unknown one is found before the work begins
-    tables = (sources.load(name, path or None) for name, _, path in named)
+    for name, _, folder in named:  # what cannot work is found before the work begins
+        if not folder and not sources.module(name).DATASHEET.shipped:
+            raise ValueError(f"{name}: its table is not shipped; give its folder, {name}=FOLDER (chexgen data list)")
+        if folder and not Path(folder).exists():
+            raise ValueError(f"{folder}: no such folder; give that of {sources.module(name).DATASHEET.title}")
+    tables = (sources.load(name, folder or None) for name, _, folder in named)
     manifest = corpus.build(tables, options.out, (int(share), int(shares)))
-    print(f"{manifest['rows']:,} records in {len(manifest['parts'])} parts, {manifest['rejects']['rows']:,} rejects")
+    files = f"{len(manifest['parts'])} file{'s' * (len(manifest['parts']) != 1)}"
+    print(f"{manifest['rows']:,} records in {files}, {manifest['rejects']['rows']:,} rejects")
     return 0
 
 

@@ -48,8 +48,14 @@ def select(
         with_images: only records that name an image file (real radiographs).
 
     Raises:
-        CohortError: if a stage finds no record to train on.
+        CohortError: if a source has no record, or a stage finds none to train on.
     """
+    absent = sorted({*stage1_sources, *stage2_sources} - set(records["source"]))
+    if absent:
+        raise CohortError(
+            f"the curated records hold nothing of {', '.join(absent)}: put it below the data root (`chexgen data list` "
+            "names the sources), or leave it out of the cohort's sources"
+        )
     records = usable(records.filter(pl.col("qc") == "pass"), with_images)
     prompts = describe.prompt(records)
     pool1 = records.with_columns(prompt=prompts).filter(pl.col("source").is_in(list(stage1_sources)))
@@ -67,7 +73,7 @@ def select(
     for flag, pool, counts in (("stage1", pool1, stage1), ("stage2", pool2, stage2)):
         picked = pl.concat([_draw(pool.filter(pl.col("split") == s), n, seed, short) for s, n in counts.items()])
         if picked.filter(pl.col("split") == "train").is_empty():
-            raise CohortError(f"no training record for {flag} in sources {pool['source'].unique().to_list()}")
+            raise CohortError(f"no training record for {flag}: its sources have none with an image and a short prompt")
         chosen.append(picked.with_columns(pl.lit(True).alias(flag)))
     both = pl.concat(chosen, how="diagonal")
     flags = [pl.col(flag).max().fill_null(False) for flag in ("stage1", "stage2")]

@@ -72,8 +72,10 @@ def test_one_source_can_serve_both_stages(table):
 
 
 def test_a_stage_without_records_is_an_error(table):
-    with pytest.raises(CohortError, match="no training record for stage2"):
+    with pytest.raises(CohortError, match="hold nothing of mimic: put it below the data root"):
         choose(table, stage2_sources=["mimic"])
+    with pytest.raises(CohortError, match="no training record for stage2"):
+        choose(table.with_columns(split=pl.when(source="openi").then(pl.lit("test")).otherwise("split")))
     with pytest.raises(CohortError, match="no training record for stage1"):
         choose(table, max_tokens=1)
 

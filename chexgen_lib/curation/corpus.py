@@ -50,6 +50,9 @@ def build(
     share, shares = shard
     if not 0 <= share < shares:
         raise RecordError(f"shard {share}/{shares}: give i/n with 0 <= i < n")
+    others = [p.name for p in Path(folder).glob("manifest-*.json") if not p.stem.endswith(f"-of-{shares:03d}")]
+    if others:
+        raise RecordError(f"{folder} holds shards of another number ({min(others)}): give another folder, or delete it")
     settings = {"library": __version__, "description": describe.ORIGIN, "seed": seed}
     manifest = Manifest(Path(folder), f"{share:03d}-of-{shares:03d}", json.dumps(settings))
     rejects: list[pl.DataFrame] = []

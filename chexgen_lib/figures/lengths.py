@@ -21,7 +21,7 @@ def figure(lengths: pl.DataFrame) -> Figure:
         total, vocabulary = rows["n"].sum(), rows["vocabulary"][0]
         edges = np.arange(0, rows["words"].max() + 10, 5)
         share, _ = np.histogram(rows["words"], bins=edges, weights=100 * rows["n"] / total)
-        label = f"{NAMES.get(source, source)}\nn = {total:,}, {vocabulary:,} words"
+        label = f"{NAMES.get(source, source)}\nn = {total:,}, {vocabulary:,} different words"
         ax.stairs(share, edges, label=label, linestyle=STYLES[k % len(STYLES)], linewidth=1.2)
     ax.set(
         xlabel="words in a description (bins of 5)", ylabel="share of the source's\ndescriptions (%)", xlim=(0, None)

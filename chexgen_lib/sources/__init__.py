@@ -45,13 +45,20 @@ REPAIRS = {
 def module(source: str) -> ModuleType:
     """The module of a source; RecordError where there is none of that name."""
     if source not in ALL:
-        raise RecordError(f"unknown source {source!r}: choose from {list(ALL)}")
+        raise RecordError(f"unknown source {source!r}: choose from {', '.join(ALL)}")
     return import_module(f"{__name__}.{source}")
 
 
 def load(source: str, path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """(records, rejects) of a source by name, see the module docstring."""
-    return module(source).load(path)
+    """(records, rejects) of a source by name, see the module docstring.
+
+    Raises:
+        RecordError: for an unknown source, one whose table is not shipped where no path is given, or an unusable file.
+    """
+    found = module(source)
+    if path is None and not found.DATASHEET.shipped:
+        raise RecordError(f"{source}: its table is not shipped; give its folder. To obtain: {found.DATASHEET.obtain}")
+    return found.load(path)
 
 
 def repairs(source: str, path: str | Path | None = None) -> pl.DataFrame:

@@ -11,7 +11,7 @@ import polars as pl
 from chexgen_lib.records import conform
 from chexgen_lib.sources import read_table, separate
 from chexgen_lib.sources.datasheet import Datasheet, Part, locate
-from chexgen_lib.sources.masks import given, no_repairs, union_of_rle
+from chexgen_lib.sources.masks import no_repairs, union_of_rle
 
 SOURCE = "candid_ptx"
 FRAME = (1024, 1024)  # height and width of every image
@@ -45,14 +45,13 @@ DATASHEET = Datasheet(
 repairs = no_repairs
 
 
-def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
+def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records and rejects of the three tables in the dataset's folder; a reject's row is ``file row``.
 
     An image's rows are one Record, whose mask is their union; its further rows are rejects that say so. Rejected with
     all rows of its image: damaged RLE, a mask and ``-1`` for one class. Only the three annotated things are known:
     without a chest tube, other devices are possible, and without an acute rib fracture, other fractures.
     """
-    folder = given(folder, DATASHEET)
     tables = [_reports(locate(folder, REPORTS, f"**/{REPORTS}"))]
     for name, files in DEVICES_AND_FRACTURES.items():
         tables.append(_regions(locate(folder, *files, *(f"**/{file}" for file in files)), name))

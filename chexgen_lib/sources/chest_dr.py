@@ -10,7 +10,7 @@ import polars as pl
 from chexgen_lib.records import FINDINGS, RecordError, conform
 from chexgen_lib.sources import read_table, separate, states
 from chexgen_lib.sources.datasheet import Datasheet, Part, locate
-from chexgen_lib.sources.masks import given, no_repairs
+from chexgen_lib.sources.masks import no_repairs
 
 SOURCE = "chest_dr"
 SHOTS, DRAWS = (1, 5, 10), (1, 2, 3, 4, 5)
@@ -59,14 +59,13 @@ DATASHEET = Datasheet(
 repairs = no_repairs
 
 
-def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
+def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records and rejects of the training table in the dataset's folder, and of the test table where it is there.
 
     A reject's row is ``file row``. Rejected: a label that is neither 0 nor 1, broken and duplicate rows. Only old
     fractures are labelled, so without one the state of Fracture is unknown. No Finding is 0 where a label is present
     and unknown elsewhere: the 19 labels are not all there is to find.
     """
-    folder = given(folder, DATASHEET)
     tables = []
     for split, name in TABLES.items():
         if split == "train" or any(Path(folder).rglob(name)):

@@ -13,7 +13,7 @@ import polars as pl
 from chexgen_lib.records import FINDINGS, RecordError, conform
 from chexgen_lib.sources import separate, states
 from chexgen_lib.sources.datasheet import Datasheet, Part, locate
-from chexgen_lib.sources.masks import ROWS, MaskError, box_around, given, no_repairs, numbers, read_json, stem_of, write
+from chexgen_lib.sources.masks import ROWS, MaskError, box_around, no_repairs, numbers, read_json, stem_of, write
 from chexgen_lib.sources.nih import OPACITIES
 
 SOURCE = "chestx_det"
@@ -57,14 +57,13 @@ DATASHEET = Datasheet(
 repairs = no_repairs
 
 
-def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
+def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records and rejects of the two JSON files in the dataset's folder; a reject's row is ``file number``.
 
     Classes of the mask and names of boxes are the findings, or the labels that are none of the 14. An image without
     annotations is No Finding, as in the paper (ED Table 7). Rejected: an unknown label, boxes or outlines that are
     damaged, leave the image or are not one per label.
     """
-    folder = given(folder, DATASHEET)
     rows = []
     for split in SPLITS:
         path = locate(folder, f"**/ChestX_Det_{split}.json")

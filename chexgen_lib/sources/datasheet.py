@@ -11,7 +11,7 @@ import polars as pl
 from chexgen_lib.records import RecordError
 
 ROLES = ("stage I", "stage II", "annotation-to-image", "downstream")
-PRESENT, MISSING, EMPTY, OPTIONAL = "present", "missing", "empty", "not there, not needed"
+PRESENT, MISSING, EMPTY, OPTIONAL = "present", "missing", "empty", "not there (optional)"
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ from skimage import draw
 
 from chexgen_lib.records import SCHEMA, RecordError
 from chexgen_lib.sources import REPAIRS
-from chexgen_lib.sources.datasheet import Datasheet
 
 SHAPES = ("rle", "runs", "polygon", "ellipse", "box")
 MERGED = "merged with an earlier row of its image"
@@ -110,13 +109,6 @@ def numbers(points: Iterable[Iterable[float]]) -> str:
         return " ".join(f"{value:.7g}" for point in points for value in point)
     except (TypeError, ValueError, OverflowError) as error:
         raise MaskError("points that are not pairs of numbers") from error
-
-
-def given(folder: str | Path | None, sheet: Datasheet) -> Path:
-    """The dataset's folder; RecordError with the way to obtain it where none is given and no table is shipped."""
-    if folder is None:
-        raise RecordError(f"{sheet.title} does not ship with torchxrayvision: give its folder. {sheet.obtain}")
-    return Path(folder)
 
 
 def no_repairs(folder: str | Path | None = None) -> pl.DataFrame:

@@ -11,7 +11,7 @@ import polars as pl
 from chexgen_lib.records import conform
 from chexgen_lib.sources import read_table, separate
 from chexgen_lib.sources.datasheet import Datasheet, Part, locate
-from chexgen_lib.sources.masks import ROWS, MaskError, box_around, frame_of, given, no_repairs, stem_of, write
+from chexgen_lib.sources.masks import ROWS, MaskError, box_around, frame_of, no_repairs, stem_of, write
 
 SOURCE = "object_cxr"
 LABEL, CLASS = "foreign object", "Support Devices"
@@ -38,13 +38,12 @@ DATASHEET = Datasheet(
 repairs = no_repairs
 
 
-def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
+def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records and rejects of train.csv and dev.csv in the dataset's folder; a reject's row is ``file row``.
 
     ``labels`` says whether there are foreign objects, ``mask`` and ``boxes`` where. Rejected: an annotated image that
     is not in the folder (it gives the frame), an annotation that is damaged or leaves the image.
     """
-    folder = given(folder, DATASHEET)
     rows = []
     for name, split in SPLITS.items():
         path = locate(folder, f"{name}.csv")

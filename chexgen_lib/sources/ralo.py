@@ -13,7 +13,7 @@ import polars as pl
 from chexgen_lib.records import RecordError, conform
 from chexgen_lib.sources import separate
 from chexgen_lib.sources.datasheet import Datasheet, Part, locate
-from chexgen_lib.sources.masks import given, no_repairs
+from chexgen_lib.sources.masks import no_repairs
 
 SOURCE = "ralo"
 MAX_TOTAL = 8  # both lungs
@@ -38,14 +38,13 @@ DATASHEET = Datasheet(
 repairs = no_repairs
 
 
-def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
+def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records and rejects of ``ralo-dataset-metadata.csv`` in the dataset's folder.
 
     ``severity`` holds the mean of the two readers divided by 8, so 0..1, for "Lung Opacity" (the paper's target) and
     "geographic extent". Lung Opacity is 1 where both readers score above 0, 0 where both score 0, else uncertain.
     Rejected: a score that is missing or not in 0..8, no patient, broken rows.
     """
-    folder = given(folder, DATASHEET)
     table, rejects = separate(_read(locate(folder, "**/ralo-dataset-metadata.csv")), SOURCE)
     least, most = pl.min_horizontal("opacity", "opacity 2"), pl.max_horizontal("opacity", "opacity 2")
     means = {"Lung Opacity": pl.mean_horizontal("opacity", "opacity 2"),

@@ -11,10 +11,16 @@ from chexgen_lib.records import RecordError
 from chexgen_lib.sources.datasheet import EMPTY, MISSING, PRESENT, ROLES, Datasheet
 
 SHIPPED = "ships with torchxrayvision"
+INTRODUCTION = """Made from the datasheets in `chexgen_lib/sources` by `make docs`.
+
+Put each dataset, or a link to it, into a folder of its source's name below a data root `DATA`;
+`chexgen data check --source NAME --root DATA` then says what is missing. Patterns are those of Python's `Path.glob`. A
+part that is optional is not needed to read the records, or is one of several forms of the same."""
 
 
 def overview(root: Path | None = None) -> pl.DataFrame:
     """One row a dataset: source, title, role, cases in the paper (ED Tables 1 and 2), state below a data root."""
+    _check_root(root)
     rows = [(s.source, s.title, s.role, paper_cases(s), _state(s, root)) for s in sheets()]
     columns = {"source": pl.String, "title": pl.String, "role": pl.String, "paper": pl.Int64, "state": pl.String}
     return pl.DataFrame(rows, schema=columns, orient="row")
@@ -38,6 +44,7 @@ def load_all(root: Path | None = None) -> dict[str, tuple[pl.DataFrame, pl.DataF
 
     A dataset that lies below the root is read from there, and `image` begins with its folder.
     """
+    _check_root(root)
     stage1 = [sheet.source for sheet in sheets() if sheet.role == "stage I"]
     loaded = {}
     for source in tqdm([*sources.SOURCES, *(s for s in stage1 if s not in sources.SOURCES)], desc="reading"):
@@ -61,15 +68,16 @@ def check(source: str, root: Path | None = None) -> tuple[str, bool]:
     sheet = sources.module(source).DATASHEET
     lines = [f"{sheet.title} ({source}): {sheet.size}"]
     if root is None and not sheet.shipped:
-        raise RecordError(f"{source}: not shipped; name the data root that holds the folder {source}/ (--root)")
+        raise RecordError(f"{source}: its table is not shipped; name the data root that holds {source}/ (--root)")
     if root is not None:
+        _check_root(root)
         folder = _folder(sheet, root)
         parts = sheet.check(folder)
         lines += [text(parts)]
         wanting = parts.filter(pl.col("state").is_in([MISSING, EMPTY]))
         if not wanting.is_empty():
             first = wanting.row(0, named=True)
-            lines += [f"first remedy: {folder / first['part']} ({first['holds']}) is {first['state']}. {sheet.obtain}"]
+            lines += [f"first remedy: {folder / first['part']} ({first['holds']}) is {first['state']}.", _obtain(sheet)]
             return "\n".join(lines), False
     try:
         records, rejects = sources.load(source, None if root is None else folder)
@@ -84,11 +92,20 @@ def check(source: str, root: Path | None = None) -> tuple[str, bool]:
     return "\n".join(lines), not records.is_empty()
 
 
+def _check_root(root: Path | None) -> None:
+    if root is not None and not root.is_dir():
+        raise RecordError(f"{root}: no such folder; name the data root, which holds a folder for each dataset")
+
+
 def _folder(sheet: Datasheet, root: Path) -> Path:
     folder = root / sheet.source
     if not folder.is_dir():
-        raise RecordError(f"{folder}: no such folder; put the dataset there, or a link to it. {sheet.obtain}")
+        raise RecordError(f"{folder}: no such folder; put the dataset there, or a link to it. {_obtain(sheet)}")
     return folder
+
+
+def _obtain(sheet: Datasheet) -> str:
+    return f"To obtain it: {sheet.obtain}."
 
 
 def _state(sheet: Datasheet, root: Path | None) -> str:
@@ -99,7 +116,7 @@ def _state(sheet: Datasheet, root: Path | None) -> str:
     if not (parts["state"] == PRESENT).any():
         return "empty"
     wanting = parts.filter(pl.col("state").is_in([MISSING, EMPTY])).height
-    return f"{wanting} of {len(sheet.parts)} parts wanting" if wanting else "complete"
+    return f"{wanting} of {len(sheet.parts)} parts missing" if wanting else "present"
 
 
 def text(table: pl.DataFrame) -> str:
@@ -112,7 +129,7 @@ def text(table: pl.DataFrame) -> str:
 
 def page() -> str:
     """docs/datasets.md: every datasheet, as Markdown."""
-    lines = ["# The datasets", "", "Made from the datasheets in `chexgen_lib/sources` by `make docs`.", ""]
+    lines = ["# The datasets", "", INTRODUCTION, ""]
     for sheet in sheets():
         paper = paper_cases(sheet)
         lines += [f"## {sheet.title}", "", "| | |", "|---|---|", f"| source | `{sheet.source}` |"]

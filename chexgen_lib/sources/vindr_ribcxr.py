@@ -13,7 +13,7 @@ import polars as pl
 from chexgen_lib.records import RecordError, conform
 from chexgen_lib.sources import separate
 from chexgen_lib.sources.datasheet import Datasheet, Part, locate
-from chexgen_lib.sources.masks import ROWS, MaskError, frame_of, given, no_repairs, numbers, read_json, stem_of, write
+from chexgen_lib.sources.masks import ROWS, MaskError, frame_of, no_repairs, numbers, read_json, stem_of, write
 
 SOURCE = "vindr_ribcxr"
 RIBS = tuple(f"{side}{rib}" for side in "RL" for rib in range(1, 11))
@@ -39,13 +39,12 @@ DATASHEET = Datasheet(
 repairs = no_repairs
 
 
-def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
+def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records and rejects of the two JSON files in the dataset's folder; a reject's row is ``file number``.
 
     The mask has a class for each rib that is drawn (``RIBS``; "None" means not drawn). Rejected: an image that is not
     in the folder (it gives the frame), an outline that is damaged or leaves it, no outline at all.
     """
-    folder = given(folder, DATASHEET)
     rows = []
     for split in SPLITS:
         path = locate(folder, f"**/Vin[Dd]r_RibCXR_{split}_mask.json")

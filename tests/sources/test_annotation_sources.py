@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-from chexgen_lib import records
+from chexgen_lib import records, sources
 from chexgen_lib.records import RecordError
 from chexgen_lib.sources import (
     candid_ptx,
@@ -420,7 +420,7 @@ def test_chest_dr_rejects(tmp_path):
 @pytest.mark.parametrize("source", [candid_ptx, vindr_ribcxr, object_cxr, chestx_det, ralo, chest_dr])
 def test_a_dataset_that_is_not_shipped_says_how_to_get_it(source, tmp_path):
     with pytest.raises(RecordError, match=re.escape(source.DATASHEET.obtain)):
-        source.load()
+        sources.load(source.SOURCE)
     with pytest.raises(RecordError, match="no such file or folder|holds no"):
         source.load(tmp_path / "gone")
 

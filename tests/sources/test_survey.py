@@ -33,7 +33,7 @@ def test_overview_of_a_root(tmp_path):
     (tmp_path / "ralo").mkdir()
     (tmp_path / "ralo/ralo-dataset-metadata.csv").write_text("x")
     state = dict(survey.overview(tmp_path).select("source", "state").iter_rows())
-    assert state["brax"] == "empty" and state["ralo"] == "1 of 2 parts wanting"
+    assert state["brax"] == "empty" and state["ralo"] == "1 of 2 parts missing"
     assert state["nih"] == survey.SHIPPED and state["mimic_cxr"] == "absent"
 
 
@@ -50,10 +50,14 @@ def test_check_names_the_first_remedy(tmp_path):
 
 
 def test_check_of_what_is_not_there(tmp_path):
-    with pytest.raises(RecordError, match="brax: not shipped; name the data root"):
+    with pytest.raises(RecordError, match="brax: its table is not shipped; name the data root"):
         survey.check("brax")
     with pytest.raises(RecordError, match="brax: no such folder; put the dataset there"):
         survey.check("brax", tmp_path)
+    with pytest.raises(RecordError, match="no such folder; name the data root"):
+        survey.overview(tmp_path / "gone")
+    with pytest.raises(RecordError, match="ralo: its table is not shipped; give its folder. To obtain: download"):
+        sources.load("ralo")
     with pytest.raises(RecordError, match="unknown source 'brux'"):
         survey.check("brux", tmp_path)
 
@@ -69,11 +73,17 @@ def test_commands(tmp_path, capsys):
 
 def test_build_of_a_corpus(tmp_path, capsys):
     assert cli.main(["data", "build", "openi", "--out", str(tmp_path), "--shard", "0/1"]) == 0
-    assert capsys.readouterr().out == "7,470 records in 1 parts, 104 rejects\n"
+    assert capsys.readouterr().out == "7,470 records in 1 file, 104 rejects\n"
     assert corpus.stream(tmp_path).select(pl.len()).collect().item() == 7470
     assert cli.main(["data", "build", "openi", "--out", str(tmp_path), "--shard", "half"]) == 2
     assert cli.main(["data", "build", "openi", "openj", "--out", str(tmp_path / "new")]) == 2
+    assert cli.main(["data", "build", "openi", "brax", "--out", str(tmp_path / "new")]) == 2
+    assert "brax: its table is not shipped; give its folder, brax=FOLDER" in capsys.readouterr().err
+    assert cli.main(["data", "build", "openi", f"brax={tmp_path}/gone", "--out", str(tmp_path / "new")]) == 2
     assert not (tmp_path / "new").exists()
+    assert cli.main(["data", "build", "openi", "--out", str(tmp_path), "--shard", "0/2"]) == 2
+    assert "holds shards of another number" in capsys.readouterr().err
+    assert corpus.stream(tmp_path).select(pl.len()).collect().item() == 7470
 
 
 def test_load_all_takes_what_lies_below_the_root(tmp_path):
