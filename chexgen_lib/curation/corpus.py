@@ -3,7 +3,7 @@
     chexgen data build --out FOLDER nih chexpert=CheXpert-v1.0-small [--shard 0/4]
 
 The sources are read one after the other, each once. What is held at a time is one source's table, the parts being
-written, and 8 bytes per image id read so far; so memory does not grow with the corpus. Parts are written by
+written, and 8 bytes per image id read so far: memory follows the largest source, not the corpus. Parts are written by
 ``workers`` processes, whole or not at all, and listed in a manifest with their digests. A run that was cut off goes
 on: it reads the sources again, but does not redo a part whose input, settings and bytes are as the manifest says.
 """
