@@ -16,9 +16,8 @@ from chexgen_lib.atomic import replacing
 from chexgen_lib.cohort import ANATOMY, CohortError
 from chexgen_lib.curation import describe, reports
 from chexgen_lib.images import read_image, resize, to_uint8
-from chexgen_lib.records import FINDINGS, SCHEMA, validate
+from chexgen_lib.records import FINDINGS, FRONTAL, SCHEMA, validate
 
-FRONTAL = ("PA", "AP", "AP SUPINE", "FRONTAL")
 CHUNK = 250  # images between two saves
 
 

@@ -32,6 +32,11 @@ def format_interval(value: float, low: float, high: float, digits: int = 2) -> s
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
+def format_p(p: float) -> str:
+    """`p = 0.034`, or `p < 0.001`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
 def resample_counts(n: int, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
     """How often each of n rows is drawn in each bootstrap resample: int [n_resamples, n].
 

@@ -14,7 +14,8 @@ from scipy.stats import binomtest
 
 from chexgen_lib import sources
 from chexgen_lib.curation import describe
-from chexgen_lib.curation.quality_control import PASS, check, read
+from chexgen_lib.curation.quality_control import PASS, check
+from chexgen_lib.curation.reading import read
 from chexgen_lib.records import FINDINGS
 
 Write = Callable[[pl.DataFrame], pl.Series]  # Records -> one description each

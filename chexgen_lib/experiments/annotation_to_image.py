@@ -15,10 +15,9 @@ from scipy import ndimage
 
 from chexgen_lib import cohort as embedded
 from chexgen_lib.cohort import CohortError
-from chexgen_lib.cohort_building import FRONTAL
 from chexgen_lib.experiments.segmentation import Segmenter, dice
 from chexgen_lib.images import read_image, resize, to_uint8
-from chexgen_lib.records import FINDINGS
+from chexgen_lib.records import FINDINGS, FRONTAL
 from chexgen_lib.sampling.conditions import CLASSES, draw
 from chexgen_lib.statistics import bootstrap_interval, paired_wilcoxon
 

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from chexgen_lib.atomic import replacing
-from chexgen_lib.curation.quality_control import read
+from chexgen_lib.curation.reading import read
 from chexgen_lib.images import to_uint8
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from chexgen_lib import records, sources
-from chexgen_lib.curation import describe, faults, quality_control
+from chexgen_lib.curation import describe, faults, quality_control, reading
 from chexgen_lib.records import FINDINGS
 
 
@@ -56,18 +56,18 @@ def test_sides_are_swapped_both_ways():
 def test_each_paraphrase_says_its_finding_and_place(finding):
     for wording in faults.WORDINGS[finding]:
         text = faults._placed(wording, "left", "lower lobe", "mild")
-        reading = quality_control.read(text)
-        assert {m.finding for m in reading.affirmed if m.finding} == {finding}, text
-        assert ("left", "lower lobe", "mild") in {m.place for m in reading.affirmed}, text
+        said = reading.read(text)
+        assert {m.finding for m in said.affirmed if m.finding} == {finding}, text
+        assert ("left", "lower lobe", "mild") in {m.place for m in said.affirmed}, text
 
 
 @pytest.mark.parametrize("finding", FINDINGS[1:])
 def test_each_denial_denies(finding):
     for key in range(len(faults.DENIALS)):
         text = faults._denial(finding, key)
-        reading = quality_control.read(text)
-        assert finding in {m.finding for m in reading.denied}, text
-        assert not {m.finding for m in reading.affirmed} & set(FINDINGS), text
+        said = reading.read(text)
+        assert finding in {m.finding for m in said.denied}, text
+        assert not {m.finding for m in said.affirmed} & set(FINDINGS), text
 
 
 def test_agreement_with_a_report():

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from chexgen_lib import records, sources
-from chexgen_lib.curation import describe, quality_control
+from chexgen_lib.curation import describe, quality_control, reading
 from chexgen_lib.curation.quality_control import PASS
 
 HEAD = "Patient Information: A 63-year-old woman. Technique: PA chest radiograph. "
@@ -131,8 +131,7 @@ def test_no_finding():
     ],
 )
 def test_negation_and_doubt(text, affirmed, denied, hedged):
-    reading = quality_control.read(text)
-    said = [{m.finding for m in mentions if m.finding} for mentions in reading[:3]]
+    said = [{m.finding for m in mentions if m.finding} for mentions in reading.read(text)[:3]]
     assert said == [set(filter(None, names.split(", "))) for names in (affirmed, denied, hedged)]
 
 
