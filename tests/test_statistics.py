@@ -84,6 +84,8 @@ def test_bad_input_is_refused(call):
         call()
 
 
-@pytest.mark.parametrize(("p", "text"), [(0.25, "p = 0.25"), (0.0341, "p = 0.034"), (1.0, "p = 1"), (1e-5, "p < 0.001")])
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.25, "p = 0.25"), (0.0341, "p = 0.034"), (1.0, "p = 1"), (1e-5, "p < 0.001")]
+)
 def test_a_p_value_keeps_two_digits(p, text):
     assert st.format_p(p) == text
