@@ -2,7 +2,7 @@
 
 Whatever the pixels' origin (rendered or real), a cohort is a folder with one layout, and `cohort_building` makes it:
 
-    cohort.parquet        Records in the order of all arrays, with the columns `prompt`, `stage1` and `stage2`
+    cohort.parquet        Records in the order of all arrays, with the columns `prompt` and `FLAGS`
     images_R.npy          uint8 [N, R, R] at each resolution R
     masks.npz             bit-packed truth of the embedded cohort: `anatomy` [N, 3, R, R], `findings` [M, R, R] with
                           `finding_row` [M] and `finding_index` [M]; without rows for real radiographs
@@ -17,6 +17,7 @@ import polars as pl
 from chexgen_lib.records import FINDINGS
 
 ANATOMY = ("lungs", "heart", "ribs")
+FLAGS = ("stage1", "stage2", "external")  # what an image is for, besides its split; it may be for several
 
 
 class CohortError(ValueError):
@@ -38,6 +39,12 @@ def load_images(folder: Path, resolution: int, rows: Iterable[int] | None = None
         raise CohortError(f"{path} does not exist: 02_cohort has not made {resolution} px images")
     images = np.load(path, mmap_mode="r", allow_pickle=False)
     return np.asarray(images if rows is None else images[np.asarray(list(rows), dtype=np.int64)])
+
+
+def has_masks(folder: Path) -> bool:
+    """Whether the cohort has its truth as masks; real radiographs have none."""
+    with np.load(Path(folder) / "masks.npz", allow_pickle=False) as stored:
+        return "anatomy" in stored
 
 
 def load_anatomy_masks(folder: Path, rows: Sequence[int]) -> np.ndarray:

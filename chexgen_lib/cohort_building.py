@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from chexgen_lib import phantom
 from chexgen_lib.atomic import replacing
-from chexgen_lib.cohort import ANATOMY, CohortError
+from chexgen_lib.cohort import ANATOMY, FLAGS, CohortError
 from chexgen_lib.curation import describe, reports
 from chexgen_lib.images import read_image, resize, to_uint8
 from chexgen_lib.records import FINDINGS, FRONTAL, SCHEMA, validate
@@ -25,8 +25,10 @@ def select(
     records: pl.DataFrame,
     stage1: dict[str, int],
     stage2: dict[str, int],
+    external: dict[str, int],
     stage1_sources: Sequence[str],
     stage2_sources: Sequence[str],
+    external_sources: Sequence[str],
     token_counts,
     max_tokens: int,
     seed: int = 0,
@@ -42,14 +44,15 @@ def select(
 
     Args:
         stage1, stage2: images of each split, e.g. {"train": 2000, "val": 200, "test": 0}; fewer if there are fewer.
-        stage1_sources, stage2_sources: of which sources; a source may serve both stages, with the same images.
+        external: the same for frontal images on which classifiers are tested away from home; no generator needs them.
+        stage1_sources, stage2_sources, external_sources: of which sources; one may serve several, with the same images.
         token_counts: texts -> number of tokens of each.
         with_images: only records that name an image file (real radiographs).
 
     Raises:
         CohortError: if a source has no record, or a stage finds none to train on.
     """
-    absent = sorted({*stage1_sources, *stage2_sources} - set(records["source"]))
+    absent = sorted({*stage1_sources, *stage2_sources, *external_sources} - set(records["source"]))
     if absent:
         raise CohortError(
             f"the curated records hold nothing of {', '.join(absent)}: put it below the data root (`chexgen data list` "
@@ -57,7 +60,9 @@ def select(
         )
     records = usable(records.filter(pl.col("qc") == "pass"), with_images)
     prompts = describe.prompt(records)
-    pool1 = records.with_columns(prompt=prompts).filter(pl.col("source").is_in(list(stage1_sources)))
+    described = records.with_columns(prompt=prompts)
+    pool1 = described.filter(pl.col("source").is_in(list(stage1_sources)))
+    pool3 = described.filter(pl.col("source").is_in(list(external_sources)), pl.col("view").is_in(FRONTAL))
     pool2 = records.with_columns(prompt=pl.coalesce("impression", prompts))
     pool2 = pool2.filter(pl.col("source").is_in(list(stage2_sources)), pl.col("view").is_in(FRONTAL))
 
@@ -69,14 +74,14 @@ def select(
         return np.array(token_counts(prompts)) < max_tokens
 
     chosen = []
-    for flag, pool, counts in (("stage1", pool1, stage1), ("stage2", pool2, stage2)):
+    for flag, pool, counts in zip(FLAGS, (pool1, pool2, pool3), (stage1, stage2, external), strict=True):
         picked = pl.concat([_draw(pool.filter(pl.col("split") == s), n, seed, short) for s, n in counts.items()])
-        if picked.filter(pl.col("split") == "train").is_empty():
+        if flag != "external" and picked.filter(pl.col("split") == "train").is_empty():
             raise CohortError(f"no training record for {flag}: its sources have none with an image and a short prompt")
         chosen.append(picked.with_columns(pl.lit(True).alias(flag)))
     both = pl.concat(chosen, how="diagonal")
-    flags = [pl.col(flag).max().fill_null(False) for flag in ("stage1", "stage2")]
-    first = [pl.col(c).first() for c in both.columns if c not in ("image_id", "stage1", "stage2")]
+    flags = [pl.col(flag).max().fill_null(False) for flag in FLAGS]
+    first = [pl.col(c).first() for c in both.columns if c not in ("image_id", *FLAGS)]
     return both.group_by("image_id", maintain_order=True).agg(*first, *flags).sort("image_id")
 
 
@@ -89,7 +94,9 @@ def draw_for_autoencoder(
     records: pl.DataFrame, counts: dict[str, int], seed: int, with_images: bool = False
 ) -> pl.DataFrame:
     """Records of every source and view to train and test an autoencoder on; no prompt matters."""
-    pool = usable(records, with_images).with_columns(prompt=pl.lit(""), stage1=pl.lit(True), stage2=pl.lit(False))
+    pool = usable(records, with_images).with_columns(
+        prompt=pl.lit(""), stage1=pl.lit(True), stage2=pl.lit(False), external=pl.lit(False)
+    )
     return pl.concat([_draw(pool.filter(pl.col("split") == split), n, seed) for split, n in counts.items()])
 
 
@@ -226,7 +233,7 @@ def _assemble(
         reduced = images if resolution == images.shape[1] else to_uint8(resize(images / np.float32(255), resolution))
         with replacing(folder / f"images_{resolution}.npy") as partial:
             np.save(partial, reduced)
-    extra = cohort.select("image_id", "prompt", "stage1", "stage2")
+    extra = cohort.select("image_id", "prompt", *FLAGS)
     cohort = validate(cohort.select(c for c in SCHEMA)).join(extra, on="image_id", how="left", maintain_order="left")
     with replacing(folder / "cohort.parquet") as partial:
         cohort.write_parquet(partial)

@@ -33,8 +33,10 @@ def choose(table, **changes):
     arguments = dict(
         stage1={"train": 20, "val": 4},
         stage2={"train": 10, "val": 2, "test": 4},
+        external={"train": 6, "test": 5},
         stage1_sources=["nih"],
         stage2_sources=["openi"],
+        external_sources=["nih"],
         token_counts=lambda texts: [len(t.split()) for t in texts],
         max_tokens=120,
     )
@@ -49,9 +51,12 @@ def table() -> pl.DataFrame:
 def test_selection_follows_counts_splits_and_stages(table):
     chosen = choose(table)
     counts = {(s, f): chosen.filter(pl.col("split") == s, pl.col(f)).height for s in ("train", "val", "test")
-              for f in ("stage1", "stage2")}  # fmt: skip
+              for f in cohort.FLAGS}  # fmt: skip
     assert counts[("train", "stage1")] == 20 and counts[("train", "stage2")] == 10
     assert counts[("test", "stage1")] == 0 and counts[("test", "stage2")] == 4
+    assert counts[("train", "external")] == 6 and counts[("test", "external")] == 5
+    assert set(chosen.filter("external")["source"]) == {"nih"}
+    assert set(chosen.filter("external")["view"]) == {"PA"}  # frontal ones only
     assert chosen.group_by("patient_id").agg(pl.col("split").n_unique())["split"].max() == 1
     assert set(chosen.filter("stage2")["prompt"]) == {"Small effusion."}
     assert set(chosen.filter("stage2")["view"]) == {"PA"}
@@ -78,6 +83,11 @@ def test_a_stage_without_records_is_an_error(table):
         choose(table.with_columns(split=pl.when(source="openi").then(pl.lit("test")).otherwise("split")))
     with pytest.raises(CohortError, match="no training record for stage1"):
         choose(table, max_tokens=1)
+
+
+def test_there_need_be_no_external_images(table):
+    chosen = choose(table, external={"train": 0, "test": 0}, external_sources=[])
+    assert not chosen["external"].any() and chosen.height > 0
 
 
 def test_rendered_cohort(table, tmp_path):

@@ -75,9 +75,8 @@ def load_embedded(folder: Path, resolution: int, train_images: int, seed: int = 
         CohortError: if there is no cohort, or it is one of real radiographs, which has no masks.
     """
     table = embedded.load(folder).with_row_index("row").filter(pl.col("view").is_in(FRONTAL))
-    with np.load(folder / "masks.npz", allow_pickle=False) as stored:
-        if "anatomy" not in stored:
-            raise CohortError(f"{folder}: real radiographs come without masks; name a folder of them as `lung_masks`")
+    if not embedded.has_masks(folder):
+        raise CohortError(f"{folder}: real radiographs come without masks; name a folder of them as `lung_masks`")
     rank = pl.Series([hashlib.sha256(f"{seed}:{i}".encode()).hexdigest() for i in table["image_id"]])
     ordered = table.with_columns(rank=rank).sort(pl.col("Pneumothorax") != 1, "rank", nulls_last=True)
     train = ordered.filter(split="train").head(train_images)

@@ -1,13 +1,14 @@
 """Multi-label classification of the 14 CheXpert findings: a DenseNet, its training and its AUROC.
 
 The paper trains DenseNet121 at 256 px (Methods, "Training data augmentation experiments"; ED Table 6) and the
-released runs keep the epoch that is best on the test set. Here the epoch is chosen on the validation split,
+released runs keep the epoch that is best on the test set. Here the moment is chosen on the validation split,
 and a small DenseNet of the same family stands in where there is no GPU. Labels follow the Record contract: 1
 present, 0 absent, NaN unknown; unknown labels count neither in the loss nor in the AUROC.
 """
 
 import copy
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -38,6 +39,7 @@ class ClassifierSize:
 SIZES = {
     "ci": ClassifierSize(64, 16, 8, (2, 2, 2)),
     "laptop": ClassifierSize(128, 16, 8, (2, 4, 4, 4)),
+    "small": ClassifierSize(64, 16, 8, (2, 4, 4)),  # for many trainings on a CPU
     "paper": ClassifierSize(256, 64, 32, (6, 12, 24, 16)),  # DenseNet121
 }
 
@@ -47,7 +49,7 @@ class Classifier:
 
     def __init__(self, size: ClassifierSize, *, device: str = "cpu", history: list[dict] | None = None):
         self.size, self.device = size, device
-        self.history = history or []  # per epoch: epoch, loss, validation macro AUROC
+        self.history = history or []  # per check: step, loss, validation macro AUROC
         net = DenseNet(size.growth_rate, size.block_config, size.init_features, num_classes=len(FINDINGS))
         net.features.conv0 = torch.nn.Conv2d(1, size.init_features, 7, stride=2, padding=3, bias=False)  # grey
         self.net = net.to(device, memory_format=torch.channels_last)
@@ -113,52 +115,93 @@ def train_classifier(
     labels_val: np.ndarray,
     *,
     seed: int,
-    epochs: int,
+    steps: int,
+    checks: int = 8,
     size: str | ClassifierSize = "laptop",
     batch_size: int = 32,
     learning_rate: float = 3e-3,
+    weights: np.ndarray | None = None,
+    initial: Classifier | None = None,
     device: str = "cpu",
 ) -> Classifier:
-    """Train on one split, keep the weights of the epoch with the best macro AUROC on the other.
+    """Train on one split, keep the weights that had the best macro AUROC on the other at one of `checks` times.
 
     images: [N, H, W], float in [0, 1] or uint8; labels: [N, 14], 1, 0 or NaN. AdamW, one-cycle learning rate,
     small random rotations, shifts and scalings, binary cross-entropy over the known labels. The result is a
     function of the data and `seed` (on one device with one number of threads).
+
+    Args:
+        steps: optimiser steps, whatever N: arms of different size get the same training.
+        weights: [N], how often an image is drawn, see `balanced_weights`; None goes through all images in turn.
+        initial: start from a copy of this classifier's weights (its size is taken too) instead of random ones.
+
+    Raises:
+        ValueError: if images and labels do not fit or hold other values, or a setting is out of range.
     """
     images_train, labels_train = check_data(images_train, labels_train, "train")
     images_val, labels_val = check_data(images_val, labels_val, "val")
-    if epochs < 1:
-        raise ValueError(f"epochs must be at least 1, got {epochs}")
+    if not 1 <= checks <= steps:
+        raise ValueError(f"steps and checks must be at least 1, and steps at least checks; got {steps} and {checks}")
+    if weights is not None and (np.shape(weights) != (len(images_train),) or not np.min(weights) >= 0):
+        raise ValueError(f"weights: needs {len(images_train)} numbers of at least 0, one an image")
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # for the initial weights only; everything else has its own generator
         classifier = Classifier(SIZES[size] if isinstance(size, str) else size, device=device)
-    net, rng = classifier.net, np.random.default_rng(seed)
-    noise = torch.Generator().manual_seed(seed)
+    if initial is not None:
+        classifier = Classifier(initial.size, device=device)
+        classifier.net.load_state_dict(initial.net.state_dict())
+    net, noise = classifier.net, torch.Generator().manual_seed(seed)
+    batches = _batches(len(images_train), batch_size, weights, np.random.default_rng(seed))
     optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=0.01)
-    steps = -(-len(images_train) // batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=epochs * steps)
-    best, best_weights = -np.inf, None
-    bar = tqdm(total=epochs * steps, desc="classifier", unit="step")
-    for epoch in range(1, epochs + 1):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
+    check_at = {round(steps * (k + 1) / checks) for k in range(checks)}
+    best, best_weights, losses = -np.inf, None, []
+    bar = tqdm(total=steps, desc="classifier", unit="step")
+    for step in range(1, steps + 1):
         net.train()
-        losses = []
-        for rows in np.array_split(rng.permutation(len(images_train)), steps):
-            logits = net(augment(classifier.prepare(images_train[np.sort(rows)]), noise))
-            loss = masked_bce(logits, torch.from_numpy(labels_train[np.sort(rows)]).to(device))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-            bar.update()
-        score = macro_auroc(labels_val, classifier.predict(images_val))
-        classifier.history.append({"epoch": epoch, "loss": float(np.mean(losses)), "val_auroc": score})
-        bar.set_postfix(loss=f"{np.mean(losses):.3f}", val_auroc=f"{score:.3f}")
-        if score > best:
-            best, best_weights = score, copy.deepcopy(net.state_dict())
+        rows = next(batches)
+        logits = net(augment(classifier.prepare(images_train[rows]), noise))
+        loss = masked_bce(logits, torch.from_numpy(labels_train[rows]).to(device))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+        bar.update()
+        if step in check_at:
+            score = macro_auroc(labels_val, classifier.predict(images_val))
+            classifier.history.append({"step": step, "loss": float(np.mean(losses)), "val_auroc": score})
+            bar.set_postfix(loss=f"{np.mean(losses):.3f}", val_auroc=f"{score:.3f}")
+            losses.clear()
+            if score > best:
+                best, best_weights = score, copy.deepcopy(net.state_dict())
     bar.close()
     net.load_state_dict(best_weights)
     return classifier
+
+
+def _batches(n: int, size: int, weights: np.ndarray | None, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Rows of one batch after the other, each sorted: permutations of all rows, or draws with `weights`."""
+    waiting = np.zeros(0, np.int64)
+    while True:
+        while len(waiting) < min(size, n):
+            waiting = np.concatenate([waiting, rng.permutation(n)])
+        if weights is None:
+            rows, waiting = waiting[:size], waiting[size:]
+        else:
+            rows = rng.choice(n, size, p=weights / np.sum(weights))
+        yield np.sort(rows)
+
+
+def balanced_weights(labels: np.ndarray) -> np.ndarray:
+    """How often to draw each image so that findings are seen alike (paper, Methods: class-balanced sampling), [N].
+
+    An image counts as often as its rarest present finding is rare; one with no known positive as the most common one.
+    """
+    present = np.nan_to_num(np.asarray(labels, np.float64)) == 1  # [N, 14]
+    rarity = len(present) / np.maximum(present.sum(0), 1)
+    weight = np.where(present, rarity, 0).max(1)
+    return np.where(weight > 0, weight, rarity.min())
 
 
 def check_data(images: np.ndarray, labels: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -120,3 +120,11 @@ def choose_prompts(cohort: pl.DataFrame, n: int, findings: tuple[str, ...], seed
                 if queue and len(chosen) < n:
                     chosen[queue.pop(0)] = None
     return pool.filter(pl.col("image_id").is_in(list(chosen))).drop("key").sort("image_id")
+
+
+def choose_training(cohort: pl.DataFrame, n: int, seed: int = 0) -> pl.DataFrame:
+    """`n` training records of stage II (all, if there are fewer), a seeded draw; a smaller one is part of a larger."""
+    pool = cohort.filter(pl.col("split") == "train", pl.col("stage2"))
+    keys = [hashlib.sha256(f"{seed}:pool:{i}".encode()).hexdigest() for i in pool["image_id"]]
+    chosen = pool.with_columns(key=pl.Series(keys, dtype=pl.String)).sort("key").head(n)
+    return chosen.drop("key").sort("image_id")

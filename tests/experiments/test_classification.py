@@ -24,7 +24,9 @@ TINY = c.ClassifierSize(32, 8, 8, (2, 2))
 
 @pytest.fixture(scope="module")
 def trained():
-    return c.train_classifier(*cohort(256, 0), *cohort(64, 1), seed=0, epochs=6, size=TINY, learning_rate=1e-2)
+    return c.train_classifier(
+        *cohort(256, 0), *cohort(64, 1), seed=0, steps=48, checks=6, size=TINY, learning_rate=1e-2
+    )
 
 
 def test_it_learns_and_generalises(trained):
@@ -41,7 +43,7 @@ def test_the_best_validation_epoch_is_kept(trained):
 
 def test_same_seed_same_weights_and_no_global_state():
     data = (*cohort(40, 0), *cohort(20, 1))
-    options = {"epochs": 1, "size": TINY}
+    options = {"steps": 2, "checks": 1, "size": TINY}
     before = torch.get_rng_state()
     a, b, other = (c.train_classifier(*data, seed=s, **options) for s in (3, 3, 4))
     assert torch.equal(before, torch.get_rng_state())
@@ -120,11 +122,11 @@ def test_bad_data_names_split_row_and_finding():
     wrong = y.copy()
     wrong[2, 3] = -1  # CheXpert's code for uncertain
     with pytest.raises(ValueError, match=r"train row 2, Lung Opacity: label -1"):
-        c.train_classifier(x, wrong, x, y, seed=0, epochs=1)
+        c.train_classifier(x, wrong, x, y, seed=0, steps=1, checks=1)
     with pytest.raises(ValueError, match="val: needs images"):
-        c.train_classifier(x, y, x, y[:5], seed=0, epochs=1)
-    with pytest.raises(ValueError, match="epochs"):
-        c.train_classifier(x, y, x, y, seed=0, epochs=0)
+        c.train_classifier(x, y, x, y[:5], seed=0, steps=1, checks=1)
+    with pytest.raises(ValueError, match="steps and checks"):
+        c.train_classifier(x, y, x, y, seed=0, steps=0)
     with pytest.raises(ValueError, match="at least one image"):
         c.Classifier(TINY).predict(np.zeros((0, 8, 8), np.float32))
 

@@ -1,0 +1,174 @@
+"""Training data augmentation: does a classifier gain from synthetic images beside the real ones? (paper, Figure 3)
+
+Each arm trains the same network for the same number of optimiser steps, on the real images alone or with one or two
+synthetic copies of each (Methods, Training data augmentation experiments; ED Table 6). The moment is chosen on real
+validation images; each test set is used once. Several seeds an arm; the interval of a mean over seeds resamples both
+the test patients and the seeds, and a difference between arms is taken within each resample.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+from scipy import stats
+
+from chexgen_lib.experiments.classification import auroc, balanced_weights, train_classifier
+from chexgen_lib.records import FINDINGS
+from chexgen_lib.statistics import interval_of, paired_wilcoxon
+
+REAL = "real"
+
+
+def train_and_score(
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    train: np.ndarray,
+    val: np.ndarray,
+    test: np.ndarray,
+    seed: int,
+    weights: np.ndarray | None = None,
+    **settings,
+) -> dict[str, np.ndarray]:
+    """One run: ``scores`` float32 [len(test), 14] of a classifier trained on the rows `train`, chosen on `val`.
+
+    images, labels: of all arms. weights: [len(train)], how often each is drawn; None balances the findings.
+    """
+    weights = balanced_weights(labels[train]) if weights is None else weights
+    model = train_classifier(
+        images[train], labels[train], images[val], labels[val], seed=seed, weights=weights, **settings
+    )
+    return {"scores": model.predict(images[test])}
+
+
+def jobs(arms: Mapping[str, Sequence[int]], seeds: int, seed: int, **settings) -> dict[str, dict]:
+    """Runs of `train_and_score` by name "arm / seed k": rows to train on for each arm, and what all share."""
+    return {
+        f"{arm} / seed {k}": {"train": np.asarray(rows), "seed": 1000 * seed + k, **settings}
+        for arm, rows in arms.items()
+        for k in range(seeds)
+    }
+
+
+def scores_of(results: Mapping[str, dict[str, np.ndarray]], key: str = "scores") -> dict[str, np.ndarray]:
+    """Arm -> scores [S, N, 14] of its seeds, from the results of `jobs`."""
+    arms: dict[str, list[np.ndarray]] = {}
+    for name, result in results.items():
+        arms.setdefault(name.rsplit(" / ", 1)[0], []).append(result[key])
+    return {arm: np.stack(runs) for arm, runs in arms.items()}
+
+
+# ------------------------------------------------------------------------------------------------- measuring
+
+
+def auroc_table(
+    scores: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    patients: Sequence[str],
+    baseline: str = REAL,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> pl.DataFrame:
+    """AUROC of each arm, by finding and on average (ED Table 6), and its difference from the baseline.
+
+    scores: arm -> [S, N, 14]; the arms' seeds are paired. labels: [N, 14]. patients: of each image; they are what is
+    resampled. Findings without both kinds of label are left out of the average, and listed with null values.
+
+    Columns: arm, finding, value, sd (over seeds), low, high; difference, difference_low, difference_high, p (two-sided,
+    of the difference's resamples), visible (the smallest difference this design could see: 2.8 standard errors, 80 %
+    power at 5 %), n, positives, seeds. The row "Average" also has p_findings: Wilcoxon over the findings.
+    """
+    labels = np.asarray(labels, np.float64)
+    runs = {arm: np.asarray(values, np.float64) for arm, values in scores.items()}
+    shapes = {values.shape for values in runs.values()}
+    if len(shapes) != 1 or next(iter(shapes))[1:] != labels.shape or baseline not in runs:
+        raise ValueError(f"arms need scores [S, {len(labels)}, 14] of equal S, one of them {baseline!r}; got {shapes}")
+    for arm, values in runs.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"arm {arm!r}: scores of run {np.argwhere(~np.isfinite(values))[0][0]} are not finite")
+    counts, seeds = _resamples(patients, next(iter(shapes))[0], n_resamples, seed)
+    estimates = {arm: _estimate(values, labels, counts, seeds) for arm, values in runs.items()}
+    rows = []
+    for arm, (single, resampled) in estimates.items():
+        base_single, base_resampled = estimates[baseline]
+        for f, finding in enumerate((*FINDINGS, "Average")):
+            about = {"arm": arm, "finding": finding, "n": len(labels), "seeds": len(single)}
+            about["positives"] = int(np.nansum(labels[:, f])) if finding in FINDINGS else None
+            if finding in FINDINGS:
+                about["n"] = int(np.isfinite(labels[:, f]).sum())
+            rows.append(about | _row(single[:, f], resampled[:, f], base_single[:, f], base_resampled[:, f]))
+            if finding == "Average" and arm != baseline:
+                known = np.isfinite(single[:, :-1]).all(0)
+                means = single.mean(0)[:-1][known], base_single.mean(0)[:-1][known]
+                rows[-1]["p_findings"] = paired_wilcoxon(*means) if known.sum() > 1 else None
+    columns = ["arm", "finding", "value", "sd", "low", "high", "difference", "difference_low", "difference_high", "p",
+               "p_findings", "visible", "n", "positives", "seeds"]  # fmt: skip
+    table = pl.DataFrame(rows, infer_schema_length=None)
+    missing = [pl.lit(None, pl.Float64).alias(c) for c in columns if c not in table.columns]
+    return table.with_columns(missing).select(columns)
+
+
+def _resamples(patients: Sequence[str], seeds: int, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each image [B, N] and each seed [B, S] is drawn; whole patients are drawn."""
+    rng = np.random.default_rng(seed)
+    names, member = np.unique(np.asarray(patients), return_inverse=True)
+    by_patient = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n)
+    return by_patient[:, member], rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=n)
+
+
+def _estimate(
+    scores: np.ndarray, labels: np.ndarray, counts: np.ndarray, seeds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """AUROC of each seed [S, 14 + 1] and of each resample, averaged over its seeds [B, 14 + 1]; last the mean."""
+    single = np.full((len(scores), len(FINDINGS)), np.nan)
+    resampled = np.full((len(scores), len(counts), len(FINDINGS)), np.nan)
+    for s, run in enumerate(scores):
+        for f in range(len(FINDINGS)):
+            single[s, f] = auroc(labels[:, f], run[:, f])[0]
+            if np.isfinite(single[s, f]):
+                resampled[s, :, f] = auroc(labels[:, f], run[:, f], counts)
+    mixed = np.einsum("bs,sbf->bf", seeds / seeds.sum(1, keepdims=True), resampled)
+    known = np.isfinite(single).all(0)
+    if not known.any():
+        raise ValueError("no finding has both known positives and known negatives in the test set; use more records")
+    with np.errstate(invalid="ignore"):
+        average = np.nanmean(mixed[:, known], axis=1)
+    return (
+        np.column_stack([single, single[:, known].mean(1)]),
+        np.column_stack([mixed, average]),
+    )
+
+
+def _row(single: np.ndarray, resampled: np.ndarray, base: np.ndarray, base_resampled: np.ndarray) -> dict:
+    """Value, spread over seeds and interval; difference from the baseline, unless this is it or it is undefined."""
+    if not np.isfinite(single).all():
+        return {}
+    own = interval_of(single.mean(), resampled, 0)
+    sd = float(single.std(ddof=1)) if len(single) > 1 else None
+    row = {"value": own.value, "sd": sd, "low": own.low, "high": own.high}
+    if base is single or np.array_equal(base, single) or not np.isfinite(base).all():
+        return row
+    differences = resampled - base_resampled
+    found = interval_of(single.mean() - base.mean(), differences, 0)
+    return row | {"difference": found.value, "difference_low": found.low, "difference_high": found.high,
+                  "p": two_sided(differences), "visible": visible(differences)}  # fmt: skip
+
+
+def two_sided(differences: np.ndarray) -> float:
+    """p of "no difference" from bootstrap differences [B]: twice the smaller share beyond zero, at least 1 / B."""
+    differences = differences[np.isfinite(differences)]
+    beyond = min((differences <= 0).mean(), (differences >= 0).mean())
+    return float(np.clip(2 * beyond, 1 / len(differences), 1))
+
+
+def visible(differences: np.ndarray, power: float = 0.8, level: float = 0.05) -> float:
+    """The smallest true difference that would be seen with `power` at this standard error."""
+    return float(np.nanstd(differences) * (stats.norm.ppf(power) + stats.norm.ppf(1 - level / 2)))
+
+
+def verdict(row: Mapping) -> str:
+    """ "+0.021 [0.004, 0.038]", or "no detectable difference" with the smallest that could have been seen."""
+    span = f"{row['difference']:+.3f} [{row['difference_low']:.3f}, {row['difference_high']:.3f}]"
+    if row["difference_low"] <= 0 <= row["difference_high"]:
+        return f"{span}: no detectable difference (could see {row['visible']:.3f})"
+    return span

@@ -1,0 +1,188 @@
+"""Labelled images to train and test on: the real ones of a cohort, and synthetic pools that inherit their labels.
+
+A pool is what `sampling.synthesis.synthesise` wrote for some records of a cohort: each image has the findings, age, sex
+and view of the record whose prompt it was drawn from (paper, Methods, Supervised pretraining). A folder of images with
+a table, made by any other generator, can stand in for it (`load`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from chexgen_lib import cohort as embedded
+from chexgen_lib.cohort import CohortError
+from chexgen_lib.images import ImageError, read_image, resize, to_uint8
+from chexgen_lib.records import FINDINGS
+
+ABOUT = ("image_id", "patient_id", "split", "source", "view", "age", "sex", "race")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images with what is known of each.
+
+    Attributes:
+        table: one row an image, with the columns `ABOUT`, the 14 findings and `copy` (of its record; 0 if real).
+        images: uint8 [N, H, W].
+    """
+
+    table: pl.DataFrame
+    images: np.ndarray
+
+    def __post_init__(self):
+        if self.images.ndim != 3 or len(self.table) != len(self.images) or self.table.is_empty():
+            raise CohortError(f"{len(self.table)} rows and images {self.images.shape} do not form a labelled set")
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Float32 [N, 14] in the order of FINDINGS: 1, 0, or NaN where unknown."""
+        return self.table.select(pl.col(FINDINGS).cast(pl.Float32)).fill_null(np.nan).to_numpy()
+
+    def where(self, keep: np.ndarray | pl.Expr) -> "Labelled":
+        """The images of some rows: a bool mask, or an expression over the table."""
+        mask = self.table.select(keep).to_series().to_numpy() if isinstance(keep, pl.Expr) else np.asarray(keep)
+        return self[np.flatnonzero(mask)]
+
+    def __getitem__(self, rows: Sequence[int] | np.ndarray) -> "Labelled":
+        return Labelled(self.table[rows], self.images[rows])
+
+    def __add__(self, other: "Labelled") -> "Labelled":
+        return Labelled(pl.concat([self.table, other.table]), np.concatenate([self.images, other.images]))
+
+    def shuffled_labels(self, seed: int) -> "Labelled":
+        """The same images with each other's labels: what a generator's pool is worth if it ignores its prompts."""
+        order = np.random.default_rng(seed).permutation(len(self))
+        return replace(self, table=self.table.with_columns(self.table[order].select(FINDINGS)))
+
+
+def real(cohort: pl.DataFrame, images: np.ndarray, size: int) -> Labelled:
+    """All images of a cohort, reduced to `size` pixels."""
+    table = cohort.select(*ABOUT, *FINDINGS, pl.lit(0, pl.Int64).alias("copy"))
+    return Labelled(table, _reduced(images, size))
+
+
+def load(folder: str | Path, cohort: pl.DataFrame, size: int) -> Labelled:
+    """A pool with the labels of the cohort's records, reduced to `size` pixels.
+
+    folder: what `synthesise` wrote; or images of any other generator, see `_read_folder`.
+
+    Raises:
+        CohortError: if the pool is not there, or was made for other records.
+        ImageError: naming the file that is missing or cannot be read. No image is left out or replaced.
+    """
+    folder = Path(folder)
+    if (folder / "labels.csv").is_file():
+        return _read_folder(folder, cohort, size)
+    for name in ("samples.npy", "manifest.parquet"):
+        if not (folder / name).is_file():
+            raise CohortError(
+                f"{folder / name} does not exist: run the stage 06_synthesis first, or give a folder with labels.csv"
+            )
+    manifest = pl.read_parquet(folder / "manifest.parquet")
+    samples = np.load(folder / "samples.npy", allow_pickle=False)  # [P, K, H, W]
+    if samples.ndim != 4 or len(samples) != len(manifest):
+        raise CohortError(f"{folder}: {len(manifest)} records and samples {samples.shape} do not fit; redo stage 06")
+    known = manifest.select("image_id").join(cohort, on="image_id", how="left", maintain_order="left")
+    if missing := known.filter(pl.col("patient_id").is_null())["image_id"].to_list():
+        raise CohortError(
+            f"{folder}: {len(missing)} records are not in the cohort, first {missing[0]!r}; redo stage 06"
+        )
+    copies = [known.select(*ABOUT, *FINDINGS, pl.lit(k, pl.Int64).alias("copy")) for k in range(samples.shape[1])]
+    flat = samples.swapaxes(0, 1).reshape(-1, *samples.shape[2:])
+    return Labelled(pl.concat(copies), _reduced(flat, size))
+
+
+def _read_folder(folder: Path, cohort: pl.DataFrame, size: int) -> Labelled:
+    """Images of any other generator, in place of a pool of this one.
+
+    `folder/labels.csv` has the columns `image` (a file below `folder`) and `image_id` (the record that it was drawn
+    from); a record's images are its copies, in the order of the table. CohortError if a column is missing, a record is
+    not the cohort's, or a file is named twice.
+    """
+    path = folder / "labels.csv"
+    table = pl.read_csv(path, infer_schema_length=0)
+    if absent := [c for c in ("image", "image_id") if c not in table.columns]:
+        raise CohortError(f"{path}: columns {absent} are missing; it has {table.columns}")
+    if not table["image"].is_unique().all():
+        raise CohortError(f"{path}: {table.filter(~pl.col('image').is_unique())['image'][0]!r} is named twice")
+    known = table.join(cohort, on="image_id", how="left", maintain_order="left", suffix="_record")
+    if missing := known.filter(pl.col("patient_id").is_null())["image_id"].to_list():
+        raise CohortError(f"{path}: {len(missing)} records are not in the cohort, first {missing[0]!r}")
+    copy = pl.int_range(pl.len()).over("image_id").cast(pl.Int64).alias("copy")
+    return Labelled(known.select(*ABOUT, *FINDINGS, copy), np.stack([_read(folder / n, size) for n in table["image"]]))
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Real and synthetic images in one set, and which rows are for what.
+
+    Attributes:
+        everything: the cohort's images, then the pool's.
+        rows: "train" (the records that the pool was drawn from), "val" and "test" of stage II, and "external train",
+            "external val", "external test" of other sources; empty where the cohort has none.
+        synthetic: rows of the pool.
+    """
+
+    everything: Labelled
+    rows: dict[str, np.ndarray]
+    synthetic: np.ndarray
+
+    def copies(self, k: int) -> np.ndarray:
+        """Rows of the first `k` synthetic images of each record. Raises CohortError where the pool has fewer."""
+        copy = self.everything.table["copy"].to_numpy()[self.synthetic]
+        if copy.max() + 1 < k:
+            raise CohortError(
+                f"the pool holds {copy.max() + 1} images a record, not {k}: make a larger one in stage 06"
+            )
+        return self.synthetic[copy < k]
+
+    def patients(self, name: str) -> list[str]:
+        return self.everything.table["patient_id"].gather(self.rows[name]).to_list()
+
+
+def assemble(root: str | Path, pool: str | Path, resolution: int, size: int) -> Sets:
+    """The cohort of a run at `resolution` and a pool (`load`), reduced to `size` pixels.
+
+    Raises:
+        CohortError: if something is missing, or a patient whom the pool or the training images come from is also in a
+            validation or test set.
+    """
+    root = Path(root)
+    cohort = embedded.load(root / "cohort")
+    images = np.asarray(embedded.load_images(root / "cohort", resolution))
+    own = real(cohort, images, size)
+    synthetic = load(pool, cohort, size)
+    drawn_from = pl.col("image_id").is_in(synthetic.table["image_id"].unique().to_list())
+    chosen = {
+        "train": drawn_from,
+        "val": pl.col("stage2") & (pl.col("split") == "val"),
+        "test": pl.col("stage2") & (pl.col("split") == "test"),
+        **{f"external {split}": pl.col("external") & (pl.col("split") == split) for split in ("train", "val", "test")},
+    }
+    rows = {name: np.flatnonzero(cohort.select(keep).to_series().to_numpy()) for name, keep in chosen.items()}
+    _check_patients(own.table, rows)
+    return Sets(own + synthetic, rows, np.arange(len(synthetic)) + len(own))
+
+
+def _check_patients(table: pl.DataFrame, rows: dict[str, np.ndarray]) -> None:
+    patients = {name: set(table["patient_id"].gather(r)) for name, r in rows.items()}
+    trained = patients["train"] | patients["external train"]
+    for name in ("val", "test", "external val", "external test"):
+        if shared := sorted(trained & patients[name]):
+            raise CohortError(f"{len(shared)} patients are in a training set and in {name!r}, first {shared[0]!r}")
+
+
+def _read(path: Path, size: int) -> np.ndarray:
+    if not path.is_file():
+        raise ImageError(f"{path}: no such file, though labels.csv names it")
+    return to_uint8(resize(read_image(path), size))
+
+
+def _reduced(images: np.ndarray, size: int) -> np.ndarray:
+    return images if images.shape[-1] == size else to_uint8(resize(images / np.float32(255), size))

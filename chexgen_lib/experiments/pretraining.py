@@ -1,0 +1,208 @@
+"""Supervised pretraining on synthetic images, then fine-tuning on few or all real ones (paper, Figure 4).
+
+The paper pretrains DenseNet121 on 1x to 5x synthetic images that inherit their record's labels, and fine-tunes it on 1
+to 100 % of the real training images, against ImageNet weights (Methods, Supervised pretraining experiments); the same
+on another hospital's images, and with 1, 5 and 10 images a finding (the MedFMC protocol). Here the start without
+pretraining is the network's default initialisation.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from monai.visualize import GradCAM
+
+from chexgen_lib import cohort
+from chexgen_lib.experiments.classification import Classifier, balanced_weights, train_classifier
+from chexgen_lib.experiments.pools import Labelled, Sets
+from chexgen_lib.records import FINDINGS
+from chexgen_lib.statistics import bootstrap_interval
+
+DEFAULT = "default initialisation"
+LARGEST = 0.5  # share of the image that a mask may fill
+LOOKED_AT = "looked at"  # the fine-tuning after which attention is measured
+
+
+def pretrain_and_fine_tune(
+    images: np.ndarray,
+    labels: np.ndarray,
+    masks: np.ndarray,
+    *,
+    synthetic: np.ndarray,
+    tunings: Mapping[str, Mapping],
+    cases: np.ndarray,
+    val: np.ndarray,
+    seed: int,
+    pretraining: Mapping,
+    fine_tuning: Mapping,
+) -> dict[str, np.ndarray]:
+    """One pretraining and all fine-tunings that start from it.
+
+    Args:
+        images, labels: uint8 [N, H, W] and [N, 14], real and synthetic.
+        masks: bool [K, h, w] of `cases`, see `attention_cases`.
+        synthetic: rows to pretrain on; empty: none, the default initialisation. `val`: to choose its moment.
+        tunings: of this seed, see `tunings`.
+        cases: rows and findings [K, 2] whose attention is measured.
+        pretraining, fine_tuning: `train_classifier`'s settings.
+
+    Returns:
+        name of the tuning -> scores [len(test), 14]; "attention" -> share [K] of the attention inside the masks.
+    """
+    start = None
+    if len(synthetic):
+        start = _train(images, labels, synthetic, val, seed, **pretraining)
+    result = {}
+    for name, tuning in tunings.items():
+        own = dict(fine_tuning) | tuning["settings"]
+        model = _train(images, labels, tuning["train"], tuning["val"], seed, initial=start, **own)
+        result[name] = model.predict(images[tuning["test"]])
+        if tuning[LOOKED_AT]:
+            result["attention"] = attention(model, images[cases[:, 0]], masks, cases[:, 1])
+    return result
+
+
+def _train(
+    images: np.ndarray, labels: np.ndarray, train: np.ndarray, val: np.ndarray, seed: int, **settings
+) -> Classifier:
+    weights = balanced_weights(labels[train])
+    return train_classifier(
+        images[train], labels[train], images[val], labels[val], seed=seed, weights=weights, **settings
+    )
+
+
+# ---------------------------------------------------------------------------------------- choosing real images
+
+
+def tunings(
+    sets: Sets, shares: Sequence[float], shots_: Sequence[int], draws: int, seeds: int, seed: int, full: dict, few: dict
+) -> list[dict[str, dict]]:
+    """The fine-tunings of each seed, by name: group (internal, external, few-shot), set, draw, rows and settings.
+
+    Internal and external ones take `shares` of the real training images, few-shot ones `draws` times `shots_` external
+    images of each finding. Without external images there are only internal ones.
+
+    Args:
+        full, few: settings of `train_classifier` for shares and for shots.
+    """
+    return [_tunings(sets, shares, shots_, draws, 1000 * seed + k, full, few) for k in range(seeds)]
+
+
+def _tunings(
+    sets: Sets, shares: Sequence[float], shots_: Sequence[int], draws: int, seed: int, full: dict, few: dict
+) -> dict[str, dict]:
+    chosen: dict[str, dict] = {}
+    for group, prefix in (("internal", ""), ("external", "external ")):
+        train, val, test = (sets.rows[prefix + name] for name in ("train", "val", "test"))
+        if not len(train) or not len(test):
+            continue
+        parts = {name: train[rows] for name, rows in fractions(sets.everything[train], shares, seed).items()}
+        common = {"group": group, "draw": 0, "val": val, "test": test, "settings": full}
+        last = list(parts)[-1] if group == "internal" else None
+        chosen |= {f"{group} {n}": common | {"set": n, "train": r, LOOKED_AT: n == last} for n, r in parts.items()}
+        if group == "external":
+            common |= {"group": "few-shot", "settings": few, LOOKED_AT: False}
+            chosen |= {
+                f"{k}-shot {draw}": common | {"set": f"{k}-shot", "draw": draw,
+                                              "train": train[shots(sets.everything[train], k, draw, seed)]}
+                for k in shots_ for draw in range(draws)
+            }  # fmt: skip
+    return chosen
+
+
+def averaged(results: Mapping[str, Mapping[str, np.ndarray]], name: str, draws: int) -> dict[str, np.ndarray]:
+    """Start -> scores [S * draws, N, 14] of a tuning; the draws of a few-shot setting count as further seeds.
+
+    name: of the tuning of the first draw.
+    """
+    names = [name] if draws == 1 else [f"{name.rsplit(' ', 1)[0]} {draw}" for draw in range(draws)]
+    starts: dict[str, list[np.ndarray]] = {}
+    for job, result in results.items():
+        starts.setdefault(job.rsplit(" / ", 1)[0], []).extend(result[n] for n in names)
+    return {start: np.stack(runs) for start, runs in starts.items()}
+
+
+def fractions(train: Labelled, shares: Sequence[float], seed: int) -> dict[str, np.ndarray]:
+    """Rows of nested random subsets of patients, by name ("10 %"): a smaller share is part of every larger one.
+
+    Raises:
+        ValueError: for a share outside 0..1, or one so small that it holds fewer than two images.
+    """
+    patients = train.table["patient_id"].unique(maintain_order=True).to_list()
+    order = np.random.default_rng(seed).permutation(len(patients))
+    found = {}
+    for share in shares:
+        if not 0 < share <= 1:
+            raise ValueError(f"a share of the real images must be in (0, 1], got {share}")
+        kept = {patients[i] for i in order[: max(1, round(share * len(patients)))]}
+        rows = np.flatnonzero(train.table["patient_id"].is_in(list(kept)).to_numpy())
+        if len(rows) < 2:
+            raise ValueError(f"{share:.0%} of {len(train)} images are fewer than two; take a larger share")
+        found[f"{100 * share:g} %"] = rows
+    return found
+
+
+def shots(train: Labelled, k: int, draw: int, seed: int) -> np.ndarray:
+    """Rows with `k` images of each finding, as the MedFMC protocol draws them (a row may serve several findings).
+
+    A finding with fewer than `k` images gives all it has.
+    """
+    rng = np.random.default_rng([seed, k, draw])
+    chosen: set[int] = set()
+    for f in range(len(FINDINGS)):
+        positive = np.flatnonzero(train.labels[:, f] == 1)
+        chosen.update(rng.permutation(positive)[:k].tolist())
+    return np.array(sorted(chosen), np.int64)
+
+
+# --------------------------------------------------------------------------------------------------- attention
+
+
+def attention(model: Classifier, images: np.ndarray, masks: np.ndarray, findings: np.ndarray) -> np.ndarray:
+    """Share of the Grad-CAM attention (Selvaraju et al. 2017; MONAI's) for a finding that lies inside its mask, [K].
+
+    images: [K, H, W]; masks: bool [K, H, W]; findings: index in FINDINGS of each. By chance it is the mask's share of
+    the image (`masks.mean((1, 2))`). Where the map is zero everywhere, its attention is as spread as can be: chance.
+    """
+    model.net.eval()
+    # not the norm after it: torchvision's forward changes that one's output in place
+    cam = GradCAM(model.net, target_layers=f"features.denseblock{len(model.size.block_config)}")
+    shares = []
+    for image, mask, finding in zip(images, masks, findings, strict=True):
+        x = model.prepare(image[None])
+        # MONAI turns attention upside down and scales it to 0..1; the raw map of what speaks for the finding is wanted
+        heat = cam.compute_map(x, class_idx=int(finding))
+        heat = torch.nn.functional.interpolate(heat, size=mask.shape, mode="bilinear")[0, 0].detach().cpu().numpy()
+        total = heat.sum()
+        shares.append(heat[mask].sum() / total if total > 0 else mask.mean())
+    return np.array(shares)
+
+
+def attention_cases(folder: Path, rows: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A seeded draw of at most `n` findings with a mask among cohort rows: (row, finding) [K, 2], masks [K, H, W].
+
+    A finding that fills nearly the whole image, or none of it, says nothing; No Finding has no place. Real radiographs
+    have no masks, so there K = 0.
+    """
+    if not cohort.has_masks(folder):
+        return np.zeros((0, 2), np.int64), np.zeros((0, 1, 1), bool)
+    masks = cohort.load_finding_masks(folder, rows.tolist())  # [R, 14, H, W]
+    places = np.argwhere((masks.mean((2, 3)) > 0) & (masks.mean((2, 3)) < LARGEST))
+    chosen = places[np.sort(np.random.default_rng(seed).permutation(len(places))[:n])]
+    return np.column_stack([rows[chosen[:, 0]], chosen[:, 1]]), masks[chosen[:, 0], chosen[:, 1]]
+
+
+def attention_table(shares: Mapping[str, np.ndarray], masks: np.ndarray, n_resamples: int, seed: int) -> pl.DataFrame:
+    """Start, value, low, high, n, chance: mean share over seeds and cases, with an interval over cases.
+
+    shares: start -> [S, K]. Without cases the table is empty.
+    """
+    rows = []
+    for start, values in shares.items():
+        if values.shape[1] >= 2:
+            found = bootstrap_interval(np.mean, values.mean(0), n_resamples=n_resamples, seed=seed)
+            rows.append({"start": start, **vars(found), "chance": float(masks.mean())})
+    schema = {"start": pl.String, **dict.fromkeys(("value", "low", "high"), pl.Float64), "n": pl.Int64}
+    return pl.DataFrame(rows, schema=schema | {"chance": pl.Float64})

@@ -1,0 +1,94 @@
+"""Figure 4: pretraining on synthetic images, then fine-tuning on few or all real ones; the paper's beside it."""
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from chexgen_lib.figures import published, style
+
+MARKERS = "osD^vP"
+COLOURS = (style.BLACK, style.BLUE, style.SKY, style.ORANGE, style.VERMILION, style.PURPLE)
+
+
+def draw(curves: pl.DataFrame, attention: pl.DataFrame) -> Figure:
+    """a, b: macro AUROC against real images for each start; c: few shots; d: attention; e, f: the paper's numbers.
+
+    curves: `pretraining.curve` with the columns `group` (internal, external, few-shot), `images` (real ones, mean) and
+    `set`. attention: start, value, low, high, n, chance.
+    """
+    style.use()
+    fig = Figure(figsize=(style.PAGE, 5.0), layout="constrained")
+    grid = fig.subplots(2, 3)
+    average = curves.filter(finding="Average")
+    titles = {"internal": "a  this run, internal test", "external": "b  this run, external test",
+              "few-shot": "c  this run, few shots, external test"}  # fmt: skip
+    for ax, (group, title) in zip(grid[0], titles.items(), strict=True):
+        _curves(ax, average.filter(group=group), title, log=group != "few-shot")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), title="pretrained on (this run)")
+    _attention(grid[1][0], attention)
+    _paper(grid[1][1], "fine-tuning", "e  paper (Fig. 4a), MIMIC-CXR")
+    _paper(grid[1][2], "few-shot", "f  paper (Fig. 4a), MedFMC")
+    return fig
+
+
+def _curves(ax: Axes, rows: pl.DataFrame, title: str, log: bool) -> None:
+    ax.set_title(title, loc="left", fontsize=7, fontweight="bold")
+    if rows.is_empty():
+        _nothing(ax, "no external images\nin this profile")
+        return
+    sets = rows.select("set", "images").unique(maintain_order=True)
+    places = sets["images"].to_numpy() if log else np.arange(len(sets))
+    arms = rows["arm"].unique(maintain_order=True).to_list()
+    for k, arm in enumerate(arms):
+        own = rows.filter(arm=arm)
+        value, low, high = (own[c].to_numpy() for c in ("value", "low", "high"))
+        x = places * 1.04 ** (k - len(arms) / 2) if log else places + 0.1 * (k - len(arms) / 2)
+        ax.errorbar(x, value, np.maximum([value - low, high - value], 0), fmt=f"{MARKERS[k % 6]}-", markersize=3,
+                    linewidth=0.9, color=COLOURS[k % len(COLOURS)], label=arm)  # fmt: skip
+    if log:
+        ax.set_xscale("log")
+        ax.set_xticks(places, [f"{n:.0f}" for n in places], fontsize=6)
+        ax.minorticks_off()
+        ax.set_xlabel("real images to fine-tune on")
+    else:
+        ax.set_xticks(places, sets["set"].to_list())
+        ax.set_xlabel("real images a finding")
+    ax.set_ylabel(f"macro AUROC, 95 % CI\n(n = {rows['n'][0]} images x {rows['seeds'][0]} seeds)", fontsize=7)
+
+
+def _attention(ax: Axes, rows: pl.DataFrame) -> None:
+    ax.set_title("d  this run, Grad-CAM", loc="left", fontsize=7, fontweight="bold")
+    if rows.is_empty():
+        _nothing(ax, "real radiographs\nhave no masks")
+        return
+    value, low, high = (rows[c].to_numpy() for c in ("value", "low", "high"))
+    x = np.arange(len(rows))
+    ax.errorbar(x, value, np.maximum([value - low, high - value], 0), fmt="o", color=style.BLUE, markersize=4)
+    ax.axhline(rows["chance"][0], color=style.GREY, linestyle="--", label="chance: the mask's share of the image")
+    ax.set_xticks(x, [name.replace(" ", "\n", 1) for name in rows["start"]], fontsize=6)
+    ax.set_ylabel(f"attention inside the mask, 95 % CI\n(n = {rows['n'][0]} findings)", fontsize=7)
+    ax.margins(x=0.2)
+    ax.legend(fontsize=6)
+
+
+def _nothing(ax: Axes, why: str) -> None:
+    ax.text(0.5, 0.5, why, ha="center", va="center", transform=ax.transAxes)
+    ax.set(xticks=[], yticks=[])
+
+
+def _paper(ax: Axes, kind: str, title: str) -> None:
+    rows = published.load("fig4a").filter(pl.col("category").str.contains("shot") == (kind == "few-shot"))
+    ax.set_title(title, loc="left", fontsize=7, fontweight="bold")
+    ax.set_facecolor("#F0F0F0")
+    sets = rows["category"].unique(maintain_order=True).to_list()
+    for k, arm in enumerate(rows["arm"].unique(maintain_order=True)):
+        own = rows.filter(arm=arm)
+        x = [sets.index(c) for c in own["category"]]
+        ax.plot(x, own["value"] / 100, f"{MARKERS[k]}-", markersize=4, label=arm,
+                color=(style.BLACK, style.BLUE, style.VERMILION)[k])  # fmt: skip
+    ax.set_xticks(range(len(sets)), [s.replace(" of real data", "\nof real data") for s in sets])
+    ax.set_ylabel("macro AUROC (paper)")
+    ax.margins(x=0.2)
+    ax.legend(fontsize=6)

@@ -1,0 +1,87 @@
+"""Arms are compared within one resample, on patients; what is not there is not found."""
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from chexgen_lib.experiments import augmentation as a
+from chexgen_lib.experiments.classification import ClassifierSize, balanced_weights
+from tests.experiments.test_classification import cohort
+
+
+def arms(n=300, seeds=3, gains=(0.0,)):
+    rng = np.random.default_rng(0)
+    labels = (rng.random((n, 14)) < 0.4).astype(float)
+    shared = rng.normal(0, 1, (n, 14))
+    noise = {f"arm {k}": rng.normal(0, 0.3, (seeds, n, 14)) for k in range(len(gains))}
+    noise |= {a.REAL: rng.normal(0, 0.3, (seeds, n, 14))}
+    gain = dict(zip(noise, (*gains, 0.0), strict=True))
+    return labels, {name: labels * (0.8 + gain[name]) + shared + e for name, e in noise.items()}
+
+
+def test_values_are_scikit_learns_and_differences_are_paired():
+    labels, scores = arms(gains=(0.6,))
+    patients = [f"p{i // 2}" for i in range(300)]
+    table = a.auroc_table(scores, labels, patients, n_resamples=200)
+    expected = np.mean([roc_auc_score(labels[:, 2], run[:, 2]) for run in scores["arm 0"]])
+    row = table.row(by_predicate=(pl.col("arm") == "arm 0") & (pl.col("finding") == "Cardiomegaly"), named=True)
+    assert row["value"] == pytest.approx(expected) and row["low"] < expected < row["high"]
+    average = table.row(by_predicate=(pl.col("arm") == "arm 0") & (pl.col("finding") == "Average"), named=True)
+    assert average["difference_low"] > 0 and average["p"] < 0.05 and average["p_findings"] < 0.05
+    # the arms share most of their noise, so the paired interval is narrower than either arm's own
+    assert average["difference_high"] - average["difference_low"] < average["high"] - average["low"]
+    assert table.filter(arm=a.REAL)["difference"].null_count() == 15
+
+
+def test_no_difference_is_called_so():
+    labels, scores = arms(gains=(0.0,))
+    table = a.auroc_table(scores, labels, [str(i) for i in range(300)], n_resamples=200)
+    average = table.row(by_predicate=(pl.col("arm") == "arm 0") & (pl.col("finding") == "Average"), named=True)
+    assert average["difference_low"] < 0 < average["difference_high"] and average["p"] > 0.05
+    assert "no detectable difference" in a.verdict(average) and average["visible"] > 0
+
+
+def test_images_of_one_patient_are_resampled_together():
+    labels, scores = arms(n=100)
+    twice = {name: np.concatenate([s, s], 1) for name, s in scores.items()}
+    once = a.auroc_table(scores, labels, [str(i) for i in range(100)], n_resamples=400)
+    paired = a.auroc_table(twice, np.concatenate([labels] * 2), [str(i % 100) for i in range(200)], n_resamples=400)
+    width = [(t["high"] - t["low"]).mean() for t in (once, paired)]
+    assert width[1] == pytest.approx(width[0], rel=0.1)  # copies carry no more information than one
+
+
+def test_undefined_findings_are_listed_and_bad_input_refused():
+    labels, scores = arms()
+    labels[:, 5] = 0
+    table = a.auroc_table(scores, labels, [str(i) for i in range(300)], n_resamples=50)
+    assert table.filter(finding="Edema")["value"].null_count() == 2
+    scores["arm 0"][1, 7, 3] = np.nan
+    with pytest.raises(ValueError, match="arm 'arm 0': scores of run 1"):
+        a.auroc_table(scores, labels, [str(i) for i in range(300)])
+    with pytest.raises(ValueError, match="one of them 'real'"):
+        a.auroc_table({"arm 0": scores[a.REAL]}, labels, [str(i) for i in range(300)])
+    with pytest.raises(ValueError, match="no finding has both"):
+        a.auroc_table({a.REAL: scores[a.REAL]}, np.zeros((300, 14)), [str(i) for i in range(300)])
+
+
+def test_rare_findings_are_drawn_as_often_as_common_ones():
+    labels = np.zeros((1000, 14))
+    labels[:300, 2], labels[300:310, 9] = 1, 1
+    labels[310:320, 9] = np.nan
+    weight = balanced_weights(labels)
+    assert weight[:300].sum() == pytest.approx(weight[300:310].sum())
+    assert set(weight[310:]) == {weight[0]}
+
+
+def test_a_run_learns_and_labels_matter():
+    images, labels = cohort(260, 0)
+    rows = {"val": np.arange(160, 200), "test": np.arange(200, 260)}
+    settings = dict(seed=0, steps=40, checks=4, size=ClassifierSize(32, 8, 8, (2, 2)), learning_rate=1e-2)
+    wrong = labels.copy()
+    wrong[:160] = labels[np.random.default_rng(0).permutation(160)]
+    table = {}
+    for name, given in (("right", labels), ("shuffled", wrong)):
+        scores = a.train_and_score(images, given, train=np.arange(160), **rows, **settings)["scores"]
+        table[name] = np.mean([roc_auc_score(labels[200:, f], scores[:, f]) for f in range(14)])
+    assert table["right"] > 0.65 > 0.6 > table["shuffled"]

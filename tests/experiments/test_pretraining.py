@@ -1,0 +1,103 @@
+"""Fine-tuning starts where pretraining ended; shares are nested; attention of a random model is chance."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from chexgen_lib.experiments import pretraining as p
+from chexgen_lib.experiments.classification import Classifier, ClassifierSize, macro_auroc
+from chexgen_lib.experiments.pools import ABOUT, Labelled, Sets
+from chexgen_lib.experiments.pretraining import DEFAULT
+from chexgen_lib.records import FINDINGS
+from tests.experiments.test_classification import cohort
+
+TINY = ClassifierSize(32, 8, 8, (2, 2))
+
+
+def labelled(n=40):
+    images, labels = cohort(n, 0)
+    about = {c: [f"{c}{i // 2}" for i in range(n)] for c in ABOUT if c != "age"} | {"age": [50.0] * n}
+    states = dict(zip(FINDINGS, labels.T.tolist(), strict=True))
+    return Labelled(pl.DataFrame(about | states | {"copy": [0] * n}), (images * 255).astype(np.uint8))
+
+
+def test_shares_are_nested_whole_patients():
+    train = labelled()
+    found = p.fractions(train, [0.1, 0.5, 1], seed=3)
+    assert list(found) == ["10 %", "50 %", "100 %"] and [len(rows) for rows in found.values()] == [4, 20, 40]
+    assert set(found["10 %"]) < set(found["50 %"]) < set(found["100 %"])
+    kept = set(train.table["patient_id"].gather(found["10 %"]))
+    assert not kept & set(train.table["patient_id"].gather(np.setdiff1d(np.arange(40), found["10 %"])))
+    assert found["50 %"].tolist() == p.fractions(train, [0.5], seed=3)["50 %"].tolist()
+    with pytest.raises(ValueError, match=r"in \(0, 1\], got 0"):
+        p.fractions(train, [0.0], seed=0)
+
+
+def test_shots_give_each_finding_its_images():
+    train = labelled(200)
+    rows = p.shots(train, 5, draw=0, seed=1)
+    assert (train.labels[rows].sum(0) >= 5).all() and len(rows) <= 70
+    assert rows.tolist() == p.shots(train, 5, 0, 1).tolist() != p.shots(train, 5, 1, 1).tolist()
+
+
+def test_pretraining_on_right_labels_helps_few_images():
+    images, labels = cohort(460, 0)
+    images = (images * 255).astype(np.uint8)
+    rows = {"train": np.arange(300, 306), "val": np.arange(306, 346), "test": np.arange(346, 460)}
+    few = {"few": rows | {"settings": {"steps": 6}, p.LOOKED_AT: True}}
+    settings = {"size": TINY, "checks": 1, "batch_size": 16}
+    auroc = {}
+    for name, synthetic in (("none", np.arange(0)), ("synthetic", np.arange(300))):
+        result = p.pretrain_and_fine_tune(
+            images, labels, np.ones((1, 32, 32), bool), synthetic=synthetic, tunings=few, cases=np.array([[346, 2]]),
+            val=rows["val"], seed=0, pretraining=settings | {"steps": 60, "learning_rate": 1e-2},
+            fine_tuning=settings | {"learning_rate": 1e-4},
+        )  # fmt: skip
+        assert result["attention"] == pytest.approx([1.0])
+        auroc[name] = macro_auroc(labels[346:], result["few"])
+    assert auroc["synthetic"] > auroc["none"] + 0.1
+
+
+def test_tunings_of_each_seed():
+    everything = labelled(120)
+    rows = np.split(np.arange(120), [40, 50, 60, 100, 110])
+    names = [prefix + name for prefix in ("", "external ") for name in ("train", "val", "test")]
+    sets = Sets(everything, dict(zip(names, rows, strict=True)), np.arange(0))
+    first, second = p.tunings(sets, [0.5, 1.0], [1, 2], 2, 2, 0, {"steps": 9}, {"steps": 3})
+    shares = [f"{group} {share} %" for group in ("internal", "external") for share in (50, 100)]
+    assert sorted(first) == sorted([*shares, "1-shot 0", "1-shot 1", "2-shot 0", "2-shot 1"])
+    assert [name for name, t in first.items() if t[p.LOOKED_AT]] == ["internal 100 %"]
+    assert set(first["external 50 %"]["train"]) <= set(range(60, 100)) and first["1-shot 0"]["settings"] == {"steps": 3}
+    assert first["internal 50 %"]["train"].tolist() != second["internal 50 %"]["train"].tolist()
+    results = {f"{DEFAULT} / seed {k}": {f"1-shot {d}": np.full((3, 14), 10 * k + d) for d in (0, 1)} for k in (0, 1)}
+    assert p.averaged(results, "1-shot 0", 2)[DEFAULT][:, 0, 0].tolist() == [0, 1, 10, 11]
+    alone = Sets(everything, sets.rows | {"external train": np.arange(0)}, np.arange(0))
+    assert {t["group"] for t in p.tunings(alone, [1.0], [1], 1, 1, 0, {}, {})[0].values()} == {"internal"}
+
+
+def test_attention_of_untrained_models_is_chance():
+    rng = np.random.default_rng(0)
+    images = (rng.random((24, 32, 32)) * 255).astype(np.uint8)
+    masks = np.zeros((24, 32, 32), bool)
+    for k, (y, x) in enumerate(rng.integers(0, 20, (24, 2))):
+        masks[k, y : y + 12, x : x + 12] = True
+    findings = rng.integers(0, 14, 24)
+    torch.manual_seed(0)
+    shares = [p.attention(Classifier(TINY), images, masks, findings) for _ in range(3)]
+    assert np.mean(shares) == pytest.approx(masks.mean(), abs=0.04)
+
+
+def test_attention_cases_have_a_mask_that_says_something(tmp_path):
+    masks = np.zeros((3, 64, 64), bool)
+    masks[0, :20], masks[1, 5:9, 5:9], masks[2] = True, True, True  # the last fills the image
+    packed = dict(findings=np.packbits(masks, axis=-1), finding_row=[4, 7, 7], finding_index=[9, 5, 2], anatomy=[0])
+    np.savez(tmp_path / "masks.npz", **packed)
+    cases, own = p.attention_cases(tmp_path, np.array([4, 6, 7]), 10, seed=0)
+    assert cases.tolist() == [[4, 9], [7, 5]] and own.sum((1, 2)).tolist() == [20 * 64, 16]
+    assert len(p.attention_cases(tmp_path, np.array([4, 6, 7]), 1, seed=0)[0]) == 1
+    table = p.attention_table({DEFAULT: np.array([[0.1, 0.3], [0.2, 0.4]])}, own, 50, 0)
+    assert table["value"][0] == pytest.approx(0.25) and table["chance"][0] == pytest.approx(own.mean())
+    np.savez(tmp_path / "masks.npz")  # real radiographs
+    cases, own = p.attention_cases(tmp_path, np.array([4]), 10, seed=0)
+    assert len(cases) == 0 and p.attention_table({DEFAULT: np.zeros((2, 0))}, own, 50, 0).is_empty()
