@@ -22,6 +22,7 @@ CREATE TABLE answers (
     fault TEXT, answer TEXT
 ) STRICT;
 CREATE UNIQUE INDEX usable ON answers (key) WHERE fault IS NULL;
+CREATE INDEX unusable ON answers (key) WHERE fault IS NOT NULL;
 CREATE TABLE exported (key TEXT PRIMARY KEY, model TEXT NOT NULL) STRICT;
 PRAGMA user_version = {SCHEMA_VERSION};
 """
@@ -79,6 +80,12 @@ class AnswerCache:
         """The usable answer to a request."""
         row = self._db.execute("SELECT answer FROM answers WHERE key = ? AND fault IS NULL", (key,)).fetchone()
         return Report.model_validate_json(row[0]) if row else None
+
+    def given_up(self, attempts: int) -> dict[str, str]:
+        """Key and last fault of the requests with that many unusable answers."""
+        # SQLite takes a bare column from the row of the maximum
+        query = "SELECT key, fault, max(rowid) FROM answers WHERE fault IS NOT NULL GROUP BY key HAVING count(*) >= ?"
+        return {key: fault for key, fault, _ in self._db.execute(query, (attempts,))}
 
     def add(self, key: str, model: str, answer: Answer) -> None:
         """Keep an answer; of several usable ones to a key the first."""

@@ -4,7 +4,7 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from email.utils import parsedate_to_datetime
 
 import openai
@@ -60,7 +60,7 @@ class Asker:
         self.stopped: LanguageModelError | None = None
         self._clients = {e: _client(e) for e in endpoints}
         self._slots = {e: asyncio.Semaphore(e.concurrency) for e in endpoints}
-        self._exported = cache.exported()
+        self._exported, self._given_up = cache.exported(), cache.given_up(ATTEMPTS)
         self._spent = spent(cache, endpoints)
         self._failed_in_a_row = 0
         self._reached: set[Endpoint] = set()
@@ -74,8 +74,8 @@ class Asker:
 
     async def ask(self, request: Request) -> Report:
         """The answer, from the cache or the model; NoAnswerError for this record, LanguageModelError for all."""
-        if kept := self.cache.report(request.key):
-            return kept
+        if report := kept(self.cache, self._given_up, request.key):
+            return report
         if request.key in self._exported:
             raise NoAnswerError("waiting for a batch file")
         try:
@@ -117,7 +117,9 @@ class Asker:
             return NoAnswerError(code)
         passing = status is None or status in (408, 409, 425, 429) or status >= 500
         if not passing or code == "insufficient_quota":
-            self.stopped = LanguageModelError(f"{where}: {error}; {REMEDIES.get(status, 'check the endpoint')}")
+            said = error.response.text.strip()[:500]  # the client's message leaves out what is not in OpenAI's form
+            remedy = REMEDIES.get(status, "check the endpoint")
+            self.stopped = LanguageModelError(f"{where}: error {status}: {said}; {remedy}")
             return self.stopped
         reason = f"error {status}" if status else str(error).strip(".").lower()
         wait = retry_after(error.response.headers) if status else None
@@ -135,6 +137,7 @@ REMEDIES = {
     401: "check the API key in the endpoint's environment variable",
     403: "the key has no access to this model",
     404: "check the model's name and base_url",
+    422: "does it know the endpoint's options?",
     429: "the account has no credit left: add some and run again",
 }
 
@@ -151,6 +154,14 @@ def _client(endpoint: Endpoint) -> AsyncOpenAI:
             f"no API key: set {endpoint.api_key_variable}, or give base_url, the address of a server of your own"
         )
     return AsyncOpenAI(api_key=key or "none", base_url=endpoint.base_url, max_retries=0, timeout=endpoint.timeout)
+
+
+def kept(cache: AnswerCache, given_up: Mapping[str, str], key: str) -> Report | None:
+    """The usable answer in the cache; NoAnswerError where earlier runs gave the request up (``cache.given_up``)."""
+    report = cache.report(key)
+    if report is None and key in given_up:
+        raise NoAnswerError(f"{given_up[key]}, {ATTEMPTS} attempts")
+    return report
 
 
 def spent(cache: AnswerCache, endpoints: Collection[Endpoint]) -> float:

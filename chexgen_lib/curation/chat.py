@@ -17,6 +17,8 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 CHARACTERS_PER_TOKEN = 3.5  # of English prose and JSON in the vocabularies of GPT-4 and Qwen2.5, roughly
+# Markdown around JSON: the habit of models where the server does not hold them to the schema (transformers serve).
+FENCED = re.compile(r"\s*```(?:json)?(.*)```\s*", re.DOTALL)
 
 
 class Report(BaseModel):
@@ -153,6 +155,8 @@ def read_answer(key: str, response: bytes | str) -> Answer:
         return Answer(None, "refused", tokens)
     if not content.strip():
         return Answer(None, "empty", tokens)
+    if fenced := FENCED.fullmatch(content):
+        content = fenced[1]
     try:
         report = Report.model_validate_json(content)
     except ValidationError:

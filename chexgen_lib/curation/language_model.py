@@ -15,7 +15,8 @@ or instructions hidden in a record, brought about.
 Records with the same facts and wording number (12, from a hash of the image id) share one answer: that keeps
 wordings varied and a cohort of many normal radiographs affordable. All answers are kept in ``cache``: a run
 that was stopped is resumed by calling it again. What a process had in flight when it was killed was paid for
-and is not known, at most ``concurrency`` requests.
+and is not known, at most ``concurrency`` requests. A request whose answers in the cache are all unusable, as
+many as a run attempts, is not asked again: that takes other options (more tokens, say), or another cache.
 """
 
 import json
@@ -32,7 +33,7 @@ from pydantic import BaseModel, ValidationError
 from chexgen_lib.atomic import replacing
 from chexgen_lib.curation import describe, quality_control
 from chexgen_lib.curation.answer_cache import AnswerCache
-from chexgen_lib.curation.asking import Asker, NoAnswerError, for_each, spent
+from chexgen_lib.curation.asking import ATTEMPTS, Asker, NoAnswerError, for_each, kept, spent
 from chexgen_lib.curation.chat import CHARACTERS_PER_TOKEN, Answer, Endpoint, Report, Request, read_answer, request
 from chexgen_lib.curation.projection import Facts, masked, project
 
@@ -161,8 +162,8 @@ class LanguageModel:
     def import_batch(self, path: str | Path) -> pl.DataFrame:
         """Keep the answers of a result (or error) file; line (1-based), key and reason of those not usable.
 
-        A request whose answer is not usable may be exported again. Lines that answer nothing exported from
-        this cache, or the same request again, are listed and not kept.
+        A request whose answer is not usable may be exported again, as often as a run attempts one. Lines that
+        answer nothing exported from this cache, or the same request again, are listed and not kept.
         """
         bad = []
         with AnswerCache(self.cache) as cache, open(path, encoding="utf-8", errors="replace") as lines:
@@ -225,9 +226,10 @@ class LanguageModel:
         """Take a step with the cache, ``missing`` in place of a model; the keys that are in batch files."""
         work = self._work(df)
         with AnswerCache(self.cache) as cache:
+            given_up = cache.given_up(ATTEMPTS)
 
             async def ask(request: Request) -> Report:
-                return cache.report(request.key) or await missing(request)
+                return kept(cache, given_up, request.key) or await missing(request)
 
             _finish(step, work, ask)
             return cache.exported()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from aiohttp import web
 from tenacity import wait_none
 
 from chexgen_lib import records
@@ -260,6 +261,16 @@ def test_additions_that_the_vocabulary_does_not_know_are_rejected(added, server,
     assert "adds" in fallbacks["reason"][0]
 
 
+@pytest.mark.parametrize("fence", ["```json\n{}\n```", "\n```\n{}```\n"])
+def test_json_in_a_markdown_fence_is_read(fence):
+    """Models fence their JSON where the server does not hold them to the schema."""
+    report = right_answer({"facts": json.loads(project(cohort(1))[0]), "nonce": "k"})
+    fenced = fence.replace("{}", json.dumps(report))
+    assert read_answer("k", completion(fenced, "")).report == Report(**report)
+    assert read_answer("k", completion(fenced[:60], "", truncated=True)).fault == "truncated"
+    assert read_answer("k", completion(f"Here it is: {fenced}", "")).fault == "malformed answer"
+
+
 def test_answers_are_judged_without_raising():
     report = right_answer({"facts": json.loads(project(cohort(1))[0]), "nonce": "k"})
     good = completion(json.dumps(report), "")
@@ -334,6 +345,21 @@ def test_unusable_answers_are_counted(tmp_path):
     assert llm.used()["input_tokens"][0] > 0
 
 
+def test_what_was_given_up_is_not_paid_for_again(tmp_path):
+    """Unless it is asked otherwise: another option is another request."""
+    df = cohort(2)
+    with FaultServer(rates={"malformed answer": 1.0}, latency=0.0).running() as server:
+        llm = model(server.url, tmp_path)
+        first = llm.describe(df)
+        paid = len(server.served)
+        second = llm.describe(df)
+        assert paid == 2 * asking.ATTEMPTS == len(server.served)
+        assert [a.equals(b) for a, b in zip(first, second, strict=True)] == [True, True]
+        assert llm.estimate(df)["requests"].sum() == 0 and llm.export_batch(df, tmp_path / "out") == []
+        model(server.url, tmp_path, options={"max_completion_tokens": 2000}).describe(df)
+        assert len(server.served) == 2 * paid
+
+
 # --- what cannot work ends at once, with the remedy ---
 
 
@@ -367,6 +393,16 @@ def test_refusals_end_the_run_at_once(status, code, remedy, tmp_path):
         with pytest.raises(LanguageModelError, match=remedy):
             model(server.url, tmp_path, concurrency=2).describe(cohort(50))
         assert next(server._number) <= 40
+
+
+def test_a_refusal_in_a_servers_own_form_is_passed_on(tmp_path, monkeypatch):
+    def refusal(status: int, *_: str) -> web.Response:
+        return web.json_response({"detail": "unexpected field top_k"}, status=status)
+
+    monkeypatch.setattr("tests.curation.fault_server._error", refusal)
+    with FaultServer(status=(422, "")).running() as server:
+        with pytest.raises(LanguageModelError, match="422.*unexpected field top_k.*options"):
+            model(server.url, tmp_path).describe(cohort(1))
 
 
 def test_a_filtered_record_does_not_stop_the_others(tmp_path):
