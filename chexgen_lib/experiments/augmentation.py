@@ -17,6 +17,7 @@ from chexgen_lib.records import FINDINGS
 from chexgen_lib.statistics import interval_of, paired_wilcoxon
 
 REAL = "real"
+LEAST_POSITIVES = 5  # in a test set, and as many negatives; an AUROC of fewer is noise
 
 
 def train_and_score(
@@ -72,7 +73,8 @@ def auroc_table(
     """AUROC of each arm, by finding and on average (ED Table 6), and its difference from the baseline.
 
     scores: arm -> [S, N, 14]; the arms' seeds are paired. labels: [N, 14]. patients: of each image; they are what is
-    resampled. Findings without both kinds of label are left out of the average, and listed with null values.
+    resampled. Findings with fewer than `LEAST_POSITIVES` of either label are not in the average, and listed without
+    an estimate.
 
     Columns: arm, finding, value, sd (over seeds), low, high; difference, difference_low, difference_high, p (two-sided,
     of the difference's resamples), visible (the smallest difference this design could see: 2.8 standard errors, 80 %
@@ -124,13 +126,15 @@ def _estimate(
     resampled = np.full((len(scores), len(counts), len(FINDINGS)), np.nan)
     for s, run in enumerate(scores):
         for f in range(len(FINDINGS)):
-            single[s, f] = auroc(labels[:, f], run[:, f])[0]
-            if np.isfinite(single[s, f]):
+            if min((labels[:, f] == 1).sum(), (labels[:, f] == 0).sum()) >= LEAST_POSITIVES:
+                single[s, f] = auroc(labels[:, f], run[:, f])[0]
                 resampled[s, :, f] = auroc(labels[:, f], run[:, f], counts)
     mixed = np.einsum("bs,sbf->bf", seeds / seeds.sum(1, keepdims=True), resampled)
     known = np.isfinite(single).all(0)
     if not known.any():
-        raise ValueError("no finding has both known positives and known negatives in the test set; use more records")
+        raise ValueError(
+            f"no finding has {LEAST_POSITIVES} known positives and negatives in the test set; use more records"
+        )
     with np.errstate(invalid="ignore"):
         average = np.nanmean(mixed[:, known], axis=1)
     return (

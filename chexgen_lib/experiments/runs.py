@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def run_all(
     todo = [name for name, path in paths.items() if not path.exists()]
     calls = [(function, data, jobs[name], paths[name], name) for name in todo]
     if workers:
+        os.environ["TQDM_DISABLE"] = "1"  # read by the processes when they start: one bar is enough
         parallel = Parallel(n_jobs=workers, return_as="generator_unordered", mmap_mode="r")
         done = parallel(delayed(_run_on_one_thread)(*call) for call in calls)
     else:

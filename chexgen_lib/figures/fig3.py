@@ -37,13 +37,16 @@ def draw(plotted: pl.DataFrame) -> Figure:
         for source in (THIS_RUN, PAPER)
         for test in plotted.filter(source=source)["test"].unique(maintain_order=True)
     ]
+    shown = ""
     for ax, (source, test) in zip(np.atleast_1d(top.subplots(1, len(sets))), sets, strict=True):
-        _averages(ax, plotted.filter(source=source, test=test, finding="Average"), source, test)
+        rows = plotted.filter(source=source, test=test, finding="Average")
+        _averages(ax, rows, source, test, labels=source != shown)  # the arms of a source are the same on all sets
+        shown = source
     _by_finding(bottom.subplots(), plotted.filter(source=THIS_RUN, test=sets[0][1]), sets[0][1])
     return fig
 
 
-def _averages(ax: Axes, rows: pl.DataFrame, source: str, test: str) -> None:
+def _averages(ax: Axes, rows: pl.DataFrame, source: str, test: str, labels: bool) -> None:
     for at, row in enumerate(rows.iter_rows(named=True)):
         colour = COLOURS[at % len(COLOURS)]
         if source == THIS_RUN:
@@ -54,12 +57,12 @@ def _averages(ax: Axes, rows: pl.DataFrame, source: str, test: str) -> None:
         ax.annotate(
             f"{row['value']:.3f}", (row["value"], at), (0, 4), textcoords="offset points", ha="center", fontsize=6
         )
-    ax.set_yticks(range(len(rows)), rows["arm"].to_list(), fontsize=6)
+    ax.set_yticks(range(len(rows)), rows["arm"].to_list() if labels else [], fontsize=6)
     ax.set_ylim(len(rows) - 0.5, -0.7)
-    ax.margins(x=0.2)
-    n = f"n = {rows['n'][0]} images x {rows['seeds'][0]} seeds, 95 % CI" if source == THIS_RUN else "dotted: sd"
+    ax.margins(x=0.3)
+    n = f"n = {rows['n'][0]} x {rows['seeds'][0]} seeds, 95 % CI" if source == THIS_RUN else "dotted: sd"
     ax.set_xlabel(f"macro AUROC\n({n})", fontsize=6)
-    ax.set_title(f"{source}: {test}", fontsize=7, loc="left", fontweight="bold")
+    ax.set_title(f"{source}:\n{test}", fontsize=7, loc="left", fontweight="bold")
     if source == PAPER:
         ax.set_facecolor("#F0F0F0")
 

@@ -54,6 +54,7 @@ def test_images_of_one_patient_are_resampled_together():
 def test_undefined_findings_are_listed_and_bad_input_refused():
     labels, scores = arms()
     labels[:, 5] = 0
+    labels[:4, 5] = 1
     table = a.auroc_table(scores, labels, [str(i) for i in range(300)], n_resamples=50)
     assert table.filter(finding="Edema")["value"].null_count() == 2
     scores["arm 0"][1, 7, 3] = np.nan
@@ -61,7 +62,7 @@ def test_undefined_findings_are_listed_and_bad_input_refused():
         a.auroc_table(scores, labels, [str(i) for i in range(300)])
     with pytest.raises(ValueError, match="one of them 'real'"):
         a.auroc_table({"arm 0": scores[a.REAL]}, labels, [str(i) for i in range(300)])
-    with pytest.raises(ValueError, match="no finding has both"):
+    with pytest.raises(ValueError, match="no finding has 5 known"):
         a.auroc_table({a.REAL: scores[a.REAL]}, np.zeros((300, 14)), [str(i) for i in range(300)])
 
 

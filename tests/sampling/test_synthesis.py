@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from chexgen_lib.records import FINDINGS
-from chexgen_lib.sampling.synthesis import choose_prompts, synthesise
+from chexgen_lib.sampling.synthesis import choose_prompts, choose_training, synthesise
 
 RECORDS = pl.DataFrame(
     {
@@ -91,3 +91,18 @@ def test_needs_distinct_records(pipeline, tmp_path):
     for bad in (RECORDS.head(0), RECORDS[[0, 0]]):
         with pytest.raises(ValueError, match="distinct image_id"):
             synthesise(pipeline, bad, tmp_path, **SETTINGS)
+
+
+def test_a_pool_is_drawn_from_training_records_of_stage_two():
+    n = 30
+    table = pl.DataFrame(
+        dict(
+            image_id=[f"i{i}" for i in range(n)],
+            split=["train", "test", "val"] * (n // 3),
+            stage2=[i < 24 for i in range(n)],
+        )
+    )
+    few, all_of_them = choose_training(table, 4, seed=0), choose_training(table, 100, seed=0)
+    assert set(few["image_id"]) < set(all_of_them["image_id"]) == {f"i{i}" for i in range(0, 24, 3)}
+    assert set(all_of_them["split"]) == {"train"} and len(few) == 4
+    assert any(set(choose_training(table, 4, seed)["image_id"]) != set(few["image_id"]) for seed in range(1, 5))
