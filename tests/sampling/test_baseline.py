@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -168,12 +169,17 @@ def test_a_folder_without_a_published_generator_is_refused(unet_pipeline, tmp_pa
 
 
 @pytest.mark.parametrize("weights", ["unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"])
-def test_missing_and_broken_weights_are_refused(published, tmp_path, weights):
+def test_broken_weights_are_refused(published, tmp_path, weights):
     folder = shutil.copytree(published, tmp_path / "broken")
-    whole = (folder / weights).read_bytes()
-    (folder / weights).write_bytes(whole[:100])
+    (folder / weights).write_bytes((folder / weights).read_bytes()[:100])
     with pytest.raises(ValueError, match="no Stable Diffusion pipeline at"):
         load_baseline(folder)
-    (folder / weights).rename((folder / weights).with_suffix(".bin"))
+
+
+def test_pickled_weights_are_refused(published, tmp_path):
+    folder = shutil.copytree(published, tmp_path / "pickled")
+    weights = folder / "unet/diffusion_pytorch_model.safetensors"
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
     with pytest.raises(ValueError, match="no Stable Diffusion pipeline at"):
         load_baseline(folder)
