@@ -7,6 +7,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 
+from chexgen_lib.models.baseline import BaselineUNet
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.training import trainer
@@ -47,12 +48,17 @@ def model() -> ChexGenTransformer:
     return ChexGenTransformer.of_size("ci", sample_size=4, text_dim=16, text_tokens=8)
 
 
+def unet() -> BaselineUNet:
+    torch.manual_seed(0)
+    return BaselineUNet.of_size("ci", sample_size=4, text_dim=16)
+
+
 def weights(m) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in m.parameters()])
 
 
-def run(cache, folder, **changes):
-    m = model()
+def run(cache, folder, build=model, **changes):
+    m = build()
     history = train(m, cache, replace(CONFIG, **changes), folder)
     return weights(m), history
 
@@ -66,9 +72,9 @@ def interrupt(monkeypatch, at):
     monkeypatch.setattr(trainer._Run, "optimise", stop)
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_resumed_equals_uninterrupted(cache, tmp_path, monkeypatch, accumulation):
-    changes = dict(gradient_accumulation=accumulation, schedule="cosine", warmup_steps=2)
+@pytest.mark.parametrize("build, accumulation", [(model, 1), (model, 2), (unet, 1), (unet, 2)])
+def test_resumed_equals_uninterrupted(cache, tmp_path, monkeypatch, build, accumulation):
+    changes = dict(build=build, gradient_accumulation=accumulation, schedule="cosine", warmup_steps=2)
     expected, history = run(cache, tmp_path / "whole", **changes)
     with monkeypatch.context() as m:
         interrupt(m, at=5)
@@ -159,6 +165,9 @@ def test_misfits_are_clear(cache, tmp_path):
         train(wide, cache, CONFIG, tmp_path)
     with pytest.raises(TrainingError, match="latents"):
         train(ChexGenTransformer.of_size("ci", sample_size=8), cache, CONFIG, tmp_path)
+    long = replace(cache, states=torch.zeros(90, 16).half(), offsets=torch.tensor([0, *range(81, 91)]))
+    with pytest.raises(TrainingError, match="a text has 81 tokens, the model's null caption 77"):
+        train(unet(), long, CONFIG, tmp_path)
 
 
 def test_latent_cache_round_trip_and_errors(cache, tmp_path):

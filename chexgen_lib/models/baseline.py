@@ -1,0 +1,102 @@
+"""The baseline generator: a U-Net that reads at most 77 tokens, the kind of model that RoentGen and MINIM are.
+
+It is diffusers' U-Net with the few names that `training.trainer.train` and `ChexGenPipeline` ask of a model, so that
+the baseline and ChexGen are trained and sampled by the same code. Its weights are plain diffusers weights.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import ModelMixin, UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from chexgen_lib.models.text import count_tokens
+
+MAX_TOKENS = 77  # CLIP's, start and end markers included
+
+# Arguments of diffusers' U-Net; its `attention_head_dim` is in truth the number of heads.
+_TWO_LEVELS = dict(
+    down_block_types=("CrossAttnDownBlock2D",) * 2,
+    up_block_types=("CrossAttnUpBlock2D",) * 2,
+    layers_per_block=1,
+)
+SIZES = {
+    "ci": dict(_TWO_LEVELS, block_out_channels=(16, 32), attention_head_dim=2, norm_num_groups=8),
+    "laptop": dict(_TWO_LEVELS, block_out_channels=(64, 128), attention_head_dim=4),
+    # Stable Diffusion v1, which RoentGen and MINIM fine-tune: with its 64 x 64 latents and 768-wide text
+    "paper": dict(block_out_channels=(320, 640, 1280, 1280), layers_per_block=2, attention_head_dim=8),
+}
+
+
+class BaselineUNet(UNet2DConditionModel, ModelMixin):
+    """Predicts the noise in a latent from the noisy latent, its time step and at most 77 tokens of text.
+
+    Constructor, configuration and weights are those of diffusers' `UNet2DConditionModel`; `sample_size` is required.
+    (`ModelMixin` is named although inherited: diffusers looks it up in this module when it loads a pipeline.)
+    """
+
+    @classmethod
+    def of_size(cls, size: str, sample_size: int, text_dim: int) -> "BaselineUNet":
+        """A U-Net of a named size (`SIZES`) for latents [4, sample_size, sample_size] and text of width `text_dim`."""
+        if size not in SIZES:
+            raise ValueError(f"unknown model size {size!r}; choose one of {', '.join(SIZES)}")
+        return cls(**SIZES[size], sample_size=sample_size, cross_attention_dim=text_dim)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the latents."""
+        return self.config.in_channels, self.config.sample_size, self.config.sample_size
+
+    @property
+    def null_caption(self) -> Tensor:
+        """Text states [77, text_dim] of the empty caption: zeros, which switch the attention to text off.
+
+        Stable Diffusion takes the encoded empty text, a constant too.
+        """
+        return torch.zeros(MAX_TOKENS, self.config.cross_attention_dim, device=self.device, dtype=self.dtype)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        encoder_attention_mask: Tensor | None = None,
+    ) -> UNet2DConditionOutput:
+        """Noise prediction; arguments as of `ChexGenTransformer.forward`, with at most 77 tokens.
+
+        Returns:
+            `.sample` [B, 4, H, W].
+
+        Raises:
+            ValueError: if the latents do not have the model's size and channels, or the text has more tokens.
+        """
+        if tuple(hidden_states.shape[1:]) != self.latent_shape:
+            raise ValueError(f"latents have shape {tuple(hidden_states.shape)}, not [B, {self.latent_shape}]")
+        if encoder_hidden_states.shape[1] > MAX_TOKENS:
+            raise ValueError(f"the text has {encoder_hidden_states.shape[1]} tokens, the limit is {MAX_TOKENS}: cut it")
+        return super().forward(
+            hidden_states, timestep, encoder_hidden_states, encoder_attention_mask=encoder_attention_mask
+        )
+
+    # What sampling computes once for all steps: here nothing is, text and time are handed on.
+
+    def encode_text(self, states: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        return states, mask
+
+    def encode_time(self, timestep: Tensor) -> Tensor:
+        return timestep
+
+    def denoise(self, hidden_states: Tensor, time: Tensor, text: tuple[Tensor, Tensor | None]) -> Tensor:
+        """`forward` with the outputs of `encode_time` (of B steps, or one for all) and `encode_text`: [B, 4, H, W]."""
+        return self(hidden_states, time, *text).sample
+
+
+def truncate(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> tuple[list[str], int]:
+    """Texts cut after 77 tokens (start and end markers included), as CLIP cuts them, and how many had to be."""
+    counts = count_tokens(tokenizer, texts)
+    kept = tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS, return_offsets_mapping=True)
+    ends = [max(end for _, end in spans) for spans in kept["offset_mapping"]]
+    cut = [text[:end] if n > MAX_TOKENS else text for text, end, n in zip(texts, ends, counts, strict=True)]
+    return cut, sum(n > MAX_TOKENS for n in counts)

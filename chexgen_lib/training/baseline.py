@@ -1,0 +1,40 @@
+"""Training pairs for a generator that reads at most 77 tokens."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from chexgen_lib.models.baseline import MAX_TOKENS, truncate
+from chexgen_lib.models.text import cache_texts, count_tokens
+from chexgen_lib.training.latent_cache import CacheError, LatentCache
+
+
+def truncate_cache(
+    pairs: LatentCache, prompts: Sequence[str], text_encoder: tuple[PreTrainedTokenizerBase, PreTrainedModel]
+) -> tuple[LatentCache, int]:
+    """`pairs` with their texts cut after 77 tokens, and how many had to be.
+
+    These are encoded again: the states of a longer text's first tokens know of the tokens that come after.
+
+    Args:
+        prompts: the texts that the pairs were made of, in their order.
+        text_encoder: tokenizer and encoder that made the pairs.
+
+    Raises:
+        CacheError: if the prompts are not those of the pairs.
+    """
+    counts = count_tokens(text_encoder[0], prompts)
+    if counts != pairs.offsets.diff().tolist():
+        raise CacheError(f"{len(prompts)} prompts are not those of the {len(pairs)} pairs: give them in the same order")
+    texts, cut = truncate(text_encoder[0], prompts)
+    if not cut:
+        return pairs, 0
+    long = [row for row, count in enumerate(counts) if count > MAX_TOKENS]
+    again = cache_texts(*text_encoder, [texts[row] for row in long])
+    states = list(pairs.states.split(counts))
+    for row, shorter in zip(long, again["states"].split(again["offsets"].diff().tolist()), strict=True):
+        states[row] = shorter
+    offsets = torch.tensor([0, *map(len, states)]).cumsum(0)
+    return replace(pairs, states=torch.cat(states), offsets=offsets), cut
