@@ -21,6 +21,7 @@ from chexgen_lib.records import FINDINGS
 from chexgen_lib.statistics import bootstrap_interval
 
 DEFAULT = "default initialisation"
+LONGER = "default, as many steps"  # the default initialisation with the steps that others spend on pretraining
 LARGEST = 0.5  # share of the image that a mask may fill
 LOOKED_AT = "looked at"  # the fine-tuning after which attention is measured
 
@@ -37,6 +38,7 @@ def pretrain_and_fine_tune(
     seed: int,
     pretraining: Mapping,
     fine_tuning: Mapping,
+    more_steps: int = 0,
 ) -> dict[str, np.ndarray]:
     """One pretraining and all fine-tunings that start from it.
 
@@ -47,6 +49,7 @@ def pretrain_and_fine_tune(
         tunings: of this seed, see `tunings`.
         cases: rows and findings [K, 2] whose attention is measured.
         pretraining, fine_tuning: `train_classifier`'s settings.
+        more_steps: of every fine-tuning, for a start that is to have as many steps in all as a pretrained one.
 
     Returns:
         name of the tuning -> scores [len(test), 14]; "attention" -> share [K] of the attention inside the masks.
@@ -57,6 +60,7 @@ def pretrain_and_fine_tune(
     result = {}
     for name, tuning in tunings.items():
         own = dict(fine_tuning) | tuning["settings"]
+        own["steps"] += more_steps
         model = _train(images, labels, tuning["train"], tuning["val"], seed, initial=start, **own)
         result[name] = model.predict(images[tuning["test"]])
         if tuning[LOOKED_AT]:

@@ -66,11 +66,10 @@ def _attention(ax: Axes, rows: pl.DataFrame) -> None:
     value, low, high = (rows[c].to_numpy() for c in ("value", "low", "high"))
     x = np.arange(len(rows))
     ax.errorbar(x, value, np.maximum([value - low, high - value], 0), fmt="o", color=style.BLUE, markersize=4)
-    ax.axhline(rows["chance"][0], color=style.GREY, linestyle="--", label="chance: the mask's share of the image")
-    ax.set_xticks(x, [name.replace(" ", "\n", 1) for name in rows["start"]], fontsize=6)
-    ax.set_ylabel(f"attention inside the mask, 95 % CI\n(n = {rows['n'][0]} findings)", fontsize=7)
+    ax.axhline(rows["chance"][0], color=style.GREY, linestyle="--")
+    ax.set_xticks(x, rows["start"].to_list(), fontsize=6, rotation=30, ha="right")
+    ax.set_ylabel(f"attention inside the mask, 95 % CI\n(n = {rows['n'][0]} findings; dashed: chance)", fontsize=7)
     ax.margins(x=0.2)
-    ax.legend(fontsize=6)
 
 
 def _nothing(ax: Axes, why: str) -> None:

@@ -59,6 +59,20 @@ def test_pretraining_on_right_labels_helps_few_images():
     assert auroc["synthetic"] > auroc["none"] + 0.1
 
 
+def test_more_steps_change_the_result():
+    images, labels = cohort(60, 0)
+    rows = {"train": np.arange(20), "val": np.arange(20, 40), "test": np.arange(40, 60)}
+    tuning = {"all": rows | {"settings": {"steps": 2}, p.LOOKED_AT: False}}
+    own = {"size": TINY, "checks": 1, "batch_size": 16}
+    common = dict(synthetic=np.arange(0), tunings=tuning, cases=np.zeros((0, 2)), val=rows["val"], seed=0)
+    common |= dict(pretraining=own | {"steps": 1}, fine_tuning=own)
+    a, b, c = (
+        p.pretrain_and_fine_tune(images, labels, np.zeros((0, 8, 8), bool), **common, more_steps=more)["all"]
+        for more in (0, 0, 3)
+    )
+    assert np.array_equal(a, b) and not np.array_equal(a, c)
+
+
 def test_tunings_of_each_seed():
     everything = labelled(120)
     rows = np.split(np.arange(120), [40, 50, 60, 100, 110])
