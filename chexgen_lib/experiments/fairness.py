@@ -103,8 +103,9 @@ def groups(table: pl.DataFrame, attributes: Sequence[str], *, min_n: int = 10, c
 
     table: one row per image, with patient_id. The first group is "everyone". Every combination of values is listed,
     also one that nobody has; Enum columns keep their order. Rows with a null value are in no group of that attribute
-    and are counted in `unknown`. Raises ValueError for a missing column, a missing id, a column of numbers (group
-    them first) or min_n below 2, since one patient has no interval.
+    and are counted in `unknown`. Groups of fewer than `min_n` patients are withheld because an estimate would mislead,
+    not to keep it secret: their rows count in larger groups. Raises ValueError for a missing column, a missing id, a
+    column of numbers (group them first) or min_n below 2, since one patient has no interval.
     """
     if min_n < 2:
         raise ValueError(f"min_n must be at least 2 patients, got {min_n}: one patient has no interval")
