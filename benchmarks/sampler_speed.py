@@ -5,7 +5,8 @@
 writes benchmarks/sampler_speed_DEVICE.csv. Both pipelines sample 256 px latents (256 tokens) with DDIM and guidance 4.0
 for captions of 15 to 90 of 120 tokens; the autoencoder, the same for both, is left out. They are timed in turns and the
 median round counts. PixArt's weights are ours under its names, so both end in the same latents; the table says how
-nearly. Rows in bfloat16 hold bf16 weights in both; `psnr_db` is that of the latents against ours in float32.
+nearly. Rows in bfloat16 hold bf16 weights in both; in a run with int8 weights (a CPU's), PixArt's are float32.
+`psnr_db` is that of the latents against ours in float32.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, PixArtAlphaPipeline, PixArtT
 from torch import Tensor
 
 from chexgen_lib.models.autoencoder import new_autoencoder
+from chexgen_lib.models.quantized import int8_weights
 from chexgen_lib.models.text import load_text_encoder
 from chexgen_lib.models.transformer import SIZES, ChexGenTransformer
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
@@ -99,8 +101,9 @@ def captions(batch: int) -> tuple[Tensor, Tensor]:
     return states, torch.arange(TOKENS) < lengths[:, None]
 
 
-def samplers(model: ChexGenTransformer, device: str, dtype: torch.dtype, compiled: bool) -> dict:
+def samplers(model: ChexGenTransformer, device: str, weights: str, compiled: bool) -> dict:
     """name -> (states, mask, noise, steps) -> latents."""
+    dtype = torch.float32 if weights == "int8" else getattr(torch, weights)
     tokenizer, encoder = load_text_encoder("minilm")
     parts = dict(vae=new_autoencoder((8, 8, 8)), text_encoder=encoder, tokenizer=tokenizer)
     mine = ChexGenPipeline(model, **parts, scheduler=ddim_scheduler())
@@ -121,6 +124,8 @@ def samplers(model: ChexGenTransformer, device: str, dtype: torch.dtype, compile
         pipe.to(device)
         pipe.transformer.to(dtype)
         pipe.set_progress_bar_config(disable=True)
+    if weights == "int8":
+        mine.transformer = int8_weights(mine.transformer)
     if compiled:
         theirs.transformer = torch.compile(theirs.transformer)
     size = 8 * model.config.sample_size
@@ -173,7 +178,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[2, 8])
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--weights", nargs="+", default=["float32", "bfloat16", "int8"])
     parser.add_argument("--compile", action="store_true", help="also PixArt under torch.compile")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -182,11 +187,11 @@ def main() -> None:
         states, mask = captions(batch)
         noise = torch.randn(batch, 4, *[options.sample_size] * 2, generator=torch.Generator().manual_seed(0))
         reference = None
-        for dtype in options.dtypes:
+        for weights in options.weights:
             model = ours(options.size, options.sample_size)
-            arms = samplers(model, device, getattr(torch, dtype), compiled=False)
+            arms = samplers(model, device, weights, compiled=False)
             if options.compile:
-                arms |= samplers(model, device, getattr(torch, dtype), compiled=True)
+                arms |= samplers(model, device, weights, compiled=True)
             seconds: dict[str, list[float]] = {name: [] for name in arms}
             latents = {}
             for turn in range(options.rounds + 1):  # the first warms up
@@ -205,7 +210,7 @@ def main() -> None:
                         tokens=(options.sample_size // 2) ** 2,
                         batch=batch,
                         steps=options.steps,
-                        dtype=dtype,
+                        weights="float32" if weights == "int8" and name != "ours" else weights,
                         sampler=name,
                         seconds=round(median(seconds[name]), 3),
                         ratio_to_ours=round(median(seconds[name]) / median(seconds["ours"]), 2),

@@ -64,7 +64,7 @@ def test_killed_and_started_again_gives_the_same_bytes(prompts, weights, tmp_pat
     process = subprocess.Popen(
         [sys.executable, "-m", "chexgen_lib.cli", *command(prompts, weights, cut, "--batch-size", "2")]
     )
-    while process.poll() is None and not list(cut.glob("*.png")):
+    while process.poll() is None and not (cut / "case0_0.png").exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -159,6 +159,16 @@ def test_the_sampler_can_be_chosen(prompts, weights, tmp_path):
     manifests = [pl.read_csv(tmp_path / sampler / "manifest.csv") for sampler in ("ddim", "dpm-solver++")]
     assert [m["sampler"][0] for m in manifests] == ["DDIMScheduler", "DPMSolverMultistepScheduler"]
     assert content(tmp_path / "ddim")["case0_0.png"] != content(tmp_path / "dpm-solver++")["case0_0.png"]
+
+
+def test_int8_weights_are_another_job(prompts, weights, tmp_path):
+    assert cli.main(command(prompts, weights, tmp_path / "out")) == 0
+    exact = {name: np.asarray(Image.open(tmp_path / "out" / name), float) for name in ("case0_0.png", "case5_0.png")}
+    assert cli.main(command(prompts, weights, tmp_path / "out", "--int8")) == 0  # not taken for finished
+    assert set(pl.read_csv(tmp_path / "out/manifest.csv")["weights"]) == {"int8"}
+    for name, image in exact.items():
+        error = np.abs(np.asarray(Image.open(tmp_path / "out" / name)) - image)
+        assert 0 < error.max() and error.mean() < 3
 
 
 def test_errors_are_one_line_and_write_nothing(prompts, weights, tmp_path, capsys):

@@ -152,7 +152,7 @@ def train_classifier(
         classifier.net.load_state_dict(initial.net.state_dict())
     net, noise = classifier.net, torch.Generator().manual_seed(seed)
     batches = _batches(len(images_train), batch_size, weights, np.random.default_rng(seed))
-    optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
     check_at = {round(steps * (k + 1) / checks) for k in range(checks)}
     best, best_weights, losses = -np.inf, None, []

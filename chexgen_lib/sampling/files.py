@@ -21,6 +21,7 @@ from tqdm import tqdm
 import chexgen_lib
 from chexgen_lib.atomic import replacing
 from chexgen_lib.models.control import ControlledTransformer
+from chexgen_lib.models.quantized import int8_weights
 from chexgen_lib.models.text import count_tokens
 from chexgen_lib.sampling.conditions import ConditionError, draw, read_masks
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
@@ -71,6 +72,8 @@ def sample(options: argparse.Namespace) -> int:
     pipeline.set_progress_bar_config(disable=True)
     if options.sampler:
         pipeline.scheduler = SAMPLERS[options.sampler]()
+    if options.int8:
+        pipeline.transformer = int8_weights(pipeline.transformer)
     _check_lengths(prompts, pipeline)
     jobs, failed = _jobs(prompts, options, pipeline)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -153,6 +156,7 @@ def _jobs(prompts: pl.DataFrame, options: argparse.Namespace, pipeline: ChexGenP
         guidance=options.guidance,
         weights_sha256=digest(options.weights),
         chexgen_lib=chexgen_lib.__version__,
+        **({"weights": "int8"} if options.int8 else {}),
     )
     jobs, failed = [], {}
     for row in prompts.iter_rows(named=True):
