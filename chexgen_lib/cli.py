@@ -40,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument(
         "--guidance", type=float, default=4.0, metavar="W", help="of the prompt (default: 4.0; 1: none)"
     )
-    sample.add_argument("--sampler", help="ddim, dpm-solver++ or ancestral; default: the pipeline's own")
+    sample.add_argument(
+        "--sampler", help="ddim, dpm-solver++, ancestral, flow-euler or flow-heun; default: the pipeline's own"
+    )
     sample.add_argument("--control-scale", type=float, default=1.0, help="weight of masks and boxes")
     sample.add_argument("--int8", action="store_true", help="weights of 8 bits: about twice as fast on a CPU")
     sample.add_argument("--batch-size", type=int, default=8, metavar="N", help="images at a time (default: 8)")

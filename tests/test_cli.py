@@ -1,5 +1,6 @@
 """The command line samples what the pipeline samples, goes on where it was, and explains what is wrong."""
 
+import copy
 import hashlib
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from chexgen_lib import cli
 from chexgen_lib.sampling import files
 from chexgen_lib.sampling.conditions import draw
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
+from chexgen_lib.sampling.schedulers import flow_euler_scheduler
 
 
 def saved(pipe, tmp_path_factory):
@@ -169,6 +171,30 @@ def test_int8_weights_are_another_job(prompts, weights, tmp_path):
     for name, image in exact.items():
         error = np.abs(np.asarray(Image.open(tmp_path / "out" / name)) - image)
         assert 0 < error.max() and error.mean() < 3
+
+
+def test_a_flow_has_its_own_samplers(pipeline, prompts, weights, tmp_path, tmp_path_factory, capsys, monkeypatch):
+    transformer = copy.deepcopy(pipeline.transformer)
+    transformer.register_to_config(objective="rectified_flow")
+    parts = {**pipeline.components, "transformer": transformer, "scheduler": flow_euler_scheduler(shift=2.0)}
+    flow = saved(ChexGenPipeline(**parts), tmp_path_factory)
+    shifts, call = [], ChexGenPipeline.__call__
+
+    def spy(self, *args, **kwargs):
+        shifts.append(self.scheduler.config.shift)
+        return call(self, *args, **kwargs)
+
+    monkeypatch.setattr(ChexGenPipeline, "__call__", spy)
+    for more in ((), ("--sampler", "flow-heun")):
+        assert cli.main(command(prompts, flow, tmp_path / "_".join(("out", *more)), *more)) == 0
+    manifests = [pl.read_csv(path)["sampler"][0] for path in sorted(tmp_path.glob("out*/manifest.csv"))]
+    assert manifests == ["FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"]
+    assert set(shifts) == {2.0}  # the pipeline's own
+    for folder, sampler, remedy in ((flow, "ddim", "flow-euler, flow-heun"), (weights, "flow-euler", "ddim, dpm-")):
+        assert cli.main(command(prompts, folder, tmp_path / "never", "--sampler", sampler)) == 2
+        message = capsys.readouterr().err
+        assert f"--sampler {sampler} cannot sample these weights" in message and f"use {remedy}" in message
+    assert not (tmp_path / "never").exists()
 
 
 def test_errors_are_one_line_and_write_nothing(prompts, weights, tmp_path, capsys):

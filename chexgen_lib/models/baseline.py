@@ -37,6 +37,8 @@ class BaselineUNet(UNet2DConditionModel, ModelMixin):
     (`ModelMixin` is named although inherited: diffusers looks it up in this module when it loads a pipeline.)
     """
 
+    objective = "ddpm"  # a name in `models.transformer.OBJECTIVES`
+
     @classmethod
     def of_size(cls, size: str, sample_size: int, text_dim: int) -> "BaselineUNet":
         """A U-Net of a named size (`SIZES`) for latents [4, sample_size, sample_size] and text of width `text_dim`."""

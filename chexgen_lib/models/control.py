@@ -62,6 +62,11 @@ class ControlledTransformer(ModelMixin, ConfigMixin):
         return self.base_model.latent_shape
 
     @property
+    def objective(self) -> str:
+        """What the output is: the base model's objective."""
+        return self.base_model.objective
+
+    @property
     def null_caption(self) -> Tensor:
         """Text states [L, text_dim] of the empty caption: the base model's."""
         return self.base_model.null_caption

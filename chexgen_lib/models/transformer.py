@@ -42,6 +42,9 @@ SIZES = {
 }
 
 
+OBJECTIVES = ("ddpm", "rectified_flow")  # what the output is: the noise, or the velocity from latent to noise
+
+
 @dataclass(frozen=True)
 class TextKeys:
     """What the blocks attend to; it depends on the text alone, so sampling computes it once for all steps.
@@ -70,6 +73,8 @@ class TimeTables:
 class ChexGenTransformer(ModelMixin, ConfigMixin):
     """Predicts the noise in a latent from the noisy latent, its time step and the text (paper, Methods, eq. 2).
 
+    With the objective "rectified_flow" the same network predicts the velocity from latent to noise.
+
     Args:
         sample_size: latent height and width; an image of 8 x sample_size pixels.
         in_channels, out_channels: latent channels, and predicted channels (the first `in_channels` are the noise).
@@ -79,6 +84,7 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         gelu: `approximate` of torch's GELU in the blocks.
         position_scale: what token coordinates are divided by. A model continued at twice the resolution uses 2, so
             that a place in the image keeps its embedding (stage I to stage II, paper's ED Fig 4).
+        objective: what the model is trained as, a name in `OBJECTIVES`; trainer and pipeline hold to it.
     """
 
     _supports_gradient_checkpointing = True
@@ -98,12 +104,15 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         text_tokens: int = 120,
         gelu: str = "tanh",
         position_scale: float = 1.0,
+        objective: str = "ddpm",
     ):
         super().__init__()
         if sample_size % patch_size:
             raise ValueError(f"sample_size {sample_size} is not a multiple of patch_size {patch_size}")
         if hidden_size % num_heads or hidden_size % 4:
             raise ValueError(f"hidden_size {hidden_size} must be a multiple of num_heads ({num_heads}) and of 4")
+        if objective not in OBJECTIVES:
+            raise ValueError(f"unknown objective {objective!r}; choose one of {', '.join(OBJECTIVES)}")
         grid = sample_size // patch_size
         positions = position_embedding(hidden_size, grid, position_scale)
         self.pos_embed = nn.Parameter(positions[None], requires_grad=False)
@@ -138,6 +147,11 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         return self.config.in_channels, self.config.sample_size, self.config.sample_size
 
     @property
+    def objective(self) -> str:
+        """What the output is, a name in `OBJECTIVES`."""
+        return self.config.objective
+
+    @property
     def null_caption(self) -> Tensor:
         """Text states [L, text_dim] of the empty caption, learned by dropping captions in training."""
         return self.y_embedder.y_embedding
@@ -150,11 +164,11 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         encoder_attention_mask: Tensor | None = None,
         return_dict: bool = True,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
-        """Noise (and variance) prediction.
+        """Noise (and variance) prediction, or velocity.
 
         Args:
             hidden_states: noisy latents [B, in_channels, H, W], H = W = sample_size.
-            timestep: training time steps 0..999, scalar or [B].
+            timestep: training time steps 0..999, or 1000 times the time 0..1 of a flow; scalar or [B].
             encoder_hidden_states: text states [B, L, text_dim].
             encoder_attention_mask: [B, L], nonzero where a token counts; None: all do. Each row needs one.
 

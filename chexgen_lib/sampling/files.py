@@ -15,6 +15,7 @@ import polars as pl
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from diffusers import SchedulerMixin
 from PIL import Image, PngImagePlugin
 from tqdm import tqdm
 
@@ -26,10 +27,19 @@ from chexgen_lib.models.text import count_tokens
 from chexgen_lib.sampling.conditions import ConditionError, draw, read_masks
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.sampling.prompts import PromptError, read_prompts
-from chexgen_lib.sampling.schedulers import ancestral_scheduler, ddim_scheduler, dpm_solver_scheduler
+from chexgen_lib.sampling.schedulers import (
+    ancestral_scheduler,
+    ddim_scheduler,
+    dpm_solver_scheduler,
+    flow_euler_scheduler,
+    flow_heun_scheduler,
+)
 from chexgen_lib.sampling.synthesis import image_seed
 
-SAMPLERS = {"ddim": ddim_scheduler, "dpm-solver++": dpm_solver_scheduler, "ancestral": ancestral_scheduler}
+SAMPLERS = {
+    "ddpm": {"ddim": ddim_scheduler, "dpm-solver++": dpm_solver_scheduler, "ancestral": ancestral_scheduler},
+    "rectified_flow": {"flow-euler": flow_euler_scheduler, "flow-heun": flow_heun_scheduler},
+}  # objective -> name -> scheduler
 
 
 def _load(weights: Path, options: argparse.Namespace) -> ChexGenPipeline:
@@ -65,13 +75,14 @@ def sample(options: argparse.Namespace) -> int:
     for name in ("images_per_prompt", "steps", "batch_size"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}")
-    if options.sampler not in (None, *SAMPLERS):
-        raise ValueError(f"--sampler {options.sampler!r} is none of {', '.join(SAMPLERS)}")
+    names = [name for samplers in SAMPLERS.values() for name in samplers]
+    if options.sampler not in (None, *names):
+        raise ValueError(f"--sampler {options.sampler!r} is none of {', '.join(names)}")
     prompts, state = read_prompts(options.prompts), PartialState()
     pipeline = _load(options.weights, options).to(state.device)
     pipeline.set_progress_bar_config(disable=True)
     if options.sampler:
-        pipeline.scheduler = SAMPLERS[options.sampler]()
+        pipeline.scheduler = _sampler(options.sampler, pipeline)
     if options.int8:
         pipeline.transformer = int8_weights(pipeline.transformer)
     _check_lengths(prompts, pipeline)
@@ -92,6 +103,16 @@ def sample(options: argparse.Namespace) -> int:
         for file, reason in failed.items():
             print(f"chexgen: not sampled: {file}: {reason}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _sampler(name: str, pipeline: ChexGenPipeline) -> SchedulerMixin:
+    """The scheduler of that name; a flow's keeps the shift of the pipeline's own."""
+    objective = pipeline.transformer.objective
+    fitting = SAMPLERS[objective]
+    if name not in fitting:
+        raise ValueError(f"--sampler {name} cannot sample these weights ({objective}): use {', '.join(fitting)}")
+    own = {"shift": pipeline.scheduler.config.get("shift", 1.0)} if objective == "rectified_flow" else {}
+    return fitting[name](**own)
 
 
 def _batches(jobs: list[dict], size: int) -> list[list[dict]]:

@@ -22,7 +22,13 @@ from chexgen_lib.models.text import encode_texts, load_text_encoder
 from chexgen_lib.models.transformer import ChexGenTransformer, TimeTables
 from chexgen_lib.sampling.conditions import check_drawing, draw, encode_conditions
 from chexgen_lib.sampling.prompts import with_metadata
-from chexgen_lib.sampling.schedulers import ddim_scheduler, released_scheduler
+from chexgen_lib.sampling.schedulers import (
+    ddim_scheduler,
+    flow_euler_scheduler,
+    released_scheduler,
+    samples_objective,
+    set_steps,
+)
 
 
 @dataclass
@@ -33,9 +39,13 @@ class ChexGenPipelineOutput(BaseOutput):
 
 
 def assemble(transformer: ChexGenTransformer, autoencoder: str, text_encoder: str) -> "ChexGenPipeline":
-    """A pipeline of a trained transformer and the frozen parts of those names, with the paper's sampler."""
+    """A pipeline of a trained transformer and the frozen parts of those names.
+
+    It samples with the paper's DDIM, or along a rectified flow with Euler's method.
+    """
     tokenizer, encoder = load_text_encoder(text_encoder)
-    return ChexGenPipeline(transformer, load_autoencoder(autoencoder), encoder, tokenizer, ddim_scheduler())
+    scheduler = ddim_scheduler() if transformer.objective == "ddpm" else flow_euler_scheduler()
+    return ChexGenPipeline(transformer, load_autoencoder(autoencoder), encoder, tokenizer, scheduler)
 
 
 class ChexGenPipeline(DiffusionPipeline):
@@ -43,10 +53,14 @@ class ChexGenPipeline(DiffusionPipeline):
 
     Args:
         transformer, vae, text_encoder, tokenizer: the trained parts.
-        scheduler: any diffusers scheduler for epsilon prediction; `ddim_scheduler()` is the paper's.
+        scheduler: any diffusers scheduler for what the transformer predicts: the noise (`ddim_scheduler()` is the
+            paper's), or a flow's velocity (`flow_euler_scheduler()`).
         compat: "paper", or "released": guidance as in the released code, on three of the four latent channels, and
             none where a condition controls the image.
         clean_captions: clean prompts as the released models' training captions were (lower case, no brackets, ...).
+
+    Raises:
+        ValueError: if the transformer's objective is not what the scheduler samples.
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
@@ -73,6 +87,7 @@ class ChexGenPipeline(DiffusionPipeline):
             tokenizer=tokenizer,
             scheduler=scheduler,
         )
+        self._check_objective()
 
     @classmethod
     def from_released(
@@ -132,12 +147,14 @@ class ChexGenPipeline(DiffusionPipeline):
             condition_latents: an encoded condition a prompt, [B, 4, h, w], instead of the three above.
             prompt_embeds, prompt_attention_mask: text states [B, L, width] and mask [B, L] instead of `prompt`.
             output_type: "pil", "np", "pt" or "latent".
-            callback_on_step_end: called as (pipeline, i, t, {"latents": ...}) after each step; may return new latents.
+            callback_on_step_end: called as (pipeline, i, t, {"latents": ...}) after each step (with Heun's method, each
+                half of one); may return new latents.
 
         Raises:
             ValueError, TextError, ConditionError: if an argument is out of range, a prompt empty or too long, or a
                 mask or box cannot be drawn.
         """
+        self._check_objective()
         self._check(prompt, prompt_embeds, prompt_attention_mask, num_images_per_prompt, output_type)
         if prompt is not None:
             prompt_embeds, prompt_attention_mask = self._encode_prompts(prompt, metadata)
@@ -150,14 +167,15 @@ class ChexGenPipeline(DiffusionPipeline):
             None if x is None else x.to(device).repeat_interleave(num_images_per_prompt, dim=0)
             for x in (prompt_embeds.to(dtype), prompt_attention_mask, condition_latents)
         )  # [N, L, width], [N, L], [N, 4, h, w]
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        set_steps(self.scheduler, num_inference_steps, device)
         latents = self._starting_noise(len(states), latents, generator)
         scales = self._guidance_scales(guidance_scale, guidance_interval, controlled=condition is not None)
         predictors = {s: self._predictor(states, valid, condition, control_scale, s) for s in set(scales)}
         times = self.transformer.encode_time(self.scheduler.timesteps)
         noisy = {"generator": generator} if "generator" in inspect.signature(self.scheduler.step).parameters else {}
+        scale_input = getattr(self.scheduler, "scale_model_input", lambda x, t: x)  # flow schedulers have none
         for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            x = self.scheduler.scale_model_input(latents, t).to(dtype)
+            x = scale_input(latents, t).to(dtype)
             output = predictors[scales[i]](x, times[i : i + 1])
             if not self._learns_variance:
                 output = output[:, : latents.shape[1]]
@@ -206,16 +224,20 @@ class ChexGenPipeline(DiffusionPipeline):
             latents = randn_tensor(shape, generator=generator, device=self._execution_device, dtype=torch.float32)
         elif tuple(latents.shape) != shape:
             raise ValueError(f"latents have shape {tuple(latents.shape)}, these prompts need {shape}")
-        return latents.to(self._execution_device) * self.scheduler.init_noise_sigma
+        return latents.to(self._execution_device) * getattr(self.scheduler, "init_noise_sigma", 1.0)
 
     def _guidance_scales(self, scale: float, interval: tuple[float, float], controlled: bool) -> list[float]:
-        """Weight of guidance at each step; the released code has none where a condition controls the image."""
+        """Weight of guidance at each call of the model, of which Heun's steps have two.
+
+        The released code has none where a condition controls the image.
+        """
         low, high = interval
         if not 0 <= low <= high <= 1:
             raise ValueError(f"guidance_interval must be two fractions in order, not {interval}")
         if self.config.compat == "released" and controlled:
             scale = 1.0
-        fractions = (self.scheduler.timesteps / self.scheduler.config.num_train_timesteps).tolist()
+        times = self.scheduler.timesteps / self.scheduler.config.num_train_timesteps
+        fractions = times.clamp(max=1).tolist()  # a shifted time 1 may be rounded up
         return [scale if low <= fraction <= high else 1.0 for fraction in fractions]
 
     def _predictor(
@@ -242,14 +264,14 @@ class ChexGenPipeline(DiffusionPipeline):
         return clean_caption(prompt) if self.config.clean_captions and isinstance(prompt, str) else prompt
 
     def _guide(self, output: Tensor, scale: float) -> Tensor:
-        """Classifier-free guidance (Ho & Salimans 2022) of the noise channels [:4]; the variance's are the caption's.
+        """Classifier-free guidance (Ho & Salimans 2022) of noise or velocity [:4]; the variance is the caption's.
 
         The released code guides the first three channels only.
         """
         channels = 3 if self.config.compat == "released" else self.vae.config.latent_channels
         conditional, unconditional = output.chunk(2)
-        noise = unconditional[:, :channels] + scale * (conditional - unconditional)[:, :channels]
-        return torch.cat([noise, conditional[:, channels:]], dim=1)
+        guided = unconditional[:, :channels] + scale * (conditional - unconditional)[:, :channels]
+        return torch.cat([guided, conditional[:, channels:]], dim=1)
 
     @property
     def _learns_variance(self) -> bool:
@@ -260,6 +282,14 @@ class ChexGenPipeline(DiffusionPipeline):
         if output_type == "np":
             return images
         return torch.from_numpy(images) if output_type == "pt" else [PIL.Image.fromarray(x) for x in to_uint8(images)]
+
+    def _check_objective(self) -> None:
+        learnt, sampled = self.transformer.objective, samples_objective(self.scheduler)
+        if learnt != sampled:
+            raise ValueError(
+                f"the transformer was trained as {learnt}, {type(self.scheduler).__name__} samples {sampled}: "
+                "choose another scheduler (chexgen_lib.sampling.schedulers)"
+            )
 
     @staticmethod
     def _check(prompt, prompt_embeds, prompt_attention_mask, num_images_per_prompt, output_type) -> None:

@@ -1,12 +1,19 @@
-"""The samplers: the paper's DDIM, one for few steps, and those of the released code."""
+"""The samplers: the paper's DDIM, one for few steps, those of the released code, and two for rectified flows."""
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    SchedulerMixin,
+)
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from torch import Tensor
 
-from chexgen_lib.training.trainer import DDPM
+from chexgen_lib.training.objectives import DDPM
 
 
 def ddim_scheduler() -> DDIMScheduler:
@@ -22,6 +29,37 @@ def dpm_solver_scheduler() -> DPMSolverMultistepScheduler:
 def ancestral_scheduler() -> DDPMScheduler:
     """Ancestral sampling (Ho et al. 2020) on DDIM's steps, for models that predict the noise alone."""
     return DDPMScheduler(**DDPM, timestep_spacing="trailing", clip_sample=False)
+
+
+def flow_euler_scheduler(shift: float = 1.0) -> FlowMatchEulerDiscreteScheduler:
+    """Euler's method along a rectified flow; `shift` is that of training (`RectifiedFlow`)."""
+    return FlowMatchEulerDiscreteScheduler(shift=shift)
+
+
+def flow_heun_scheduler(shift: float = 1.0) -> FlowMatchHeunDiscreteScheduler:
+    """Heun's method along a rectified flow: second order, N steps ask the model 2 N - 1 times."""
+    return FlowMatchHeunDiscreteScheduler(shift=shift)
+
+
+def samples_objective(scheduler: SchedulerMixin) -> str:
+    """The objective that a scheduler samples, a name in `models.transformer.OBJECTIVES`."""
+    flow = isinstance(scheduler, (FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler))
+    flow = flow or scheduler.config.get("prediction_type") == "flow_prediction"  # as DPM-Solver's may be
+    return "rectified_flow" if flow else "ddpm"
+
+
+def set_steps(scheduler: SchedulerMixin, count: int, device: torch.device) -> None:
+    """Have a scheduler take `count` steps, at least 1.
+
+    diffusers' flow Euler would go to time 0.001 in one step less and spend the last step on what is left: it is told
+    to go evenly from 1 to 0 (before the shift), as diffusers' own Flux pipeline does.
+    """
+    if count < 1:
+        raise ValueError(f"num_inference_steps must be at least 1, not {count}")
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        scheduler.set_timesteps(sigmas=np.linspace(1, 1 / count, count), device=device)
+    else:
+        scheduler.set_timesteps(count, device=device)
 
 
 def released_scheduler() -> DDPMScheduler:

@@ -1,4 +1,4 @@
-"""One trainer for every stage: noise prediction on cached latents (paper, Methods, eq. 1; ED Table 4).
+"""One trainer for every stage and objective, on cached latents (paper, Methods, eq. 1; ED Table 4).
 
 Every random number of step k comes from a generator seeded with (seed, k, process), and the rows of step k are a
 function of (seed, k) too. So a checkpoint needs no random state, and a run that was interrupted and resumed equals one
@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from diffusers import DDPMScheduler
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from dvclive import Live
@@ -25,15 +24,16 @@ from tqdm import tqdm
 
 from chexgen_lib.atomic import replacing
 from chexgen_lib.models.control import ControlledTransformer
-from chexgen_lib.models.transformer import ChexGenTransformer
+from chexgen_lib.models.transformer import OBJECTIVES, ChexGenTransformer
 from chexgen_lib.training.latent_cache import LatentCache
+from chexgen_lib.training.objectives import TIMES, NoisePrediction, RectifiedFlow
 
 SCHEDULES = {
     "constant": "constant_with_warmup",
     "cosine": "cosine",
 }  # diffusers' plain "constant" has no warm-up
+ONLY_FOR = {"noisy_weight": "ddpm", **dict.fromkeys(("time_mean", "time_scale", "time_shift"), "rectified_flow")}
 Model = ChexGenTransformer | ControlledTransformer
-DDPM = dict(num_train_timesteps=1000, beta_schedule="linear", beta_start=1e-4, beta_end=0.02)
 
 
 class TrainingError(ValueError):
@@ -51,7 +51,9 @@ class TrainingConfig:
         schedule: "constant", or "cosine" to zero, after `warmup_steps` of linear warm-up.
         ema_decay: of the averaged weights, ramped up over the first steps.
         caption_dropout: share of captions replaced by the null caption, for classifier-free guidance.
-        noisy_weight: the largest weight of a time step's error, see `step_weights`; 1 weighs all alike, as the paper.
+        objective: "ddpm" (the paper: `NoisePrediction`) or "rectified_flow" (`RectifiedFlow`); the model's own.
+        noisy_weight: for "ddpm", the largest weight of a time step's error; 1 weighs all alike, as the paper.
+        time_mean, time_scale, time_shift: for "rectified_flow", the distribution of times.
         precision: "bf16", "fp32", or "auto": bf16 where the hardware multiplies it natively.
         checkpoint_every, log_every: in steps.
     """
@@ -66,7 +68,11 @@ class TrainingConfig:
     warmup_steps: int = 0
     ema_decay: float = 0.9999
     caption_dropout: float = 0.1
+    objective: str = "ddpm"
     noisy_weight: float = 1.0
+    time_mean: float = 0.0
+    time_scale: float = 1.0
+    time_shift: float = 1.0
     gradient_accumulation: int = 1
     precision: str = "auto"
     checkpoint_every: int = 500
@@ -77,7 +83,7 @@ class TrainingConfig:
         for name in ("steps", "batch_size", "gradient_accumulation", "checkpoint_every", "log_every"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise TrainingError(f"{name} must be a positive integer, not {getattr(self, name)!r}")
-        for name in ("learning_rate", "clip_norm"):
+        for name in ("learning_rate", "clip_norm", "time_scale", "time_shift"):
             if not getattr(self, name) > 0:
                 raise TrainingError(f"{name} must be positive, not {getattr(self, name)!r}")
         for name in ("ema_decay", "caption_dropout", "adam_beta2"):
@@ -85,10 +91,21 @@ class TrainingConfig:
                 raise TrainingError(f"{name} must be in [0, 1), not {getattr(self, name)!r}")
         if not self.noisy_weight >= 1:
             raise TrainingError(f"noisy_weight must be at least 1, not {self.noisy_weight!r}")
+        if self.objective not in OBJECTIVES:
+            raise TrainingError(f"objective must be one of {', '.join(OBJECTIVES)}, not {self.objective!r}")
+        for name, objective in ONLY_FOR.items():
+            if objective != self.objective and getattr(self, name) != getattr(type(self), name):
+                raise TrainingError(f"{name} is for the objective {objective}: leave it out with {self.objective}")
         if self.schedule not in SCHEDULES:
             raise TrainingError(f"schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}")
         if self.precision not in ("auto", "bf16", "fp32"):
             raise TrainingError(f"precision must be auto, bf16 or fp32, not {self.precision!r}")
+
+    def what_is_learnt(self) -> NoisePrediction | RectifiedFlow:
+        """The objective with this run's settings."""
+        if self.objective == "ddpm":
+            return NoisePrediction(self.noisy_weight)
+        return RectifiedFlow(self.time_mean, self.time_scale, self.time_shift)
 
 
 def native_bf16() -> bool:
@@ -111,7 +128,7 @@ def train(model: Model, cache: LatentCache, config: TrainingConfig, folder: Path
     Raises:
         TrainingError: if model and data do not fit, a checkpoint is of another run, or the loss is not finite.
     """
-    _check_fit(model, cache)
+    _check_fit(model, cache, config)
     bf16 = config.precision == "bf16" or (config.precision == "auto" and native_bf16())
     accelerator = Accelerator(
         mixed_precision="bf16" if bf16 else "no",
@@ -150,17 +167,21 @@ def train(model: Model, cache: LatentCache, config: TrainingConfig, folder: Path
 
 @torch.inference_mode()
 def noise_error(model: Model, cache: LatentCache, batch_size: int = 64, seed: int = 0) -> float:
-    """Mean squared error of the predicted noise over a whole cache, at fixed noise and evenly spread time steps."""
-    scheduler, total = DDPMScheduler(**DDPM), 0.0
+    """Mean squared error of the predicted noise over a whole cache, at fixed noise and evenly spread times.
+
+    For a rectified flow it is the noise that the predicted velocity leads to. The two objectives add noise on different
+    schedules: compare models of one.
+    """
+    objective, total = NoisePrediction() if model.objective == "ddpm" else RectifiedFlow(), 0.0
     for step, rows in enumerate(torch.arange(len(cache)).split(batch_size)):
         generator = torch.Generator().manual_seed(_seed(seed, step))
         latents, states, mask, condition = cache.batch(rows, generator)
         noise = torch.randn(latents.shape, generator=generator)
-        t = ((rows * 997 + 499) % DDPM["num_train_timesteps"]).long()  # 997 is prime to 1000: all times take turns
-        noisy = scheduler.add_noise(latents, noise, t)
+        t = ((rows * 997 + 499) % TIMES).long()  # 997 is prime to 1000: all times take turns
+        noisy = objective.noisy(latents, noise, t)
         inputs = (x.to(model.device) for x in (noisy, t, states, mask, *condition))
         prediction = model(*inputs).sample[:, : latents.shape[1]]
-        total += F.mse_loss(prediction.cpu(), noise).item() * len(rows)
+        total += F.mse_loss(objective.noise(prediction.cpu(), noisy, t), noise).item() * len(rows)
     return total / len(cache)
 
 
@@ -170,8 +191,7 @@ class _Run:
     def __init__(self, model: Model, config: TrainingConfig, accelerator: Accelerator, fingerprint: str):
         self.config, self.accelerator, self.fingerprint = config, accelerator, fingerprint
         self.step, self.history = 0, []
-        self.noise_scheduler = DDPMScheduler(**DDPM)
-        self.weights = step_weights(self.noise_scheduler.alphas_cumprod, config.noisy_weight)
+        self.objective = config.what_is_learnt()
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             trained,
@@ -218,19 +238,18 @@ class _Run:
     def _loss(self, cache: LatentCache, rows: Tensor, generator: torch.Generator) -> Tensor:
         latents, states, mask, condition = cache.batch(rows, generator)
         noise = torch.randn(latents.shape, generator=generator)
-        t = torch.randint(0, DDPM["num_train_timesteps"], (len(rows),), generator=generator)
+        t = self.objective.times(len(rows), generator)
         dropped = torch.rand(len(rows), generator=generator) < self.config.caption_dropout
-        noisy = self.noise_scheduler.add_noise(latents, noise, t)
-        device = self.accelerator.device
-        weight = self.weights[t]
-        noisy, t, states, mask, noise, dropped, weight, *condition = (
-            x.to(device) for x in (noisy, t, states, mask, noise, dropped, weight, *condition)
+        noisy, target = self.objective.noisy(latents, noise, t), self.objective.target(latents, noise)
+        weight, device = self.objective.weight(t), self.accelerator.device
+        noisy, t, states, mask, target, dropped, weight, *condition = (
+            x.to(device) for x in (noisy, t, states, mask, target, dropped, weight, *condition)
         )
         # A dropped caption keeps its mask, as in the released code: the null caption is as long as the one it replaces.
         null = self.bare_model.null_caption[: states.shape[1]]
         states = torch.where(dropped[:, None, None], null, states)
         prediction = self.model(noisy, t, states, mask, *condition).sample
-        error = (prediction[:, : latents.shape[1]].float() - noise).square().mean(dim=(1, 2, 3))  # [B]
+        error = (prediction[:, : latents.shape[1]].float() - target).square().mean(dim=(1, 2, 3))  # [B]
         return (weight * error).mean()
 
     def record(self, step: int, loss: float, norm: float) -> dict:
@@ -286,18 +305,6 @@ class _Run:
         self.lr.load_state_dict({**self.lr.state_dict(), "last_epoch": state["lr"]})
 
 
-def step_weights(alphas_cumprod: Tensor, largest: float) -> Tensor:
-    """Weight of the noise's error at each time step, of mean 1: min(1 + 1 / SNR, `largest`) up to a factor.
-
-    Equal weights (`largest` 1, the paper) say little about the noisy steps, where the error is small whatever the
-    model does, but where layout and findings are decided; long training makes up for it. 1 + 1 / SNR is what the
-    velocity's error weighs (Salimans & Ho 2022).
-    """
-    # 1 + 1 / SNR with SNR = a / (1 - a) is 1 / a.
-    weights = (1 / alphas_cumprod).clamp(max=largest)
-    return weights / weights.mean()
-
-
 def step_rows(n: int, step: int, part: int, parts: int, batch_size: int, seed: int) -> Tensor:
     """Rows of part `part` of step `step`: the data in a new order each epoch, no row twice before all were seen."""
     first = (step * parts + part) * batch_size
@@ -322,7 +329,12 @@ def _fingerprint(model: Model, cache: LatentCache, config: TrainingConfig) -> st
     return digest.hexdigest()
 
 
-def _check_fit(model: Model, cache: LatentCache) -> None:
+def _check_fit(model: Model, cache: LatentCache, config: TrainingConfig) -> None:
+    if model.objective != config.objective:
+        raise TrainingError(
+            f"the model's objective is {model.objective}, the run's {config.objective}: make a new model with "
+            f"objective={config.objective!r}, or train this one on its own"
+        )
     tokens, width = model.null_caption.shape
     if tuple(cache.mean.shape[1:]) != model.latent_shape:
         raise TrainingError(f"the model takes latents {model.latent_shape}, not {tuple(cache.mean.shape[1:])}")

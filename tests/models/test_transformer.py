@@ -1,6 +1,7 @@
 """The transformer reproduces the released code's stored forwards and keeps its names, shapes and contracts."""
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,17 @@ def test_saves_and_loads(tmp_path):
         torch.testing.assert_close(loaded(*batch).sample, model(*batch).sample)
 
 
+def test_the_objective_stays_with_the_weights(tmp_path):
+    flow = tiny(objective="rectified_flow")
+    assert flow.objective == flow.enlarged().objective == "rectified_flow" and tiny().objective == "ddpm"
+    flow.save_pretrained(tmp_path)
+    assert ChexGenTransformer.from_pretrained(tmp_path).objective == "rectified_flow"
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["objective"]  # as in weights saved before there was a choice
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert ChexGenTransformer.from_pretrained(tmp_path).objective == "ddpm"
+
+
 def test_gradient_checkpointing_changes_nothing():
     model, batch = tiny().train(), inputs()
     model(*batch).sample.square().mean().backward()
@@ -123,6 +135,8 @@ def test_gradient_checkpointing_changes_nothing():
 def test_clear_errors():
     with pytest.raises(ValueError, match="unknown model size 'huge'"):
         ChexGenTransformer.of_size("huge")
+    with pytest.raises(ValueError, match="unknown objective 'velocity'"):
+        ChexGenTransformer(objective="velocity")
     with pytest.raises(ValueError, match="multiple of patch_size"):
         ChexGenTransformer(sample_size=7)
     x, t, y, mask = inputs()

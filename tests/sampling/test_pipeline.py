@@ -1,5 +1,6 @@
-"""The contracts every diffusers pipeline keeps, on components of a few thousand parameters."""
+"""The contracts every diffusers pipeline keeps, on components of a few thousand parameters, for both objectives."""
 
+import copy
 import inspect
 
 import numpy as np
@@ -11,14 +12,37 @@ from PIL import Image
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.text import TextError
 from chexgen_lib.sampling.conditions import ConditionError, draw, encode_conditions
-from chexgen_lib.sampling.pipeline import ChexGenPipeline
-from chexgen_lib.sampling.schedulers import ddim_scheduler
-from chexgen_lib.training.trainer import DDPM
+from chexgen_lib.sampling.pipeline import ChexGenPipeline, assemble
+from chexgen_lib.sampling.schedulers import (
+    ddim_scheduler,
+    flow_euler_scheduler,
+    flow_heun_scheduler,
+    samples_objective,
+    set_steps,
+)
+from chexgen_lib.training.objectives import DDPM
 
 PROMPTS = [
     "Large left pleural effusion.",
     "The heart is enlarged. No pneumothorax is seen on this radiograph.",
 ]
+
+
+def with_scheduler(pipe, scheduler):
+    """The pipeline with another scheduler, its transformer as if trained for that."""
+    transformer = copy.deepcopy(pipe.transformer)
+    transformer.register_to_config(objective=samples_objective(scheduler))
+    other = ChexGenPipeline(**{**pipe.components, "transformer": transformer, "scheduler": scheduler})
+    other.set_progress_bar_config(disable=True)
+    return other
+
+
+SCHEDULERS = [ddim_scheduler, flow_euler_scheduler, flow_heun_scheduler]
+
+
+@pytest.fixture(scope="module", params=SCHEDULERS, ids=lambda scheduler: scheduler.__name__)
+def pipeline(pipeline, request):
+    return with_scheduler(pipeline, request.param())
 
 
 def seeds(*values):
@@ -166,11 +190,65 @@ def test_output_types(pipeline, kind, expected):
         assert images.min() >= 0 and images.max() <= 1
 
 
-@pytest.mark.parametrize("scheduler", [DPMSolverMultistepScheduler, EulerDiscreteScheduler])
-def test_other_schedulers_fit(pipeline, scheduler):
-    other = ChexGenPipeline(**{**pipeline.components, "scheduler": scheduler(**DDPM)})
-    other.set_progress_bar_config(disable=True)
-    assert np.isfinite(sample(other)).all()
+FLOW_SOLVER = dict(prediction_type="flow_prediction", use_flow_sigmas=True)
+
+
+@pytest.mark.parametrize(
+    "scheduler, objective",
+    [
+        (DPMSolverMultistepScheduler(**DDPM), "ddpm"),
+        (EulerDiscreteScheduler(**DDPM), "ddpm"),
+        (DPMSolverMultistepScheduler(**FLOW_SOLVER), "rectified_flow"),
+    ],
+)
+def test_other_schedulers_fit(pipeline, scheduler, objective):
+    assert samples_objective(scheduler) == objective
+    assert np.isfinite(sample(with_scheduler(pipeline, scheduler))).all()
+
+
+def test_a_scheduler_of_the_other_objective_is_refused(pipeline):
+    other = ddim_scheduler() if pipeline.transformer.objective == "rectified_flow" else flow_euler_scheduler()
+    with pytest.raises(ValueError, match="the transformer was trained as .*choose another scheduler"):
+        ChexGenPipeline(**{**pipeline.components, "scheduler": other})
+    changed = ChexGenPipeline(**pipeline.components)
+    changed.scheduler = other
+    with pytest.raises(ValueError, match="the transformer was trained as .*choose another scheduler"):
+        sample(changed)
+
+
+def test_an_assembled_flow_samples_along_the_flow(pipeline):
+    assembled = assemble(pipeline.transformer, "shipped", "minilm")
+    assert samples_objective(assembled.scheduler) == pipeline.transformer.objective
+
+
+@pytest.mark.parametrize("shift", [1.0, 1.7, 3.0])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_flow_samplers_follow_a_straight_path_to_its_end(steps, shift):
+    g = torch.Generator().manual_seed(0)
+    clean, noise = torch.randn(2, 4, 4, 4, generator=g), torch.randn(2, 4, 4, 4, generator=g)
+    for scheduler, calls in ((flow_euler_scheduler(shift), steps), (flow_heun_scheduler(shift), 2 * steps - 1)):
+        set_steps(scheduler, steps, "cpu")
+        assert len(scheduler.timesteps) == calls and float(scheduler.timesteps[0]) == pytest.approx(1000)
+        x = noise
+        for t in scheduler.timesteps:
+            x = scheduler.step(noise - clean, t, x, return_dict=False)[0]
+        torch.testing.assert_close(x, clean, atol=2e-4, rtol=1e-4)  # Heun's divides by 0.001
+
+
+def test_flow_euler_takes_even_steps_before_the_shift():
+    scheduler = flow_euler_scheduler()
+    set_steps(scheduler, 4, "cpu")
+    torch.testing.assert_close(scheduler.timesteps, torch.tensor([1000.0, 750.0, 500.0, 250.0]))
+    scheduler = flow_euler_scheduler(shift=3.0)
+    set_steps(scheduler, 4, "cpu")
+    torch.testing.assert_close(scheduler.timesteps, torch.tensor([1000.0, 900.0, 750.0, 500.0]))  # 3 s / (1 + 2 s)
+
+
+def test_a_shifted_first_step_is_guided(pipeline):
+    for shift in (1.1, 1.3, 1.7, 2.3, 5.7):
+        pipe = with_scheduler(pipeline, flow_euler_scheduler(shift))
+        set_steps(pipe.scheduler, 3, "cpu")
+        assert pipe._guidance_scales(4.0, (0.0, 1.0), controlled=False) == [4.0] * 3
 
 
 def test_ddim_recovers_a_clean_latent_when_the_noise_is_known():
@@ -195,6 +273,8 @@ def test_bad_arguments_are_clear(pipeline):
         pipeline(["fine", " "])
     with pytest.raises(TextError, match="the limit is 120"):
         pipeline("effusion " * 200)
+    with pytest.raises(ValueError, match="num_inference_steps must be at least 1, not 0"):
+        pipeline("fine", num_inference_steps=0)
     with pytest.raises(ValueError, match="output_type"):
         pipeline("fine", output_type="jpg")
     with pytest.raises(ValueError, match="latents have shape"):

@@ -48,6 +48,11 @@ def model() -> ChexGenTransformer:
     return ChexGenTransformer.of_size("ci", sample_size=4, text_dim=16, text_tokens=8)
 
 
+def flow() -> ChexGenTransformer:
+    torch.manual_seed(0)
+    return ChexGenTransformer.of_size("ci", sample_size=4, text_dim=16, text_tokens=8, objective="rectified_flow")
+
+
 def unet() -> BaselineUNet:
     torch.manual_seed(0)
     return BaselineUNet.of_size("ci", sample_size=4, text_dim=16)
@@ -59,7 +64,7 @@ def weights(m) -> torch.Tensor:
 
 def run(cache, folder, build=model, **changes):
     m = build()
-    history = train(m, cache, replace(CONFIG, **changes), folder)
+    history = train(m, cache, replace(CONFIG, objective=m.objective, **changes), folder)
     return weights(m), history
 
 
@@ -72,7 +77,7 @@ def interrupt(monkeypatch, at):
     monkeypatch.setattr(trainer._Run, "optimise", stop)
 
 
-@pytest.mark.parametrize("build, accumulation", [(model, 1), (model, 2), (unet, 1), (unet, 2)])
+@pytest.mark.parametrize("build, accumulation", [(b, n) for b in (model, flow, unet) for n in (1, 2)])
 def test_resumed_equals_uninterrupted(cache, tmp_path, monkeypatch, build, accumulation):
     changes = dict(build=build, gradient_accumulation=accumulation, schedule="cosine", warmup_steps=2)
     expected, history = run(cache, tmp_path / "whole", **changes)
@@ -89,12 +94,14 @@ def test_resumed_equals_uninterrupted(cache, tmp_path, monkeypatch, build, accum
     assert not list(tmp_path.glob("cut/checkpoint*"))
 
 
-def test_loss_falls(cache, tmp_path):
-    _, history = run(cache, tmp_path, steps=150, batch_size=16, checkpoint_every=1000)
+@pytest.mark.parametrize("build", [model, flow])
+def test_loss_falls(cache, tmp_path, build):
+    _, history = run(cache, tmp_path, build, steps=150, batch_size=16, checkpoint_every=1000)
     losses = [h["loss"] for h in history]
     assert sum(losses[-20:]) < 0.9 * sum(losses[:20])
 
 
+@pytest.mark.parametrize("build", [model, flow])
 @pytest.mark.parametrize(
     "change",
     [
@@ -112,12 +119,29 @@ def test_loss_falls(cache, tmp_path):
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_every_setting_changes_the_weights(cache, tmp_path, change):
-    base, _ = run(cache, tmp_path / "base", steps=4)
+def test_every_setting_changes_the_weights(cache, tmp_path, build, change):
+    base, _ = run(cache, tmp_path / "base", build, steps=4)
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-    changed, _ = run(cache, tmp_path / "changed", **{"steps": 4, **change})
+    changed, _ = run(cache, tmp_path / "changed", build, **{"steps": 4, **change})
     assert not torch.equal(base, changed)
+
+
+@pytest.mark.parametrize(
+    "build, change",
+    [
+        (model, dict(noisy_weight=10.0)),
+        (flow, dict(time_mean=0.5)),
+        (flow, dict(time_scale=0.5)),
+        (flow, dict(time_shift=3.0)),
+    ],
+)
+def test_settings_of_an_objective_are_refused_with_the_other(cache, tmp_path, build, change):
+    test_every_setting_changes_the_weights(cache, tmp_path, build, change)
+    (name,) = change
+    other = "rectified_flow" if build is model else "ddpm"
+    with pytest.raises(TrainingError, match=f"{name} is for the objective {build().objective}"):
+        replace(CONFIG, objective=other, **change)
 
 
 def test_clipping_is_applied(cache, tmp_path, monkeypatch):
@@ -141,6 +165,8 @@ def test_checkpoint_of_another_run_is_refused(cache, tmp_path, monkeypatch):
             run(cache, tmp_path)
     with pytest.raises(TrainingError, match="of another run"):
         run(cache, tmp_path, learning_rate=0.5)
+    with pytest.raises(TrainingError, match="of another run"):
+        run(cache, tmp_path, flow)
     (checkpoint,) = tmp_path.glob("checkpoint-*")
     (checkpoint / "model.safetensors").write_bytes(b"")
     with pytest.raises(TrainingError, match="not a whole checkpoint"):
@@ -160,6 +186,12 @@ def test_misfits_are_clear(cache, tmp_path):
         replace(CONFIG, steps=0)
     with pytest.raises(TrainingError, match="precision"):
         replace(CONFIG, precision="fp8")
+    with pytest.raises(TrainingError, match="objective must be one of ddpm, rectified_flow, not 'flow'"):
+        replace(CONFIG, objective="flow")
+    with pytest.raises(TrainingError, match="time_shift must be positive"):
+        replace(CONFIG, objective="rectified_flow", time_shift=0)
+    with pytest.raises(TrainingError, match="the model's objective is rectified_flow, the run's ddpm"):
+        train(flow(), cache, CONFIG, tmp_path)
     wide = ChexGenTransformer.of_size("ci", sample_size=4, text_dim=8, text_tokens=8)
     with pytest.raises(TrainingError, match="text states of width 8, not 16"):
         train(wide, cache, CONFIG, tmp_path)
@@ -188,14 +220,6 @@ def test_history_is_json(cache, tmp_path):
     json.dumps(run(cache, tmp_path)[1])
 
 
-def test_noisy_steps_weigh_more_up_to_the_largest_weight():
-    signal = torch.tensor([1.0, 0.5, 0.1, 1e-4])
-    assert trainer.step_weights(signal, 1.0).tolist() == [1, 1, 1, 1]
-    weights = trainer.step_weights(signal, 4.0)
-    torch.testing.assert_close(weights / weights[0], torch.tensor([1.0, 2.0, 4.0, 4.0]))
-    torch.testing.assert_close(weights.mean(), torch.tensor(1.0))
-
-
 def with_conditions(cache) -> LatentCache:
     g = torch.Generator().manual_seed(1)
     return replace(cache, condition=torch.randn(cache.mean.shape, generator=g).half())
@@ -214,20 +238,21 @@ def test_an_adapter_learns_and_not_one_bit_of_the_frozen_model_moves(cache, tmp_
     assert all(torch.equal(tensor, after[f"base_model.{name}"]) for name, tensor in base.state_dict().items())
 
 
-def test_an_interrupted_adapter_goes_on(cache, tmp_path, monkeypatch):
+@pytest.mark.parametrize("build", [model, flow])
+def test_an_interrupted_adapter_goes_on(cache, tmp_path, monkeypatch, build):
     def adapter():
-        return ControlledTransformer.on(model().eval(), 1)
+        return ControlledTransformer.on(build().eval(), 1)
 
-    conditions = with_conditions(cache)
+    conditions, config = with_conditions(cache), replace(CONFIG, objective=build().objective)
     whole, cut = adapter(), adapter()
-    train(whole, conditions, CONFIG, tmp_path / "whole")
+    train(whole, conditions, config, tmp_path / "whole")
     interrupt(monkeypatch, at=3)
     with pytest.raises(KeyboardInterrupt):
-        train(cut, conditions, CONFIG, tmp_path / "cut")
+        train(cut, conditions, config, tmp_path / "cut")
     monkeypatch.undo()
     AcceleratorState._reset_state(reset_partial_state=True)
     cut = adapter()
-    train(cut, conditions, CONFIG, tmp_path / "cut")
+    train(cut, conditions, config, tmp_path / "cut")
     assert torch.equal(weights(whole), weights(cut))
 
 
