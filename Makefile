@@ -13,6 +13,7 @@ help:
 	@echo "make env        build .venv from requirements.lock"
 	@echo "make repro      run the whole DAG; what is up to date is not run again. Another profile, and values:"
 	@echo "                make repro PROFILE=nih-mini SET='curation.image_folder=FOLDER seed=1'"
+	@echo "                Up to one stage only: make repro STAGE=07_quality"
 	@echo "make test       lint, tests, and every notebook re-executed and compared (profile ci)"
 	@echo "make autoencoder retrain the shipped autoencoder"
 	@echo "make notebooks  re-execute the committed notebooks in place (profile ci)"
@@ -46,7 +47,7 @@ deps: .venv/.complete
 	$(BIN)/python -m chexgen_lib.dag deps
 
 repro: params
-	$(BIN)/dvc repro
+	$(BIN)/dvc repro $(STAGE)
 
 test: lint
 	$(BIN)/python -m pytest

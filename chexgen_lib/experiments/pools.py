@@ -82,16 +82,16 @@ def load(folder: str | Path, cohort: pl.DataFrame, size: int) -> Labelled:
     for name in ("samples.npy", "manifest.parquet"):
         if not (folder / name).is_file():
             raise CohortError(
-                f"{folder / name} does not exist: run the stage 06_synthesis first, or give a folder with labels.csv"
+                f"{folder / name} does not exist: run the stage 06_pools first, or give a folder with labels.csv"
             )
     manifest = pl.read_parquet(folder / "manifest.parquet")
     samples = np.load(folder / "samples.npy", allow_pickle=False)  # [P, K, H, W]
     if samples.ndim != 4 or len(samples) != len(manifest):
-        raise CohortError(f"{folder}: {len(manifest)} records and samples {samples.shape} do not fit; redo stage 06")
+        raise CohortError(f"{folder}: {len(manifest)} records and samples {samples.shape} do not fit; redo stage 06_pools")
     known = manifest.select("image_id").join(cohort, on="image_id", how="left", maintain_order="left")
     if missing := known.filter(pl.col("patient_id").is_null())["image_id"].to_list():
         raise CohortError(
-            f"{folder}: {len(missing)} records are not in the cohort, first {missing[0]!r}; redo stage 06"
+            f"{folder}: {len(missing)} records are not in the cohort, first {missing[0]!r}; redo stage 06_pools"
         )
     copies = [known.select(*ABOUT, *FINDINGS, pl.lit(k, pl.Int64).alias("copy")) for k in range(samples.shape[1])]
     flat = samples.swapaxes(0, 1).reshape(-1, *samples.shape[2:])
@@ -138,7 +138,7 @@ class Sets:
         copy = self.everything.table["copy"].to_numpy()[self.synthetic]
         if copy.max() + 1 < k:
             raise CohortError(
-                f"the pool holds {copy.max() + 1} images a record, not {k}: make a larger one in stage 06"
+                f"the pool holds {copy.max() + 1} images a record, not {k}: make a larger one in stage 06_pools"
             )
         return self.synthetic[copy < k]
 

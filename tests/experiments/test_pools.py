@@ -62,7 +62,7 @@ def test_a_pool_of_other_records_is_refused(folder, cohort):
     with pytest.raises(CohortError, match="2 records and samples"):
         pools.load(folder, cohort, 8)
     (folder / "samples.npy").unlink()
-    with pytest.raises(CohortError, match="06_synthesis"):
+    with pytest.raises(CohortError, match="06_pools"):
         pools.load(folder, cohort, 8)
 
 
@@ -107,14 +107,14 @@ def run(tmp_path, folder, cohort):
     (tmp_path / "cohort").mkdir()
     table.write_parquet(tmp_path / "cohort/cohort.parquet")
     np.save(tmp_path / "cohort/images_16.npy", np.arange(6, dtype=np.uint8)[:, None, None].repeat(16, 1).repeat(16, 2))
-    (tmp_path / "synthesis/text").mkdir(parents=True)
+    (tmp_path / "pools/text").mkdir(parents=True)
     for name in ("samples.npy", "manifest.parquet"):
-        (folder / name).rename(tmp_path / "synthesis/text" / name)
+        (folder / name).rename(tmp_path / "pools/text" / name)
     return tmp_path
 
 
 def test_sets_of_a_run(run):
-    sets = pools.assemble(run, run / "synthesis/text", 16, 8)
+    sets = pools.assemble(run, run / "pools/text", 16, 8)
     ids = {name: sets.everything.table["image_id"].gather(rows).to_list() for name, rows in sets.rows.items()}
     assert ids == {
         "train": ["i0", "i4"], "val": [], "test": ["i2"],
@@ -130,4 +130,4 @@ def test_no_patient_is_on_both_sides(run):
     shared = pl.when(pl.col("image_id") == "i2").then(pl.lit("p4")).otherwise("patient_id")
     table.with_columns(patient_id=shared).write_parquet(run / "cohort/cohort.parquet")
     with pytest.raises(CohortError, match="1 patients are in a training set and in 'test', first 'p4'"):
-        pools.assemble(run, run / "synthesis/text", 16, 8)
+        pools.assemble(run, run / "pools/text", 16, 8)
