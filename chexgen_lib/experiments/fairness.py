@@ -1,4 +1,4 @@
-"""Fairness: F1 by group of patients, its agreement between a real and a synthetic test cohort, and remedies.
+"""Fairness: F1 by group of patients, its agreement between a real and a synthetic test cohort, and between arms.
 
 The paper computes the weighted F1 over the 14 findings for each sex, race and age group and for their combinations,
 on the real test cohort and on its matched synthetic copy; correlates the two over the groups; and trains again with
@@ -16,7 +16,7 @@ cohorts with the same labels agree somewhat even where the classifier sees nothi
 the synthetic scores dealt to the wrong rows (`quality.factuality.derangement`).
 
 The path through this module: `groups` and `thresholds`, then `evaluate` for a classifier and a test cohort, then the
-tables `group_table`, `agreement`, `disparity` and `compare`.
+tables `group_table`, `agreement`, `disparity` and `compare`. The training arms are made in `balancing`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,11 +26,8 @@ from itertools import combinations, product
 
 import numpy as np
 import polars as pl
-from fairlearn.metrics import MetricFrame, false_positive_rate, selection_rate, true_positive_rate
 from scipy import stats
 from sklearn.metrics import precision_recall_curve
-from sklearn.utils.class_weight import compute_sample_weight
-from tqdm import tqdm
 
 from chexgen_lib.experiments.classification import auroc
 from chexgen_lib.records import FINDINGS, MAX_AGE
@@ -111,7 +108,7 @@ def groups(table: pl.DataFrame, attributes: Sequence[str], *, min_n: int = 10, c
         raise ValueError(f"min_n must be at least 2 patients, got {min_n}: one patient has no interval")
     if "patient_id" not in table.columns or table["patient_id"].null_count():
         raise ValueError("patient_id: needs an id in every row; patients are what is resampled")
-    _check_attributes(table, attributes)
+    check_attributes(table, attributes)
     patients = table["patient_id"].unique().sort()
     patient = patients.search_sorted(table["patient_id"]).to_numpy()
 
@@ -121,7 +118,7 @@ def groups(table: pl.DataFrame, attributes: Sequence[str], *, min_n: int = 10, c
     members = [np.ones(len(table), bool)]
     listed, unknown = [{"attribute": EVERYONE, "group": EVERYONE} | sizes(members[0])], []
     for names in (c for size in range(1, combine + 1) for c in combinations(attributes, size)):
-        cells, code = _cells(table, names)
+        cells, code = cells_of(table, names)
         attribute = TIMES.join(names)
         for k, cell in enumerate(cells):
             members.append(code == k)
@@ -131,7 +128,8 @@ def groups(table: pl.DataFrame, attributes: Sequence[str], *, min_n: int = 10, c
     return Groups(group_rows, pl.DataFrame(unknown), np.stack(members, 1), patients.to_list(), patient, min_n)
 
 
-def _check_attributes(table: pl.DataFrame, attributes: Sequence[str]) -> None:
+def check_attributes(table: pl.DataFrame, attributes: Sequence[str]) -> None:
+    """Raise ValueError unless the table has rows and `attributes` are columns of it that hold no numbers."""
     if table.is_empty():
         raise ValueError("the table has no rows: nothing to group")
     if not attributes or isinstance(attributes, str):
@@ -143,7 +141,7 @@ def _check_attributes(table: pl.DataFrame, attributes: Sequence[str]) -> None:
             raise ValueError(f"attribute {name!r} holds numbers; make groups of them first, for example by age_group")
 
 
-def _cells(table: pl.DataFrame, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
+def cells_of(table: pl.DataFrame, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
     """The groups that `names` form together: their names, and the group of each row [N], -1 where a value is null."""
     levels, code, known = [], np.zeros(len(table), np.int64), np.ones(len(table), bool)
     for name in names:
@@ -473,8 +471,8 @@ def disparity(scored: GroupScores) -> pl.DataFrame:
 
     Measures: worst-group F1; best-worst gap of F1 (paper, Figure 5d; 0 to 1); equalised-odds difference (the larger
     of the largest differences in true and in false positive rates) and demographic-parity difference (in the rate of
-    calls), by fairlearn for each finding and averaged over the `findings` that have both labels in every group: a
-    rate of no patients is not 0.
+    calls), as fairlearn defines them, for each finding and averaged over the `findings` that have both labels in every
+    group: a rate of no patients is not 0.
 
     Columns: attribute, measure, value, low, high, equal, equal_low, equal_high, p, n_groups, n_patients, findings,
     note. low, high: 95 % interval of F1's worst and gap, whichever groups they truly are (a simultaneous interval
@@ -485,7 +483,7 @@ def disparity(scored: GroupScores) -> pl.DataFrame:
     `equal` and p. Withheld groups take part in the deals only.
     """
     rows = []
-    for attribute in tqdm(scored.groups.attributes, desc="disparity", unit="attribute"):
+    for attribute in scored.groups.attributes:
         shown = scored.shown(attribute)
         totals = scored.totals[0, shown]  # [K, 14, 4]
         # [14] findings of which every group has a positive and a negative label
@@ -500,7 +498,8 @@ def disparity(scored: GroupScores) -> pl.DataFrame:
             rows += [common | {"measure": measure, "note": TOO_FEW} for measure in MEASURES]
             continue
         f1 = scored.f1[:, shown]
-        measured = {WORST: _worst(f1), GAP: _gap(f1)} | _by_fairlearn(totals[:, usable])
+        measured = {k: {"value": v[0]} for k, v in _unequal(totals[None], usable).items()}
+        measured |= {WORST: _worst(f1), GAP: _gap(f1)}
         for measure, equal in _unequal(_dealt(scored, attribute, shown), usable).items():
             numbers = measured[measure] | _beside(measured[measure]["value"], equal, measure)
             note = "" if np.isfinite(numbers["value"]) else "no finding has both labels in every group"
@@ -521,26 +520,6 @@ def _unequal(totals: np.ndarray, usable: np.ndarray) -> dict[str, np.ndarray]:
         ODDS: _known_mean(np.maximum(hit, false_alarm), 1),
         PARITY: _known_mean(called, 1),
     }
-
-
-def _by_fairlearn(totals: np.ndarray) -> dict[str, dict[str, float]]:
-    """Totals [K, F, 4] -> the two differences between the K groups, mean over F findings; NaN where F is 0."""
-    if not totals.shape[1]:
-        return {ODDS: {"value": np.nan}, PARITY: {"value": np.nan}}
-    group, finding, kind = np.indices(totals.shape).reshape(3, -1)
-    rates = {"hit": true_positive_rate, "false alarm": false_positive_rate, "called": selection_rate}
-    frame = MetricFrame(
-        metrics=rates,
-        y_true=np.array([1, 0, 1, 0])[kind],
-        y_pred=np.array([1, 1, 0, 0])[kind],
-        sensitive_features=group,
-        control_features=finding,
-        # one row for each kind of outcome, weighted by its count: the same as, and far faster than, all images
-        sample_params={rate: {"sample_weight": totals.ravel()} for rate in rates},
-    )
-    spread = frame.difference(method="between_groups")  # a row for each finding
-    odds = spread[["hit", "false alarm"]].max(axis=1)
-    return {ODDS: {"value": float(odds.mean())}, PARITY: {"value": float(spread["called"].mean())}}
 
 
 def _dealt(scored: GroupScores, attribute: str, shown: np.ndarray) -> np.ndarray:
@@ -576,64 +555,6 @@ def _beside(value: float, equal: np.ndarray, measure: str) -> dict[str, float]:
 
 
 # --------------------------------------------------------------------------------------- mitigation of bias
-
-PLAN = {**dict.fromkeys(("attribute", "group"), TEXT), **dict.fromkeys(("n_before", "n_added", "n_after"), COUNT)}
-
-
-def balancing_plan(table: pl.DataFrame, attributes: Sequence[str], *, cap: int | None = None) -> pl.DataFrame:
-    """How many synthetic records bring each group to the largest group's count (paper, Methods)?
-
-    The groups are those that `attributes` form together; each gets at most `cap` records (None: no limit). Columns:
-    attribute, group, n_before, n_added, n_after (records). The last row, group null, counts the records with an
-    unknown attribute, to which nothing is added. A group without records is planned too: a generator that takes
-    attributes can show another group's findings in it.
-    """
-    _check_attributes(table, attributes)
-    cells, code = _cells(table, attributes)
-    before = np.bincount(code[code >= 0], minlength=len(cells))
-    added = _missing(before, cap)
-    rows = [*zip(cells, before.tolist(), added.tolist(), strict=True), (None, int((code < 0).sum()), 0)]
-    attribute = TIMES.join(attributes)
-    return pl.DataFrame([(attribute, *row, row[1] + row[2]) for row in rows], PLAN, orient="row")
-
-
-def resampling_weights(table: pl.DataFrame, attributes: Sequence[str]) -> np.ndarray:
-    """Weight of each row [N], mean 1, with which every group that occurs weighs the same (control: re-weighting).
-
-    The groups are those that `attributes` form together. Rows with an unknown attribute keep weight 1.
-    """
-    _check_attributes(table, attributes)
-    _, code = _cells(table, attributes)
-    weights, known = np.ones(len(table)), code >= 0
-    if known.any():
-        weights[known] = compute_sample_weight("balanced", code[known])
-    return weights
-
-
-def oversample(table: pl.DataFrame, attributes: Sequence[str], *, seed: int, cap: int | None = None) -> np.ndarray:
-    """Row numbers of a balanced training set of real records alone: each row once, then repeats (control).
-
-    Repeats as `balancing_plan` counts them for the same `attributes` and `cap`, each of a group's rows equally often
-    but for one, drawn at random. A group without rows cannot be repeated and stays empty.
-    """
-    _check_attributes(table, attributes)
-    cells, code = _cells(table, attributes)
-    rng, rows = np.random.default_rng(seed), [np.arange(len(table))]
-    for k, missing in enumerate(_missing(np.bincount(code[code >= 0], minlength=len(cells)), cap)):
-        own = np.flatnonzero(code == k)
-        if len(own):
-            rounds = -(-missing // len(own))
-            rows.append(np.tile(rng.permutation(own), rounds)[:missing])
-    return np.concatenate(rows)
-
-
-def _missing(before: np.ndarray, cap: int | None) -> np.ndarray:
-    """How many records each group [K] lacks to be as large as the largest, at most `cap`."""
-    if cap is not None and cap < 0:
-        raise ValueError(f"cap must be 0 or more records for each group, or None, got {cap}")
-    missing = before.max(initial=0) - before
-    return missing if cap is None else np.minimum(missing, cap)
-
 
 COMPARISON = {
     **dict.fromkeys(("attribute", "measure", "arm"), TEXT),

@@ -40,6 +40,7 @@ def made_up(patients, min_n):
         "real": fa.group_table(real),
         "synthetic": fa.group_table(synthetic),
         "agreed": fa.agreement(real, synthetic),
+        "dealt": fa.agreement(real, evaluate(3)),
         "unequal": fa.disparity(real),
         "compared": fa.compare({"imbalanced": [real], "balanced": [synthetic]}, before="imbalanced"),
     }
