@@ -22,7 +22,7 @@ from chexgen_lib import cohort as embedded
 from chexgen_lib.cohort import FLAGS, CohortError
 from chexgen_lib.curation import describe
 from chexgen_lib.experiments import pools
-from chexgen_lib.experiments.fairness import TIMES, age_group, cells_of, check_attributes
+from chexgen_lib.experiments.groups import TIMES, age_group, cells_of, check_attributes
 from chexgen_lib.experiments.pools import Sets
 from chexgen_lib.records import FRONTAL, positions
 
@@ -111,12 +111,12 @@ def _with_shares(pool: pl.DataFrame, shares: Mapping[str, Mapping[str, float]], 
 # ----------------------------------------------------------------------------------------------- image lists
 
 
-def additions(train: pl.DataFrame, attributes: Sequence[str], *, seed: int, cap: int | None = None) -> dict[str, list]:
+def additions(train: pl.DataFrame, attributes: Sequence[str], *, seed: int) -> dict[str, list]:
     """Arm -> row numbers of `train` to draw one synthetic image for each: for balance, and as many in turn from all.
 
-    `cap`: see `balancing_plan`. The second are the control for having more images, whoever is on them.
+    The second are the control for having more images, whoever is on them.
     """
-    balanced = oversample(train, attributes, seed=seed, cap=cap)[len(train) :]
+    balanced = oversample(train, attributes, seed=seed)[len(train) :]
     order = np.random.default_rng(seed).permutation(len(train))
     return {SYNTHETIC: balanced.tolist(), UNBALANCED: np.resize(order, len(balanced)).tolist()}
 
@@ -168,14 +168,14 @@ def load_chosen(root: str | Path) -> pl.DataFrame:
     return pl.read_parquet(path)
 
 
-def arms(sets: Sets, train: pl.DataFrame, attributes: Sequence[str], *, seed: int, cap: int | None = None) -> dict:
+def arms(sets: Sets, train: pl.DataFrame, attributes: Sequence[str], *, seed: int) -> dict:
     """Arm -> (rows of `sets` to train on, how often each is drawn): the paper's two and three cheap controls.
 
     train: the rows "train" of `sets`, with the attributes. In a training set without weights all images are drawn
     alike, so that balance means what it says.
     """
     real, pool = sets.rows["train"], sets.everything[sets.synthetic]
-    lists = additions(train, attributes, seed=seed, cap=cap)
+    lists = additions(train, attributes, seed=seed)
     drawn = {arm: sets.synthetic[pools.copies_of(pool, train["image_id"].gather(rows))] for arm, rows in lists.items()}
     chosen = {
         REAL: real,

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from chexgen_lib.experiments.fairness import EVERYONE, GAP, PEARSON, TIMES, WORST, Groups
+from chexgen_lib.experiments.fairness import GAP, PEARSON, WORST
+from chexgen_lib.experiments.groups import EVERYONE, TIMES, Groups
 from chexgen_lib.figures import published, style
 
 RUN, PAPER, PAPER_SHADE = "this run", "paper", "#F0F0F0"
@@ -53,7 +54,7 @@ def table(
     """All that Figure 5 plots, tidy: panel (a, b, c), source (this run or paper), attribute, group, arm, measure,
     value, low, high, n, p, note.
 
-    training: `fairness.groups` of the training set; real, synthetic: `group_table` of the two test cohorts; agreed:
+    training: `groups.groups` of the training set; real, synthetic: `group_table` of the two test cohorts; agreed:
     `agreement` of the two; dealt: the same with the copies' scores dealt to wrong rows; unequal: `disparity` of the
     arm that the others are compared with; compared: `compare`. n counts images in panel a, groups for Pearson r and
     patients elsewhere. Gaps are fractions, also the paper's.

@@ -8,7 +8,7 @@ from chexgen_lib import records
 from chexgen_lib.cohort import CohortError
 from chexgen_lib.experiments import balancing as ba
 from chexgen_lib.experiments import pools
-from chexgen_lib.experiments.fairness import age_group
+from chexgen_lib.experiments.groups import age_group
 from chexgen_lib.records import FINDINGS
 
 ATTRIBUTES = ["sex", "age group", "view"]
