@@ -1,4 +1,4 @@
-"""Fairness: F1 by group of patients, its agreement between a real and a synthetic test cohort, and remedies.
+"""Fairness: F1 by group of patients, its agreement between a real and a synthetic test cohort, and between arms.
 
 The paper computes the weighted F1 over the 14 findings for each sex, race and age group and for their combinations,
 on the real test cohort and on its matched synthetic copy; correlates the two over the groups; and trains again with
@@ -15,31 +15,33 @@ prevalence stands beside each F1, and the equalised-odds difference depends on i
 cohorts with the same labels agree somewhat even where the classifier sees nothing: compare `agreement` with that of
 the synthetic scores dealt to the wrong rows (`quality.factuality.derangement`).
 
-The path through this module: `groups` and `thresholds`, then `evaluate` for a classifier and a test cohort, then the
-tables `group_table`, `agreement`, `disparity` and `compare`.
+The path through this module: `groups.groups` and `thresholds`, then `evaluate` for a classifier and a test cohort,
+then the tables `group_table`, `agreement`, `disparity` and `compare`. The training arms are made in `balancing`.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations, product
 
 import numpy as np
 import polars as pl
-from fairlearn.metrics import MetricFrame, false_positive_rate, selection_rate, true_positive_rate
 from scipy import stats
 from sklearn.metrics import precision_recall_curve
-from sklearn.utils.class_weight import compute_sample_weight
-from tqdm import tqdm
 
 from chexgen_lib.experiments.classification import auroc
-from chexgen_lib.records import FINDINGS, MAX_AGE
-from chexgen_lib.statistics import LEVEL, correlation, interval_of, pair_sums, resample_counts
+from chexgen_lib.experiments.groups import EVERYONE, Groups
+from chexgen_lib.records import FINDINGS
+from chexgen_lib.statistics import (
+    LEVEL,
+    correlation,
+    format_interval,
+    format_p,
+    interval_of,
+    pair_sums,
+    resample_counts,
+)
 
-AGE_GROUPS = {"19-40": 19, "41-65": 41, "66+": 66}  # name -> first year of age (paper, Methods and Figure 5)
-EVERYONE = "everyone"  # the group of all rows, also of those whose attributes are unknown
 ALL_GROUPS = "all groups"
-TIMES = " × "  # between the parts of a combined attribute or group
 PEARSON, SPEARMAN, SHIFT = "Pearson r", "Spearman rho", "mean difference, synthetic - real"
 WORST, GAP = "worst-group F1", "best-worst gap of F1"
 ODDS, PARITY = "equalised-odds difference", "demographic-parity difference"
@@ -48,112 +50,6 @@ AUROC, MACRO, WEIGHTED = "macro AUROC", "macro F1", "weighted F1"
 TOO_FEW = "fewer than 2 groups with an estimate"
 # A two-sided test at 5 % sees a difference of this many standard errors in 80 % of studies.
 DETECTABLE = stats.norm.ppf(0.5 + LEVEL / 2) + stats.norm.ppf(0.8)
-
-
-# --------------------------------------------------------------------------------------------------- groups
-
-
-def age_group(ages: pl.Series) -> pl.Series:
-    """Ages in years -> the paper's age groups (`AGE_GROUPS`), an Enum series named "age group".
-
-    Years are completed ones (40.9 is 40). Under 19 there is no group, as in the paper: null, as for an unknown age.
-    Raises ValueError naming the first row with an age outside 0 to 120.
-    """
-    age = ages.cast(pl.Float64).fill_nan(None).rename("age")
-    wrong = (~age.is_between(0, MAX_AGE)).arg_true()
-    if len(wrong):
-        row = wrong[0]
-        raise ValueError(f"row {row}: age {age[row]}; use years, 0 to {MAX_AGE}, or null ({len(wrong)} such rows)")
-    group = pl.lit(None, pl.String)
-    for name, first in AGE_GROUPS.items():
-        group = pl.when(pl.col("age") >= first).then(pl.lit(name)).otherwise(group)
-    return age.to_frame().select(group.cast(pl.Enum(list(AGE_GROUPS))).alias("age group")).to_series()
-
-
-@dataclass(frozen=True)
-class Groups:
-    """Which rows of a table belong to which group of patients; see `groups`.
-
-    table: one row per group: attribute ("sex", "sex × race"), group ("F", "F × Black"), n_images, n_patients,
-    withheld. unknown: attribute, n_images, n_patients of the rows that are in none of its groups because a value is
-    null. member: bool [N, G], row in group. patients: the distinct ids, sorted; patient: int [N], each row's place
-    among them. min_n: the least number of patients of a group that is not withheld.
-    """
-
-    table: pl.DataFrame
-    unknown: pl.DataFrame
-    member: np.ndarray
-    patients: list[str]
-    patient: np.ndarray
-    min_n: int
-
-    @property
-    def attributes(self) -> list[str]:
-        """The attributes and their combinations, without "everyone"."""
-        return [a for a in self.table["attribute"].unique(maintain_order=True) if a != EVERYONE]
-
-    @property
-    def withheld(self) -> np.ndarray:
-        """Bool [G]."""
-        return self.table["withheld"].to_numpy()
-
-
-def groups(table: pl.DataFrame, attributes: Sequence[str], *, min_n: int = 10, combine: int = 3) -> Groups:
-    """All groups that `attributes` (text or Enum columns) form alone and in combinations of up to `combine`.
-
-    table: one row per image, with patient_id. The first group is "everyone". Every combination of values is listed,
-    also one that nobody has; Enum columns keep their order. Rows with a null value are in no group of that attribute
-    and are counted in `unknown`. Groups of fewer than `min_n` patients are withheld because an estimate would mislead,
-    not to keep it secret: their rows count in larger groups. Raises ValueError for a missing column, a missing id, a
-    column of numbers (group them first) or min_n below 2, since one patient has no interval.
-    """
-    if min_n < 2:
-        raise ValueError(f"min_n must be at least 2 patients, got {min_n}: one patient has no interval")
-    if "patient_id" not in table.columns or table["patient_id"].null_count():
-        raise ValueError("patient_id: needs an id in every row; patients are what is resampled")
-    _check_attributes(table, attributes)
-    patients = table["patient_id"].unique().sort()
-    patient = patients.search_sorted(table["patient_id"]).to_numpy()
-
-    def sizes(members: np.ndarray) -> dict[str, int]:
-        return {"n_images": int(members.sum()), "n_patients": len(np.unique(patient[members]))}
-
-    members = [np.ones(len(table), bool)]
-    listed, unknown = [{"attribute": EVERYONE, "group": EVERYONE} | sizes(members[0])], []
-    for names in (c for size in range(1, combine + 1) for c in combinations(attributes, size)):
-        cells, code = _cells(table, names)
-        attribute = TIMES.join(names)
-        for k, cell in enumerate(cells):
-            members.append(code == k)
-            listed.append({"attribute": attribute, "group": cell} | sizes(members[-1]))
-        unknown.append({"attribute": attribute} | sizes(code < 0))
-    group_rows = pl.DataFrame(listed).with_columns(withheld=pl.col("n_patients") < min_n)
-    return Groups(group_rows, pl.DataFrame(unknown), np.stack(members, 1), patients.to_list(), patient, min_n)
-
-
-def _check_attributes(table: pl.DataFrame, attributes: Sequence[str]) -> None:
-    if table.is_empty():
-        raise ValueError("the table has no rows: nothing to group")
-    if not attributes or isinstance(attributes, str):
-        raise ValueError(f"attributes: needs a list of at least one column, got {attributes!r}")
-    for name in attributes:
-        if name not in table.columns:
-            raise ValueError(f"attribute {name!r} is not a column; the table has {table.columns}")
-        if table[name].dtype.is_numeric():
-            raise ValueError(f"attribute {name!r} holds numbers; make groups of them first, for example by age_group")
-
-
-def _cells(table: pl.DataFrame, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """The groups that `names` form together: their names, and the group of each row [N], -1 where a value is null."""
-    levels, code, known = [], np.zeros(len(table), np.int64), np.ones(len(table), bool)
-    for name in names:
-        column, dtype = table[name].cast(pl.String), table[name].dtype
-        values = list(dtype.categories) if isinstance(dtype, pl.Enum) else sorted(column.drop_nulls().unique())
-        place = {value: k for k, value in enumerate(values)}
-        places = np.array([place.get(value, -1) for value in column], np.int64)
-        levels.append(values)
-        code, known = code * len(values) + places, known & (places >= 0)
-    return [TIMES.join(cell) for cell in product(*levels)], np.where(known, code, -1)
 
 
 # ------------------------------------------------------------------------------------------------- measuring
@@ -473,8 +369,8 @@ def disparity(scored: GroupScores) -> pl.DataFrame:
 
     Measures: worst-group F1; best-worst gap of F1 (paper, Figure 5d; 0 to 1); equalised-odds difference (the larger
     of the largest differences in true and in false positive rates) and demographic-parity difference (in the rate of
-    calls), by fairlearn for each finding and averaged over the `findings` that have both labels in every group: a
-    rate of no patients is not 0.
+    calls), as fairlearn defines them, for each finding and averaged over the `findings` that have both labels in every
+    group: a rate of no patients is not 0.
 
     Columns: attribute, measure, value, low, high, equal, equal_low, equal_high, p, n_groups, n_patients, findings,
     note. low, high: 95 % interval of F1's worst and gap, whichever groups they truly are (a simultaneous interval
@@ -485,7 +381,7 @@ def disparity(scored: GroupScores) -> pl.DataFrame:
     `equal` and p. Withheld groups take part in the deals only.
     """
     rows = []
-    for attribute in tqdm(scored.groups.attributes, desc="disparity", unit="attribute"):
+    for attribute in scored.groups.attributes:
         shown = scored.shown(attribute)
         totals = scored.totals[0, shown]  # [K, 14, 4]
         # [14] findings of which every group has a positive and a negative label
@@ -500,7 +396,8 @@ def disparity(scored: GroupScores) -> pl.DataFrame:
             rows += [common | {"measure": measure, "note": TOO_FEW} for measure in MEASURES]
             continue
         f1 = scored.f1[:, shown]
-        measured = {WORST: _worst(f1), GAP: _gap(f1)} | _by_fairlearn(totals[:, usable])
+        measured = {k: {"value": v[0]} for k, v in _unequal(totals[None], usable).items()}
+        measured |= {WORST: _worst(f1), GAP: _gap(f1)}
         for measure, equal in _unequal(_dealt(scored, attribute, shown), usable).items():
             numbers = measured[measure] | _beside(measured[measure]["value"], equal, measure)
             note = "" if np.isfinite(numbers["value"]) else "no finding has both labels in every group"
@@ -521,26 +418,6 @@ def _unequal(totals: np.ndarray, usable: np.ndarray) -> dict[str, np.ndarray]:
         ODDS: _known_mean(np.maximum(hit, false_alarm), 1),
         PARITY: _known_mean(called, 1),
     }
-
-
-def _by_fairlearn(totals: np.ndarray) -> dict[str, dict[str, float]]:
-    """Totals [K, F, 4] -> the two differences between the K groups, mean over F findings; NaN where F is 0."""
-    if not totals.shape[1]:
-        return {ODDS: {"value": np.nan}, PARITY: {"value": np.nan}}
-    group, finding, kind = np.indices(totals.shape).reshape(3, -1)
-    rates = {"hit": true_positive_rate, "false alarm": false_positive_rate, "called": selection_rate}
-    frame = MetricFrame(
-        metrics=rates,
-        y_true=np.array([1, 0, 1, 0])[kind],
-        y_pred=np.array([1, 1, 0, 0])[kind],
-        sensitive_features=group,
-        control_features=finding,
-        # one row for each kind of outcome, weighted by its count: the same as, and far faster than, all images
-        sample_params={rate: {"sample_weight": totals.ravel()} for rate in rates},
-    )
-    spread = frame.difference(method="between_groups")  # a row for each finding
-    odds = spread[["hit", "false alarm"]].max(axis=1)
-    return {ODDS: {"value": float(odds.mean())}, PARITY: {"value": float(spread["called"].mean())}}
 
 
 def _dealt(scored: GroupScores, attribute: str, shown: np.ndarray) -> np.ndarray:
@@ -576,64 +453,6 @@ def _beside(value: float, equal: np.ndarray, measure: str) -> dict[str, float]:
 
 
 # --------------------------------------------------------------------------------------- mitigation of bias
-
-PLAN = {**dict.fromkeys(("attribute", "group"), TEXT), **dict.fromkeys(("n_before", "n_added", "n_after"), COUNT)}
-
-
-def balancing_plan(table: pl.DataFrame, attributes: Sequence[str], *, cap: int | None = None) -> pl.DataFrame:
-    """How many synthetic records bring each group to the largest group's count (paper, Methods)?
-
-    The groups are those that `attributes` form together; each gets at most `cap` records (None: no limit). Columns:
-    attribute, group, n_before, n_added, n_after (records). The last row, group null, counts the records with an
-    unknown attribute, to which nothing is added. A group without records is planned too: a generator that takes
-    attributes can show another group's findings in it.
-    """
-    _check_attributes(table, attributes)
-    cells, code = _cells(table, attributes)
-    before = np.bincount(code[code >= 0], minlength=len(cells))
-    added = _missing(before, cap)
-    rows = [*zip(cells, before.tolist(), added.tolist(), strict=True), (None, int((code < 0).sum()), 0)]
-    attribute = TIMES.join(attributes)
-    return pl.DataFrame([(attribute, *row, row[1] + row[2]) for row in rows], PLAN, orient="row")
-
-
-def resampling_weights(table: pl.DataFrame, attributes: Sequence[str]) -> np.ndarray:
-    """Weight of each row [N], mean 1, with which every group that occurs weighs the same (control: re-weighting).
-
-    The groups are those that `attributes` form together. Rows with an unknown attribute keep weight 1.
-    """
-    _check_attributes(table, attributes)
-    _, code = _cells(table, attributes)
-    weights, known = np.ones(len(table)), code >= 0
-    if known.any():
-        weights[known] = compute_sample_weight("balanced", code[known])
-    return weights
-
-
-def oversample(table: pl.DataFrame, attributes: Sequence[str], *, seed: int, cap: int | None = None) -> np.ndarray:
-    """Row numbers of a balanced training set of real records alone: each row once, then repeats (control).
-
-    Repeats as `balancing_plan` counts them for the same `attributes` and `cap`, each of a group's rows equally often
-    but for one, drawn at random. A group without rows cannot be repeated and stays empty.
-    """
-    _check_attributes(table, attributes)
-    cells, code = _cells(table, attributes)
-    rng, rows = np.random.default_rng(seed), [np.arange(len(table))]
-    for k, missing in enumerate(_missing(np.bincount(code[code >= 0], minlength=len(cells)), cap)):
-        own = np.flatnonzero(code == k)
-        if len(own):
-            rounds = -(-missing // len(own))
-            rows.append(np.tile(rng.permutation(own), rounds)[:missing])
-    return np.concatenate(rows)
-
-
-def _missing(before: np.ndarray, cap: int | None) -> np.ndarray:
-    """How many records each group [K] lacks to be as large as the largest, at most `cap`."""
-    if cap is not None and cap < 0:
-        raise ValueError(f"cap must be 0 or more records for each group, or None, got {cap}")
-    missing = before.max(initial=0) - before
-    return missing if cap is None else np.minimum(missing, cap)
-
 
 COMPARISON = {
     **dict.fromkeys(("attribute", "measure", "arm"), TEXT),
@@ -732,3 +551,25 @@ def _check_arms(arms: Mapping[str, Sequence[GroupScores]]) -> None:
                 f"{name}: evaluated on other rows, labels or findings than {next(iter(runs))}; a finding counts where "
                 "the arm has a threshold, so choose all thresholds on the same validation labels"
             )
+
+
+# ------------------------------------------------------------------------------------------------- in words
+
+
+def said(row: Mapping, value: str = "value") -> str:
+    """ "0.412 [0.350, 0.470]" of a row of any table here, or why it has no estimate."""
+    if row[value] is None:
+        return row["note"]
+    if row["low"] is None:
+        return f"{row[value]:.3f}"
+    return format_interval(row[value], row["low"], row["high"], 3)
+
+
+def verdict(row: Mapping) -> str:
+    """ "+0.021 [0.004, 0.038], p = 0.01" of a `compare` row; or "no detectable difference", and what could be seen."""
+    if row["difference"] is None:
+        return ""
+    span = f"{row['difference']:+.3f} [{row['difference_low']:.3f}, {row['difference_high']:.3f}]"
+    if row["difference_low"] <= 0 <= row["difference_high"]:
+        return f"{span}: no detectable difference (could see {row['detectable']:.3f})"
+    return f"{span}, {format_p(row['p'])}"

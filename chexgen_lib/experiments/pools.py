@@ -5,7 +5,7 @@ and view of the record whose prompt it was drawn from (paper, Methods, Supervise
 a table, made by any other generator, can stand in for it (`load`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -87,15 +87,36 @@ def load(folder: str | Path, cohort: pl.DataFrame, size: int) -> Labelled:
     manifest = pl.read_parquet(folder / "manifest.parquet")
     samples = np.load(folder / "samples.npy", allow_pickle=False)  # [P, K, H, W]
     if samples.ndim != 4 or len(samples) != len(manifest):
-        raise CohortError(f"{folder}: {len(manifest)} records and samples {samples.shape} do not fit; redo stage 06_pools")
-    known = manifest.select("image_id").join(cohort, on="image_id", how="left", maintain_order="left")
+        raise CohortError(
+            f"{folder}: {len(manifest)} records and samples {samples.shape} do not fit; redo stage 06_pools"
+        )
+    record = "record" if "record" in manifest.columns else "image_id"
+    known = manifest.select(image_id=record).join(cohort, on="image_id", how="left", maintain_order="left")
     if missing := known.filter(pl.col("patient_id").is_null())["image_id"].to_list():
         raise CohortError(
             f"{folder}: {len(missing)} records are not in the cohort, first {missing[0]!r}; redo stage 06_pools"
         )
-    copies = [known.select(*ABOUT, *FINDINGS, pl.lit(k, pl.Int64).alias("copy")) for k in range(samples.shape[1])]
+    first = pl.int_range(pl.len(), dtype=pl.Int64).over("image_id") * samples.shape[1]
+    copies = [known.select(*ABOUT, *FINDINGS, (first + k).alias("copy")) for k in range(samples.shape[1])]
     flat = samples.swapaxes(0, 1).reshape(-1, *samples.shape[2:])
     return Labelled(pl.concat(copies), _reduced(flat, size))
+
+
+def copies_of(pool: Labelled, image_ids: Iterable[str]) -> np.ndarray:
+    """Rows of the pool's images of these records: the first copy where an id is named first, then the next.
+
+    Raises CohortError if a record is named more often than the pool has images of it.
+    """
+    asked = pl.DataFrame({"image_id": list(image_ids)}, {"image_id": pl.String})
+    asked = asked.with_columns(copy=pl.int_range(pl.len(), dtype=pl.Int64).over("image_id"))
+    held = pool.table.select("image_id", "copy").with_row_index("row")
+    found = asked.join(held, on=["image_id", "copy"], how="left", maintain_order="left")
+    if missing := found.filter(pl.col("row").is_null())["image_id"].to_list():
+        raise CohortError(
+            f"the pool lacks {len(missing)} images, first of record {missing[0]!r}: make it anew in stage 06, or give "
+            "a folder with as many images of each record as its manifest.parquet asks for"
+        )
+    return found["row"].to_numpy().astype(np.int64)
 
 
 def _read_folder(folder: Path, cohort: pl.DataFrame, size: int) -> Labelled:

@@ -11,11 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from chexgen_lib.experiments.fairness import EVERYONE, GAP, PEARSON, TIMES, WORST, Groups
+from chexgen_lib.experiments.fairness import GAP, PEARSON, WORST
+from chexgen_lib.experiments.groups import EVERYONE, TIMES, Groups
 from chexgen_lib.figures import published, style
 
 RUN, PAPER, PAPER_SHADE = "this run", "paper", "#F0F0F0"
 SHARE, F1, UNKNOWN, EQUAL = "share (%)", "weighted F1", "not stated", "equal groups"
+COPY, DEALT = "matched copy", "dealt to wrong rows"
 COLUMNS = {
     **dict.fromkeys(("panel", "source", "attribute", "group", "arm", "measure"), pl.String),
     **dict.fromkeys(("value", "low", "high"), pl.Float64),
@@ -45,15 +47,17 @@ def table(
     real: pl.DataFrame,
     synthetic: pl.DataFrame,
     agreed: pl.DataFrame,
+    dealt: pl.DataFrame,
     unequal: pl.DataFrame,
     compared: pl.DataFrame,
 ) -> pl.DataFrame:
     """All that Figure 5 plots, tidy: panel (a, b, c), source (this run or paper), attribute, group, arm, measure,
     value, low, high, n, p, note.
 
-    training: `fairness.groups` of the training set; real, synthetic: `group_table` of the two test cohorts; agreed:
-    `agreement`; unequal: `disparity` of the arm that the others are compared with; compared: `compare`. n counts
-    images in panel a, groups for Pearson r and patients elsewhere. Gaps are fractions, also the paper's.
+    training: `groups.groups` of the training set; real, synthetic: `group_table` of the two test cohorts; agreed:
+    `agreement` of the two; dealt: the same with the copies' scores dealt to wrong rows; unequal: `disparity` of the
+    arm that the others are compared with; compared: `compare`. n counts images in panel a, groups for Pearson r and
+    patients elsewhere. Gaps are fractions, also the paper's.
     """
     single = [name for name in training.attributes if TIMES not in name]
     unknown = training.unknown.with_columns(group=pl.lit(UNKNOWN))
@@ -65,7 +69,8 @@ def table(
         t.with_columns(arm=pl.lit(arm), measure=pl.lit(F1), value=pl.col("f1"), n=pl.col("n_patients"))
         for arm, t in (("real", real), ("synthetic", synthetic))
     ]
-    r = agreed.filter(measure=PEARSON).with_columns(n=pl.col("n_groups"))
+    r = pl.concat([agreed.with_columns(arm=pl.lit(COPY)), dealt.with_columns(arm=pl.lit(DEALT))])
+    r = r.filter(measure=PEARSON).with_columns(n=pl.col("n_groups"))
     c = compared.filter(pl.col("measure").is_in([WORST, GAP])).with_columns(n=pl.col("n_patients"))
     equal = unequal.filter(pl.col("measure").is_in([WORST, GAP])).select(
         "attribute", "measure", "note", value="equal", low="equal_low", high="equal_high", n="n_patients"
@@ -216,23 +221,29 @@ def _scatter(ax: Axes, rows: pl.DataFrame) -> None:
 
 
 def _correlations(ax: Axes, rows: pl.DataFrame) -> None:
-    """Pearson r of each attribute with its interval; the paper's as grey squares above it."""
-    ours = rows.filter(source=RUN)
+    """Pearson r of each attribute with its interval, the control's below it, the paper's as grey squares above it."""
+    ours, control = (rows.filter(source=RUN, arm=arm) for arm in (COPY, DEALT))
     paper = dict(rows.filter(source=PAPER).select("attribute", "value").iter_rows())
     for at, r in enumerate(ours.iter_rows(named=True)):
         said = paper.get(r["attribute"])
         if said is not None:
-            ax.plot(said, at - 0.25, **PAPER_LOOK, clip_on=False)
+            ax.plot(said, at - 0.3, **PAPER_LOOK, clip_on=False)
         if r["value"] is None:
             _say(ax, 0.02, at, r["note"].split(":")[0], color=style.GREY)
             continue
         ax.plot([r["low"], r["high"]], [at] * 2, color=style.BLUE)
         ax.plot(r["value"], at, "o", color=style.BLUE, markersize=4)
         _say(ax, 1.04, at, f"{r['value']:.2f}")
+    for at, r in enumerate(control.iter_rows(named=True)):
+        if r["value"] is not None:
+            ax.plot([r["low"], r["high"]], [at + 0.3] * 2, color=style.ORANGE, linewidth=0.8)
+            ax.plot(r["value"], at + 0.3, "D", color=style.ORANGE, markersize=3, markerfacecolor="white")
     _lines(ax, list(range(ours.height)), [f"{r['attribute']}, n = {r['n']}" for r in ours.iter_rows(named=True)])
     ax.axvline(0, color=style.GREY, linewidth=0.6, linestyle=":")
     ax.set(xlim=(-1.05, 1.05), xticks=(-1, 0, 1), xlabel="Pearson r, 95 % CI (n = groups)")
-    ax.set_title("b  agreement; grey: the paper's", loc="left", fontweight="bold")
+    ax.set_title(
+        "b  agreement; grey: the paper's,\n    orange: copies dealt to wrong rows", loc="left", fontweight="bold"
+    )
 
 
 def _arms(ax: Axes, rows: pl.DataFrame, attribute: str) -> None:

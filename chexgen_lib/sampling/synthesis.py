@@ -29,11 +29,12 @@ def synthesise(
 ) -> np.ndarray:
     """Sample `images_per_prompt` radiographs for the `prompt` of each record.
 
+    records: with image_id, prompt and, where image_id is not the cohort's, `record`, the cohort's image_id.
     conditions: uint8 [P, H, W, 3], the drawing that controls the images of each record (`conditions.draw`).
 
     Writes `folder/samples.npy` (uint8 [P, images_per_prompt, H, W], in the records' order) and
-    `folder/manifest.parquet` (image_id, prompt, seeds). The noise of an image depends on its record and seed alone, not
-    on its batch. A run that was stopped goes on after the last whole batch.
+    `folder/manifest.parquet` (image_id, record if given, prompt, seeds). The noise of an image depends on its image_id
+    and seed alone, not on its batch. A run that was stopped goes on after the last whole batch.
 
     Raises:
         ValueError: if there are no records, or an image_id is repeated.
@@ -73,7 +74,7 @@ def synthesise(
     samples = flat[np.argsort(order)].reshape(len(records), images_per_prompt, *flat.shape[1:])
     with replacing(folder / "samples.npy") as partial:
         np.save(partial, samples)
-    manifest = records.select("image_id", "prompt").with_columns(
+    manifest = records.select("image_id", pl.col("^record$"), "prompt").with_columns(
         seeds=pl.Series(np.array(seeds).reshape(len(records), -1).tolist())
     )
     with replacing(folder / "manifest.parquet") as partial:

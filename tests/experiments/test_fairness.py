@@ -8,6 +8,7 @@ from scipy import stats
 from sklearn.metrics import f1_score
 
 from chexgen_lib.experiments import fairness as fa
+from chexgen_lib.experiments import groups as gr
 from chexgen_lib.records import FINDINGS
 from chexgen_lib.statistics import resample_counts
 
@@ -27,7 +28,7 @@ def cohort(patients=150, seed=0, most=3, unknown=0.0):
             "sex": rng.choice(["F", "M"], patients)[patient],
             "race": rng.choice(RACES, patients, p=[0.2, 0.3, 0.5])[patient],
             "age group": pl.Series(
-                rng.choice(list(fa.AGE_GROUPS), patients)[patient], dtype=pl.Enum(list(fa.AGE_GROUPS))
+                rng.choice(list(gr.AGE_GROUPS), patients)[patient], dtype=pl.Enum(list(gr.AGE_GROUPS))
             ),
         }
     )
@@ -43,7 +44,7 @@ def score(labels, seed=0, noise=0.5):
 
 
 def evaluate(table, labels, scores, *, attributes=ATTRIBUTES, min_n=10, n_resamples=100, seed=0, **options):
-    groups = fa.groups(table, attributes, min_n=min_n, **options)
+    groups = gr.groups(table, attributes, min_n=min_n, **options)
     return fa.evaluate(groups, labels, scores, HALF, n_resamples=n_resamples, seed=seed)
 
 
@@ -62,87 +63,6 @@ def by_sklearn(labels, scores):
     known = ~np.isnan(labels)
     each = [f1_score(y[k], s[k] >= 0.5, zero_division=0) for y, s, k in zip(labels.T, scores.T, known.T, strict=True)]
     return np.average(each, weights=np.nansum(labels, 0))
-
-
-# --------------------------------------------------------------------------------------------------- groups
-
-
-def test_age_groups_are_the_papers():
-    ages = pl.Series([18.9, 19, 40.9, 41, 65.5, 66, 120, None, float("nan")], dtype=pl.Float32)
-    groups = fa.age_group(ages)
-    assert groups.to_list() == [None, "19-40", "19-40", "41-65", "41-65", "66+", "66+", None, None]
-    assert groups.name == "age group" and groups.dtype == pl.Enum(["19-40", "41-65", "66+"])
-    with pytest.raises(ValueError, match=r"row 1: age 214.*2 such rows"):
-        fa.age_group(pl.Series([20.0, 214.0, -1.0]))
-
-
-def test_groups_are_values_and_their_combinations():
-    table, _ = cohort()
-    groups = fa.groups(table, ATTRIBUTES, min_n=10)
-    assert groups.attributes == [
-        *ATTRIBUTES,
-        "sex × race",
-        "sex × age group",
-        "race × age group",
-        "sex × race × age group",
-    ]
-    assert groups.member.shape == (len(table), 1 + 2 + 3 + 3 + 6 + 6 + 9 + 18)
-    for k, row in enumerate(groups.table.iter_rows(named=True)):
-        names, values = row["attribute"].split(fa.TIMES), row["group"].split(fa.TIMES)
-        own = table if row["attribute"] == fa.EVERYONE else table.filter(**dict(zip(names, values, strict=True)))
-        assert groups.member[:, k].sum() == row["n_images"] == len(own)
-        assert row["n_patients"] == own["patient_id"].n_unique()
-        assert row["withheld"] == (row["n_patients"] < 10)
-    assert [groups.patients[i] for i in groups.patient] == table["patient_id"].to_list()
-    assert fa.groups(table, ATTRIBUTES, combine=1).attributes == ATTRIBUTES
-
-
-def test_the_minimum_counts_patients_and_empty_groups_are_listed():
-    table = pl.DataFrame(
-        {
-            "patient_id": ["a:0"] * 30 + [f"a:{i}" for i in range(1, 13)],
-            "site": pl.Series(["one"] * 30 + ["two"] * 12, dtype=pl.Enum(["one", "two", "three"])),
-        }
-    )
-    groups = fa.groups(table, ["site"], min_n=2).table.filter(attribute="site")
-    assert groups.select("group", "n_images", "n_patients", "withheld").rows() == [
-        ("one", 30, 1, True),
-        ("two", 12, 12, False),
-        ("three", 0, 0, True),
-    ]
-
-
-def test_unknown_attributes_form_no_group_and_are_counted():
-    table, labels = cohort()
-    race = pl.when(pl.col("patient_id").is_in(["a:0", "a:1"])).then(None).otherwise("race")
-    partly = fa.groups(table.with_columns(race.alias("race")), ["sex", "race"])
-    rows = table.filter(pl.col("patient_id").is_in(["a:0", "a:1"])).height
-    assert partly.unknown.rows() == [("sex", 0, 0), ("race", rows, 2), ("sex × race", rows, 2)]
-    assert partly.table.filter(attribute="race")["n_images"].sum() == len(table) - rows
-
-    nothing = table.with_columns(pl.lit(None, pl.String).alias(name) for name in ("sex", "race"))
-    scored = evaluate(nothing, labels, score(labels), attributes=["sex", "race"])
-    assert fa.group_table(scored)["group"].to_list() == [fa.EVERYONE]
-    assert scored.groups.unknown["n_patients"].to_list() == [150] * 3
-    assert scored.groups.attributes == []
-
-
-@pytest.mark.parametrize(
-    ("change", "options", "message"),
-    [
-        ({"age": 40.0}, {"attributes": ["age"]}, "'age' holds numbers"),
-        ({}, {"attributes": ["height"]}, "'height' is not a column"),
-        ({}, {"attributes": "sex"}, "attributes: needs a list"),
-        ({"patient_id": None}, {"attributes": ["sex"]}, "patient_id"),
-        ({}, {"attributes": ["sex"], "min_n": 1}, "min_n must be at least 2"),
-    ],
-)
-def test_bad_groups_are_refused(change, options, message):
-    table = cohort()[0].with_columns(pl.lit(value).alias(name) for name, value in change.items())
-    with pytest.raises(ValueError, match=message):
-        fa.groups(table, **options)
-    with pytest.raises(ValueError, match="no rows"):
-        fa.groups(table.head(0).with_columns(patient_id=pl.lit("a:0")), ["sex"])
 
 
 # ------------------------------------------------------------------------------------------------- measuring
@@ -191,7 +111,7 @@ def test_a_finding_without_a_threshold_counts_nowhere():
     scores[:, 4] = np.nan
     thresholds = HALF.copy()
     thresholds[4] = np.nan
-    scored = fa.evaluate(fa.groups(table, ["sex"]), labels, scores, thresholds, n_resamples=10)
+    scored = fa.evaluate(gr.groups(table, ["sex"]), labels, scores, thresholds, n_resamples=10)
     expected = f1_score(np.delete(labels, 4, 1), np.delete(scores, 4, 1) >= 0.5, average="weighted")
     assert scored.f1[0, 0] == pytest.approx(expected, abs=1e-12)
     assert np.isfinite(scored.auroc).all()
@@ -242,7 +162,7 @@ def test_the_result_is_a_function_of_data_and_seed():
 
 def test_bad_scores_and_labels_are_named():
     table, labels = cohort()
-    groups, scores = fa.groups(table, ["sex"]), score(labels)
+    groups, scores = gr.groups(table, ["sex"]), score(labels)
     for value in (np.nan, np.inf):
         broken = scores.copy()
         broken[[4, 9], 2] = value
@@ -295,6 +215,15 @@ def test_withheld_groups_never_leak_an_estimate():
             assert bool(row["note"]) == (row["value"] is None)
 
 
+def test_nobody_with_a_known_attribute():
+    table, labels = cohort()
+    nothing = table.with_columns(pl.lit(None, pl.String).alias(name) for name in ("sex", "race"))
+    scored = evaluate(nothing, labels, score(labels), attributes=["sex", "race"])
+    assert fa.group_table(scored)["group"].to_list() == [gr.EVERYONE]
+    assert scored.groups.unknown["n_patients"].to_list() == [150] * 3
+    assert scored.groups.attributes == []
+
+
 def test_everyone_withheld():
     table, labels = cohort(5)
     scored = evaluate(table, labels, score(labels), attributes=["sex"])
@@ -331,7 +260,7 @@ def test_agreement_is_the_correlation_of_the_groups():
     groups = groups.join(
         fa.group_table(synthetic).select("attribute", "group", synthetic="f1"), on=["attribute", "group"]
     )
-    for attribute, own in groups.filter(pl.col("attribute") != fa.EVERYONE).group_by("attribute"):
+    for attribute, own in groups.filter(pl.col("attribute") != gr.EVERYONE).group_by("attribute"):
         rows = {r["measure"]: r for r in result.filter(attribute=attribute[0]).iter_rows(named=True)}
         shift = (own["synthetic"] - own["real"]).mean()
         assert rows[fa.SHIFT]["value"] == pytest.approx(shift) and shift < 0
@@ -450,73 +379,6 @@ def test_dealing_moves_whole_patients_and_keeps_all_rows():
 # --------------------------------------------------------------------------------------- mitigation of bias
 
 
-def training(seed=0):
-    table, _ = cohort(400, seed)
-    unknown = pl.col("patient_id").is_in(["a:0", "a:1", "a:2"])
-    return table.with_columns(race=pl.when(unknown).then(None).otherwise("race"))
-
-
-def test_balancing_plan_reaches_the_largest_group():
-    table = training()
-    plan = fa.balancing_plan(table, ["sex", "race"])
-    counted = dict(
-        table.drop_nulls("race").group_by("sex", "race").len().select(pl.format("{} × {}", "sex", "race"), "len").rows()
-    )
-    groups = plan.drop_nulls("group")
-    assert dict(groups.select("group", "n_before").rows()) == counted
-    assert set(groups["n_after"]) == {max(counted.values())}
-    assert (plan["n_before"] + plan["n_added"]).equals(plan["n_after"].rename("n_before"))
-    last = plan.row(-1, named=True)
-    assert last["group"] is None and last["n_before"] == table["race"].null_count() and last["n_added"] == 0
-    assert plan["n_before"].sum() == len(table)
-
-    capped = fa.balancing_plan(table, ["sex", "race"], cap=20)
-    assert capped["n_added"].to_list() == [min(n, 20) for n in plan["n_added"]]
-    with pytest.raises(ValueError, match="cap must be"):
-        fa.balancing_plan(table, ["sex"], cap=-1)
-    young = table.filter(pl.col("age group") != "66+")  # an Enum's group that nobody is in
-    assert fa.balancing_plan(young, ["age group"]).row(2)[1:3] == ("66+", 0)
-
-
-def test_weights_make_groups_equal():
-    table = training()
-    weights = fa.resampling_weights(table, ["sex", "race"])
-    sums = table.with_columns(w=weights).drop_nulls("race").group_by("sex", "race").agg(pl.col("w").sum())["w"]
-    assert sums.len() == 6 and sums.to_list() == pytest.approx([sums[0]] * 6)
-    assert weights.mean() == pytest.approx(1)
-    assert set(weights[table["race"].is_null().to_numpy()]) == {1.0}
-    assert (fa.resampling_weights(table.with_columns(race=pl.lit(None, pl.String)), ["race"]) == 1).all()
-
-
-@pytest.mark.parametrize("cap", [None, 30])
-def test_oversampling_follows_the_plan(cap):
-    table = training()
-    rows = fa.oversample(table, ["sex", "race"], seed=1, cap=cap)
-    plan = fa.balancing_plan(table, ["sex", "race"], cap=cap)
-    after = fa.balancing_plan(table[rows], ["sex", "race"])
-    assert after["n_before"].to_list() == plan["n_after"].to_list()
-    assert (rows[: len(table)] == np.arange(len(table))).all()  # each real image once, then the repeats
-    times = pl.DataFrame({"times": np.bincount(rows)}).with_columns(table["sex", "race"])
-    spread = times.group_by("sex", "race").agg(pl.col("times").max() - pl.col("times").min())
-    assert spread["times"].max() <= 1
-    again, other = (fa.oversample(table, ["sex", "race"], seed=s, cap=cap) for s in (1, 2))
-    assert (rows == again).all() and not (rows == other).all()
-
-
-def test_oversampling_leaves_an_empty_group_empty():
-    table = training().filter(pl.col("age group") != "66+")
-    rows = fa.oversample(table, ["age group"], seed=0)
-    assert set(table["age group"][rows]) == {"19-40", "41-65"}
-
-
-@pytest.mark.parametrize("call", [fa.balancing_plan, fa.resampling_weights, lambda t, a: fa.oversample(t, a, seed=0)])
-def test_mitigation_refuses_what_it_cannot_group(call):
-    with pytest.raises(ValueError, match="'height' is not a column"):
-        call(training(), ["height"])
-    with pytest.raises(ValueError, match="needs a list"):
-        call(training(), [])
-
-
 def arm(table, labels, noise, seeds=(0,), **options):
     return [evaluate(table, labels, score(labels, s, noise), attributes=["sex", "race"], **options) for s in seeds]
 
@@ -542,11 +404,11 @@ def test_compare_finds_the_arm_that_helps():
         assert row("before", measure)["p"] is None and helped["trainings"] == 2 and helped["n_groups"] == 3
     mean_f1 = np.mean([run.f1[0] for run in bad], 0)[bad[0].shown("race")]
     assert row("before", fa.WORST)["value"] == pytest.approx(mean_f1.min())
-    assert row("before", fa.WEIGHTED, fa.EVERYONE)["value"] == pytest.approx(np.mean([r.f1[0, 0] for r in bad]))
+    assert row("before", fa.WEIGHTED, gr.EVERYONE)["value"] == pytest.approx(np.mean([r.f1[0, 0] for r in bad]))
     macro = f1_score(labels, score(labels, 5, 0.5) >= 0.5, average="macro")
     macro = (macro + f1_score(labels, score(labels, 6, 0.5) >= 0.5, average="macro")) / 2
-    assert row("fair", fa.MACRO, fa.EVERYONE)["value"] == pytest.approx(macro)
-    assert row("fair", fa.AUROC, fa.EVERYONE)["p"] < 0.01
+    assert row("fair", fa.MACRO, gr.EVERYONE)["value"] == pytest.approx(macro)
+    assert row("fair", fa.AUROC, gr.EVERYONE)["p"] < 0.01
 
 
 def test_an_arm_does_not_differ_from_itself_and_pairs_are_resampled_together():
@@ -589,3 +451,13 @@ def test_unlike_arms_are_refused():
         fa.compare({"before": before, "without": [without]}, before="before")
     with pytest.raises(ValueError, match="resamples"):
         fa.compare({"before": before, "seed": arm(table, labels, 0.5, seed=1)}, before="before")
+
+
+def test_words_say_what_is_known():
+    row = {"value": 0.4, "low": 0.3, "high": 0.5, "note": ""}
+    assert fa.said(row) == "0.400 [0.300, 0.500]" and fa.said(row | {"low": None}) == "0.400"
+    assert fa.said(row | {"value": None, "note": "withheld"}) == "withheld"
+    difference = {"difference": 0.02, "difference_low": 0.01, "difference_high": 0.03, "p": 0.04, "detectable": 0.05}
+    assert fa.verdict(difference) == "+0.020 [0.010, 0.030], p = 0.04"
+    unseen = "+0.020 [-0.010, 0.030]: no detectable difference (could see 0.050)"
+    assert fa.verdict(difference | {"difference_low": -0.01}) == unseen and fa.verdict({"difference": None}) == ""

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from chexgen_lib.experiments import fairness as fa
+from chexgen_lib.experiments.groups import age_group, groups
 from chexgen_lib.figures import fig5, style
 
 RACES = ["White"] * 6 + ["Black"] * 3 + ["Asian"]
@@ -21,25 +22,26 @@ def cohort(patients):
         }
     )
     race = pl.when(pl.int_range(pl.len()) == 0).then(None).otherwise("race")
-    table = table.with_columns(fa.age_group(table["age"]), race=race)
+    table = table.with_columns(age_group(table["age"]), race=race)
     return table, np.where(np.arange(14) < 2, rng.random((patients, 14)) < 0.4, np.nan)
 
 
 def made_up(patients, min_n):
     """What a run hands to `fig5.table`."""
     table, labels = cohort(patients)
-    groups = fa.groups(table, ["sex", "race", "age group"], min_n=min_n)
+    grouped = groups(table, ["sex", "race", "age group"], min_n=min_n)
 
     def evaluate(seed):
         scores = np.nan_to_num(labels) + np.random.default_rng(seed).normal(size=labels.shape)
-        return fa.evaluate(groups, labels, scores, np.full(14, 0.5), n_resamples=30)
+        return fa.evaluate(grouped, labels, scores, np.full(14, 0.5), n_resamples=30)
 
     real, synthetic = evaluate(1), evaluate(2)
     return {
-        "training": groups,
+        "training": grouped,
         "real": fa.group_table(real),
         "synthetic": fa.group_table(synthetic),
         "agreed": fa.agreement(real, synthetic),
+        "dealt": fa.agreement(real, evaluate(3)),
         "unequal": fa.disparity(real),
         "compared": fa.compare({"imbalanced": [real], "balanced": [synthetic]}, before="imbalanced"),
     }
