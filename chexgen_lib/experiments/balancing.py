@@ -164,7 +164,7 @@ def load_chosen(root: str | Path) -> pl.DataFrame:
     """What `choose` returned in stage 06. Raises CohortError naming that stage."""
     path = Path(root, "pools/fairness.parquet")
     if not path.is_file():
-        raise CohortError(f"{path} does not exist: run the stage 06_synthesis first")
+        raise CohortError(f"{path} does not exist: run the stage 06_pools first")
     return pl.read_parquet(path)
 
 

@@ -559,7 +559,7 @@ def _check_arms(arms: Mapping[str, Sequence[GroupScores]]) -> None:
 def said(row: Mapping, value: str = "value") -> str:
     """ "0.412 [0.350, 0.470]" of a row of any table here, or why it has no estimate."""
     if row[value] is None:
-        return row["note"]
+        return row["note"].partition(":")[0]
     if row["low"] is None:
         return f"{row[value]:.3f}"
     return format_interval(row[value], row["low"], row["high"], 3)

@@ -171,8 +171,9 @@ def _composition(ax: Axes, rows: pl.DataFrame) -> None:
     _lines(ax, places, names)
     ax.set(xlabel="share of training images (%)", xlim=(0, 100))
     ax.set_title("a  training set", loc="left", fontweight="bold")
-    handles = [Line2D([], [], **PAPER_LOOK, label="paper, MIMIC-CXR")]
-    ax.legend(handles=handles, loc="lower right", borderaxespad=0, handletextpad=0.2)
+    if ax.lines:  # the paper states shares of race alone
+        handles = [Line2D([], [], **PAPER_LOOK, label="paper, MIMIC-CXR")]
+        ax.legend(handles=handles, loc="lower right", borderaxespad=0, handletextpad=0.2)
 
 
 def _groups(ax: Axes, rows: pl.DataFrame) -> None:

@@ -111,7 +111,7 @@ def run(tmp_path):
         tmp_path / "cohort/images_8.npy",
         (np.arange(600) % 200).astype(np.uint8)[:, None, None].repeat(8, 1).repeat(8, 2),
     )
-    (tmp_path / "synthesis").mkdir()
+    (tmp_path / "pools").mkdir()
     chosen.write_parquet(tmp_path / "pools/fairness.parquet")
     train, test = chosen.filter(role="train"), chosen.filter(role="test")
     wanted = ba.images_wanted(train, ba.additions(train, ATTRIBUTES, seed=0))
@@ -163,7 +163,7 @@ def test_a_pool_of_other_patients_is_refused(run):
     with pytest.raises(CohortError, match=f"1 records are not trained on, first '{test}'"):
         assemble(run)
     (run / "pools/fairness.parquet").unlink()
-    with pytest.raises(CohortError, match="run the stage 06_synthesis first"):
+    with pytest.raises(CohortError, match="run the stage 06_pools first"):
         assemble(run)
 
 

@@ -456,7 +456,7 @@ def test_unlike_arms_are_refused():
 def test_words_say_what_is_known():
     row = {"value": 0.4, "low": 0.3, "high": 0.5, "note": ""}
     assert fa.said(row) == "0.400 [0.300, 0.500]" and fa.said(row | {"low": None}) == "0.400"
-    assert fa.said(row | {"value": None, "note": "withheld"}) == "withheld"
+    assert fa.said(row | {"value": None, "note": "withheld: fewer than 9"}) == "withheld"
     difference = {"difference": 0.02, "difference_low": 0.01, "difference_high": 0.03, "p": 0.04, "detectable": 0.05}
     assert fa.verdict(difference) == "+0.020 [0.010, 0.030], p = 0.04"
     unseen = "+0.020 [-0.010, 0.030]: no detectable difference (could see 0.050)"
