@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from chexgen_lib.models.released import load_released
 from chexgen_lib.sampling.pipeline import ChexGenPipeline, clean_caption
 from chexgen_lib.sampling.schedulers import ReleasedDDIMScheduler, ddim_scheduler, released_scheduler
-from chexgen_lib.training.trainer import DDPM
+from chexgen_lib.training.objectives import DDPM
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference"
 pytestmark = pytest.mark.skipif(not REFERENCE.exists(), reason="golden vectors are not here")
