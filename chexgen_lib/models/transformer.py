@@ -38,6 +38,7 @@ SIZES = {
     "b2": Size(12, 768, 12),
     "l2": Size(24, 1024, 16),
     "xl2": Size(28, 1152, 16, out_channels=8),  # the released checkpoints
+    "rf-1b": Size(34, 1536, 24),  # 1.3 B parameters, as the rectified flow of the second paper
     "paper": Size(28, 2048, 32),  # the paper's text: 32 heads, 2048 hidden
 }
 

@@ -1,0 +1,139 @@
+"""The formulas agree with the model that they describe, and with what the two papers state."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from chexgen_lib.models.sizing import ACTIVATION_BYTES, PAPERS, STATE_BYTES, Run
+from chexgen_lib.models.transformer import SIZES, ChexGenTransformer
+from chexgen_lib.notebooks import load_yaml
+
+SMALL = Run("laptop", 64, images=100, epochs=2, batch_size=8, text_tokens=24, text_dim=48)
+
+
+def test_rf_1b_has_the_second_papers_parameters():
+    run = PAPERS["rectified flow"]
+    assert run.size == "rf-1b" and abs(run.parameters / 1.3e9 - 1) < 0.02
+
+
+def test_sizes_grow_in_their_order():
+    counts = [
+        Run(size, 256, 1, 1, 1).parameters for size in ("ci", "laptop", "s2", "b2", "l2", "xl2", "rf-1b", "paper")
+    ]
+    assert counts == sorted(counts) and len(set(counts)) == len(SIZES)
+
+
+def test_the_released_model_is_counted_as_released():
+    assert Run("xl2", 512, 1, 1, 1).parameters == 612_527_264
+
+
+def small_model(**config) -> tuple[ChexGenTransformer, tuple]:
+    torch.manual_seed(0)
+    model = ChexGenTransformer.of_size(SMALL.size, sample_size=8, text_dim=48, text_tokens=24, **config)
+    return model, (torch.randn(1, 4, 8, 8), torch.tensor([500]), torch.randn(1, 24, 48), torch.ones(1, 24))
+
+
+def counted(compute) -> int:
+    """FLOPs of a call; torch does not count its fused attention on CPUs."""
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        compute()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("size", ["ci", "laptop", "s2"])
+def test_flops_are_those_the_model_computes(size):
+    run = replace(SMALL, size=size)
+    model = ChexGenTransformer.of_size(size, sample_size=8, text_dim=48, text_tokens=24)
+    assert counted(lambda: model(*small_model()[1])) == run.forward_flops
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_training_step_costs_three_forward_passes_and_checkpointing_the_blocks_again(checkpointing):
+    model, batch = small_model()
+    model.train()
+    if checkpointing:
+        model.enable_gradient_checkpointing()
+    found = counted(lambda: model(*batch).sample.square().mean().backward())
+    assert found == pytest.approx(SMALL.training_flops(checkpointing) / SMALL.samples, rel=0.02)
+
+
+def saved_bytes(model, batch) -> int:
+    """What autograd keeps of a forward pass in bf16, parameters and their copies aside."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        count = storage.nbytes() // tensor.element_size()
+        if storage.data_ptr() not in own and count % len(batch[0]) == 0:  # a batch of 5 divides no weight
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # the tensor is held so that its place stays taken
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x), torch.autocast("cpu", torch.bfloat16):
+        model(*batch).sample.float().square().mean()
+    return sum(size for size, _ in kept.values())
+
+
+def test_activations_of_a_block_are_those_autograd_keeps():
+    sizes = []
+    for depth in (2, 4):
+        torch.manual_seed(0)
+        model = ChexGenTransformer(16, depth=depth, hidden_size=128, num_heads=2, text_dim=8, text_tokens=2).train()
+        batch = torch.randn(5, 4, 16, 16), torch.full((5,), 500), torch.randn(5, 2, 8), torch.ones(5, 2)
+        sizes.append(saved_bytes(model, batch))
+    per_block = (sizes[1] - sizes[0]) / 2 / (5 * 64 * 128)
+    assert per_block == pytest.approx(ACTIVATION_BYTES, rel=0.05)
+
+
+def test_memory_of_states_and_activations():
+    states = SMALL.parameters * STATE_BYTES
+    assert SMALL.memory(0) == states and SMALL.memory(0, sharded_over=4) == states / 4
+    images = SMALL.memory(8) - states
+    assert images == 8 * 16 * 256 * 6 * ACTIVATION_BYTES == 2 * (SMALL.memory(4) - states)
+    assert SMALL.memory(8, checkpointing=True) - states < images / 3
+
+
+def test_chexgens_runs_are_as_the_paper_states_them(root):
+    profile = load_yaml(root / "conf/profile/paper.yaml")
+    first, second = PAPERS["ChexGen stage I"], PAPERS["ChexGen stage II"]
+    assert first.samples == 800 * 959_206 and first.tokens_per_image == 256 and second.tokens_per_image == 1024
+    for run, stage in ((first, "pretraining"), (second, "alignment")):
+        assert run.steps == profile[stage]["steps"] and run.batch_size == 32 * profile[stage]["batch_size"]
+    assert first.size == profile["pretraining"]["model"]
+    assert first.latent_cache == 959_206 * 16 * 1024
+    assert first.text_cache() == 959_206 * 120 * 4096 * 2 and first.text_cache(60) == first.text_cache() / 2
+
+
+def test_the_second_papers_tokens_are_epochs_of_its_images():
+    run = PAPERS["rectified flow"]
+    assert run.tokens == pytest.approx(1.6e12) and run.images == 1_200_000
+    assert run.epochs == pytest.approx(1302.08, abs=0.01)
+    assert replace(run, resolution=256).of_tokens(1.6e12).epochs == pytest.approx(5208.33, abs=0.01)
+    # the rule of thumb, 6 FLOPs a parameter and token, leaves out attention and counts the text's weights
+    assert run.training_flops() == pytest.approx(6 * 1.3e9 * 1.6e12, rel=0.25)
+
+
+def test_hours_and_cost():
+    run = PAPERS["ChexGen stage I"]
+    hours = run.gpu_hours(utilisation=0.5)
+    assert hours == pytest.approx(run.training_flops() / 156e12 / 3600)
+    assert run.gpu_hours(0.25) == pytest.approx(2 * hours) and run.gpu_hours(0.5, checkpointing=True) > hours
+    assert run.gpu_hours(0.5, "H100") == pytest.approx(hours * 312 / 989) and run.cost(2.0, 0.5) == 2 * hours
+
+
+def test_bad_values_are_clear():
+    with pytest.raises(ValueError, match="unknown model size 'rf-2b'"):
+        replace(SMALL, size="rf-2b")
+    with pytest.raises(ValueError, match="multiple of 16 px, not 100"):
+        replace(SMALL, resolution=100)
+    with pytest.raises(ValueError, match="epochs must be positive, not 0"):
+        replace(SMALL, epochs=0)
+    with pytest.raises(ValueError, match="utilisation must be above 0 and at most 1, not 50"):
+        SMALL.gpu_hours(50)
+    with pytest.raises(ValueError, match="unknown GPU 'B200'"):
+        SMALL.gpu_hours(0.5, "B200")
+    with pytest.raises(ValueError, match="price must be at least 0"):
+        SMALL.cost(-1, 0.5)
