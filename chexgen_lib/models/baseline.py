@@ -38,6 +38,7 @@ class BaselineUNet(UNet2DConditionModel, ModelMixin):
     """
 
     objective = "ddpm"  # a name in `models.transformer.OBJECTIVES`
+    metadata_sources = None  # it reads no metadata but the prompt's
 
     @classmethod
     def of_size(cls, size: str, sample_size: int, text_dim: int) -> "BaselineUNet":

@@ -67,6 +67,11 @@ class ControlledTransformer(ModelMixin, ConfigMixin):
         return self.base_model.objective
 
     @property
+    def metadata_sources(self) -> list[str] | None:
+        """The sources that the base model's metadata encoder knows; None without an encoder."""
+        return self.base_model.metadata_sources
+
+    @property
     def null_caption(self) -> Tensor:
         """Text states [L, text_dim] of the empty caption: the base model's."""
         return self.base_model.null_caption
@@ -79,22 +84,24 @@ class ControlledTransformer(ModelMixin, ConfigMixin):
         encoder_attention_mask: Tensor | None = None,
         controlnet_cond: Tensor | None = None,
         control_scale: float = 1.0,
+        metadata: Tensor | None = None,
         return_dict: bool = True,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
         """As the base model's; `controlnet_cond` [B, in_channels, H, W] are the condition's latents.
 
         Without a condition this is the base model. `control_scale` weighs what the adapter adds.
         """
-        text = self.encode_text(encoder_hidden_states, encoder_attention_mask)
+        text = self.encode_text(encoder_hidden_states, encoder_attention_mask, metadata)
         time = self.encode_time(timestep.expand(len(hidden_states)))
         condition = None if controlnet_cond is None else self.encode_condition(controlnet_cond)
         sample = self.denoise(hidden_states, time, text, condition, control_scale)
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
 
     @apply_forward_hook
-    def encode_text(self, states: Tensor, mask: Tensor | None = None) -> TextKeys:
+    def encode_text(self, states: Tensor, mask: Tensor | None = None, metadata: Tensor | None = None) -> TextKeys:
         """Keys and values for the base model's blocks and, after them, for the copies."""
         blocks = [*self.base_model.blocks, *(control.copied_block for control in self.controlnet)]
+        states, mask = self.base_model.with_metadata(states, mask, metadata)
         return project_text(self.base_model.y_embedder.y_proj, blocks, states, mask)
 
     @apply_forward_hook

@@ -16,6 +16,8 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
+from chexgen_lib.models.metadata import MetadataEncoder
+
 
 @dataclass(frozen=True)
 class Size:
@@ -86,6 +88,8 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         position_scale: what token coordinates are divided by. A model continued at twice the resolution uses 2, so
             that a place in the image keeps its embedding (stage I to stage II, paper's ED Fig 4).
         objective: what the model is trained as, a name in `OBJECTIVES`; trainer and pipeline hold to it.
+        metadata_sources: names of the sources that a metadata encoder can be asked for (`models.metadata`); None: the
+            model has no metadata encoder, as the released ones.
     """
 
     _supports_gradient_checkpointing = True
@@ -106,6 +110,7 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         gelu: str = "tanh",
         position_scale: float = 1.0,
         objective: str = "ddpm",
+        metadata_sources: Sequence[str] | None = None,
     ):
         super().__init__()
         if sample_size % patch_size:
@@ -123,6 +128,7 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         self.blocks = nn.ModuleList(Block(hidden_size, num_heads, gelu) for _ in range(depth))
         self.final_layer = FinalLayer(hidden_size, patch_size, out_channels)
         self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 6 * hidden_size))
+        self.metadata_embedder = None if metadata_sources is None else MetadataEncoder(text_dim, metadata_sources)
         self.gradient_checkpointing = False
         self._initialize()
 
@@ -153,6 +159,11 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         return self.config.objective
 
     @property
+    def metadata_sources(self) -> Sequence[str] | None:
+        """The sources that the metadata encoder knows; None without an encoder."""
+        return self.config.metadata_sources
+
+    @property
     def null_caption(self) -> Tensor:
         """Text states [L, text_dim] of the empty caption, learned by dropping captions in training."""
         return self.y_embedder.y_embedding
@@ -163,6 +174,7 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         timestep: Tensor,
         encoder_hidden_states: Tensor,
         encoder_attention_mask: Tensor | None = None,
+        metadata: Tensor | None = None,
         return_dict: bool = True,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
         """Noise (and variance) prediction, or velocity.
@@ -172,22 +184,35 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
             timestep: training time steps 0..999, or 1000 times the time 0..1 of a flow; scalar or [B].
             encoder_hidden_states: text states [B, L, text_dim].
             encoder_attention_mask: [B, L], nonzero where a token counts; None: all do. Each row needs one.
+            metadata: codes [B, CODES] of `models.metadata.encode_metadata`; None says nothing.
 
         Returns:
             `.sample` [B, out_channels, H, W].
 
         Raises:
-            ValueError: if the latents do not have the model's size and channels.
+            ValueError: if the latents do not have the model's size and channels, or there is no metadata encoder.
         """
-        text = self.encode_text(encoder_hidden_states, encoder_attention_mask)
+        text = self.encode_text(encoder_hidden_states, encoder_attention_mask, metadata)
         time = self.encode_time(timestep.expand(len(hidden_states)))
         sample = self.denoise(hidden_states, time, text)
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
 
     @apply_forward_hook
-    def encode_text(self, states: Tensor, mask: Tensor | None = None) -> TextKeys:
-        """Keys and values of text states [B, L, text_dim] for every block; `mask` [B, L] as in `forward`."""
-        return project_text(self.y_embedder.y_proj, self.blocks, states, mask)
+    def encode_text(self, states: Tensor, mask: Tensor | None = None, metadata: Tensor | None = None) -> TextKeys:
+        """Keys and values of text states [B, L, text_dim] for every block; `mask`, `metadata` as in `forward`."""
+        return project_text(self.y_embedder.y_proj, self.blocks, *self.with_metadata(states, mask, metadata))
+
+    def with_metadata(
+        self, states: Tensor, mask: Tensor | None, metadata: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Text states and mask with the metadata's tokens after the text's, where there are any."""
+        if metadata is None:
+            return states, mask
+        if self.metadata_embedder is None:
+            raise ValueError("this transformer has no metadata encoder: make one with metadata_sources")
+        tokens, given = self.metadata_embedder(metadata)
+        mask = torch.ones(states.shape[:2], device=states.device) if mask is None else mask
+        return torch.cat([states, tokens.to(states)], dim=1), torch.cat([mask.bool(), given], dim=1)
 
     @apply_forward_hook
     def encode_time(self, timestep: Tensor) -> TimeTables:

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from chexgen_lib.images import to_uint8
 from chexgen_lib.models.autoencoder import decode, load_autoencoder
 from chexgen_lib.models.control import ControlledTransformer
+from chexgen_lib.models.metadata import ATTRIBUTES, encode_metadata, keep_attributes
 from chexgen_lib.models.released import load_released
 from chexgen_lib.models.text import encode_texts, load_text_encoder
 from chexgen_lib.models.transformer import ChexGenTransformer, TimeTables
@@ -117,6 +118,7 @@ class ChexGenPipeline(DiffusionPipeline):
         num_images_per_prompt: int = 1,
         num_inference_steps: int = 100,
         guidance_scale: float = 4.0,
+        metadata_guidance: Mapping[str, float] | None = None,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: Tensor | None = None,
@@ -134,13 +136,17 @@ class ChexGenPipeline(DiffusionPipeline):
 
         Args:
             prompt: one description or several, at most `transformer.config.text_tokens` tokens each.
-            metadata: dict of `sex`, `age`, `race`, `view`, merged into the prompt in the released models' format.
+            metadata: dict of `sex`, `age`, `race`, `view`, merged into the prompt in the released models' format. For a
+                transformer with a metadata encoder, a dict or Record as in `models.metadata.encode_metadata`, and then
+                `prompt` may be left out.
             mask: dict of class -> two-valued square mask; classes and colours are in `conditions.LEGEND`.
             boxes: list of dicts of `class`, x, y, w, h; top left corner and size as fractions of the image.
             condition_image: a ready drawing (`conditions.draw`) uint8 [H, W, 3] instead of `mask` and `boxes`.
             control_scale: weight of the control; 0 samples without it.
             num_images_per_prompt, num_inference_steps: counts of at least 1.
             guidance_scale: weight of classifier-free guidance (paper: 4.0); 1 samples without it, at half the cost.
+            metadata_guidance: weights of attributes that are guided each by its own, next to `guidance_scale` for text
+                and other attributes: null + sum of weight x (term - null). Each adds half the cost of guidance.
             guidance_interval: guide only where t / 1000 lies in it; steps outside cost half (Kynkaanniemi et al. 2024).
             generator: one for the batch, or one an image: then an image does not depend on its batch.
             latents: starting noise [N, 4, h, w] instead of a generator's.
@@ -155,28 +161,33 @@ class ChexGenPipeline(DiffusionPipeline):
                 mask or box cannot be drawn.
         """
         self._check_objective()
-        self._check(prompt, prompt_embeds, prompt_attention_mask, num_images_per_prompt, output_type)
-        if prompt is not None:
+        self._check(prompt, metadata, prompt_embeds, prompt_attention_mask, num_images_per_prompt, output_type)
+        if prompt_embeds is None:
             prompt_embeds, prompt_attention_mask = self._encode_prompts(prompt, metadata)
         count = len(prompt_embeds)
+        asked = self._encode_metadata(count, metadata, metadata_guidance or {})
         if condition_latents is None and not (mask is None and boxes is None and condition_image is None):
             condition_latents = self._encode_conditions(count, mask, boxes, condition_image)
         self._check_condition(count, condition_latents)
         device, dtype = self._execution_device, self.transformer.dtype
-        states, valid, condition = (
+        states, valid, asked, condition = (
             None if x is None else x.to(device).repeat_interleave(num_images_per_prompt, dim=0)
-            for x in (prompt_embeds.to(dtype), prompt_attention_mask, condition_latents)
-        )  # [N, L, width], [N, L], [N, 4, h, w]
+            for x in (prompt_embeds.to(dtype), prompt_attention_mask, asked, condition_latents)
+        )  # [N, L, width], [N, L], [N, CODES], [N, 4, h, w]
         set_steps(self.scheduler, num_inference_steps, device)
         latents = self._starting_noise(len(states), latents, generator)
-        scales = self._guidance_scales(guidance_scale, guidance_interval, controlled=condition is not None)
-        predictors = {s: self._predictor(states, valid, condition, control_scale, s) for s in set(scales)}
+        steps = self._guided_steps(guidance_interval, controlled=condition is not None)
+        scales = (guidance_scale, metadata_guidance or {}) if guidance_scale != 1 or metadata_guidance else None
+        predictors = {
+            guided: self._predictor(states, valid, asked, condition, control_scale, scales if guided else None)
+            for guided in set(steps)
+        }
         times = self.transformer.encode_time(self.scheduler.timesteps)
         noisy = {"generator": generator} if "generator" in inspect.signature(self.scheduler.step).parameters else {}
         scale_input = getattr(self.scheduler, "scale_model_input", lambda x, t: x)  # flow schedulers have none
         for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
             x = scale_input(latents, t).to(dtype)
-            output = predictors[scales[i]](x, times[i : i + 1])
+            output = predictors[steps[i]](x, times[i : i + 1])
             if not self._learns_variance:
                 output = output[:, : latents.shape[1]]
             latents = self.scheduler.step(output, t, latents, return_dict=False, **noisy)[0]
@@ -186,14 +197,35 @@ class ChexGenPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         return ChexGenPipelineOutput(images=images) if return_dict else (images,)
 
-    def _encode_prompts(self, prompt: str | Sequence[str], metadata) -> tuple[Tensor, Tensor]:
-        """Text states [B, L, width] and mask [B, L] of the captions."""
+    def _encode_prompts(self, prompt: str | Sequence[str] | None, metadata) -> tuple[Tensor, Tensor]:
+        """Text states [B, L, width] and mask [B, L] of the captions; of no prompt, the null caption's first token."""
+        if prompt is None:
+            count = 1 if isinstance(metadata, Mapping) else len(metadata)
+            return self.transformer.null_caption[:1].expand(count, 1, -1), torch.ones(count, 1, dtype=torch.bool)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if metadata is not None:
+        if metadata is not None and self.transformer.metadata_sources is None:
             people = _one_each("metadata", metadata, len(prompts), single=isinstance(metadata, Mapping))
             prompts = [with_metadata(text, person) for text, person in zip(prompts, people, strict=True)]
         captions = [self.caption(text) for text in prompts]
         return encode_texts(self.tokenizer, self.text_encoder, captions, len(self.transformer.null_caption))
+
+    def _encode_metadata(self, count: int, metadata, scales: Mapping[str, float]) -> Tensor | None:
+        """Codes [B, CODES] for a transformer with a metadata encoder; None for another."""
+        sources = self.transformer.metadata_sources
+        if sources is None:
+            if scales:
+                raise ValueError("metadata_guidance needs a transformer with a metadata encoder")
+            return None
+        rows = _one_each("metadata", metadata or {}, count, single=metadata is None or isinstance(metadata, Mapping))
+        codes = encode_metadata(rows, sources)
+        for name in scales:
+            if name not in ATTRIBUTES:
+                raise ValueError(f"metadata_guidance of an unknown {name!r}: use {', '.join(ATTRIBUTES)}")
+            unsaid = codes[:, ATTRIBUTES.index(name)].isnan()
+            if unsaid.any():
+                row = int(unsaid.nonzero()[0])
+                raise ValueError(f"metadata_guidance of {name!r}, which the metadata of row {row} does not give")
+        return codes
 
     def _encode_conditions(self, count: int, mask, boxes, image) -> Tensor:
         """Latents [B, 4, h, w] of the drawn or given condition images."""
@@ -226,36 +258,66 @@ class ChexGenPipeline(DiffusionPipeline):
             raise ValueError(f"latents have shape {tuple(latents.shape)}, these prompts need {shape}")
         return latents.to(self._execution_device) * getattr(self.scheduler, "init_noise_sigma", 1.0)
 
-    def _guidance_scales(self, scale: float, interval: tuple[float, float], controlled: bool) -> list[float]:
-        """Weight of guidance at each call of the model, of which Heun's steps have two.
+    def _guided_steps(self, interval: tuple[float, float], controlled: bool) -> list[bool]:
+        """Whether each call of the model is guided; Heun's steps have two.
 
-        The released code has none where a condition controls the image.
+        The released code guides none where a condition controls the image.
         """
         low, high = interval
         if not 0 <= low <= high <= 1:
             raise ValueError(f"guidance_interval must be two fractions in order, not {interval}")
-        if self.config.compat == "released" and controlled:
-            scale = 1.0
+        allowed = not (self.config.compat == "released" and controlled)
         times = self.scheduler.timesteps / self.scheduler.config.num_train_timesteps
         fractions = times.clamp(max=1).tolist()  # a shifted time 1 may be rounded up
-        return [scale if low <= fraction <= high else 1.0 for fraction in fractions]
+        return [allowed and low <= fraction <= high for fraction in fractions]
+
+    def _terms(
+        self, states: Tensor, valid: Tensor, asked: Tensor | None, scale: float, attribute_scales: Mapping[str, float]
+    ) -> tuple[list[float], Tensor, Tensor, Tensor | None]:
+        """What guidance compares: weights of n terms; text [(n + 1) N, L, width], mask and metadata of terms and null.
+
+        The first term is the text with the attributes that have no weight of their own.
+        """
+        # The null half stands under its caption's mask, as in training and in the released code ...
+        null, unsaid = self.transformer.null_caption[: states.shape[1]].to(states).expand_as(states), valid
+        if asked is None:
+            return [scale], torch.cat([states, null]), torch.cat([valid, unsaid]), None
+        unsaid = torch.zeros_like(valid)  # ... but where there is metadata, under its first token's, as in training
+        unsaid[:, 0] = 1
+        alone = [torch.tensor([name == k for name in ATTRIBUTES], device=asked.device) for k in attribute_scales]
+        rest = ~torch.stack([torch.zeros(len(ATTRIBUTES), dtype=torch.bool, device=asked.device), *alone]).any(0)
+        none = torch.zeros_like(rest)
+        n = len(alone) + 1
+        metadata = torch.cat([keep_attributes(asked, kept) for kept in (rest, *alone, none)])
+        weights = [scale, *attribute_scales.values()]
+        return weights, torch.cat([states, *[null] * n]), torch.cat([valid, *[unsaid] * n]), metadata
 
     def _predictor(
-        self, states: Tensor, valid: Tensor, condition: Tensor | None, control_scale: float, guidance_scale: float
+        self,
+        states: Tensor,
+        valid: Tensor,
+        asked: Tensor | None,
+        condition: Tensor | None,
+        control_scale: float,
+        scales: tuple[float, Mapping[str, float]] | None,
     ) -> Callable[[Tensor, TimeTables], Tensor]:
-        """(noisy latents, time tables) -> guided output; text and condition do not change and are encoded here."""
-        guided = guidance_scale != 1
-        if guided:  # the null half stands under its caption's mask, as in training and in the released code
-            null = self.transformer.null_caption[: states.shape[1]].to(states).expand_as(states)
-            states, valid = torch.cat([states, null]), valid.repeat(2, 1)
-        fixed = dict(text=self.transformer.encode_text(states, valid))
+        """(noisy latents, time tables) -> output, guided by `scales` (of all, of attributes) if there are any.
+
+        Text, metadata and condition do not change and are encoded here.
+        """
+        weights: list[float] = []
+        if scales is not None:
+            weights, states, valid, asked = self._terms(states, valid, asked, *scales)
+        copies = len(weights) + 1 if weights else 1
+        said = (states, valid) if asked is None else (states, valid, asked)
+        fixed = dict(text=self.transformer.encode_text(*said))
         if condition is not None:
             encoded = self.transformer.encode_condition(condition.to(states.dtype))
-            fixed.update(condition=encoded.repeat(1 + guided, 1, 1), control_scale=control_scale)
+            fixed.update(condition=encoded.repeat(copies, 1, 1), control_scale=control_scale)
 
         def predict(x: Tensor, time: TimeTables) -> Tensor:
-            output = self.transformer.denoise(x.repeat(1 + guided, 1, 1, 1), time, **fixed).float()
-            return self._guide(output, guidance_scale) if guided else output
+            output = self.transformer.denoise(x.repeat(copies, 1, 1, 1), time, **fixed).float()
+            return self._guide(output, weights) if weights else output
 
         return predict
 
@@ -263,15 +325,18 @@ class ChexGenPipeline(DiffusionPipeline):
         """What the text encoder reads for a prompt: cleaned where the pipeline cleans captions."""
         return clean_caption(prompt) if self.config.clean_captions and isinstance(prompt, str) else prompt
 
-    def _guide(self, output: Tensor, scale: float) -> Tensor:
-        """Classifier-free guidance (Ho & Salimans 2022) of noise or velocity [:4]; the variance is the caption's.
+    def _guide(self, output: Tensor, weights: Sequence[float]) -> Tensor:
+        """Classifier-free guidance (Ho & Salimans 2022) of noise or velocity [:4]; the variance is the first term's.
 
-        The released code guides the first three channels only.
+        Several terms are composed (Liu et al. 2022, eq. 11): null + sum of weight x (term - null). The released code
+        guides the first three channels only.
         """
         channels = 3 if self.config.compat == "released" else self.vae.config.latent_channels
-        conditional, unconditional = output.chunk(2)
-        guided = unconditional[:, :channels] + scale * (conditional - unconditional)[:, :channels]
-        return torch.cat([guided, conditional[:, channels:]], dim=1)
+        *terms, null = output.chunk(len(weights) + 1)
+        guided = null[:, :channels]
+        for weight, term in zip(weights, terms, strict=True):
+            guided = guided + weight * (term - null)[:, :channels]
+        return torch.cat([guided, terms[0][:, channels:]], dim=1)
 
     @property
     def _learns_variance(self) -> bool:
@@ -291,9 +356,11 @@ class ChexGenPipeline(DiffusionPipeline):
                 "choose another scheduler (chexgen_lib.sampling.schedulers)"
             )
 
-    @staticmethod
-    def _check(prompt, prompt_embeds, prompt_attention_mask, num_images_per_prompt, output_type) -> None:
-        if (prompt is None) == (prompt_embeds is None):
+    def _check(
+        self, prompt, metadata, prompt_embeds, prompt_attention_mask, num_images_per_prompt, output_type
+    ) -> None:
+        by_metadata = metadata is not None and self.transformer.metadata_sources is not None
+        if (prompt is None) == (prompt_embeds is None) and not (prompt is None and by_metadata):
             raise ValueError("give either `prompt` or `prompt_embeds`")
         if prompt_embeds is not None and prompt_attention_mask is None:
             raise ValueError("`prompt_embeds` needs its `prompt_attention_mask`")

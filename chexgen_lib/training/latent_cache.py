@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from chexgen_lib.atomic import replacing
 from chexgen_lib.images import from_uint8
 from chexgen_lib.models.autoencoder import encode
+from chexgen_lib.models.metadata import CODES
 from chexgen_lib.models.text import cache_texts
 from chexgen_lib.sampling.conditions import encode_conditions
 
@@ -35,6 +36,8 @@ class LatentCache:
         mean, std: float16 [N, 4, h, w], posterior of the autoencoder in the model's scale.
         states, offsets: float16 [total tokens, width] and int64 [N + 1], as `models.text.cache_texts` makes them.
         condition: float16 [N, 4, h, w], latents of the condition images of a control adapter, or None.
+        metadata: float32 [N, CODES], what `models.metadata.encode_metadata` makes of the records with the model's
+            `metadata_sources`, or None.
     """
 
     mean: Tensor
@@ -42,6 +45,7 @@ class LatentCache:
     states: Tensor
     offsets: Tensor
     condition: Tensor | None = None
+    metadata: Tensor | None = None
 
     def __post_init__(self):
         n = len(self.mean)
@@ -51,6 +55,8 @@ class LatentCache:
                 f"{len(self.offsets) - 1} texts, latents {tuple(self.mean.shape)} and deviations "
                 f"{tuple(self.std.shape)} do not form pairs: build the cache again"
             )
+        if self.metadata is not None and self.metadata.shape != (n, CODES):
+            raise CacheError(f"metadata {tuple(self.metadata.shape)} for {n} pairs, not {(n, CODES)}: encode it again")
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -76,11 +82,17 @@ class LatentCache:
         autoencoder: AutoencoderKL,
         text_encoder: tuple[PreTrainedTokenizerBase, PreTrainedModel],
         drawings: np.ndarray | None = None,
+        metadata: Tensor | None = None,
     ) -> "LatentCache":
-        """Encode uint8 images [N, H, W], their prompts and, for an adapter, condition images uint8 [N, H, W, 3]."""
+        """Encode uint8 images [N, H, W], their prompts and, for an adapter, condition images uint8 [N, H, W, 3].
+
+        metadata: codes [N, CODES], kept as they are.
+        """
         mean, std = encode(autoencoder, from_uint8(images))
         condition = None if drawings is None else encode_conditions(autoencoder, drawings).cpu().half()
-        return cls(mean.half(), std.half(), **cache_texts(*text_encoder, prompts), condition=condition)
+        return cls(
+            mean.half(), std.half(), **cache_texts(*text_encoder, prompts), condition=condition, metadata=metadata
+        )
 
     def save(self, path: Path) -> None:
         tensors = {name: tensor.contiguous() for name, tensor in vars(self).items() if tensor is not None}

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from chexgen_lib.atomic import replacing
 from chexgen_lib.models.control import ControlledTransformer
+from chexgen_lib.models.metadata import ATTRIBUTES, drop_attributes
 from chexgen_lib.models.transformer import OBJECTIVES, ChexGenTransformer
 from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.objectives import TIMES, NoisePrediction, RectifiedFlow
@@ -50,7 +51,8 @@ class TrainingConfig:
         adam_beta2: memory of AdamW's second moment; runs of few steps want it shorter.
         schedule: "constant", or "cosine" to zero, after `warmup_steps` of linear warm-up.
         ema_decay: of the averaged weights, ramped up over the first steps.
-        caption_dropout: share of captions replaced by the null caption, for classifier-free guidance.
+        caption_dropout: share of captions replaced by the null caption, for classifier-free guidance. A model with a
+            metadata encoder wants more: it must also meet few attributes, which are dropped too, without a text.
         objective: "ddpm" (the paper: `NoisePrediction`) or "rectified_flow" (`RectifiedFlow`); the model's own.
         noisy_weight: for "ddpm", the largest weight of a time step's error; 1 weighs all alike, as the paper.
         time_mean, time_scale, time_shift: for "rectified_flow", the distribution of times.
@@ -180,7 +182,8 @@ def noise_error(model: Model, cache: LatentCache, batch_size: int = 64, seed: in
         t = ((rows * 997 + 499) % TIMES).long()  # 997 is prime to 1000: all times take turns
         noisy = objective.noisy(latents, noise, t)
         inputs = (x.to(model.device) for x in (noisy, t, states, mask, *condition))
-        prediction = model(*inputs).sample[:, : latents.shape[1]]
+        asked = {} if cache.metadata is None else {"metadata": cache.metadata[rows].to(model.device)}
+        prediction = model(*inputs, **asked).sample[:, : latents.shape[1]]
         total += F.mse_loss(objective.noise(prediction.cpu(), noisy, t), noise).item() * len(rows)
     return total / len(cache)
 
@@ -246,9 +249,14 @@ class _Run:
             x.to(device) for x in (noisy, t, states, mask, target, dropped, weight, *condition)
         )
         # A dropped caption keeps its mask, as in the released code: the null caption is as long as the one it replaces.
+        # Beside metadata it is one token long, so that its length says nothing.
+        asked = {}
+        if cache.metadata is not None:
+            asked["metadata"] = drop_attributes(cache.metadata[rows], generator).to(device)
+            mask[dropped, 1:] = False
         null = self.bare_model.null_caption[: states.shape[1]]
         states = torch.where(dropped[:, None, None], null, states)
-        prediction = self.model(noisy, t, states, mask, *condition).sample
+        prediction = self.model(noisy, t, states, mask, *condition, **asked).sample
         error = (prediction[:, : latents.shape[1]].float() - target).square().mean(dim=(1, 2, 3))  # [B]
         return (weight * error).mean()
 
@@ -326,6 +334,8 @@ def _fingerprint(model: Model, cache: LatentCache, config: TrainingConfig) -> st
     digest = hashlib.sha256(json.dumps([dict(model.config), asdict(config)], sort_keys=True, default=str).encode())
     for tensor in (cache.mean[:: max(1, len(cache) // 64)], cache.offsets, *list(model.parameters())[:8]):
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    if cache.metadata is not None:
+        digest.update(cache.metadata.numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -345,6 +355,14 @@ def _check_fit(model: Model, cache: LatentCache, config: TrainingConfig) -> None
         raise TrainingError(f"a text has {longest} tokens, the model's null caption {tokens}")
     if (cache.condition is None) == isinstance(model, ControlledTransformer):
         raise TrainingError("an adapter needs a cache with conditions, a text-to-image model one without")
+    if (cache.metadata is None) != (model.metadata_sources is None):
+        raise TrainingError("a model with a metadata encoder needs a cache with metadata, another one without")
+    if cache.metadata is not None:
+        known, found = len(model.metadata_sources), cache.metadata[:, ATTRIBUTES.index("source")].nan_to_num(-1).max()
+        if found >= known:
+            raise TrainingError(
+                f"the metadata has a source number {int(found)}, the model knows {known}: encode it again"
+            )
 
 
 def _log(live: Live, entry: dict) -> None:

@@ -10,6 +10,7 @@ from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler
 from PIL import Image
 
 from chexgen_lib.models.control import ControlledTransformer
+from chexgen_lib.models.metadata import MetadataError, encode_metadata
 from chexgen_lib.models.text import TextError
 from chexgen_lib.sampling.conditions import ConditionError, draw, encode_conditions
 from chexgen_lib.sampling.pipeline import ChexGenPipeline, assemble
@@ -91,8 +92,8 @@ def test_every_argument_changes_the_output(pipeline):
     assert not torch.allclose(outputs["prompt_embeds"], outputs["prompt_attention_mask"], atol=1e-3)
     assert sample(pipeline, num_images_per_prompt=2, generators=range(4)).shape == (4, 32, 32)
     untested = set(inspect.signature(pipeline.__call__).parameters) - set(changed)
-    control = {"mask", "boxes", "condition_image", "condition_latents", "control_scale"}  # below
-    assert untested == {"num_images_per_prompt", "output_type", "return_dict", *control}
+    below = {"mask", "boxes", "condition_image", "condition_latents", "control_scale", "metadata_guidance"}
+    assert untested == {"num_images_per_prompt", "output_type", "return_dict", *below}
 
 
 def condition(n=2):
@@ -166,6 +167,92 @@ def test_metadata_is_part_of_the_prompt(pipeline):
     merged = sample(pipeline, ["sex:Male, age:71.0. Clear lungs.", "Clear lungs."])
     people = [dict(sex="Male", age=71), {}]
     np.testing.assert_array_equal(sample(pipeline, ["Clear lungs."] * 2, metadata=people), merged)
+
+
+@pytest.fixture(scope="module")
+def encoding(pipeline) -> ChexGenPipeline:
+    """The pipeline with a metadata encoder."""
+    torch.manual_seed(2)
+    config = {k: v for k, v in pipeline.transformer.config.items() if not k.startswith("_")}
+    transformer = type(pipeline.transformer)(**{**config, "metadata_sources": ["nih", "openi"]}).eval()
+    transformer.load_state_dict(pipeline.transformer.state_dict(), strict=False)
+    pipe = ChexGenPipeline(**{**pipeline.components, "transformer": transformer})
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+PEOPLE = [{"age": 71, "sex": "M", "Effusion": 1}, {"age": 30, "sex": "F", "view": "AP", "source": "openi"}]
+
+
+def test_a_metadata_encoder_reads_what_the_prompt_would(encoding):
+    def latents(**changes):
+        return sample(encoding, output_type="latent", **changes)
+
+    plain, asked = latents(), latents(metadata=PEOPLE)
+    assert torch.equal(latents(metadata=[{}, {}]), plain)
+    assert not torch.allclose(asked[0], plain[0], atol=1e-3) and not torch.allclose(asked[1], plain[1], atol=1e-3)
+    alone = latents(prompt=PROMPTS[1:], generators=(1,), metadata=PEOPLE[1])
+    torch.testing.assert_close(alone[0], asked[1], atol=1e-4, rtol=1e-4)
+    older = latents(metadata=[{**PEOPLE[0], "age": 72}, PEOPLE[1]])
+    assert not torch.allclose(older[0], asked[0], atol=1e-5) and torch.allclose(older[1], asked[1], atol=1e-4)
+    textless = latents(prompt=None, metadata=PEOPLE)
+    assert textless.shape == asked.shape and not torch.allclose(textless, asked, atol=1e-3)
+
+
+def test_a_pipeline_with_a_metadata_encoder_saves_and_loads(encoding, tmp_path):
+    encoding.save_pretrained(tmp_path)
+    loaded = ChexGenPipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    assert type(loaded.scheduler) is type(encoding.scheduler)
+    np.testing.assert_allclose(sample(loaded, metadata=PEOPLE), sample(encoding, metadata=PEOPLE), atol=1e-5)
+
+
+def test_a_control_adapter_keeps_the_metadata_encoder(encoding):
+    transformer = ControlledTransformer.on(encoding.transformer, 1).eval()
+    pipe = ChexGenPipeline(**{**encoding.components, "transformer": transformer})
+    pipe.set_progress_bar_config(disable=True)
+    found = sample(pipe, metadata=PEOPLE, condition_latents=condition())
+    np.testing.assert_allclose(found, sample(encoding, metadata=PEOPLE), atol=1e-4)  # a fresh adapter has no effect
+
+
+def test_attributes_are_guided_each_by_its_weight(encoding):
+    """One step of guidance is null + sum of weight x (term - null), with terms from the transformer itself."""
+    transformer, people = encoding.transformer, PEOPLE[:1]
+    x, t = condition(1), torch.tensor([500])
+    null = transformer.null_caption[:1][None]
+    text = torch.randn(1, 5, 384, generator=torch.Generator().manual_seed(3))
+
+    def term(states, person):
+        codes = encode_metadata([person], ["nih", "openi"])
+        return transformer(x, t, states, metadata=codes).sample
+
+    with torch.no_grad():
+        nothing = term(null, {})
+        expected = nothing + 3.0 * (term(text, {"Effusion": 1}) - nothing)
+        expected = expected + 2.0 * (term(null, {"age": 71}) - nothing) + 0.5 * (term(null, {"sex": "M"}) - nothing)
+        asked, valid = encode_metadata(people, ["nih", "openi"]), torch.ones(1, 5)
+        predict = encoding._predictor(text, valid, asked, None, 1.0, (3.0, {"age": 2.0, "sex": 0.5}))
+        torch.testing.assert_close(predict(x, transformer.encode_time(t)), expected, atol=1e-4, rtol=1e-4)
+    samples = [
+        sample(encoding, PROMPTS[:1], (0,), metadata=people, output_type="latent", metadata_guidance=weights)
+        for weights in (None, {"age": 4.0}, {"age": 1.0})
+    ]
+    assert all(not torch.allclose(a, b, atol=1e-3) for a, b in zip(samples, samples[1:] + samples[:1], strict=True))
+
+
+def test_bad_metadata_is_clear(pipeline, encoding):
+    with pytest.raises(MetadataError, match="row 1: age '71' is no number of years from 0 to 120"):
+        sample(encoding, metadata=[{}, {"age": "71"}])
+    with pytest.raises(ValueError, match="metadata_guidance of 'sex', which the metadata of row 1 does not give"):
+        sample(encoding, metadata=[{"sex": "F"}, {}], metadata_guidance={"sex": 2.0})
+    with pytest.raises(ValueError, match="metadata_guidance of an unknown 'race'"):
+        sample(encoding, metadata=PEOPLE, metadata_guidance={"race": 2.0})
+    with pytest.raises(ValueError, match="needs a transformer with a metadata encoder"):
+        sample(pipeline, metadata_guidance={"age": 2.0})
+    with pytest.raises(ValueError, match="3 entries in `metadata` for 2 prompts"):
+        sample(encoding, metadata=[{}] * 3)
+    with pytest.raises(ValueError, match="either `prompt` or `prompt_embeds`"):
+        pipeline(metadata={"age": 71})
 
 
 def test_guidance_may_be_limited_to_an_interval(pipeline):
@@ -248,7 +335,7 @@ def test_a_shifted_first_step_is_guided(pipeline):
     for shift in (1.1, 1.3, 1.7, 2.3, 5.7):
         pipe = with_scheduler(pipeline, flow_euler_scheduler(shift))
         set_steps(pipe.scheduler, 3, "cpu")
-        assert pipe._guidance_scales(4.0, (0.0, 1.0), controlled=False) == [4.0] * 3
+        assert pipe._guided_steps((0.0, 1.0), controlled=False) == [True] * 3
 
 
 def test_ddim_recovers_a_clean_latent_when_the_noise_is_known():

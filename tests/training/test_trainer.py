@@ -9,10 +9,11 @@ from accelerate.state import AcceleratorState, GradientState
 
 from chexgen_lib.models.baseline import BaselineUNet
 from chexgen_lib.models.control import ControlledTransformer
+from chexgen_lib.models.metadata import encode_metadata
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.training import trainer
 from chexgen_lib.training.latent_cache import CacheError, LatentCache
-from chexgen_lib.training.trainer import TrainingConfig, TrainingError, step_rows, train
+from chexgen_lib.training.trainer import TrainingConfig, TrainingError, noise_error, step_rows, train
 
 CONFIG = TrainingConfig(
     steps=6,
@@ -254,6 +255,59 @@ def test_an_interrupted_adapter_goes_on(cache, tmp_path, monkeypatch, build):
     cut = adapter()
     train(cut, conditions, config, tmp_path / "cut")
     assert torch.equal(weights(whole), weights(cut))
+
+
+PEOPLE = [{"age": 7.0 * i, "sex": "FM"[i % 2], "Edema": i % 2, "source": "nih"} for i in range(10)]
+
+
+def with_metadata(cache) -> LatentCache:
+    return replace(cache, metadata=encode_metadata(PEOPLE, ["nih"]))
+
+
+def encoder() -> ChexGenTransformer:
+    torch.manual_seed(0)
+    config = dict(sample_size=4, text_dim=16, text_tokens=8, objective="rectified_flow", metadata_sources=["nih"])
+    return ChexGenTransformer.of_size("ci", **config)
+
+
+def test_metadata_is_learnt_and_an_interrupted_run_goes_on(cache, tmp_path, monkeypatch):
+    pairs = with_metadata(cache)
+    expected, history = run(pairs, tmp_path / "whole", encoder)
+    with monkeypatch.context() as m:
+        interrupt(m, at=5)
+        with pytest.raises(KeyboardInterrupt):
+            run(pairs, tmp_path / "cut", encoder)
+    other = replace(pairs, metadata=pairs.metadata.flip(0))
+    with pytest.raises(TrainingError, match="of another run"):
+        run(other, tmp_path / "cut", encoder)
+    resumed, resumed_history = run(pairs, tmp_path / "cut", encoder)
+    assert torch.equal(resumed, expected) and resumed_history == history
+    assert not torch.equal(run(other, tmp_path / "other", encoder)[0], expected)
+    trained = encoder()
+    train(trained, pairs, replace(CONFIG, objective="rectified_flow"), tmp_path / "again")
+    fresh = encoder().metadata_embedder.state_dict()
+    moved = {name for name, value in trained.metadata_embedder.state_dict().items() if not value.equal(fresh[name])}
+    assert {"age.weight", "sex.weight", "findings.weight"} <= moved
+    assert noise_error(trained, pairs) != noise_error(trained, other)
+
+
+def test_metadata_is_for_models_that_read_it(cache, tmp_path):
+    for build, pairs in ((encoder, cache), (flow, with_metadata(cache)), (unet, with_metadata(cache))):
+        with pytest.raises(TrainingError, match="a model with a metadata encoder needs a cache with metadata"):
+            run(pairs, tmp_path, build)
+    other = replace(cache, metadata=encode_metadata([{"source": "openi"}] * 10, ["nih", "openi"]))
+    with pytest.raises(TrainingError, match="a source number 1, the model knows 1"):
+        run(other, tmp_path, encoder)
+    with pytest.raises(CacheError, match="metadata .* for 10 pairs"):
+        replace(cache, metadata=encode_metadata(PEOPLE[:9], ["nih"]))
+
+
+def test_a_cache_keeps_its_metadata(cache, tmp_path):
+    pairs = with_metadata(cache)
+    pairs.save(tmp_path / "c.safetensors")
+    torch.testing.assert_close(LatentCache.load(tmp_path / "c.safetensors").metadata, pairs.metadata, equal_nan=True)
+    cache.save(tmp_path / "old.safetensors")
+    assert LatentCache.load(tmp_path / "old.safetensors").metadata is None
 
 
 def test_conditions_are_for_adapters(cache, tmp_path):
