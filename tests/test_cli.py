@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import json
 import signal
 import subprocess
 import sys
@@ -171,6 +172,30 @@ def test_int8_weights_are_another_job(prompts, weights, tmp_path):
     for name, image in exact.items():
         error = np.abs(np.asarray(Image.open(tmp_path / "out" / name)) - image)
         assert 0 < error.max() and error.mean() < 3
+
+
+def test_columns_of_metadata_go_to_the_encoder_of_a_model_that_has_one(pipeline, tmp_path, tmp_path_factory, capsys):
+    torch.manual_seed(0)
+    config = {k: v for k, v in pipeline.transformer.config.items() if not k.startswith("_")}
+    transformer = type(pipeline.transformer)(**{**config, "metadata_sources": []})
+    transformer.load_state_dict(pipeline.transformer.state_dict(), strict=False)
+    folder = saved(ChexGenPipeline(**{**pipeline.components, "transformer": transformer}), tmp_path_factory)
+    path = tmp_path / "people.csv"
+    path.write_text("name,impression,sex,age,view\na,Clear lungs.,Female,54,AP\nb,Clear lungs.,,,\n")
+    assert cli.main(command(path, folder, tmp_path / "out")) == 0
+    manifest = pl.read_csv(tmp_path / "out/manifest.csv")
+    assert manifest["prompt"].to_list() == ["Clear lungs."] * 2
+    asked = [{"sex": "F", "age": 54.0, "view": "AP"}, {}]
+    assert [json.loads(text) for text in manifest["metadata"]] == asked
+    pipe = ChexGenPipeline.from_pretrained(folder)
+    generators = [torch.Generator().manual_seed(seed) for seed in manifest["seed"]]
+    expected = pipe(["Clear lungs."] * 2, metadata=asked, num_inference_steps=3, generator=generators).images
+    for name, image in zip("ab", expected, strict=True):
+        found = np.asarray(Image.open(tmp_path / f"out/{name}_0.png"), int)
+        assert np.abs(found - np.asarray(image, int)).max() <= 1
+    path.write_text("name,impression,race\na,Clear lungs.,White\n")
+    assert cli.main(command(path, folder, tmp_path / "never")) == 2
+    assert "row 1 (a): these weights cannot be asked for race" in capsys.readouterr().err
 
 
 def test_a_flow_has_its_own_samplers(pipeline, prompts, weights, tmp_path, tmp_path_factory, capsys, monkeypatch):

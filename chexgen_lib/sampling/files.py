@@ -85,6 +85,8 @@ def sample(options: argparse.Namespace) -> int:
         pipeline.scheduler = _sampler(options.sampler, pipeline)
     if options.int8:
         pipeline.transformer = int8_weights(pipeline.transformer)
+    if pipeline.transformer.metadata_sources is not None:  # metadata goes to the encoder, not into the prompt
+        prompts = prompts.with_columns(prompt="text")
     _check_lengths(prompts, pipeline)
     jobs, failed = _jobs(prompts, options, pipeline)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -143,6 +145,7 @@ def _sample_batch(pipeline: ChexGenPipeline, batch: list[dict], options: argpars
         generator=[torch.Generator().manual_seed(job["seed"]) for job in batch],
         condition_image=drawings if controlled else None,
         control_scale=options.control_scale,
+        metadata=[json.loads(job["metadata"]) for job in batch] if "metadata" in batch[0] else None,
     ).images
     for job, image, drawing in zip(batch, images, drawings, strict=True):
         if controlled and job["image"] == 0:  # once a row: another process may hold the row's other images
@@ -182,6 +185,9 @@ def _jobs(prompts: pl.DataFrame, options: argparse.Namespace, pipeline: ChexGenP
     jobs, failed = [], {}
     for row in prompts.iter_rows(named=True):
         name, condition = row["name"], {}
+        asked = {}
+        if pipeline.transformer.metadata_sources is not None:
+            asked["metadata"] = json.dumps(_metadata(row))
         try:
             drawing = _drawing(row, pipeline)
         except ConditionError as error:
@@ -198,6 +204,7 @@ def _jobs(prompts: pl.DataFrame, options: argparse.Namespace, pipeline: ChexGenP
                 prompt=row["prompt"],
                 seed=image_seed(name, k, options.seed),
                 **settings,
+                **asked,
                 **condition,
                 row=row,
                 image=k,
@@ -205,6 +212,14 @@ def _jobs(prompts: pl.DataFrame, options: argparse.Namespace, pipeline: ChexGenP
             for k in range(options.images_per_prompt)
         ]
     return jobs, failed
+
+
+def _metadata(row: dict) -> dict:
+    """What a row of the prompt file asks a metadata encoder for."""
+    given = {key: value for key, value in row["metadata"].items() if value is not None}
+    if "race" in given:
+        raise ValueError(f"row {row['row']} ({row['name']}): these weights cannot be asked for race: leave it out")
+    return {key: value[0] if key == "sex" else value for key, value in given.items()}  # Male is M
 
 
 def _about(job: dict) -> dict:

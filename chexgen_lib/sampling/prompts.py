@@ -24,6 +24,8 @@ class PromptError(ValueError):
 def read_prompts(path: str | Path) -> pl.DataFrame:
     """The rows of a prompt file: columns `name`, `prompt` (metadata merged in), `row` (from 1), `masks` and `boxes`.
 
+    For models with a metadata encoder there are `text`, the prompt without metadata, and `metadata` (`check_metadata`).
+
     Tables need the columns `name` and `impression`, and may have `sex`, `age`, `race`, `view`, `mask` and `boxes`; a
     `.txt` file has one prompt a line, named by its line number. A warning lists columns that are not used.
 
@@ -58,9 +60,10 @@ def read_prompts(path: str | Path) -> pl.DataFrame:
             wrong.append(f"row {number} ({name}): impression {text!r} is empty or not text")
         else:
             try:
-                prompt = with_metadata(text, {key: row.get(key) for key in METADATA})
+                given = check_metadata({key: row.get(key) for key in METADATA})
+                prompt = dict(prompt=with_metadata(text, given), text=text, metadata=dict.fromkeys(METADATA) | given)
                 asked = dict(masks=_masks(row.get("mask"), path.parent), boxes=_boxes(row.get("boxes")))
-                rows.append({"name": name, "prompt": prompt, "row": number, **asked})
+                rows.append({"name": name, **prompt, "row": number, **asked})
             except (ValueError, TypeError, AttributeError, KeyError) as error:
                 wrong.append(f"row {number} ({name}): {error}")
         names.add(name)
@@ -69,7 +72,8 @@ def read_prompts(path: str | Path) -> pl.DataFrame:
         raise PromptError(f"{path}: {len(wrong)} rows cannot be used:\n  " + "\n  ".join(wrong[:10]) + more)
     box = pl.Struct({"class": pl.String, **dict.fromkeys("xywh", pl.Float64)})
     mask = pl.Struct({"class": pl.String, "path": pl.String})
-    return pl.DataFrame(rows, schema_overrides={"masks": pl.List(mask), "boxes": pl.List(box)})
+    person = pl.Struct({key: pl.Float64 if key == "age" else pl.String for key in METADATA})
+    return pl.DataFrame(rows, schema_overrides={"masks": pl.List(mask), "boxes": pl.List(box), "metadata": person})
 
 
 def _masks(value: str | dict | None, folder: Path) -> list[dict]:
@@ -110,11 +114,20 @@ def _read(path: Path) -> pl.DataFrame:
 def with_metadata(prompt: str, metadata: Mapping) -> str:
     """A prompt that begins with who is asked for, in the released models' format.
 
-    metadata: `sex` (Male, Female, M or F), `age` (0 to 120 years), `race` (text) and `view` (a name in
-    `records.VIEWS`); what is None or empty is left out. Raises ValueError for another key or value.
+    metadata: as in `check_metadata`, which raises ValueError for another key or value.
 
     >>> with_metadata("Small left apical pneumothorax.", dict(sex="Female", age=54, race="White"))
     'sex:Female, age:54.0, race:White. Small left apical pneumothorax.'
+    """
+    known = ", ".join(f"{key}:{value}" for key, value in check_metadata(metadata).items())
+    return f"{known}. {prompt}" if known else prompt
+
+
+def check_metadata(metadata: Mapping) -> dict[str, str | float]:
+    """What metadata says: `sex` (Male or Female), `age` (years), `race` (text) and `view`, those that are given.
+
+    metadata: `sex` (Male, Female, M or F), `age` (0 to 120 years), `race` (text) and `view` (a name in
+    `records.VIEWS`); what is None or empty is left out. Raises ValueError for another key or value.
     """
     unknown = [key for key in metadata if key not in METADATA]
     if unknown:
@@ -128,8 +141,7 @@ def with_metadata(prompt: str, metadata: Mapping) -> str:
         given["sex"] = SEXES[given["sex"]]
     if "age" in given:
         given["age"] = _age(given["age"])
-    known = ", ".join(f"{key}:{value}" for key, value in given.items())
-    return f"{known}. {prompt}" if known else prompt
+    return given
 
 
 def _age(value: object) -> float:
