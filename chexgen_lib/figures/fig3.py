@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from chexgen_lib.experiments.augmentation import REAL
+from chexgen_lib.experiments.augmentation_tasks import FOREIGN_OBJECT
 from chexgen_lib.figures import ed_tables, style
 from chexgen_lib.figures.ed_tables import PAPER, THIS_RUN
 
@@ -14,10 +15,11 @@ PANELS = (  # task, category, metric
     ("pneumothorax", "all", "Negative Dice"),
     ("ribs", "all", "Dice"),
     ("detection", "Overall", "mAP50"),
-    ("detection", "Foreign Object", "mAP50"),
+    ("detection", FOREIGN_OBJECT, "mAP50"),
     ("severity", "all", "MAE"),
     ("severity", "all", "Pearson r"),
 )
+MAE_SCALES = {THIS_RUN: " (of 1)", PAPER: " (of 8)"}
 COLOURS = (style.BLACK, style.BLUE, style.SKY, style.ORANGE, style.VERMILION, style.GREY, style.PURPLE)
 
 
@@ -54,16 +56,20 @@ def draw(plotted: pl.DataFrame) -> Figure:
         shown = source
     _by_finding(middle.subplots(), auroc.filter(source=THIS_RUN, test=sets[0][1]), sets[0][1])
     for row, source in zip(bottom.subplots(2, len(PANELS)), (THIS_RUN, PAPER), strict=True):
+        row[0].set_ylabel(f"{source}, {'95 % CI' if source == THIS_RUN else 'sd'}", fontsize=7, fontweight="bold")
         for ax, (task, category, metric) in zip(row, PANELS, strict=True):
             rows = plotted.filter(source=source, task=task, category=category, metric=metric)
-            _arms(ax, rows, source, f"{task}\n{metric}" if category in ("all", "Overall") else f"{category}\n{metric}")
+            name = category if category == FOREIGN_OBJECT else task
+            scale = MAE_SCALES[source] if metric == "MAE" else ""
+            _arms(ax, rows, source, f"{name}\n{metric}{scale}")
+    bottom.supxlabel("synthetic images beside each real one", fontsize=7)
     return fig
 
 
 def _arms(ax: Axes, rows: pl.DataFrame, source: str, title: str) -> None:
-    """One number by arm, real images alone at 0, a colour for each test set."""
+    """One number by synthetic images beside each real one, a colour for each test set."""
     ax.set_title(title, fontsize=6.5)
-    ax.set_xticks([0, 1, 2], ["real", "+1x", "+2x"], fontsize=6)
+    ax.set_xticks([0, 1, 2], ["0", "1x", "2x"], fontsize=6)
     ax.set_xlim(-0.5, 2.5)
     ax.tick_params(axis="y", labelsize=6)
     if source == PAPER:
@@ -83,7 +89,7 @@ def _arms(ax: Axes, rows: pl.DataFrame, source: str, title: str) -> None:
         label = test if source == PAPER else f"{test}, n = {own['n'][0]}"
         look = {"fmt": "os"[source == PAPER], "markersize": 3, "linewidth": 0.9}
         ax.errorbar(at, value, bars, color=COLOURS[1 + 2 * k], label=label, **look)
-    ax.legend(fontsize=4.5, loc="upper center", bbox_to_anchor=(0.5, -0.12), handletextpad=0.1)
+    ax.legend(fontsize=4.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), handletextpad=0.1)
 
 
 def _averages(ax: Axes, rows: pl.DataFrame, source: str, test: str, labels: bool) -> None:
