@@ -6,6 +6,7 @@ it: the same prompts and seeds without control, and the real images that the ann
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +15,14 @@ import polars as pl
 from scipy import ndimage
 
 from chexgen_lib import cohort as embedded
+from chexgen_lib.atomic import replacing
 from chexgen_lib.cohort import CohortError
 from chexgen_lib.experiments.segmentation import Segmenter, dice
 from chexgen_lib.images import read_image, resize, to_uint8
 from chexgen_lib.records import FINDINGS, FRONTAL
 from chexgen_lib.sampling.conditions import CLASSES, draw
+from chexgen_lib.sampling.pipeline import ChexGenPipeline
+from chexgen_lib.sampling.synthesis import synthesise
 from chexgen_lib.statistics import bootstrap_interval, paired_wilcoxon
 
 # What is asked of one image: the mask of a class, or boxes of all its findings and foreign objects.
@@ -66,21 +70,39 @@ class Annotated:
         return draw(size, {KINDS[kind]: self.mask(row, KINDS[kind])})
 
 
-def load_embedded(folder: Path, resolution: int, train_images: int, seed: int = 0) -> Annotated:
+def load_embedded(
+    folder: Path, resolution: int, train_images: int, seed: int = 0, sources: Sequence[str] | None = None
+) -> Annotated:
     """Frontal images of the embedded cohort and their truth: `train_images` of the train split, all others.
 
-    Every pneumothorax is among the training images, the rest is a seeded draw.
+    Every pneumothorax is among the training images, the rest is a seeded draw. `sources`: None takes all.
 
     Raises:
         CohortError: if there is no cohort, or it is one of real radiographs, which has no masks.
     """
-    table = embedded.load(folder).with_row_index("row").filter(pl.col("view").is_in(FRONTAL))
-    if not embedded.has_masks(folder):
-        raise CohortError(f"{folder}: real radiographs come without masks; name a folder of them as `lung_masks`")
+    table = frontal(folder)
+    if sources is not None:
+        table = table.filter(pl.col("source").is_in(list(sources)))
     rank = pl.Series([hashlib.sha256(f"{seed}:{i}".encode()).hexdigest() for i in table["image_id"]])
     ordered = table.with_columns(rank=rank).sort(pl.col("Pneumothorax") != 1, "rank", nulls_last=True)
     train = ordered.filter(split="train").head(train_images)
-    table = pl.concat([train, ordered.filter(pl.col("split") != "train")]).sort("row")
+    return with_truth(folder, resolution, pl.concat([train, ordered.filter(pl.col("split") != "train")]))
+
+
+def frontal(folder: Path) -> pl.DataFrame:
+    """The frontal images of a cohort, with the column `row`. Raises CohortError if there is none."""
+    return embedded.load(folder).with_row_index("row").filter(pl.col("view").is_in(FRONTAL))
+
+
+def with_truth(folder: Path, resolution: int, table: pl.DataFrame) -> Annotated:
+    """Images and masks of the rows `row` of the embedded cohort, in its order.
+
+    Raises:
+        CohortError: if the cohort is one of real radiographs, which has no masks.
+    """
+    if not embedded.has_masks(folder):
+        raise CohortError(f"{folder}: real radiographs come without masks; name a folder of them as `lung_masks`")
+    table = table.sort("row")
     rows = table["row"].to_list()
     named = [i for i, finding in enumerate(FINDINGS) if finding != "No Finding"]
     masks = [embedded.load_anatomy_masks(folder, rows), embedded.load_finding_masks(folder, rows)[:, named]]
@@ -145,19 +167,22 @@ def boxes_of(mask: np.ndarray, each_object: bool = False, smallest: int = 4) -> 
     ]
 
 
-def requests(data: Annotated, split: str, per_kind: int, seed: int = 0) -> pl.DataFrame:
+def requests(data: Annotated, split: str, per_kind: int | Mapping[str, int], seed: int = 0) -> pl.DataFrame:
     """Up to `per_kind` images of a split for each kind of annotation: row, kind, and the image's id and prompt.
+
+    per_kind: a number for all of `KINDS`, or one for each kind that is asked for.
 
     Raises:
         CohortError: if the split has nothing to ask for.
     """
     chosen = []
-    for kind, name in KINDS.items():
+    for kind, n in (per_kind if isinstance(per_kind, Mapping) else dict.fromkeys(KINDS, per_kind)).items():
+        name = KINDS[kind]
         if name is not None and name not in data.classes:
             continue
         order = np.random.default_rng(seed).permutation(data.of(split))
         usable = (int(row) for row in order if (data.boxes(row) if name is None else data.mask(row, name).any()))
-        chosen += [{"row": row, "kind": kind} for row, _ in zip(usable, range(per_kind), strict=False)]
+        chosen += [{"row": row, "kind": kind} for row, _ in zip(usable, range(n), strict=False)]
     if not chosen:
         raise CohortError(f"no {split} image has a mask or a box to ask for")
     asked = pl.DataFrame(chosen)
@@ -176,6 +201,29 @@ def varied(asked: pl.DataFrame, n: int) -> list[int]:
 def drawings(data: Annotated, asked: pl.DataFrame) -> np.ndarray:
     """Condition images uint8 [R, H, W, 3] of `requests`."""
     return np.stack([data.drawing(row, kind) for row, kind in asked.select("row", "kind").iter_rows()])
+
+
+def draw_pool(pipeline: ChexGenPipeline, data: Annotated, asked: pl.DataFrame, folder: Path, *settings) -> np.ndarray:
+    """What `synthesise` draws with control for some requests: uint8 [R, copies, H, W].
+
+    asked: rows of `requests`; settings: `synthesise`'s, from `images_per_prompt` on. Its manifest gets the columns
+    record (the image whose annotation is asked), kind, and drawing (hash of the condition image).
+    """
+    drawn = drawings(data, asked)
+    samples = synthesise(pipeline, asked, folder, *settings, conditions=drawn)
+    manifest = pl.read_parquet(folder / "manifest.parquet").with_columns(
+        asked["kind"],
+        data.table["image_id"].gather(asked["row"]).alias("record"),
+        pl.Series("drawing", [digest(image) for image in drawn]),
+    )
+    with replacing(folder / "manifest.parquet") as partial:
+        manifest.write_parquet(partial)
+    return samples
+
+
+def digest(drawing: np.ndarray) -> str:
+    """16 letters that tell one condition image uint8 [H, W, 3] from another."""
+    return hashlib.sha256(np.ascontiguousarray(drawing).tobytes()).hexdigest()[:16]
 
 
 def adherence(data: Annotated, asked: pl.DataFrame, samples: np.ndarray, segmenter: Segmenter) -> np.ndarray:

@@ -1,12 +1,14 @@
-"""Training data augmentation: does a classifier gain from synthetic images beside the real ones? (paper, Figure 3)
+"""Training data augmentation: does a network gain from synthetic images beside the real ones? (paper, Figure 3)
 
 Each arm trains the same network for the same number of optimiser steps, on the real images alone or with one or two
-synthetic copies of each (Methods, Training data augmentation experiments; ED Table 6). The moment is chosen on real
+synthetic copies of each (Methods, Training data augmentation experiments). Here are the arms, what measures them, and
+classification (ED Table 6); `augmentation_tasks` has segmentation, severity and detection. The moment is chosen on real
 validation images; each test set is used once. Several seeds an arm; the interval of a mean over seeds resamples both
 the test patients and the seeds, and a difference between arms is taken within each resample.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,6 +19,7 @@ from chexgen_lib.records import FINDINGS
 from chexgen_lib.statistics import interval_of, paired_wilcoxon
 
 REAL = "real"
+ESTIMATE = ("value", "sd", "low", "high", "difference", "difference_low", "difference_high", "p", "visible")
 LEAST_POSITIVES = 5  # in a test set, and as many negatives; an AUROC of fewer is noise
 
 
@@ -53,10 +56,15 @@ def jobs(arms: Mapping[str, Sequence[int]], seeds: int, seed: int, **settings) -
 
 def scores_of(results: Mapping[str, dict[str, np.ndarray]], key: str = "scores") -> dict[str, np.ndarray]:
     """Arm -> scores [S, N, 14] of its seeds, from the results of `jobs`."""
-    arms: dict[str, list[np.ndarray]] = {}
+    return {arm: np.stack([run[key] for run in runs]) for arm, runs in by_arm(results).items()}
+
+
+def by_arm(results: Mapping[str, Any]) -> dict[str, list]:
+    """Arm -> the results of its seeds, from the results of `jobs`."""
+    arms: dict[str, list] = {}
     for name, result in results.items():
-        arms.setdefault(name.rsplit(" / ", 1)[0], []).append(result[key])
-    return {arm: np.stack(runs) for arm, runs in arms.items()}
+        arms.setdefault(name.rsplit(" / ", 1)[0], []).append(result)
+    return arms
 
 
 # ------------------------------------------------------------------------------------------------- measuring
@@ -108,6 +116,49 @@ def auroc_table(
     table = pl.DataFrame(rows, infer_schema_length=None)
     missing = [pl.lit(None, pl.Float64).alias(c) for c in columns if c not in table.columns]
     return table.with_columns(missing).select(columns)
+
+
+def compare(
+    arms: Mapping[str, Sequence[Any]],
+    measure: Callable[[Any, np.ndarray], np.ndarray],
+    about: Sequence[Mapping],
+    patients: Sequence[str],
+    baseline: str = REAL,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> pl.DataFrame:
+    """Measures of each arm with their intervals, and their differences from the baseline, as in `auroc_table`.
+
+    Args:
+        arms: arm -> what each of its seeds found; the arms' seeds are paired.
+        measure: (what one seed found, counts [B, N]) -> [B, M]: M numbers, where image i counts counts[b, i] times; NaN
+            where it is undefined. A number that is undefined for the images as they are is listed without an estimate.
+        about: M dicts, what each number is: the first columns of the table.
+        patients: of each of N images; they are what is resampled.
+
+    Columns: those of `about`, arm, value, sd (over seeds), low, high, difference, difference_low, difference_high, p,
+    visible, seeds.
+
+    Raises:
+        ValueError: if arms differ in their seeds, or the baseline is none of them.
+    """
+    if baseline not in arms or len({len(runs) for runs in arms.values()}) != 1:
+        raise ValueError(f"arms need equally many seeds, one of them {baseline!r}; got {list(arms)}")
+    counts, seeds = _resamples(patients, len(arms[baseline]), n_resamples, seed)
+    share, once = seeds / seeds.sum(1, keepdims=True), np.ones((1, len(patients)), int)
+    estimates = {}
+    for arm, runs in arms.items():
+        measured = np.stack([measure(run, np.concatenate([once, counts])) for run in runs])  # [S, 1 + B, M]
+        estimates[arm] = measured[:, 0], np.einsum("bs,sbm->bm", share, measured[:, 1:])
+    rows = [
+        {**named, "arm": arm, "seeds": len(single)}
+        | _row(single[:, m], resampled[:, m], estimates[baseline][0][:, m], estimates[baseline][1][:, m])
+        for m, named in enumerate(about)
+        for arm, (single, resampled) in estimates.items()
+    ]
+    columns = [*about[0], "arm", *ESTIMATE, "seeds"]
+    table = pl.DataFrame(rows, infer_schema_length=None)
+    return table.with_columns(pl.lit(None, pl.Float64).alias(c) for c in columns if c not in table.columns)[columns]
 
 
 def _resamples(patients: Sequence[str], seeds: int, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -187,14 +187,15 @@ def assemble(root: str | Path, pool: str | Path, resolution: int, size: int) -> 
         **{f"external {split}": pl.col("external") & (pl.col("split") == split) for split in ("train", "val", "test")},
     }
     rows = {name: np.flatnonzero(cohort.select(keep).to_series().to_numpy()) for name, keep in chosen.items()}
-    _check_patients(own.table, rows)
+    check_patients(own.table, rows)
     return Sets(own + synthetic, rows, np.arange(len(synthetic)) + len(own))
 
 
-def _check_patients(table: pl.DataFrame, rows: dict[str, np.ndarray]) -> None:
+def check_patients(table: pl.DataFrame, rows: dict[str, np.ndarray]) -> None:
+    """Raise CohortError where a patient of a set named "... train" is in another set, too."""
     patients = {name: set(table["patient_id"].gather(r)) for name, r in rows.items()}
-    trained = patients["train"] | patients["external train"]
-    for name in ("val", "test", "external val", "external test"):
+    trained = set().union(*(p for name, p in patients.items() if name.endswith("train")))
+    for name in (name for name in rows if not name.endswith("train")):
         if shared := sorted(trained & patients[name]):
             raise CohortError(f"{len(shared)} patients are in a training set and in {name!r}, first {shared[0]!r}")
 

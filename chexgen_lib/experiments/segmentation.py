@@ -4,6 +4,7 @@ The paper trains a U-Net with a ResNet34 encoder at 512 px, 40 epochs of AdamW a
 "Training data augmentation experiments"); a small U-Net stands in where there is no GPU.
 """
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,16 +32,18 @@ class SegmenterSize:
 
 SIZES = {
     "ci": SegmenterSize(64, (8, 16, 32)),
+    "small": SegmenterSize(64, (16, 32, 64, 128)),  # for many trainings on a CPU
     "laptop": SegmenterSize(128, (16, 32, 64, 128)),
     "paper": SegmenterSize(512, None),
 }
 
 
 class Segmenter:
-    """A trained U-Net for `classes`, which may overlap; see `train_segmenter`."""
+    """A trained U-Net for `classes`, which may overlap, with the history of its training; see `train_segmenter`."""
 
     def __init__(self, size: SegmenterSize, classes: tuple[str, ...], *, device: str = "cpu"):
         self.size, self.classes, self.device = size, classes, device
+        self.history: list[dict] = []  # per check: step, loss, validation Dice
         self.net = _network(size, len(classes)).to(device)
 
     def prepare(self, images: np.ndarray) -> torch.Tensor:
@@ -74,33 +77,37 @@ def train_segmenter(
     size: str = "laptop",
     batch_size: int = 16,
     learning_rate: float = 3e-3,
+    val: tuple[np.ndarray, np.ndarray] | None = None,
+    check_every: int = 50,
     device: str = "cpu",
 ) -> Segmenter:
     """Train on images [N, H, W] and bool masks [N, C, H, W], one channel a class.
 
-    AdamW, one-cycle learning rate, Dice plus cross-entropy, small random rotations, shifts and scalings. The result is
-    a function of the data and `seed` (on one device with one number of threads).
+    AdamW, one-cycle learning rate, Dice plus cross-entropy, small random rotations, shifts and scalings. With `val`,
+    images and masks of the validation split, the weights are those with the best `pooled_dice` on it, looked at every
+    `check_every` steps and after the last; without, the last. The result is a function of the data and `seed` (on one
+    device with one number of threads).
 
     A class without a pixel is learnt as absent.
 
     Raises:
-        ValueError: if images, masks and classes do not fit.
+        ValueError: if images, masks and classes do not fit, or a class has no pixel in `val`: no moment is best.
     """
-    images, masks = np.asarray(images), np.asarray(masks)
-    if masks.shape != (len(images), len(classes), *images.shape[1:]) or masks.dtype != bool or len(images) < 2:
-        raise ValueError(
-            f"needs images [N, H, W] and bool masks [N, {len(classes)}, H, W] with N >= 2, got {images.shape} and "
-            f"{masks.dtype} {masks.shape}"
-        )
+    images, masks = _check(images, masks, classes, "train")
+    if val is not None:
+        val = _check(*val, classes, "val")
+        if empty := [name for c, name in enumerate(classes) if not val[1][:, c].any()]:
+            raise ValueError(f"val: no image shows {empty}, so no weights can be chosen; give images that do, or None")
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # for the initial weights only; everything else has its own generator
         segmenter = Segmenter(SIZES[size], classes, device=device)
-    net, rng, noise = segmenter.net.train(), np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    net, rng, noise = segmenter.net, np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
     dice_loss = DiceLoss(sigmoid=True, batch=True)
-    with tqdm(range(steps), desc="segmenter", unit="step") as bar:
-        for _ in bar:
+    best, best_weights, losses = -np.inf, None, []
+    with tqdm(range(1, steps + 1), desc="segmenter", unit="step") as bar:
+        for step in bar:
             rows = np.sort(rng.choice(len(images), min(batch_size, len(images)), replace=False))
             pixels = segmenter.prepare(images[rows])
             target = torch.from_numpy(masks[rows]).to(pixels)
@@ -108,15 +115,33 @@ def train_segmenter(
             places = random_places(pixels, noise)  # the image and its masks move alike
             pixels = F.grid_sample(pixels, places, padding_mode="border", align_corners=False)
             target = F.grid_sample(target, places, mode="nearest", padding_mode="border", align_corners=False)
-            logits = net(pixels)
+            logits = net.train()(pixels)
             # Classes may overlap, so each channel has a cross-entropy of its own.
             loss = dice_loss(logits, target) + F.binary_cross_entropy_with_logits(logits, target)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             schedule.step()
-            bar.set_postfix(loss=f"{loss.item():.3f}")
+            losses.append(loss.item())
+            bar.set_postfix(loss=f"{losses[-1]:.3f}")
+            if val is not None and (step % check_every == 0 or step == steps):
+                score = pooled_dice(segmenter.predict(val[0]), val[1])
+                segmenter.history.append({"step": step, "loss": float(np.mean(losses)), "val_dice": score})
+                losses = []
+                if score >= best:  # of equals, such as 0 at the start, the one trained longest
+                    best, best_weights = score, copy.deepcopy(net.state_dict())
+    if best_weights is not None:
+        net.load_state_dict(best_weights)
     return segmenter
+
+
+def pooled_dice(found: np.ndarray, asked: np.ndarray) -> float:
+    """Dice of each class over the pixels of all images together, averaged over the classes: bool [N, C, H, W] twice.
+
+    What is found in an image that shows nothing costs as much as what is missed, however rare positive images are.
+    """
+    overlap = (found & asked).sum(axis=(0, 2, 3))
+    return float(np.mean(2 * overlap / np.maximum(found.sum(axis=(0, 2, 3)) + asked.sum(axis=(0, 2, 3)), 1)))
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -124,6 +149,17 @@ def dice(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     overlap = (a & b).sum(axis=(-2, -1))
     areas = a.sum(axis=(-2, -1)) + b.sum(axis=(-2, -1))
     return np.where(areas == 0, 1.0, 2 * overlap / np.maximum(areas, 1))
+
+
+def _check(images: np.ndarray, masks: np.ndarray, classes: tuple[str, ...], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and masks as arrays, or ValueError that names the split."""
+    images, masks = np.asarray(images), np.asarray(masks)
+    if masks.shape != (len(images), len(classes), *images.shape[1:]) or masks.dtype != bool or len(images) < 2:
+        raise ValueError(
+            f"{name}: needs images [N, H, W] and bool masks [N, {len(classes)}, H, W] with N >= 2, got {images.shape} "
+            f"and {masks.dtype} {masks.shape}"
+        )
+    return images, masks
 
 
 def _network(size: SegmenterSize, classes: int) -> nn.Module:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from chexgen_lib import images as im
 from chexgen_lib.experiments.classification import augment
+from chexgen_lib.phantom.findings import OPACITIES
 from chexgen_lib.statistics import Interval, bootstrap_interval, correlation, pair_sums, pearson
 
 
@@ -32,6 +33,7 @@ class SeveritySize:
 
 SIZES = {
     "ci": SeveritySize(64, "basic", (1, 1, 1, 1), (8, 16, 32, 32)),
+    "small": SeveritySize(64, "basic", (1, 1, 1, 1), (16, 32, 64, 128)),  # for many trainings on a CPU
     "laptop": SeveritySize(128, "basic", (1, 1, 1, 1), (16, 32, 64, 128)),
     "paper": SeveritySize(224, "bottleneck", (3, 4, 6, 3), (64, 128, 256, 512)),  # ResNet50
 }
@@ -118,6 +120,18 @@ def train_severity(
     if best_weights is not None:
         net.load_state_dict(best_weights)
     return model
+
+
+def opacity_scores(records: pl.DataFrame) -> np.ndarray:
+    """How much of the lungs is opaque, 0..1, as Records state it in `severity`: float64 [N], NaN where they do not.
+
+    Findings that fill lung add up, to 1 at most: the embedded cohort's scores are shares of the lungs' volume, and none
+    of a finding that is not there. RALO scores "Lung Opacity" alone.
+    """
+    opaque = pl.element().struct.field("finding").is_in(["Lung Opacity", *OPACITIES])
+    shares = pl.col("severity").list.eval(pl.when(opaque).then(pl.element().struct.field("score")).otherwise(0.0))
+    score = pl.when(pl.col("severity").is_null()).then(None).otherwise(shares.list.sum().clip(0, 1))
+    return records.select(score.cast(pl.Float64).fill_null(np.nan)).to_series().to_numpy()
 
 
 def check_scores(scores: np.ndarray, n: int, name: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Figure 3: what synthetic images beside the real ones give a classifier, with the paper's gain on axes of its own."""
+"""Figure 3: what synthetic images beside the real ones give four tasks, with the paper's gains on axes of their own."""
 
 import numpy as np
 import polars as pl
@@ -6,44 +6,90 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from chexgen_lib.experiments.augmentation import REAL
-from chexgen_lib.figures import published, style
+from chexgen_lib.experiments.augmentation_tasks import FOREIGN_OBJECT
+from chexgen_lib.figures import ed_tables, style
+from chexgen_lib.figures.ed_tables import PAPER, THIS_RUN
 
-THIS_RUN, PAPER = "this run", "paper"
+PANELS = (  # task, category, metric
+    ("pneumothorax", "all", "Positive Dice"),
+    ("pneumothorax", "all", "Negative Dice"),
+    ("ribs", "all", "Dice"),
+    ("detection", "Overall", "mAP50"),
+    ("detection", FOREIGN_OBJECT, "mAP50"),
+    ("severity", "all", "MAE"),
+    ("severity", "all", "Pearson r"),
+)
+MAE_SCALES = {THIS_RUN: " (of 1)", PAPER: " (of 8)"}
 COLOURS = (style.BLACK, style.BLUE, style.SKY, style.ORANGE, style.VERMILION, style.GREY, style.PURPLE)
 
 
-def table(tests: dict[str, pl.DataFrame]) -> pl.DataFrame:
-    """All that is plotted: source (this run or paper), test set, and the columns of `augmentation.auroc_table`.
+def table(auroc: dict[str, pl.DataFrame], measured: dict[str, pl.DataFrame]) -> pl.DataFrame:
+    """All that is plotted and more: rows of this run and of the paper, with `ed_tables.COLUMNS` and `positives`.
 
-    tests: name of the test set -> its table. The paper's numbers are those of ED Table 6, per cent made shares.
+    auroc: name of the test set -> `augmentation.auroc_table`; measured: task -> a table of `augmentation_tasks`.
     """
-    ours = [t.with_columns(pl.lit(name).alias("test"), pl.lit(THIS_RUN).alias("source")) for name, t in tests.items()]
-    paper = published.load("table6").with_columns(
-        pl.lit(PAPER).alias("source"), value=pl.col("value") / 100, sd=pl.col("sd") / 100
+    positives = [t.select("finding", "positives").unique().with_columns(test=pl.lit(k)) for k, t in auroc.items()]
+    rows = pl.concat([ed_tables.run_rows(auroc, measured), ed_tables.paper_rows()], how="diagonal_relaxed")
+    return rows.join(
+        pl.concat(positives).rename({"finding": "category"}).with_columns(source=pl.lit(THIS_RUN)),
+        on=["category", "test", "source"],
+        how="left",
+        maintain_order="left",
     )
-    paper = paper.rename({"category": "finding", "dataset": "test"}).select(
-        "source", "test", "arm", "finding", "value", "sd"
-    )
-    return pl.concat([*ours, paper], how="diagonal_relaxed")
 
 
 def draw(plotted: pl.DataFrame) -> Figure:
-    """Above, the average of each arm on each test set, ours and the paper's; below, our change by finding."""
+    """From above: average AUROC by arm and test set, ours and the paper's; our change by finding; the other tasks."""
     style.use()
-    fig = Figure(figsize=(style.PAGE, 5.2), layout="constrained")
-    top, bottom = fig.subfigures(2, 1, height_ratios=(1, 1.5))
+    fig = Figure(figsize=(style.PAGE, 8.4), layout="constrained")
+    top, middle, bottom = fig.subfigures(3, 1, height_ratios=(1, 1.5, 1.7))
+    auroc = plotted.filter(task="classification")
     sets = [
         (source, test)
         for source in (THIS_RUN, PAPER)
-        for test in plotted.filter(source=source)["test"].unique(maintain_order=True)
+        for test in auroc.filter(source=source)["test"].unique(maintain_order=True)
     ]
     shown = ""
     for ax, (source, test) in zip(np.atleast_1d(top.subplots(1, len(sets))), sets, strict=True):
-        rows = plotted.filter(source=source, test=test, finding="Average")
+        rows = auroc.filter(source=source, test=test, category="Average")
         _averages(ax, rows, source, test, labels=source != shown)  # the arms of a source are the same on all sets
         shown = source
-    _by_finding(bottom.subplots(), plotted.filter(source=THIS_RUN, test=sets[0][1]), sets[0][1])
+    _by_finding(middle.subplots(), auroc.filter(source=THIS_RUN, test=sets[0][1]), sets[0][1])
+    for row, source in zip(bottom.subplots(2, len(PANELS)), (THIS_RUN, PAPER), strict=True):
+        row[0].set_ylabel(f"{source}, {'95 % CI' if source == THIS_RUN else 'sd'}", fontsize=7, fontweight="bold")
+        for ax, (task, category, metric) in zip(row, PANELS, strict=True):
+            rows = plotted.filter(source=source, task=task, category=category, metric=metric)
+            name = category if category == FOREIGN_OBJECT else task
+            scale = MAE_SCALES[source] if metric == "MAE" else ""
+            _arms(ax, rows, source, f"{name}\n{metric}{scale}")
+    bottom.supxlabel("synthetic images beside each real one", fontsize=7)
     return fig
+
+
+def _arms(ax: Axes, rows: pl.DataFrame, source: str, title: str) -> None:
+    """One number by synthetic images beside each real one, a colour for each test set."""
+    ax.set_title(title, fontsize=6.5)
+    ax.set_xticks([0, 1, 2], ["0", "1x", "2x"], fontsize=6)
+    ax.set_xlim(-0.5, 2.5)
+    ax.tick_params(axis="y", labelsize=6)
+    if source == PAPER:
+        ax.set_facecolor("#F0F0F0")
+    known = rows.drop_nulls("value")
+    if known.is_empty():
+        ax.text(0.5, 0.5, "no number", ha="center", fontsize=6, transform=ax.transAxes)
+        return
+    for k, test in enumerate(known["test"].unique(maintain_order=True)):
+        own = known.filter(test=test)
+        at = np.arange(len(own)) + 0.12 * (2 * k - 1)
+        value = own["value"].to_numpy()
+        if source == THIS_RUN:
+            bars = np.maximum([value - own["low"].to_numpy(), own["high"].to_numpy() - value], 0)
+        else:
+            bars = own["sd"].fill_null(0).to_numpy()
+        label = test if source == PAPER else f"{test}, n = {own['n'][0]}"
+        look = {"fmt": "os"[source == PAPER], "markersize": 3, "linewidth": 0.9}
+        ax.errorbar(at, value, bars, color=COLOURS[1 + 2 * k], label=label, **look)
+    ax.legend(fontsize=4.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), handletextpad=0.1)
 
 
 def _averages(ax: Axes, rows: pl.DataFrame, source: str, test: str, labels: bool) -> None:
@@ -69,16 +115,16 @@ def _averages(ax: Axes, rows: pl.DataFrame, source: str, test: str, labels: bool
 
 def _by_finding(ax: Axes, rows: pl.DataFrame, test: str) -> None:
     changed = rows.filter(pl.col("arm") != REAL, pl.col("difference").is_not_null())
-    findings = changed["finding"].unique(maintain_order=True).to_list()
+    findings = changed["category"].unique(maintain_order=True).to_list()
     arms = changed["arm"].unique(maintain_order=True).to_list()
     for k, arm in enumerate(arms):
         own = changed.filter(arm=arm)
-        x = np.array([findings.index(f) for f in own["finding"]]) + 0.7 * ((k + 0.5) / len(arms) - 0.5)
+        x = np.array([findings.index(f) for f in own["category"]]) + 0.7 * ((k + 0.5) / len(arms) - 0.5)
         value, low, high = (own[c].to_numpy() for c in ("difference", "difference_low", "difference_high"))
         ax.errorbar(x, value, np.maximum([value - low, high - value], 0), fmt="o", markersize=3, linewidth=0.9,
                     color=COLOURS[(k + 1) % len(COLOURS)], label=arm)  # fmt: skip
     ax.axhline(0, color=style.BLACK, linewidth=0.7)
-    positives = {r["finding"]: r["positives"] for r in rows.iter_rows(named=True)}
+    positives = {r["category"]: r["positives"] for r in rows.iter_rows(named=True)}
     names = [f if f == "Average" else f"{f} ({positives[f]})" for f in findings]
     ax.set_xticks(range(len(findings)), names, rotation=30, ha="right", fontsize=6)
     ax.set_ylabel(f"change of AUROC from real images alone\n({test}, 95 % CI)")

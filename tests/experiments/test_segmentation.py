@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from chexgen_lib.experiments.segmentation import SIZES, _network, dice, train_segmenter
+from chexgen_lib.experiments.segmentation import SIZES, _network, dice, pooled_dice, train_segmenter
 from chexgen_lib.images import ImageError
 
 
@@ -37,6 +37,28 @@ def test_the_seed_decides_the_result():
     weights = [next(iter(trained(seed, 3).net.parameters())).detach() for seed in (0, 0, 1)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
     np.testing.assert_array_equal(trained(0, 3).predict(images), trained(0, 3).predict(images))
+
+
+def test_the_best_validation_weights_are_kept():
+    images, masks = discs(24)
+    data, val = (images, masks[:, :1]), (discs(8, seed=2)[0], discs(8, seed=2)[1][:, :1])
+    model = train_segmenter(
+        *data, ("disc",), seed=0, steps=40, size="ci", val=val, check_every=15, batch_size=8, learning_rate=1e-2
+    )
+    assert [check["step"] for check in model.history] == [15, 30, 40]
+    kept = pooled_dice(model.predict(val[0]), val[1])
+    assert kept == pytest.approx(max(check["val_dice"] for check in model.history), abs=1e-6) and kept > 0.5
+    with pytest.raises(ValueError, match=r"val: no image shows \['absent'\]"):
+        train_segmenter(images, masks, ("disc", "absent"), seed=0, steps=1, size="ci", val=(images, masks))
+
+
+def test_pooled_dice_counts_what_is_found_where_nothing_is():
+    asked = np.zeros((2, 1, 4, 4), bool)
+    asked[0, 0, 0] = True
+    found = asked.copy()
+    assert pooled_dice(found, asked) == 1
+    found[1, 0, :2] = True
+    assert pooled_dice(found, asked) == pytest.approx(2 * 4 / (4 + 12))
 
 
 def test_dice():

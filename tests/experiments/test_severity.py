@@ -1,6 +1,7 @@
 """The regression learns what can be seen, repeats itself and refuses what is no score; its table is scipy's."""
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from scipy import stats
@@ -8,6 +9,7 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error
 
 from chexgen_lib.experiments import severity as s
 from chexgen_lib.images import ImageError
+from chexgen_lib.records import SCHEMA
 
 
 def discs(n, seed=0, size=64):
@@ -58,6 +60,18 @@ def test_the_seed_decides_the_result():
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(a[key], b[key]) for key in a)
     assert not torch.equal(a["fc.weight"], other["fc.weight"])
+
+
+def test_opacities_add_up_and_what_is_not_stated_stays_unknown():
+    scores = [
+        [{"finding": "Edema", "score": 0.3}, {"finding": "Cardiomegaly", "score": 0.9}],
+        [{"finding": "Edema", "score": 0.7}, {"finding": "Consolidation", "score": 0.6}],
+        [{"finding": "Lung Opacity", "score": 0.5}, {"finding": "geographic extent", "score": 0.4}],
+        [],
+        None,
+    ]
+    found = s.opacity_scores(pl.DataFrame({"severity": scores}, schema={"severity": SCHEMA["severity"]}))
+    np.testing.assert_allclose(found, [0.3, 1.0, 0.5, 0.0, np.nan])
 
 
 def test_the_table_is_that_of_scikit_learn_and_scipy():

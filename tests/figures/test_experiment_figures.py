@@ -4,9 +4,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from chexgen_lib.experiments import augmentation
 from chexgen_lib.experiments.augmentation import REAL, auroc_table
 from chexgen_lib.experiments.pretraining import DEFAULT
-from chexgen_lib.figures import fig3, fig4
+from chexgen_lib.figures import ed_tables, fig3, fig4
 
 
 @pytest.fixture(scope="module")
@@ -22,17 +23,41 @@ def points(ax):
     return [line.get_xdata()[0] for line in ax.lines if line.get_marker() in "os" and len(line.get_xdata()) == 1]
 
 
+def task_rows(category, metric, value):
+    about = {"test": "test", "category": category, "metric": metric, "n": 30}
+    rows = [about | {"arm": arm, "value": value, "low": 0.2, "high": 0.9, "seeds": 2} for arm in (REAL, "real + 1x")]
+    return pl.DataFrame(rows, schema_overrides={"value": pl.Float64}).with_columns(
+        pl.lit(None, pl.Float64).alias(c) for c in augmentation.ESTIMATE if c not in ("value", "low", "high")
+    )
+
+
 def test_figure_3(measured):
-    plotted = fig3.table({"test": measured, "external test": measured})
+    tasks = {"ribs": task_rows("all", "Dice", 0.5), "pneumothorax": task_rows("all", "Positive Dice", None)}
+    plotted = fig3.table({"test": measured, "external test": measured}, tasks | {"severity": pl.DataFrame()})
     figure = fig3.draw(plotted)
-    *averages, by_finding = figure.axes
+    averages, by_finding, others = figure.axes[:4], figure.axes[4], figure.axes[5:]
     assert [ax.get_title(loc="left").split(":")[0] for ax in averages] == ["this run"] * 2 + ["paper"] * 2
     assert points(averages[0]) == measured.filter(finding="Average")["value"].to_list()
-    paper = plotted.filter(source="paper", test="MIMIC-CXR p19", finding="Average")["value"].to_list()
+    paper = plotted.filter(source="paper", test="MIMIC-CXR p19", category="Average")["value"].to_list()
     assert points(averages[2]) == paper and max(paper) < 1
     drawn = [label.get_text() for label in by_finding.get_xticklabels()]
     assert "Average" in drawn and not any(name.startswith("Lung Lesion") for name in drawn)
     assert "95 % CI" in by_finding.get_ylabel() and "positive" in by_finding.get_xlabel()
+    ours, theirs = others[: len(others) // 2], others[len(others) // 2 :]
+    ribs = next(ax for ax in ours if ax.get_title().startswith("ribs"))
+    assert ribs.containers[0].lines[0].get_ydata().tolist() == [0.5, 0.5]
+    assert ours[0].texts[0].get_text() == "no number" and all(ax.containers for ax in theirs)
+
+
+def test_ed_tables_tell_this_run_from_the_paper(measured):
+    tables = ed_tables.tables({"test": measured}, {"ribs": task_rows("all", "Dice", 0.5)})
+    assert list(tables) == ["ed_table6", "ed_table7", "ed_table8", "ed_table9"]
+    ribs = tables["ed_table8"].filter(task="ribs")
+    assert ribs["source"].to_list() == ["this run"] * 2 + ["paper"] * 3
+    assert ribs["value"].to_list() == [0.5, 0.5, 0.8, 0.82, 0.83] and ribs["low"].null_count() == 3
+    overall = tables["ed_table7"].filter(category="Overall", arm="real", metric="mAP50")
+    assert overall["value"].to_list() == pytest.approx([0.4785]) and overall["task"].to_list() == ["detection"]
+    assert len(tables["ed_table9"]) == 9 and set(tables["ed_table9"]["source"]) == {"paper"}
 
 
 def test_figure_4(measured):

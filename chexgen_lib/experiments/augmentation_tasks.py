@@ -1,0 +1,300 @@
+"""Segmentation, severity regression and detection with synthetic images beside the real ones (paper, Figure 3d to 3f).
+
+Arms, seeds and intervals are those of `augmentation`. For each task there is one run, which `runs.run_all` repeats, and
+one table of all runs (ED Tables 7 to 9). A test set with fewer than `LEAST_POSITIVES` cases of a kind gets no number
+for it, and a task that has none to learn from or to choose by is left out (`missing`).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from chexgen_lib.experiments import annotated_pools, detection, segmentation
+from chexgen_lib.experiments.annotated_pools import TESTS, Task
+from chexgen_lib.experiments.augmentation import LEAST_POSITIVES, by_arm, compare, jobs, verdict
+from chexgen_lib.experiments.pools import Sets
+from chexgen_lib.experiments.runs import run_all
+from chexgen_lib.experiments.segmentation import dice, train_segmenter
+from chexgen_lib.experiments.severity import opacity_scores, train_severity
+from chexgen_lib.statistics import correlation, format_interval, format_p, pair_sums
+
+POSITIVE, NEGATIVE, DICE = "Positive Dice", "Negative Dice", "Dice"
+FOREIGN = "Support Devices"  # boxes of foreign objects; all others are findings'
+FOREIGN_OBJECT = "Foreign Object"  # the paper's name
+Results = Mapping[str, dict[str, np.ndarray]]
+
+
+def segment(sets: annotated_pools.Sets, kind: str, folder: Path, settings: Mapping, **plan) -> tuple[str, pl.DataFrame]:
+    """All arms of one segmentation: a line on its images, and `segmentation_table`; none if it is `missing` a case.
+
+    kind: "pneumothorax" or "ribs". folder: for finished runs (`run_all`). settings: of `train_segmenter`. plan: seeds,
+    seed, workers and n_resamples.
+    """
+    task = sets.task(kind, segmentation.SIZES[settings["size"]].input_size)
+    masks = sets.masks(task, kind)
+    note = _images(task.rows, f"with {kind}", masks.any(axis=(1, 2)))
+    if reason := missing(task.rows, masks.any(axis=(1, 2))):
+        return f"{kind} is left out: {reason}", pl.DataFrame()
+    results = _train(train_and_segment, {"images": task.images, "masks": masks}, task, folder, settings, plan)
+    patients = {name: sets.patients(task, name) for name in task.tests}
+    return note, segmentation_table(results, task.tests, masks, patients, **_resampling(plan))
+
+
+def grade(sets: Sets, cohort: pl.DataFrame, folder: Path, settings: Mapping, **plan) -> tuple[str, pl.DataFrame]:
+    """All arms of the regression of `severity.opacity_scores`; arguments and result as `segment`'s."""
+    task, scores, left_out = severity_task(sets, cohort)
+    note = _images(task.rows, "with a score above 0", scores > 0)
+    if any(left_out.values()):
+        note += f"; without a score and left out: {left_out}"
+    if reason := missing(task.rows, scores > 0):
+        return f"severity is left out: {reason}", pl.DataFrame()
+    results = _train(train_and_grade, {"images": task.images, "scores": scores}, task, folder, settings, plan)
+    patients = {name: sets.everything.table["patient_id"].gather(rows).to_list() for name, rows in task.tests.items()}
+    return note, severity_table(results, task.tests, scores, patients, **_resampling(plan))
+
+
+def detect(sets: annotated_pools.Sets, folder: Path, settings: Mapping, **plan) -> tuple[str, pl.DataFrame]:
+    """All arms of the detection of `settings["classes"]`; arguments and result as `segment`'s."""
+    classes = settings["classes"]
+    task = sets.task("boxes", detection.SIZES[settings["size"]].input_size)
+    boxes = sets.boxes(task, classes)
+    boxed = np.array([bool(found) for found in boxes])
+    if reason := missing(task.rows, boxed):
+        return f"detection is left out: {reason}", pl.DataFrame()
+    data = {"images": task.images, **detection.flat(boxes, classes)}
+    results = _train(train_and_detect, data, task, folder, settings, plan)
+    patients = {name: sets.patients(task, name) for name in task.tests}
+    table = detection_table(results, task.tests, boxes, classes, patients, **_resampling(plan))
+    return _images(task.rows, "with boxes", boxed), table
+
+
+def report(table: pl.DataFrame, categories: Sequence[str] = ("all", detection.OVERALL, FOREIGN_OBJECT)) -> str:
+    """Lines to print: each arm's numbers in some categories, and their differences from the real images alone."""
+    lines = []
+    for (test, category, metric, n), arms in table.group_by("test", "category", "metric", "n", maintain_order=True):
+        if category not in categories:
+            continue
+        lines.append(f"{test}, {metric}{'' if category == 'all' else f', {category}'}: n = {n}")
+        if arms["value"].null_count():
+            lines.append(f"  no number: fewer than {LEAST_POSITIVES} cases")
+            continue
+        for r in arms.iter_rows(named=True):
+            line = f"  {r['arm']:12s}{format_interval(r['value'], r['low'], r['high'], 3)}"
+            known = r["difference"] is not None
+            lines.append(line + (f"  {verdict(r)}, {format_p(r['p'])}" if known else ""))
+    return "\n".join(lines)
+
+
+def missing(rows: Mapping[str, np.ndarray], positive: np.ndarray) -> str | None:
+    """Why nothing can be learnt or chosen: a set that needs a positive case, and has none. positive: bool [N]."""
+    lacking = [f"{name} ({len(rows[name])} images)" for name in ("train", "val") if not positive[rows[name]].any()]
+    return f"no positive case in {' and '.join(lacking)}" if lacking else None
+
+
+def task_jobs(task: Task, seeds: int, seed: int, **settings) -> dict[str, dict]:
+    """Runs of a task by name "arm / seed k"; each is tested on all test sets together."""
+    test = np.concatenate(list(task.tests.values()))
+    return jobs(task.arms(), seeds, seed, val=task.rows["val"], test=test, **settings)
+
+
+def _train(
+    function, data: dict[str, np.ndarray], task: Task, folder: Path, settings: Mapping, plan: Mapping
+) -> Results:
+    # Several processes would contend for a GPU; one process has it for itself.
+    device = "cuda" if torch.cuda.is_available() and not plan["workers"] else "cpu"
+    runs = task_jobs(task, plan["seeds"], plan["seed"], device=device, **settings)
+    return run_all(function, data, runs, folder, plan["workers"])
+
+
+def _resampling(plan: Mapping) -> dict[str, int]:
+    return {"n_resamples": plan["n_resamples"], "seed": plan["seed"]}
+
+
+def _images(rows: Mapping[str, np.ndarray], what: str, positive: np.ndarray) -> str:
+    return f"images ({what}): " + ", ".join(f"{k} {len(r)} ({int(positive[r].sum())})" for k, r in rows.items())
+
+
+# --------------------------------------------------------------------------------------------- segmentation
+
+
+def train_and_segment(
+    images: np.ndarray, masks: np.ndarray, *, train: np.ndarray, val: np.ndarray, test: np.ndarray, **settings
+) -> dict[str, np.ndarray]:
+    """One run: ``dice`` [len(test)] of a U-Net trained on the rows `train` and chosen on `val`; masks: bool [N, S, S].
+
+    Where nothing is to be found, Dice is 1 if nothing is found, else 0 (`segmentation.dice`).
+    """
+    given = (masks[val][:, None], masks[train][:, None])
+    model = train_segmenter(images[train], given[1], ("mask",), val=(images[val], given[0]), **settings)
+    return {"dice": dice(model.predict(images[test])[:, 0], masks[test])}
+
+
+def segmentation_table(
+    results: Results,
+    tests: Mapping[str, np.ndarray],
+    masks: np.ndarray,
+    patients: Mapping[str, Sequence[str]],
+    **options,
+) -> pl.DataFrame:
+    """Dice of each arm on each test set (ED Table 8): of images that show it, and, if there are any, that do not.
+
+    tests: name -> rows of `masks`, in the order in which the runs were tested. Columns: test, category, metric, n, then
+    as `augmentation.compare`.
+    """
+
+    def table(name: str, rows: np.ndarray, place: slice) -> pl.DataFrame:
+        shown = masks[rows].any(axis=(1, 2))
+        kinds = {DICE: shown} if shown.all() else {POSITIVE: shown, NEGATIVE: ~shown}
+        about = [{"test": name, "category": "all", "metric": k, "n": int(some.sum())} for k, some in kinds.items()]
+        arms = {arm: [run["dice"][place] for run in runs] for arm, runs in by_arm(results).items()}
+
+        def measure(found: np.ndarray, counts: np.ndarray) -> np.ndarray:
+            return np.stack([_mean(found, counts, some) for some in kinds.values()], axis=1)
+
+        return compare(arms, measure, about, patients[name], **options)
+
+    return _each(tests, table)
+
+
+# ------------------------------------------------------------------------------------------------- severity
+
+
+def severity_task(sets: Sets, cohort: pl.DataFrame) -> tuple[Task, np.ndarray, dict[str, int]]:
+    """The images of `pools.assemble` that have a score, their scores, and how many of each set have none.
+
+    The scores [N] are `severity.opacity_scores`; a synthetic image has its record's. Images without one are left out.
+    """
+    scored = cohort.select("image_id", pl.Series("score", opacity_scores(cohort)))
+    table = sets.everything.table.select("image_id", "copy").join(
+        scored, on="image_id", how="left", maintain_order="left"
+    )
+    scores, copy = table["score"].to_numpy(), table["copy"].to_numpy()
+    known = np.isfinite(scores)
+    rows = {name: sets.rows[name] for name in ("train", "val", *TESTS)}
+    left_out = {name: int((~known[some]).sum()) for name, some in rows.items()}
+    drawn = sets.synthetic[known[sets.synthetic]]
+    copies = np.stack([drawn[copy[drawn] == k] for k in range(min(2, copy.max() + 1))])
+    task = Task(
+        sets.everything.images, np.arange(len(scores)), {k: some[known[some]] for k, some in rows.items()}, copies
+    )
+    return task, scores, left_out
+
+
+def train_and_grade(
+    images: np.ndarray, scores: np.ndarray, *, train: np.ndarray, val: np.ndarray, test: np.ndarray, **settings
+) -> dict[str, np.ndarray]:
+    """One run: ``predicted`` [len(test)], 0..1, of a ResNet trained on the rows `train` and chosen on `val`."""
+    model = train_severity(images[train], scores[train], val=(images[val], scores[val]), **settings)
+    return {"predicted": model.predict(images[test])}
+
+
+def severity_table(
+    results: Results,
+    tests: Mapping[str, np.ndarray],
+    scores: np.ndarray,
+    patients: Mapping[str, Sequence[str]],
+    **options,
+) -> pl.DataFrame:
+    """MAE, MSE and Pearson r of each arm on each test set (ED Table 9); scores: [N] in 0..1. Columns as above."""
+
+    def table(name: str, rows: np.ndarray, place: slice) -> pl.DataFrame:
+        truth = scores[rows]
+        about = [{"test": name, "category": "all", "metric": m, "n": len(rows)} for m in ("MAE", "MSE", "Pearson r")]
+        arms = {arm: [run["predicted"][place] for run in runs] for arm, runs in by_arm(results).items()}
+
+        def measure(found: np.ndarray, counts: np.ndarray) -> np.ndarray:
+            wrong = np.abs(found - truth)
+            r = correlation(counts @ pair_sums(found.astype(np.float64), truth))
+            return np.stack([_mean(wrong, counts), _mean(wrong**2, counts), r], axis=1)
+
+        return compare(arms, measure, about, patients[name], **options)
+
+    return _each(tests, table)
+
+
+# ------------------------------------------------------------------------------------------------ detection
+
+
+def train_and_detect(
+    images: np.ndarray,
+    image: np.ndarray,
+    label: np.ndarray,
+    place: np.ndarray,
+    *,
+    classes: Sequence[str],
+    train: np.ndarray,
+    val: np.ndarray,
+    test: np.ndarray,
+    **settings,
+) -> dict[str, np.ndarray]:
+    """One run: the boxes that a detector finds in the rows `test`, as `detection.flat` stores them.
+
+    image, label, place: the true boxes of all images, stored so.
+    """
+    boxes = detection.listed({"image": image, "label": label, "place": place}, len(images), classes)
+    given = {name: (images[rows], [boxes[row] for row in rows]) for name, rows in (("train", train), ("val", val))}
+    model = detection.train_detector(*given["train"], tuple(classes), val=given["val"], **settings)
+    return detection.flat(model.predict(images[test]), classes)
+
+
+def detection_table(
+    results: Results,
+    tests: Mapping[str, np.ndarray],
+    boxes: detection.Boxes,
+    classes: Sequence[str],
+    patients: Mapping[str, Sequence[str]],
+    **options,
+) -> pl.DataFrame:
+    """mAP50 and mAR50 of each arm on each test set: each finding, their mean, and foreign objects (ED Table 7).
+
+    boxes: the true ones of all images; n counts them.
+    """
+    classes = tuple(classes)
+    findings = [c for c, name in enumerate(classes) if name != FOREIGN]
+    total = sum(map(len, tests.values()))
+
+    def table(name: str, rows: np.ndarray, place: slice) -> pl.DataFrame:
+        asked = [boxes[row] for row in rows]
+        counted = np.array([sum(box["class"] == c for found in asked for box in found) for c in classes])
+        known = counted >= LEAST_POSITIVES
+        names = [FOREIGN_OBJECT if c == FOREIGN else c for c in classes] + [detection.OVERALL]
+        numbers = [*counted.tolist(), int(counted[findings].sum())]
+        about = [
+            {"test": name, "category": c, "metric": metric, "n": n}
+            for c, n in zip(names, numbers, strict=True)
+            for metric in ("mAP50", "mAR50")
+        ]
+        arms = {
+            arm: [detection.listed(run, total, classes)[place] for run in runs] for arm, runs in by_arm(results).items()
+        }
+
+        def measure(found: detection.Boxes, counts: np.ndarray) -> np.ndarray:
+            values = detection.resampled(asked, found, classes, counts)[:, : len(classes)]  # [B, C, 2]
+            values = np.where(known[:, None], values, np.nan)
+            mean = np.ma.masked_invalid(values[:, findings]).mean(axis=1, keepdims=True).filled(np.nan)
+            return np.concatenate([values, mean], axis=1).reshape(len(counts), -1)
+
+        return compare(arms, measure, about, patients[name], **options)
+
+    return _each(tests, table)
+
+
+def _each(tests: Mapping[str, np.ndarray], table) -> pl.DataFrame:
+    """Tables of all test sets, which follow each other in what the runs found."""
+    ends = np.cumsum([len(rows) for rows in tests.values()])
+    tables = [
+        table(name, rows, slice(end - len(rows), end)) for (name, rows), end in zip(tests.items(), ends, strict=True)
+    ]
+    return pl.concat(tables, how="vertical_relaxed")
+
+
+def _mean(values: np.ndarray, counts: np.ndarray, some: np.ndarray | None = None) -> np.ndarray:
+    """Mean [B] of values [N], each as often as counts [B, N] says; NaN where fewer than `LEAST_POSITIVES` take part."""
+    some = np.ones(len(values), bool) if some is None else some
+    if some.sum() < LEAST_POSITIVES:
+        return np.full(len(counts), np.nan)
+    with np.errstate(invalid="ignore"):
+        return counts[:, some] @ values[some] / counts[:, some].sum(1)

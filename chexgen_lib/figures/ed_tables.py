@@ -1,0 +1,56 @@
+"""ED Tables 6 to 9: this run's values with their intervals, and below them the paper's, told apart by `source`."""
+
+import polars as pl
+
+from chexgen_lib.figures import published
+
+THIS_RUN, PAPER = "this run", "paper"
+TASKS = {
+    "table6": ["classification"],
+    "table7": ["detection"],
+    "table8": ["pneumothorax", "ribs"],
+    "table9": ["severity"],
+}
+DATASETS = {  # of the paper -> task
+    "ChestX-Det": "detection",
+    "Object-CXR": "detection",
+    "SIIM-ACR-PTX": "pneumothorax",
+    "Candid-PTX (external)": "pneumothorax",
+    "VinDr-RibCXR": "ribs",
+    "RALO": "severity",
+}
+COLUMNS = ("source", "task", "test", "arm", "category", "metric", "value", "sd", "low", "high", "difference",
+           "difference_low", "difference_high", "p", "visible", "n", "seeds")  # fmt: skip
+
+
+def run_rows(auroc: dict[str, pl.DataFrame], measured: dict[str, pl.DataFrame]) -> pl.DataFrame:
+    """This run's rows of all tasks, with `COLUMNS`.
+
+    auroc: test set -> `augmentation.auroc_table`; measured: task -> a table of `augmentation_tasks`, empty if left out.
+    """
+    named = {"task": pl.lit("classification"), "metric": pl.lit("AUROC")}
+    own = [t.rename({"finding": "category"}).with_columns(test=pl.lit(k), **named) for k, t in auroc.items()]
+    own += [t.with_columns(task=pl.lit(k)) for k, t in measured.items() if len(t)]
+    return pl.concat(own, how="diagonal_relaxed").with_columns(source=pl.lit(THIS_RUN)).select(COLUMNS)
+
+
+def paper_rows() -> pl.DataFrame:
+    """The paper's rows, per cent made shares. Severity: RALO's scores, 0 to 8 (this run's are 0 to 1)."""
+    rows = pl.concat([published.load(item) for item in TASKS])
+    percent = pl.col("metric").str.contains("%")
+    shares = [pl.when(percent).then(pl.col(c) / 100).otherwise(c).alias(c) for c in ("value", "sd")]
+    return rows.select(
+        pl.lit(PAPER).alias("source"),
+        pl.col("dataset").replace_strict(DATASETS, default="classification").alias("task"),
+        pl.col("dataset").alias("test"),
+        "arm",
+        "category",
+        pl.col("metric").str.replace(" (%)", "", literal=True),
+        *shares,
+    )
+
+
+def tables(auroc: dict[str, pl.DataFrame], measured: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """ "ed_table6" to "ed_table9" -> this run's rows and the paper's."""
+    both = pl.concat([run_rows(auroc, measured), paper_rows()], how="diagonal_relaxed")
+    return {f"ed_{item}": both.filter(pl.col("task").is_in(tasks)) for item, tasks in TASKS.items()}

@@ -1,0 +1,145 @@
+"""Arms of a task are compared on its own measures; what has too few cases gets no number, what has none is left out."""
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import stats
+
+from chexgen_lib.experiments import augmentation_tasks as at
+from chexgen_lib.experiments import detection
+from chexgen_lib.experiments.annotated_pools import Task
+from chexgen_lib.experiments.augmentation import REAL, compare
+from chexgen_lib.experiments.pools import Labelled, Sets
+from chexgen_lib.records import FINDINGS, SCHEMA
+from tests.experiments import test_detection, test_segmentation, test_severity
+
+MORE = "real + 1x"
+PATIENTS = [f"p{k}" for k in range(40)]
+
+
+def row(table, **about):
+    return table.row(by_predicate=pl.all_horizontal(pl.col(k) == v for k, v in about.items()), named=True)
+
+
+def runs(key, arms):
+    return {f"{arm} / seed {k}": {key: values} for arm, seeds in arms.items() for k, values in enumerate(seeds)}
+
+
+def test_a_gain_is_seen_and_an_equal_arm_is_not():
+    rng = np.random.default_rng(0)
+    base = [rng.random(40) for _ in range(3)]
+    arms = {REAL: base, "better": [v + 0.2 for v in base], "other": [rng.permutation(v) for v in base]}
+
+    def measure(found, counts):
+        return (counts @ found / counts.sum(1))[:, None]
+
+    table = compare(arms, measure, [{"metric": "mean"}], PATIENTS, n_resamples=300)
+    better, other = row(table, arm="better"), row(table, arm="other")
+    assert better["difference"] == pytest.approx(0.2) and better["difference_low"] == pytest.approx(0.2)
+    assert better["value"] == pytest.approx(np.mean(base) + 0.2) and better["low"] < better["value"] < better["high"]
+    assert other["difference_low"] < 0 < other["difference_high"] and other["visible"] > 0
+    assert row(table, arm=REAL)["difference"] is None
+    with pytest.raises(ValueError, match="one of them 'real'"):
+        compare({"better": base}, measure, [{}], PATIENTS)
+
+
+def test_dice_of_images_with_and_without():
+    masks = np.zeros((60, 4, 4), bool)
+    masks[:10, 0] = True
+    found = np.where(np.arange(40) < 10, 0.6, 1.0)
+    tests = {"test": np.arange(40), "external test": np.arange(40, 60)}
+    results = runs("dice", {REAL: [np.r_[found, np.zeros(20)]] * 2, MORE: [np.r_[found / 2, np.ones(20)]] * 2})
+    patients = {"test": PATIENTS, "external test": PATIENTS[:20]}
+    table = at.segmentation_table(results, tests, masks, patients, n_resamples=50)
+    values = {(r["test"], r["metric"], r["arm"]): r["value"] for r in table.iter_rows(named=True)}
+    assert values["test", "Positive Dice", REAL] == pytest.approx(0.6)
+    assert values["test", "Negative Dice", MORE] == pytest.approx(0.5)
+    assert values["external test", "Negative Dice", MORE] == 1
+    assert values["external test", "Positive Dice", REAL] is None  # nobody has it
+    assert row(table, test="test", metric="Positive Dice", arm=MORE)["n"] == 10
+    shown = at.report(table)
+    assert "no number: fewer than 5 cases" in shown and "-0.300 [-0.300, -0.300]" in shown
+    everyone = at.segmentation_table(results, {"test": np.zeros(40, int)}, masks, patients, n_resamples=50)
+    assert everyone["metric"].unique().to_list() == ["Dice"]
+
+
+def test_severity_is_scipys():
+    rng = np.random.default_rng(0)
+    scores = rng.random(40)
+    near = np.clip(scores + rng.normal(0, 0.1, 40), 0, 1)
+    results = runs("predicted", {REAL: [near], MORE: [np.full(40, 0.5)]})
+    table = at.severity_table(results, {"test": np.arange(40)}, scores, {"test": PATIENTS}, n_resamples=50)
+    assert row(table, metric="MAE", arm=REAL)["value"] == pytest.approx(np.abs(near - scores).mean())
+    assert row(table, metric="MSE", arm=REAL)["value"] == pytest.approx(((near - scores) ** 2).mean())
+    assert row(table, metric="Pearson r", arm=REAL)["value"] == pytest.approx(stats.pearsonr(near, scores).statistic)
+    assert row(table, metric="Pearson r", arm=MORE)["value"] is None  # a constant has none
+    assert row(table, metric="MAE", arm=MORE)["difference"] > 0
+
+
+def test_detection_is_the_detectors_table_and_keeps_foreign_objects_apart():
+    asked, found = test_detection.guesses(40, 0)
+    names = {"bright": "Effusion", "dark": at.FOREIGN}
+    asked, found = ([[b | {"class": names[b["class"]]} for b in one] for one in boxes] for boxes in (asked, found))
+    classes = ["Effusion", at.FOREIGN, "Edema"]
+    nothing = [[] for _ in found]
+    results = {f"{REAL} / seed 0": detection.flat(found, classes), f"{MORE} / seed 0": detection.flat(nothing, classes)}
+    table = at.detection_table(results, {"test": np.arange(40)}, asked, classes, {"test": PATIENTS}, n_resamples=50)
+    expected = detection.detection_table(asked, found, tuple(classes), n_resamples=5)
+    for name, ours in (("Effusion", "Effusion"), (at.FOREIGN, "Foreign Object")):
+        for metric in ("mAP50", "mAR50"):
+            value = expected.filter(pl.col("class") == name, metric=metric)["value"].item()
+            assert row(table, category=ours, metric=metric, arm=REAL)["value"] == pytest.approx(value, abs=1e-5)
+            assert row(table, category=ours, metric=metric, arm=MORE)["value"] == 0
+    overall, effusion = (row(table, category=c, metric="mAP50", arm=REAL) for c in ("Overall", "Effusion"))
+    assert overall["value"] == effusion["value"]  # edema has no boxes, foreign objects are no finding
+    assert row(table, category="Edema", metric="mAP50", arm=REAL)["value"] is None
+
+
+def test_a_set_without_a_case_is_named():
+    rows = {"train": np.arange(4), "val": np.arange(4, 8), "test": np.arange(8, 10)}
+    positive = np.zeros(10, bool)
+    positive[[0, 9]] = True
+    assert at.missing(rows, positive) == "no positive case in val (4 images)"
+    positive[5] = True
+    assert at.missing(rows, positive) is None
+
+
+def test_images_without_a_score_are_counted_and_left_out():
+    ids = ["a", "b", "c", "d", "a", "b"]
+    about = {"image_id": ids, "patient_id": ids, "copy": [0] * 6, **{f: [0.0] * 6 for f in FINDINGS}}
+    about |= {c: [None] * 6 for c in ("split", "source", "view", "age", "sex", "race")}
+    images = np.zeros((6, 8, 8), np.uint8)
+    rows = {"train": np.array([0, 1]), "val": np.array([2]), "test": np.array([3]), "external test": np.array([], int)}
+    severity = [[{"finding": "Edema", "score": 0.4}], None, [], [{"finding": "Edema", "score": 0.2}]]
+    cohort = pl.DataFrame({"image_id": ids[:4]}).with_columns(pl.Series("severity", severity, SCHEMA["severity"]))
+    task, scores, left_out = at.severity_task(
+        Sets(Labelled(pl.DataFrame(about), images), rows, np.array([4, 5])), cohort
+    )
+    assert left_out == {"train": 1, "val": 0, "test": 0, "external test": 0}
+    assert {arm: own.tolist() for arm, own in task.arms().items()} == {REAL: [0], MORE: [0, 4]}
+    assert scores[[0, 4]].tolist() == pytest.approx([0.4, 0.4]) and list(task.tests) == ["test"]
+
+
+@pytest.mark.parametrize("kind", ["segmentation", "severity", "detection"])
+def test_one_run_of_each_learns(kind, tmp_path):
+    """The function that `run_all` calls, on images that show what is asked."""
+    rows = {"train": np.arange(40), "val": np.arange(40, 52), "test": np.arange(52, 64)}
+    task = Task(
+        np.zeros((64, 8, 8), np.uint8), np.arange(64), rows | {"external test": np.arange(0)}, np.zeros((0, 0), int)
+    )
+    jobs = at.task_jobs(task, 2, 0, size="ci", steps=40, check_every=20, batch_size=8, learning_rate=3e-3)
+    assert list(jobs) == ["real / seed 0", "real / seed 1"] and jobs["real / seed 1"]["test"].tolist() == list(
+        range(52, 64)
+    )
+    job = jobs["real / seed 0"]
+    if kind == "segmentation":
+        images, masks = test_segmentation.discs(64)
+        assert at.train_and_segment(images, masks[:, 0], **job)["dice"].mean() > 0.5
+    elif kind == "severity":
+        images, scores = test_severity.discs(64)
+        assert np.corrcoef(at.train_and_grade(images, scores, **job)["predicted"], scores[52:])[0, 1] > 0.6
+    else:
+        images, boxes = test_detection.squares(64)
+        found = at.train_and_detect(images, **detection.flat(boxes, test_detection.CLASSES), **job | {"steps": 2},
+                                    classes=list(test_detection.CLASSES))  # fmt: skip
+        assert found.keys() == {"image", "label", "place", "score"} and found["image"].max(initial=0) < 12
