@@ -81,7 +81,7 @@ class Sets:
             negative = np.array([not self.data.mask(row, KINDS[kind]).any() for row in self.asked["row"]])
             chosen |= negative & self.asked["row"].is_first_distinct().to_numpy()  # each image once
         if not chosen.any():
-            raise CohortError(f"the pools hold nothing drawn for {kind!r}: ask for more in stage 06")
+            raise CohortError(f"the pools hold nothing drawn for {kind!r}: ask for more in stage 06_pools")
         train = self.asked["row"].to_numpy()[chosen]
         drawn = self.samples[chosen].swapaxes(0, 1)  # [K, R, H, W]
         images = np.concatenate([_reduced(self.data.images, size), _reduced(drawn.reshape(-1, *drawn.shape[2:]), size)])
@@ -104,7 +104,7 @@ class Sets:
 
 
 def load(root: str | Path, resolution: int, pools: Sequence[str | Path]) -> Sets:
-    """The cohort of a run and what stage 06 drew from its annotations.
+    """The cohort of a run and what stage 06_pools drew from its annotations.
 
     Raises:
         CohortError: if a pool is not there, holds other than its manifest says, or was drawn from other records or
@@ -143,7 +143,7 @@ def load(root: str | Path, resolution: int, pools: Sequence[str | Path]) -> Sets
 def _read(pool: Path) -> tuple[pl.DataFrame, np.ndarray]:
     for name in ("samples.npy", "manifest.parquet"):
         if not (pool / name).is_file():
-            raise CohortError(f"{pool / name} does not exist: run the stage 06_synthesis first")
+            raise CohortError(f"{pool / name} does not exist: run the stage 06_pools first")
     manifest = pl.read_parquet(pool / "manifest.parquet")
     if absent := [c for c in ("image_id", "record", "kind", "drawing") if c not in manifest.columns]:
         raise CohortError(f"{pool}: the manifest lacks {absent}; redo 06")

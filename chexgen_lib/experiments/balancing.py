@@ -135,7 +135,7 @@ def images_wanted(train: pl.DataFrame, additions: Mapping[str, Sequence[int]]) -
 def assemble(root: str | Path, matched: str | Path, pool: str | Path, resolution: int, size: int) -> Sets:
     """Real images of the run's cohort, the test patients' synthetic copies and the pool to balance with, at `size` px.
 
-    matched, pool: what stage 06 made for `root`/pools/fairness.parquet, or folders of another generator's images
+    matched, pool: what stage 06_pools made for `root`/pools/fairness.parquet, or folders of another generator's images
     (`pools.load`). Rows "train", "val", "test", "matched" (in the order of "test") are in the table's order.
 
     Raises:
@@ -151,7 +151,7 @@ def assemble(root: str | Path, matched: str | Path, pool: str | Path, resolution
     )
     train = chosen.filter(role="train")["image_id"]
     if other := sorted(set(extra.table["image_id"]) - set(train)):
-        raise CohortError(f"{pool}: {len(other)} records are not trained on, first {other[0]!r}; redo stage 06")
+        raise CohortError(f"{pool}: {len(other)} records are not trained on, first {other[0]!r}; redo stage 06_pools")
     place = {image_id: row for row, image_id in enumerate(own.table["image_id"])}
     rows = {
         role: np.array([place[i] for i in chosen.filter(role=role)["image_id"]]) for role in ("train", "val", "test")
@@ -161,7 +161,7 @@ def assemble(root: str | Path, matched: str | Path, pool: str | Path, resolution
 
 
 def load_chosen(root: str | Path) -> pl.DataFrame:
-    """What `choose` returned in stage 06. Raises CohortError naming that stage."""
+    """What `choose` returned in stage 06_pools. Raises CohortError naming that stage."""
     path = Path(root, "pools/fairness.parquet")
     if not path.is_file():
         raise CohortError(f"{path} does not exist: run the stage 06_pools first")

@@ -113,8 +113,8 @@ def copies_of(pool: Labelled, image_ids: Iterable[str]) -> np.ndarray:
     found = asked.join(held, on=["image_id", "copy"], how="left", maintain_order="left")
     if missing := found.filter(pl.col("row").is_null())["image_id"].to_list():
         raise CohortError(
-            f"the pool lacks {len(missing)} images, first of record {missing[0]!r}: make it anew in stage 06, or give "
-            "a folder with as many images of each record as its manifest.parquet asks for"
+            f"the pool lacks {len(missing)} images, first of record {missing[0]!r}: make it anew in stage 06_pools, or "
+            "give a folder with as many images of each record as its manifest.parquet asks for"
         )
     return found["row"].to_numpy().astype(np.int64)
 

@@ -47,7 +47,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(a2i, "synthesise", synthesise)
     data = a2i.load_embedded(folder, SIZE, 9, sources=["nih"])
     for name, kinds in {"masks": {"pneumothorax": 9, "ribs": 2}, "boxes": {"boxes": 9}}.items():
-        a2i.draw_pool(None, data, a2i.requests(data, "train", kinds), tmp_path / "synthesis" / name, 2)
+        a2i.draw_pool(None, data, a2i.requests(data, "train", kinds), tmp_path / "pools" / name, 2)
     return tmp_path
 
 
@@ -124,7 +124,7 @@ def test_what_does_not_belong_together_is_refused(run):
     with pytest.raises(CohortError, match="4 requests and samples"):
         load(run)
     (run / "pools/boxes/samples.npy").unlink()
-    with pytest.raises(CohortError, match="run the stage 06_synthesis first"):
+    with pytest.raises(CohortError, match="run the stage 06_pools first"):
         load(run)
 
 

@@ -302,6 +302,21 @@ def test_metadata_is_for_models_that_read_it(cache, tmp_path):
         replace(cache, metadata=encode_metadata(PEOPLE[:9], ["nih"]))
 
 
+def test_beside_metadata_a_dropped_caption_is_one_token_long(cache, tmp_path, monkeypatch):
+    lengths, original = [], ChexGenTransformer.with_metadata
+
+    def spy(self, states, mask, metadata):
+        lengths.append(mask.sum(1))
+        return original(self, states, mask, metadata)
+
+    monkeypatch.setattr(ChexGenTransformer, "with_metadata", spy)
+    run(with_metadata(cache), tmp_path / "encoder", encoder, caption_dropout=0.9999)
+    assert torch.cat(lengths).max() == 1
+    lengths.clear()
+    run(cache, tmp_path / "text", flow, caption_dropout=0.9999)
+    assert torch.cat(lengths).max() > 1  # as in the released code
+
+
 def test_a_cache_keeps_its_metadata(cache, tmp_path):
     pairs = with_metadata(cache)
     pairs.save(tmp_path / "c.safetensors")
