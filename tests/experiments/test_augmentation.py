@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from chexgen_lib.experiments import augmentation as a
 from chexgen_lib.experiments.classification import ClassifierSize, balanced_weights
-from tests.experiments.test_classification import cohort
+from tests.experiments.test_classification import cohort, drawing
 
 
 def arms(n=300, seeds=3, gains=(0.0,)):
@@ -86,3 +86,38 @@ def test_a_run_learns_and_labels_matter():
         scores = a.train_and_score(images, given, train=np.arange(160), **rows, **settings)["scores"]
         table[name] = np.mean([roc_auc_score(labels[200:, f], scores[:, f]) for f in range(14)])
     assert table["right"] > 0.65 > 0.6 > table["shuffled"]
+
+
+@pytest.fixture(scope="module")
+def pools():
+    """Arm -> mean AUROC: few real images, and beside them faithful, prompt-ignoring and mislabelled pools."""
+    images, labels = cohort(340, 0)
+    drawn = drawing(np.repeat(labels[:40], 4, axis=0), np.random.default_rng(1))  # 4 images of each training record
+    wrong = np.roll(np.arange(len(drawn)), 4 * 7)  # every image drawn for another record's prompt
+    shuffled = np.random.default_rng(2).permutation(len(drawn))
+    everything = np.concatenate([images, drawn, drawn[wrong], drawn])
+    inherited = np.repeat(labels[:40], 4, axis=0)
+    known = np.concatenate([labels, inherited, inherited, inherited[shuffled]])
+    real, first = np.arange(40), len(images)
+    names = ("real + faithful", "real + prompt ignored", "real + shuffled labels")
+    arms = {a.REAL: real} | {
+        name: [*real, *range(first + k * len(drawn), first + (k + 1) * len(drawn))] for k, name in enumerate(names)
+    }
+    rows = {"val": np.arange(40, 100), "test": np.arange(100, 340)}
+    settings = dict(steps=40, checks=4, size=ClassifierSize(32, 8, 8, (2, 2)), learning_rate=1e-2)
+    runs = {k: a.train_and_score(everything, known, **v) for k, v in a.jobs(arms, 2, 0, **rows, **settings).items()}
+    table = a.auroc_table(a.scores_of(runs), labels[100:], [str(i) for i in range(240)], n_resamples=300)
+    return {r["arm"]: r for r in table.filter(finding="Average").iter_rows(named=True)}
+
+
+def test_a_faithful_pool_helps(pools):
+    """Without this the next two could pass because the experiment sees nothing."""
+    assert pools["real + faithful"]["difference_low"] > 0
+
+
+def test_a_pool_that_ignores_its_prompts_does_not_help(pools):
+    assert pools["real + prompt ignored"]["difference_low"] <= 0
+
+
+def test_shuffled_labels_hurt(pools):
+    assert pools["real + shuffled labels"]["difference_high"] < 0

@@ -14,9 +14,15 @@ from chexgen_lib.experiments import classification as c
 def cohort(n, seed, size=32):
     rng = np.random.default_rng(seed)
     labels = (rng.random((n, 14)) < 0.4).astype(np.float32)
+    return drawing(labels, rng, size), labels
+
+
+def drawing(labels, rng, size=32):
+    """An image for each row of labels: a bright square for each finding that is present."""
+    n = len(labels)
     squares = np.concatenate([labels, np.zeros((n, 2))], 1).reshape(n, 4, 4)
     x = 0.2 + 0.5 * np.repeat(np.repeat(squares, size // 4, 1), size // 4, 2) + rng.normal(0, 0.05, (n, size, size))
-    return np.clip(x, 0, 1).astype(np.float32), labels
+    return np.clip(x, 0, 1).astype(np.float32)
 
 
 TINY = c.ClassifierSize(32, 8, 8, (2, 2))
