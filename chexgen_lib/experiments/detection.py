@@ -7,7 +7,6 @@ image (as `annotation_to_image.boxes_of` makes them); a found one has a `score` 
 shows none of the classes. A class that has no place (ED Table 7 lists No Finding) needs boxes from the caller.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,9 +23,9 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import MultiScaleRoIAlign, box_area, box_convert, box_iou
-from tqdm import tqdm
 
 from chexgen_lib import images as im
+from chexgen_lib.experiments.fitting import fit, network_input
 from chexgen_lib.statistics import interval_of, resample_counts
 
 Boxes = Sequence[Sequence[dict]]  # of each image, its boxes
@@ -70,8 +69,7 @@ class Detector:
         images = np.asarray(images)
         if images.ndim != 3 or len(images) == 0 or images.shape[1] != images.shape[2]:
             raise im.ImageError(f"needs at least one image, square, as [N, S, S], got shape {images.shape}")
-        x = im.from_uint8(images) if images.dtype == np.uint8 else images
-        return (im.to_xrv(im.resize(x, self.size.input_size)) / 1024).to(self.device)
+        return network_input(images, self.size.input_size, self.device)
 
     @torch.inference_mode()
     def predict(self, images: np.ndarray, batch_size: int = 16) -> list[list[dict]]:
@@ -127,30 +125,23 @@ def train_detector(
     torch.manual_seed(seed)  # for the initial weights and for torchvision, which draws among anchors and proposals
     detector = Detector(SIZES[size], classes, device=device)
     net, rng, noise = detector.net, np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
-    best, best_weights = -np.inf, None
-    losses = []
-    with tqdm(range(1, steps + 1), desc="detector", unit="step") as bar:
-        for step in bar:
-            rows = np.sort(rng.choice(len(images), min(batch_size, len(images)), replace=False))
-            pixels = detector.prepare(images[rows])
-            pixels, targets = augment(pixels, [_tensors(boxes[row], classes) for row in rows], noise)
-            loss = sum(net.train()(list(pixels), targets).values())
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-            bar.set_postfix(loss=f"{losses[-1]:.3f}")
-            if val is not None and (step % check_every == 0 or step == steps):
-                score = evaluate(val[1], detector.predict(val[0]), classes)["map"].item()
-                detector.history.append({"step": step, "loss": float(np.mean(losses)), "val_map50": score})
-                losses = []
-                if score >= best:  # of equals, such as 0 at the start, the one trained longest
-                    best, best_weights = score, copy.deepcopy(net.state_dict())
-    if best_weights is not None:
-        net.load_state_dict(best_weights)
+
+    def loss_of() -> torch.Tensor:
+        rows = np.sort(rng.choice(len(images), min(batch_size, len(images)), replace=False))
+        pixels = detector.prepare(images[rows])
+        pixels, targets = augment(pixels, [_tensors(boxes[row], classes) for row in rows], noise)
+        return sum(net(list(pixels), targets).values())
+
+    detector.history = fit(
+        net,
+        loss_of,
+        steps=steps,
+        learning_rate=learning_rate,
+        name="detector",
+        check=val and (lambda: evaluate(val[1], detector.predict(val[0]), classes)["map"].item()),
+        metric="val_map50",
+        check_every=check_every,
+    )
     return detector
 
 

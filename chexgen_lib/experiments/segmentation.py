@@ -4,7 +4,6 @@ The paper trains a U-Net with a ResNet34 encoder at 512 px, 40 epochs of AdamW a
 "Training data augmentation experiments"); a small U-Net stands in where there is no GPU.
 """
 
-import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +12,10 @@ from monai.losses import DiceLoss
 from monai.networks.nets import FlexibleUNet, UNet
 from torch import nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from chexgen_lib import images as im
 from chexgen_lib.experiments.classification import random_places
+from chexgen_lib.experiments.fitting import fit, network_input
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,7 @@ class Segmenter:
 
     def prepare(self, images: np.ndarray) -> torch.Tensor:
         """[N, H, W], float in [0, 1] or uint8 -> [N, 1, size, size] in [-1, 1]."""
-        x = im.from_uint8(images) if images.dtype == np.uint8 else images
-        return (im.to_xrv(im.resize(x, self.size.input_size)) / 1024).to(self.device)
+        return network_input(images, self.size.input_size, self.device)
 
     @torch.inference_mode()
     def predict(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
@@ -102,36 +100,30 @@ def train_segmenter(
         torch.manual_seed(seed)  # for the initial weights only; everything else has its own generator
         segmenter = Segmenter(SIZES[size], classes, device=device)
     net, rng, noise = segmenter.net, np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
     dice_loss = DiceLoss(sigmoid=True, batch=True)
-    best, best_weights, losses = -np.inf, None, []
-    with tqdm(range(1, steps + 1), desc="segmenter", unit="step") as bar:
-        for step in bar:
-            rows = np.sort(rng.choice(len(images), min(batch_size, len(images)), replace=False))
-            pixels = segmenter.prepare(images[rows])
-            target = torch.from_numpy(masks[rows]).to(pixels)
-            target = F.interpolate(target, size=pixels.shape[2:], mode="nearest")
-            places = random_places(pixels, noise)  # the image and its masks move alike
-            pixels = F.grid_sample(pixels, places, padding_mode="border", align_corners=False)
-            target = F.grid_sample(target, places, mode="nearest", padding_mode="border", align_corners=False)
-            logits = net.train()(pixels)
-            # Classes may overlap, so each channel has a cross-entropy of its own.
-            loss = dice_loss(logits, target) + F.binary_cross_entropy_with_logits(logits, target)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-            bar.set_postfix(loss=f"{losses[-1]:.3f}")
-            if val is not None and (step % check_every == 0 or step == steps):
-                score = pooled_dice(segmenter.predict(val[0]), val[1])
-                segmenter.history.append({"step": step, "loss": float(np.mean(losses)), "val_dice": score})
-                losses = []
-                if score >= best:  # of equals, such as 0 at the start, the one trained longest
-                    best, best_weights = score, copy.deepcopy(net.state_dict())
-    if best_weights is not None:
-        net.load_state_dict(best_weights)
+
+    def loss_of() -> torch.Tensor:
+        rows = np.sort(rng.choice(len(images), min(batch_size, len(images)), replace=False))
+        pixels = segmenter.prepare(images[rows])
+        target = torch.from_numpy(masks[rows]).to(pixels)
+        target = F.interpolate(target, size=pixels.shape[2:], mode="nearest")
+        places = random_places(pixels, noise)  # the image and its masks move alike
+        pixels = F.grid_sample(pixels, places, padding_mode="border", align_corners=False)
+        target = F.grid_sample(target, places, mode="nearest", padding_mode="border", align_corners=False)
+        logits = net(pixels)
+        # Classes may overlap, so each channel has a cross-entropy of its own.
+        return dice_loss(logits, target) + F.binary_cross_entropy_with_logits(logits, target)
+
+    segmenter.history = fit(
+        net,
+        loss_of,
+        steps=steps,
+        learning_rate=learning_rate,
+        name="segmenter",
+        check=val and (lambda: pooled_dice(segmenter.predict(val[0]), val[1])),
+        metric="val_dice",
+        check_every=check_every,
+    )
     return segmenter
 
 

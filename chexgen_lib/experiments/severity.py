@@ -5,7 +5,6 @@ experiments"; ED Table 9); a small ResNet stands in where there is no GPU. The p
 squared error. Its scores are RALO's, 0 to 8, which Records divide by 8: its MAE compares with 8 times the one here.
 """
 
-import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +12,10 @@ import polars as pl
 import torch
 from monai.networks.nets import ResNet
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from chexgen_lib import images as im
 from chexgen_lib.experiments.classification import augment
+from chexgen_lib.experiments.fitting import fit, network_input
 from chexgen_lib.phantom.findings import OPACITIES
 from chexgen_lib.statistics import Interval, bootstrap_interval, correlation, pair_sums, pearson
 
@@ -50,8 +49,7 @@ class Severity:
 
     def prepare(self, images: np.ndarray) -> torch.Tensor:
         """[N, H, W], float in [0, 1] or uint8 -> [N, 1, size, size] in [-1, 1]."""
-        x = im.from_uint8(images) if images.dtype == np.uint8 else images
-        return (im.to_xrv(im.resize(x, self.size.input_size)) / 1024).to(self.device)
+        return network_input(images, self.size.input_size, self.device)
 
     @torch.inference_mode()
     def predict(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
@@ -96,29 +94,23 @@ def train_severity(
         torch.manual_seed(seed)  # for the initial weights only; everything else has its own generator
         model = Severity(SIZES[size], device=device)
     net, rng, noise = model.net, np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
-    best, best_weights = np.inf, None
-    losses = []
-    with tqdm(range(1, steps + 1), desc="severity", unit="step") as bar:
-        for step in bar:
-            rows = np.sort(rng.choice(len(images), min(batch_size, len(images)), replace=False))
-            predicted = net.train()(augment(model.prepare(images[rows]), noise)).sigmoid().flatten()
-            loss = F.mse_loss(predicted, torch.from_numpy(scores[rows]).to(predicted))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-            bar.set_postfix(loss=f"{losses[-1]:.4f}")
-            if val is not None and (step % check_every == 0 or step == steps):
-                error = float(np.mean((model.predict(val[0]) - val[1]) ** 2))
-                model.history.append({"step": step, "loss": float(np.mean(losses)), "val_mse": error})
-                losses = []
-                if error < best:
-                    best, best_weights = error, copy.deepcopy(net.state_dict())
-    if best_weights is not None:
-        net.load_state_dict(best_weights)
+
+    def loss_of() -> torch.Tensor:
+        rows = np.sort(rng.choice(len(images), min(batch_size, len(images)), replace=False))
+        predicted = net(augment(model.prepare(images[rows]), noise)).sigmoid().flatten()
+        return F.mse_loss(predicted, torch.from_numpy(scores[rows]).to(predicted))
+
+    model.history = fit(
+        net,
+        loss_of,
+        steps=steps,
+        learning_rate=learning_rate,
+        name="severity",
+        check=val and (lambda: float(np.mean((model.predict(val[0]) - val[1]) ** 2))),
+        metric="val_mse",
+        lower_is_better=True,
+        check_every=check_every,
+    )
     return model
 
 
