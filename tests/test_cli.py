@@ -218,7 +218,7 @@ def test_a_flow_has_its_own_samplers(pipeline, prompts, weights, tmp_path, tmp_p
     for folder, sampler, remedy in ((flow, "ddim", "flow-euler, flow-heun"), (weights, "flow-euler", "ddim, dpm-")):
         assert cli.main(command(prompts, folder, tmp_path / "never", "--sampler", sampler)) == 2
         message = capsys.readouterr().err
-        assert f"--sampler {sampler} cannot sample these weights" in message and f"use {remedy}" in message
+        assert f"sampler '{sampler}' cannot sample these weights" in message and f"use {remedy}" in message
     assert not (tmp_path / "never").exists()
 
 

@@ -15,7 +15,6 @@ import polars as pl
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from diffusers import SchedulerMixin
 from PIL import Image, PngImagePlugin
 from tqdm import tqdm
 
@@ -27,19 +26,8 @@ from chexgen_lib.models.text import count_tokens
 from chexgen_lib.sampling.conditions import ConditionError, draw, read_masks
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.sampling.prompts import PromptError, read_prompts
-from chexgen_lib.sampling.schedulers import (
-    ancestral_scheduler,
-    ddim_scheduler,
-    dpm_solver_scheduler,
-    flow_euler_scheduler,
-    flow_heun_scheduler,
-)
+from chexgen_lib.sampling.schedulers import SAMPLERS, scheduler_named
 from chexgen_lib.sampling.synthesis import image_seed
-
-SAMPLERS = {
-    "ddpm": {"ddim": ddim_scheduler, "dpm-solver++": dpm_solver_scheduler, "ancestral": ancestral_scheduler},
-    "rectified_flow": {"flow-euler": flow_euler_scheduler, "flow-heun": flow_heun_scheduler},
-}  # objective -> name -> scheduler
 
 
 def _load(weights: Path, options: argparse.Namespace) -> ChexGenPipeline:
@@ -82,7 +70,7 @@ def sample(options: argparse.Namespace) -> int:
     pipeline = _load(options.weights, options).to(state.device)
     pipeline.set_progress_bar_config(disable=True)
     if options.sampler:
-        pipeline.scheduler = _sampler(options.sampler, pipeline)
+        pipeline.scheduler = scheduler_named(options.sampler, pipeline.scheduler)
     if options.int8:
         pipeline.transformer = int8_weights(pipeline.transformer)
     if pipeline.transformer.metadata_sources is not None:  # metadata goes to the encoder, not into the prompt
@@ -105,16 +93,6 @@ def sample(options: argparse.Namespace) -> int:
         for file, reason in failed.items():
             print(f"chexgen: not sampled: {file}: {reason}", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _sampler(name: str, pipeline: ChexGenPipeline) -> SchedulerMixin:
-    """The scheduler of that name; a flow's keeps the shift of the pipeline's own."""
-    objective = pipeline.transformer.objective
-    fitting = SAMPLERS[objective]
-    if name not in fitting:
-        raise ValueError(f"--sampler {name} cannot sample these weights ({objective}): use {', '.join(fitting)}")
-    own = {"shift": pipeline.scheduler.config.get("shift", 1.0)} if objective == "rectified_flow" else {}
-    return fitting[name](**own)
 
 
 def _batches(jobs: list[dict], size: int) -> list[list[dict]]:

@@ -41,6 +41,25 @@ def flow_heun_scheduler(shift: float = 1.0) -> FlowMatchHeunDiscreteScheduler:
     return FlowMatchHeunDiscreteScheduler(shift=shift)
 
 
+SAMPLERS = {
+    "ddpm": {"ddim": ddim_scheduler, "dpm-solver++": dpm_solver_scheduler, "ancestral": ancestral_scheduler},
+    "rectified_flow": {"flow-euler": flow_euler_scheduler, "flow-heun": flow_heun_scheduler},
+}  # objective -> name -> scheduler
+
+
+def scheduler_named(name: str, current: SchedulerMixin) -> SchedulerMixin:
+    """The scheduler of a name in `SAMPLERS`, for the model that `current` samples; a flow's keeps its shift.
+
+    Raises:
+        ValueError: if there is none of that name, or it samples models of another objective.
+    """
+    objective = samples_objective(current)
+    fitting = SAMPLERS[objective]
+    if name not in fitting:
+        raise ValueError(f"sampler {name!r} cannot sample these weights ({objective}): use {', '.join(fitting)}")
+    return fitting[name](**({"shift": current.config.get("shift", 1.0)} if objective == "rectified_flow" else {}))
+
+
 def samples_objective(scheduler: SchedulerMixin) -> str:
     """The objective that a scheduler samples, a name in `models.transformer.OBJECTIVES`."""
     flow = isinstance(scheduler, (FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler))
