@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
+from benchmarks.released_parity import forwards, stored
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.released import CheckpointError, load_released
 from chexgen_lib.models.transformer import SIZES, ChexGenTransformer
@@ -25,33 +25,27 @@ def checkpoint(path: Path, model: torch.nn.Module, prefix: str = "") -> Path:
     return path
 
 
-def call(model, io, prefix="", mask=True, **extra):
-    x, t, y = (io[prefix + name] for name in "xty")
-    with torch.no_grad():
-        return model(x, t, y[:, 0], io[prefix + "mask"] if mask else None, **extra).sample
+@needs_reference
+@pytest.mark.parametrize("kind", ["t2i", "control"])
+def test_forwards(kind):
+    io, ours = stored(REFERENCE, kind), forwards(REFERENCE, kind)
+    assert set(ours) == {name for name in io if name.startswith("fwd")}
+    for name, output in ours.items():
+        assert (output - io[name]).abs().max() < 1e-5, name
 
 
 @needs_reference
-@pytest.mark.parametrize("weights, key", [("ema", "fwd"), ("raw", "fwd_raw_weights")])
-def test_text_to_image_forward(weights, key):
-    io = load_file(REFERENCE / "t2i_tiny_io.safetensors")
-    model = load_released(REFERENCE / "t2i_tiny.pth", weights)
+def test_loaded_models_are_ready_to_sample():
+    model = load_released(REFERENCE / "t2i_tiny.pth")
     assert not model.training and model.config.position_scale == 1.0
-    assert (call(model, io) - io[key]).abs().max() < 1e-5
-    if weights == "ema":
-        assert (call(model, io, mask=False) - io["fwd_nomask"]).abs().max() < 1e-5
-
-
-@needs_reference
-@pytest.mark.parametrize("weights, key", [("ema", "fwd"), ("raw", "fwd_raw_weights")])
-def test_control_forward(weights, key):
-    io = load_file(REFERENCE / "control_tiny_io.safetensors")
-    model = load_released(REFERENCE / "control_tiny.pth", weights)
-    assert isinstance(model, ControlledTransformer) and len(model.controlnet) == 2
-    assert (call(model, io, controlnet_cond=io["c"]) - io[key]).abs().max() < 1e-5
-    if weights == "ema":
-        assert (call(model, io) - io["fwd_no_c"]).abs().max() < 1e-5
-        assert torch.equal(call(model, io, controlnet_cond=io["c"], control_scale=0.0), call(model, io))
+    control, io = load_released(REFERENCE / "control_tiny.pth"), stored(REFERENCE, "control")
+    assert isinstance(control, ControlledTransformer) and len(control.controlnet) == 2
+    x, t, y = io["x"], io["t"], io["y"][:, 0]
+    with torch.no_grad():
+        unweighted, free = (
+            control(x, t, y, **c).sample for c in (dict(controlnet_cond=io["c"], control_scale=0.0), {})
+        )
+    assert torch.equal(unweighted, free)
 
 
 @needs_reference
