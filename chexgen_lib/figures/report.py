@@ -1,0 +1,215 @@
+"""All on one page: the paper's claims that this run could test, and what it says of each.
+
+A claim is that something is gained: AUROC, Dice or F1 by synthetic images, agreement with the prompt by training on it.
+Each is read off a table that another notebook wrote beside its figure. What is better is positive everywhere, also
+where the measure itself should be small (an error, a gap).
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+from matplotlib.figure import Figure
+
+from chexgen_lib.figures import published, style
+
+SUPPORTED, OPPOSITE, UNSEEN, UNMEASURED = "as the paper", "the opposite", "no detectable difference", "not measured"
+VERDICTS = (SUPPORTED, OPPOSITE, UNSEEN, UNMEASURED)
+LOOKS = {SUPPORTED: (style.BLUE, "o"), UNSEEN: (style.GREY, "s"), OPPOSITE: (style.VERMILION, "X")}
+SHOWN = 0.4  # largest gain on the axis
+SCHEMA = {
+    "item": pl.String, "claim": pl.String, "measure": pl.String, "gain": pl.Float64, "low": pl.Float64,
+    "high": pl.Float64, "n": pl.Int64, "control": pl.Float64, "control_of": pl.String, "paper": pl.Float64,
+    "paper_of": pl.String, "verdict": pl.String,
+}  # fmt: skip
+TASKS = [  # Figure 3: task, category, metric, test set, the paper's table, dataset and category, whether less is better
+    ("classification", "Average", "AUROC", "test", "table6", "MIMIC-CXR p19", "Average", False),
+    ("classification", "Average", "AUROC", "external test", "table6", "VinDr-CXR (external)", "Average", False),
+    ("pneumothorax", "all", "Positive Dice", "test", "table8", "SIIM-ACR-PTX", "all", False),
+    ("pneumothorax", "all", "Positive Dice", "external test", "table8", "Candid-PTX (external)", "all", False),
+    ("ribs", "all", "Dice", "test", "table8", "VinDr-RibCXR", "all", False),
+    ("detection", "Overall", "mAP50", "test", "table7", "ChestX-Det", "Overall", False),
+    ("severity", "all", "Pearson r", "test", "table9", "RALO", "all", False),
+    ("severity", "all", "MAE", "test", "table9", "RALO", "all", True),
+]
+BALANCED = {"sex": "gender", "age group": "age"}  # attribute of Figure 5 -> the paper's name
+MEASURES = {"worst-group F1": "worst-group weighted F1", "best-worst gap of F1": "best-worst gap (%)"}  # likewise
+
+
+def claims(folder: str | Path) -> pl.DataFrame:
+    """The claims, one a row, with the columns of `SCHEMA`.
+
+    folder: with fig2.csv, fig3.csv, fig4.csv, fig5.csv and fig5_arms.csv of a run.
+
+    `gain`, `low`, `high` are this run's, with a 95 % interval; `control` is what was gained without what the claim is
+    about; `paper` is the paper's gain on `paper_of`. All are shares of 1.
+
+    The `verdict` is "as the paper" where the interval lies above zero, "the opposite" where it lies below, and else
+    "no detectable difference". What the run has no rows for was "not measured".
+
+    Raises:
+        FileNotFoundError: naming the table that is missing, and the stage that makes it.
+    """
+    rows = [*_figure2(folder), *_figure3(folder), *_figure4(folder), *_figure5(folder)]
+    return pl.DataFrame([row | {"verdict": verdict(row)} for row in rows], SCHEMA)
+
+
+def verdict(row: dict) -> str:
+    if row["low"] is None or row["high"] is None:
+        return UNMEASURED
+    return SUPPORTED if row["low"] > 0 else OPPOSITE if row["high"] < 0 else UNSEEN
+
+
+def draw(table: pl.DataFrame) -> Figure:
+    """This run's gains with intervals, their controls, and the paper's gains; one row a claim."""
+    style.use()
+    fig = Figure(figsize=(style.PAGE, 0.6 + 0.24 * len(table)), layout="constrained")
+    ax = fig.subplots()
+    for y, row in enumerate(table.iter_rows(named=True)):
+        if row["verdict"] != UNMEASURED:
+            colour, marker = LOOKS[row["verdict"]]
+            error = [[row["gain"] - row["low"]], [row["high"] - row["gain"]]]
+            ax.errorbar(row["gain"], y, xerr=error, fmt=marker, color=colour, markersize=4, capsize=2)
+        if row["control"] is not None:
+            ax.plot(row["control"], y, "x", color=style.ORANGE, markersize=5)
+        if row["paper"] is not None:
+            ax.plot(row["paper"], y, "D", markerfacecolor="none", color=style.BLACK, markersize=4)
+    for name, (colour, marker) in LOOKS.items():
+        ax.plot([], [], marker, color=colour, markersize=4, label=f"this run, 95 % CI: {name}")
+    ax.plot([], [], "x", color=style.ORANGE, markersize=5, label="its control (in the CSV)")
+    ax.plot([], [], "D", markerfacecolor="none", color=style.BLACK, markersize=4, label="the paper's gain")
+    ax.axvline(0, color=style.GREY, linewidth=0.6)
+    rows = zip(table["item"], table["claim"], table["measure"], strict=True)
+    ax.set_yticks(range(len(table)), [f"{item}  {claim}, {measure}" for item, claim, measure in rows])
+    ax.invert_yaxis()
+    ax.set_xlim(-SHOWN, SHOWN)  # a longer bar leaves the axes; its ends are in the CSV
+    ax.set_xlabel("gain; positive is better")
+    right = ax.secondary_yaxis("right")
+    right.set_yticks(range(len(table)), [UNMEASURED if n is None else f"n = {n:,}" for n in table["n"]])
+    right.tick_params(length=0)
+    right.spines["right"].set_visible(False)
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return fig
+
+
+def _figure2(folder: str | Path) -> Iterator[dict]:
+    rows = _read(folder, "fig2", "07_quality").filter(source="this run", metric="Pearson r")
+    value = dict(published.load("fig2a").filter(metric="Pearson r").select("arm", "value").iter_rows())
+    yield dict(
+        item="Fig 2a",
+        claim="prompt against other prompts' samples",
+        measure="Pearson r",
+        **_apart(_one(rows, arm="this run"), _one(rows, arm="ignores its prompt")),
+        paper=value["ChexGen"] - value["RoentGen"],
+        paper_of="MIMIC-CXR p19",
+    )
+
+
+def _figure3(folder: str | Path) -> Iterator[dict]:
+    table = _read(folder, "fig3", "09_augmentation").filter(source="this run")
+    for task, category, metric, test, item, dataset, named, small in TASKS:
+        rows = table.filter(task=task, category=category, metric=metric, test=test)
+        where = "" if test == "test" else ", external"
+        yield dict(
+            item="Fig 3",
+            claim=f"real + 2x synthetic, {task}{where}",
+            measure=metric,
+            **_gain(_one(rows, arm="real + 2x"), small),
+            **_control(_one(rows, arm="real + 2x, shuffled"), "the same images with each other's labels", small),
+            paper=_paper_gain(item, dataset, named, metric, small),
+            paper_of=dataset,
+        )
+
+
+def _paper_gain(item: str, dataset: str, category: str, metric: str, small: bool) -> float:
+    """Real + 2x ChexGen against real in one of ED Tables 6 to 9, as a share of 1; RALO's errors are of scores to 8."""
+    rows = published.load(item).filter(pl.col("dataset") == dataset, pl.col("category") == category)
+    rows = rows.filter(pl.col("metric").is_in([metric, f"{metric} (%)"]))
+    value = dict(rows.select("arm", "value").iter_rows())
+    scale = 100 if rows["metric"][0].endswith("(%)") else 8 if metric == "MAE" else 1
+    change = (value["real+2x ChexGen"] - value["real"]) / scale
+    return -change if small else change
+
+
+def _figure4(folder: str | Path) -> Iterator[dict]:
+    table = _read(folder, "fig4", "10_supervised_pretraining").filter(finding="Average")
+    arm = [name for name in table["arm"].unique(maintain_order=True) if name.endswith("synthetic")][-1]
+    shares = table.filter(group="internal")["set"].unique(maintain_order=True).to_list()
+    wanted = [("internal", shares[0], "1% of real data"), ("internal", shares[-1], "100% of real data")]
+    for group, name, category in [*wanted, *(("few-shot", shots, shots) for shots in ("1-shot", "10-shot"))]:
+        theirs = published.load("fig4a").filter(category=category)
+        value = dict(theirs.select("arm", "value").iter_rows())
+        rows = table.filter(group=group, set=name)
+        yield dict(
+            item="Fig 4a",
+            claim=f"{arm} first, then {name}",
+            measure="AUROC",
+            **_gain(_one(rows, arm=arm)),
+            **_control(_one(rows, arm="default, as many steps"), "as many steps on the real images"),
+            paper=(value["5x synthetic"] - value["ImageNet"]) / 100,
+            paper_of=theirs["dataset"][0],
+        )
+
+
+def _figure5(folder: str | Path) -> Iterator[dict]:
+    groups = _read(folder, "fig5", "11_fairness").filter(source="this run", attribute="all groups", measure="Pearson r")
+    yield dict(
+        item="Fig 5c",
+        claim="groups, matched against wrong copies",
+        measure="Pearson r",
+        **_apart(_one(groups, arm="matched copy"), _one(groups, arm="dealt to wrong rows")),
+    )
+    arms = _read(folder, "fig5_arms", "11_fairness").rename({"n_patients": "n"})
+    for attribute, named in BALANCED.items():
+        for measure, theirs in MEASURES.items():
+            small = "gap" in measure
+            paper = published.load("fig5d").filter(category=named, metric=theirs)
+            value = dict(paper.select("arm", "value").iter_rows())
+            change = value["balanced with synthetic"] - value["imbalanced"]
+            rows = arms.filter(attribute=attribute, measure=measure)
+            yield dict(
+                item="Fig 5d",
+                claim=f"{attribute} balanced",
+                measure=measure,
+                **_gain(_one(rows, arm="balanced, synthetic"), small),
+                **_control(_one(rows, arm="real repeated"), "real images repeated", small),
+                paper=-change / 100 if small else change,
+                paper_of="MIMIC-CXR",
+            )
+
+
+def _read(folder: str | Path, name: str, stage: str) -> pl.DataFrame:
+    path = Path(folder, f"{name}.csv")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: run the stage {stage} first")
+    return pl.read_csv(path, infer_schema_length=None)
+
+
+def _one(table: pl.DataFrame, **wanted: str) -> dict | None:
+    """The one row of a table; None if there is none. A second one is an error of the table."""
+    rows = table.filter(**wanted)
+    if len(rows) > 1:
+        raise ValueError(f"{len(rows)} rows of {wanted}, expected one")
+    return rows.row(0, named=True) if len(rows) else None
+
+
+def _gain(row: dict | None, small: bool = False) -> dict:
+    """Gain, interval and n of a row with a paired difference; `small`: the measure should be small."""
+    if row is None or row["difference_low"] is None:
+        return dict.fromkeys(("gain", "low", "high", "n"))
+    ends = [row["difference"], row["difference_low"], row["difference_high"]]
+    value, low, high = [-ends[0], -ends[2], -ends[1]] if small else ends
+    return {"gain": value, "low": low, "high": high, "n": row["n"]}
+
+
+def _control(row: dict | None, name: str, small: bool = False) -> dict:
+    gain = _gain(row, small)["gain"]
+    return {"control": gain, "control_of": None if gain is None else name}
+
+
+def _apart(row: dict | None, control: dict | None) -> dict:
+    """How far a value is above its control; the interval from the far ends of both, wider than a paired one."""
+    if row is None or control is None or row["low"] is None or control["low"] is None:
+        return dict.fromkeys(("gain", "low", "high", "n"))
+    low, high = row["low"] - control["high"], row["high"] - control["low"]
+    return {"gain": row["value"] - control["value"], "low": low, "high": high, "n": row["n"]}

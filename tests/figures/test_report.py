@@ -1,0 +1,107 @@
+"""Claims are read off the figures' tables, signed so that better is positive, and judged by their intervals alone."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from chexgen_lib.figures import report
+
+ZERO = {"difference": 0.0, "difference_low": -0.1, "difference_high": 0.1}
+
+
+def gains(ends: tuple[float, float, float]) -> dict:
+    return {f"difference{k}": v for k, v in zip(("", "_low", "_high"), ends, strict=True)}
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Tables of a made-up run in which little is gained."""
+    r = [("this run", 0.6, 0.5, 0.7), ("ignores its prompt", 0.3, 0.2, 0.4)]
+    fig2 = [dict(source="this run", metric="Pearson r", arm=a, value=v, low=lo, high=hi, n=64) for a, v, lo, hi in r]
+    about = dict(source="this run", arm="real + 2x", n=250)
+    fig3 = [
+        about
+        | dict(task="classification", category="Average", metric="AUROC", test="test")
+        | gains((0.02, 0.01, 0.03)),
+        about | dict(task="severity", category="all", metric="MAE", test="test") | gains((0.02, 0.01, 0.04)),
+        about | dict(task="ribs", category="all", metric="Dice", test="test") | ZERO,
+    ]
+    fig3.append(fig3[0] | dict(arm="real + 2x, shuffled") | gains((-0.05, -0.07, -0.01)))
+    few = [("internal", "3 %"), ("internal", "100 %"), ("few-shot", "1-shot"), ("few-shot", "10-shot")]
+    fig4 = [
+        dict(finding="Average", group=group, set=name, arm=arm, n=250) | ZERO
+        for group, name in few
+        for arm in ("default initialisation", "default, as many steps", "1x synthetic", "5x synthetic")
+    ]
+    groups = dict(source="this run", attribute="all groups", measure="Pearson r", n=20)
+    fig5 = [groups | dict(arm=a, value=0.8, low=0.4, high=1.0) for a in ("matched copy", "dealt to wrong rows")]
+    arms = [
+        dict(attribute=a, measure=m, arm=arm, n_patients=200) | gains((-0.03, -0.05, -0.01))
+        for a in ("sex", "age group")
+        for m in report.MEASURES
+        for arm in ("balanced, synthetic", "real repeated")
+    ]
+    for name, rows in dict(fig2=fig2, fig3=fig3, fig4=fig4, fig5=fig5, fig5_arms=arms).items():
+        pl.DataFrame(rows).write_csv(tmp_path / f"{name}.csv")
+    return tmp_path
+
+
+def of(table: pl.DataFrame, text: str, measure: str) -> dict:
+    return table.filter(pl.col("claim").str.contains(text, literal=True), measure=measure).row(0, named=True)
+
+
+def test_the_interval_decides(folder):
+    table = report.claims(folder)
+    assert of(table, "classification", "AUROC")["verdict"] == report.SUPPORTED
+    assert of(table, "ribs", "Dice")["verdict"] == report.UNSEEN
+    assert of(table, "sex balanced", "worst-group F1")["verdict"] == report.OPPOSITE
+
+
+def test_less_error_and_smaller_gaps_are_gains(folder):
+    table = report.claims(folder)
+    error = of(table, "severity", "MAE")
+    assert [error[k] for k in ("gain", "low", "high")] == pytest.approx([-0.02, -0.04, -0.01])
+    assert error["verdict"] == report.OPPOSITE
+    gap = of(table, "sex balanced", "best-worst gap of F1")
+    assert (gap["gain"], gap["control"]) == pytest.approx((0.03, 0.03)) and gap["verdict"] == report.SUPPORTED
+
+
+def test_a_value_is_held_against_the_far_end_of_its_control(folder):
+    followed = report.claims(folder).row(0, named=True)
+    assert [followed[k] for k in ("gain", "low", "high")] == pytest.approx([0.3, 0.1, 0.5])
+
+
+def test_the_papers_gains_are_shares_of_one(folder):
+    table = report.claims(folder)
+    assert of(table, "classification", "AUROC")["paper"] == pytest.approx((80.1 - 78.05) / 100)  # ED Table 6
+    assert of(table, "severity", "MAE")["paper"] == pytest.approx((0.65 - 0.58) / 8)  # ED Table 9, scores to 8
+    assert of(table, "sex balanced", "best-worst gap of F1")["paper"] == pytest.approx((2.5 - 1.6) / 100)  # Fig 5d
+    assert of(table, "1-shot", "AUROC")["paper"] == pytest.approx((64.8 - 55.7) / 100)  # Fig 4a
+
+
+def test_controls_stand_beside_their_claims(folder):
+    table = report.claims(folder)
+    assert of(table, "classification", "AUROC")["control"] == pytest.approx(-0.05)
+    assert of(table, "ribs", "Dice")["control"] is None
+
+
+def test_what_was_not_measured_is_listed(folder):
+    table = report.claims(folder)
+    missing = table.filter(verdict=report.UNMEASURED)
+    assert "real + 2x synthetic, pneumothorax" in missing["claim"].to_list() and missing["gain"].is_null().all()
+    axes = report.draw(table).axes[0]
+    assert len(axes.get_yticklabels()) == len(table)
+
+
+def test_a_missing_table_names_its_stage(folder):
+    (folder / "fig4.csv").unlink()
+    with pytest.raises(FileNotFoundError, match="fig4.csv does not exist: run the stage 10_supervised_pretraining"):
+        report.claims(folder)
+
+
+def test_two_rows_of_one_claim_are_refused(folder):
+    table = pl.read_csv(folder / "fig2.csv")
+    pl.concat([table, table]).write_csv(folder / "fig2.csv")
+    with pytest.raises(ValueError, match="2 rows of .*expected one"):
+        report.claims(folder)
