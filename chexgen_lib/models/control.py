@@ -7,6 +7,7 @@ effect, and a short run learns four times as much of the condition.
 """
 
 import torch
+import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
@@ -130,20 +131,25 @@ class ControlledTransformer(ModelMixin, ConfigMixin):
         condition: Tensor | None = None,
         control_scale: float = 1.0,
     ) -> Tensor:
-        """`forward` with time, text and condition already encoded."""
+        """`forward` with time, text and condition already encoded.
+
+        A condition [M, T, D] is that of the first M samples; the others are sampled without.
+        """
         if condition is None:
             return self.base_model.denoise(hidden_states, time, text)
-        depth = len(self.base_model.blocks)
+        depth, m = len(self.base_model.blocks), len(condition)
+        shared, mask = time.shared[:m], None if text.mask is None else text.mask[:m]
 
         def control(x: Tensor) -> list[Tensor]:
-            c, added = x + condition, []
+            c, added = x[:m] + condition, []
             for i, block in enumerate(self.controlnet, start=depth):
-                arguments = c, time.shared, text.keys[i], text.values[i], text.mask
+                arguments = c, shared, text.keys[i][:m], text.values[i][:m], mask
                 if torch.is_grad_enabled() and self.gradient_checkpointing:
                     c = self._gradient_checkpointing_func(block.copied_block, *arguments)
                 else:
                     c = block.copied_block(*arguments)
-                added.append(control_scale * block.after_proj(c))
+                addition = control_scale * block.after_proj(c)  # [M, T, D]
+                added.append(F.pad(addition, (0, 0, 0, 0, 0, len(x) - m)))
             return added
 
         return self.base_model.denoise(hidden_states, time, text, control)

@@ -144,7 +144,8 @@ class ChexGenPipeline(DiffusionPipeline):
             condition_image: a ready drawing (`conditions.draw`) uint8 [H, W, 3] instead of `mask` and `boxes`.
             control_scale: weight of the control; 0 samples without it.
             num_images_per_prompt, num_inference_steps: counts of at least 1.
-            guidance_scale: weight of classifier-free guidance (paper: 4.0); 1 samples without it, at half the cost.
+            guidance_scale: weight of classifier-free guidance (paper: 4.0) by text and condition together; 1 samples
+                without it, at half the cost.
             metadata_guidance: weights of attributes that are guided each by its own, next to `guidance_scale` for text
                 and other attributes: null + sum of weight x (term - null). Each adds half the cost of guidance.
             guidance_interval: guide only where t / 1000 lies in it; steps outside cost half (Kynkaanniemi et al. 2024).
@@ -312,8 +313,9 @@ class ChexGenPipeline(DiffusionPipeline):
         said = (states, valid) if asked is None else (states, valid, asked)
         fixed = dict(text=self.transformer.encode_text(*said))
         if condition is not None:
+            # Of the first term alone: guidance then amplifies what the condition says as it does what the text says.
             encoded = self.transformer.encode_condition(condition.to(states.dtype))
-            fixed.update(condition=encoded.repeat(copies, 1, 1), control_scale=control_scale)
+            fixed.update(condition=encoded, control_scale=control_scale)
 
         def predict(x: Tensor, time: TimeTables) -> Tensor:
             output = self.transformer.denoise(x.repeat(copies, 1, 1, 1), time, **fixed).float()

@@ -65,6 +65,21 @@ def test_gradient_checkpointing_changes_nothing(base):
     torch.testing.assert_close(gradient(), expected)
 
 
+def test_a_condition_of_the_first_samples_leaves_the_others_free(base):
+    model = ControlledTransformer.on(base, 2).eval()
+    for parameter in model.controlnet.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    x, t, text, mask = inputs()
+    encoded = model.encode_text(text, mask), model.encode_time(t)
+    with torch.no_grad():
+        part = model.denoise(x, encoded[1], encoded[0], model.encode_condition(condition()[:1]))
+        full = model.denoise(x, encoded[1], encoded[0], model.encode_condition(condition()))
+        free = model.denoise(x, encoded[1], encoded[0])
+    torch.testing.assert_close(part[:1], full[:1])
+    torch.testing.assert_close(part[1:], free[1:])
+    assert (full[1:] - free[1:]).abs().max() > 1e-3
+
+
 def test_saves_and_loads(base, tmp_path):
     model = ControlledTransformer.on(base, 3)
     torch.nn.init.normal_(model.controlnet[2].after_proj.weight)

@@ -116,6 +116,17 @@ def test_a_condition_controls_the_sample(pipeline, controlled):
     assert change(condition_latents=condition(), guidance_scale=1.0) > 1e-2
 
 
+def test_guidance_weighs_the_condition_as_it_does_the_text(pipeline, controlled):
+    unguided = sample(pipeline, output_type="latent", guidance_scale=0)
+    asked = sample(controlled, output_type="latent", guidance_scale=0, condition_latents=condition())
+    assert (asked - unguided).abs().max() < 1e-4 * unguided.std()  # neither is in the null half
+    without, once, twice = (
+        sample(controlled, output_type="latent", guidance_scale=w, condition_latents=condition(), num_inference_steps=1)
+        for w in (0, 1, 2)
+    )
+    assert (twice - without - 2 * (once - without)).abs().max() < 1e-3 * (once - without).std()
+
+
 def test_masks_boxes_and_drawings_are_one_condition(controlled):
     mask = np.zeros((64, 64), bool)
     mask[20:50, 10:30] = True
