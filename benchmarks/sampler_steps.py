@@ -1,9 +1,10 @@
 """Quality and time of the samplers against their number of steps, on the trained model of a run.
 
-    python benchmarks/sampler_steps.py [--root runs/laptop] [--seeds 2]
+    python -m benchmarks.sampler_steps [--root runs/laptop] [--seeds 1]
 
 writes benchmarks/sampler_steps.csv and .png: FID on the run's classifier features, Pearson r of its scores (both as in
-notebook 07, the run's own prompts of unseen patients), and seconds an image, for 5 to 100 steps. `make repro` first.
+notebook 07, the run's own prompts of unseen patients), and seconds an image, for 5 to 100 steps. On a CPU the weights
+have 8 bits, as in stage 06 of the laptop. `make repro` first.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from chexgen_lib import cohort
 from chexgen_lib.experiments.classification import Classifier
 from chexgen_lib.figures import style
 from chexgen_lib.images import from_uint8
+from chexgen_lib.models.quantized import int8_weights
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.quality.embedders import ClassifierEmbedder
 from chexgen_lib.quality.factuality import score_correlation
@@ -30,7 +32,7 @@ from chexgen_lib.sampling.synthesis import synthesise
 
 SAMPLERS = {"DDIM": ddim_scheduler, "DPM-Solver++ 2M": dpm_solver_scheduler, "ancestral (DDPM)": ancestral_scheduler}
 STEPS = (5, 10, 20, 50, 100)
-AXES = {"FID": "FID (classifier features)", "r": "Pearson r", "seconds": "seconds an image"}
+AXES = {"FID": "Frechet distance\n(classifier features)", "r": "Pearson r", "seconds": "seconds an image"}
 
 
 def measure(root: Path, seeds: int) -> pl.DataFrame:
@@ -38,8 +40,8 @@ def measure(root: Path, seeds: int) -> pl.DataFrame:
     asked = pl.read_parquet(root / "synthesis/manifest.parquet").select("image_id", "prompt")
     row_of = {image_id: row for row, image_id in enumerate(table["image_id"])}
     transformer = ChexGenTransformer.from_pretrained(root / "alignment/transformer")
-    pipeline = assemble(transformer, "shipped", "minilm")
-    pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pipeline = assemble(transformer if device == "cuda" else int8_weights(transformer), "shipped", "minilm").to(device)
     rows = [row_of[image_id] for image_id in asked["image_id"]]
     real = from_uint8(cohort.load_images(root / "cohort", 8 * transformer.latent_shape[-1], rows))
     classifier = Classifier.load(root / "quality/classifier")
@@ -91,7 +93,7 @@ def draw(table: pl.DataFrame) -> Figure:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, default=Path("runs/laptop"))
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=1)
     options = parser.parse_args()
     table = measure(options.root, options.seeds)
     style.save(draw(table), table, Path(__file__).with_suffix(".png"))
