@@ -91,7 +91,11 @@ def _dealt(table: pl.DataFrame, seed: int) -> list[str]:
     present = table.select(pl.col(FINDINGS).fill_null(0).fill_nan(0)).to_numpy() == 1  # [N, 14]
     rarest = np.where(present, present.mean(0), np.inf).argmin(1)
     stratum = pl.Series("stratum", np.where(present.any(1), rarest, -1))
-    first = table.select("patient_id", "source").with_columns(stratum).unique("patient_id", maintain_order=True)
+    first = (
+        table.select("patient_id", "source")
+        .with_columns(stratum)
+        .unique("patient_id", keep="first", maintain_order=True)
+    )
     keys, rng = np.empty(len(first)), np.random.default_rng(seed)
     for own in first.with_row_index().group_by("source", "stratum", maintain_order=True).agg("index")["index"]:
         # the k-th of c patients of a stratum stands at about k / c of the way through all
@@ -366,7 +370,7 @@ class PowerLaw:
             return "not supported: the interval of b holds 0"
         if self.r2 < MIN_R2:
             return f"not supported: R2 below {MIN_R2}"
-        return "supported" if self.bends >= 0.05 else "supported as a trend, but it bends"
+        return "supported as a trend, but it bends" if self.bends < 0.05 else "supported"
 
 
 def power_law(pairs: np.ndarray, shares: Sequence[str], measured: Measured, seed: int = 0) -> PowerLaw:

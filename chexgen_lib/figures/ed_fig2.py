@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, LogLocator
+from matplotlib.ticker import MaxNLocator
 
 from chexgen_lib.experiments.scaling import HELD_OUT, SEEN
 from chexgen_lib.figures import style
@@ -53,23 +53,24 @@ def _points(ax: Axes, runs: pl.DataFrame, means: pl.DataFrame, measure: str, x: 
         own = means.filter(measure=name).sort(x)
         value, low, high = (own[c].to_numpy() for c in ("value", "low", "high"))
         ax.errorbar(own[x], value, np.maximum([value - low, high - value], 0), **style_of, **look)
+    places = means.filter(measure=measure)[x].sort().to_list()
     ax.set(xscale="log", yscale="log")
-    for axis in (ax.xaxis, ax.yaxis):  # a range within one decade has ticks with plain numbers too
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(_plain)
-        axis.set_minor_formatter(LogFormatter(labelOnlyBase=True, minor_thresholds=(0, 0)))
+    ax.set_xticks(places, [_plain(place) for place in places])
+    ax.yaxis.set_major_locator(MaxNLocator(4))  # most panels span less than a decade
+    ax.yaxis.set_major_formatter(_plain)
+    ax.minorticks_off()
     ax.tick_params(labelsize=6)
     ax.margins(x=0.15, y=0.2)
     if measure == HELD_OUT:
         ax.legend(fontsize=6, loc="best")
 
 
-def _plain(value: float, _: int) -> str:
-    """20000 -> "20k"."""
+def _plain(value: float, _: int = 0) -> str:
+    """20400 -> "20k"."""
     for factor, letter in ((1e6, "M"), (1e3, "k")):
         if value >= factor:
-            return f"{value / factor:g}{letter}"
-    return f"{value:g}"
+            return f"{value / factor:.2g}{letter}"
+    return f"{value:.3g}"
 
 
 def _law(ax: Axes, law: dict, pairs: pl.Series) -> None:

@@ -8,7 +8,7 @@ from tests.experiments.test_scaling import JITTER, D, about_runs, pl
 
 
 def test_ed_figure_2():
-    other = about_runs((2000,)).with_columns(model=pl.lit("other"), parameters=pl.lit(90))
+    other = about_runs((2000,)).with_columns(model=pl.lit("other"), parameters=pl.lit(90, pl.Int64))
     about = pl.concat([about_runs(), other])
     falling = np.append(5 * D**-0.3 * JITTER, [0.4, 0.5, 0.6])
     values = {"FID-flat": falling, "MS-SSIM": np.ones(15), s.HELD_OUT: falling, s.SEEN: falling / 2}
