@@ -62,14 +62,14 @@ def _points(ax: Axes, runs: pl.DataFrame, means: pl.DataFrame, measure: str, x: 
     ax.tick_params(labelsize=6)
     ax.margins(x=0.15, y=0.2)
     if measure == HELD_OUT:
-        ax.legend(fontsize=6, loc="best")
+        ax.legend(fontsize=6, frameon=True)
 
 
 def _plain(value: float, _: int = 0) -> str:
     """20400 -> "20k"."""
     for factor, letter in ((1e6, "M"), (1e3, "k")):
         if value >= factor:
-            return f"{value / factor:.2g}{letter}"
+            return f"{float(f'{value / factor:.2g}'):g}{letter}"
     return f"{value:.3g}"
 
 
@@ -79,5 +79,7 @@ def _law(ax: Axes, law: dict, pairs: pl.Series) -> None:
     supported = law["verdict"] == "supported"
     ax.plot(x, law["a"] * x ** law["b"], "-" if supported else "--", color=style.VERMILION, linewidth=0.9)
     text = f"b = {law['b']:.2f} [{law['low']:.2f}, {law['high']:.2f}]\n$R^2$ = {law['r2']:.2f}"
-    text += "" if supported else "\n" + law["verdict"].partition(":")[0]
+    text += "" if supported else "\n" + law["verdict"].partition(":")[0].replace(", ", ",\n")
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high * (high / low) ** 0.6)  # room for the text
     ax.text(0.97, 0.97, text, transform=ax.transAxes, ha="right", va="top", fontsize=6, color=style.VERMILION)

@@ -127,8 +127,8 @@ def test_a_run_trains_on_its_rows_and_samples_every_prompt(tmp_path):
         "folder": str(tmp_path / "unfinished"),
     }
 
-    def run(rows, seed=0):
-        data = [s.arrays(c) for c in (cache(), s.taken(s.arrays(cache(seed=1)), np.arange(6)))]
+    def run(rows, seed=0, held_out=1):
+        data = [s.arrays(c) for c in (cache(), s.taken(s.arrays(cache(seed=held_out)), np.arange(6)))]
         return s.train_and_sample(*data, rows=rows, seed=seed, **common)
 
     few, again, all_, other = (run(np.arange(8)), run(np.arange(8)), run(np.arange(24)), run(np.arange(8), seed=1))
@@ -137,6 +137,8 @@ def test_a_run_trains_on_its_rows_and_samples_every_prompt(tmp_path):
     assert few["noise_error"] != all_["noise_error"] and few["noise_error"] != other["noise_error"]
     assert not np.array_equal(few["samples"][:, 0], few["samples"][:, 1])
     assert few["seen_error"] != few["noise_error"] and not (tmp_path / "unfinished").exists()
+    known = run(np.arange(8), held_out=0)  # both errors are measured alike
+    assert known["seen_error"] == known["noise_error"]
 
 
 # --------------------------------------------------------------------------------------------------- the measures
