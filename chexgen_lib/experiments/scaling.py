@@ -139,6 +139,9 @@ def equal_compute(
     """Models by name, the first with `steps`; the others with the steps that cost as many FLOPs (`models.sizing`).
 
     Texts count with their mean length in `pairs`, because padding is not computed.
+
+    Raises:
+        ValueError: for an unknown size, or one given twice.
     """
     found: dict[str, Model] = {}
     for spec in specs:
@@ -149,6 +152,8 @@ def equal_compute(
         budget = next(iter(found.values())).flops if found else steps * a_step
         own = max(1, round(budget / a_step))
         name = spec if isinstance(spec, str) else f"{run.shape.depth} x {run.shape.hidden_size}"
+        if name in found:
+            raise ValueError(f"the model {name!r} is given twice: compare other depths or widths")
         found[name] = Model(run.shape, own, run.parameters, own * a_step)
     return found
 

@@ -105,6 +105,11 @@ def test_unknown_sizes_are_named(spec, message):
         s.size_of(spec)
 
 
+def test_a_model_given_twice_is_named():
+    with pytest.raises(ValueError, match="'ci' is given twice"):
+        s.equal_compute(["ci", "ci"], cache(), text_tokens=8, batch_size=8, steps=10)
+
+
 # ----------------------------------------------------------------------------------------------------------- a run
 
 
