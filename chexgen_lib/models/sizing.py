@@ -8,12 +8,12 @@ FLOPs count a multiplication and an addition as two. Sizes are in bytes, times i
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import torch
 
-from chexgen_lib.models.transformer import SIZES, ChexGenTransformer
+from chexgen_lib.models.transformer import SIZES, ChexGenTransformer, Size
 
 PEAK_FLOPS = {"A100": 312e12, "H100": 989e12}  # bf16 a second, dense; NVIDIA's data sheets of the SXM modules
 STATE_BYTES = 4 * 5  # a parameter: float32 weight, gradient, AdamW's two moments, average (EMA)
@@ -28,7 +28,7 @@ class Run:
     """A training run of a `ChexGenTransformer` on latents that are 8 times smaller than the image.
 
     Attributes:
-        size: a name in `SIZES`.
+        size: a name in `SIZES`, or a `Size` that has none.
         resolution: of the images, in px a side, a multiple of 16.
         images: pairs in the data set.
         epochs: how often each is seen.
@@ -39,7 +39,7 @@ class Run:
         ValueError: if the size is unknown or a number is out of range.
     """
 
-    size: str
+    size: str | Size
     resolution: int
     images: int
     epochs: float
@@ -48,7 +48,7 @@ class Run:
     text_dim: int = 4096
 
     def __post_init__(self):
-        if self.size not in SIZES:
+        if isinstance(self.size, str) and self.size not in SIZES:
             raise ValueError(f"unknown model size {self.size!r}; choose one of {', '.join(SIZES)}")
         if self.resolution < 16 or self.resolution % 16:
             raise ValueError(f"resolution must be a multiple of 16 px, not {self.resolution}")
@@ -60,12 +60,20 @@ class Run:
         """The same run for as many epochs as make up that number of image tokens."""
         return replace(self, epochs=tokens / (self.images * self.tokens_per_image))
 
+    @property
+    def shape(self) -> Size:
+        """Depth and width of the transformer."""
+        return SIZES[self.size] if isinstance(self.size, str) else self.size
+
     @cached_property
     def parameters(self) -> int:
         """Parameters of the transformer, counted on the meta device."""
         with torch.device("meta"):
-            model = ChexGenTransformer.of_size(
-                self.size, sample_size=self.resolution // 8, text_dim=self.text_dim, text_tokens=self.text_tokens
+            model = ChexGenTransformer(
+                **asdict(self.shape),
+                sample_size=self.resolution // 8,
+                text_dim=self.text_dim,
+                text_tokens=self.text_tokens,
             )
         return sum(parameter.numel() for parameter in model.parameters())
 
@@ -92,15 +100,15 @@ class Run:
     @property
     def block_flops(self) -> int:
         """FLOPs of all blocks for one image, with the keys and values of its text given: matrix products alone."""
-        tokens, text, width = self.tokens_per_image, self.text_tokens, SIZES[self.size].hidden_size
+        tokens, text, width = self.tokens_per_image, self.text_tokens, self.shape.hidden_size
         attention = 4 * width**2 + 2 * tokens * width  # q, k, v and output; products with keys and values
         cross_attention = 2 * width**2 + 2 * text * width  # q and output; the products
-        return 2 * SIZES[self.size].depth * tokens * (attention + cross_attention + 8 * width**2)  # last: the MLP
+        return 2 * self.shape.depth * tokens * (attention + cross_attention + 8 * width**2)  # last: the MLP
 
     @property
     def forward_flops(self) -> int:
         """FLOPs of one image's forward pass with a text of full length."""
-        size, width = SIZES[self.size], SIZES[self.size].hidden_size
+        size, width = self.shape, self.shape.hidden_size
         text = self.text_tokens * (self.text_dim * width + width**2 + size.depth * 2 * width**2)  # with keys, values
         time = 256 * width + width**2 + 6 * width**2
         ends = self.tokens_per_image * width * 4 * (4 + size.out_channels)  # patches of 4 latent pixels, 4 channels
@@ -116,7 +124,7 @@ class Run:
         sharded_over: GPUs that share all but the activations (FSDP); 1 for DDP. What the framework adds, and the
         autoencoder and text encoder, which the caches replace, are not counted.
         """
-        size, each = SIZES[self.size], CHECKPOINT_BYTES if checkpointing else ACTIVATION_BYTES
+        size, each = self.shape, CHECKPOINT_BYTES if checkpointing else ACTIVATION_BYTES
         blocks = size.depth + (ACTIVATION_BYTES / each if checkpointing else 0)  # one is computed again at a time
         activations = batch_size * self.tokens_per_image * size.hidden_size * blocks * each
         return math.ceil(self.parameters * STATE_BYTES / sharded_over + activations)

@@ -137,3 +137,12 @@ def test_bad_values_are_clear():
         SMALL.gpu_hours(0.5, "B200")
     with pytest.raises(ValueError, match="price must be at least 0"):
         SMALL.cost(-1, 0.5)
+
+
+def test_a_size_without_a_name_counts_like_a_named_one():
+    own = replace(SMALL, size=SIZES["laptop"])
+    assert (own.parameters, own.forward_flops, own.memory(8)) == (
+        SMALL.parameters,
+        SMALL.forward_flops,
+        SMALL.memory(8),
+    )

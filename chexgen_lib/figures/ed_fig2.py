@@ -1,0 +1,85 @@
+"""Extended Data Figure 2: quality against the number of training pairs, and against the model's size at equal compute.
+
+The paper's figure is a plot without numbers in its text, so none of the paper's can stand beside this run's.
+"""
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from chexgen_lib.experiments.scaling import HELD_OUT, SEEN
+from chexgen_lib.figures import style
+
+MARKERS = "os^D"  # one a seed
+UNITS = {"MS-SSIM": "MS-SSIM", HELD_OUT: "noise error (MSE)"}
+
+
+def draw(runs: pl.DataFrame, means: pl.DataFrame, fits: pl.DataFrame, measured_on: str) -> Figure:
+    """Above: the first model on parts of the data with its power laws; below: all models on all pairs.
+
+    runs, means: as `scaling.tables` makes them; fits: `scaling.fits`. measured_on: "n = 100 prompts x 4 samples".
+    """
+    style.use()
+    measures, first = fits["measure"].to_list(), runs["model"][0]
+    fig = Figure(figsize=(style.PAGE, 4.2), layout="constrained")
+    grid = fig.subplots(2, len(measures), squeeze=False)
+    whole = runs["pairs"].max()
+    for column, measure in enumerate(measures):
+        above, below = grid[:, column]
+        _points(above, runs.filter(model=first), means.filter(model=first), measure, "pairs")
+        _law(above, fits.row(by_predicate=pl.col("measure") == measure, named=True), runs["pairs"].unique())
+        at_all = [table.filter(pl.col("pairs") == whole) for table in (runs, means)]
+        _points(below, *at_all, measure, "parameters")
+        for ax in (above, below):
+            ax.set_ylabel(UNITS.get(measure, measure), fontsize=7)
+    fig.suptitle(f"this run, lower is better; {measured_on}; error bars: 95 % CI of the mean over seeds", fontsize=7)
+    titles = f"a  {first}, equal steps: training pairs D", f"b  all {whole:,} pairs, equal training FLOPs: model size"
+    for row, (title, label) in enumerate(zip(titles, ("training pairs D", "parameters"), strict=True)):
+        grid[row][0].set_title(title, loc="left", fontsize=7, fontweight="bold")
+        for ax in grid[row]:
+            ax.set_xlabel(label, fontsize=7)
+    return fig
+
+
+def _points(ax: Axes, runs: pl.DataFrame, means: pl.DataFrame, measure: str, x: str) -> None:
+    """Runs as small markers, their means with intervals; of the noise error also that on seen pairs, hollow."""
+    for seed, own in runs.filter(measure=measure).group_by("seed", maintain_order=True):
+        ax.plot(own[x], own["value"], MARKERS[seed[0] % 4], color=style.SKY, markersize=2.5)
+    style_of = {"fmt": "o", "color": style.BLUE, "markersize": 4, "linewidth": 0.9, "capsize": 2}
+    drawn = {measure: {}} | ({SEEN: {"markerfacecolor": "none", "label": "seen pairs"}} if measure == HELD_OUT else {})
+    for name, look in drawn.items():
+        own = means.filter(measure=name).sort(x)
+        value, low, high = (own[c].to_numpy() for c in ("value", "low", "high"))
+        ax.errorbar(own[x], value, np.maximum([value - low, high - value], 0), **style_of, **look)
+    places = means.filter(measure=measure)[x].sort().to_list()
+    ax.set(xscale="log", yscale="log")
+    ax.set_xticks(places, [_plain(place) for place in places])
+    ax.yaxis.set_major_locator(MaxNLocator(4))  # most panels span less than a decade
+    ax.yaxis.set_major_formatter(_plain)
+    ax.minorticks_off()
+    ax.tick_params(labelsize=6)
+    ax.margins(x=0.15, y=0.2)
+    if measure == HELD_OUT:
+        ax.legend(fontsize=6, frameon=True)
+
+
+def _plain(value: float, _: int = 0) -> str:
+    """20400 -> "20k"."""
+    for factor, letter in ((1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{float(f'{value / factor:.2g}'):g}{letter}"
+    return f"{value:.3g}"
+
+
+def _law(ax: Axes, law: dict, pairs: pl.Series) -> None:
+    """The fitted line, dashed where the data do not support it, with its exponent."""
+    x = np.geomspace(pairs.min(), pairs.max(), 50)
+    supported = law["verdict"] == "supported"
+    ax.plot(x, law["a"] * x ** law["b"], "-" if supported else "--", color=style.VERMILION, linewidth=0.9)
+    text = f"b = {law['b']:.2f} [{law['low']:.2f}, {law['high']:.2f}]\n$R^2$ = {law['r2']:.2f}"
+    text += "" if supported else "\n" + law["verdict"].partition(":")[0].replace(", ", ",\n")
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high * (high / low) ** 0.6)  # room for the text
+    ax.text(0.97, 0.97, text, transform=ax.transAxes, ha="right", va="top", fontsize=6, color=style.VERMILION)

@@ -1,0 +1,242 @@
+"""Subsets keep the distribution, runs differ by their data alone, and power laws are found and refused."""
+
+from dataclasses import asdict
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from chexgen_lib.experiments import scaling as s
+from chexgen_lib.models.transformer import SIZES
+from chexgen_lib.records import FINDINGS
+from chexgen_lib.training.latent_cache import LatentCache
+
+FRACTIONS = [0.1, 0.5, 1.0]
+
+
+def records(n=400):
+    """Two images a patient; one in ten patients has an effusion, half come from each of two sources."""
+    patient = np.arange(n) // 2
+    states = {finding: np.zeros(n, np.float32) for finding in FINDINGS}
+    states["Effusion"][patient % 10 == 0] = 1
+    states["Edema"][:] = np.nan
+    about = {"patient_id": [f"p{i}" for i in patient], "source": np.where(patient % 20 < 10, "a", "b")}
+    return pl.DataFrame(about | states)
+
+
+def cache(n=24, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(2, 6, (n,), generator=rng)
+    latents = torch.randn(n, 4, 4, 4, generator=rng)
+    states = torch.randn(int(lengths.sum()), 16, generator=rng)
+    offsets = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)])
+    return LatentCache(latents.half(), torch.full_like(latents, 0.1).half(), states.half(), offsets)
+
+
+# ----------------------------------------------------------------------------------------------------- the subsets
+
+
+def test_subsets_are_nested_whole_patients_with_the_distribution_of_the_whole():
+    table = records()
+    for seed in range(5):
+        found = s.subsets(table, FRACTIONS, 8, seed)
+        assert [len(rows) for rows in found.values()] == [40, 200, 400] and list(found) == ["10 %", "50 %", "100 %"]
+        assert set(found["10 %"]) < set(found["50 %"]) < set(found["100 %"])
+        small = table[found["10 %"]]
+        assert small["patient_id"].value_counts()["count"].to_list() == [2] * 20
+        assert (small["Effusion"] == 1).sum() in (2, 4, 6)  # 4 expected: a patient more or less
+        assert abs((small["source"] == "a").sum() - 20) <= 4
+        half = table[found["50 %"]]
+        assert (half["Effusion"] == 1).sum() in (18, 20, 22)
+    again, other = (s.subsets(table, FRACTIONS, 8, seed)["10 %"].tolist() for seed in (4, 5))
+    assert found["10 %"].tolist() == again != other
+
+
+@pytest.mark.parametrize(
+    ("fractions", "message"),
+    [
+        ([0, 0.5, 1], r"must be in \(0, 1\], got 0"),
+        ([0.1, 0.5, 1.5], r"must be in \(0, 1\], got 1.5"),
+        ([0.1, 0.5, 0.5, 1], "repeat one"),
+        ([0.5, 1], "at least 3 fractions"),
+        ([0.01, 0.5, 1], "fraction 0.01 leaves 4 of 400 images, fewer than a batch of 8"),
+    ],
+)
+def test_fractions_that_cannot_be_used_are_named(fractions, message):
+    with pytest.raises(ValueError, match=message):
+        s.subsets(records(), fractions, 8, 0)
+
+
+def test_records_and_cache_of_two_makings_are_refused(tmp_path):
+    flags = [pl.lit(True).alias("stage1"), pl.lit("val").alias("split")]
+    records(24).with_columns(flags).write_parquet(tmp_path / "cohort.parquet")
+    cache().save(tmp_path / "pretraining_val.safetensors")
+    table, pairs = s.stage1_pairs(tmp_path, "val")
+    assert len(table) == len(pairs) == 24 and table["row"].to_list() == list(range(24))
+    records(20).with_columns(flags).write_parquet(tmp_path / "cohort.parquet")
+    with pytest.raises(ValueError, match="24 pairs for 20 records"):
+        s.stage1_pairs(tmp_path, "val")
+
+
+# ------------------------------------------------------------------------------------------------------ the models
+
+
+def test_models_of_equal_compute_and_their_runs():
+    specs = ["ci", {"depth": 4, "hidden_size": 64, "num_heads": 2, "gelu": "none"}]
+    models = s.equal_compute(specs, cache(), text_tokens=8, batch_size=8, steps=1000)
+    small, deep = models.values()
+    assert list(models) == ["ci", "4 x 64"] and small.steps == 1000 and small.size == SIZES["ci"]
+    assert 400 < deep.steps < 700 and deep.flops == pytest.approx(small.flops, rel=0.002)
+    assert deep.parameters > 1.3 * small.parameters
+    shares = [s.subsets(records(24), [0.5, 0.75, 1], 8, seed) for seed in range(2)]
+    about, rows = s.plan(models, shares, np.arange(24))
+    assert about["run"].n_unique() == len(about) == len(rows) == 2 * (3 + 1)
+    assert about.filter(model="4 x 64")["share"].to_list() == ["100 %"] * 2
+    assert about["pairs"].to_list() == [len(own) for own in rows]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [("huge", "unknown model size 'huge'; choose one of ci"), ({"depth": 2}, "needs depth, hidden_size and num_heads")],
+)
+def test_unknown_sizes_are_named(spec, message):
+    with pytest.raises(ValueError, match=message):
+        s.size_of(spec)
+
+
+def test_a_model_given_twice_is_named():
+    with pytest.raises(ValueError, match="'ci' is given twice"):
+        s.equal_compute(["ci", "ci"], cache(), text_tokens=8, batch_size=8, steps=10)
+
+
+# ----------------------------------------------------------------------------------------------------------- a run
+
+
+def test_taken_rows_are_those_of_the_cache():
+    whole, rows = cache(), np.array([20, 3, 7])
+    own = s.taken(s.arrays(whole), rows)
+    for place, row in enumerate(rows):
+        assert torch.equal(own.mean[place], whole.mean[row])
+        mine, theirs = (c.states[c.offsets[i] : c.offsets[i + 1]] for c, i in ((own, place), (whole, row)))
+        assert torch.equal(mine, theirs)
+
+
+def test_a_run_trains_on_its_rows_and_samples_every_prompt(tmp_path):
+    common = {
+        "size": asdict(SIZES["ci"]),
+        "text_tokens": 8,
+        "training": {"steps": 30, "batch_size": 8, "learning_rate": 3e-3, "ema_decay": 0.9, "precision": "fp32"},
+        "sampling": {"images_per_prompt": 2, "num_inference_steps": 2, "guidance_scale": 2.0, "batch_size": 4},
+        "autoencoder": "shipped",
+        "folder": str(tmp_path / "unfinished"),
+    }
+
+    def run(rows, seed=0, held_out=1):
+        data = [s.arrays(c) for c in (cache(), s.taken(s.arrays(cache(seed=held_out)), np.arange(6)))]
+        return s.train_and_sample(*data, rows=rows, seed=seed, **common)
+
+    few, again, all_, other = (run(np.arange(8)), run(np.arange(8)), run(np.arange(24)), run(np.arange(8), seed=1))
+    assert few["samples"].shape == (6, 2, 32, 32) and few["samples"].dtype == np.uint8
+    assert np.array_equal(few["samples"], again["samples"]) and few["noise_error"] == again["noise_error"]
+    assert few["noise_error"] != all_["noise_error"] and few["noise_error"] != other["noise_error"]
+    assert not np.array_equal(few["samples"][:, 0], few["samples"][:, 1])
+    assert few["seen_error"] != few["noise_error"] and not (tmp_path / "unfinished").exists()
+    known = run(np.arange(8), held_out=0)  # both errors are measured alike
+    assert known["seen_error"] == known["noise_error"]
+
+
+# --------------------------------------------------------------------------------------------------- the measures
+
+
+class Flat:
+    """An embedder of pixel means."""
+
+    name, dim = "flat", 4
+
+    def __call__(self, images):
+        return images.reshape(len(images), 4, -1).mean(2)
+
+
+def measured_runs():
+    """Two runs of like samples and one of noise, 16 prompts x 2 samples, around the same real images."""
+    rng = np.random.default_rng(0)
+    smooth = np.repeat(np.repeat(rng.integers(0, 200, (16, 4, 4)), 4, 1), 4, 2)
+    near = [np.clip(smooth[:, None] + rng.integers(0, 40, (16, 2, 16, 16)), 0, 255) for _ in range(2)]
+    samples = [*near, rng.integers(0, 255, (16, 2, 16, 16))]
+    errors = {"noise_error": np.array(0.3), "seen_error": np.array(0.2)}
+    runs = [{"samples": x.astype(np.uint8)} | errors for x in samples]
+    return runs, smooth.astype(np.uint8)
+
+
+def test_measures_tell_good_samples_from_bad():
+    runs, real = measured_runs()
+    found = s.measure(runs, real, [Flat()], n_resamples=30, seed=0)
+    assert list(found) == ["FID-flat", "MS-SSIM", s.HELD_OUT, s.SEEN]
+    for m in found.values():
+        assert m.values.shape == (3,) and m.resampled.shape == (30, 3)
+    fid, similar = found["FID-flat"], found["MS-SSIM"]
+    assert fid.values[2] > 2 * fid.values[:2].max() and (fid.resampled > 0).all()
+    assert fid.resampled.mean(0) == pytest.approx(fid.values)
+    assert similar.values[2] < similar.values[:2].min()
+    assert similar.resampled.mean(0) == pytest.approx(similar.values, abs=0.05) and similar.resampled[:, 0].std() > 0
+    assert (found[s.SEEN].resampled == 0.2).all()
+
+
+def about_runs(pairs=(20, 200, 1000, 2000), seeds=3):
+    columns = {"model": "m", "parameters": 10, "steps": 5, "flops": 1.0}
+    rows = [columns | {"share": str(d), "pairs": d, "seed": k} for d in pairs for k in range(seeds)]
+    return pl.DataFrame(rows)
+
+
+def law_of(values, spread=0.0, seed=0):
+    about, values = about_runs(), np.asarray(values, float)
+    noise = np.random.default_rng(seed).normal(0, spread, (200, len(values)))
+    m = s.Measured(values, values * np.exp(noise))
+    return s.power_law(about["pairs"].to_numpy(), about["share"].to_list(), m)
+
+
+D = about_runs()["pairs"].to_numpy()
+JITTER = np.exp(np.random.default_rng(3).normal(0, 0.02, len(D)))
+
+
+def test_a_power_law_is_found_with_its_interval():
+    law = law_of(5 * D**-0.3 * JITTER, spread=0.01)
+    assert law.b == pytest.approx(-0.3, abs=0.02) and law.a == pytest.approx(5, rel=0.1) and law.runs == 12
+    assert law.low < law.b < law.high < -0.25 and law.r2 > 0.95
+    assert law.verdict == "supported" and law.bends > 0.05
+
+
+def test_the_interval_holds_what_the_prompts_leave_open():
+    narrow, wide = (law_of(5 * D**-0.3 * JITTER, spread=spread) for spread in (0, 0.3))
+    assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
+
+
+def test_fits_that_the_data_do_not_support_are_called_so():
+    flat = law_of(JITTER)
+    assert flat.low < 0 < flat.high and "interval of b holds 0" in flat.verdict
+    loose = law_of(5 * D**-0.2 * np.exp(np.tile([0.6, 0.0, -0.6], 4)))
+    assert loose.r2 < s.MIN_R2 and loose.verdict.startswith("not supported")
+    bent = law_of(np.maximum(5 * D**-0.4, 5 * 150**-0.4) * JITTER)
+    assert bent.bends < 0.01 and bent.verdict != "supported"
+
+
+def test_power_laws_need_three_subsets_and_positive_scores():
+    m = s.Measured(np.ones(4), np.ones((2, 4)))
+    with pytest.raises(ValueError, match="at least 3 fractions of the data, got 2"):
+        s.power_law(np.array([1, 1, 2, 2]), list("aabb"), m)
+    with pytest.raises(ValueError, match="positive scores, got 0"):
+        s.power_law(np.array([1, 2, 3, 4]), list("abcd"), s.Measured(np.arange(4.0), np.ones((2, 4))))
+
+
+def test_tables_and_fits_leave_other_models_and_seen_pairs_out_of_the_law():
+    about = pl.concat([about_runs(), about_runs((2000,)).with_columns(model=pl.lit("other"))])
+    values = np.append(5 * D**-0.3 * JITTER, [99.0] * 3)
+    measured = dict.fromkeys(("FID-flat", s.SEEN), s.Measured(values, np.tile(values, (40, 1))))
+    runs, means = s.tables(about, measured, 0)
+    assert len(runs) == 2 * 15 and len(means) == 2 * 5
+    first = means.row(0, named=True)
+    assert first["value"] == pytest.approx(values[:3].mean()) and first["seeds"] == 3 and first["pairs"] == 20
+    assert values[:3].min() <= first["low"] < first["high"] <= values[:3].max()
+    laws = s.fits(about, measured, 0)
+    assert laws["measure"].to_list() == ["FID-flat"] and laws["b"][0] == pytest.approx(-0.3, abs=0.02)
