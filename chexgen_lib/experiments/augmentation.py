@@ -244,6 +244,8 @@ def visible(differences: np.ndarray, power: float = 0.8, level: float = 0.05) ->
 def verdict(row: Mapping) -> str:
     """ "+0.021 [0.004, 0.038]", or "no detectable difference" with the smallest that could have been seen."""
     span = f"{row['difference']:+.3f} [{row['difference_low']:.3f}, {row['difference_high']:.3f}]"
+    if row["difference_low"] == row["difference_high"] == 0:
+        return "+0.000: the same in every resample"
     if row["difference_low"] <= 0 <= row["difference_high"]:
         return f"{span}: no detectable difference (could see {row['visible']:.3f})"
     return span

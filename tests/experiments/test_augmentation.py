@@ -51,6 +51,9 @@ def test_an_arm_that_found_the_same_differs_by_nothing():
     table = a.auroc_table(scores, labels, [str(i) for i in range(300)], n_resamples=50).filter(finding="Average")
     differences = dict(table.select("arm", "difference").iter_rows())
     assert differences["twin"] == 0 and differences[a.REAL] is None
+    assert (
+        a.verdict(table.row(by_predicate=pl.col("arm") == "twin", named=True)) == "+0.000: the same in every resample"
+    )
     other = a.auroc_table(scores, labels, [str(i) for i in range(300)], reference="arm 0", n_resamples=50)
     assert other.filter(arm="arm 0")["difference"].null_count() == 15
     assert other.filter(arm=a.REAL, finding="Average")["difference"].null_count() == 0
