@@ -32,19 +32,13 @@ class Task:
         images: uint8 [N, S, S].
         origin: [N], the annotated image (row of `Sets.data`) whose annotation each has.
         rows: rows of `images`: "train" (the images that the pool was drawn from), "val", "test", "external test".
-        copies: [K, R], rows of the pool's images; k holds the k-th of each training image.
+        arms: arm -> rows to train on: the real images alone, and with one, two, ... synthetic copies of each.
     """
 
     images: np.ndarray
     origin: np.ndarray
     rows: dict[str, np.ndarray]
-    copies: np.ndarray
-
-    def arms(self) -> dict[str, np.ndarray]:
-        """Arm -> rows to train on: the real images alone, and with one, two, ... synthetic copies of each."""
-        real = self.rows["train"]
-        more = {f"real + {k + 1}x": np.concatenate([real, *self.copies[: k + 1]]) for k in range(len(self.copies))}
-        return {REAL: real} | more
+    arms: dict[str, np.ndarray]
 
     @property
     def tests(self) -> dict[str, np.ndarray]:
@@ -87,7 +81,8 @@ class Sets:
         images = np.concatenate([_reduced(self.data.images, size), _reduced(drawn.reshape(-1, *drawn.shape[2:]), size)])
         origin = np.concatenate([np.arange(len(self.data.images)), np.tile(train, len(drawn))])
         copies = len(self.data.images) + np.arange(len(drawn) * len(train)).reshape(len(drawn), -1)
-        return Task(images, origin, {"train": train} | self.rows, copies)
+        arms = {f"real + {k + 1}x": np.concatenate([train, *copies[: k + 1]]) for k in range(len(copies))}
+        return Task(images, origin, {"train": train} | self.rows, {REAL: train} | arms)
 
     def masks(self, task: Task, kind: str) -> np.ndarray:
         """Bool [N, S, S]: the mask of each image of a task, at its size."""
@@ -114,7 +109,9 @@ def load(root: str | Path, resolution: int, pools: Sequence[str | Path]) -> Sets
     manifests, samples = zip(*(_read(Path(pool)) for pool in pools), strict=True)
     asked, table = pl.concat(manifests), frontal(folder)
     if absent := sorted(set(asked["record"]) - set(table["image_id"])):
-        raise CohortError(f"{len(absent)} records of the pools are not in the cohort, first {absent[0]!r}; redo 06")
+        raise CohortError(
+            f"{len(absent)} records of the pools are not in the cohort, first {absent[0]!r}; redo stage 06_pools"
+        )
     drawn_from = pl.col("image_id").is_in(asked["record"].unique().to_list())
     internal = pl.col("source").is_in(table.filter(drawn_from)["source"].unique().to_list())
     sets = {
@@ -133,7 +130,7 @@ def load(root: str | Path, resolution: int, pools: Sequence[str | Path]) -> Sets
     if any(changed):
         first = asked["image_id"].filter(pl.Series(changed))[0]
         raise CohortError(
-            f"{sum(changed)} images were drawn from other masks than the cohort's, first {first!r}; redo 06"
+            f"{sum(changed)} images were drawn from other masks than the cohort's, first {first!r}; redo stage 06_pools"
         )
     copies = min(len(some[0]) for some in samples)
     samples = np.concatenate([some[:, :copies] for some in samples])
@@ -146,10 +143,12 @@ def _read(pool: Path) -> tuple[pl.DataFrame, np.ndarray]:
             raise CohortError(f"{pool / name} does not exist: run the stage 06_pools first")
     manifest = pl.read_parquet(pool / "manifest.parquet")
     if absent := [c for c in ("image_id", "record", "kind", "drawing") if c not in manifest.columns]:
-        raise CohortError(f"{pool}: the manifest lacks {absent}; redo 06")
+        raise CohortError(f"{pool}: the manifest lacks {absent}; redo stage 06_pools")
     samples = np.load(pool / "samples.npy", allow_pickle=False)  # [R, K, H, W]
     if samples.ndim != 4 or len(samples) != len(manifest):
-        raise CohortError(f"{pool}: {len(manifest)} requests and samples {samples.shape} do not fit; redo 06")
+        raise CohortError(
+            f"{pool}: {len(manifest)} requests and samples {samples.shape} do not fit; redo stage 06_pools"
+        )
     return manifest.select("image_id", "record", "kind", "drawing"), samples
 
 

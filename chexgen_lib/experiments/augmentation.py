@@ -15,10 +15,12 @@ import polars as pl
 from scipy import stats
 
 from chexgen_lib.experiments.classification import auroc, balanced_weights, train_classifier
+from chexgen_lib.experiments.pools import Sets
 from chexgen_lib.records import FINDINGS
 from chexgen_lib.statistics import interval_of, paired_wilcoxon
 
 REAL = "real"
+BASELINE = "baseline"  # the other generator
 ESTIMATE = ("value", "sd", "low", "high", "difference", "difference_low", "difference_high", "p", "visible")
 LEAST_POSITIVES = 5  # in a test set, and as many negatives; an AUROC of fewer is noise
 
@@ -43,6 +45,21 @@ def train_and_score(
         images[train], labels[train], images[val], labels[val], seed=seed, weights=weights, **settings
     )
     return {"scores": model.predict(images[test])}
+
+
+def pool_arms(sets: Mapping[str, Sets]) -> dict[str, np.ndarray]:
+    """Arm -> rows to train on: the real images alone, and with one and two (if there are) synthetic copies of each.
+
+    sets: generator -> its pool with the real images, each `with_pool` of the one before. The generator that the run is
+    about is "", the other `BASELINE`: "real + 1x", "real + 1x baseline".
+    """
+    arms = {}
+    for generator, own in sets.items():
+        train, copies = own.rows["train"], own.everything.table["copy"].to_numpy()[own.synthetic].max() + 1
+        arms[REAL] = train
+        for k in range(1, min(2, copies) + 1):
+            arms[f"real + {k}x {generator}".strip()] = np.concatenate([train, own.copies(k)])
+    return arms
 
 
 def jobs(arms: Mapping[str, Sequence[int]], seeds: int, seed: int, **settings) -> dict[str, dict]:
@@ -74,11 +91,11 @@ def auroc_table(
     scores: Mapping[str, np.ndarray],
     labels: np.ndarray,
     patients: Sequence[str],
-    baseline: str = REAL,
+    reference: str = REAL,
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> pl.DataFrame:
-    """AUROC of each arm, by finding and on average (ED Table 6), and its difference from the baseline.
+    """AUROC of each arm, by finding and on average (ED Table 6), and its difference from the arm `reference`.
 
     scores: arm -> [S, N, 14]; the arms' seeds are paired. labels: [N, 14]. patients: of each image; they are what is
     resampled. Findings with fewer than `LEAST_POSITIVES` of either label are not in the average, and listed without
@@ -91,8 +108,8 @@ def auroc_table(
     labels = np.asarray(labels, np.float64)
     runs = {arm: np.asarray(values, np.float64) for arm, values in scores.items()}
     shapes = {values.shape for values in runs.values()}
-    if len(shapes) != 1 or next(iter(shapes))[1:] != labels.shape or baseline not in runs:
-        raise ValueError(f"arms need scores [S, {len(labels)}, 14] of equal S, one of them {baseline!r}; got {shapes}")
+    if len(shapes) != 1 or next(iter(shapes))[1:] != labels.shape or reference not in runs:
+        raise ValueError(f"arms need scores [S, {len(labels)}, 14] of equal S, one of them {reference!r}; got {shapes}")
     for arm, values in runs.items():
         if not np.isfinite(values).all():
             raise ValueError(f"arm {arm!r}: scores of run {np.argwhere(~np.isfinite(values))[0][0]} are not finite")
@@ -100,16 +117,16 @@ def auroc_table(
     estimates = {arm: _estimate(values, labels, counts, seeds) for arm, values in runs.items()}
     rows = []
     for arm, (single, resampled) in estimates.items():
-        base_single, base_resampled = estimates[baseline]
+        base = None if arm == reference else estimates[reference]
         for f, finding in enumerate((*FINDINGS, "Average")):
             about = {"arm": arm, "finding": finding, "n": len(labels), "seeds": len(single)}
             about["positives"] = int(np.nansum(labels[:, f])) if finding in FINDINGS else None
             if finding in FINDINGS:
                 about["n"] = int(np.isfinite(labels[:, f]).sum())
-            rows.append(about | _row(single[:, f], resampled[:, f], base_single[:, f], base_resampled[:, f]))
-            if finding == "Average" and arm != baseline:
+            rows.append(about | _row(single[:, f], resampled[:, f], base and tuple(x[:, f] for x in base)))
+            if finding == "Average" and base:
                 known = np.isfinite(single[:, :-1]).all(0)
-                means = single.mean(0)[:-1][known], base_single.mean(0)[:-1][known]
+                means = single.mean(0)[:-1][known], base[0].mean(0)[:-1][known]
                 rows[-1]["p_findings"] = paired_wilcoxon(*means) if known.sum() > 1 else None
     columns = ["arm", "finding", "value", "sd", "low", "high", "difference", "difference_low", "difference_high", "p",
                "p_findings", "visible", "n", "positives", "seeds"]  # fmt: skip
@@ -123,11 +140,11 @@ def compare(
     measure: Callable[[Any, np.ndarray], np.ndarray],
     about: Sequence[Mapping],
     patients: Sequence[str],
-    baseline: str = REAL,
+    reference: str = REAL,
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> pl.DataFrame:
-    """Measures of each arm with their intervals, and their differences from the baseline, as in `auroc_table`.
+    """Measures of each arm with their intervals, and their differences from the arm `reference`, as in `auroc_table`.
 
     Args:
         arms: arm -> what each of its seeds found; the arms' seeds are paired.
@@ -140,22 +157,22 @@ def compare(
     visible, seeds.
 
     Raises:
-        ValueError: if arms differ in their seeds, or the baseline is none of them.
+        ValueError: if arms differ in their seeds, or the reference is none of them.
     """
-    if baseline not in arms or len({len(runs) for runs in arms.values()}) != 1:
-        raise ValueError(f"arms need equally many seeds, one of them {baseline!r}; got {list(arms)}")
-    counts, seeds = _resamples(patients, len(arms[baseline]), n_resamples, seed)
+    if reference not in arms or len({len(runs) for runs in arms.values()}) != 1:
+        raise ValueError(f"arms need equally many seeds, one of them {reference!r}; got {list(arms)}")
+    counts, seeds = _resamples(patients, len(arms[reference]), n_resamples, seed)
     share, once = seeds / seeds.sum(1, keepdims=True), np.ones((1, len(patients)), int)
     estimates = {}
     for arm, runs in arms.items():
         measured = np.stack([measure(run, np.concatenate([once, counts])) for run in runs])  # [S, 1 + B, M]
         estimates[arm] = measured[:, 0], np.einsum("bs,sbm->bm", share, measured[:, 1:])
-    rows = [
-        {**named, "arm": arm, "seeds": len(single)}
-        | _row(single[:, m], resampled[:, m], estimates[baseline][0][:, m], estimates[baseline][1][:, m])
-        for m, named in enumerate(about)
-        for arm, (single, resampled) in estimates.items()
-    ]
+    rows = []
+    for m, named in enumerate(about):
+        own = {arm: (single[:, m], resampled[:, m]) for arm, (single, resampled) in estimates.items()}
+        for arm, (single, resampled) in own.items():
+            base = None if arm == reference else own[reference]
+            rows.append({**named, "arm": arm, "seeds": len(single)} | _row(single, resampled, base))
     columns = [*about[0], "arm", *ESTIMATE, "seeds"]
     table = pl.DataFrame(rows, infer_schema_length=None)
     return table.with_columns(pl.lit(None, pl.Float64).alias(c) for c in columns if c not in table.columns)[columns]
@@ -194,17 +211,20 @@ def _estimate(
     )
 
 
-def _row(single: np.ndarray, resampled: np.ndarray, base: np.ndarray, base_resampled: np.ndarray) -> dict:
-    """Value, spread over seeds and interval; difference from the baseline, unless this is it or it is undefined."""
+def _row(single: np.ndarray, resampled: np.ndarray, base: tuple[np.ndarray, np.ndarray] | None) -> dict:
+    """Value, spread over seeds and interval of an arm; and its difference from the reference's, if that is defined.
+
+    single, resampled: of each seed [S] and resample [B]; base: the reference's; None where the arm is the reference.
+    """
     if not np.isfinite(single).all():
         return {}
     own = interval_of(single.mean(), resampled, 0)
     sd = float(single.std(ddof=1)) if len(single) > 1 else None
     row = {"value": own.value, "sd": sd, "low": own.low, "high": own.high}
-    if base is single or np.array_equal(base, single) or not np.isfinite(base).all():
+    if base is None or not np.isfinite(base[0]).all():
         return row
-    differences = resampled - base_resampled
-    found = interval_of(single.mean() - base.mean(), differences, 0)
+    differences = resampled - base[1]
+    found = interval_of(single.mean() - base[0].mean(), differences, 0)
     return row | {"difference": found.value, "difference_low": found.low, "difference_high": found.high,
                   "p": two_sided(differences), "visible": visible(differences)}  # fmt: skip
 
@@ -224,6 +244,8 @@ def visible(differences: np.ndarray, power: float = 0.8, level: float = 0.05) ->
 def verdict(row: Mapping) -> str:
     """ "+0.021 [0.004, 0.038]", or "no detectable difference" with the smallest that could have been seen."""
     span = f"{row['difference']:+.3f} [{row['difference_low']:.3f}, {row['difference_high']:.3f}]"
+    if row["difference_low"] == row["difference_high"] == 0:
+        return "+0.000: the same in every resample"
     if row["difference_low"] <= 0 <= row["difference_high"]:
         return f"{span}: no detectable difference (could see {row['visible']:.3f})"
     return span

@@ -14,7 +14,7 @@ import torch
 
 from chexgen_lib.experiments import annotated_pools, detection, segmentation
 from chexgen_lib.experiments.annotated_pools import TESTS, Task
-from chexgen_lib.experiments.augmentation import LEAST_POSITIVES, by_arm, compare, jobs, verdict
+from chexgen_lib.experiments.augmentation import LEAST_POSITIVES, by_arm, compare, jobs, pool_arms, verdict
 from chexgen_lib.experiments.pools import Sets
 from chexgen_lib.experiments.runs import run_all
 from chexgen_lib.experiments.segmentation import dice, train_segmenter
@@ -43,8 +43,13 @@ def segment(sets: annotated_pools.Sets, kind: str, folder: Path, settings: Mappi
     return note, segmentation_table(results, task.tests, masks, patients, **_resampling(plan))
 
 
-def grade(sets: Sets, cohort: pl.DataFrame, folder: Path, settings: Mapping, **plan) -> tuple[str, pl.DataFrame]:
-    """All arms of the regression of `severity.opacity_scores`; arguments and result as `segment`'s."""
+def grade(
+    sets: Mapping[str, Sets], cohort: pl.DataFrame, folder: Path, settings: Mapping, **plan
+) -> tuple[str, pl.DataFrame]:
+    """All arms of the regression of `severity.opacity_scores`; sets as in `augmentation.pool_arms`, else as `segment`.
+
+    It draws on pools made of texts, so that any generator has its arms.
+    """
     task, scores, left_out = severity_task(sets, cohort)
     note = _images(task.rows, "with a score above 0", scores > 0)
     if any(left_out.values()):
@@ -52,7 +57,8 @@ def grade(sets: Sets, cohort: pl.DataFrame, folder: Path, settings: Mapping, **p
     if reason := missing(task.rows, scores > 0):
         return f"severity is left out: {reason}", pl.DataFrame()
     results = _train(train_and_grade, {"images": task.images, "scores": scores}, task, folder, settings, plan)
-    patients = {name: sets.everything.table["patient_id"].gather(rows).to_list() for name, rows in task.tests.items()}
+    table = list(sets.values())[-1].everything.table
+    patients = {name: table["patient_id"].gather(rows).to_list() for name, rows in task.tests.items()}
     return note, severity_table(results, task.tests, scores, patients, **_resampling(plan))
 
 
@@ -82,7 +88,7 @@ def report(table: pl.DataFrame, categories: Sequence[str] = ("all", detection.OV
             lines.append(f"  no number: fewer than {LEAST_POSITIVES} cases")
             continue
         for r in arms.iter_rows(named=True):
-            line = f"  {r['arm']:12s}{format_interval(r['value'], r['low'], r['high'], 3)}"
+            line = f"  {r['arm']:20s}{format_interval(r['value'], r['low'], r['high'], 3)}"
             known = r["difference"] is not None
             lines.append(line + (f"  {verdict(r)}, {format_p(r['p'])}" if known else ""))
     return "\n".join(lines)
@@ -97,7 +103,7 @@ def missing(rows: Mapping[str, np.ndarray], positive: np.ndarray) -> str | None:
 def task_jobs(task: Task, seeds: int, seed: int, **settings) -> dict[str, dict]:
     """Runs of a task by name "arm / seed k"; each is tested on all test sets together."""
     test = np.concatenate(list(task.tests.values()))
-    return jobs(task.arms(), seeds, seed, val=task.rows["val"], test=test, **settings)
+    return jobs(task.arms, seeds, seed, val=task.rows["val"], test=test, **settings)
 
 
 def _train(
@@ -162,25 +168,20 @@ def segmentation_table(
 # ------------------------------------------------------------------------------------------------- severity
 
 
-def severity_task(sets: Sets, cohort: pl.DataFrame) -> tuple[Task, np.ndarray, dict[str, int]]:
-    """The images of `pools.assemble` that have a score, their scores, and how many of each set have none.
+def severity_task(sets: Mapping[str, Sets], cohort: pl.DataFrame) -> tuple[Task, np.ndarray, dict[str, int]]:
+    """The images of `augmentation.pool_arms` that have a score, their scores, and how many of each set have none.
 
     The scores [N] are `severity.opacity_scores`; a synthetic image has its record's. Images without one are left out.
     """
     scored = cohort.select("image_id", pl.Series("score", opacity_scores(cohort)))
-    table = sets.everything.table.select("image_id", "copy").join(
-        scored, on="image_id", how="left", maintain_order="left"
-    )
-    scores, copy = table["score"].to_numpy(), table["copy"].to_numpy()
+    last = list(sets.values())[-1]  # which holds the images of all
+    ids = last.everything.table.select("image_id")
+    scores = ids.join(scored, on="image_id", how="left", maintain_order="left")["score"].to_numpy()
     known = np.isfinite(scores)
-    rows = {name: sets.rows[name] for name in ("train", "val", *TESTS)}
+    rows = {name: last.rows[name] for name in ("train", "val", *TESTS)}
     left_out = {name: int((~known[some]).sum()) for name, some in rows.items()}
-    drawn = sets.synthetic[known[sets.synthetic]]
-    copies = np.stack([drawn[copy[drawn] == k] for k in range(min(2, copy.max() + 1))])
-    task = Task(
-        sets.everything.images, np.arange(len(scores)), {k: some[known[some]] for k, some in rows.items()}, copies
-    )
-    return task, scores, left_out
+    rows, arms = ({k: some[known[some]] for k, some in named.items()} for named in (rows, pool_arms(sets)))
+    return Task(last.everything.images, np.arange(len(scores)), rows, arms), scores, left_out
 
 
 def train_and_grade(

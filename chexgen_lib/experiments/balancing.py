@@ -28,7 +28,6 @@ from chexgen_lib.records import FRONTAL, positions
 
 REAL, SYNTHETIC = "imbalanced", "balanced, synthetic"
 WEIGHTED, REPEATED, UNBALANCED = "re-weighted", "real repeated", "as many, unbalanced"
-COUNT, TEXT = pl.Int64, pl.String
 
 # ------------------------------------------------------------------------------------------------- patients
 
@@ -99,7 +98,7 @@ def _with_shares(pool: pl.DataFrame, shares: Mapping[str, Mapping[str, float]], 
             )
     groups = {}
     for cell in product(*(values.items() for values in shares.values())):
-        same = (pl.col(name).cast(TEXT) == value for name, (value, _) in zip(shares, cell, strict=True))
+        same = (pl.col(name).cast(pl.String) == value for name, (value, _) in zip(shares, cell, strict=True))
         groups[tuple(value for value, _ in cell)] = pool.filter(*same), np.prod([share for _, share in cell])
     n = min(n, *(len(rows) / share for rows, share in groups.values()))
     if n < 1:
@@ -189,25 +188,6 @@ def arms(sets: Sets, train: pl.DataFrame, attributes: Sequence[str], *, seed: in
 
 # ------------------------------------------------------------------------------------------------- balancing
 
-PLAN = {**dict.fromkeys(("attribute", "group"), TEXT), **dict.fromkeys(("n_before", "n_added", "n_after"), COUNT)}
-
-
-def balancing_plan(table: pl.DataFrame, attributes: Sequence[str], *, cap: int | None = None) -> pl.DataFrame:
-    """How many synthetic records bring each group to the largest group's count (paper, Methods)?
-
-    The groups are those that `attributes` form together; each gets at most `cap` records (None: no limit). Columns:
-    attribute, group, n_before, n_added, n_after (records). The last row, group null, counts the records with an
-    unknown attribute, to which nothing is added. A group without records is planned too: a generator that takes
-    attributes can show another group's findings in it.
-    """
-    check_attributes(table, attributes)
-    cells, code = cells_of(table, attributes)
-    before = np.bincount(code[code >= 0], minlength=len(cells))
-    added = _missing(before, cap)
-    rows = [*zip(cells, before.tolist(), added.tolist(), strict=True), (None, int((code < 0).sum()), 0)]
-    attribute = TIMES.join(attributes)
-    return pl.DataFrame([(attribute, *row, row[1] + row[2]) for row in rows], PLAN, orient="row")
-
 
 def resampling_weights(table: pl.DataFrame, attributes: Sequence[str]) -> np.ndarray:
     """Weight of each row [N], mean 1, with which every group that occurs weighs the same (control: re-weighting).
@@ -222,26 +202,20 @@ def resampling_weights(table: pl.DataFrame, attributes: Sequence[str]) -> np.nda
     return weights
 
 
-def oversample(table: pl.DataFrame, attributes: Sequence[str], *, seed: int, cap: int | None = None) -> np.ndarray:
+def oversample(table: pl.DataFrame, attributes: Sequence[str], *, seed: int) -> np.ndarray:
     """Row numbers of a balanced training set of real records alone: each row once, then repeats (control).
 
-    Repeats as `balancing_plan` counts them for the same `attributes` and `cap`, each of a group's rows equally often
-    but for one, drawn at random. A group without rows cannot be repeated and stays empty.
+    The groups, which `attributes` form together, all become as large as the largest (paper, Methods); each of a group's
+    rows is repeated equally often but for one, drawn at random. A group without rows cannot be repeated and stays
+    empty; rows with an unknown attribute are not repeated.
     """
     check_attributes(table, attributes)
     cells, code = cells_of(table, attributes)
     rng, rows = np.random.default_rng(seed), [np.arange(len(table))]
-    for k, missing in enumerate(_missing(np.bincount(code[code >= 0], minlength=len(cells)), cap)):
+    before = np.bincount(code[code >= 0], minlength=len(cells))
+    for k, missing in enumerate(before.max(initial=0) - before):
         own = np.flatnonzero(code == k)
         if len(own):
             rounds = -(-missing // len(own))
             rows.append(np.tile(rng.permutation(own), rounds)[:missing])
     return np.concatenate(rows)
-
-
-def _missing(before: np.ndarray, cap: int | None) -> np.ndarray:
-    """How many records each group [K] lacks to be as large as the largest, at most `cap`."""
-    if cap is not None and cap < 0:
-        raise ValueError(f"cap must be 0 or more records for each group, or None, got {cap}")
-    missing = before.max(initial=0) - before
-    return missing if cap is None else np.minimum(missing, cap)

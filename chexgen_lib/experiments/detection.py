@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 import torch
 from monai.apps.detection.metrics.matching import matching_batch
 from monai.networks.nets import ResNet
@@ -26,7 +25,6 @@ from torchvision.ops import MultiScaleRoIAlign, box_area, box_convert, box_iou
 
 from chexgen_lib import images as im
 from chexgen_lib.experiments.fitting import fit, network_input
-from chexgen_lib.statistics import interval_of, resample_counts
 
 Boxes = Sequence[Sequence[dict]]  # of each image, its boxes
 IOU = 0.5  # intersection over union from which a found box is a hit: the 50 of mAP50
@@ -145,13 +143,12 @@ def train_detector(
     return detector
 
 
-def check_boxes(boxes: Boxes, classes: tuple[str, ...], n: int, name: str, scored: bool = False) -> None:
+def check_boxes(boxes: Boxes, classes: tuple[str, ...], n: int, name: str) -> None:
     """Raise ValueError that names the list and the row unless there are `n` lists of boxes, all as they should be."""
     if len(boxes) != n:
         raise ValueError(f"{name}: {n} images need as many lists of boxes (empty ones for none), got {len(boxes)}")
-    keys = ["class", *"xywh", *(["score"] if scored else [])]
     for row, box in ((row, box) for row, found in enumerate(boxes) for box in found):
-        if missing := [key for key in keys if key not in box]:
+        if missing := [key for key in ("class", *"xywh") if key not in box]:
             raise ValueError(f"{name} row {row}: box {box} lacks {missing}")
         if box["class"] not in classes:
             raise ValueError(f"{name} row {row}: box of {box['class']!r}; leave it out, or use one of {list(classes)}")
@@ -160,8 +157,6 @@ def check_boxes(boxes: Boxes, classes: tuple[str, ...], n: int, name: str, score
             raise ValueError(
                 f"{name} row {row}: box {box} needs w, h > 0 and must lie in the image (fractions 0..1 of its sides)"
             )
-        if scored and not 0 <= box["score"] <= 1:
-            raise ValueError(f"{name} row {row}: box {box} needs a score in 0..1")
 
 
 def augment(
@@ -197,45 +192,6 @@ def evaluate(asked: Boxes, found: Boxes, classes: tuple[str, ...]) -> dict[str, 
     metric = _metric()
     metric.update(*([_tensors(one, classes) for one in boxes] for boxes in (found, asked)))
     return metric.compute()
-
-
-def detection_table(
-    asked: Boxes, found: Boxes, classes: tuple[str, ...], *, n_resamples: int = 1000, seed: int = 0
-) -> pl.DataFrame:
-    """mAP50 and mAR50 of each class and their means ("Overall", ED Table 7) with 95 % intervals over resampled images.
-
-    asked, found: the true and the predicted boxes of each image, at least 2. The values are torchmetrics' (at most 100
-    boxes of a class in an image). For the intervals the boxes of each image are matched once, and a resample counts
-    them as often as it draws the image: but for tied scores within an image, what the resampled images would get.
-
-    Columns: class, metric, value, low, high, n (images), boxes (asked). A class without asked boxes keeps its rows with
-    null values and is not part of the means.
-
-    Raises:
-        ValueError: if the lists differ in length, or a box is of no class or not inside its image; it names the row.
-    """
-    check_boxes(asked, classes, len(asked), "asked")
-    check_boxes(found, classes, len(asked), "found", scored=True)
-    values = _values(evaluate(asked, found, classes), len(classes))  # [C + 1, 2]
-    resamples = resampled(asked, found, classes, resample_counts(len(asked), n_resamples, np.random.default_rng(seed)))
-    counts = [sum(box["class"] == name for boxes in asked for box in boxes) for name in classes]
-    rows = []
-    for c, (name, boxes) in enumerate(zip((*classes, OVERALL), (*counts, sum(counts)), strict=True)):
-        for m, metric in enumerate(("mAP50", "mAR50")):
-            interval = interval_of(values[c, m], resamples[:, c, m], len(asked))
-            rows.append((name, metric, interval.value, interval.low, interval.high, interval.n, boxes))
-    columns = ["class", "metric", "value", "low", "high", "n", "boxes"]
-    return pl.DataFrame(rows, columns, orient="row").fill_nan(None)
-
-
-def _values(computed: dict[str, torch.Tensor], classes: int) -> np.ndarray:
-    """AP and AR of each class, then their means, [C + 1, 2]; NaN for what was not asked."""
-    values = np.full((classes + 1, 2), np.nan)
-    for m, kind in enumerate(("map", "mar_100")):
-        # torchmetrics lists the classes that were asked or found, and makes a list of one a scalar
-        values[computed["classes"].reshape(-1), m] = computed[f"{kind}_per_class"].reshape(-1)
-        values[-1, m] = computed[kind]
-    return np.where(values < 0, np.nan, values)
 
 
 def resampled(asked: Boxes, found: Boxes, classes: tuple[str, ...], counts: np.ndarray) -> np.ndarray:

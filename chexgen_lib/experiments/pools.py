@@ -163,6 +163,19 @@ class Sets:
             )
         return self.synthetic[copy < k]
 
+    def with_pool(self, pool: Labelled) -> "Sets":
+        """The same real images with another pool, put behind what is there: rows of before stay what they were.
+
+        Raises CohortError if an image of the pool was drawn from another record than the training ones.
+        """
+        known = self.everything.table["image_id"].gather(self.rows["train"])
+        if other := sorted(set(pool.table["image_id"]) - set(known)):
+            raise CohortError(
+                f"{len(other)} records of a pool are none that the first was drawn from, first {other[0]!r}: make both "
+                "in stage 06_pools, or take the others out of labels.csv"
+            )
+        return Sets(self.everything + pool, self.rows, np.arange(len(pool)) + len(self.everything))
+
     def patients(self, name: str) -> list[str]:
         return self.everything.table["patient_id"].gather(self.rows[name]).to_list()
 

@@ -17,7 +17,6 @@ from chexgen_lib import images as im
 from chexgen_lib.experiments.classification import augment
 from chexgen_lib.experiments.fitting import fit, network_input
 from chexgen_lib.phantom.findings import OPACITIES
-from chexgen_lib.statistics import Interval, bootstrap_interval, correlation, pair_sums, pearson
 
 
 @dataclass(frozen=True)
@@ -136,27 +135,3 @@ def check_scores(scores: np.ndarray, n: int, name: str) -> np.ndarray:
         row = np.flatnonzero(wrong)[0]
         raise ValueError(f"{name} row {row}: score {scores[row]}; needs 0..1, leave out rows without a score")
     return scores
-
-
-def severity_table(
-    scores: np.ndarray, predicted: np.ndarray, *, n_resamples: int = 1000, seed: int = 0
-) -> pl.DataFrame:
-    """MAE, MSE and Pearson r (ED Table 9) with 95 % intervals over resampled rows.
-
-    scores, predicted: [N] in 0..1. Columns: metric, value, low, high, n. Where one side is constant r is undefined and
-    keeps its row with null values.
-
-    Raises:
-        ValueError: if lengths differ, or a value is NaN or outside 0..1; it names the row.
-    """
-    scores = check_scores(scores, len(scores), "scores")
-    predicted = check_scores(predicted, len(scores), "predicted")
-    options = {"n_resamples": n_resamples, "seed": seed}
-    found = {
-        "MAE": bootstrap_interval(np.mean, np.abs(predicted - scores), **options),
-        "MSE": bootstrap_interval(np.mean, (predicted - scores) ** 2, **options),
-        "Pearson r": Interval(np.nan, np.nan, np.nan, len(scores)),
-    }
-    if np.isfinite(correlation(pair_sums(scores, predicted).sum(0))):
-        found["Pearson r"] = pearson(scores, predicted, **options)
-    return pl.DataFrame([{"metric": metric, **vars(interval)} for metric, interval in found.items()]).fill_nan(None)

@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from chexgen_lib.experiments.augmentation import BASELINE
 from chexgen_lib.figures import published
 
 THIS_RUN, PAPER = "this run", "paper"
@@ -19,18 +20,23 @@ DATASETS = {  # of the paper -> task
     "VinDr-RibCXR": "ribs",
     "RALO": "severity",
 }
+DRAWN_FROM_TEXT = ("classification", "severity")
+NOT_APPLICABLE = "no arm: its images are drawn from masks or boxes, which a generator of text alone does not take"
 COLUMNS = ("source", "task", "test", "arm", "category", "metric", "value", "sd", "low", "high", "difference",
-           "difference_low", "difference_high", "p", "visible", "n", "seeds")  # fmt: skip
+           "difference_low", "difference_high", "p", "visible", "n", "seeds", "note")  # fmt: skip
 
 
 def run_rows(auroc: dict[str, pl.DataFrame], measured: dict[str, pl.DataFrame]) -> pl.DataFrame:
-    """This run's rows of all tasks, with `COLUMNS`.
+    """This run's rows of all tasks, with `COLUMNS`; `note` says why a task has no arm of the baseline generator.
 
     auroc: test set -> `augmentation.auroc_table`; measured: task -> a table of `augmentation_tasks`, empty if left out.
     """
     named = {"task": pl.lit("classification"), "metric": pl.lit("AUROC")}
     own = [t.rename({"finding": "category"}).with_columns(test=pl.lit(k), **named) for k, t in auroc.items()]
     own += [t.with_columns(task=pl.lit(k)) for k, t in measured.items() if len(t)]
+    without = [task for task, t in measured.items() if len(t) and task not in DRAWN_FROM_TEXT]
+    notes = {"task": without, "arm": [BASELINE] * len(without), "note": [NOT_APPLICABLE] * len(without)}
+    own.append(pl.DataFrame(notes, schema=dict.fromkeys(notes, pl.String)))
     return pl.concat(own, how="diagonal_relaxed").with_columns(source=pl.lit(THIS_RUN)).select(COLUMNS)
 
 
@@ -47,6 +53,7 @@ def paper_rows() -> pl.DataFrame:
         "category",
         pl.col("metric").str.replace(" (%)", "", literal=True),
         *shares,
+        "note",
     )
 
 

@@ -1,11 +1,16 @@
-"""Figure 3: what synthetic images beside the real ones give four tasks, with the paper's gains on axes of their own."""
+"""Figure 3: what synthetic images beside the real ones give four tasks, with the paper's gains on axes of their own.
+
+ChexGen's arms are blue discs, another generator's (here the baseline, RoentGen in the paper) orange triangles.
+"""
+
+import re
 
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from chexgen_lib.experiments.augmentation import REAL
+from chexgen_lib.experiments.augmentation import BASELINE, REAL
 from chexgen_lib.experiments.augmentation_tasks import FOREIGN_OBJECT
 from chexgen_lib.figures import ed_tables, style
 from chexgen_lib.figures.ed_tables import PAPER, THIS_RUN
@@ -20,7 +25,8 @@ PANELS = (  # task, category, metric
     ("severity", "all", "Pearson r"),
 )
 MAE_SCALES = {THIS_RUN: " (of 1)", PAPER: " (of 8)"}
-COLOURS = (style.BLACK, style.BLUE, style.SKY, style.ORANGE, style.VERMILION, style.GREY, style.PURPLE)
+OTHER_GENERATOR = f"{BASELINE}|RoentGen"  # in the name of an arm
+TEST_COLOURS = (style.BLUE, style.ORANGE)
 
 
 def table(auroc: dict[str, pl.DataFrame], measured: dict[str, pl.DataFrame]) -> pl.DataFrame:
@@ -62,44 +68,65 @@ def draw(plotted: pl.DataFrame) -> Figure:
             name = category if category == FOREIGN_OBJECT else task
             scale = MAE_SCALES[source] if metric == "MAE" else ""
             _arms(ax, rows, source, f"{name}\n{metric}{scale}")
-    bottom.supxlabel("synthetic images beside each real one", fontsize=7)
+    bottom.supxlabel(
+        "synthetic images beside each real one: discs, ChexGen; triangles, the baseline generator, which reads text\n"
+        "alone and so has no arm in segmentation and detection (the paper shows no other generator in any of these)",
+        fontsize=7,
+    )
     return fig
 
 
+def copies_of(arm: str) -> int:
+    """How many synthetic images an arm has beside each real one."""
+    found = re.search(r"(\d+)x", arm)
+    return int(found[1]) if found else 0
+
+
+def look_of(arm: str) -> tuple[str, str]:
+    """Colour and marker of an arm: of its generator, darker for two copies."""
+    if arm == REAL:
+        return style.BLACK, "o"
+    if "alone" in arm or "shuffled" in arm:
+        return (style.PURPLE if "alone" in arm else style.GREY), "o"
+    if re.search(OTHER_GENERATOR, arm):
+        return (style.VERMILION if copies_of(arm) > 1 else style.ORANGE), "^"
+    return (style.BLUE if copies_of(arm) > 1 else style.SKY), "o"
+
+
 def _arms(ax: Axes, rows: pl.DataFrame, source: str, title: str) -> None:
-    """One number by synthetic images beside each real one, a colour for each test set."""
+    """One number by synthetic images beside each real one: a colour for each test set, a marker for each generator."""
     ax.set_title(title, fontsize=6.5)
     ax.set_xticks([0, 1, 2], ["0", "1x", "2x"], fontsize=6)
     ax.set_xlim(-0.5, 2.5)
     ax.tick_params(axis="y", labelsize=6)
     if source == PAPER:
         ax.set_facecolor("#F0F0F0")
-    known = rows.drop_nulls("value")
+    known = rows.drop_nulls("value").with_columns(other=pl.col("arm").str.contains(OTHER_GENERATOR))
     if known.is_empty():
         ax.text(0.5, 0.5, "no number", ha="center", fontsize=6, transform=ax.transAxes)
         return
-    for k, test in enumerate(known["test"].unique(maintain_order=True)):
-        own = known.filter(test=test)
-        at = np.arange(len(own)) + 0.12 * (2 * k - 1)
+    tests = known["test"].unique(maintain_order=True).to_list()
+    for (test, other), own in known.group_by("test", "other", maintain_order=True):
+        at = np.array([copies_of(arm) for arm in own["arm"]]) + 0.12 * (2 * tests.index(test) - 1) + 0.15 * other
         value = own["value"].to_numpy()
         if source == THIS_RUN:
             bars = np.maximum([value - own["low"].to_numpy(), own["high"].to_numpy() - value], 0)
         else:
             bars = own["sd"].fill_null(0).to_numpy()
         label = test if source == PAPER else f"{test}, n = {own['n'][0]}"
-        look = {"fmt": "os"[source == PAPER], "markersize": 3, "linewidth": 0.9}
-        ax.errorbar(at, value, bars, color=COLOURS[1 + 2 * k], label=label, **look)
+        look = {"color": TEST_COLOURS[tests.index(test)], "markersize": 3, "linewidth": 0.9}
+        ax.errorbar(at, value, bars, fmt="^" if other else "o", label=None if other else label, **look)
     ax.legend(fontsize=4.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), handletextpad=0.1)
 
 
 def _averages(ax: Axes, rows: pl.DataFrame, source: str, test: str, labels: bool) -> None:
     for at, row in enumerate(rows.iter_rows(named=True)):
-        colour = COLOURS[at % len(COLOURS)]
+        colour, marker = look_of(row["arm"])
         if source == THIS_RUN:
             ax.plot([row["low"], row["high"]], [at, at], color=colour)
         elif row["sd"] is not None:
             ax.plot([row["value"] - row["sd"], row["value"] + row["sd"]], [at, at], color=colour, linestyle=":")
-        ax.plot(row["value"], at, "o" if source == THIS_RUN else "s", color=colour, markersize=4)
+        ax.plot(row["value"], at, marker, color=colour, markersize=4)
         ax.annotate(
             f"{row['value']:.3f}", (row["value"], at), (0, 4), textcoords="offset points", ha="center", fontsize=6
         )
@@ -121,8 +148,9 @@ def _by_finding(ax: Axes, rows: pl.DataFrame, test: str) -> None:
         own = changed.filter(arm=arm)
         x = np.array([findings.index(f) for f in own["category"]]) + 0.7 * ((k + 0.5) / len(arms) - 0.5)
         value, low, high = (own[c].to_numpy() for c in ("difference", "difference_low", "difference_high"))
-        ax.errorbar(x, value, np.maximum([value - low, high - value], 0), fmt="o", markersize=3, linewidth=0.9,
-                    color=COLOURS[(k + 1) % len(COLOURS)], label=arm)  # fmt: skip
+        colour, marker = look_of(arm)
+        ax.errorbar(x, value, np.maximum([value - low, high - value], 0), fmt=marker, markersize=3, linewidth=0.9,
+                    color=colour, label=arm)  # fmt: skip
     ax.axhline(0, color=style.BLACK, linewidth=0.7)
     positives = {r["category"]: r["positives"] for r in rows.iter_rows(named=True)}
     names = [f if f == "Average" else f"{f} ({positives[f]})" for f in findings]

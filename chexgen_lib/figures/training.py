@@ -5,11 +5,13 @@ from matplotlib.figure import Figure
 
 from chexgen_lib.figures import style
 
+COLUMNS = ("step", "loss", "grad_norm", "learning_rate")  # of a history, as the trainer returns it
+
 
 def draw(history: pl.DataFrame, title: str) -> Figure:
     """Loss and gradient norm against the optimiser step.
 
-    history: columns step, loss, grad_norm and learning_rate, as the trainer returns them. Raises ValueError when empty.
+    history: with `COLUMNS`. Raises ValueError when empty.
     """
     if history.is_empty():
         raise ValueError("the training history is empty: nothing was logged")
@@ -24,4 +26,12 @@ def draw(history: pl.DataFrame, title: str) -> Figure:
         ax.set(xlabel="optimiser step", ylabel=label, yscale="log")
         ax.legend()
     fig.suptitle(f"{title}, {history['step'].max() + 1} steps", fontsize=8)
+    return fig
+
+
+def not_trained(weights: str) -> Figure:
+    """What stands for the curves of a model that was given."""
+    style.use()
+    fig = Figure(figsize=(style.PAGE, 0.5))
+    fig.text(0.5, 0.5, f"not trained here: the weights are those of {weights}", ha="center", va="center")
     return fig

@@ -61,6 +61,20 @@ class LatentCache:
     def __len__(self) -> int:
         return len(self.mean)
 
+    def __add__(self, other: "LatentCache") -> "LatentCache":
+        """These pairs, then the other's. CacheError where latents or text states differ in shape, or hold more."""
+        parts = (self, other)
+        if any(x is not None for part in parts for x in (part.condition, part.metadata)):
+            raise CacheError("pairs with conditions or metadata cannot be joined: build one cache of them")
+        shapes = [(tuple(part.mean.shape[1:]), part.states.shape[1]) for part in parts]
+        if shapes[0] != shapes[1]:
+            raise CacheError(f"latents and widths of text {shapes[0]} and {shapes[1]} differ: give both one resolution "
+                             "and one text encoder")  # fmt: skip
+        return LatentCache(
+            *(torch.cat([getattr(part, name) for part in parts]) for name in ("mean", "std", "states")),
+            offsets=torch.cat([self.offsets, other.offsets[1:] + self.offsets[-1]]),
+        )
+
     def batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
         """Latents [B, 4, h, w] drawn from their posterior, text states [B, L, width] and their mask bool [B, L].
 

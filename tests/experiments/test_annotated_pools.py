@@ -83,7 +83,7 @@ def test_sources_that_were_drawn_from_are_internal(run):
 
 def test_arms_hold_the_copies_of_their_training_images(run):
     task = load(run).task("pneumothorax", SIZE)
-    arms = task.arms()
+    arms = task.arms
     assert list(arms) == ["real", "real + 1x", "real + 2x"]
     bright = {arm: sorted(task.images[rows, 0, 0].tolist()) for arm, rows in arms.items()}
     real = bright["real"]

@@ -7,6 +7,8 @@ from sklearn.metrics import roc_auc_score
 
 from chexgen_lib.experiments import augmentation as a
 from chexgen_lib.experiments.classification import ClassifierSize, balanced_weights
+from chexgen_lib.experiments.pools import Labelled, Sets
+from chexgen_lib.records import FINDINGS
 from tests.experiments.test_classification import cohort, drawing
 
 
@@ -40,6 +42,36 @@ def test_no_difference_is_called_so():
     average = table.row(by_predicate=(pl.col("arm") == "arm 0") & (pl.col("finding") == "Average"), named=True)
     assert average["difference_low"] < 0 < average["difference_high"] and average["p"] > 0.05
     assert "no detectable difference" in a.verdict(average) and average["visible"] > 0
+
+
+def test_an_arm_that_found_the_same_differs_by_nothing():
+    """It is compared: what makes the reference is its name."""
+    labels, scores = arms()
+    scores["twin"] = scores[a.REAL].copy()
+    table = a.auroc_table(scores, labels, [str(i) for i in range(300)], n_resamples=50).filter(finding="Average")
+    differences = dict(table.select("arm", "difference").iter_rows())
+    assert differences["twin"] == 0 and differences[a.REAL] is None
+    assert (
+        a.verdict(table.row(by_predicate=pl.col("arm") == "twin", named=True)) == "+0.000: the same in every resample"
+    )
+    other = a.auroc_table(scores, labels, [str(i) for i in range(300)], reference="arm 0", n_resamples=50)
+    assert other.filter(arm="arm 0")["difference"].null_count() == 15
+    assert other.filter(arm=a.REAL, finding="Average")["difference"].null_count() == 0
+
+
+def test_each_generator_has_its_arms():
+    """A second pool has one image a record only, and so one arm."""
+    about = {"image_id": ["a", "b"] * 3, "copy": [0, 0, 0, 0, 1, 1], **{f: [0.0] * 6 for f in FINDINGS}}
+    pool = Labelled(pl.DataFrame(about), np.zeros((6, 4, 4), np.uint8))
+    sets = Sets(pool, {"train": np.array([0, 1])}, np.arange(2, 6))
+    found = a.pool_arms({"": sets, a.BASELINE: sets.with_pool(pool[[0, 1]])})
+    assert {name: rows.tolist() for name, rows in found.items()} == {
+        a.REAL: [0, 1],
+        "real + 1x": [0, 1, 2, 3],
+        "real + 2x": [0, 1, 2, 3, 4, 5],
+        "real + 1x baseline": [0, 1, 6, 7],
+    }
+    assert {run["steps"] for run in a.jobs(found, 2, 0, steps=9).values()} == {9}
 
 
 def test_images_of_one_patient_are_resampled_together():

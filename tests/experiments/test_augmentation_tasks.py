@@ -8,7 +8,7 @@ from scipy import stats
 from chexgen_lib.experiments import augmentation_tasks as at
 from chexgen_lib.experiments import detection
 from chexgen_lib.experiments.annotated_pools import Task
-from chexgen_lib.experiments.augmentation import REAL, compare
+from chexgen_lib.experiments.augmentation import BASELINE, REAL, compare
 from chexgen_lib.experiments.pools import Labelled, Sets
 from chexgen_lib.records import FINDINGS, SCHEMA
 from tests.experiments import test_detection, test_segmentation, test_severity
@@ -84,10 +84,10 @@ def test_detection_is_the_detectors_table_and_keeps_foreign_objects_apart():
     nothing = [[] for _ in found]
     results = {f"{REAL} / seed 0": detection.flat(found, classes), f"{MORE} / seed 0": detection.flat(nothing, classes)}
     table = at.detection_table(results, {"test": np.arange(40)}, asked, classes, {"test": PATIENTS}, n_resamples=50)
-    expected = detection.detection_table(asked, found, tuple(classes), n_resamples=5)
-    for name, ours in (("Effusion", "Effusion"), (at.FOREIGN, "Foreign Object")):
-        for metric in ("mAP50", "mAR50"):
-            value = expected.filter(pl.col("class") == name, metric=metric)["value"].item()
+    expected = detection.evaluate(asked, found, tuple(classes[:2]))
+    for c, ours in enumerate(("Effusion", "Foreign Object")):
+        for metric, kind in (("mAP50", "map"), ("mAR50", "mar_100")):
+            value = expected[f"{kind}_per_class"][c].item()
             assert row(table, category=ours, metric=metric, arm=REAL)["value"] == pytest.approx(value, abs=1e-5)
             assert row(table, category=ours, metric=metric, arm=MORE)["value"] == 0
     overall, effusion = (row(table, category=c, metric="mAP50", arm=REAL) for c in ("Overall", "Effusion"))
@@ -112,11 +112,12 @@ def test_images_without_a_score_are_counted_and_left_out():
     rows = {"train": np.array([0, 1]), "val": np.array([2]), "test": np.array([3]), "external test": np.array([], int)}
     severity = [[{"finding": "Edema", "score": 0.4}], None, [], [{"finding": "Edema", "score": 0.2}]]
     cohort = pl.DataFrame({"image_id": ids[:4]}).with_columns(pl.Series("severity", severity, SCHEMA["severity"]))
-    task, scores, left_out = at.severity_task(
-        Sets(Labelled(pl.DataFrame(about), images), rows, np.array([4, 5])), cohort
-    )
+    sets = Sets(Labelled(pl.DataFrame(about), images), rows, np.array([4, 5]))
+    other = Labelled(sets.everything.table[[1, 0]], images[:2])  # the baseline's images of the same two records
+    task, scores, left_out = at.severity_task({"": sets, BASELINE: sets.with_pool(other)}, cohort)
     assert left_out == {"train": 1, "val": 0, "test": 0, "external test": 0}
-    assert {arm: own.tolist() for arm, own in task.arms().items()} == {REAL: [0], MORE: [0, 4]}
+    arms = {arm: own.tolist() for arm, own in task.arms.items()}
+    assert arms == {REAL: [0], MORE: [0, 4], "real + 1x baseline": [0, 7]}
     assert scores[[0, 4]].tolist() == pytest.approx([0.4, 0.4]) and list(task.tests) == ["test"]
 
 
@@ -124,9 +125,8 @@ def test_images_without_a_score_are_counted_and_left_out():
 def test_one_run_of_each_learns(kind, tmp_path):
     """The function that `run_all` calls, on images that show what is asked."""
     rows = {"train": np.arange(40), "val": np.arange(40, 52), "test": np.arange(52, 64)}
-    task = Task(
-        np.zeros((64, 8, 8), np.uint8), np.arange(64), rows | {"external test": np.arange(0)}, np.zeros((0, 0), int)
-    )
+    rows["external test"] = np.arange(0)
+    task = Task(np.zeros((64, 8, 8), np.uint8), np.arange(64), rows, {REAL: rows["train"]})
     jobs = at.task_jobs(task, 2, 0, size="ci", steps=40, check_every=20, batch_size=8, learning_rate=3e-3)
     assert list(jobs) == ["real / seed 0", "real / seed 1"] and jobs["real / seed 1"]["test"].tolist() == list(
         range(52, 64)
@@ -143,3 +143,33 @@ def test_one_run_of_each_learns(kind, tmp_path):
         found = at.train_and_detect(images, **detection.flat(boxes, test_detection.CLASSES), **job | {"steps": 2},
                                     classes=list(test_detection.CLASSES))  # fmt: skip
         assert found.keys() == {"image", "label", "place", "score"} and found["image"].max(initial=0) < 12
+
+
+@pytest.fixture(scope="module", params=["segmentation", "severity"])
+def controls(request):
+    """How the main measure changes beside few real images, with a faithful pool and with one of shuffled labels."""
+    make, options = {
+        "segmentation": (test_segmentation.discs, {"steps": 60, "batch_size": 8, "learning_rate": 3e-3}),
+        "severity": (test_severity.discs, {"steps": 60, "batch_size": 16, "learning_rate": 3e-3}),
+    }[request.param]
+    images, labels = make(128)
+    shuffled = np.roll(labels[8:56], 7, axis=0)  # each image of the pool has another's
+    images, labels = np.concatenate([images, images[8:56]]), np.concatenate([labels, shuffled])
+    arms = {REAL: np.arange(8), "faithful": np.arange(56), "shuffled": np.r_[0:8, 128:176]}
+    rows = {"val": np.arange(56, 72), "test": np.arange(72, 128), "external test": np.arange(0)}
+    task = Task(images, np.arange(len(images)), rows, arms)
+    jobs = at.task_jobs(task, 2, 0, size="ci", check_every=20, **options)
+    patients = {"test": [f"p{k}" for k in range(56)]}
+    if request.param == "segmentation":
+        results = {k: at.train_and_segment(images, labels[:, 0], **job) for k, job in jobs.items()}
+        table = at.segmentation_table(results, task.tests, labels[:, 0], patients, n_resamples=200)
+        return {r["arm"]: r for r in table.iter_rows(named=True)}, 1
+    results = {k: at.train_and_grade(images, labels, **job) for k, job in jobs.items()}
+    table = at.severity_table(results, task.tests, labels, patients, n_resamples=200)
+    return {r["arm"]: r for r in table.filter(metric="MAE").iter_rows(named=True)}, -1  # an error: less is better
+
+
+def test_shuffled_labels_are_worth_less_than_true_ones_and_do_not_help(controls):
+    arms, sign = controls
+    gain = [sign * arms["shuffled"][end] for end in ("difference_low", "difference_high")]
+    assert min(gain) < 0 and sign * (arms["faithful"]["value"] - arms["shuffled"]["value"]) > 0.05

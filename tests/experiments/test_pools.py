@@ -131,3 +131,29 @@ def test_no_patient_is_on_both_sides(run):
     table.with_columns(patient_id=shared).write_parquet(run / "cohort/cohort.parquet")
     with pytest.raises(CohortError, match="1 patients are in a training set and in 'test', first 'p4'"):
         pools.assemble(run, run / "pools/text", 16, 8)
+
+
+def test_another_pool_stands_behind_the_first(run, cohort):
+    sets = pools.assemble(run, run / "pools/text", 16, 8)
+    first = pools.load(run / "pools/text", cohort, 8)
+    both = sets.with_pool(first[[5, 0]])
+    np.testing.assert_array_equal(both.everything.images[sets.copies(2)], sets.everything.images[sets.copies(2)])
+    np.testing.assert_array_equal(both.everything.images[both.synthetic], first.images[[5, 0]])
+    assert both.rows is sets.rows and not set(both.synthetic) & set(sets.synthetic)
+
+
+def test_another_pool_of_a_smaller_size_is_brought_to_the_classifiers(run, cohort, tmp_path):
+    (tmp_path / "small").mkdir()
+    np.save(tmp_path / "small/samples.npy", np.full((1, 2, 4, 4), 77, np.uint8))
+    pl.DataFrame({"image_id": ["i4"]}).write_parquet(tmp_path / "small/manifest.parquet")
+    both = pools.assemble(run, run / "pools/text", 16, 8).with_pool(pools.load(tmp_path / "small", cohort, 8))
+    assert (both.everything.images[both.copies(2)] == 77).all() and len(both.copies(1)) == 1
+
+
+def test_another_pool_of_other_records_is_refused(run, cohort, tmp_path):
+    """A test patient's images, for example."""
+    (tmp_path / "other").mkdir()
+    np.save(tmp_path / "other/samples.npy", np.zeros((2, 1, 8, 8), np.uint8))
+    pl.DataFrame({"image_id": ["i4", "i2"]}).write_parquet(tmp_path / "other/manifest.parquet")
+    with pytest.raises(CohortError, match="1 records of a pool are none that the first was drawn from, first 'i2'"):
+        pools.assemble(run, run / "pools/text", 16, 8).with_pool(pools.load(tmp_path / "other", cohort, 8))

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 import torch
 from scipy import stats
-from sklearn.metrics import mean_absolute_error, mean_squared_error
+from sklearn.metrics import mean_squared_error
 
 from chexgen_lib.experiments import severity as s
 from chexgen_lib.images import ImageError
@@ -74,25 +74,6 @@ def test_opacities_add_up_and_what_is_not_stated_stays_unknown():
     np.testing.assert_allclose(found, [0.3, 1.0, 0.5, 0.0, np.nan])
 
 
-def test_the_table_is_that_of_scikit_learn_and_scipy():
-    rng = np.random.default_rng(0)
-    scores = rng.random(80)
-    predicted = np.clip(scores + rng.normal(0, 0.2, 80), 0, 1)
-    table = s.severity_table(scores, predicted, n_resamples=200)
-    expected = {
-        "MAE": mean_absolute_error(scores, predicted),
-        "MSE": mean_squared_error(scores, predicted),
-        "Pearson r": stats.pearsonr(scores, predicted).statistic,
-    }
-    assert dict(table.select("metric", "value").iter_rows()) == pytest.approx(expected, abs=1e-9)
-    assert (table["n"] == 80).all() and (table["low"] < table["value"]).all() and (table["value"] < table["high"]).all()
-
-
-def test_a_constant_side_has_errors_but_no_correlation():
-    table = s.severity_table(np.linspace(0, 1, 20), np.full(20, 0.5), n_resamples=50)
-    assert table["value"].is_null().to_list() == [False, False, True]
-
-
 @pytest.mark.parametrize("score", [np.nan, -0.1, 1.5, np.inf])
 def test_what_is_no_score_is_named(score):
     images, scores = discs(4)
@@ -102,8 +83,6 @@ def test_what_is_no_score_is_named(score):
         train((images, wrong))
     with pytest.raises(ValueError, match="val row 2"):
         train((images, scores), val=(images, wrong))
-    with pytest.raises(ValueError, match="predicted row 2"):
-        s.severity_table(scores, wrong)
 
 
 def test_what_does_not_fit_is_refused():
@@ -112,8 +91,8 @@ def test_what_does_not_fit_is_refused():
         train((images, scores[:3]))
     with pytest.raises(ValueError, match=r"N >= 2"):
         train((images[:1], scores[:1]))
-    with pytest.raises(ValueError, match=r"predicted: needs one score for each of 4 rows, got shape \(4, 1\)"):
-        s.severity_table(scores, scores[:, None])
+    with pytest.raises(ValueError, match=r"val: needs one score for each of 4 rows, got shape \(4, 1\)"):
+        train((images, scores), val=(images, scores[:, None]))
     with pytest.raises(ImageError, match="at least one image"):
         train((images, scores)).predict(images[:0])
 

@@ -9,23 +9,25 @@ from chexgen_lib.experiments.augmentation import REAL, auroc_table
 from chexgen_lib.experiments.pretraining import DEFAULT
 from chexgen_lib.figures import ed_tables, fig3, fig4
 
+ARMS = (REAL, "real + 1x", "real + 1x baseline")
+
 
 @pytest.fixture(scope="module")
 def measured():
     rng = np.random.default_rng(0)
     labels = (rng.random((60, 14)) < 0.4).astype(float)
     labels[:, 4] = 0  # nobody has it: listed, not drawn
-    scores = {arm: labels + rng.normal(0, 1, (2, 60, 14)) for arm in (REAL, "real + 1x")}
+    scores = {arm: labels + rng.normal(0, 1, (2, 60, 14)) for arm in ARMS}
     return auroc_table(scores, labels, [str(i) for i in range(60)], n_resamples=50)
 
 
 def points(ax):
-    return [line.get_xdata()[0] for line in ax.lines if line.get_marker() in "os" and len(line.get_xdata()) == 1]
+    return [line.get_xdata()[0] for line in ax.lines if line.get_marker() in "o^" and len(line.get_xdata()) == 1]
 
 
 def task_rows(category, metric, value):
     about = {"test": "test", "category": category, "metric": metric, "n": 30}
-    rows = [about | {"arm": arm, "value": value, "low": 0.2, "high": 0.9, "seeds": 2} for arm in (REAL, "real + 1x")]
+    rows = [about | {"arm": arm, "value": value, "low": 0.2, "high": 0.9, "seeds": 2} for arm in ARMS[:2]]
     return pl.DataFrame(rows, schema_overrides={"value": pl.Float64}).with_columns(
         pl.lit(None, pl.Float64).alias(c) for c in augmentation.ESTIMATE if c not in ("value", "low", "high")
     )
@@ -49,12 +51,34 @@ def test_figure_3(measured):
     assert ours[0].texts[0].get_text() == "no number" and all(ax.containers for ax in theirs)
 
 
+def test_figure_3_tells_the_generators_apart(measured):
+    arms = ("real + 1x", "real + 2x", "real + 1x baseline", "real + 2x baseline", "5x alone", "real + 2x, shuffled")
+    looks = {arm: fig3.look_of(arm) for arm in (REAL, *arms)}
+    assert len(set(looks.values())) == len(looks)
+    assert [looks[arm][1] for arm in arms] == ["o", "o", "^", "^", "o", "o"]
+    assert fig3.look_of("real+2x RoentGen") == looks["real + 2x baseline"]  # the paper's other generator
+    assert fig3.look_of("real+1x ChexGen") == looks["real + 1x"]
+    both = pl.concat([task_rows("all", "MAE", 0.5), task_rows("all", "MAE", 0.4).with_columns(
+        arm=pl.col("arm") + " baseline").tail(1)])  # fmt: skip
+    figure = fig3.draw(fig3.table({"test": measured}, {"severity": both}))
+    panel = next(ax for ax in figure.axes if ax.get_title().startswith("severity\nMAE (of 1)"))
+    chexgen, baseline = (bars.lines[0] for bars in panel.containers)
+    assert (chexgen.get_marker(), baseline.get_marker()) == ("o", "^")
+    assert chexgen.get_ydata().tolist() == [0.5, 0.5] and baseline.get_ydata().tolist() == [0.4]
+    assert abs(baseline.get_xdata()[0] - 1) < 0.4  # above "1x"
+    assert "reads text" in figure.subfigs[2].get_supxlabel()
+
+
 def test_ed_tables_tell_this_run_from_the_paper(measured):
     tables = ed_tables.tables({"test": measured}, {"ribs": task_rows("all", "Dice", 0.5)})
     assert list(tables) == ["ed_table6", "ed_table7", "ed_table8", "ed_table9"]
     ribs = tables["ed_table8"].filter(task="ribs")
-    assert ribs["source"].to_list() == ["this run"] * 2 + ["paper"] * 3
-    assert ribs["value"].to_list() == [0.5, 0.5, 0.8, 0.82, 0.83] and ribs["low"].null_count() == 3
+    assert ribs["source"].to_list() == ["this run"] * 3 + ["paper"] * 3
+    assert ribs["value"].to_list() == [0.5, 0.5, None, 0.8, 0.82, 0.83] and ribs["low"].null_count() == 4
+    without = ribs.row(2, named=True)  # the baseline
+    assert without["arm"] == "baseline" and "masks or boxes" in without["note"]
+    average = tables["ed_table6"].filter(category="Average", test="test")["arm"].to_list()
+    assert average == list(ARMS) and tables["ed_table6"]["arm"].str.contains("RoentGen").any()
     overall = tables["ed_table7"].filter(category="Overall", arm="real", metric="mAP50")
     assert overall["value"].to_list() == pytest.approx([0.4785]) and overall["task"].to_list() == ["detection"]
     assert len(tables["ed_table9"]) == 9 and set(tables["ed_table9"]["source"]) == {"paper"}

@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 
+import numpy as np
+import polars as pl
 import pytest
 import torch
 
+from chexgen_lib.models.autoencoder import new_autoencoder
 from chexgen_lib.models.baseline import truncate
 from chexgen_lib.models.text import cache_texts, load_text_encoder
-from chexgen_lib.training.baseline import truncate_cache
+from chexgen_lib.training.baseline import load_pairs, truncate_cache
 from chexgen_lib.training.latent_cache import CacheError, LatentCache
 
 PROMPTS = ["No acute disease.", "Small left effusion. " * 18, "Cardiomegaly.", "Right apical opacity. " * 19]
@@ -48,3 +51,48 @@ def test_other_prompts_are_refused(minilm, pairs):
     for other in (PROMPTS[:3], PROMPTS[::-1]):
         with pytest.raises(CacheError, match="prompts are not those of the 4 pairs"):
             truncate_cache(pairs, other, minilm)
+
+
+@pytest.fixture
+def cohort_folder(tmp_path, minilm):
+    """Two records of stage I and two of stage II in turn, and one of validation, with caches of 16 and 32 px."""
+    torch.manual_seed(0)
+    autoencoder = new_autoencoder((8, 8, 8)).eval()
+    columns = {"prompt": [*PROMPTS, "Clear."], "split": ["train"] * 4 + ["val"]}
+    columns |= {"stage1": [True, False, True, False, True], "stage2": [False, True, False, True, False]}
+    pl.DataFrame(columns).write_parquet(tmp_path / "cohort.parquet")
+    rng = np.random.default_rng(0)
+    images = {size: rng.integers(0, 255, (5, size, size), np.uint8) for size in (16, 32)}
+    for size, array in images.items():
+        np.save(tmp_path / f"images_{size}.npy", array)
+    for name, size, rows in (("pretraining", 16, [0, 2]), ("alignment", 32, [1, 3])):
+        pairs = LatentCache.of(images[size][rows], [PROMPTS[row] for row in rows], autoencoder, minilm)
+        pairs.save(tmp_path / f"{name}_train.safetensors")
+    return tmp_path, autoencoder, images[16]
+
+
+def test_the_pairs_of_both_stages_at_the_low_resolution(cohort_folder, minilm):
+    folder, autoencoder, images = cohort_folder
+    pairs, cut = load_pairs(folder, "train", autoencoder, minilm)
+    order = [0, 2, 1, 3]
+    texts, expected_cut = truncate(minilm[0], [PROMPTS[row] for row in order])
+    expected = LatentCache.of(images[order], texts, autoencoder, minilm)
+    assert cut == expected_cut == 2 and torch.equal(pairs.offsets, expected.offsets)
+    for name in ("mean", "std", "states"):
+        torch.testing.assert_close(getattr(pairs, name), getattr(expected, name), atol=5e-3, rtol=5e-3)
+
+
+def test_caches_of_other_records_are_refused(cohort_folder, minilm):
+    folder, autoencoder, _ = cohort_folder
+    table = pl.read_parquet(folder / "cohort.parquet")
+    table.with_columns(stage2=~pl.col("stage1")).head(2).write_parquet(folder / "cohort.parquet")
+    with pytest.raises(CacheError, match="do not form pairs"):
+        load_pairs(folder, "train", autoencoder, minilm)
+
+
+def test_pairs_that_do_not_belong_together_are_not_joined(pairs):
+    half = replace(pairs, mean=pairs.mean[..., :1, :1], std=pairs.std[..., :1, :1])
+    with pytest.raises(CacheError, match="differ: give both one resolution"):
+        pairs + half
+    with pytest.raises(CacheError, match="conditions or metadata cannot be joined"):
+        pairs + replace(pairs, condition=pairs.mean)
