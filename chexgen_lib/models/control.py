@@ -101,8 +101,8 @@ class ControlledTransformer(ModelMixin, ConfigMixin):
     def encode_text(self, states: Tensor, mask: Tensor | None = None, metadata: Tensor | None = None) -> TextKeys:
         """Keys and values for the base model's blocks and, after them, for the copies."""
         blocks = [*self.base_model.blocks, *(control.copied_block for control in self.controlnet)]
-        states, mask = self.base_model.with_metadata(states, mask, metadata)
-        return project_text(self.base_model.y_embedder.y_proj, blocks, states, mask)
+        states, mask, table = self.base_model.with_metadata(states, mask, metadata)
+        return project_text(self.base_model.y_embedder.y_proj, blocks, states, mask, table)
 
     @apply_forward_hook
     def encode_time(self, timestep: Tensor) -> TimeTables:
@@ -136,9 +136,9 @@ class ControlledTransformer(ModelMixin, ConfigMixin):
         depth = len(self.base_model.blocks)
 
         def control(x: Tensor) -> list[Tensor]:
-            c, added = x + condition, []
+            c, added, modulation = x + condition, [], text.modulation(time)
             for i, block in enumerate(self.controlnet, start=depth):
-                arguments = c, time.shared, text.keys[i], text.values[i], text.mask
+                arguments = c, modulation, text.keys[i], text.values[i], text.mask
                 if torch.is_grad_enabled() and self.gradient_checkpointing:
                     c = self._gradient_checkpointing_func(block.copied_block, *arguments)
                 else:
