@@ -83,10 +83,10 @@ class MetadataEncoder(nn.Module):
         self.findings = nn.Embedding(2 * len(FINDINGS), width)  # absent, present; absent, present; ...
         self.side = nn.Embedding(len(SIDES), width)
         self.severity = nn.Embedding(len(SEVERITIES), width)
-        self.table = nn.Linear(width, 6 * hidden_size)
+        self.table = nn.Linear(width, 6 * hidden_size, bias=False)
 
     def tables(self, codes: Tensor) -> Tensor:
-        """What the given attributes add to the blocks' shared adaLN table, [B, 6, hidden_size]; of none, a constant."""
+        """What the given attributes add to the blocks' shared adaLN table, [B, 6, hidden_size]; zero for none."""
         tokens, given = self(codes)
         pooled = (tokens * given[..., None]).sum(1) / tokens[
             0

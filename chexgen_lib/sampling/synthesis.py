@@ -28,13 +28,15 @@ def synthesise(
     seed: int = 0,
     conditions: np.ndarray | None = None,
     metadata: Sequence[Mapping] | None = None,
+    metadata_guidance: Mapping[str, float] | None = None,
 ) -> np.ndarray:
     """Sample `images_per_prompt` radiographs for the `prompt` of each record.
 
     records: with image_id, prompt (which `metadata` can stand in for) and, where image_id is not the cohort's,
     `record`, the cohort's image_id.
     conditions: uint8 [P, H, W, 3], the drawing that controls the images of each record (`conditions.draw`).
-    metadata: what the images of each record show, as the pipeline takes it.
+    metadata, metadata_guidance: what the images of each record show, and weights of attributes, as the pipeline takes
+    them.
 
     Writes `folder/samples.npy` (uint8 [P, images_per_prompt, H, W], in the records' order) and
     `folder/manifest.parquet` (image_id, record and prompt if given, seeds). The noise of an image depends on its
@@ -55,7 +57,7 @@ def synthesise(
     seeds = [image_seed(i, k, seed) for i in records["image_id"] for k in range(images_per_prompt)]
     drawn = None if conditions is None else hashlib.sha256(conditions.tobytes()).hexdigest()
     sampler = [type(pipeline.scheduler).__name__, num_inference_steps, guidance_scale, batch_size]
-    settings = [prompts, seeds, *sampler, fingerprint(pipeline), drawn, metadata]
+    settings = [prompts, seeds, *sampler, fingerprint(pipeline), drawn, metadata, metadata_guidance]
     parts = folder / f"unfinished-{hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()[:12]}"
     for old in folder.glob("unfinished-*"):
         if old != parts:
@@ -73,6 +75,7 @@ def synthesise(
                 metadata=None if metadata is None else [metadata[i // images_per_prompt] for i in batch],
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
+                metadata_guidance=metadata_guidance,
                 generator=[torch.Generator().manual_seed(seeds[i]) for i in batch],
                 condition_image=None if conditions is None else [conditions[i // images_per_prompt] for i in batch],
                 output_type="np",
