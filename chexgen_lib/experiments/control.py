@@ -25,6 +25,8 @@ from chexgen_lib.records import FINDINGS
 from chexgen_lib.statistics import Interval, correlation, interval_of, pair_sums, resample_counts
 
 YOUNG, YEARS = (20, 50), 40  # a pair's lower age is in this range, its upper one so many years more
+MACRO = "findings, macro"
+BARS = {MACRO: 0.75, "sex": 0.9, "view": 0.9, "age": 0.5}  # AUROC, for age the correlation, that control should reach
 LEAST = 5  # pairs, or real images of each pole, that an interval needs
 SUMMARIES = ("No Finding", "Lung Opacity")  # findings that follow from others
 
@@ -232,9 +234,6 @@ def control_table(
     return pl.DataFrame(rows)
 
 
-MACRO = "findings, macro"
-
-
 def _row(name: str, measure: str, images: str, values: np.ndarray, n: int) -> dict:
     interval = interval_of(values[0], values[1:], n)
     about = {"attribute": name, "measure": measure, "images": images}
@@ -250,6 +249,17 @@ def _age(want: np.ndarray, have: np.ndarray, counts: np.ndarray) -> dict[str, np
     sums = pair_sums(want, have).sum(1)  # [n, 6]
     error = np.abs(want - have).mean(1)  # [n]
     return {"correlation": correlation(counts @ sums), "mean error (years)": counts @ error / counts.sum(1)}
+
+
+def against_bars(table: pl.DataFrame) -> list[str]:
+    """What of `BARS` the samples of a `control_table` reach; one line each."""
+    lines = []
+    for name, bar in BARS.items():
+        own = table.filter(pl.col("measure") != "mean error (years)", attribute=name, images="samples")
+        for r in own.iter_rows(named=True):
+            said = "reached" if r["value"] >= bar else f"missed by {bar - r['value']:.2f}"
+            lines.append(f"{name}: {r['measure']} {r['value']:.2f}, bar {bar:g}: {said}")
+    return lines
 
 
 def off_target(

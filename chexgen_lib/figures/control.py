@@ -65,7 +65,7 @@ def draw_control(table: pl.DataFrame) -> Figure:
     ax.set_yticks(range(len(names)), said, fontsize=6)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.axvline(0.5, color=style.GREY, linestyle=":", linewidth=0.8)
-    ax.set(xlabel="AUROC of the probe (age: Pearson r), 95 % CI")
+    ax.set_xlabel("AUROC (age: Pearson r), 95 % CI", fontsize=7)
     fig.legend(loc="outside upper center", ncols=2)
     return fig
 

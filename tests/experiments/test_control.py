@@ -117,6 +117,8 @@ def test_tables_find_what_was_planted(table):
     assert value("sex") == 0.5 and value("sex", images="real") > 0.95
     assert value("Effusion") > 0.95 and value(MACRO) == pytest.approx(value("Effusion"))
     assert found.filter(attribute="sex", images="samples")["n"].item() == 40
+    lines = control.against_bars(found)
+    assert [line.rpartition(": ")[2] for line in lines] == ["reached", "missed by 0.40", "reached"]
     moved = control.off_target(requests, answers, real, real_truth, names, 100)
     assert len(moved) == 9
     own = {(r["asked"], r["measured"]): r for r in moved.to_dicts()}
