@@ -24,7 +24,7 @@ def draw_comparison(table: pl.DataFrame, bounds: dict[str, float]) -> Figure:
     fig = Figure(figsize=(style.PAGE, 1.9 * -(-len(metrics) // columns) + 0.4), layout="constrained")
     axes = fig.subplots(-(-len(metrics) // columns), columns, squeeze=False).flat
     steps = sorted(table["steps"].unique())
-    for ax, metric in zip(axes, metrics, strict=False):
+    for metric, ax in zip(metrics, axes, strict=False):
         for k, (objective, (colour, marker)) in enumerate(LOOKS.items()):
             own = table.filter(objective=objective, metric=metric).sort("steps")
             x = own["steps"].to_numpy() * 1.04 ** (2 * k - 1)
@@ -37,7 +37,7 @@ def draw_comparison(table: pl.DataFrame, bounds: dict[str, float]) -> Figure:
         ax.set_xticks(steps, [str(n) for n in steps])
         ax.minorticks_off()
         ax.set(xlabel="sampling steps", ylabel=metric)
-    for ax in list(axes):
+    for ax in axes:  # what no metric has taken
         ax.set_axis_off()
     handles, labels = fig.axes[0].get_legend_handles_labels()
     n, seeds = table["n"][0], table["seeds"][0]

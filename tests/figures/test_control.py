@@ -11,7 +11,7 @@ NUMBERS = {"value": 0.7, "low": 0.6, "high": 0.8, "n": 20}
 def test_comparison_has_a_line_for_each_objective_and_the_bound():
     rows = [
         {"objective": objective, "steps": steps, "metric": metric, "seeds": 3} | NUMBERS
-        for metric in ("FID-x", "Pearson r", "seconds an image")
+        for metric in ("FID-x", "Pearson r", "seconds an image", "r age")
         for objective in control.LOOKS
         for steps in (5, 10)
     ]
@@ -20,6 +20,7 @@ def test_comparison_has_a_line_for_each_objective_and_the_bound():
     fid, r, seconds = figure.axes[:3]
     assert [ax.get_ylabel() for ax in (fid, r, seconds)] == ["FID-x", "Pearson r", "seconds an image"]
     assert [t.get_text() for t in fid.get_xticklabels()] == ["5", "10"]
+    assert [ax.axison for ax in figure.axes] == [True] * 4 + [False] * 2
     assert len(fid.containers) == 2 and 0.5 in {line.get_ydata()[0] for line in fid.lines}
     assert r.containers[0].has_yerr and not seconds.containers[0].has_yerr
     assert "n = 20 images x 3 trainings" in figure.legends[0].get_title().get_text()
