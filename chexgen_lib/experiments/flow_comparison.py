@@ -209,7 +209,12 @@ def _control(
 
 
 def verdict(table: pl.DataFrame, few: int, many: int) -> list[str]:
-    """For each FID: is rectified flow in `few` steps no worse than ChexGen's objective in `many`? One line each."""
+    """For each FID: is rectified flow in `few` steps no worse than ChexGen's objective in `many`? One line each.
+
+    No worse: its distance is not above the other's 95 % interval. Raises ValueError for steps that were not compared.
+    """
+    if missing := {few, many} - set(table["steps"]):
+        raise ValueError(f"{min(missing)} steps were not compared: use two of {sorted(set(table['steps']))}")
     lines = []
     for metric in table.filter(pl.col("metric").str.starts_with("FID"))["metric"].unique(maintain_order=True):
         flow = table.row(by_predicate=_is("rectified_flow", few, metric), named=True)

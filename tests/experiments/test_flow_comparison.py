@@ -77,5 +77,7 @@ def test_the_better_arm_is_found():
     assert value("rectified_flow", "AUROC sex") == 1 and value("rectified_flow", "Pearson r") > 0.99
     assert value("ddpm", "AUROC sex") < 0.8 and value("ddpm", flow_comparison.SECONDS, 9) == 2.0
     assert flow_comparison.verdict(found, 5, 9)[0].endswith("no worse")
+    with pytest.raises(ValueError, match="7 steps were not compared: use two of .5, 9."):
+        flow_comparison.verdict(found, 7, 9)
     turned = found.with_columns(pl.col("objective").replace({"ddpm": "rectified_flow", "rectified_flow": "ddpm"}))
     assert "worse by 0.0" in flow_comparison.verdict(turned, 5, 9)[0]
