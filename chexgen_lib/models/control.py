@@ -102,8 +102,8 @@ class ControlledTransformer(ModelMixin, ConfigMixin):
     def encode_text(self, states: Tensor, mask: Tensor | None = None, metadata: Tensor | None = None) -> TextKeys:
         """Keys and values for the base model's blocks and, after them, for the copies."""
         blocks = [*self.base_model.blocks, *(control.copied_block for control in self.controlnet)]
-        states, mask = self.base_model.with_metadata(states, mask, metadata)
-        return project_text(self.base_model.y_embedder.y_proj, blocks, states, mask)
+        states, mask, table = self.base_model.with_metadata(states, mask, metadata)
+        return project_text(self.base_model.y_embedder.y_proj, blocks, states, mask, table)
 
     @apply_forward_hook
     def encode_time(self, timestep: Tensor) -> TimeTables:
@@ -138,12 +138,12 @@ class ControlledTransformer(ModelMixin, ConfigMixin):
         if condition is None:
             return self.base_model.denoise(hidden_states, time, text)
         depth, m = len(self.base_model.blocks), len(condition)
-        shared, mask = time.shared[:m], None if text.mask is None else text.mask[:m]
+        modulation, mask = text.modulation(time)[:m], None if text.mask is None else text.mask[:m]
 
         def control(x: Tensor) -> list[Tensor]:
             c, added = x[:m] + condition, []
             for i, block in enumerate(self.controlnet, start=depth):
-                arguments = c, shared, text.keys[i][:m], text.values[i][:m], mask
+                arguments = c, modulation, text.keys[i][:m], text.values[i][:m], mask
                 if torch.is_grad_enabled() and self.gradient_checkpointing:
                     c = self._gradient_checkpointing_func(block.copied_block, *arguments)
                 else:

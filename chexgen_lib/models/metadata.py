@@ -68,10 +68,13 @@ class MetadataEncoder(nn.Module):
     """Codes [B, CODES] to tokens [B, 18, width], and which of them are given, bool [B, 18].
 
     Age is continuous, as waves of `PERIODS` years; the other attributes are looked up. A finding's side and severity
-    are added to its token.
+    are added to its token. What is given also shifts the blocks' modulation (`tables`), as the pooled text of Esser et
+    al. 2024 does: a subtle attribute, such as sex, is one token of many to the attention, and learnt late by it alone.
+
+    width, hidden_size: of the text states, and of the transformer.
     """
 
-    def __init__(self, width: int, sources: Sequence[str]):
+    def __init__(self, width: int, sources: Sequence[str], hidden_size: int):
         super().__init__()
         self.age = nn.Linear(2 * len(PERIODS), width)
         self.sex = nn.Embedding(len(SEXES), width)
@@ -80,6 +83,15 @@ class MetadataEncoder(nn.Module):
         self.findings = nn.Embedding(2 * len(FINDINGS), width)  # absent, present; absent, present; ...
         self.side = nn.Embedding(len(SIDES), width)
         self.severity = nn.Embedding(len(SEVERITIES), width)
+        self.table = nn.Linear(width, 6 * hidden_size, bias=False)
+
+    def tables(self, codes: Tensor) -> Tensor:
+        """What the given attributes add to the blocks' shared adaLN table, [B, 6, hidden_size]; zero for none."""
+        tokens, given = self(codes)
+        pooled = (tokens * given[..., None]).sum(1) / tokens[
+            0
+        ].numel() ** 0.5  # unscaled, AdamW's first steps overshoot
+        return self.table(pooled).unflatten(1, (6, -1))
 
     def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         attributes, sides, severities = codes.split([len(ATTRIBUTES), len(FINDINGS), len(FINDINGS)], dim=1)

@@ -35,6 +35,7 @@ class Size:
 
 SIZES = {
     "ci": Size(2, 64, 2, gelu="none"),
+    "laptop-s": Size(6, 128, 4, gelu="none"),  # many trainings on a CPU
     "laptop": Size(6, 256, 4, gelu="none"),
     "s2": Size(12, 384, 6),
     "b2": Size(12, 768, 12),
@@ -55,11 +56,17 @@ class TextKeys:
     Attributes:
         keys, values: of each block, [B, heads, L, d]; L is the longest text's number of valid tokens.
         mask: bool [B, 1, 1, L], True where a token counts; None where all do.
+        table: [B, 6, D], what metadata adds to the time's shared table; None without metadata.
     """
 
     keys: list[Tensor]
     values: list[Tensor]
     mask: Tensor | None
+    table: Tensor | None
+
+    def modulation(self, time: "TimeTables") -> Tensor:
+        """The table that the blocks share, [B, 6, D]."""
+        return time.shared if self.table is None else time.shared + self.table
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,9 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         self.blocks = nn.ModuleList(Block(hidden_size, num_heads, gelu) for _ in range(depth))
         self.final_layer = FinalLayer(hidden_size, patch_size, out_channels)
         self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 6 * hidden_size))
-        self.metadata_embedder = None if metadata_sources is None else MetadataEncoder(text_dim, metadata_sources)
+        self.metadata_embedder = (
+            None if metadata_sources is None else MetadataEncoder(text_dim, metadata_sources, hidden_size)
+        )
         self.gradient_checkpointing = False
         self._initialize()
 
@@ -200,19 +209,21 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
     @apply_forward_hook
     def encode_text(self, states: Tensor, mask: Tensor | None = None, metadata: Tensor | None = None) -> TextKeys:
         """Keys and values of text states [B, L, text_dim] for every block; `mask`, `metadata` as in `forward`."""
-        return project_text(self.y_embedder.y_proj, self.blocks, *self.with_metadata(states, mask, metadata))
+        states, mask, table = self.with_metadata(states, mask, metadata)
+        return project_text(self.y_embedder.y_proj, self.blocks, states, mask, table)
 
     def with_metadata(
         self, states: Tensor, mask: Tensor | None, metadata: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Text states and mask with the metadata's tokens after the text's, where there are any."""
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Text states and mask with the metadata's tokens after the text's, and its table, where there is any."""
         if metadata is None:
-            return states, mask
+            return states, mask, None
         if self.metadata_embedder is None:
             raise ValueError("this transformer has no metadata encoder: make one with metadata_sources")
         tokens, given = self.metadata_embedder(metadata)
         mask = torch.ones(states.shape[:2], device=states.device) if mask is None else mask
-        return torch.cat([states, tokens.to(states)], dim=1), torch.cat([mask.bool(), given], dim=1)
+        table = self.metadata_embedder.tables(metadata).to(states)
+        return torch.cat([states, tokens.to(states)], dim=1), torch.cat([mask.bool(), given], dim=1), table
 
     @apply_forward_hook
     def encode_time(self, timestep: Tensor) -> TimeTables:
@@ -236,10 +247,11 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
             raise ValueError(f"latents have shape {tuple(hidden_states.shape)}, not [B, {self.latent_shape}]")
         x = self.x_embedder(hidden_states) + self.pos_embed  # [B, T, D], T = (H / patch_size) ** 2
         added: Sequence[Tensor] = ()
+        modulation = text.modulation(time)
         for i, block in enumerate(self.blocks):
             if 0 < i <= len(added):
                 x = x + added[i - 1]
-            arguments = x, time.shared, text.keys[i], text.values[i], text.mask
+            arguments = x, modulation, text.keys[i], text.values[i], text.mask
             if torch.is_grad_enabled() and self.gradient_checkpointing:
                 x = self._gradient_checkpointing_func(block, *arguments)
             else:
@@ -263,13 +275,16 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         nn.init.xavier_uniform_(self.x_embedder.proj.weight.view(self.config.hidden_size, -1))
         nn.init.zeros_(self.x_embedder.proj.bias)
         for linear in (self.t_embedder.mlp[0], self.t_embedder.mlp[2], self.t_block[1]):
             nn.init.normal_(linear.weight, std=0.02)
         for block in self.blocks:
             nn.init.zeros_(block.cross_attn.proj.weight)
+        if self.metadata_embedder is not None:
+            nn.init.zeros_(self.metadata_embedder.table.weight)
         nn.init.zeros_(self.final_layer.linear.weight)
 
 
@@ -346,7 +361,9 @@ class CrossAttention(nn.Module):
         return self.proj(out.transpose(1, 2).flatten(2))  # [B, T, D]
 
 
-def project_text(y_proj: nn.Module, blocks: Sequence["Block"], states: Tensor, mask: Tensor | None) -> TextKeys:
+def project_text(
+    y_proj: nn.Module, blocks: Sequence["Block"], states: Tensor, mask: Tensor | None, table: Tensor | None = None
+) -> TextKeys:
     """Project only the tokens that count, whatever their pattern, and move them to the front of their rows."""
     valid = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device) if mask is None else mask.bool()
     lengths = valid.sum(1)  # [B]
@@ -361,7 +378,7 @@ def project_text(y_proj: nn.Module, blocks: Sequence["Block"], states: Tensor, m
         k, v = padded.unflatten(2, (2, block.cross_attn.num_heads, -1)).permute(2, 0, 3, 1, 4)  # [B, heads, L, d]
         keys.append(k)
         values.append(v)
-    return TextKeys(keys, values, None if bool(front.all()) else front[:, None, None])
+    return TextKeys(keys, values, None if bool(front.all()) else front[:, None, None], table)
 
 
 class Block(nn.Module):

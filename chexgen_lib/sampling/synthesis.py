@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,29 +27,38 @@ def synthesise(
     batch_size: int = 64,
     seed: int = 0,
     conditions: np.ndarray | None = None,
+    metadata: Sequence[Mapping] | None = None,
+    metadata_guidance: Mapping[str, float] | None = None,
 ) -> np.ndarray:
     """Sample `images_per_prompt` radiographs for the `prompt` of each record.
 
-    records: with image_id, prompt and, where image_id is not the cohort's, `record`, the cohort's image_id.
+    records: with image_id, prompt (which `metadata` can stand in for) and, where image_id is not the cohort's,
+    `record`, the cohort's image_id.
     conditions: uint8 [P, H, W, 3], the drawing that controls the images of each record (`conditions.draw`).
+    metadata, metadata_guidance: what the images of each record show, and weights of attributes, as the pipeline takes
+    them.
 
     Writes `folder/samples.npy` (uint8 [P, images_per_prompt, H, W], in the records' order) and
-    `folder/manifest.parquet` (image_id, record if given, prompt, seeds). The noise of an image depends on its image_id
-    and seed alone, not on its batch. A run that was stopped goes on after the last whole batch.
+    `folder/manifest.parquet` (image_id, record and prompt if given, seeds). The noise of an image depends on its
+    image_id and seed alone, not on its batch. A run that was stopped goes on after the last whole batch.
 
     Raises:
         ValueError: if there are no records, or an image_id is repeated.
     """
     if records.is_empty() or not records["image_id"].is_unique().all():
         raise ValueError(f"needs records with distinct image_id to synthesise from, got {len(records)} rows")
-    if conditions is not None and len(conditions) != len(records):
-        raise ValueError(f"{len(conditions)} conditions for {len(records)} records: give one each")
-    prompts = np.repeat(records["prompt"].to_list(), images_per_prompt).tolist()
+    for name, given in (("conditions", conditions), ("metadata", metadata)):
+        if given is not None and len(given) != len(records):
+            raise ValueError(f"{len(given)} {name} for {len(records)} records: give one each")
+    if metadata is None and "prompt" not in records.columns:
+        raise ValueError("the records have no column prompt, and no metadata is given: nothing says what to draw")
+    asked = records["prompt"].to_list() if "prompt" in records.columns else [""] * len(records)
+    prompts = np.repeat(asked, images_per_prompt).tolist()
     seeds = [image_seed(i, k, seed) for i in records["image_id"] for k in range(images_per_prompt)]
     drawn = None if conditions is None else hashlib.sha256(conditions.tobytes()).hexdigest()
     sampler = [type(pipeline.scheduler).__name__, num_inference_steps, guidance_scale, batch_size]
-    settings = [prompts, seeds, *sampler, fingerprint(pipeline), drawn]
-    parts = folder / f"unfinished-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]}"
+    settings = [prompts, seeds, *sampler, fingerprint(pipeline), drawn, metadata, metadata_guidance]
+    parts = folder / f"unfinished-{hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()[:12]}"
     for old in folder.glob("unfinished-*"):
         if old != parts:
             shutil.rmtree(old)
@@ -61,9 +71,11 @@ def synthesise(
         path = parts / f"{number:06d}.npy"
         if not path.exists():
             images = pipeline(
-                [prompts[i] for i in batch],
+                [prompts[i] for i in batch] if "prompt" in records.columns else None,
+                metadata=None if metadata is None else [metadata[i // images_per_prompt] for i in batch],
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
+                metadata_guidance=metadata_guidance,
                 generator=[torch.Generator().manual_seed(seeds[i]) for i in batch],
                 condition_image=None if conditions is None else [conditions[i // images_per_prompt] for i in batch],
                 output_type="np",
@@ -74,7 +86,7 @@ def synthesise(
     samples = flat[np.argsort(order)].reshape(len(records), images_per_prompt, *flat.shape[1:])
     with replacing(folder / "samples.npy") as partial:
         np.save(partial, samples)
-    manifest = records.select("image_id", pl.col("^record$"), "prompt").with_columns(
+    manifest = records.select("image_id", pl.col("^(record|prompt)$")).with_columns(
         seeds=pl.Series(np.array(seeds).reshape(len(records), -1).tolist())
     )
     with replacing(folder / "manifest.parquet") as partial:

@@ -87,7 +87,7 @@ def test_what_cannot_be_is_refused(row, message):
 
 def test_each_attribute_has_a_token_of_its_own():
     torch.manual_seed(0)
-    encoder = MetadataEncoder(16, SOURCES)
+    encoder = MetadataEncoder(16, SOURCES, hidden_size=8)
     person = {**PERSON, "details": [{"finding": "Effusion", "side": "left", "severity": "mild"}]}
     changes = {
         "age": {"age": 55},
@@ -107,9 +107,31 @@ def test_each_attribute_has_a_token_of_its_own():
     assert not torch.allclose(encoder(encode_metadata([severe], SOURCES))[0], tokens)
 
 
+def test_what_is_given_shifts_the_modulation_and_nothing_does_not():
+    torch.manual_seed(0)
+    encoder = MetadataEncoder(16, SOURCES, hidden_size=8)
+    tables = encoder.tables(encode_metadata([{}, {"sex": "F"}, {"age": 30}, {"sex": "F", "age": 30}], SOURCES))
+    assert tables.shape == (4, 6, 8) and not tables[0].any()
+    torch.testing.assert_close(tables[1] + tables[2], tables[3])
+    model = transformer(metadata_sources=SOURCES)
+    for block in model.blocks:
+        torch.nn.init.zeros_(block.cross_attn.proj.weight)  # so that attention reads nothing
+    g = torch.Generator().manual_seed(1)
+    batch = torch.randn(1, 4, 4, 4, generator=g), torch.tensor([500]), torch.randn(1, 8, 16, generator=g)
+
+    def moved() -> float:
+        said, unsaid = (model(*batch, metadata=encode_metadata([row], SOURCES)).sample for row in ({"sex": "F"}, {}))
+        return float((said - unsaid).abs().max())
+
+    with torch.no_grad():
+        assert moved() == 0  # adaLN-zero: the table starts at zero
+        torch.nn.init.normal_(model.metadata_embedder.table.weight)
+        assert moved() > 1e-3
+
+
 def test_age_is_continuous():
     torch.manual_seed(0)
-    encoder = MetadataEncoder(64, ())
+    encoder = MetadataEncoder(64, (), hidden_size=8)
     tokens = encoder(encode_metadata([{"age": a} for a in (50, 50.1, 60, 0, 120)], ()))[0][:, 0]
     near, far = (tokens[1] - tokens[0]).norm(), (tokens[2] - tokens[0]).norm()
     assert 0 < near < 0.1 * far and (tokens[3] - tokens[4]).norm() > near

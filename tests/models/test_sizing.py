@@ -20,9 +20,7 @@ def test_rf_1b_has_the_second_papers_parameters():
 
 
 def test_sizes_grow_in_their_order():
-    counts = [
-        Run(size, 256, 1, 1, 1).parameters for size in ("ci", "laptop", "s2", "b2", "l2", "xl2", "rf-1b", "paper")
-    ]
+    counts = [Run(size, 256, 1, 1, 1).parameters for size in SIZES]
     assert counts == sorted(counts) and len(set(counts)) == len(SIZES)
 
 

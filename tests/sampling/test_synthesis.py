@@ -3,8 +3,11 @@
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
+from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.records import FINDINGS
+from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.sampling.synthesis import choose_prompts, choose_training, synthesise
 
 RECORDS = pl.DataFrame(
@@ -41,6 +44,45 @@ def test_each_record_follows_its_drawing(pipeline, controlled, tmp_path):
     assert close(other, asked[[2, 0]])
     with pytest.raises(ValueError, match="2 conditions for 3 records"):
         synthesise(controlled, RECORDS, tmp_path / "bad", conditions=drawings[:2])
+
+
+def test_each_record_follows_its_metadata(pipeline, tmp_path):
+    torch.manual_seed(0)
+    flow = ChexGenTransformer.of_size("ci", sample_size=4, text_dim=384, metadata_sources=[]).eval()
+    for parameter in flow.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    pipe = ChexGenPipeline(**{**pipeline.components, "transformer": flow})
+    people, ids = [{"sex": "F"}, {"age": 80}, {"Effusion": 1}], RECORDS.select("image_id")
+    asked = synthesise(pipe, ids, tmp_path / "all", metadata=people, **SETTINGS)
+    assert pl.read_parquet(tmp_path / "all/manifest.parquet").columns == ["image_id", "seeds"]
+    two = synthesise(pipe, ids[[2, 0]], tmp_path / "two", metadata=[people[2], people[0]], batch_size=3, **SETTINGS)
+    assert close(two, asked[[2, 0]])
+    assert not close(synthesise(pipe, ids, tmp_path / "same", metadata=[people[0]] * 3, **SETTINGS)[1:], asked[1:])
+    weighed = synthesise(pipe, ids, tmp_path / "w", metadata=[people[0]] * 3, metadata_guidance={"sex": 9}, **SETTINGS)
+    assert not close(weighed[:1], asked[:1])
+    assert not close(synthesise(pipe, RECORDS, tmp_path / "both", metadata=people, **SETTINGS), asked)
+    with pytest.raises(ValueError, match="2 metadata for 3 records"):
+        synthesise(pipe, ids, tmp_path / "bad", metadata=people[:2])
+    with pytest.raises(ValueError, match="no column prompt, and no metadata"):
+        synthesise(pipe, ids, tmp_path / "bad")
+
+
+def test_interrupted_with_other_metadata_starts_anew(pipeline, tmp_path, monkeypatch):
+    call, calls = type(pipeline).__call__, []
+
+    def stop_at_second(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return call(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(pipeline), "__call__", stop_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        synthesise(pipeline, RECORDS, tmp_path, batch_size=2, metadata=[{"sex": "F"}] * 3, **SETTINGS)
+    men = synthesise(pipeline, RECORDS, tmp_path, batch_size=2, metadata=[{"sex": "M"}] * 3, **SETTINGS)
+    assert len(calls) == 5
+    assert np.array_equal(men, synthesise(pipeline, RECORDS, tmp_path, 2, 3, 4.0, 2, 7, None, [{"sex": "M"}] * 3))
 
 
 def test_interrupted_equals_uninterrupted(pipeline, tmp_path, monkeypatch):
