@@ -95,7 +95,7 @@ def test_figure_4(measured):
     attention = {"start": [DEFAULT], "value": [0.2], "low": [0.1], "high": [0.3], "n": [5], "chance": [0.1]}
     figure = fig4.draw(curves, pl.DataFrame(attention))
     internal, external, few, looks, *paper = figure.axes
-    assert len(internal.containers) == 2 and internal.get_xscale() == "log"
+    assert len(internal.containers) == len(ARMS) and internal.get_xscale() == "log"
     assert "no external images" in external.texts[0].get_text()
     assert [t.get_text() for t in few.get_xticklabels()] == ["1-shot"]
     assert "n = 5" in looks.get_ylabel()
