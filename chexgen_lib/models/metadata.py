@@ -88,9 +88,8 @@ class MetadataEncoder(nn.Module):
     def tables(self, codes: Tensor) -> Tensor:
         """What the given attributes add to the blocks' shared adaLN table, [B, 6, hidden_size]; zero for none."""
         tokens, given = self(codes)
-        pooled = (tokens * given[..., None]).sum(1) / tokens[
-            0
-        ].numel() ** 0.5  # unscaled, AdamW's first steps overshoot
+        scale = tokens[0].numel() ** 0.5  # unscaled, AdamW's first steps overshoot
+        pooled = (tokens * given[..., None]).sum(1) / scale  # [B, width]
         return self.table(pooled).unflatten(1, (6, -1))
 
     def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
