@@ -84,7 +84,7 @@ def draw(table: pl.DataFrame) -> Figure:
         n, seeds = table.filter(metric=metric)["n"][0], table["seeds"][0]
         ax.set(xscale="log", xlabel="steps", ylabel=label)
         ax.set_xticks(STEPS, map(str, STEPS))
-        ax.set_title(f"n = {n}" + ("" if metric == "seconds" else f" x {seeds} seeds"))
+        ax.set_title(f"n = {n}" + (f" x {seeds} seeds" if metric != "seconds" and seeds > 1 else ""))
     axes[-1].set_yscale("log")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(SAMPLERS))
     return fig
