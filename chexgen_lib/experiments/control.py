@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
-from scipy.linalg import cho_factor, cho_solve
 from skimage.feature import hog
 from sklearn.decomposition import PCA
+from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics.pairwise import rbf_kernel
 
 from chexgen_lib import images as im
@@ -169,9 +169,9 @@ class Probes:
         known = ~np.isnan(values)
         for pattern in np.unique(known, axis=1).T:  # attributes that are known of the same images share a factorisation
             same = (known == pattern[:, None]).all(0)
-            factor = cho_factor(kernel[np.ix_(pattern, pattern)] + ridge * np.eye(pattern.sum()))
             centred = values[np.ix_(pattern, same)] - self.mean[same]
-            self.weights[np.ix_(pattern, same)] = cho_solve(factor, centred)
+            fitted = KernelRidge(alpha=ridge, kernel="precomputed").fit(kernel[np.ix_(pattern, pattern)], centred)
+            self.weights[np.ix_(pattern, same)] = fitted.dual_coef_
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Answers [N, A]: age in years, else about 0 to 1."""

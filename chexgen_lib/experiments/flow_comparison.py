@@ -5,7 +5,7 @@ weights; only what is predicted and the time steps differ. `train_and_sample` is
 `compare` measures them all.
 """
 
-import tempfile
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -37,6 +37,7 @@ from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.trainer import TrainingConfig, train
 
 SECONDS = "seconds an image"
+WEIGHT = "weight "  # before the name of a tensor, in what a run returns
 
 
 def textless(mean: torch.Tensor, std: torch.Tensor, metadata: torch.Tensor, width: int) -> LatentCache:
@@ -49,33 +50,16 @@ def textless(mean: torch.Tensor, std: torch.Tensor, metadata: torch.Tensor, widt
     return LatentCache(mean, std, states, offsets, metadata=metadata)
 
 
-def train_model(
-    cache: LatentCache,
-    objective: str,
-    size: str,
-    sources: Sequence[str],
-    training: Mapping,
-    seed: int,
-    folder: Path,
-) -> tuple[ChexGenTransformer, list[dict]]:
-    """A transformer with a metadata encoder, trained from `seed`, and its history; `folder` is the trainer's.
-
-    training: settings of `TrainingConfig`. Half of the empty texts are dropped, so that the null caption, which asks
-    for nothing in sampling, is learnt too.
-    """
-    torch.manual_seed(seed)
-    model = ChexGenTransformer.of_size(
+def new_model(objective: str, size: str, sample_size: int, width: int, sources: Sequence[str]) -> ChexGenTransformer:
+    """An untrained transformer with a metadata encoder, for pairs as `textless` makes them."""
+    return ChexGenTransformer.of_size(
         size,
-        sample_size=cache.mean.shape[-1],
-        text_dim=cache.states.shape[1],
+        sample_size=sample_size,
+        text_dim=width,
         text_tokens=1,
         objective=objective,
         metadata_sources=list(sources),
     )
-    weighting = {"noisy_weight": training["noisy_weight"]} if objective == "ddpm" else {}
-    settings = {key: value for key, value in training.items() if key != "noisy_weight"}
-    config = TrainingConfig(**settings, **weighting, objective=objective, caption_dropout=0.5, seed=seed)
-    return model, train(model, cache, config, folder)
 
 
 def train_and_sample(
@@ -92,16 +76,28 @@ def train_and_sample(
     sampling_steps: Sequence[int],
     guidance_scale: float,
     autoencoder: str,
+    folder: str,
     seed: int,
+    keep_weights: bool = False,
 ) -> dict[str, np.ndarray]:
     """One run: ``steps N`` uint8 [R, H, W], samples of the requests in N steps, for each N; ``seconds`` an image [N].
 
     mean, std, metadata: of the training pairs, as in `LatentCache`. Every run and number of steps starts from the
-    same noise for a request.
+    same noise for a request. Half of the empty texts are dropped in training, so that the null caption, which asks for
+    nothing in sampling, is learnt too.
+
+    Args:
+        training: settings of `TrainingConfig` but its objective and seed.
+        folder: where the training keeps its checkpoints and log; removed when it is done.
+        keep_weights: return the trained weights as well, for `restore`.
     """
     cache = textless(*(torch.from_numpy(np.array(x)) for x in (mean, std, metadata)), width)
-    with tempfile.TemporaryDirectory() as folder:
-        model, history = train_model(cache, objective, size, sources, training, seed, Path(folder))
+    weighting = {} if objective == "ddpm" else {"noisy_weight": 1.0}
+    config = TrainingConfig(**{**training, **weighting}, objective=objective, caption_dropout=0.5, seed=seed)
+    torch.manual_seed(seed)
+    model = new_model(objective, size, mean.shape[-1], width, sources)
+    history = train(model, cache, config, Path(folder))
+    shutil.rmtree(folder)
     pipeline = sampler(model, autoencoder)
     result, seconds = {"loss": np.array([entry["loss"] for entry in history])}, []
     for steps in sampling_steps:
@@ -115,12 +111,21 @@ def train_and_sample(
         ).images
         seconds.append((perf_counter() - start) / len(images))
         result[f"steps {steps}"] = im.to_uint8(images)
+    if keep_weights:
+        result |= {WEIGHT + name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
     return result | {"seconds": np.array(seconds)}
 
 
+def restore(model: ChexGenTransformer, run: Mapping[str, np.ndarray]) -> ChexGenTransformer:
+    """The trained model of a run that kept its weights: `model`, of `new_model` and the run's settings, with them."""
+    weights = {name.removeprefix(WEIGHT): torch.from_numpy(x) for name, x in run.items() if name.startswith(WEIGHT)}
+    model.load_state_dict(weights)
+    return model.eval()
+
+
 def sampler(model: ChexGenTransformer, autoencoder: str) -> ChexGenPipeline:
-    """A pipeline for metadata alone: its text encoder, the smallest, reads nothing."""
-    pipeline = assemble(model, autoencoder, "minilm")
+    """A pipeline for metadata alone, without a text encoder."""
+    pipeline = assemble(model, autoencoder, None).to(model.device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -17,18 +17,16 @@ from scipy import stats
 
 from chexgen_lib import cohort
 from chexgen_lib.images import from_uint8, to_uint8
-from chexgen_lib.models.autoencoder import load_autoencoder
 from chexgen_lib.models.sizing import Run
 from chexgen_lib.models.transformer import SIZES, ChexGenTransformer, Size
 from chexgen_lib.quality.diversity import pairwise_similarity
 from chexgen_lib.quality.embedders import Embedder
 from chexgen_lib.quality.frechet import distance, moments
 from chexgen_lib.records import FINDINGS
-from chexgen_lib.sampling.pipeline import ChexGenPipeline
+from chexgen_lib.sampling.pipeline import assemble
 from chexgen_lib.sampling.schedulers import dpm_solver_scheduler
 from chexgen_lib.statistics import interval_of, resample_counts
 from chexgen_lib.training.latent_cache import LatentCache
-from chexgen_lib.training.objectives import TIMES
 from chexgen_lib.training.trainer import TrainingConfig, noise_error, train
 
 HELD_OUT, SEEN = "noise error", "noise error, seen pairs"
@@ -236,14 +234,8 @@ def train_and_sample(
     )
     train(model, own, TrainingConfig(**training, seed=seed), Path(folder))
     shutil.rmtree(folder)
-    asked = max(TIMES, len(unseen))  # `noise_error` gives the k-th pair the k-th time: fewer would not meet all times
-    errors = {
-        name: noise_error(model, taken(of, np.resize(which, asked)))
-        for name, of, which in (
-            ("noise_error", held_out, np.arange(len(unseen))),
-            ("seen_error", pairs, rows[: len(unseen)]),
-        )
-    }
+    seen = own if len(own) <= len(unseen) else taken(pairs, rows[: len(unseen)])
+    errors = {"noise_error": noise_error(model, unseen), "seen_error": noise_error(model, seen)}
     samples = sample(model, unseen, autoencoder, **sampling, seed=seed)
     return {"samples": samples, **{name: np.array(error) for name, error in errors.items()}}
 
@@ -262,8 +254,8 @@ def sample(
 
     batch_size: prompts at once.
     """
-    # the cache holds the text states, so the text encoder is left out
-    pipeline = ChexGenPipeline(model, load_autoencoder(autoencoder), None, None, dpm_solver_scheduler())
+    pipeline = assemble(model, autoencoder, None)  # the cache holds the text states
+    pipeline.scheduler = dpm_solver_scheduler()
     pipeline.to(model.device).set_progress_bar_config(disable=True)
     generator, images = torch.Generator().manual_seed(seed), []
     for rows in torch.arange(len(prompts)).split(batch_size):

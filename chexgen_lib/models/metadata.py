@@ -85,9 +85,11 @@ class MetadataEncoder(nn.Module):
         self.severity = nn.Embedding(len(SEVERITIES), width)
         self.table = nn.Linear(width, 6 * hidden_size, bias=False)
 
-    def tables(self, codes: Tensor) -> Tensor:
-        """What the given attributes add to the blocks' shared adaLN table, [B, 6, hidden_size]; zero for none."""
-        tokens, given = self(codes)
+    def tables(self, tokens: Tensor, given: Tensor) -> Tensor:
+        """What the given attributes add to the blocks' shared adaLN table, [B, 6, hidden_size]; zero for none.
+
+        tokens, given: what `forward` returned.
+        """
         scale = tokens[0].numel() ** 0.5  # unscaled, AdamW's first steps overshoot
         pooled = (tokens * given[..., None]).sum(1) / scale  # [B, width]
         return self.table(pooled).unflatten(1, (6, -1))

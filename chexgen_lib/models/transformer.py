@@ -222,7 +222,7 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
             raise ValueError("this transformer has no metadata encoder: make one with metadata_sources")
         tokens, given = self.metadata_embedder(metadata)
         mask = torch.ones(states.shape[:2], device=states.device) if mask is None else mask
-        table = self.metadata_embedder.tables(metadata).to(states)
+        table = self.metadata_embedder.tables(tokens, given).to(states)
         return torch.cat([states, tokens.to(states)], dim=1), torch.cat([mask.bool(), given], dim=1), table
 
     @apply_forward_hook

@@ -39,12 +39,13 @@ class ChexGenPipelineOutput(BaseOutput):
     images: list[PIL.Image.Image] | np.ndarray | Tensor
 
 
-def assemble(transformer: ChexGenTransformer, autoencoder: str, text_encoder: str) -> "ChexGenPipeline":
+def assemble(transformer: ChexGenTransformer, autoencoder: str, text_encoder: str | None) -> "ChexGenPipeline":
     """A pipeline of a trained transformer and the frozen parts of those names.
 
-    It samples with the paper's DDIM, or along a rectified flow with Euler's method.
+    It samples with the paper's DDIM, or along a rectified flow with Euler's method. Without a text encoder it takes
+    text states (`prompt_embeds`) or metadata alone.
     """
-    tokenizer, encoder = load_text_encoder(text_encoder)
+    tokenizer, encoder = (None, None) if text_encoder is None else load_text_encoder(text_encoder)
     scheduler = ddim_scheduler() if transformer.objective == "ddpm" else flow_euler_scheduler()
     return ChexGenPipeline(transformer, load_autoencoder(autoencoder), encoder, tokenizer, scheduler)
 
@@ -208,7 +209,10 @@ class ChexGenPipeline(DiffusionPipeline):
             people = _one_each("metadata", metadata, len(prompts), single=isinstance(metadata, Mapping))
             prompts = [with_metadata(text, person) for text, person in zip(prompts, people, strict=True)]
         captions = [self.caption(text) for text in prompts]
-        return encode_texts(self.tokenizer, self.text_encoder, captions, len(self.transformer.null_caption))
+        distinct = list(dict.fromkeys(captions))  # several images of one prompt are often asked for
+        states, mask = encode_texts(self.tokenizer, self.text_encoder, distinct, len(self.transformer.null_caption))
+        rows = [distinct.index(caption) for caption in captions]
+        return states[rows], mask[rows]
 
     def _encode_metadata(self, count: int, metadata, scales: Mapping[str, float]) -> Tensor | None:
         """Codes [B, CODES] for a transformer with a metadata encoder; None for another."""

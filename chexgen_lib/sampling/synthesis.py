@@ -103,7 +103,7 @@ def image_seed(image_id: str, k: int, seed: int) -> int:
 def fingerprint(pipeline: ChexGenPipeline) -> str:
     """Hash of the models, trained and frozen, that decide the samples: their modules and weights."""
     digest = hashlib.sha256()
-    for model in (pipeline.transformer, pipeline.vae, pipeline.text_encoder):
+    for model in filter(None, (pipeline.transformer, pipeline.vae, pipeline.text_encoder)):
         digest.update(repr(model).encode())  # int8 weights are not parameters, but their modules have another name
         for parameter in model.parameters():
             digest.update(parameter.detach().cpu().float().contiguous().numpy().tobytes())

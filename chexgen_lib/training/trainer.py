@@ -179,7 +179,7 @@ def noise_error(model: Model, cache: LatentCache, batch_size: int = 64, seed: in
         generator = torch.Generator().manual_seed(_seed(seed, step))
         latents, states, mask, condition = cache.batch(rows, generator)
         noise = torch.randn(latents.shape, generator=generator)
-        t = ((rows * 997 + 499) % TIMES).long()  # 997 is prime to 1000: all times take turns
+        t = (rows * 619 + 499) % TIMES  # steps of the golden section: any number of pairs meets all times alike
         noisy = objective.noisy(latents, noise, t)
         inputs = (x.to(model.device) for x in (noisy, t, states, mask, *condition))
         asked = {} if cache.metadata is None else {"metadata": cache.metadata[rows].to(model.device)}

@@ -6,13 +6,19 @@ import pytest
 import torch
 
 from chexgen_lib.experiments import flow_comparison
+from chexgen_lib.images import to_uint8
 from chexgen_lib.models.metadata import CODES, encode_metadata
 from chexgen_lib.records import FINDINGS
 
 TRAINING = dict(batch_size=4, learning_rate=1e-3, ema_decay=0.9, noisy_weight=10.0, precision="fp32", steps=2)
 
 
-def settings(objective: str, **changes) -> dict:
+@pytest.fixture
+def settings(tmp_path):
+    return lambda objective, **changes: _settings(objective, folder=str(tmp_path / "training"), **changes)
+
+
+def _settings(objective: str, **changes) -> dict:
     people = [{"sex": "F"}, {"sex": "M", "age": 50.0}]
     fixed = dict(size="ci", width=16, sources=["here"], training=TRAINING, sampling_steps=[2, 3], guidance_scale=2.0)
     return fixed | {"objective": objective, "requests": people, "autoencoder": "shipped", "seed": 0} | changes
@@ -27,7 +33,7 @@ def latents() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("objective", ["ddpm", "rectified_flow"])
-def test_a_run_samples_every_request_at_every_number_of_steps(latents, objective):
+def test_a_run_samples_every_request_at_every_number_of_steps(latents, settings, objective):
     run = flow_comparison.train_and_sample(**latents, **settings(objective))
     again = flow_comparison.train_and_sample(**latents, **settings(objective))
     assert run["steps 2"].shape == run["steps 3"].shape == (2, 32, 32) and run["steps 2"].dtype == np.uint8
@@ -35,6 +41,20 @@ def test_a_run_samples_every_request_at_every_number_of_steps(latents, objective
     np.testing.assert_array_equal(run["steps 3"], again["steps 3"])
     other = flow_comparison.train_and_sample(**latents, **settings(objective, seed=1))
     assert (run["steps 3"] != other["steps 3"]).any()
+
+
+def test_kept_weights_give_the_trained_model_back(latents, settings):
+    run = flow_comparison.train_and_sample(**latents, **settings("rectified_flow", keep_weights=True))
+    model = flow_comparison.restore(flow_comparison.new_model("rectified_flow", "ci", 4, 16, ["here"]), run)
+    drawn = flow_comparison.sampler(model, "shipped")(
+        metadata=[{"sex": "F"}, {"sex": "M", "age": 50.0}],
+        num_inference_steps=2,
+        guidance_scale=2.0,
+        generator=torch.Generator().manual_seed(0),
+        output_type="np",
+    ).images
+    np.testing.assert_array_equal(to_uint8(drawn), run["steps 2"])
+    assert not [name for name in flow_comparison.train_and_sample(**latents, **settings("ddpm")) if "weight" in name]
 
 
 def test_the_text_is_one_empty_token():

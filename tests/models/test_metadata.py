@@ -110,7 +110,9 @@ def test_each_attribute_has_a_token_of_its_own():
 def test_what_is_given_shifts_the_modulation_and_nothing_does_not():
     torch.manual_seed(0)
     encoder = MetadataEncoder(16, SOURCES, hidden_size=8)
-    tables = encoder.tables(encode_metadata([{}, {"sex": "F"}, {"age": 30}, {"sex": "F", "age": 30}], SOURCES))
+    tables = encoder.tables(
+        *encoder(encode_metadata([{}, {"sex": "F"}, {"age": 30}, {"sex": "F", "age": 30}], SOURCES))
+    )
     assert tables.shape == (4, 6, 8) and not tables[0].any()
     torch.testing.assert_close(tables[1] + tables[2], tables[3])
     model = transformer(metadata_sources=SOURCES)
