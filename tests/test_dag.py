@@ -10,7 +10,7 @@ import pytest
 from dvc.repo import Repo
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from chexgen_lib import dag, notebooks
+from chexgen_lib import dag, imports, notebooks
 from chexgen_lib.notebooks import NotebookError
 
 PARAMS = notebooks.load_yaml(notebooks.ROOT / "params.yaml")
@@ -174,6 +174,7 @@ def library(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     monkeypatch.setattr(notebooks, "ROOT", tmp_path)
     monkeypatch.setattr(dag, "ROOT", tmp_path)
+    monkeypatch.setattr(imports, "ROOT", tmp_path)
 
     def modules(code):
         nbformat.write(toy_notebook(code=code), tmp_path / "notebooks/01_toy.ipynb")

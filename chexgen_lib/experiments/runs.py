@@ -14,6 +14,7 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from chexgen_lib.atomic import replacing
+from chexgen_lib.imports import needed
 
 Arrays = dict[str, np.ndarray]
 
@@ -29,8 +30,8 @@ def run_all(
 
     A small network does not keep two cores busy, so each of `workers` processes trains one on a single thread; the
     results do not depend on how many there are. A run that was stopped goes on with what is missing. What has other
-    data, settings or code (of the modules beside the function's) than a finished one is done anew, and the finished
-    one that no job wants any more is removed.
+    data, settings or code (the function's module and all that it imports of this library) than a finished one is done
+    anew, and the finished one that no job wants any more is removed.
 
     Args:
         function: importable by name; returns arrays.
@@ -75,8 +76,9 @@ def _run(function: Callable[..., Arrays], data: Arrays, settings: dict, path: Pa
 
 
 def _code(function: Callable) -> str:
-    folder = Path(inspect.getfile(function)).parent
-    return "".join(path.read_text() for path in sorted(folder.glob("*.py")))
+    """The function's module and every file of the library that it imports."""
+    own = Path(inspect.getfile(function)).read_text()
+    return _digest([own, *(hashlib.sha256(path.read_bytes()).hexdigest() for path in needed(own))])
 
 
 def _digest(value: Any) -> str:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from chexgen_lib.experiments import runs
+from chexgen_lib.imports import needed
 
 
 def scaled(x, *, factor, log=None):
@@ -28,6 +29,20 @@ def test_finished_runs_are_read_and_others_done(tmp_path):
     assert len(list((tmp_path / "runs").glob("*.npz"))) == 2  # what no job wants is gone
     runs.run_all(scaled, {"x": X + 1}, jobs, tmp_path / "runs", workers=0)
     assert len(open(log).read().split()) == 5  # other data: both again
+
+
+def test_a_change_of_any_imported_module_does_a_run_anew(tmp_path, monkeypatch):
+    log, module = str(tmp_path / "log"), tmp_path / "far.py"
+    module.write_text("FACTOR = 1")
+    monkeypatch.setattr(runs, "needed", lambda source: [module] if "def scaled" in source else [])
+    jobs = {"a": {"factor": 1.0, "log": log}}
+    for _ in range(2):
+        runs.run_all(scaled, {"x": X}, jobs, tmp_path / "runs", workers=0)
+    assert len(open(log).read().split()) == 1
+    module.write_text("FACTOR = 2")
+    runs.run_all(scaled, {"x": X}, jobs, tmp_path / "runs", workers=0)
+    assert len(open(log).read().split()) == 2
+    assert "trainer.py" in {path.name for path in needed("from chexgen_lib.experiments import flow_comparison")}
 
 
 def test_an_interrupted_series_goes_on(tmp_path, monkeypatch):
