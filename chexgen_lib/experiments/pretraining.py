@@ -52,7 +52,8 @@ def pretrain_and_fine_tune(
         more_steps: of every fine-tuning, for a start that is to have as many steps in all as a pretrained one.
 
     Returns:
-        name of the tuning -> scores [len(test), 14]; "attention" -> share [K] of the attention inside the masks.
+        name of the tuning -> scores [len(test), 14]; "attention" -> share [K] of the attention inside the masks, and
+        "maps" -> the attention itself, see `attention_maps`.
     """
     start = None
     if len(synthetic):
@@ -64,7 +65,8 @@ def pretrain_and_fine_tune(
         model = _train(images, labels, tuning["train"], tuning["val"], seed, initial=start, **own)
         result[name] = model.predict(images[tuning["test"]])
         if tuning[LOOKED_AT]:
-            result["attention"] = attention(model, images[cases[:, 0]], masks, cases[:, 1])
+            result["maps"] = attention_maps(model, images[cases[:, 0]], cases[:, 1])
+            result["attention"] = inside(result["maps"], masks)
     return result
 
 
@@ -164,24 +166,36 @@ def shots(train: Labelled, k: int, draw: int, seed: int) -> np.ndarray:
 # --------------------------------------------------------------------------------------------------- attention
 
 
-def attention(model: Classifier, images: np.ndarray, masks: np.ndarray, findings: np.ndarray) -> np.ndarray:
-    """Share of the Grad-CAM attention (Selvaraju et al. 2017; MONAI's) for a finding that lies inside its mask, [K].
+def attention_maps(model: Classifier, images: np.ndarray, findings: np.ndarray) -> np.ndarray:
+    """Grad-CAM (Selvaraju et al. 2017; MONAI's) of a finding in each image, [K, h, w] at least 0: what speaks for it.
 
-    images: [K, H, W]; masks: bool [K, H, W]; findings: index in FINDINGS of each. By chance it is the mask's share of
-    the image (`masks.mean((1, 2))`). Where the map is zero everywhere, its attention is as spread as can be: chance.
+    images: [K, H, W]; findings: index in FINDINGS of each. h and w are the network's last feature maps'.
     """
     model.net.eval()
     # not the norm after it: torchvision's forward changes that one's output in place
     cam = GradCAM(model.net, target_layers=f"features.denseblock{len(model.size.block_config)}")
-    shares = []
-    for image, mask, finding in zip(images, masks, findings, strict=True):
-        x = model.prepare(image[None])
-        # MONAI turns attention upside down and scales it to 0..1; the raw map of what speaks for the finding is wanted
-        heat = cam.compute_map(x, class_idx=int(finding))
-        heat = torch.nn.functional.interpolate(heat, size=mask.shape, mode="bilinear")[0, 0].detach().cpu().numpy()
-        total = heat.sum()
-        shares.append(heat[mask].sum() / total if total > 0 else mask.mean())
-    return np.array(shares)
+    # MONAI turns attention upside down and scales it to 0..1; the raw map of what speaks for the finding is wanted
+    maps = [
+        cam.compute_map(model.prepare(image[None]), class_idx=int(finding))[0, 0].detach().cpu()
+        for image, finding in zip(images, findings, strict=True)
+    ]
+    return torch.stack(maps).numpy() if maps else np.zeros((0, 1, 1), np.float32)
+
+
+def inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Share of the attention [K, h, w] that lies inside the masks, bool [K, H, W]: [K].
+
+    By chance it is the mask's share of the image (`masks.mean((1, 2))`). Where the map is zero everywhere, its
+    attention is as spread as can be: chance.
+    """
+    heat = enlarged(maps, masks.shape[1:])
+    total, within = heat.sum((1, 2)), (heat * masks).sum((1, 2))
+    return np.where(total > 0, within / np.where(total > 0, total, 1), masks.mean((1, 2)))
+
+
+def enlarged(maps: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Attention [K, h, w] on the image's pixels, [K, *shape]."""
+    return torch.nn.functional.interpolate(torch.from_numpy(maps)[:, None], shape, mode="bilinear")[:, 0].numpy()
 
 
 def attention_cases(folder: Path, rows: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

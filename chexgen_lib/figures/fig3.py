@@ -157,4 +157,4 @@ def _by_finding(ax: Axes, rows: pl.DataFrame, test: str) -> None:
     ax.set_xticks(range(len(findings)), names, rotation=30, ha="right", fontsize=6)
     ax.set_ylabel(f"change of AUROC from real images alone\n({test}, 95 % CI)")
     ax.set_xlabel("finding (positive test images)")
-    ax.legend(ncols=len(arms), loc="best", fontsize=6)
+    ax.legend(ncols=len(arms), loc="lower center", bbox_to_anchor=(0.5, 1), fontsize=6, columnspacing=1)

@@ -1,13 +1,20 @@
-"""Figure 4: pretraining on synthetic images, then fine-tuning on few or all real ones; the paper's beside it."""
+"""Figure 4: pretraining on synthetic images, then fine-tuning on few or all real ones; the paper's beside it.
+
+`draw` is its panel a with the attention's numbers, `draw_findings` its panels c and d, `draw_maps` its panel b.
+"""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from chexgen_lib.experiments.pretraining import DEFAULT
 from chexgen_lib.figures import published, style
 
 MARKERS = "osD^vP"
+NO_MASKS = "real radiographs\nhave no masks"
 COLOURS = (style.BLACK, style.BLUE, style.SKY, style.ORANGE, style.VERMILION, style.PURPLE)
 
 
@@ -33,8 +40,83 @@ def draw(curves: pl.DataFrame, attention: pl.DataFrame) -> Figure:
     return fig
 
 
-def _curves(ax: Axes, rows: pl.DataFrame, title: str, log: bool) -> None:
+def draw_findings(curves: pl.DataFrame, most: str) -> Figure:
+    """AUROC of each finding with the fewest real images: default initialisation, and pretrained (`most`).
+
+    Above this run, with intervals; below the paper's, which names a few findings (Fig. 4c, d).
+    """
+    style.use()
+    fig = Figure(figsize=(style.PAGE, 5.6), layout="constrained")
+    above, below = fig.subfigures(2, 1, height_ratios=(1.7, 1))
+    for ax, letter, group in zip(above.subplots(1, 3), "abc", ("internal", "external", "few-shot"), strict=True):
+        rows = curves.filter(pl.col("finding") != "Average", group=group).drop_nulls("value")
+        _title(ax, f"{letter}  this run, {group}")
+        if rows.is_empty():
+            _nothing(ax, "no external images\nin this profile")
+            continue
+        fewest = rows.filter(pl.col("images") == rows["images"].min())
+        _dots(ax, fewest.filter(pl.col("arm").is_in([DEFAULT, most])), "finding")
+        ax.set_xlabel(f"AUROC, 95 % CI\n({fewest['set'][0]}: {fewest['images'][0]:.0f} real images)", fontsize=7)
+    handles, labels = above.axes[0].get_legend_handles_labels()
+    above.legend(handles, labels, loc="outside lower center", ncols=2)
+    for ax, letter, panel in zip(below.subplots(1, 2), "de", "cd", strict=True):
+        _title(ax, f"{letter}  paper (Fig. 4{panel})")
+        ax.set_facecolor("#F0F0F0")
+        _dots(ax, published.load(f"fig4{panel}").with_columns(pl.col("value") / 100), "category")
+        ax.set_xlabel("AUROC (paper)", fontsize=7)
+        ax.legend(fontsize=6)
+    return fig
+
+
+def draw_maps(images: np.ndarray, masks: np.ndarray, names: Sequence[str], maps: Mapping[str, np.ndarray]) -> Figure:
+    """Grad-CAM on a few test images: the finding's true outline, and the attention of each start with its share inside.
+
+    images: [K, S, S] in [0, 1]; masks: bool [K, H, H]; names: of the findings; maps: start -> [K, H, H].
+    """
+    style.use()
+    fig = Figure(figsize=(style.PAGE, 0.3 + 1.1 * (1 + len(maps))), layout="constrained")
+    if not len(images):
+        _nothing(fig.subplots(), NO_MASKS)
+        return fig
+    axes = fig.subplots(1 + len(maps), len(images), squeeze=False)
+    place = {"extent": (0, masks.shape[2], masks.shape[1], 0)}  # an image may have other pixels than its mask
+    for k, (image, mask, name) in enumerate(zip(images, masks, names, strict=True)):
+        axes[0, k].set_title(name, fontsize=7)
+        for row, start in enumerate([None, *maps]):
+            ax = axes[row, k]
+            ax.imshow(image, vmin=0, vmax=1, cmap="gray", **place)
+            if start is not None:
+                heat = maps[start][k]
+                ax.imshow(heat, cmap="inferno", alpha=0.5, vmin=0, **place)
+                share = heat[mask].sum() / heat.sum() if heat.sum() > 0 else mask.mean()
+                ax.set_xlabel(f"{share:.2f} inside (even: {mask.mean():.2f})", fontsize=6, labelpad=1)
+            ax.contour(mask, [0.5], colors="white", linewidths=0.7, extent=(0, len(mask), 0, len(mask)))
+            ax.set(xticks=[], yticks=[])
+            if k == 0:
+                ax.set_ylabel("image and mask" if start is None else start.replace(", ", ",\n"), fontsize=6.5)
+    return fig
+
+
+def _dots(ax: Axes, rows: pl.DataFrame, column: str) -> None:
+    """A line for each name in `column`, its value in each arm; the first arm is the default start."""
+    names, arms = (rows[c].unique(maintain_order=True).to_list() for c in (column, "arm"))
+    for k, arm in enumerate(arms):
+        own, colour = rows.filter(arm=arm), (style.BLACK, style.VERMILION)[k]
+        at = np.array([names.index(name) for name in own[column]]) + 0.24 * (k - 0.5)
+        ax.plot(own["value"], at, "os"[k], color=colour, markersize=3, label=arm)
+        if "low" in own.columns:
+            ax.hlines(at, own["low"], own["high"], color=colour, linewidth=0.9)
+    ax.axvline(0.5, color=style.GREY, linestyle="--", linewidth=0.7)
+    ax.set_yticks(range(len(names)), names, fontsize=6)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+
+
+def _title(ax: Axes, title: str) -> None:
     ax.set_title(title, loc="left", fontsize=7, fontweight="bold")
+
+
+def _curves(ax: Axes, rows: pl.DataFrame, title: str, log: bool) -> None:
+    _title(ax, title)
     if rows.is_empty():
         _nothing(ax, "no external images\nin this profile")
         return
@@ -59,9 +141,9 @@ def _curves(ax: Axes, rows: pl.DataFrame, title: str, log: bool) -> None:
 
 
 def _attention(ax: Axes, rows: pl.DataFrame) -> None:
-    ax.set_title("d  this run, Grad-CAM", loc="left", fontsize=7, fontweight="bold")
+    _title(ax, "d  this run, Grad-CAM")
     if rows.is_empty():
-        _nothing(ax, "real radiographs\nhave no masks")
+        _nothing(ax, NO_MASKS)
         return
     value, low, high = (rows[c].to_numpy() for c in ("value", "low", "high"))
     x = np.arange(len(rows))
@@ -79,7 +161,7 @@ def _nothing(ax: Axes, why: str) -> None:
 
 def _paper(ax: Axes, kind: str, title: str) -> None:
     rows = published.load("fig4a").filter(pl.col("category").str.contains("shot") == (kind == "few-shot"))
-    ax.set_title(title, loc="left", fontsize=7, fontweight="bold")
+    _title(ax, title)
     ax.set_facecolor("#F0F0F0")
     sets = rows["category"].unique(maintain_order=True).to_list()
     for k, arm in enumerate(rows["arm"].unique(maintain_order=True)):

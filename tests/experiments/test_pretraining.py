@@ -98,8 +98,19 @@ def test_attention_of_untrained_models_is_chance():
         masks[k, y : y + 12, x : x + 12] = True
     findings = rng.integers(0, 14, 24)
     torch.manual_seed(0)
-    shares = [p.attention(Classifier(TINY), images, masks, findings) for _ in range(3)]
+    shares = [p.inside(p.attention_maps(Classifier(TINY), images, findings), masks) for _ in range(3)]
     assert np.mean(shares) == pytest.approx(masks.mean(), abs=0.04)
+
+
+def test_the_share_of_attention_inside_a_mask():
+    maps = np.zeros((3, 2, 2), np.float32)
+    maps[0, 0, 0], maps[1] = 1, 1  # one corner, everywhere, nowhere
+    masks = np.zeros((3, 8, 8), bool)
+    masks[:, :4, :4] = True
+    corner, even, none = p.inside(maps, masks)
+    assert corner > 0.75 and even == none == pytest.approx(0.25)
+    assert p.enlarged(maps, (8, 8)).shape == (3, 8, 8)
+    assert p.inside(np.zeros((0, 1, 1), np.float32), np.zeros((0, 8, 8), bool)).shape == (0,)
 
 
 def test_attention_cases_have_a_mask_that_says_something(tmp_path):

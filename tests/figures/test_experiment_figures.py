@@ -102,3 +102,19 @@ def test_figure_4(measured):
     assert all("paper" in ax.get_title(loc="left") for ax in paper)
     empty = fig4.draw(curves, pl.DataFrame(attention).head(0))
     assert "no masks" in empty.axes[3].texts[0].get_text()
+    internal, external, few, *paper = fig4.draw_findings(curves, ARMS[1]).axes
+    assert "10 %" in internal.get_xlabel() and "1-shot" in few.get_xlabel() and len(internal.lines) == 3
+    assert "no external images" in external.texts[0].get_text()
+    assert all("paper" in ax.get_xlabel() for ax in paper)
+
+
+def test_attention_is_drawn_with_its_share_inside_the_mask():
+    images, masks = np.zeros((2, 4, 4)), np.zeros((2, 8, 8), bool)
+    masks[:, :4] = True
+    heat = np.zeros((2, 8, 8))
+    heat[0, :4], heat[1, 2:6] = 1, 1
+    figure = fig4.draw_maps(images, masks, ["Edema", "Effusion"], {DEFAULT: heat, "5x": np.zeros_like(heat)})
+    said = [ax.get_xlabel() for ax in figure.axes]
+    assert [text[:4] for text in said] == ["", "", "1.00", "0.50", "0.50", "0.50"]
+    nothing = fig4.draw_maps(images[:0], masks[:0], [], {DEFAULT: heat[:0]})
+    assert "no masks" in nothing.axes[0].texts[0].get_text()
