@@ -1,7 +1,7 @@
 """The command line.
 
-    chexgen sample prompts.csv --weights runs/laptop/pipeline --out samples
     chexgen convert epoch_300_step_1000.pth pipeline
+    chexgen sample prompts.csv --weights pipeline --out samples
     chexgen data list --root DATA
 
 Several GPUs: `accelerate launch -m chexgen_lib.cli sample ...` shares the batches among its processes.
@@ -13,7 +13,8 @@ import warnings
 from pathlib import Path
 
 PROMPTS = """.txt, a prompt a line; or .csv, .json, .jsonl with the columns name and impression, and maybe sex, age,
-race, view, mask ("lungs=lungs.png; heart=heart.png") and boxes ("Lung Lesion 0.6 0.3 0.1 0.1": class, x, y, w, h)"""
+race, view, mask ("lungs=lungs.png; heart=heart.png") and boxes ("Lung Lesion 0.6 0.3 0.1 0.1": class, x, y, w, h);
+for weights with a metadata encoder also source and findings (1 or 0), with or without an impression"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,6 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--steps", type=int, default=100, metavar="N", help="of the sampler (default: 100)")
     sample.add_argument(
         "--guidance", type=float, default=4.0, metavar="W", help="of the prompt (default: 4.0; 1: none)"
+    )
+    sample.add_argument(
+        "--metadata-guidance", type=_weights, metavar="AGE=W,...", help="weights of attributes of a metadata encoder"
     )
     sample.add_argument(
         "--sampler", help="ddim, dpm-solver++, ancestral, flow-euler or flow-heun; default: the pipeline's own"
@@ -82,6 +86,14 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
         help="share I of N of the patients, from 0; run all N",
     )
     build.set_defaults(command=_data_build)
+
+
+def _weights(text: str) -> dict[str, float]:
+    """ "age=10, sex=6" -> weights by name."""
+    try:
+        return {name.strip(): float(weight) for name, weight in (part.split("=") for part in text.split(","))}
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not written as 'age=10,sex=6'") from error
 
 
 # Imported when called: `chexgen data` need not wait for torch.

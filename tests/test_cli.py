@@ -193,9 +193,53 @@ def test_columns_of_metadata_go_to_the_encoder_of_a_model_that_has_one(pipeline,
     for name, image in zip("ab", expected, strict=True):
         found = np.asarray(Image.open(tmp_path / f"out/{name}_0.png"), int)
         assert np.abs(found - np.asarray(image, int)).max() <= 1
-    path.write_text("name,impression,race\na,Clear lungs.,White\n")
+    for columns, row, message in (
+        ("race", "White", "row 1 (a): these weights cannot be asked for race"),
+        ("Effusion", "2", "row 1 (a): Effusion 2 is neither 1 (present) nor 0 (absent)"),
+        ("No Finding,Edema", "1,1", "row 1 (a): 'No Finding' and 'Edema' are both present"),
+        ("source", "mars", "row 1 (a): source 'mars' is none of"),
+    ):
+        path.write_text(f"name,impression,{columns}\na,Clear lungs.,{row}\n")
+        assert cli.main(command(path, folder, tmp_path / "never")) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "never").exists()
+
+
+def test_weights_that_read_metadata_alone(pipeline, weights, tmp_path, tmp_path_factory, capsys):
+    torch.manual_seed(0)
+    config = {k: v for k, v in pipeline.transformer.config.items() if not k.startswith("_")}
+    transformer = type(pipeline.transformer)(**{**config, "metadata_sources": ["nih", "openi"]})
+    transformer.load_state_dict(pipeline.transformer.state_dict(), strict=False)
+    torch.nn.init.normal_(transformer.metadata_embedder.table.weight)
+    parts = {**pipeline.components, "transformer": transformer, "text_encoder": None, "tokenizer": None}
+    folder = saved(ChexGenPipeline(**parts), tmp_path_factory)
+    path = tmp_path / "people.csv"
+    path.write_text("name,sex,age,source,Effusion,Edema\na,F,54,nih,1,\nb,M,30,openi,,0\n")
+    assert cli.main(command(path, folder, tmp_path / "out")) == 0
+    asked = [{"sex": "F", "age": 54.0, "source": "nih", "Effusion": 1},
+             {"sex": "M", "age": 30.0, "source": "openi", "Edema": 0}]  # fmt: skip
+    manifest = pl.read_csv(tmp_path / "out/manifest.csv")
+    assert [json.loads(text) for text in manifest["metadata"]] == asked
+    pipe = ChexGenPipeline.from_pretrained(folder)
+    generators = [torch.Generator().manual_seed(seed) for seed in manifest["seed"]]
+    expected = pipe(metadata=asked, num_inference_steps=3, generator=generators).images
+    for name, image in zip("ab", expected, strict=True):
+        np.testing.assert_array_equal(Image.open(tmp_path / f"out/{name}_0.png"), image)
+    plain = content(tmp_path / "out")["a_0.png"]
+    assert cli.main(command(path, folder, tmp_path / "out", "--metadata-guidance", "age=10, sex=6")) == 0
+    assert content(tmp_path / "out")["a_0.png"] != plain
+    assert cli.main(command(path, folder, tmp_path / "never", "--metadata-guidance", "Effusion=2")) == 2
+    assert "row 2 (b) says no Effusion" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(command(path, folder, tmp_path / "never", "--metadata-guidance", "age"))
+    assert cli.main(command(path, weights, tmp_path / "never")) == 2
+    assert "no column impression, and these weights have no metadata encoder" in capsys.readouterr().err
+    path.write_text("name,impression,Effusion\na,Clear lungs.,1\n")
     assert cli.main(command(path, folder, tmp_path / "never")) == 2
-    assert "row 1 (a): these weights cannot be asked for race" in capsys.readouterr().err
+    assert "these weights read no text" in capsys.readouterr().err
+    assert not (tmp_path / "never").exists()
+    assert cli.main(command(path, weights, tmp_path / "text")) == 0
+    assert "no metadata encoder to read Effusion" in capsys.readouterr().err
 
 
 def test_a_flow_has_its_own_samplers(pipeline, prompts, weights, tmp_path, tmp_path_factory, capsys, monkeypatch):

@@ -8,6 +8,8 @@ import argparse
 import hashlib
 import json
 import sys
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +23,12 @@ from tqdm import tqdm
 import chexgen_lib
 from chexgen_lib.atomic import replacing
 from chexgen_lib.models.control import ControlledTransformer
+from chexgen_lib.models.metadata import MetadataError, encode_metadata
 from chexgen_lib.models.quantized import int8_weights
 from chexgen_lib.models.text import count_tokens
 from chexgen_lib.sampling.conditions import ConditionError, draw, read_masks
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
-from chexgen_lib.sampling.prompts import PromptError, read_prompts
+from chexgen_lib.sampling.prompts import ENCODED, PromptError, read_prompts
 from chexgen_lib.sampling.schedulers import SAMPLERS, scheduler_named
 from chexgen_lib.sampling.synthesis import image_seed
 
@@ -75,6 +78,8 @@ def sample(options: argparse.Namespace) -> int:
         pipeline.transformer = int8_weights(pipeline.transformer)
     if pipeline.transformer.metadata_sources is not None:  # metadata goes to the encoder, not into the prompt
         prompts = prompts.with_columns(prompt="text")
+    else:
+        _check_unread(prompts, options.prompts)
     _check_lengths(prompts, pipeline)
     jobs, failed = _jobs(prompts, options, pipeline)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -117,13 +122,14 @@ def _sample_batch(pipeline: ChexGenPipeline, batch: list[dict], options: argpars
         return failed
     controlled = "condition" in batch[0]
     images = pipeline(
-        [job["prompt"] for job in batch],
+        [job["prompt"] for job in batch] if batch[0]["prompt"] else None,
         num_inference_steps=options.steps,
         guidance_scale=options.guidance,
         generator=[torch.Generator().manual_seed(job["seed"]) for job in batch],
         condition_image=drawings if controlled else None,
         control_scale=options.control_scale,
         metadata=[json.loads(job["metadata"]) for job in batch] if "metadata" in batch[0] else None,
+        metadata_guidance=options.metadata_guidance,
     ).images
     for job, image, drawing in zip(batch, images, drawings, strict=True):
         if controlled and job["image"] == 0:  # once a row: another process may hold the row's other images
@@ -141,7 +147,20 @@ def _drawing(row: dict, pipeline: ChexGenPipeline) -> np.ndarray | None:
     return draw(8 * pipeline.transformer.latent_shape[-1], masks, row["boxes"])
 
 
+def _check_unread(prompts: pl.DataFrame, path: Path) -> None:
+    """What weights without a metadata encoder do not read: a warning, or PromptError where nothing else is asked."""
+    if not all(prompts["text"]):
+        raise PromptError(f"{path}: no column impression, and these weights have no metadata encoder")
+    said = {key for text in prompts["metadata"] for key in json.loads(text)}
+    if unread := [column for column in ENCODED if column in said]:
+        warnings.warn(f"{path}: these weights have no metadata encoder to read {', '.join(unread)}", stacklevel=2)
+
+
 def _check_lengths(prompts: pl.DataFrame, pipeline: ChexGenPipeline) -> None:
+    if not any(prompts["prompt"]):
+        return
+    if pipeline.text_encoder is None:
+        raise PromptError("these weights read no text: leave out the column impression")
     limit = len(pipeline.transformer.null_caption)
     counts = count_tokens(pipeline.tokenizer, [pipeline.caption(text) for text in prompts["prompt"]])
     long = [(row, n) for row, n in zip(prompts["row"], counts, strict=True) if n > limit]
@@ -159,13 +178,17 @@ def _jobs(prompts: pl.DataFrame, options: argparse.Namespace, pipeline: ChexGenP
         weights_sha256=digest(options.weights),
         chexgen_lib=chexgen_lib.__version__,
         **({"weights": "int8"} if options.int8 else {}),
+        **({"metadata_guidance": json.dumps(options.metadata_guidance)} if options.metadata_guidance else {}),
     )
+    sources = pipeline.transformer.metadata_sources
+    if sources is None and options.metadata_guidance:
+        raise ValueError("--metadata-guidance is for weights with a metadata encoder")
     jobs, failed = [], {}
     for row in prompts.iter_rows(named=True):
         name, condition = row["name"], {}
         asked = {}
-        if pipeline.transformer.metadata_sources is not None:
-            asked["metadata"] = json.dumps(_metadata(row))
+        if sources is not None:
+            asked["metadata"] = json.dumps(_metadata(row, sources, options.metadata_guidance or {}))
         try:
             drawing = _drawing(row, pipeline)
         except ConditionError as error:
@@ -192,12 +215,23 @@ def _jobs(prompts: pl.DataFrame, options: argparse.Namespace, pipeline: ChexGenP
     return jobs, failed
 
 
-def _metadata(row: dict) -> dict:
-    """What a row of the prompt file asks a metadata encoder for."""
-    given = {key: value for key, value in row["metadata"].items() if value is not None}
+def _metadata(row: dict, sources: Sequence[str], weights: Mapping[str, float]) -> dict:
+    """What a row of the prompt file asks a metadata encoder for; PromptError where it cannot be.
+
+    weights: of the attributes that are guided each by its own; every row must say them.
+    """
+    given = json.loads(row["metadata"])
     if "race" in given:
-        raise ValueError(f"row {row['row']} ({row['name']}): these weights cannot be asked for race: leave it out")
-    return {key: value[0] if key == "sex" else value for key, value in given.items()}  # Male is M
+        raise PromptError(f"row {row['row']} ({row['name']}): these weights cannot be asked for race: leave it out")
+    asked = {key: value[0] if key == "sex" else value for key, value in given.items()}  # Male is M
+    try:
+        encode_metadata([asked], sources)
+    except MetadataError as error:
+        reason = str(error).removeprefix("metadata of row 0: ")
+        raise PromptError(f"row {row['row']} ({row['name']}): {reason}") from error
+    if unsaid := [name for name in weights if name not in asked]:
+        raise PromptError(f"row {row['row']} ({row['name']}) says no {unsaid[0]}, which --metadata-guidance weighs")
+    return asked
 
 
 def _about(job: dict) -> dict:

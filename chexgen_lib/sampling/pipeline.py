@@ -66,6 +66,7 @@ class ChexGenPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
+    _optional_components = ["tokenizer", "text_encoder"]  # a model may be asked by metadata alone
     _callback_tensor_inputs = ["latents"]
 
     def __init__(

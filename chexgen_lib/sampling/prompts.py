@@ -1,5 +1,6 @@
 """Files of prompts (.csv, .json, .jsonl, .txt), checked row by row before anything is sampled."""
 
+import json
 import re
 import warnings
 from collections.abc import Mapping
@@ -7,9 +8,10 @@ from pathlib import Path
 
 import polars as pl
 
-from chexgen_lib.records import VIEWS
+from chexgen_lib.records import FINDINGS, VIEWS
 
 METADATA = ("sex", "age", "race", "view")
+ENCODED = ("source", *FINDINGS)  # further columns, which only a metadata encoder reads
 COLUMNS = ("name", "impression", *METADATA, "mask", "boxes")
 SEXES = {"M": "Male", "F": "Female", "Male": "Male", "Female": "Female"}
 OLDEST = 120  # years
@@ -24,10 +26,12 @@ class PromptError(ValueError):
 def read_prompts(path: str | Path) -> pl.DataFrame:
     """The rows of a prompt file: columns `name`, `prompt` (metadata merged in), `row` (from 1), `masks` and `boxes`.
 
-    For models with a metadata encoder there are `text`, the prompt without metadata, and `metadata` (`check_metadata`).
+    For models with a metadata encoder there are `text`, the prompt without metadata, and `metadata`, what else the row
+    says, in JSON: `check_metadata`, and the columns `source` and findings as they are (the encoder checks them).
 
     Tables need the columns `name` and `impression`, and may have `sex`, `age`, `race`, `view`, `mask` and `boxes`; a
-    `.txt` file has one prompt a line, named by its line number. A warning lists columns that are not used.
+    `.txt` file has one prompt a line, named by its line number. `impression` may be missing where a column says
+    something to a metadata encoder; `text` is then empty. A warning lists columns that no model uses.
 
     mask: "lungs=lungs.png; Effusion=effusion.png", or in JSON {"lungs": "lungs.png"}; relative to the prompt file.
     boxes: "Lung Lesion 0.6 0.3 0.1 0.1; ..." (class, x, y, w, h), or in JSON a list of dicts with these keys.
@@ -40,28 +44,30 @@ def read_prompts(path: str | Path) -> pl.DataFrame:
     """
     path = Path(path)
     table = _read(path)
+    textless = "impression" not in table.columns and not {*METADATA, *ENCODED}.isdisjoint(table.columns)
     missing = [column for column in ("name", "impression") if column not in table.columns]
-    if missing:
+    if missing and not (textless and missing == ["impression"]):
         raise PromptError(f"{path}: no column {' or '.join(missing)}; found {', '.join(table.columns)}")
     if table.is_empty():
         raise PromptError(f"{path} has no rows: write one prompt a row")
-    unused = [column for column in table.columns if column not in COLUMNS]
+    unused = [column for column in table.columns if column not in (*COLUMNS, *ENCODED)]
     if unused:
         warnings.warn(f"{path}: not used: {', '.join(unused)}; known columns: {', '.join(COLUMNS)}", stacklevel=2)
     wrong, rows, names = [], [], set()
     for number, row in enumerate(table.iter_rows(named=True), start=1):
-        name, text = row["name"], row["impression"]
+        name, text = row["name"], "" if textless else row["impression"]
         name = str(name) if isinstance(name, int) else name
         if not isinstance(name, str) or not NAME.fullmatch(name):
             wrong.append(f"row {number}: name {name!r} is no plain file name (letters, digits, '_', '-', '.')")
         elif name in names:
             wrong.append(f"row {number}: name {name!r} is used twice")
-        elif not isinstance(text, str) or not text.strip():
+        elif not textless and (not isinstance(text, str) or not text.strip()):
             wrong.append(f"row {number} ({name}): impression {text!r} is empty or not text")
         else:
             try:
                 given = check_metadata({key: row.get(key) for key in METADATA})
-                prompt = dict(prompt=with_metadata(text, given), text=text, metadata=dict.fromkeys(METADATA) | given)
+                encoded = {key: row[key] for key in ENCODED if row.get(key) not in (None, "")}
+                prompt = dict(prompt=with_metadata(text, given), text=text, metadata=json.dumps(given | encoded))
                 asked = dict(masks=_masks(row.get("mask"), path.parent), boxes=_boxes(row.get("boxes")))
                 rows.append({"name": name, **prompt, "row": number, **asked})
             except (ValueError, TypeError, AttributeError, KeyError) as error:
@@ -72,8 +78,7 @@ def read_prompts(path: str | Path) -> pl.DataFrame:
         raise PromptError(f"{path}: {len(wrong)} rows cannot be used:\n  " + "\n  ".join(wrong[:10]) + more)
     box = pl.Struct({"class": pl.String, **dict.fromkeys("xywh", pl.Float64)})
     mask = pl.Struct({"class": pl.String, "path": pl.String})
-    person = pl.Struct({key: pl.Float64 if key == "age" else pl.String for key in METADATA})
-    return pl.DataFrame(rows, schema_overrides={"masks": pl.List(mask), "boxes": pl.List(box), "metadata": person})
+    return pl.DataFrame(rows, schema_overrides={"masks": pl.List(mask), "boxes": pl.List(box)})
 
 
 def _masks(value: str | dict | None, folder: Path) -> list[dict]:

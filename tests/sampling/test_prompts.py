@@ -47,6 +47,18 @@ def test_masks_and_boxes(tmp_path):
         assert table["boxes"].to_list() == [[box], [], []], kind
 
 
+def test_columns_for_a_metadata_encoder(tmp_path):
+    path = tmp_path / "people.csv"
+    path.write_text("name,sex,Effusion,source\na,Female,1,nih\nb,,,\n")
+    table = read_prompts(path)
+    assert table["text"].to_list() == ["", ""] and [json.loads(x) for x in table["metadata"]] == [
+        {"sex": "Female", "Effusion": 1, "source": "nih"}, {}
+    ]  # fmt: skip
+    path.write_text("name,comment\na,hello\n")
+    with pytest.raises(PromptError, match="no column impression"):
+        read_prompts(path)
+
+
 def test_names_keep_their_zeros(tmp_path):
     path = tmp_path / "prompts.csv"
     path.write_text("name,impression\n001,Clear.\n01,Clear.\n")
