@@ -5,7 +5,6 @@ weights; only what is predicted and the time steps differ. `train_and_sample` is
 `compare` measures them all.
 """
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -76,7 +75,7 @@ def train_and_sample(
     sampling_steps: Sequence[int],
     guidance_scale: float,
     autoencoder: str,
-    folder: str,
+    folder: Path,
     seed: int,
     keep_weights: bool = False,
 ) -> dict[str, np.ndarray]:
@@ -88,7 +87,7 @@ def train_and_sample(
 
     Args:
         training: settings of `TrainingConfig` but its objective and seed.
-        folder: where the training keeps its checkpoints and log; removed when it is done.
+        folder: where the training keeps its checkpoints and log.
         keep_weights: return the trained weights as well, for `restore`.
     """
     cache = textless(*(torch.from_numpy(np.array(x)) for x in (mean, std, metadata)), width)
@@ -96,8 +95,7 @@ def train_and_sample(
     config = TrainingConfig(**{**training, **weighting}, objective=objective, caption_dropout=0.5, seed=seed)
     torch.manual_seed(seed)
     model = new_model(objective, size, mean.shape[-1], width, sources)
-    history = train(model, cache, config, Path(folder))
-    shutil.rmtree(folder)
+    history = train(model, cache, config, folder, keep_last=True)
     pipeline = sampler(model, autoencoder)
     result, seconds = {"loss": np.array([entry["loss"] for entry in history])}, []
     for steps in sampling_steps:
@@ -120,7 +118,7 @@ def restore(model: ChexGenTransformer, run: Mapping[str, np.ndarray]) -> ChexGen
     """The trained model of a run that kept its weights: `model`, of `new_model` and the run's settings, with them."""
     weights = {name.removeprefix(WEIGHT): torch.from_numpy(x) for name, x in run.items() if name.startswith(WEIGHT)}
     model.load_state_dict(weights)
-    return model.eval()
+    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def sampler(model: ChexGenTransformer, autoencoder: str) -> ChexGenPipeline:

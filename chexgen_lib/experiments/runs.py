@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ def run_all(
     anew, and the finished one that no job wants any more is removed.
 
     Args:
-        function: importable by name; returns arrays.
+        function: importable by name; returns arrays. One that takes `folder` gets a folder of its own, for what must
+            outlive a stop; it is there again when the run goes on, and removed when its result is kept.
         data: what all jobs share.
         jobs: name -> settings of its own, as JSON has them, and arrays.
         workers: processes; 0: one job after the other in this process, with all its threads (a GPU's case).
@@ -48,6 +50,8 @@ def run_all(
     paths = {name: folder / f"{_digest([shared, settings])[:16]}.npz" for name, settings in jobs.items()}
     for path in set(folder.glob("*.npz")) - set(paths.values()):
         path.unlink()
+    for path in set(folder.glob("*.unfinished")) - {path.with_suffix(".unfinished") for path in paths.values()}:
+        shutil.rmtree(path)
     todo = [name for name, path in paths.items() if not path.exists()]
     calls = [(function, data, jobs[name], paths[name], name) for name in todo]
     if workers:
@@ -67,12 +71,17 @@ def _run_on_one_thread(*call) -> None:
 
 
 def _run(function: Callable[..., Arrays], data: Arrays, settings: dict, path: Path, name: str) -> None:
+    own = path.with_suffix(".unfinished")
+    if "folder" in inspect.signature(function).parameters:
+        settings = settings | {"folder": own}
     result = function(**data, **settings)
     for key, values in result.items():
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
             raise ValueError(f"run {name!r}: {key} holds values that are not finite; lower the learning rate")
     with replacing(path) as partial:
         np.savez(partial, **result)
+    if own.exists():
+        shutil.rmtree(own)
 
 
 def _code(function: Callable) -> str:
@@ -84,8 +93,9 @@ def _code(function: Callable) -> str:
 def _digest(value: Any) -> str:
     """sha256 of nested lists and dicts of arrays and JSON values."""
     if isinstance(value, np.ndarray):
-        head = f"{value.dtype}{value.shape}".encode()
-        return hashlib.sha256(head + np.ascontiguousarray(value).tobytes()).hexdigest()
+        digest = hashlib.sha256(f"{value.dtype}{value.shape}".encode())
+        digest.update(np.ascontiguousarray(value).view(np.uint8).reshape(-1).data)
+        return digest.hexdigest()
     if isinstance(value, dict):
         value = [[key, _digest(value[key])] for key in sorted(value)]
     elif isinstance(value, list | tuple):

@@ -5,7 +5,6 @@ steps, so that the data alone differ; and one for each model size and seed on al
 samples the prompts of held-out records with few steps, and the samples are measured against their radiographs.
 """
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -209,7 +208,7 @@ def train_and_sample(
     training: Mapping,
     sampling: Mapping,
     autoencoder: str,
-    folder: str,
+    folder: Path,
     seed: int,
 ) -> Arrays:
     """One training and what it can do.
@@ -220,7 +219,7 @@ def train_and_sample(
         size: the fields of a `Size`.
         training: fields of `TrainingConfig` but its seed.
         sampling: settings of `sample`.
-        folder: where the training keeps its checkpoints and log; removed when it is done.
+        folder: where the training keeps its checkpoints and log.
         seed: of weights, order and noise. Runs of one seed sample from the same noise.
 
     Returns:
@@ -232,9 +231,9 @@ def train_and_sample(
     model = ChexGenTransformer(
         **size, sample_size=own.mean.shape[-1], text_dim=own.states.shape[1], text_tokens=text_tokens
     )
-    train(model, own, TrainingConfig(**training, seed=seed), Path(folder))
-    shutil.rmtree(folder)
-    seen = own if len(own) <= len(unseen) else taken(pairs, rows[: len(unseen)])
+    train(model, own, TrainingConfig(**training, seed=seed), folder, keep_last=True)
+    spread = np.linspace(0, len(rows) - 1, min(len(rows), len(unseen))).round().astype(int)  # records stand by source
+    seen = taken(pairs, rows[spread])
     errors = {"noise_error": noise_error(model, unseen), "seen_error": noise_error(model, seen)}
     samples = sample(model, unseen, autoencoder, **sampling, seed=seed)
     return {"samples": samples, **{name: np.array(error) for name, error in errors.items()}}

@@ -8,6 +8,7 @@ that was not, bit for bit.
 import hashlib
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -117,12 +118,17 @@ def native_bf16() -> bool:
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
-def train(model: Model, cache: LatentCache, config: TrainingConfig, folder: Path) -> list[dict]:
+def train(
+    model: Model, cache: LatentCache, config: TrainingConfig, folder: Path, keep_last: bool = False
+) -> list[dict]:
     """Train `model` in place (of a `ControlledTransformer`, its adapter) and leave its averaged (EMA) weights in it.
 
     Writes `folder/log` (dvclive) while it runs, and `folder/checkpoint-K` each `checkpoint_every` steps. Started again
     with the same model size, data and settings it goes on from the newest checkpoint; checkpoints of anything else
     are an error, and all are removed when the run completes.
+
+    keep_last: leave a checkpoint of the last step, for a caller that has more to do before the result is safe and
+        removes `folder` then; started again, such a run is trained at once.
 
     Returns:
         the history: one dict of step, loss, grad_norm (before clipping) and learning_rate each `log_every` steps.
@@ -139,9 +145,9 @@ def train(model: Model, cache: LatentCache, config: TrainingConfig, folder: Path
     )
     run = _Run(model.train(), config, accelerator, fingerprint=_fingerprint(model, cache, config))
     run.resume(folder)
-    with Live(
-        str(folder / "log"), resume=False, save_dvc_exp=False, dvcyaml=None, report=None
-    ) as live:  # replaying the history keeps the log of a resumed run equal to an uninterrupted one
+    logged = {"resume": False, "save_dvc_exp": False, "dvcyaml": None, "report": None}
+    # replaying the history keeps the log of a resumed run equal to an uninterrupted one
+    with Live(str(folder / "log"), **logged) if accelerator.is_main_process else nullcontext() as live:
         for entry in run.history:
             _log(live, entry)
         progress = tqdm(
@@ -157,11 +163,15 @@ def train(model: Model, cache: LatentCache, config: TrainingConfig, folder: Path
                 entry = run.record(step, loss, norm)
                 progress.set_postfix(loss=f"{entry['loss']:.4f}")
                 _log(live, entry)
-            if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
+            if step + 1 == config.steps:
+                due = keep_last
+            else:
+                due = (step + 1) % config.checkpoint_every == 0
+            if due:
                 run.save(folder)
     model = accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)
     run.ema.copy_to(model.parameters())
-    if accelerator.is_main_process:
+    if accelerator.is_main_process and not keep_last:
         _remove_checkpoints(folder)
     model.eval()
     return run.history
@@ -300,7 +310,9 @@ class _Run:
                 raise TrainingError(f"{path} is of another run (model, data or settings differ): move it away")
             self.bare_model.load_state_dict(load_file(path / "model.safetensors"))
             shadow = load_file(path / "ema.safetensors")
-            self.optimizer.load_state_dict(torch.load(path / "optimizer.pt", weights_only=True))
+            self.optimizer.load_state_dict(torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True))
+        except torch.OutOfMemoryError:  # a RuntimeError, but the checkpoint is whole
+            raise
         except (OSError, KeyError, RuntimeError, SafetensorError, json.JSONDecodeError) as error:
             raise TrainingError(f"{path} is not a whole checkpoint ({error}): delete it") from error
         for i, parameter in enumerate(self.ema.shadow_params):
@@ -365,7 +377,9 @@ def _check_fit(model: Model, cache: LatentCache, config: TrainingConfig) -> None
             )
 
 
-def _log(live: Live, entry: dict) -> None:
+def _log(live: Live | None, entry: dict) -> None:
+    if live is None:  # another process logs
+        return
     live.step = entry["step"]
     for name in ("loss", "grad_norm", "learning_rate"):
         live.log_metric(name, entry[name])

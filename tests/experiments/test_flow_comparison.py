@@ -15,7 +15,8 @@ TRAINING = dict(batch_size=4, learning_rate=1e-3, ema_decay=0.9, noisy_weight=10
 
 @pytest.fixture
 def settings(tmp_path):
-    return lambda objective, **changes: _settings(objective, folder=str(tmp_path / "training"), **changes)
+    folders = (tmp_path / str(k) for k in range(9))
+    return lambda objective, **changes: _settings(objective, folder=next(folders), **changes)
 
 
 def _settings(objective: str, **changes) -> dict:

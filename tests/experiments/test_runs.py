@@ -1,5 +1,7 @@
 """Finished runs are kept, changed ones done anew, failed ones not kept; processes change nothing."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,34 @@ def test_a_change_of_any_imported_module_does_a_run_anew(tmp_path, monkeypatch):
     runs.run_all(scaled, {"x": X}, jobs, tmp_path / "runs", workers=0)
     assert len(open(log).read().split()) == 2
     assert "trainer.py" in {path.name for path in needed("from chexgen_lib.experiments import flow_comparison")}
+
+
+def slow(x, *, folder, fails=False):
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "log", "a") as file:
+        file.write("started\n")
+    if fails:
+        raise KeyboardInterrupt
+    return {"times": np.array(len((folder / "log").read_text().split()))}
+
+
+def test_a_run_has_a_folder_of_its_own_until_its_result_is_kept(tmp_path, monkeypatch):
+    def run(**settings):
+        return runs.run_all(slow, {"x": X}, {"a": settings}, tmp_path, workers=0)
+
+    original = slow
+    monkeypatch.setattr(sys.modules[__name__], "slow", lambda x, *, folder: original(x, folder=folder, fails=True))
+    monkeypatch.setattr(runs, "_code", lambda function: "")
+    slow.__qualname__ = original.__qualname__
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert len(list(tmp_path.glob("*.unfinished"))) == 1
+    monkeypatch.undo()
+    monkeypatch.setattr(runs, "_code", lambda function: "")
+    assert run()["a"]["times"] == 2 and not list(tmp_path.glob("*.unfinished"))
+    (tmp_path / "0123.unfinished").mkdir()  # of a job that nobody wants any more
+    run()
+    assert not list(tmp_path.glob("*.unfinished"))
 
 
 def test_an_interrupted_series_goes_on(tmp_path, monkeypatch):

@@ -129,21 +129,34 @@ def test_a_run_trains_on_its_rows_and_samples_every_prompt(tmp_path):
         "training": {"steps": 30, "batch_size": 8, "learning_rate": 3e-3, "ema_decay": 0.9, "precision": "fp32"},
         "sampling": {"images_per_prompt": 2, "num_inference_steps": 2, "guidance_scale": 2.0, "batch_size": 4},
         "autoencoder": "shipped",
-        "folder": str(tmp_path / "unfinished"),
     }
+    folders = (tmp_path / str(k) for k in range(9))
 
     def run(rows, seed=0, held_out=1):
         data = [s.arrays(c) for c in (cache(), s.taken(s.arrays(cache(seed=held_out)), np.arange(6)))]
-        return s.train_and_sample(*data, rows=rows, seed=seed, **common)
+        return s.train_and_sample(*data, rows=rows, seed=seed, folder=next(folders), **common)
 
     few, again, all_, other = (run(np.arange(8)), run(np.arange(8)), run(np.arange(24)), run(np.arange(8), seed=1))
     assert few["samples"].shape == (6, 2, 32, 32) and few["samples"].dtype == np.uint8
     assert np.array_equal(few["samples"], again["samples"]) and few["noise_error"] == again["noise_error"]
     assert few["noise_error"] != all_["noise_error"] and few["noise_error"] != other["noise_error"]
     assert not np.array_equal(few["samples"][:, 0], few["samples"][:, 1])
-    assert few["seen_error"] != few["noise_error"] and not (tmp_path / "unfinished").exists()
-    known = run(np.arange(8), held_out=0)  # both errors are measured alike
+    assert few["seen_error"] != few["noise_error"]
+    known = run(np.arange(6), held_out=0)  # both errors are measured alike
     assert known["seen_error"] == known["noise_error"]
+
+
+def test_seen_pairs_are_of_all_the_rows(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(s, "train", lambda *_, **__: None)
+    monkeypatch.setattr(s, "sample", lambda *_, **__: np.zeros((2, 1, 4, 4), np.uint8))
+    monkeypatch.setattr(s, "noise_error", lambda model, pairs: asked.append(pairs.mean) or 0.0)
+    whole, unseen = cache(), s.taken(s.arrays(cache(seed=1)), np.arange(3))
+    s.train_and_sample(
+        *map(s.arrays, (whole, unseen)), rows=np.arange(24), size=asdict(SIZES["ci"]), text_tokens=8, seed=0,
+        training={"steps": 1, "batch_size": 8}, sampling={}, autoencoder="shipped", folder=tmp_path,
+    )  # fmt: skip
+    assert torch.equal(asked[1], whole.mean[[0, 12, 23]])  # records stand by source: the first ones are of one
 
 
 # --------------------------------------------------------------------------------------------------- the measures

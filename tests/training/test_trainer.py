@@ -95,6 +95,16 @@ def test_resumed_equals_uninterrupted(cache, tmp_path, monkeypatch, build, accum
     assert not list(tmp_path.glob("cut/checkpoint*"))
 
 
+def test_a_finished_training_can_be_kept_until_its_result_is_safe(cache, tmp_path, monkeypatch):
+    m = model()
+    history = train(m, cache, CONFIG, tmp_path, keep_last=True)
+    assert [p.name for p in tmp_path.glob("checkpoint-*")] == [f"checkpoint-{CONFIG.steps:08d}"]
+    monkeypatch.setattr(trainer._Run, "optimise", None)  # not one step more
+    again = model()
+    assert train(again, cache, CONFIG, tmp_path, keep_last=True) == history
+    assert torch.equal(weights(again), weights(m))
+
+
 @pytest.mark.parametrize("build", [model, flow])
 def test_loss_falls(cache, tmp_path, build):
     _, history = run(cache, tmp_path, build, steps=150, batch_size=16, checkpoint_every=1000)
