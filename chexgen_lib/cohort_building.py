@@ -15,7 +15,7 @@ from chexgen_lib import phantom
 from chexgen_lib.atomic import replacing
 from chexgen_lib.cohort import ANATOMY, FLAGS, CohortError
 from chexgen_lib.curation import describe, reports
-from chexgen_lib.images import read_image, resize, to_uint8
+from chexgen_lib.images import read_image, reduced, resize, to_uint8
 from chexgen_lib.records import FINDINGS, FRONTAL, SCHEMA, validate
 
 CHUNK = 250  # images between two saves
@@ -230,9 +230,8 @@ def _assemble(
     with replacing(folder / "masks.npz") as partial:
         np.savez(partial, **_masks(chunks))
     for resolution in resolutions:
-        reduced = images if resolution == images.shape[1] else to_uint8(resize(images / np.float32(255), resolution))
         with replacing(folder / f"images_{resolution}.npy") as partial:
-            np.save(partial, reduced)
+            np.save(partial, reduced(images, resolution))
     extra = cohort.select("image_id", "prompt", *FLAGS)
     cohort = validate(cohort.select(c for c in SCHEMA)).join(extra, on="image_id", how="left", maintain_order="left")
     with replacing(folder / "cohort.parquet") as partial:

@@ -160,3 +160,13 @@ def to_xrv(x: np.ndarray) -> torch.Tensor:
     """[N, H, W] or [H, W] in [0, 1] -> [N, 1, H, W] in [-1024, 1024], torchxrayvision's range."""
     x = (torch.from_numpy(check(x)) * 2 - 1) * 1024
     return x.reshape(-1, 1, *x.shape[-2:])
+
+
+def reduced(images: np.ndarray, size: int, block: int = 1024) -> np.ndarray:
+    """uint8 [N, H, W] -> uint8 [N, size, size] by `resize`; a block of images at a time is in float."""
+    if images.shape[1:] == (size, size):
+        return images
+    out = np.empty((len(images), size, size), np.uint8)
+    for start in range(0, len(images), block):
+        out[start : start + block] = to_uint8(resize(from_uint8(images[start : start + block]), size))
+    return out

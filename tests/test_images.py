@@ -190,3 +190,9 @@ def test_values_outside_the_contract_are_refused(bad):
 def test_nan_from_a_model_is_refused():
     with pytest.raises(ImageError, match="NaN"):
         images.from_model(torch.full((1, 3, 2, 2), float("nan")))
+
+
+def test_reduced_is_resize_in_blocks():
+    x = np.random.default_rng(0).integers(0, 256, (7, 12, 12), dtype=np.uint8)
+    whole = images.to_uint8(images.resize(images.from_uint8(x), 5))
+    assert np.array_equal(images.reduced(x, 5, block=3), whole) and images.reduced(x, 12) is x

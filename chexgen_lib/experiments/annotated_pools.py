@@ -19,7 +19,7 @@ from chexgen_lib.cohort import CohortError
 from chexgen_lib.experiments.annotation_to_image import KINDS, Annotated, digest, drawings, frontal, with_truth
 from chexgen_lib.experiments.augmentation import REAL
 from chexgen_lib.experiments.pools import check_patients
-from chexgen_lib.images import resize, to_uint8
+from chexgen_lib.images import reduced, resize
 
 TESTS = ("test", "external test")
 
@@ -78,7 +78,7 @@ class Sets:
             raise CohortError(f"the pools hold nothing drawn for {kind!r}: ask for more in stage 06_pools")
         train = self.asked["row"].to_numpy()[chosen]
         drawn = self.samples[chosen].swapaxes(0, 1)  # [K, R, H, W]
-        images = np.concatenate([_reduced(self.data.images, size), _reduced(drawn.reshape(-1, *drawn.shape[2:]), size)])
+        images = np.concatenate([reduced(self.data.images, size), reduced(drawn.reshape(-1, *drawn.shape[2:]), size)])
         origin = np.concatenate([np.arange(len(self.data.images)), np.tile(train, len(drawn))])
         copies = len(self.data.images) + np.arange(len(drawn) * len(train)).reshape(len(drawn), -1)
         arms = {f"real + {k + 1}x": np.concatenate([train, *copies[: k + 1]]) for k in range(len(copies))}
@@ -150,7 +150,3 @@ def _read(pool: Path) -> tuple[pl.DataFrame, np.ndarray]:
             f"{pool}: {len(manifest)} requests and samples {samples.shape} do not fit; redo stage 06_pools"
         )
     return manifest.select("image_id", "record", "kind", "drawing"), samples
-
-
-def _reduced(images: np.ndarray, size: int) -> np.ndarray:
-    return images if images.shape[-1] == size else to_uint8(resize(images / np.float32(255), size))

@@ -94,12 +94,14 @@ def auroc_table(
     reference: str = REAL,
     n_resamples: int = 1000,
     seed: int = 0,
+    draws: int = 1,
 ) -> pl.DataFrame:
     """AUROC of each arm, by finding and on average (ED Table 6), and its difference from the arm `reference`.
 
-    scores: arm -> [S, N, 14]; the arms' seeds are paired. labels: [N, 14]. patients: of each image; they are what is
-    resampled. Findings with fewer than `LEAST_POSITIVES` of either label are not in the average, and listed without
-    an estimate.
+    scores: arm -> [S * draws, N, 14]; the arms' seeds are paired. draws: consecutive runs that share a seed (a
+    pretraining, say); S seeds are resampled, each with its draws. labels: [N, 14]. patients: of each image; they are
+    what is resampled. Findings with fewer than `LEAST_POSITIVES` of either label are not in the average, and listed
+    without an estimate.
 
     Columns: arm, finding, value, sd (over seeds), low, high; difference, difference_low, difference_high, p (two-sided,
     of the difference's resamples), visible (the smallest difference this design could see: 2.8 standard errors, 80 %
@@ -113,13 +115,14 @@ def auroc_table(
     for arm, values in runs.items():
         if not np.isfinite(values).all():
             raise ValueError(f"arm {arm!r}: scores of run {np.argwhere(~np.isfinite(values))[0][0]} are not finite")
-    counts, seeds = _resamples(patients, next(iter(shapes))[0], n_resamples, seed)
+    counts, seeds = _resamples(patients, next(iter(shapes))[0] // draws, n_resamples, seed)
+    seeds = seeds.repeat(draws, axis=1)
     estimates = {arm: _estimate(values, labels, counts, seeds) for arm, values in runs.items()}
     rows = []
     for arm, (single, resampled) in estimates.items():
         base = None if arm == reference else estimates[reference]
         for f, finding in enumerate((*FINDINGS, "Average")):
-            about = {"arm": arm, "finding": finding, "n": len(labels), "seeds": len(single)}
+            about = {"arm": arm, "finding": finding, "n": len(labels), "seeds": len(single) // draws}
             about["positives"] = int(np.nansum(labels[:, f])) if finding in FINDINGS else None
             if finding in FINDINGS:
                 about["n"] = int(np.isfinite(labels[:, f]).sum())
@@ -181,9 +184,13 @@ def compare(
 def _resamples(patients: Sequence[str], seeds: int, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """How often each image [B, N] and each seed [B, S] is drawn; whole patients are drawn."""
     rng = np.random.default_rng(seed)
+    return patient_counts(patients, n, rng), rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=n)
+
+
+def patient_counts(patients: Sequence[str], n: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each image is drawn in each of n resamples of whole patients, [n, N]; patients: of each image."""
     names, member = np.unique(np.asarray(patients), return_inverse=True)
-    by_patient = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n)
-    return by_patient[:, member], rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=n)
+    return rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n)[:, member]
 
 
 def _estimate(

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import torch
 
 from chexgen_lib.experiments import annotated_pools, detection, segmentation
 from chexgen_lib.experiments.annotated_pools import TESTS, Task
 from chexgen_lib.experiments.augmentation import LEAST_POSITIVES, by_arm, compare, jobs, pool_arms, verdict
+from chexgen_lib.experiments.fitting import device_for
 from chexgen_lib.experiments.pools import Sets
 from chexgen_lib.experiments.runs import run_all
 from chexgen_lib.experiments.segmentation import dice, train_segmenter
@@ -109,9 +109,7 @@ def task_jobs(task: Task, seeds: int, seed: int, **settings) -> dict[str, dict]:
 def _train(
     function, data: dict[str, np.ndarray], task: Task, folder: Path, settings: Mapping, plan: Mapping
 ) -> Results:
-    # Several processes would contend for a GPU; one process has it for itself.
-    device = "cuda" if torch.cuda.is_available() and not plan["workers"] else "cpu"
-    runs = task_jobs(task, plan["seeds"], plan["seed"], device=device, **settings)
+    runs = task_jobs(task, plan["seeds"], plan["seed"], device=device_for(plan["workers"]), **settings)
     return run_all(function, data, runs, folder, plan["workers"])
 
 

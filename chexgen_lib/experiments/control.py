@@ -19,6 +19,7 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics.pairwise import rbf_kernel
 
 from chexgen_lib import images as im
+from chexgen_lib.experiments.augmentation import patient_counts
 from chexgen_lib.experiments.classification import auroc
 from chexgen_lib.models.metadata import ATTRIBUTES, SEXES
 from chexgen_lib.records import FINDINGS
@@ -197,19 +198,21 @@ def control_table(
     real: np.ndarray,
     real_truth: np.ndarray,
     attributes: Sequence[str],
+    patients: Sequence[str],
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> pl.DataFrame:
     """How well the probes tell what was asked for, beside the same probes on held-out real images.
 
     answers: [2, R, A] of the probes on the samples of both poles, in the order of `requests`; real: [N, A] on real
-    images, which are `real_truth` [N, A].
+    images, which are `real_truth` [N, A] and of `patients` [N].
 
     Columns: attribute, measure, images ("samples" or "real"), value, low, high, n. Measures: "AUROC" of the poles; for
-    age "correlation" of asked and read years, and "mean error (years)". Pairs, or real images, are resampled. The rows
-    of the attribute "findings, macro" average the findings' AUROC.
+    age "correlation" of asked and read years, and "mean error (years)". Pairs, or real patients, are resampled. The
+    rows of the attribute "findings, macro" average the findings' AUROC.
     """
     rows, macro = [], {"samples": [], "real": []}
+    drawn = patient_counts(patients, n_resamples, np.random.default_rng(seed))  # [B, N]
     for a, name in enumerate(attributes):
         of = (requests["attribute"] == name).to_numpy()
         n, read = int(of.sum()), answers[:, of, a]  # [2, n]
@@ -218,11 +221,10 @@ def control_table(
             asked = np.array([[asked_value(name, pole, k, n, ()) for k in range(n)] for pole in (0, 1)])
         known = ~np.isnan(real_truth[:, a])
         sides = {"samples": (asked.T, read.T), "real": (real_truth[known, a, None], real[known, a, None])}
+        counts = {"samples": resample_counts(n, n_resamples, np.random.default_rng(seed)), "real": drawn[:, known]}
         for images, (want, have) in sides.items():
-            counts = np.concatenate(
-                [np.ones((1, len(want)), int), resample_counts(len(want), n_resamples, np.random.default_rng(seed))]
-            )
-            measured = _age(want, have, counts) if name == "age" else {"AUROC": _auroc(want, have, counts)}
+            counted = np.concatenate([np.ones((1, len(want)), int), counts[images]])
+            measured = _age(want, have, counted) if name == "age" else {"AUROC": _auroc(want, have, counted)}
             if name in FINDINGS:
                 macro[images].append(measured["AUROC"])
             for measure, values in measured.items():

@@ -11,6 +11,11 @@ from tqdm import tqdm
 from chexgen_lib import images as im
 
 
+def device_for(workers: int) -> str:
+    """Where trainings run that `workers` processes do side by side: several would contend for a GPU, one has it."""
+    return "cuda" if torch.cuda.is_available() and not workers else "cpu"
+
+
 def network_input(images: np.ndarray, size: int, device: str) -> Tensor:
     """[N, H, W], float in [0, 1] or uint8 -> [N, 1, size, size] in [-1, 1]."""
     x = im.from_uint8(images) if images.dtype == np.uint8 else images

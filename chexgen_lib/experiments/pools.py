@@ -14,7 +14,7 @@ import polars as pl
 
 from chexgen_lib import cohort as embedded
 from chexgen_lib.cohort import CohortError
-from chexgen_lib.images import ImageError, read_image, resize, to_uint8
+from chexgen_lib.images import ImageError, read_image, reduced, resize, to_uint8
 from chexgen_lib.records import FINDINGS
 
 ABOUT = ("image_id", "patient_id", "split", "source", "view", "age", "sex", "race")
@@ -64,7 +64,7 @@ class Labelled:
 def real(cohort: pl.DataFrame, images: np.ndarray, size: int) -> Labelled:
     """All images of a cohort, reduced to `size` pixels."""
     table = cohort.select(*ABOUT, *FINDINGS, pl.lit(0, pl.Int64).alias("copy"))
-    return Labelled(table, _reduced(images, size))
+    return Labelled(table, reduced(images, size))
 
 
 def load(folder: str | Path, cohort: pl.DataFrame, size: int) -> Labelled:
@@ -99,7 +99,7 @@ def load(folder: str | Path, cohort: pl.DataFrame, size: int) -> Labelled:
     first = pl.int_range(pl.len(), dtype=pl.Int64).over("image_id") * samples.shape[1]
     copies = [known.select(*ABOUT, *FINDINGS, (first + k).alias("copy")) for k in range(samples.shape[1])]
     flat = samples.swapaxes(0, 1).reshape(-1, *samples.shape[2:])
-    return Labelled(pl.concat(copies), _reduced(flat, size))
+    return Labelled(pl.concat(copies), reduced(flat, size))
 
 
 def copies_of(pool: Labelled, image_ids: Iterable[str]) -> np.ndarray:
@@ -217,7 +217,3 @@ def _read(path: Path, size: int) -> np.ndarray:
     if not path.is_file():
         raise ImageError(f"{path}: no such file, though labels.csv names it")
     return to_uint8(resize(read_image(path), size))
-
-
-def _reduced(images: np.ndarray, size: int) -> np.ndarray:
-    return images if images.shape[-1] == size else to_uint8(resize(images / np.float32(255), size))

@@ -15,10 +15,10 @@ import torch
 from monai.visualize import GradCAM
 
 from chexgen_lib import cohort
+from chexgen_lib.experiments.augmentation import compare
 from chexgen_lib.experiments.classification import Classifier, balanced_weights, train_classifier
 from chexgen_lib.experiments.pools import Labelled, Sets
 from chexgen_lib.records import FINDINGS
-from chexgen_lib.statistics import bootstrap_interval
 
 DEFAULT = "default initialisation"
 LONGER = "default, as many steps"  # the default initialisation with the steps that others spend on pretraining
@@ -119,7 +119,7 @@ def _tunings(
 
 
 def averaged(results: Mapping[str, Mapping[str, np.ndarray]], name: str, draws: int) -> dict[str, np.ndarray]:
-    """Start -> scores [S * draws, N, 14] of a tuning; the draws of a few-shot setting count as further seeds.
+    """Start -> scores [S * draws, N, 14] of a tuning; the draws of a seed stand together.
 
     name: of the tuning of the first draw.
     """
@@ -212,15 +212,22 @@ def attention_cases(folder: Path, rows: np.ndarray, n: int, seed: int) -> tuple[
     return np.column_stack([rows[chosen[:, 0]], chosen[:, 1]]), masks[chosen[:, 0], chosen[:, 1]]
 
 
-def attention_table(shares: Mapping[str, np.ndarray], masks: np.ndarray, n_resamples: int, seed: int) -> pl.DataFrame:
-    """Start, value, low, high, n, chance: mean share over seeds and cases, with an interval over cases.
+def attention_table(
+    shares: Mapping[str, np.ndarray], masks: np.ndarray, patients: Sequence[str], n_resamples: int, seed: int
+) -> pl.DataFrame:
+    """Start, value, low, high, n, seeds, chance: mean share over seeds and cases, with an interval over both.
 
-    shares: start -> [S, K]. Without cases the table is empty.
+    shares: start -> [S, K]; patients: of each case; whole patients are resampled. Without cases the table is empty.
     """
-    rows = []
-    for start, values in shares.items():
-        if values.shape[1] >= 2:
-            found = bootstrap_interval(np.mean, values.mean(0), n_resamples=n_resamples, seed=seed)
-            rows.append({"start": start, **vars(found), "chance": float(masks.mean())})
-    schema = {"start": pl.String, **dict.fromkeys(("value", "low", "high"), pl.Float64), "n": pl.Int64}
-    return pl.DataFrame(rows, schema=schema | {"chance": pl.Float64})
+    columns = dict.fromkeys(("value", "low", "high"), pl.Float64) | {"n": pl.Int64, "seeds": pl.Int64}
+    if len(patients) < 2:
+        return pl.DataFrame(schema={"start": pl.String, **columns, "chance": pl.Float64})
+
+    def mean(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        return (counts @ values / counts.sum(1))[:, None]
+
+    options = {"reference": next(iter(shares)), "n_resamples": n_resamples, "seed": seed}
+    table = compare(shares, mean, [{"measure": "attention"}], patients, **options).rename({"arm": "start"})
+    return table.select("start", "value", "low", "high", pl.lit(len(patients)).alias("n"), "seeds").with_columns(
+        chance=pl.lit(float(masks.mean()))
+    )

@@ -83,6 +83,16 @@ def test_images_of_one_patient_are_resampled_together():
     assert width[1] == pytest.approx(width[0], rel=0.1)  # copies carry no more information than one
 
 
+def test_draws_of_one_seed_are_resampled_together():
+    rng, labels = np.random.default_rng(0), (np.random.default_rng(1).random((100, 14)) < 0.4).astype(float)
+    of_seed = [labels * k + rng.standard_normal((100, 14)) for k in (0.2, 2.0)]  # seeds that differ, draws that do not
+    scores, people = {a.REAL: np.repeat(of_seed, 3, axis=0)}, [str(i) for i in range(100)]
+    tables = [a.auroc_table(scores, labels, people, n_resamples=400, draws=draws) for draws in (3, 1)]
+    width = [(t["high"] - t["low"]).mean() for t in tables]
+    assert width[0] > 1.3 * width[1] and [t["seeds"][0] for t in tables] == [2, 6]
+    assert tables[0]["value"].to_list() == tables[1]["value"].to_list()
+
+
 def test_undefined_findings_are_listed_and_bad_input_refused():
     labels, scores = arms()
     labels[:, 5] = 0
@@ -122,23 +132,26 @@ def test_a_run_learns_and_labels_matter():
 
 @pytest.fixture(scope="module")
 def pools():
-    """Arm -> mean AUROC: few real images, and beside them faithful, prompt-ignoring and mislabelled pools."""
-    images, labels = cohort(340, 0)
-    drawn = drawing(np.repeat(labels[:40], 4, axis=0), np.random.default_rng(1))  # 4 images of each training record
-    wrong = np.roll(np.arange(len(drawn)), 4 * 7)  # every image drawn for another record's prompt
+    """Arm -> mean AUROC: few real images, and beside them faithful, prompt-ignoring and mislabelled pools.
+
+    The pools are drawn for other records' labels: the same labels once more would add next to nothing.
+    """
+    images, labels = cohort(480, 0)
+    asked = labels[320:]
+    drawn = drawing(asked, np.random.default_rng(1))
+    wrong = np.roll(np.arange(len(drawn)), 83)  # every image drawn for another record's prompt
     shuffled = np.random.default_rng(2).permutation(len(drawn))
-    everything = np.concatenate([images, drawn, drawn[wrong], drawn])
-    inherited = np.repeat(labels[:40], 4, axis=0)
-    known = np.concatenate([labels, inherited, inherited, inherited[shuffled]])
-    real, first = np.arange(40), len(images)
+    everything = np.concatenate([images[:320], drawn, drawn[wrong], drawn])
+    known = np.concatenate([labels[:320], asked, asked, asked[shuffled]])
+    real, first = np.arange(20), 320
     names = ("real + faithful", "real + prompt ignored", "real + shuffled labels")
     arms = {a.REAL: real} | {
         name: [*real, *range(first + k * len(drawn), first + (k + 1) * len(drawn))] for k, name in enumerate(names)
     }
-    rows = {"val": np.arange(40, 100), "test": np.arange(100, 340)}
+    rows = {"val": np.arange(20, 80), "test": np.arange(80, 320)}
     settings = dict(steps=40, checks=4, size=ClassifierSize(32, 8, 8, (2, 2)), learning_rate=1e-2)
     runs = {k: a.train_and_score(everything, known, **v) for k, v in a.jobs(arms, 2, 0, **rows, **settings).items()}
-    table = a.auroc_table(a.scores_of(runs), labels[100:], [str(i) for i in range(240)], n_resamples=300)
+    table = a.auroc_table(a.scores_of(runs), labels[80:320], [str(i) for i in range(240)], n_resamples=300)
     return {r["arm"]: r for r in table.filter(finding="Average").iter_rows(named=True)}
 
 

@@ -106,7 +106,7 @@ def test_tables_find_what_was_planted(table):
     answers = asked + [20, 0.1, 0.1] * rng.standard_normal(asked.shape) * [0.1, 1, 1]
     answers[:, :, 1] = rng.standard_normal(answers.shape[1])  # the sex that is asked for never shows
     real = real_truth + 0.05 * rng.standard_normal(real_truth.shape)
-    found = control.control_table(requests, answers, real, real_truth, names, 100)
+    found = control.control_table(requests, answers, real, real_truth, names, [str(k) for k in range(len(real))], 100)
 
     def value(attribute, measure="AUROC", images="samples"):
         row = found.filter(attribute=attribute, measure=measure, images=images).row(0, named=True)

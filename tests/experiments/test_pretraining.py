@@ -121,8 +121,10 @@ def test_attention_cases_have_a_mask_that_says_something(tmp_path):
     cases, own = p.attention_cases(tmp_path, np.array([4, 6, 7]), 10, seed=0)
     assert cases.tolist() == [[4, 9], [7, 5]] and own.sum((1, 2)).tolist() == [20 * 64, 16]
     assert len(p.attention_cases(tmp_path, np.array([4, 6, 7]), 1, seed=0)[0]) == 1
-    table = p.attention_table({DEFAULT: np.array([[0.1, 0.3], [0.2, 0.4]])}, own, 50, 0)
+    table = p.attention_table({DEFAULT: np.array([[0.1, 0.3], [0.2, 0.4]])}, own, ["a", "b"], 50, 0)
     assert table["value"][0] == pytest.approx(0.25) and table["chance"][0] == pytest.approx(own.mean())
+    one = p.attention_table({DEFAULT: np.array([[0.1, 0.3]])}, own, ["a", "a"], 50, 0)
+    assert one["low"][0] == one["high"][0] == pytest.approx(0.2)  # one patient: nothing to resample
     np.savez(tmp_path / "masks.npz")  # real radiographs
     cases, own = p.attention_cases(tmp_path, np.array([4]), 10, seed=0)
-    assert len(cases) == 0 and p.attention_table({DEFAULT: np.zeros((2, 0))}, own, 50, 0).is_empty()
+    assert len(cases) == 0 and p.attention_table({DEFAULT: np.zeros((2, 0))}, own, [], 50, 0).is_empty()
