@@ -74,26 +74,27 @@ def draw_maps(images: np.ndarray, masks: np.ndarray, names: Sequence[str], maps:
     images: [K, S, S] in [0, 1]; masks: bool [K, H, H]; names: of the findings; maps: start -> [K, H, H].
     """
     style.use()
-    fig = Figure(figsize=(style.PAGE, 0.3 + 1.1 * (1 + len(maps))), layout="constrained")
+    row = 0.9 * style.PAGE / max(4, len(images)) + 0.2  # inches; pictures are square
+    fig = Figure(figsize=(style.PAGE, 0.3 + row * (1 + len(maps))), layout="constrained")
     if not len(images):
         _nothing(fig.subplots(), NO_MASKS)
         return fig
     axes = fig.subplots(1 + len(maps), len(images), squeeze=False)
     place = {"extent": (0, masks.shape[2], masks.shape[1], 0)}  # an image may have other pixels than its mask
     for k, (image, mask, name) in enumerate(zip(images, masks, names, strict=True)):
-        axes[0, k].set_title(name, fontsize=7)
-        for row, start in enumerate([None, *maps]):
-            ax = axes[row, k]
+        axes[0, k].set_title(name.replace(" ", "\n", 1), fontsize=7)
+        for line, start in enumerate([None, *maps]):
+            ax = axes[line, k]
             ax.imshow(image, vmin=0, vmax=1, cmap="gray", **place)
             if start is not None:
                 heat = maps[start][k]
                 ax.imshow(heat, cmap="inferno", alpha=0.5, vmin=0, **place)
                 share = heat[mask].sum() / heat.sum() if heat.sum() > 0 else mask.mean()
-                ax.set_xlabel(f"{share:.2f} inside (even: {mask.mean():.2f})", fontsize=6, labelpad=1)
+                ax.set_xlabel(f"{share:.2f} (even: {mask.mean():.2f})", fontsize=6, labelpad=1)
             ax.contour(mask, [0.5], colors="white", linewidths=0.7, extent=(0, len(mask), 0, len(mask)))
             ax.set(xticks=[], yticks=[])
             if k == 0:
-                ax.set_ylabel("image and mask" if start is None else start.replace(", ", ",\n"), fontsize=6.5)
+                ax.set_ylabel("image and mask" if start is None else start.replace(" ", "\n", 1), fontsize=6.5)
     return fig
 
 
