@@ -1,7 +1,7 @@
 # Needs Python 3.11, git and make; everything else is installed into .venv from requirements.lock.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: autoencoder docs help env lock params deps repro test lint notebooks clean distclean
+.PHONY: autoencoder docs help env lab lock params deps repro test lint notebooks clean distclean
 
 UV_VERSION := 0.13.9
 PROFILE := laptop
@@ -15,6 +15,7 @@ help:
 	@echo "                make repro PROFILE=nih-mini SET='curation.image_folder=FOLDER seed=1'"
 	@echo "                Up to one stage only: make repro STAGE=07_quality"
 	@echo "make test       lint, tests, and every notebook re-executed and compared (profile ci)"
+	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make autoencoder retrain the shipped autoencoder"
 	@echo "make notebooks  re-execute the committed notebooks in place (profile ci)"
 	@echo "make lock       compile requirements.lock from pyproject.toml (UPGRADE=1 takes new versions)"
@@ -53,6 +54,9 @@ test: lint
 	$(BIN)/python -m pytest
 	$(BIN)/python -m chexgen_lib.notebooks check
 	$(BIN)/python -m chexgen_lib.dag outputs
+
+lab: .venv/.complete
+	$(BIN)/jupyter lab --config conf/jupyter_server_config.py
 
 lint: .venv/.complete
 	$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""Read by `jupyter lab` when it is started in this folder: the notebooks' paths begin here, as when DVC runs them."""
+"""For `make lab`: kernels start in the root of the repository, where the notebooks' paths begin, as when DVC runs them."""
 
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 
