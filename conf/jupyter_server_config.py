@@ -1,4 +1,4 @@
-"""For `make lab`: kernels start in the root of the repository, where the notebooks' paths begin, as when DVC runs them."""
+"""For `make lab`: kernels start in the root of the repository, where the notebooks' paths begin; DVC does so, too."""
 
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 
