@@ -57,6 +57,16 @@ def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
     return [len(ids) for ids in tokenizer(list(texts), verbose=False)["input_ids"]]
 
 
+def check_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int | None) -> None:
+    """Raise TextError for an empty or non-text prompt, or one over `max_tokens` tokens (None: of any length)."""
+    for row, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise TextError(f"prompt {row} is empty or not text ({text!r}): write what the image should show")
+    for row, count in enumerate(count_tokens(tokenizer, texts) if max_tokens is not None else ()):
+        if count > max_tokens:
+            raise TextError(f"prompt {row} has {count} tokens, the limit is {max_tokens}: shorten or truncate it")
+
+
 @torch.inference_mode()
 def encode_texts(
     tokenizer: PreTrainedTokenizerBase,
@@ -73,13 +83,7 @@ def encode_texts(
     Raises:
         TextError: for an empty or non-text prompt, or one over `max_tokens` tokens unless `truncate`.
     """
-    for row, text in enumerate(texts):
-        if not isinstance(text, str) or not text.strip():
-            raise TextError(f"prompt {row} is empty or not text ({text!r}): write what the image should show")
-    if not truncate:
-        for row, count in enumerate(count_tokens(tokenizer, texts)):
-            if count > max_tokens:
-                raise TextError(f"prompt {row} has {count} tokens, the limit is {max_tokens}: shorten or truncate it")
+    check_texts(tokenizer, texts, None if truncate else max_tokens)
     tokens = tokenizer(list(texts), padding=True, truncation=True, max_length=max_tokens, return_tensors="pt")
     tokens = tokens.to(encoder.device)
     states = encoder(**tokens).last_hidden_state.float()  # [B, L, width]

@@ -19,7 +19,7 @@ from chexgen_lib.models.autoencoder import decode, load_autoencoder
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.metadata import ATTRIBUTES, encode_metadata, keep_attributes
 from chexgen_lib.models.released import load_released
-from chexgen_lib.models.text import encode_texts, load_text_encoder
+from chexgen_lib.models.text import check_texts, encode_texts, load_text_encoder
 from chexgen_lib.models.transformer import ChexGenTransformer, TimeTables
 from chexgen_lib.sampling.conditions import check_drawing, draw, encode_conditions
 from chexgen_lib.sampling.prompts import with_metadata
@@ -210,8 +210,10 @@ class ChexGenPipeline(DiffusionPipeline):
             people = _one_each("metadata", metadata, len(prompts), single=isinstance(metadata, Mapping))
             prompts = [with_metadata(text, person) for text, person in zip(prompts, people, strict=True)]
         captions = [self.caption(text) for text in prompts]
+        limit = len(self.transformer.null_caption)
+        check_texts(self.tokenizer, captions, limit)
         distinct = list(dict.fromkeys(captions))  # several images of one prompt are often asked for
-        states, mask = encode_texts(self.tokenizer, self.text_encoder, distinct, len(self.transformer.null_caption))
+        states, mask = encode_texts(self.tokenizer, self.text_encoder, distinct, limit, truncate=True)  # none is longer
         rows = [distinct.index(caption) for caption in captions]
         return states[rows], mask[rows]
 

@@ -45,14 +45,15 @@ def read_prompts(path: str | Path) -> pl.DataFrame:
     path = Path(path)
     table = _read(path)
     textless = "impression" not in table.columns and not {*METADATA, *ENCODED}.isdisjoint(table.columns)
-    missing = [column for column in ("name", "impression") if column not in table.columns]
-    if missing and not (textless and missing == ["impression"]):
+    missing = [column for column in (("name",) if textless else ("name", "impression")) if column not in table.columns]
+    if missing:
         raise PromptError(f"{path}: no column {' or '.join(missing)}; found {', '.join(table.columns)}")
     if table.is_empty():
         raise PromptError(f"{path} has no rows: write one prompt a row")
-    unused = [column for column in table.columns if column not in (*COLUMNS, *ENCODED)]
+    known = (*COLUMNS, *ENCODED)
+    unused = [column for column in table.columns if column not in known]
     if unused:
-        warnings.warn(f"{path}: not used: {', '.join(unused)}; known columns: {', '.join(COLUMNS)}", stacklevel=2)
+        warnings.warn(f"{path}: not used: {', '.join(unused)}; known columns: {', '.join(known)}", stacklevel=2)
     wrong, rows, names = [], [], set()
     for number, row in enumerate(table.iter_rows(named=True), start=1):
         name, text = row["name"], "" if textless else row["impression"]

@@ -163,11 +163,7 @@ def train(
                 entry = run.record(step, loss, norm)
                 progress.set_postfix(loss=f"{entry['loss']:.4f}")
                 _log(live, entry)
-            if step + 1 == config.steps:
-                due = keep_last
-            else:
-                due = (step + 1) % config.checkpoint_every == 0
-            if due:
+            if keep_last if step + 1 == config.steps else (step + 1) % config.checkpoint_every == 0:
                 run.save(folder)
     model = accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)
     run.ema.copy_to(model.parameters())
@@ -189,7 +185,7 @@ def noise_error(model: Model, cache: LatentCache, batch_size: int = 64, seed: in
         generator = torch.Generator().manual_seed(_seed(seed, step))
         latents, states, mask, condition = cache.batch(rows, generator)
         noise = torch.randn(latents.shape, generator=generator)
-        t = (rows * 619 + 499) % TIMES  # steps of the golden section: any number of pairs meets all times alike
+        t = (rows * 619 + 499) % TIMES  # near the golden section: few pairs are spread over all times, too
         noisy = objective.noisy(latents, noise, t)
         inputs = (x.to(model.device) for x in (noisy, t, states, mask, *condition))
         asked = {} if cache.metadata is None else {"metadata": cache.metadata[rows].to(model.device)}

@@ -1,6 +1,6 @@
 """Finished runs are kept, changed ones done anew, failed ones not kept; processes change nothing."""
 
-import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,32 +47,28 @@ def test_a_change_of_any_imported_module_does_a_run_anew(tmp_path, monkeypatch):
     assert "trainer.py" in {path.name for path in needed("from chexgen_lib.experiments import flow_comparison")}
 
 
-def slow(x, *, folder, fails=False):
+def stoppable(x, *, folder, stop):
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "log", "a") as file:
         file.write("started\n")
-    if fails:
+    if Path(stop).exists():
         raise KeyboardInterrupt
     return {"times": np.array(len((folder / "log").read_text().split()))}
 
 
-def test_a_run_has_a_folder_of_its_own_until_its_result_is_kept(tmp_path, monkeypatch):
-    def run(**settings):
-        return runs.run_all(slow, {"x": X}, {"a": settings}, tmp_path, workers=0)
-
-    original = slow
-    monkeypatch.setattr(sys.modules[__name__], "slow", lambda x, *, folder: original(x, folder=folder, fails=True))
-    monkeypatch.setattr(runs, "_code", lambda function: "")
-    slow.__qualname__ = original.__qualname__
+def test_a_run_has_a_folder_of_its_own_until_its_result_is_kept(tmp_path):
+    stop, kept = tmp_path / "stop", tmp_path / "runs"
+    jobs = {"a": {"stop": str(stop)}}
+    stop.touch()
     with pytest.raises(KeyboardInterrupt):
-        run()
-    assert len(list(tmp_path.glob("*.unfinished"))) == 1
-    monkeypatch.undo()
-    monkeypatch.setattr(runs, "_code", lambda function: "")
-    assert run()["a"]["times"] == 2 and not list(tmp_path.glob("*.unfinished"))
-    (tmp_path / "0123.unfinished").mkdir()  # of a job that nobody wants any more
-    run()
-    assert not list(tmp_path.glob("*.unfinished"))
+        runs.run_all(stoppable, {"x": X}, jobs, kept, workers=0)
+    assert len(list(kept.glob("*.unfinished"))) == 1
+    stop.unlink()
+    assert runs.run_all(stoppable, {"x": X}, jobs, kept, workers=0)["a"]["times"] == 2
+    assert not list(kept.glob("*.unfinished"))
+    (kept / "0123.unfinished").mkdir()  # of a job that nobody wants any more
+    runs.run_all(stoppable, {"x": X}, jobs, kept, workers=0)
+    assert not list(kept.glob("*.unfinished"))
 
 
 def test_an_interrupted_series_goes_on(tmp_path, monkeypatch):

@@ -372,6 +372,10 @@ def test_bad_arguments_are_clear(pipeline):
         pipeline([])
     with pytest.raises(TextError, match="prompt 1 is empty"):
         pipeline(["fine", " "])
+    with pytest.raises(TextError, match="prompt 2 is empty"):
+        pipeline(["Clear.", "Clear.", ""])  # the row that was given, though equal prompts are encoded once
+    with pytest.raises(TextError, match=r"prompt 0 is empty or not text \(\['Clear.'\]\)"):
+        pipeline([["Clear."]])
     with pytest.raises(TextError, match="the limit is 120"):
         pipeline("effusion " * 200)
     with pytest.raises(ValueError, match="num_inference_steps must be at least 1, not 0"):

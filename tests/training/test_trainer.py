@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
 from chexgen_lib.models.baseline import BaselineUNet
 from chexgen_lib.models.control import ControlledTransformer
@@ -93,6 +94,25 @@ def test_resumed_equals_uninterrupted(cache, tmp_path, monkeypatch, build, accum
     logs = [(tmp_path / name / "log/plots/metrics/loss.tsv").read_text() for name in ("whole", "cut")]
     assert logs[0] == logs[1]
     assert not list(tmp_path.glob("cut/checkpoint*"))
+
+
+@pytest.mark.parametrize("pairs, widest_gap", [(10, 150), (100, 50), (1000, 1)])
+def test_the_noise_error_meets_all_times(pairs, widest_gap):
+    times = []
+
+    class Recorder:
+        device, objective = "cpu", "ddpm"
+
+        def __call__(self, noisy, t, states, mask):
+            times.extend(t.tolist())
+            return Transformer2DModelOutput(sample=noisy)
+
+    zeros = torch.zeros(pairs, 4, 2, 2, dtype=torch.float16)
+    texts = torch.zeros(pairs, 8, dtype=torch.float16), torch.arange(pairs + 1)
+    noise_error(Recorder(), LatentCache(zeros, zeros, *texts))
+    met = sorted(times)
+    widest = max(b - a for a, b in zip([met[-1] - 1000, *met[:-1]], met, strict=True))
+    assert len(set(met)) == pairs and widest <= widest_gap
 
 
 def test_a_finished_training_can_be_kept_until_its_result_is_safe(cache, tmp_path, monkeypatch):
