@@ -1,5 +1,7 @@
 """What a training run takes, before it is begun: parameters, tokens, FLOPs, memory, disk, GPU-hours and cost.
 
+The formulas can be held against the model itself (`check`), and against the steps that a machine makes (`time_steps`).
+
 >>> run = PAPERS["ChexGen stage I"]
 >>> run.steps, run.tokens_per_image
 (124897, 256)
@@ -8,10 +10,18 @@ FLOPs count a multiplication and an addition as two. Sizes are in bytes, times i
 """
 
 import math
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from statistics import median
+from time import perf_counter
 
+import polars as pl
 import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from chexgen_lib.models.transformer import SIZES, ChexGenTransformer, Size
 
@@ -20,6 +30,7 @@ STATE_BYTES = 4 * 5  # a parameter: float32 weight, gradient, AdamW's two moment
 # Bytes that a block keeps for its backward pass, for each token and channel: in bf16, with a fused attention. Counted
 # on the model in tests/models/test_sizing.py.
 ACTIVATION_BYTES = 55
+TEXT_BYTES = 4  # and of its text's keys and values, for each text token and channel
 CHECKPOINT_BYTES = 4  # and with activation checkpointing: the block's input alone, in float32
 
 
@@ -69,13 +80,22 @@ class Run:
     def parameters(self) -> int:
         """Parameters of the transformer, counted on the meta device."""
         with torch.device("meta"):
-            model = ChexGenTransformer(
-                **asdict(self.shape),
-                sample_size=self.resolution // 8,
-                text_dim=self.text_dim,
-                text_tokens=self.text_tokens,
-            )
-        return sum(parameter.numel() for parameter in model.parameters())
+            return sum(parameter.numel() for parameter in self.model().parameters())
+
+    def model(self) -> ChexGenTransformer:
+        """The transformer, untrained."""
+        size = dict(sample_size=self.resolution // 8, text_dim=self.text_dim, text_tokens=self.text_tokens)
+        return ChexGenTransformer(**asdict(self.shape), **size)
+
+    def batch(self, images: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Noise in the shape of a batch: latents, times, text states and mask, as the transformer takes them.
+
+        As in training, the states have a gradient: that of the learned null caption, which replaces some of them.
+        """
+        side = self.resolution // 8
+        states = torch.randn(images, self.text_tokens, self.text_dim, requires_grad=True)
+        mask = torch.ones(images, self.text_tokens)
+        return torch.randn(images, 4, side, side), torch.full((images,), 500), states, mask
 
     @property
     def tokens_per_image(self) -> int:
@@ -124,10 +144,16 @@ class Run:
         sharded_over: GPUs that share all but the activations (FSDP); 1 for DDP. What the framework adds, and the
         autoencoder and text encoder, which the caches replace, are not counted.
         """
-        size, each = self.shape, CHECKPOINT_BYTES if checkpointing else ACTIVATION_BYTES
-        blocks = size.depth + (ACTIVATION_BYTES / each if checkpointing else 0)  # one is computed again at a time
-        activations = batch_size * self.tokens_per_image * size.hidden_size * blocks * each
+        activations = batch_size * self.activation_bytes(checkpointing)
         return math.ceil(self.parameters * STATE_BYTES / sharded_over + activations)
+
+    def activation_bytes(self, checkpointing: bool = False) -> int:
+        """Bytes that the blocks keep of one image for the backward pass."""
+        size = self.shape
+        # with checkpointing every block keeps its input, and one at a time all, while it is computed again
+        each = size.depth * CHECKPOINT_BYTES + ACTIVATION_BYTES if checkpointing else size.depth * ACTIVATION_BYTES
+        text = size.depth * TEXT_BYTES * self.text_tokens
+        return (self.tokens_per_image * each + text) * size.hidden_size
 
     @property
     def latent_cache(self) -> int:
@@ -163,3 +189,132 @@ PAPERS = {
     "ChexGen stage II": Run("xl2", 512, 45_000, 300, 32 * 64),
     "rectified flow": Run("rf-1b", 512, 1_200_000, 1, 32 * 64).of_tokens(1.6e12),
 }
+
+
+def table(runs: dict[str, Run], gpus: int, utilisation: float, price: float, gpu: str = "A100") -> pl.DataFrame:
+    """A row a run: what it takes in all, on `gpus` GPUs at a `utilisation` of their peak and a `price` an hour of one.
+
+    Memory is that of one GPU, in GiB: `ddp`, `checkpointing` (DDP too), and `fsdp` (with checkpointing); caches in GB.
+    """
+    rows = []
+    for name, run in runs.items():
+        each = math.ceil(run.batch_size / gpus)
+        hours = run.gpu_hours(utilisation, gpu)
+        memory = {
+            "ddp": run.memory(each),
+            "checkpointing": run.memory(each, checkpointing=True),
+            "fsdp": run.memory(each, checkpointing=True, sharded_over=gpus),
+        }
+        rows.append(
+            {"run": name, "parameters": run.parameters, "tokens an image": run.tokens_per_image, "steps": run.steps}
+            | {"TFLOPs an image, forward": run.forward_flops / 1e12, "FLOPs of the run": run.training_flops()}
+            | {"GPU-hours": hours, "days": hours / gpus / 24, "cost": run.cost(price, utilisation, gpu)}
+            | {f"{kind}, GiB": value / 2**30 for kind, value in memory.items()}
+            | {"latent cache, GB": run.latent_cache / 1e9, "text cache, GB": run.text_cache() / 1e9}
+        )
+    return pl.DataFrame(rows)
+
+
+# ------------------------------------------------------------------------------ the formulas against the model itself
+
+
+def check(run: Run, images: int = 5) -> pl.DataFrame:
+    """Each formula beside what is counted on the model itself: quantity, formula, measured, ratio.
+
+    FLOPs are those that torch counts in a forward and a backward pass; activations are the bytes that autograd keeps in
+    bf16, of blocks (the difference between two depths). `images`: of the batch; one that divides no weight's size.
+    """
+    torch.manual_seed(0)
+    model, batch = run.model().train(), run.batch(images)
+    pairs = {
+        "parameters": (run.parameters, sum(p.numel() for p in model.parameters())),
+        "FLOPs an image, forward": (run.forward_flops, count_flops(lambda: model(*batch)) / images),
+    }
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.enable_gradient_checkpointing()
+        found = count_flops(lambda: model(*batch).sample.square().mean().backward()) / images
+        name = f"FLOPs an image, training{', checkpointing' if checkpointing else ''}"
+        pairs[name] = (run.training_flops(checkpointing) / run.samples, found)
+    deep = [replace(run, size=replace(run.shape, depth=depth)) for depth in (2, 4)]
+    kept = [kept_bytes(own.model().train(), own.batch(images)) for own in deep]
+    blocks = (deep[1].activation_bytes() - deep[0].activation_bytes(), (kept[1] - kept[0]) / images)
+    pairs["bytes of two blocks an image"] = blocks
+    rows = [(name, float(formula), float(measured)) for name, (formula, measured) in pairs.items()]
+    found = pl.DataFrame(rows, ["quantity", "formula", "measured"], orient="row")
+    return found.with_columns(ratio=pl.col("formula") / pl.col("measured"))
+
+
+def count_flops(compute: Callable[[], object]) -> int:
+    """FLOPs of a call, as torch counts them; its fused attention on CPUs, which it does not count, is avoided."""
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        compute()
+    return counter.get_total_flops()
+
+
+def kept_bytes(model: ChexGenTransformer, batch: tuple[Tensor, ...]) -> int:
+    """Bytes that autograd keeps of a forward pass in bf16, parameters and their copies aside."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        count = storage.nbytes() // tensor.element_size()
+        if storage.data_ptr() not in own and count % len(batch[0]) == 0:  # copies of weights are no multiple of it
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # the tensor is held so that its place stays taken
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x), torch.autocast("cpu", torch.bfloat16):
+        model(*batch).sample.float().square().mean()
+    return sum(size for size, _ in kept.values())
+
+
+def time_steps(runs: dict[str, Run], images: int, steps: int, bf16: bool = False) -> pl.DataFrame:
+    """Optimiser steps of `images` images here, the runs in turns: run, seconds (median), FLOP/s, of_peak.
+
+    FLOP/s are the formula's over the seconds; of_peak is their share of the machine's largest square matrix product in
+    the same precision (on a GPU: model FLOP utilisation against what it reaches, not against its data sheet).
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    cast = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
+    calls = {name: _step(run, images, device, cast) for name, run in runs.items()}
+    peak = _matrix_product(device, torch.bfloat16 if bf16 else torch.float32)
+    seconds: dict[str, list[float]] = {name: [] for name in ("peak", *calls)}
+    for turn in range(steps + 1):  # the first warms up
+        for name, call in {"peak": peak[0], **calls}.items():
+            start = perf_counter()
+            call()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if turn:
+                seconds[name].append(perf_counter() - start)
+    best = peak[1] / min(seconds.pop("peak"))
+    rows = [
+        (name, median(own), images * runs[name].training_flops() / runs[name].samples / median(own))
+        for name, own in seconds.items()
+    ]
+    found = pl.DataFrame(rows, ["run", "seconds", "FLOP/s"], orient="row")
+    return found.with_columns(of_peak=pl.col("FLOP/s") / best)
+
+
+def _step(run: Run, images: int, device: torch.device, cast) -> Callable[[], None]:
+    torch.manual_seed(0)
+    model, batch = run.model().train().to(device), [x.detach().to(device) for x in run.batch(images)]
+    batch[2].requires_grad_()
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+
+    def step() -> None:
+        with cast:
+            loss = model(*batch).sample.float().square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def _matrix_product(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], Tensor], int]:
+    """A product of square matrices, and its FLOPs."""
+    side = 8192 if device.type == "cuda" else 1024
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    return lambda: a @ b, 2 * side**3

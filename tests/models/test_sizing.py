@@ -4,10 +4,19 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from chexgen_lib.models.sizing import ACTIVATION_BYTES, PAPERS, STATE_BYTES, Run
+from chexgen_lib.models.sizing import (
+    ACTIVATION_BYTES,
+    PAPERS,
+    STATE_BYTES,
+    TEXT_BYTES,
+    Run,
+    check,
+    count_flops,
+    kept_bytes,
+    table,
+    time_steps,
+)
 from chexgen_lib.models.transformer import SIZES, ChexGenTransformer
 from chexgen_lib.notebooks import load_yaml
 
@@ -34,18 +43,11 @@ def small_model(**config) -> tuple[ChexGenTransformer, tuple]:
     return model, (torch.randn(1, 4, 8, 8), torch.tensor([500]), torch.randn(1, 24, 48), torch.ones(1, 24))
 
 
-def counted(compute) -> int:
-    """FLOPs of a call; torch does not count its fused attention on CPUs."""
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        compute()
-    return counter.get_total_flops()
-
-
 @pytest.mark.parametrize("size", ["ci", "laptop", "s2"])
 def test_flops_are_those_the_model_computes(size):
     run = replace(SMALL, size=size)
     model = ChexGenTransformer.of_size(size, sample_size=8, text_dim=48, text_tokens=24)
-    assert counted(lambda: model(*small_model()[1])) == run.forward_flops
+    assert count_flops(lambda: model(*small_model()[1])) == run.forward_flops
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -54,25 +56,8 @@ def test_a_training_step_costs_three_forward_passes_and_checkpointing_the_blocks
     model.train()
     if checkpointing:
         model.enable_gradient_checkpointing()
-    found = counted(lambda: model(*batch).sample.square().mean().backward())
+    found = count_flops(lambda: model(*batch).sample.square().mean().backward())
     assert found == pytest.approx(SMALL.training_flops(checkpointing) / SMALL.samples, rel=0.02)
-
-
-def saved_bytes(model, batch) -> int:
-    """What autograd keeps of a forward pass in bf16, parameters and their copies aside."""
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        count = storage.nbytes() // tensor.element_size()
-        if storage.data_ptr() not in own and count % len(batch[0]) == 0:  # a batch of 5 divides no weight
-            kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # the tensor is held so that its place stays taken
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x), torch.autocast("cpu", torch.bfloat16):
-        model(*batch).sample.float().square().mean()
-    return sum(size for size, _ in kept.values())
 
 
 def test_activations_of_a_block_are_those_autograd_keeps():
@@ -81,7 +66,7 @@ def test_activations_of_a_block_are_those_autograd_keeps():
         torch.manual_seed(0)
         model = ChexGenTransformer(16, depth=depth, hidden_size=128, num_heads=2, text_dim=8, text_tokens=2).train()
         batch = torch.randn(5, 4, 16, 16), torch.full((5,), 500), torch.randn(5, 2, 8), torch.ones(5, 2)
-        sizes.append(saved_bytes(model, batch))
+        sizes.append(kept_bytes(model, batch))
     per_block = (sizes[1] - sizes[0]) / 2 / (5 * 64 * 128)
     assert per_block == pytest.approx(ACTIVATION_BYTES, rel=0.05)
 
@@ -90,7 +75,7 @@ def test_memory_of_states_and_activations():
     states = SMALL.parameters * STATE_BYTES
     assert SMALL.memory(0) == states and SMALL.memory(0, sharded_over=4) == states / 4
     images = SMALL.memory(8) - states
-    assert images == 8 * 16 * 256 * 6 * ACTIVATION_BYTES == 2 * (SMALL.memory(4) - states)
+    assert images == 8 * 256 * 6 * (16 * ACTIVATION_BYTES + 24 * TEXT_BYTES) == 2 * (SMALL.memory(4) - states)
     assert SMALL.memory(8, checkpointing=True) - states < images / 3
 
 
@@ -144,3 +129,29 @@ def test_a_size_without_a_name_counts_like_a_named_one():
         SMALL.forward_flops,
         SMALL.memory(8),
     )
+
+
+def test_the_check_holds_formulas_against_the_model():
+    found = check(SMALL)
+    assert found["quantity"].n_unique() == len(found) == 5
+    assert found["ratio"][:4].to_list() == pytest.approx([1.0] * 4, rel=0.01)
+    assert found["ratio"][4] == pytest.approx(1, rel=0.05)  # as ACTIVATION_BYTES is
+    assert found["ratio"][0] == found["ratio"][1] == 1.0
+
+
+def test_the_table_of_runs_adds_up():
+    run = PAPERS["rectified flow"]
+    (row,) = table({"flow": run}, gpus=32, utilisation=0.4, price=2.0).to_dicts()
+    assert row["parameters"] == run.parameters and row["cost"] == pytest.approx(2 * row["GPU-hours"])
+    assert row["days"] == pytest.approx(run.gpu_hours(0.4) / 32 / 24)
+    assert row["ddp, GiB"] > row["checkpointing, GiB"] > row["fsdp, GiB"]
+    assert row["fsdp, GiB"] == pytest.approx(run.memory(64, checkpointing=True, sharded_over=32) / 2**30)
+
+
+def test_steps_are_timed_beside_a_matrix_product():
+    runs = {"one": SMALL, "deeper": replace(SMALL, size=replace(SIZES["laptop"], depth=24))}
+    found = time_steps(runs, images=2, steps=2)
+    assert found["run"].to_list() == ["one", "deeper"] and found["seconds"][1] > found["seconds"][0] > 0
+    flops = 2 * SMALL.training_flops() / SMALL.samples
+    assert found["FLOP/s"][0] * found["seconds"][0] == pytest.approx(flops)
+    assert (found["of_peak"] > 0).all()
