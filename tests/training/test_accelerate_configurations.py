@@ -7,7 +7,7 @@ import torch
 from accelerate import FullyShardedDataParallelPlugin
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.utils import get_module_class_from_name
+from accelerate.utils.dataclasses import get_module_class_from_name
 from accelerate.utils.launch import prepare_multi_gpu_env
 
 from chexgen_lib.models.baseline import BaselineUNet
@@ -36,7 +36,7 @@ def test_the_launcher_turns_sharding_on(root, monkeypatch):
             monkeypatch.setenv(name, value)
     plugin = FullyShardedDataParallelPlugin()
     assert plugin.fsdp_version == 2 and plugin.reshard_after_forward is True and plugin.mixed_precision_policy is None
-    assert not (plugin.activation_checkpointing or plugin.cpu_ram_efficient_loading or plugin.cpu_offload)
+    assert not (plugin.activation_checkpointing or plugin.cpu_ram_efficient_loading)
     transformer = ChexGenTransformer.of_size("ci", sample_size=4)
     plugin.set_auto_wrap_policy(transformer)
     wrapped = [type(m).__name__ for m in transformer.modules() if plugin.auto_wrap_policy(m, False, 0)]
