@@ -2,9 +2,10 @@
 
     chexgen convert epoch_300_step_1000.pth pipeline
     chexgen sample prompts.csv --weights pipeline --out samples
+    chexgen train cohort/pretraining_train.safetensors --settings params.yaml:pretraining --out pretraining
     chexgen data list --root DATA
 
-Several GPUs: `accelerate launch -m chexgen_lib.cli sample ...` shares the batches among its processes.
+Several GPUs: `accelerate launch -m chexgen_lib.cli sample ...` (or train) shares the work among its processes.
 """
 
 import argparse
@@ -60,8 +61,28 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--autoencoder", help="for a .pth (default: stabilityai/sd-vae-ft-ema)")
         command.add_argument("--text-encoder", help="for a .pth (default: DeepFloyd/t5-v1_1-xxl)")
         command.add_argument("--compat", choices=("paper", "released"), help="for a .pth (default: paper)")
+    _add_train(commands)
     _add_data(commands)
     return parser
+
+
+def _add_train(commands: argparse._SubParsersAction) -> None:
+    train = commands.add_parser("train", help="train a transformer on latents and text states of stage 02_cohort")
+    train.add_argument("cache", type=Path, help="latent cache, such as cohort/pretraining_train.safetensors")
+    train.add_argument(
+        "--settings",
+        required=True,
+        metavar="FILE[:SECTION]",
+        help="YAML or JSON of the trainer's settings, or a section of one: params.yaml:pretraining",
+    )
+    train.add_argument("--out", type=Path, required=True, help="folder of the log, the checkpoints and transformer/")
+    train.add_argument("--size", metavar="NAME", help="of a new model, from ci to rf-1b; default: the settings' model")
+    train.add_argument("--weights", type=Path, metavar="FOLDER", help="a transformer to go on from, in place of a new")
+    train.add_argument(
+        "--metadata-sources", type=lambda text: text.split(","), metavar="A,B", help="for a cache with metadata"
+    )
+    train.add_argument("--gradient-checkpointing", action="store_true", help="less memory for more computing")
+    train.set_defaults(command=_train)
 
 
 def _add_data(commands: argparse._SubParsersAction) -> None:
@@ -107,6 +128,12 @@ def _convert(options: argparse.Namespace) -> int:
     from chexgen_lib.sampling import files
 
     return files.convert(options)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from chexgen_lib.training import command
+
+    return command.train(options)
 
 
 def _data_list(options: argparse.Namespace) -> int:

@@ -100,7 +100,7 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
     """
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ["Block"]
+    _no_split_modules = ["Block", "TextProjection"]  # FSDP gathers the parameters of each when it is called
 
     @register_to_config
     def __init__(
@@ -347,12 +347,16 @@ class SelfAttention(nn.Module):
         return self.proj(out.transpose(1, 2).flatten(2))  # [B, T, D]
 
 
+class TextProjection(nn.Linear):
+    """A linear layer with a name of its own: `project_text` calls it before the block that holds it."""
+
+
 class CrossAttention(nn.Module):
     def __init__(self, hidden_size: int, num_heads: int):
         super().__init__()
         self.num_heads = num_heads
         self.q_linear = nn.Linear(hidden_size, hidden_size)
-        self.kv_linear = nn.Linear(hidden_size, 2 * hidden_size)
+        self.kv_linear = TextProjection(hidden_size, 2 * hidden_size)
         self.proj = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, x: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:

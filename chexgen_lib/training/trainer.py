@@ -1,10 +1,12 @@
 """One trainer for every stage and objective, on cached latents (paper, Methods, eq. 1; ED Table 4).
 
-Every random number of step k comes from a generator seeded with (seed, k, process), and the rows of step k are a
+Every random number of step k comes from a generator seeded with (seed, k, micro-batch), and the rows of step k are a
 function of (seed, k) too. So a checkpoint needs no random state, and a run that was interrupted and resumed equals one
-that was not, bit for bit.
+that was not, bit for bit. Processes share a step's micro-batches: their number, and whether each holds the whole model
+(DDP) or a shard of it (FSDP), changes results by rounding alone.
 """
 
+import copy
 import hashlib
 import json
 import shutil
@@ -14,13 +16,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from dvclive import Live
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from chexgen_lib.atomic import replacing
@@ -29,6 +31,7 @@ from chexgen_lib.models.metadata import ATTRIBUTES, drop_attributes
 from chexgen_lib.models.transformer import OBJECTIVES, ChexGenTransformer
 from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.objectives import TIMES, NoisePrediction, RectifiedFlow
+from chexgen_lib.training.sharding import copy_whole, load_whole_state, whole, whole_on_main, whole_state
 
 SCHEDULES = {
     "constant": "constant_with_warmup",
@@ -48,7 +51,11 @@ class TrainingConfig:
 
     Attributes:
         steps: optimiser steps.
-        batch_size: samples a process and forward pass; a step sees batch_size x gradient_accumulation x processes.
+        batch_size: samples of a micro-batch, which one process handles at a time.
+        gradient_accumulation: micro-batches of a step; the processes share them, so that a step sees batch_size x
+            gradient_accumulation samples, whatever their number.
+        gradient_checkpointing: keep the blocks' inputs alone and compute the rest again in the backward pass: a third
+            more computing, a fraction of the memory (`models.sizing`), the same gradients.
         adam_beta2: memory of AdamW's second moment; runs of few steps want it shorter.
         schedule: "constant", or "cosine" to zero, after `warmup_steps` of linear warm-up.
         ema_decay: of the averaged weights, ramped up over the first steps.
@@ -77,6 +84,7 @@ class TrainingConfig:
     time_scale: float = 1.0
     time_shift: float = 1.0
     gradient_accumulation: int = 1
+    gradient_checkpointing: bool = False
     precision: str = "auto"
     checkpoint_every: int = 500
     log_every: int = 10
@@ -127,6 +135,10 @@ def train(
     with the same model size, data and settings it goes on from the newest checkpoint; checkpoints of anything else
     are an error, and all are removed when the run completes.
 
+    Under `accelerate launch` every process calls this with equal arguments and has the result in its `model` (under
+    FSDP on the device where it was). The first writes, into a folder that all can read. Checkpoints are whole: one
+    process or several, sharded or not, goes on from what others wrote.
+
     keep_last: leave a checkpoint of the last step, for a caller that has more to do before the result is safe and
         removes `folder` then; started again, such a run is trained at once.
 
@@ -134,15 +146,11 @@ def train(
         the history: one dict of step, loss, grad_norm (before clipping) and learning_rate each `log_every` steps.
 
     Raises:
-        TrainingError: if model and data do not fit, a checkpoint is of another run, or the loss is not finite.
+        TrainingError: if model and data do not fit, a step's micro-batches cannot be shared evenly by the processes, a
+            checkpoint is of another run, or the loss is not finite.
     """
     _check_fit(model, cache, config)
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and native_bf16())
-    accelerator = Accelerator(
-        mixed_precision="bf16" if bf16 else "no",
-        gradient_accumulation_steps=config.gradient_accumulation,
-        cpu=not torch.cuda.is_available(),
-    )
+    accelerator = _accelerator(config)
     run = _Run(model.train(), config, accelerator, fingerprint=_fingerprint(model, cache, config))
     run.resume(folder)
     logged = {"resume": False, "save_dvc_exp": False, "dvcyaml": None, "report": None}
@@ -165,11 +173,9 @@ def train(
                 _log(live, entry)
             if keep_last if step + 1 == config.steps else (step + 1) % config.checkpoint_every == 0:
                 run.save(folder)
-    model = accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)
-    run.ema.copy_to(model.parameters())
+    run.leave_average(model)
     if accelerator.is_main_process and not keep_last:
         _remove_checkpoints(folder)
-    model.eval()
     return run.history
 
 
@@ -194,6 +200,34 @@ def noise_error(model: Model, cache: LatentCache, batch_size: int = 64, seed: in
     return total / len(cache)
 
 
+def _accelerator(config: TrainingConfig) -> Accelerator:
+    """The processes and their share of a step's micro-batches."""
+    accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available())  # `_Learner` sets the precision
+    micro_batches, processes = config.gradient_accumulation, accelerator.num_processes
+    if micro_batches % processes:
+        raise TrainingError(
+            f"{processes} processes cannot share the {micro_batches} micro-batches of a step evenly: make "
+            f"gradient_accumulation a multiple of {processes} (a step sees batch_size x gradient_accumulation samples)"
+        )
+    accelerator.gradient_accumulation_steps = micro_batches // processes
+    return accelerator
+
+
+class _Learner(nn.Module):
+    """The model, its null caption and its precision: under FSDP parameters are whole within `forward` alone."""
+
+    def __init__(self, model: Model, bf16: bool):
+        super().__init__()
+        self.model, self.bf16 = model, bf16
+        self._no_split_modules = model._no_split_modules  # what accelerate's FSDP gathers at a time
+
+    def forward(self, noisy: Tensor, t: Tensor, states: Tensor, mask: Tensor, dropped: Tensor, *condition, **asked):
+        """The model's prediction in float32, with the null caption where `dropped`, bool [B]."""
+        states = torch.where(dropped[:, None, None], self.model.null_caption[: states.shape[1]], states)
+        with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.model(noisy, t, states, mask, *condition, **asked).sample.float()
+
+
 class _Run:
     """The moving parts of a training run: all that a checkpoint holds."""
 
@@ -201,6 +235,10 @@ class _Run:
         self.config, self.accelerator, self.fingerprint = config, accelerator, fingerprint
         self.step, self.history = 0, []
         self.objective = config.what_is_learnt()
+        if accelerator.distributed_type == DistributedType.FSDP:
+            model = copy.deepcopy(model)  # sharding changes a model's parameters and classes for good
+        if config.gradient_checkpointing:
+            model.enable_gradient_checkpointing()
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             trained,
@@ -216,33 +254,34 @@ class _Run:
             num_warmup_steps=config.warmup_steps,
             num_training_steps=config.steps,
         )
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
-        self.ema = EMAModel(model.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
+        bf16 = config.precision == "bf16" or (config.precision == "auto" and native_bf16())
+        self.learner, self.optimizer = accelerator.prepare(_Learner(model, bf16), optimizer)
+        self.ema = EMAModel(self.model.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
 
     @property
-    def bare_model(self) -> Model:
-        return self.accelerator.unwrap_model(self.model)
+    def model(self) -> Model:
+        """What is trained; under FSDP its parameters are shards, as are the optimiser's moments and the average."""
+        return self.accelerator.unwrap_model(self.learner).model
 
     def optimise(self, cache: LatentCache, step: int) -> tuple[float, float]:
         """One optimiser step: mean loss over its micro-batches, and the gradient's norm before clipping."""
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        accumulation, losses, norm = self.config.gradient_accumulation, [], torch.tensor(0.0)
-        for micro in range(accumulation):
-            part = rank * accumulation + micro
-            rows = step_rows(len(cache), step, part, world * accumulation, self.config.batch_size, self.config.seed)
+        accelerator, micro_batches = self.accelerator, self.config.gradient_accumulation
+        own, losses, norm = accelerator.gradient_accumulation_steps, [], torch.tensor(0.0)
+        for part in range(accelerator.process_index * own, (accelerator.process_index + 1) * own):
+            rows = step_rows(len(cache), step, part, micro_batches, self.config.batch_size, self.config.seed)
             generator = torch.Generator().manual_seed(_seed(self.config.seed, step, part))
-            with self.accelerator.accumulate(self.model):
+            with accelerator.accumulate(self.learner):
                 loss = self._loss(cache, rows, generator)
-                self.accelerator.backward(loss)
-                if self.accelerator.sync_gradients:
-                    norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    norm = accelerator.clip_grad_norm_(self.learner.parameters(), self.config.clip_norm)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             losses.append(loss.detach())
         self.lr.step()
-        self.ema.step(self.bare_model.parameters())
+        self.ema.step(self.model.parameters())
         self.step = step + 1
-        return torch.stack(losses).mean().item(), float(norm)
+        return accelerator.reduce(torch.stack(losses).mean(), reduction="mean").item(), float(whole(norm))
 
     def _loss(self, cache: LatentCache, rows: Tensor, generator: torch.Generator) -> Tensor:
         latents, states, mask, condition = cache.batch(rows, generator)
@@ -260,10 +299,8 @@ class _Run:
         if cache.metadata is not None:
             asked["metadata"] = drop_attributes(cache.metadata[rows], generator).to(device)
             mask[dropped, 1:] = False
-        null = self.bare_model.null_caption[: states.shape[1]]
-        states = torch.where(dropped[:, None, None], null, states)
-        prediction = self.model(noisy, t, states, mask, *condition, **asked).sample
-        error = (prediction[:, : latents.shape[1]].float() - target).square().mean(dim=(1, 2, 3))  # [B]
+        prediction = self.learner(noisy, t, states, mask, dropped, *condition, **asked)
+        error = (prediction[:, : latents.shape[1]] - target).square().mean(dim=(1, 2, 3))  # [B]
         return (weight * error).mean()
 
     def record(self, step: int, loss: float, norm: float) -> dict:
@@ -275,7 +312,8 @@ class _Run:
 
     def save(self, folder: Path) -> None:
         """Write a whole checkpoint beside the old one, then swap: a kill at any moment leaves one that loads."""
-        self.accelerator.wait_for_everyone()
+        weights, moments = whole_state(self.model, self.optimizer.optimizer)
+        average = whole_on_main(self.ema.shadow_params, self.accelerator.is_main_process)
         if not self.accelerator.is_main_process:
             return
         state = dict(
@@ -288,37 +326,50 @@ class _Run:
         old = _checkpoints(folder)
         with replacing(folder / f"checkpoint-{self.step:08d}") as partial:
             partial.mkdir()
-            _save_tensors(self.bare_model.state_dict(), partial / "model.safetensors")
-            _save_tensors({str(i): p for i, p in enumerate(self.ema.shadow_params)}, partial / "ema.safetensors")
-            torch.save(self.optimizer.state_dict(), partial / "optimizer.pt")
+            _save_tensors(weights, partial / "model.safetensors")
+            _save_tensors({str(i): p for i, p in enumerate(average)}, partial / "ema.safetensors")
+            torch.save(moments, partial / "optimizer.pt")
             (partial / "state.json").write_text(json.dumps(state))
         for path in old:
             shutil.rmtree(path)
 
     def resume(self, folder: Path) -> None:
         found = _checkpoints(folder)
-        if not found:
-            return
-        path = found[-1]
+        if found:
+            self._load(found[-1])
+        steps = self.accelerator.gather(torch.tensor([self.step], device=self.accelerator.device))
+        if len(steps.unique()) > 1:
+            raise TrainingError(f"not every process sees the checkpoint in {folder}: use a file system that all share")
+
+    def _load(self, path: Path) -> None:
         try:
             state = json.loads((path / "state.json").read_text())
             if state["fingerprint"] != self.fingerprint:
                 raise TrainingError(f"{path} is of another run (model, data or settings differ): move it away")
-            self.bare_model.load_state_dict(load_file(path / "model.safetensors"))
+            moments = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True, mmap=True)
+            load_whole_state(self.model, self.optimizer.optimizer, load_file(path / "model.safetensors"), moments)
             shadow = load_file(path / "ema.safetensors")
-            self.optimizer.load_state_dict(torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True))
         except torch.OutOfMemoryError:  # a RuntimeError, but the checkpoint is whole
             raise
         except (OSError, KeyError, RuntimeError, SafetensorError, json.JSONDecodeError) as error:
             raise TrainingError(f"{path} is not a whole checkpoint ({error}): delete it") from error
         for i, parameter in enumerate(self.ema.shadow_params):
-            parameter.copy_(shadow[str(i)])
+            copy_whole(shadow[str(i)], parameter)
         self.ema.optimization_step, self.step, self.history = (
             state["ema_step"],
             state["step"],
             state["history"],
         )
         self.lr.load_state_dict({**self.lr.state_dict(), "last_epoch": state["lr"]})
+
+    @torch.no_grad()
+    def leave_average(self, model: Model) -> None:
+        """Put the averaged weights into `model`, the one that `train` was given, for use."""
+        for parameter, average in zip(model.parameters(), self.ema.shadow_params, strict=True):
+            parameter.copy_(whole(average))
+        if self.config.gradient_checkpointing:
+            model.disable_gradient_checkpointing()
+        model.eval()
 
 
 def step_rows(n: int, step: int, part: int, parts: int, batch_size: int, seed: int) -> Tensor:
@@ -339,7 +390,10 @@ def _seed(*parts: int) -> int:
 
 
 def _fingerprint(model: Model, cache: LatentCache, config: TrainingConfig) -> str:
-    digest = hashlib.sha256(json.dumps([dict(model.config), asdict(config)], sort_keys=True, default=str).encode())
+    settings = asdict(config)
+    del settings["gradient_checkpointing"]  # of the memory alone: may be turned on for what remains of a run
+    shape = {key: value for key, value in model.config.items() if not key.startswith("_")}  # not where it came from
+    digest = hashlib.sha256(json.dumps([shape, settings], sort_keys=True, default=str).encode())
     for tensor in (cache.mean[:: max(1, len(cache) // 64)], cache.offsets, *list(model.parameters())[:8]):
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     if cache.metadata is not None:

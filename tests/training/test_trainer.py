@@ -233,6 +233,12 @@ def test_misfits_are_clear(cache, tmp_path):
         train(unet(), long, CONFIG, tmp_path)
 
 
+def test_processes_that_cannot_share_a_step_evenly_are_refused(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer.Accelerator, "num_processes", 4)
+    with pytest.raises(TrainingError, match="4 processes cannot share the 2 micro-batches .* a multiple of 4"):
+        run(cache, tmp_path, gradient_accumulation=2)
+
+
 def test_latent_cache_round_trip_and_errors(cache, tmp_path):
     path = tmp_path / "cache.safetensors"
     with pytest.raises(CacheError, match="run the stage 02_cohort"):
