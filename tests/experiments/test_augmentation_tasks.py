@@ -183,8 +183,12 @@ def test_copies_of_a_patient_are_resampled_together():
     assert at.agreement(one.with_columns(read=pl.lit(0.5)), 50)["value"].to_list() == [None, None]
 
 
-def test_a_task_that_was_left_out_has_nothing_to_report():
-    assert at.report(pl.DataFrame()) == "" and at.agreement(pl.DataFrame()).is_empty()
+def test_a_task_that_was_left_out_has_nothing_to_report(graded, tmp_path):
+    sets, cohort, _ = graded
+    nowhere = pl.Series("severity", [[]] * 100, SCHEMA["severity"])
+    note, table, read = at.grade(sets, cohort.with_columns(nowhere), tmp_path, {}, seeds=1, seed=0, workers=0)
+    assert "no positive case in train (40 images) and val (12 images)" in note
+    assert at.report(table) == "" and table.drop_nulls("value").is_empty() and at.agreement(read).is_empty()
 
 
 @pytest.mark.parametrize("kind", ["segmentation", "severity", "detection"])
