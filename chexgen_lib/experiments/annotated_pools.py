@@ -106,7 +106,7 @@ def load(root: str | Path, resolution: int, pools: Sequence[str | Path]) -> Sets
             masks than the cohort's; or if a patient is on both sides.
     """
     folder = Path(root) / "cohort"
-    manifests, samples = zip(*(_read(Path(pool)) for pool in pools), strict=True)
+    manifests, samples = zip(*(read_pool(Path(pool)) for pool in pools), strict=True)
     asked, table = pl.concat(manifests), frontal(folder)
     if absent := sorted(set(asked["record"]) - set(table["image_id"])):
         raise CohortError(
@@ -124,7 +124,16 @@ def load(root: str | Path, resolution: int, pools: Sequence[str | Path]) -> Sets
     kept = data.table.select("image_id").join(table, on="image_id", maintain_order="left")
     rows = {name: np.flatnonzero(kept.select(keep).to_series().to_numpy()) for name, keep in sets.items()}
     check_patients(kept, rows)
-    place = {image_id: row for row, image_id in enumerate(kept["image_id"])}
+    return drawn_for(data, {k: v for k, v in rows.items() if k != "train"}, asked, samples)
+
+
+def drawn_for(data: Annotated, rows: dict[str, np.ndarray], asked: pl.DataFrame, samples: Sequence[np.ndarray]) -> Sets:
+    """The sets of some annotated images and what was drawn for them; asked, samples: of pools, one after the other.
+
+    Raises:
+        CohortError: if a pool was drawn from other masks or boxes than these images'.
+    """
+    place = {image_id: row for row, image_id in enumerate(data.table["image_id"])}
     asked = asked.with_columns(row=pl.col("record").replace_strict(place, return_dtype=pl.Int64))
     changed = [d != digest(image) for d, image in zip(asked["drawing"], drawings(data, asked), strict=True)]
     if any(changed):
@@ -134,10 +143,14 @@ def load(root: str | Path, resolution: int, pools: Sequence[str | Path]) -> Sets
         )
     copies = min(len(some[0]) for some in samples)
     samples = np.concatenate([some[:, :copies] for some in samples])
-    return Sets(data, {k: v for k, v in rows.items() if k != "train"}, asked.select("row", "kind"), samples)
+    return Sets(data, rows, asked.select("row", "kind"), samples)
 
 
-def _read(pool: Path) -> tuple[pl.DataFrame, np.ndarray]:
+def read_pool(pool: Path) -> tuple[pl.DataFrame, np.ndarray]:
+    """What was asked (image_id, record, kind, drawing of each) and drawn, uint8 [R, K, H, W].
+
+    Raises CohortError if a file or column is missing, or the two do not fit.
+    """
     for name in ("samples.npy", "manifest.parquet"):
         if not (pool / name).is_file():
             raise CohortError(f"{pool / name} does not exist: run the stage 06_pools first")

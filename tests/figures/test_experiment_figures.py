@@ -69,6 +69,22 @@ def test_figure_3_tells_the_generators_apart(measured):
     assert "reads text" in figure.subfigs[2].get_supxlabel()
 
 
+def test_figure_3_of_real_radiographs_says_what_they_cannot_give(measured):
+    lungs = pl.concat([
+        task_rows("all", "Dice", 0.9).head(1).with_columns(test=pl.lit("5-fold cross-validation"), n=pl.lit(57)),
+        task_rows("all", "Dice", 0.8).with_columns(test=pl.lit("unseen by the adapter"), n=pl.lit(9)),
+    ])  # fmt: skip
+    figure = fig3.draw(fig3.table({"test": measured}, {"lungs": lungs, "severity": pl.DataFrame()}))
+    (panel,) = figure.subfigs[2].axes  # the paper has no lungs
+    assert [bars.lines[0].get_ydata().tolist() for bars in panel.containers] == [[0.9], [0.8, 0.8]]
+    named = [text.get_text() for text in panel.get_legend().get_texts()]
+    assert named == ["5-fold cross-validation, n = 57", "unseen by the adapter, n = 9"]
+    said = figure.subfigs[2].get_supxlabel()
+    assert "left out" in said and all(task in said for task in ("pneumothorax", "ribs", "detection", "severity"))
+    nothing = fig3.draw(fig3.table({"test": measured}, {"severity": pl.DataFrame()})).subfigs[2]
+    assert not nothing.axes and "left out" in nothing.get_supxlabel()
+
+
 def test_ed_tables_tell_this_run_from_the_paper(measured):
     tables = ed_tables.tables({"test": measured}, {"ribs": task_rows("all", "Dice", 0.5)})
     assert list(tables) == ["ed_table6", "ed_table7", "ed_table8", "ed_table9"]
