@@ -5,7 +5,8 @@ The label of such an image is the mask or the boxes that were asked, whatever it
 augmentation experiments).
 
 A pool that was drawn from other masks or boxes than the cohort's is refused: `annotation_to_image.draw_pool` notes a
-hash of each drawing.
+hash of each drawing. A folder of images with a table, made by any other generator from the same annotations, can stand
+in for a pool (`_read_folder`).
 """
 
 from collections.abc import Sequence
@@ -18,8 +19,8 @@ import polars as pl
 from chexgen_lib.cohort import CohortError
 from chexgen_lib.experiments.annotation_to_image import KINDS, Annotated, digest, drawings, frontal, with_truth
 from chexgen_lib.experiments.augmentation import REAL
-from chexgen_lib.experiments.pools import check_patients
-from chexgen_lib.images import reduced, resize
+from chexgen_lib.experiments.pools import check_patients, read_labels, read_listed
+from chexgen_lib.images import ImageError, reduced, resize, to_uint8
 
 TESTS = ("test", "external test")
 
@@ -101,16 +102,20 @@ class Sets:
 def load(root: str | Path, resolution: int, pools: Sequence[str | Path]) -> Sets:
     """The cohort of a run and what stage 06_pools drew from its annotations.
 
+    pools: folders that `draw_pool` wrote, or of any other generator (`_read_folder`).
+
     Raises:
-        CohortError: if a pool is not there, holds other than its manifest says, or was drawn from other records or
+        CohortError: if a pool is not there, holds other than its table says, or was drawn from other records or
             masks than the cohort's; or if a patient is on both sides.
+        ImageError: naming the file that is missing, cannot be read or is not square.
     """
     folder = Path(root) / "cohort"
-    manifests, samples = zip(*(read_pool(Path(pool)) for pool in pools), strict=True)
+    manifests, samples = zip(*(read_pool(Path(pool), resolution) for pool in pools), strict=True)
     asked, table = pl.concat(manifests), frontal(folder)
     if absent := sorted(set(asked["record"]) - set(table["image_id"])):
         raise CohortError(
-            f"{len(absent)} records of the pools are not in the cohort, first {absent[0]!r}; redo stage 06_pools"
+            f"{len(absent)} records of the pools are no frontal images of the cohort, first {absent[0]!r}; redo stage "
+            "06_pools, or take them out of labels.csv"
         )
     drawn_from = pl.col("image_id").is_in(asked["record"].unique().to_list())
     internal = pl.col("source").is_in(table.filter(drawn_from)["source"].unique().to_list())
@@ -131,11 +136,17 @@ def drawn_for(data: Annotated, rows: dict[str, np.ndarray], asked: pl.DataFrame,
     """The sets of some annotated images and what was drawn for them; asked, samples: of pools, one after the other.
 
     Raises:
-        CohortError: if a pool was drawn from other masks or boxes than these images'.
+        CohortError: if a pool was drawn from other masks or boxes than these images', or for what they do not show.
     """
     place = {image_id: row for row, image_id in enumerate(data.table["image_id"])}
     asked = asked.with_columns(row=pl.col("record").replace_strict(place, return_dtype=pl.Int64))
-    changed = [d != digest(image) for d, image in zip(asked["drawing"], drawings(data, asked), strict=True)]
+    if blank := [r for *about, r in asked.select("row", "kind", "image_id").iter_rows() if not data.shows(*about)]:
+        raise CohortError(
+            f"{len(blank)} requests ask for what the cohort's image does not show, first {blank[0]!r}; redo stage "
+            "06_pools, or take them out of labels.csv"
+        )
+    hashes = zip(asked["drawing"], drawings(data, asked), strict=True)
+    changed = [noted is not None and noted != digest(drawing) for noted, drawing in hashes]
     if any(changed):
         first = asked["image_id"].filter(pl.Series(changed))[0]
         raise CohortError(
@@ -146,14 +157,18 @@ def drawn_for(data: Annotated, rows: dict[str, np.ndarray], asked: pl.DataFrame,
     return Sets(data, rows, asked.select("row", "kind"), samples)
 
 
-def read_pool(pool: Path) -> tuple[pl.DataFrame, np.ndarray]:
-    """What was asked (image_id, record, kind, drawing of each) and drawn, uint8 [R, K, H, W].
+def read_pool(pool: Path, resolution: int) -> tuple[pl.DataFrame, np.ndarray]:
+    """What was asked (image_id, record, kind, drawing) and what was drawn: uint8 [R, K, resolution, resolution].
 
-    Raises CohortError if a file or column is missing, or the two do not fit.
+    Raises CohortError if a file or column is missing, or the two do not fit; and as `_read_folder`.
     """
+    if (pool / "labels.csv").is_file():
+        return _read_folder(pool, resolution)
     for name in ("samples.npy", "manifest.parquet"):
         if not (pool / name).is_file():
-            raise CohortError(f"{pool / name} does not exist: run the stage 06_pools first")
+            raise CohortError(
+                f"{pool / name} does not exist: run the stage 06_pools first, or give a folder with labels.csv"
+            )
     manifest = pl.read_parquet(pool / "manifest.parquet")
     if absent := [c for c in ("image_id", "record", "kind", "drawing") if c not in manifest.columns]:
         raise CohortError(f"{pool}: the manifest lacks {absent}; redo stage 06_pools")
@@ -162,4 +177,37 @@ def read_pool(pool: Path) -> tuple[pl.DataFrame, np.ndarray]:
         raise CohortError(
             f"{pool}: {len(manifest)} requests and samples {samples.shape} do not fit; redo stage 06_pools"
         )
-    return manifest.select("image_id", "record", "kind", "drawing"), samples
+    drawn = reduced(samples.reshape(-1, *samples.shape[2:]), resolution)
+    return manifest.select("image_id", "record", "kind", "drawing"), drawn.reshape(*samples.shape[:2], *drawn.shape[1:])
+
+
+def _read_folder(pool: Path, resolution: int) -> tuple[pl.DataFrame, np.ndarray]:
+    """Images of any other generator, in place of a pool of this one.
+
+    `pool/labels.csv` has the columns `image` (a square file below `pool`), `image_id` (the record whose annotation was
+    asked) and `kind` (of annotation, a key of `KINDS`). Images of one record and kind are its copies, in the order of
+    the table. The annotation is the cohort's own, so that generators are compared on the same requests; stage 06_pools
+    leaves it as an image to draw from (`draw_pool`).
+    """
+    path, table = pool / "labels.csv", read_labels(pool, ("image", "image_id", "kind"))
+    for row, kind in enumerate(table["kind"], 1):
+        if kind not in KINDS:
+            raise CohortError(f"{path}, row {row}: unknown kind {kind!r}; use one of {', '.join(KINDS)}")
+    asked = table.group_by(record="image_id", kind="kind", maintain_order=True).agg("image")
+    asked = asked.with_columns(image_id=pl.format("{}:{}", "record", "kind"), copies=pl.col("image").list.len())
+    if len(other := asked.filter(pl.col("copies") != asked["copies"][0])):
+        raise CohortError(
+            f"{path}: {other['copies'][0]} images of {other['image_id'][0]!r}, but {asked['copies'][0]} of "
+            f"{asked['image_id'][0]!r}: give equally many of each record and kind"
+        )
+    samples = np.stack([[_read_square(pool / name, resolution) for name in names] for names in asked["image"]])
+    return asked.select("image_id", "record", "kind", drawing=pl.lit(None, pl.String)), samples
+
+
+def _read_square(path: Path, resolution: int) -> np.ndarray:
+    image = read_listed(path)
+    if image.shape[0] != image.shape[1]:
+        raise ImageError(
+            f"{path}: {image.shape[1]} x {image.shape[0]} px; the mask or box that it was drawn from is of a square"
+        )
+    return to_uint8(resize(image, resolution))

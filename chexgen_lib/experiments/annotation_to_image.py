@@ -6,12 +6,14 @@ it: the same prompts and seeds without control, and the real images that the ann
 """
 
 import hashlib
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from PIL import Image
 from scipy import ndimage
 
 from chexgen_lib import cohort as embedded
@@ -62,6 +64,10 @@ class Annotated:
         for name in (name for name in self.classes if name in FINDINGS):
             found += [{"class": name, **box} for box in boxes_of(self.mask(row, name), name == "Support Devices")]
         return [box for box in found if box["w"] * box["h"] <= LARGEST_BOX]
+
+    def shows(self, row: int, kind: str) -> bool:
+        """Whether there is anything of a kind to ask for in an image."""
+        return bool(self.boxes(row)) if kind == "boxes" else bool(self.mask(row, KINDS[kind]).any())
 
     def drawing(self, row: int, kind: str) -> np.ndarray:
         """The condition image uint8 [H, W, 3] of one request."""
@@ -193,7 +199,7 @@ def requests(data: Annotated, split: str, per_kind: int | Mapping[str, int], see
         if name is not None and name not in data.classes:
             continue
         order = np.random.default_rng(seed).permutation(data.of(split))
-        usable = (int(row) for row in order if (data.boxes(row) if name is None else data.mask(row, name).any()))
+        usable = (int(row) for row in order if data.shows(row, kind))
         chosen += [{"row": row, "kind": kind} for row, _ in zip(usable, range(n), strict=False)]
     if not chosen:
         raise CohortError(f"no {split} image has a mask or a box to ask for")
@@ -219,15 +225,21 @@ def draw_pool(pipeline: ChexGenPipeline, data: Annotated, asked: pl.DataFrame, f
     """What `synthesise` draws with control for some requests: uint8 [R, copies, H, W].
 
     asked: rows of `requests`; settings: `synthesise`'s, from `images_per_prompt` on. Its manifest gets the columns
-    record (the image whose annotation is asked), kind, and drawing (hash of the condition image).
+    record (the image whose annotation is asked), kind, condition (the condition image: a PNG below the folder, for
+    other generators to draw from) and drawing (its hash).
     """
     drawn = drawings(data, asked)
     samples = synthesise(pipeline, asked, folder, *settings, conditions=drawn)
     manifest = pl.read_parquet(folder / "manifest.parquet").with_columns(
         asked["kind"],
         data.table["image_id"].gather(asked["row"]).alias("record"),
+        pl.Series("condition", [f"conditions/{k:05d}.png" for k in range(len(drawn))]),
         pl.Series("drawing", [digest(image) for image in drawn]),
     )
+    shutil.rmtree(folder / "conditions", ignore_errors=True)  # of other requests
+    (folder / "conditions").mkdir()
+    for name, image in zip(manifest["condition"], drawn, strict=True):
+        Image.fromarray(image).save(folder / name)
     with replacing(folder / "manifest.parquet") as partial:
         manifest.write_parquet(partial)
     return samples

@@ -38,7 +38,7 @@ def load(folder: str | Path, pool: str | Path, resolution: int) -> Sets:
             drawn from other images than the adapter's training ones.
     """
     data = load_lung_masks(Path(folder), resolution)
-    asked, samples = read_pool(Path(pool))
+    asked, samples = read_pool(Path(pool), resolution)
     if other := sorted(set(asked["record"]) - set(data.table.filter(split="train")["image_id"])):
         raise CohortError(
             f"{pool}: {len(other)} records are no training images of {folder}, first {other[0]!r}; redo stage 06_pools"

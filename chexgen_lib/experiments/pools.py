@@ -140,20 +140,55 @@ def _read_folder(folder: Path, cohort: pl.DataFrame, size: int) -> Labelled:
     """Images of any other generator, in place of a pool of this one.
 
     `folder/labels.csv` has the columns `image` (a file below `folder`) and `image_id` (the record that it was drawn
-    from); a record's images are its copies, in the order of the table. CohortError if a column is missing, a record is
-    not the cohort's, or a file is named twice.
+    from); a record's images are its copies, in the order of the table. CohortError if the table is not as `read_labels`
+    wants it, or a record is not the cohort's.
+    """
+    table = read_labels(folder, ("image", "image_id"))
+    known = table.join(cohort, on="image_id", how="left", maintain_order="left")
+    if missing := known.filter(pl.col("patient_id").is_null())["image_id"].to_list():
+        raise CohortError(
+            f"{folder / 'labels.csv'}: {len(missing)} records are not in the cohort, first {missing[0]!r}"
+        )
+    copy = pl.int_range(pl.len()).over("image_id").cast(pl.Int64).alias("copy")
+    images = [to_uint8(resize(read_listed(folder / name), size)) for name in table["image"]]
+    return Labelled(known.select(*ABOUT, *FINDINGS, copy), np.stack(images))
+
+
+def read_labels(folder: Path, columns: Sequence[str]) -> pl.DataFrame:
+    """`folder/labels.csv` as text: exactly `columns` (one is `image`), nothing missing, no image named twice.
+
+    What is known of an image is what the cohort says of its record. A column that says more is refused, for it would
+    be ignored. Raises CohortError naming the columns, or the row (the first below the header is 1).
     """
     path = folder / "labels.csv"
-    table = pl.read_csv(path, infer_schema_length=0)
-    if absent := [c for c in ("image", "image_id") if c not in table.columns]:
+    try:
+        table = pl.read_csv(path, infer_schema_length=0)
+    except pl.exceptions.PolarsError as error:
+        raise CohortError(f"{path} cannot be read as a table: {error}") from error
+    if absent := [c for c in columns if c not in table.columns]:
         raise CohortError(f"{path}: columns {absent} are missing; it has {table.columns}")
-    if not table["image"].is_unique().all():
-        raise CohortError(f"{path}: {table.filter(~pl.col('image').is_unique())['image'][0]!r} is named twice")
-    known = table.join(cohort, on="image_id", how="left", maintain_order="left", suffix="_record")
-    if missing := known.filter(pl.col("patient_id").is_null())["image_id"].to_list():
-        raise CohortError(f"{path}: {len(missing)} records are not in the cohort, first {missing[0]!r}")
-    copy = pl.int_range(pl.len()).over("image_id").cast(pl.Int64).alias("copy")
-    return Labelled(known.select(*ABOUT, *FINDINGS, copy), np.stack([_read(folder / n, size) for n in table["image"]]))
+    if unknown := [c for c in table.columns if c not in columns]:
+        raise CohortError(
+            f"{path}: columns {unknown} would be ignored, leave them out: labels, masks and boxes are those that the "
+            f"cohort has of the record image_id; the columns are {', '.join(columns)}"
+        )
+    if table.is_empty():
+        raise CohortError(f"{path} names no image")
+    problems = {
+        "a value is missing": pl.any_horizontal(pl.col(columns).is_null()),
+        "the image is named twice": ~pl.col("image").is_first_distinct(),
+    }
+    for problem, wrong in problems.items():
+        if rows := table.with_row_index("row", offset=1).filter(wrong)["row"].to_list():
+            raise CohortError(f"{path}, row {rows[0]} {table.row(rows[0] - 1)}: {problem}")
+    return table
+
+
+def read_listed(path: Path) -> np.ndarray:
+    """An image that a labels.csv names, as `images.read_image` returns it; ImageError names the file."""
+    if not path.is_file():
+        raise ImageError(f"{path}: no such file, though labels.csv names it")
+    return read_image(path)
 
 
 @dataclass(frozen=True)
@@ -228,9 +263,3 @@ def check_patients(table: pl.DataFrame, rows: dict[str, np.ndarray]) -> None:
     for name in (name for name in rows if not name.endswith("train")):
         if shared := sorted(trained & patients[name]):
             raise CohortError(f"{len(shared)} patients are in a training set and in {name!r}, first {shared[0]!r}")
-
-
-def _read(path: Path, size: int) -> np.ndarray:
-    if not path.is_file():
-        raise ImageError(f"{path}: no such file, though labels.csv names it")
-    return to_uint8(resize(read_image(path), size))

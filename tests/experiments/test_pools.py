@@ -93,6 +93,10 @@ def test_another_generators_folder(tmp_path, cohort):
     [
         ({"image": ["0.png"], "id": ["i0"]}, CohortError, r"columns \['image_id'\] are missing"),
         ({"image": ["0.png", "0.png"], "image_id": ["i0", "i1"]}, CohortError, "named twice"),
+        ({"image": ["0.png", "1.png", "0.png"], "image_id": ["i0", "i1", "i1"]}, CohortError, r"row 3 .*named twice"),
+        ({"image": ["0.png", "1.png"], "image_id": ["i0", None]}, CohortError, r"row 2 .*a value is missing"),
+        ({"image": ["0.png"], "image_id": ["i0"], "Edema": ["1"]}, CohortError, r"\['Edema'\] would be ignored"),
+        ({"image": [], "image_id": []}, CohortError, "names no image"),
         ({"image": ["0.png"], "image_id": ["i9"]}, CohortError, "first 'i9'"),
         ({"image": ["gone.png"], "image_id": ["i0"]}, ImageError, "gone.png: no such file"),
         ({"image": ["torn.png"], "image_id": ["i0"]}, ImageError, "torn.png"),
@@ -105,6 +109,12 @@ def test_a_bad_folder_names_what_is_wrong(tmp_path, cohort, table, error, messag
         pools.load(tmp_path, cohort, 16)
     pl.DataFrame(table).write_csv(tmp_path / "labels.csv")
     with pytest.raises(error, match=message):
+        pools.load(tmp_path, cohort, 16)
+
+
+def test_a_torn_table_is_named(tmp_path, cohort):
+    (tmp_path / "labels.csv").write_text("image,image_id\n0.png,i0,1,1\n")
+    with pytest.raises(CohortError, match="labels.csv cannot be read as a table"):
         pools.load(tmp_path, cohort, 16)
 
 
