@@ -31,6 +31,7 @@ CAPTION = (
     "synthetic images beside each real one: discs, ChexGen; triangles, the baseline generator, which reads text\n"
     "alone and so has no arm in segmentation and detection (the paper shows no other generator in any of these)"
 )
+INTERNAL = "this run is tested internally only: its cohort has no external images"
 LEFT_OUT = "left out, because these images come without masks, boxes or scores: {}"
 TEST_COLOURS = (style.BLUE, style.ORANGE)
 
@@ -53,7 +54,7 @@ def table(auroc: dict[str, pl.DataFrame], measured: dict[str, pl.DataFrame]) -> 
 def draw(plotted: pl.DataFrame) -> Figure:
     """From above: average AUROC by arm and test set, ours and the paper's; our change by finding; the other tasks.
 
-    A task that this run left out has no panel; the lowest line names it.
+    A task that this run left out has no panel; the lowest lines name it.
     """
     style.use()
     sources = _sources(plotted)
@@ -99,8 +100,9 @@ def _other_tasks(part: SubFigure, plotted: pl.DataFrame, sources: list[str]) -> 
             scale = MAE_SCALES[source] if metric == "MAE" else ""
             _arms(ax, rows, source, f"{name}\n{metric}{scale}")
     left_out = sorted({task for task, _, _ in PANELS} - {task for task, _, _ in panels} - {"lungs"})
-    lines = [LEFT_OUT.format(", ".join(left_out))] if left_out else []
-    part.supxlabel("\n".join([CAPTION] * bool(panels) + lines), fontsize=7)
+    internal = plotted.filter(source=THIS_RUN, test="external test").is_empty()
+    said = {CAPTION: panels, LEFT_OUT.format(", ".join(left_out)): left_out, INTERNAL: internal}
+    part.supxlabel("\n".join(line for line, true in said.items() if true), fontsize=7)
 
 
 def copies_of(arm: str) -> int:

@@ -49,6 +49,8 @@ def test_figure_3(measured):
     ribs = next(ax for ax in ours if ax.get_title().startswith("ribs"))
     assert ribs.containers[0].lines[0].get_ydata().tolist() == [0.5, 0.5]
     assert ours[0].texts[0].get_text() == "no number" and all(ax.containers for ax in theirs)
+    said = figure.subfigs[2].get_supxlabel()
+    assert "detection, severity" in said and "internally only" not in said
 
 
 def test_figure_3_tells_the_generators_apart(measured):
@@ -80,7 +82,11 @@ def test_figure_3_of_real_radiographs_says_what_they_cannot_give(measured):
     named = [text.get_text() for text in panel.get_legend().get_texts()]
     assert named == ["5-fold cross-validation, n = 57", "unseen by the adapter, n = 9"]
     said = figure.subfigs[2].get_supxlabel()
-    assert "left out" in said and all(task in said for task in ("pneumothorax", "ribs", "detection", "severity"))
+    assert (
+        "internally only" in said
+        and "left out" in said
+        and all(task in said for task in ("pneumothorax", "ribs", "detection", "severity"))
+    )
     nothing = fig3.draw(fig3.table({"test": measured}, {"severity": pl.DataFrame()})).subfigs[2]
     assert not nothing.axes and "left out" in nothing.get_supxlabel()
 
