@@ -10,16 +10,26 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from scipy import stats
 
 from chexgen_lib.experiments import annotated_pools, detection, segmentation
 from chexgen_lib.experiments.annotated_pools import TESTS, Task
-from chexgen_lib.experiments.augmentation import LEAST_POSITIVES, by_arm, compare, jobs, pool_arms, verdict
+from chexgen_lib.experiments.augmentation import (
+    LEAST_POSITIVES,
+    REAL,
+    by_arm,
+    compare,
+    jobs,
+    patient_counts,
+    pool_arms,
+    verdict,
+)
 from chexgen_lib.experiments.fitting import device_for
 from chexgen_lib.experiments.pools import Sets
 from chexgen_lib.experiments.runs import run_all
 from chexgen_lib.experiments.segmentation import dice, train_segmenter
-from chexgen_lib.experiments.severity import opacity_scores, train_severity
-from chexgen_lib.statistics import correlation, format_interval, format_p, pair_sums
+from chexgen_lib.experiments.severity import cut_points, grades, opacity_scores, train_severity
+from chexgen_lib.statistics import correlation, format_interval, format_p, interval_of, pair_sums
 
 POSITIVE, NEGATIVE, DICE = "Positive Dice", "Negative Dice", "Dice"
 FOREIGN = "Support Devices"  # boxes of foreign objects; all others are findings'
@@ -45,21 +55,24 @@ def segment(sets: annotated_pools.Sets, kind: str, folder: Path, settings: Mappi
 
 def grade(
     sets: Mapping[str, Sets], cohort: pl.DataFrame, folder: Path, settings: Mapping, **plan
-) -> tuple[str, pl.DataFrame]:
+) -> tuple[str, pl.DataFrame, pl.DataFrame]:
     """All arms of the regression of `severity.opacity_scores`; sets as in `augmentation.pool_arms`, else as `segment`.
 
-    It draws on pools made of texts, so that any generator has its arms.
+    It draws on pools made of texts, so that any generator has its arms. The third result are `readings`.
     """
     task, scores, left_out = severity_task(sets, cohort)
     note = _images(task.rows, "with a score above 0", scores > 0)
     if any(left_out.values()):
         note += f"; without a score and left out: {left_out}"
     if reason := missing(task.rows, scores > 0):
-        return f"severity is left out: {reason}", pl.DataFrame()
-    results = _train(train_and_grade, {"images": task.images, "scores": scores}, task, folder, settings, plan)
+        return f"severity is left out: {reason}", pl.DataFrame(), pl.DataFrame()
+    drawn = {generator: own.synthetic[np.isfinite(scores[own.synthetic])] for generator, own in sets.items()}
+    data = {"images": task.images, "scores": scores}
+    results = _train(train_and_grade, data, task, folder, settings, plan, read=np.concatenate(list(drawn.values())))
     table = list(sets.values())[-1].everything.table
     patients = {name: table["patient_id"].gather(rows).to_list() for name, rows in task.tests.items()}
-    return note, severity_table(results, task.tests, scores, patients, **_resampling(plan))
+    read = readings(by_arm(results)[REAL], task.tests | drawn, scores, table, cut_points(cohort))
+    return note, severity_table(results, task.tests, scores, patients, **_resampling(plan)), read
 
 
 def detect(sets: annotated_pools.Sets, folder: Path, settings: Mapping, **plan) -> tuple[str, pl.DataFrame]:
@@ -78,9 +91,13 @@ def detect(sets: annotated_pools.Sets, folder: Path, settings: Mapping, **plan) 
 
 
 def report(table: pl.DataFrame, categories: Sequence[str] = ("all", detection.OVERALL, FOREIGN_OBJECT)) -> str:
-    """Lines to print: each arm's numbers in some categories, and their differences from the real images alone."""
+    """Lines to print: each arm's numbers in some categories, and their differences from the real images alone.
+
+    An empty table, of a task that was left out, gives none.
+    """
     lines = []
-    for (test, category, metric, n), arms in table.group_by("test", "category", "metric", "n", maintain_order=True):
+    measured = table.group_by("test", "category", "metric", "n", maintain_order=True) if len(table) else ()
+    for (test, category, metric, n), arms in measured:
         if category not in categories:
             continue
         lines.append(f"{test}, {metric}{'' if category == 'all' else f', {category}'}: n = {n}")
@@ -100,16 +117,22 @@ def missing(rows: Mapping[str, np.ndarray], positive: np.ndarray) -> str | None:
     return f"no positive case in {' and '.join(lacking)}" if lacking else None
 
 
-def task_jobs(task: Task, seeds: int, seed: int, **settings) -> dict[str, dict]:
-    """Runs of a task by name "arm / seed k"; each is tested on all test sets together."""
-    test = np.concatenate(list(task.tests.values()))
+def task_jobs(task: Task, seeds: int, seed: int, read: Sequence[int] = (), **settings) -> dict[str, dict]:
+    """Runs of a task by name "arm / seed k"; each is tested on all test sets together, and then on the rows `read`."""
+    test = np.concatenate([*task.tests.values(), np.asarray(read, np.int64)])
     return jobs(task.arms, seeds, seed, val=task.rows["val"], test=test, **settings)
 
 
 def _train(
-    function, data: dict[str, np.ndarray], task: Task, folder: Path, settings: Mapping, plan: Mapping
+    function,
+    data: dict[str, np.ndarray],
+    task: Task,
+    folder: Path,
+    settings: Mapping,
+    plan: Mapping,
+    read: Sequence[int] = (),
 ) -> Results:
-    runs = task_jobs(task, plan["seeds"], plan["seed"], device=device_for(plan["workers"]), **settings)
+    runs = task_jobs(task, plan["seeds"], plan["seed"], read, device=device_for(plan["workers"]), **settings)
     return run_all(function, data, runs, folder, plan["workers"])
 
 
@@ -212,6 +235,49 @@ def severity_table(
         return compare(arms, measure, about, patients[name], **options)
 
     return _each(tests, table)
+
+
+def readings(
+    runs: Sequence[Mapping[str, np.ndarray]],
+    rows: Mapping[str, np.ndarray],
+    scores: np.ndarray,
+    table: pl.DataFrame,
+    cuts: np.ndarray,
+) -> pl.DataFrame:
+    """What networks that know real images alone read in images, beside the score that was asked (real ones: is true).
+
+    runs: what each found, in the order of `rows`, which names sets of rows of `scores` [N] and `table` (`Labelled`'s);
+    cuts: of `severity.grades`. Columns: set, row, real (row of the record's real image), image_id, patient_id, copy,
+    asked, grade (of asked), read (mean of runs).
+    """
+    order = np.concatenate(list(rows.values()))
+    about = table[order].select("image_id", "patient_id", "copy")
+    first = table.with_row_index("real").unique("image_id", keep="first").select("image_id", pl.col("real").cast(int))
+    return about.with_columns(
+        pl.Series("set", np.repeat(list(rows), [len(some) for some in rows.values()]).tolist()),
+        pl.Series("row", order),
+        pl.Series("asked", scores[order]),
+        pl.Series("grade", grades(scores[order], cuts)),
+        pl.Series("read", np.mean([run["predicted"] for run in runs], axis=0), pl.Float64),
+    ).join(first, on="image_id", how="left", maintain_order="left")
+
+
+def agreement(read: pl.DataFrame, n_resamples: int = 1000, seed: int = 0) -> pl.DataFrame:
+    """How well `readings` follow what was asked: Pearson r and Spearman's rho of each set, intervals over patients.
+
+    Columns: set, metric, value, low, high, n (images), patients. None where a side is constant. Empty if `read` is.
+    """
+    if read.is_empty():
+        return pl.DataFrame()
+    rows = []
+    for (name,), own in read.group_by("set", maintain_order=True):
+        counts = patient_counts(own["patient_id"], n_resamples, np.random.default_rng(seed))
+        values = own.select("asked", "read").to_numpy()
+        for metric, x in {"Pearson r": values, "Spearman rho": stats.rankdata(values, axis=0)}.items():
+            sums = pair_sums(*x.T)
+            found = vars(interval_of(correlation(sums.sum(0)), correlation(counts @ sums), len(own)))
+            rows.append({"set": name, "metric": metric, **found, "patients": own["patient_id"].n_unique()})
+    return pl.DataFrame(rows).with_columns(pl.col("value", "low", "high").fill_nan(None))
 
 
 # ------------------------------------------------------------------------------------------------ detection

@@ -17,6 +17,10 @@ from chexgen_lib import images as im
 from chexgen_lib.experiments.classification import augment
 from chexgen_lib.experiments.fitting import fit, network_input
 from chexgen_lib.phantom.findings import OPACITIES
+from chexgen_lib.records import SEVERITIES
+
+OPAQUE = ("Lung Opacity", *OPACITIES)  # findings that fill lung
+GRADES = ("none", *SEVERITIES)
 
 
 @dataclass(frozen=True)
@@ -119,10 +123,28 @@ def opacity_scores(records: pl.DataFrame) -> np.ndarray:
     Findings that fill lung add up, to 1 at most: the embedded cohort's scores are shares of the lungs' volume, and none
     of a finding that is not there. RALO scores "Lung Opacity" alone.
     """
-    opaque = pl.element().struct.field("finding").is_in(["Lung Opacity", *OPACITIES])
+    opaque = pl.element().struct.field("finding").is_in(OPAQUE)
     shares = pl.col("severity").list.eval(pl.when(opaque).then(pl.element().struct.field("score")).otherwise(0.0))
-    score = pl.when(pl.col("severity").is_null()).then(None).otherwise(shares.list.sum().clip(0, 1))
+    score = (
+        pl.when(pl.col("severity").is_null()).then(None).otherwise(shares.list.sum().clip(0, 1).abs())
+    )  # nothing adds up to -0.0
     return records.select(score.cast(pl.Float64).fill_null(np.nan)).to_series().to_numpy()
+
+
+def cut_points(cohort: pl.DataFrame) -> np.ndarray | None:
+    """Where mild ends and where severe begins: terciles of the scores above 0 of stage II's training records.
+
+    A score has no grades of its own, and what is much differs from cohort to cohort: in the embedded one few lungs are
+    filled by more than a quarter. None where no such record has a score above 0.
+    """
+    scores = opacity_scores(cohort.filter(pl.col("stage2"), pl.col("split") == "train"))
+    return np.quantile(scores[scores > 0], [1 / 3, 2 / 3]) if (scores > 0).any() else None
+
+
+def grades(scores: np.ndarray, cuts: np.ndarray) -> list[str]:
+    """The grade of each score, one of `GRADES`; "none" is a score of 0."""
+    scores = np.asarray(scores)
+    return [GRADES[k] for k in np.where(scores > 0, 1 + np.searchsorted(cuts, scores), 0)]
 
 
 def check_scores(scores: np.ndarray, n: int, name: str) -> np.ndarray:

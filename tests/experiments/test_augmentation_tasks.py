@@ -121,6 +121,52 @@ def test_images_without_a_score_are_counted_and_left_out():
     assert scores[[0, 4]].tolist() == pytest.approx([0.4, 0.4]) and list(task.tests) == ["test"]
 
 
+def test_real_networks_read_synthetic_images(tmp_path):
+    """Images that show their scores agree with what was asked, those of a generator that ignores it do not."""
+    images, scores = test_severity.discs(100)
+    ids = [f"i{k}" for k in range(100)] + [f"i{k}" for k in range(40)] * 2
+    about = {"image_id": ids, "patient_id": [i.replace("i", "p") for i in ids], "copy": [0] * 180}
+    about |= {f: [0.0] * 180 for f in FINDINGS} | {
+        c: [None] * 180 for c in ("split", "source", "view", "age", "sex", "race")
+    }
+    table = pl.DataFrame(about)
+    images = np.concatenate([images, images[:40], np.roll(images[:40], 7, axis=0)])
+    rows = {"train": np.arange(40), "val": np.arange(40, 52), "test": np.arange(52, 100), "external test": np.arange(0)}
+    own = Sets(Labelled(table[:140], images[:140]), rows, np.arange(100, 140))
+    sets = {"": own, BASELINE: own.with_pool(Labelled(table[140:], images[140:]))}
+    severity = pl.Series("severity", [[{"finding": "Edema", "score": x}] for x in scores], SCHEMA["severity"])
+    cohort = table[:100].with_columns(severity, split=pl.lit("train"), stage2=pl.lit(True))
+    settings = {"size": "ci", "steps": 60, "batch_size": 16, "learning_rate": 3e-3, "check_every": 20}
+    plan = {"seeds": 2, "seed": 0, "workers": 0, "n_resamples": 100}
+    note, measured, read = at.grade(sets, cohort, tmp_path, settings, **plan)
+    assert measured["n"].unique().to_list() == [48] and "train 40" in note
+    assert read.group_by("set", maintain_order=True).len().rows() == [("test", 48), ("", 40), (BASELINE, 40)]
+    asked = read.filter(set=BASELINE)
+    assert asked["row"].to_list() == list(range(140, 180)) and asked["real"].to_list() == list(range(40))
+    assert asked["asked"].to_list() == pytest.approx(scores[:40].tolist())
+    assert set(read["grade"]) == {"mild", "moderate", "severe"}
+    agreed = at.agreement(read, 200)
+    r = {name: row(agreed, set=name, metric="Pearson r") for name in ("test", "", BASELINE)}
+    assert r["test"]["low"] > 0.7 and r[""]["low"] > 0.7 and r[BASELINE]["high"] < 0.5
+    assert r[""]["value"] == pytest.approx(stats.pearsonr(*read.filter(set="").select("asked", "read")).statistic)
+    rho = row(agreed, set="", metric="Spearman rho")
+    assert rho["value"] == pytest.approx(stats.spearmanr(*read.filter(set="").select("asked", "read")).statistic)
+    assert (rho["n"], rho["patients"]) == (40, 40) and rho["low"] < rho["value"] < rho["high"]
+
+
+def test_copies_of_a_patient_are_resampled_together():
+    one = pl.DataFrame({"set": [""] * 12, "patient_id": [f"p{k}" for k in range(12)]})
+    one = one.with_columns(asked=pl.Series(np.arange(12.0)), read=pl.Series(np.arange(12.0) % 5))
+    once, copied = at.agreement(one, 300), at.agreement(pl.concat([one] * 4), 300)
+    assert copied["n"][0] == 48 and copied["patients"][0] == 12
+    assert copied.select("value", "low", "high").row(0) == pytest.approx(once.select("value", "low", "high").row(0))
+    assert at.agreement(one.with_columns(read=pl.lit(0.5)), 50)["value"].to_list() == [None, None]
+
+
+def test_a_task_that_was_left_out_has_nothing_to_report():
+    assert at.report(pl.DataFrame()) == "" and at.agreement(pl.DataFrame()).is_empty()
+
+
 @pytest.mark.parametrize("kind", ["segmentation", "severity", "detection"])
 def test_one_run_of_each_learns(kind, tmp_path):
     """The function that `run_all` calls, on images that show what is asked."""

@@ -74,6 +74,19 @@ def test_opacities_add_up_and_what_is_not_stated_stays_unknown():
     np.testing.assert_allclose(found, [0.3, 1.0, 0.5, 0.0, np.nan])
 
 
+def test_grades_are_terciles_of_the_training_scores():
+    scores = [*(0.1 * k for k in range(10)), 0.95, 0.05]
+    severity = [[{"finding": "Edema", "score": score}] if score else [] for score in scores]
+    table = pl.DataFrame({"split": ["train"] * 10 + ["test", "train"], "stage2": [True] * 11 + [False]})
+    table = table.with_columns(pl.Series("severity", severity, SCHEMA["severity"]))
+    cuts = s.cut_points(table)
+    counted = pl.Series(s.grades(scores[:10], cuts)).value_counts()
+    assert dict(counted.iter_rows()) == {"none": 1, "mild": 3, "moderate": 3, "severe": 3}
+    assert s.grades([0.0, 0.05, 0.95], cuts) == ["none", "mild", "severe"]
+    assert s.cut_points(table.filter(pl.col("split") == "test")) is None
+    assert not np.signbit(s.opacity_scores(table)[0])  # shown as 0.00, not -0.00
+
+
 @pytest.mark.parametrize("score", [np.nan, -0.1, 1.5, np.inf])
 def test_what_is_no_score_is_named(score):
     images, scores = discs(4)

@@ -1,0 +1,88 @@
+"""Severity-conditioned samples beside the real images of their records, and what a network reads in them (ED Fig 15).
+
+The network has seen real images alone (notebook 09); ChexGen's samples are blue discs, the baseline's orange triangles.
+"""
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from chexgen_lib.experiments.augmentation import BASELINE
+from chexgen_lib.experiments.severity import GRADES
+from chexgen_lib.figures import style
+from chexgen_lib.statistics import format_interval
+
+RECORDS = 2  # shown of each grade
+COPIES = 2  # shown of each record
+TICKS = (0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.7, 1)
+TRUTH = "test"  # the set of real images that bounds what can be read
+LOOK = {"": ("ChexGen", style.BLUE, "o"), BASELINE: ("baseline generator", style.ORANGE, "^")}
+
+
+def shown(read: pl.DataFrame) -> pl.DataFrame:
+    """ChexGen's readings that are pictured: of each grade the records whose scores are nearest to its median."""
+    own = read.filter(pl.col("set") == "", pl.col("copy") < COPIES)
+    records = own.unique("image_id", maintain_order=True).with_columns(
+        off=(pl.col("asked") - pl.col("asked").median().over("grade")).abs()
+    )
+    nearest = records.sort("off", "image_id").group_by("grade", maintain_order=True).head(RECORDS)
+    return own.filter(pl.col("image_id").is_in(nearest["image_id"].to_list())).sort("asked", "image_id", "copy")
+
+
+def draw(read: pl.DataFrame, agreed: pl.DataFrame, images: np.ndarray) -> Figure:
+    """Left a row for each grade: real image and samples of its records; right the score read against the score asked.
+
+    read: `augmentation_tasks.readings` with `grade`, empty where a cohort states no severity; agreed: `agreement` of
+    it; images: uint8 [N, H, W], rows as in `read`.
+    """
+    style.use()
+    fig = Figure(figsize=(style.PAGE, 4.0), layout="constrained")
+    if read.is_empty():
+        fig.text(0.5, 0.5, "the cohort states no severity: no image was asked for one", ha="center")
+        return fig
+    pictures, plot = fig.subfigures(1, 2, width_ratios=(1.3, 1))
+    axes = pictures.subplots(len(GRADES), RECORDS * (1 + COPIES), squeeze=False)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[], frame_on=False)
+    for line, grade in zip(axes, GRADES, strict=True):
+        line[0].set_ylabel(grade, fontsize=7)
+        records = shown(read).filter(grade=grade).partition_by("image_id", maintain_order=True)
+        for k, record in enumerate(records):
+            _record(line[k * (1 + COPIES) : (k + 1) * (1 + COPIES)], record, images)
+    pictures.supxlabel(
+        "the real image of a record with its score, and samples asked to show it\n(asked: 0 to 1, share of the lungs)",
+        fontsize=7,
+    )
+    _scatter(plot.subplots(), read, agreed)
+    return fig
+
+
+def _record(axes: np.ndarray, record: pl.DataFrame, images: np.ndarray) -> None:
+    axes[0].imshow(images[record["real"][0]], vmin=0, vmax=255)
+    axes[0].set_xlabel(f"real: {record['asked'][0]:.2f}", fontsize=5.5, labelpad=1)
+    for ax, row in zip(axes[1:], record.iter_rows(named=True), strict=False):
+        ax.imshow(images[row["row"]], vmin=0, vmax=255)
+        ax.set_xlabel(f"asked {row['asked']:.2f}\nread {row['read']:.2f}", fontsize=5.5, labelpad=1)
+
+
+def _scatter(ax: Axes, read: pl.DataFrame, agreed: pl.DataFrame) -> None:
+    for name, (label, colour, marker) in LOOK.items():
+        own = read.filter(set=name)
+        look = {"color": colour, "markersize": 2.5, "alpha": 0.6, "clip_on": False}
+        ax.plot(own["asked"], own["read"], marker, label=_named(label, agreed, name), **look)
+    ax.plot([], [], " ", label=_named("real test images", agreed, TRUTH))
+    right, top = (1.05 * read.filter(pl.col("set").is_in(list(LOOK)))[side].max() for side in ("asked", "read"))
+    ax.plot([0, right], [0, right], color=style.GREY, linewidth=0.8, linestyle=":", label="read as asked")
+    ax.set_xscale("function", functions=(np.sqrt, np.square))  # most scores are small
+    ax.set_yscale("function", functions=(np.sqrt, np.square))
+    ax.set(xlabel="score asked (share of the lungs), root scale", ylabel="score read by networks of real images alone")
+    ax.set(xticks=TICKS, yticks=TICKS, xlim=(0, right), ylim=(0, top))
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), fontsize=6)
+
+
+def _named(label: str, agreed: pl.DataFrame, name: str) -> str:
+    (row,) = agreed.filter(set=name, metric="Pearson r").iter_rows(named=True)
+    n = f"n = {row['n']} of {row['patients']} patients"
+    r = "no r" if row["value"] is None else f"r = {format_interval(row['value'], row['low'], row['high'])}"
+    return f"{label}: {r}, {n}"
