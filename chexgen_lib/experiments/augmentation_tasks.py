@@ -15,6 +15,7 @@ from scipy import stats
 from chexgen_lib.experiments import annotated_pools, detection, segmentation
 from chexgen_lib.experiments.annotated_pools import TESTS, Task
 from chexgen_lib.experiments.augmentation import (
+    ESTIMATE,
     LEAST_POSITIVES,
     REAL,
     by_arm,
@@ -35,6 +36,11 @@ POSITIVE, NEGATIVE, DICE = "Positive Dice", "Negative Dice", "Dice"
 FOREIGN = "Support Devices"  # boxes of foreign objects; all others are findings'
 FOREIGN_OBJECT = "Foreign Object"  # the paper's name
 Results = Mapping[str, dict[str, np.ndarray]]
+# The table of a task that was left out.
+_TEXT, _COUNTS = ("test", "category", "metric", "arm"), ("n", "seeds")
+LEFT_OUT = pl.DataFrame(
+    schema=dict.fromkeys(_TEXT, pl.String) | dict.fromkeys(ESTIMATE, pl.Float64) | dict.fromkeys(_COUNTS, pl.Int64)
+)
 
 
 def segment(sets: annotated_pools.Sets, kind: str, folder: Path, settings: Mapping, **plan) -> tuple[str, pl.DataFrame]:
@@ -47,7 +53,7 @@ def segment(sets: annotated_pools.Sets, kind: str, folder: Path, settings: Mappi
     masks = sets.masks(task, kind)
     note = _images(task.rows, f"with {kind}", masks.any(axis=(1, 2)))
     if reason := missing(task.rows, masks.any(axis=(1, 2))):
-        return f"{kind} is left out: {reason}", pl.DataFrame()
+        return f"{kind} is left out: {reason}", LEFT_OUT
     results = _train(train_and_segment, {"images": task.images, "masks": masks}, task, folder, settings, plan)
     patients = {name: sets.patients(task, name) for name in task.tests}
     return note, segmentation_table(results, task.tests, masks, patients, **_resampling(plan))
@@ -65,7 +71,7 @@ def grade(
     if any(left_out.values()):
         note += f"; without a score and left out: {left_out}"
     if reason := missing(task.rows, scores > 0):
-        return f"severity is left out: {reason}", pl.DataFrame(), pl.DataFrame()
+        return f"severity is left out: {reason}", LEFT_OUT, pl.DataFrame()
     drawn = {generator: own.synthetic[np.isfinite(scores[own.synthetic])] for generator, own in sets.items()}
     data = {"images": task.images, "scores": scores}
     results = _train(train_and_grade, data, task, folder, settings, plan, read=np.concatenate(list(drawn.values())))
@@ -82,7 +88,7 @@ def detect(sets: annotated_pools.Sets, folder: Path, settings: Mapping, **plan) 
     boxes = sets.boxes(task, classes)
     boxed = np.array([bool(found) for found in boxes])
     if reason := missing(task.rows, boxed):
-        return f"detection is left out: {reason}", pl.DataFrame()
+        return f"detection is left out: {reason}", LEFT_OUT
     data = {"images": task.images, **detection.flat(boxes, classes)}
     results = _train(train_and_detect, data, task, folder, settings, plan)
     patients = {name: sets.patients(task, name) for name in task.tests}
@@ -91,13 +97,9 @@ def detect(sets: annotated_pools.Sets, folder: Path, settings: Mapping, **plan) 
 
 
 def report(table: pl.DataFrame, categories: Sequence[str] = ("all", detection.OVERALL, FOREIGN_OBJECT)) -> str:
-    """Lines to print: each arm's numbers in some categories, and their differences from the real images alone.
-
-    An empty table, of a task that was left out, gives none.
-    """
+    """Lines to print: each arm's numbers in some categories, and their differences from the real images alone."""
     lines = []
-    measured = table.group_by("test", "category", "metric", "n", maintain_order=True) if len(table) else ()
-    for (test, category, metric, n), arms in measured:
+    for (test, category, metric, n), arms in table.group_by("test", "category", "metric", "n", maintain_order=True):
         if category not in categories:
             continue
         lines.append(f"{test}, {metric}{'' if category == 'all' else f', {category}'}: n = {n}")

@@ -78,7 +78,7 @@ def _scatter(ax: Axes, read: pl.DataFrame, agreed: pl.DataFrame) -> None:
     ax.set_yscale("function", functions=(np.sqrt, np.square))
     ax.set(xlabel="score asked (share of the lungs), root scale", ylabel="score read by networks of real images alone")
     ax.set(xticks=TICKS, yticks=TICKS, xlim=(0, right), ylim=(0, top))
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), fontsize=6)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.45, 1), fontsize=5.5)
 
 
 def _named(label: str, agreed: pl.DataFrame, name: str) -> str:
