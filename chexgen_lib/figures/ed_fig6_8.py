@@ -144,7 +144,7 @@ def draw_attention(attention: pl.DataFrame, most: str) -> Figure:
     left.set_ylim(len(names) - 0.5, -0.5)
     left.set_xlabel("a  attention inside the mask, 95 % CI", fontsize=7)
     right.axvline(0, color=style.GREY, linestyle="--", linewidth=0.8)
-    right.set_xlabel(f"b  difference from the {DEFAULT}, 95 % CI", fontsize=7)
+    right.set_xlabel("b  difference from default, 95 % CI", fontsize=7)
     fig.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return fig
 

@@ -30,7 +30,7 @@ def draw(curves: pl.DataFrame, attention: pl.DataFrame) -> Figure:
     grid = fig.subplots(2, 3)
     average = curves.filter(finding="Average")
     titles = {"internal": "a  this run, internal test", "external": "b  this run, external test",
-              "few-shot": "c  this run, few shots, external test"}  # fmt: skip
+              "few-shot": "c  this run, few shots, external"}  # fmt: skip
     for ax, (group, title) in zip(grid[0], titles.items(), strict=True):
         _curves(ax, average.filter(group=group), title, log=group != "few-shot")
     handles, labels = grid[0][0].get_legend_handles_labels()
