@@ -110,7 +110,7 @@ def load(root: str | Path, resolution: int, pools: Sequence[str | Path]) -> Sets
         ImageError: naming the file that is missing, cannot be read or is not square.
     """
     folder = Path(root) / "cohort"
-    manifests, samples = zip(*(_read(Path(pool), resolution) for pool in pools), strict=True)
+    manifests, samples = zip(*(read_pool(Path(pool), resolution) for pool in pools), strict=True)
     asked, table = pl.concat(manifests), frontal(folder)
     if absent := sorted(set(asked["record"]) - set(table["image_id"])):
         raise CohortError(
@@ -129,7 +129,16 @@ def load(root: str | Path, resolution: int, pools: Sequence[str | Path]) -> Sets
     kept = data.table.select("image_id").join(table, on="image_id", maintain_order="left")
     rows = {name: np.flatnonzero(kept.select(keep).to_series().to_numpy()) for name, keep in sets.items()}
     check_patients(kept, rows)
-    place = {image_id: row for row, image_id in enumerate(kept["image_id"])}
+    return drawn_for(data, {k: v for k, v in rows.items() if k != "train"}, asked, samples)
+
+
+def drawn_for(data: Annotated, rows: dict[str, np.ndarray], asked: pl.DataFrame, samples: Sequence[np.ndarray]) -> Sets:
+    """The sets of some annotated images and what was drawn for them; asked, samples: of pools, one after the other.
+
+    Raises:
+        CohortError: if a pool was drawn from other masks or boxes than these images', or for what they do not show.
+    """
+    place = {image_id: row for row, image_id in enumerate(data.table["image_id"])}
     asked = asked.with_columns(row=pl.col("record").replace_strict(place, return_dtype=pl.Int64))
     if blank := [r for *about, r in asked.select("row", "kind", "image_id").iter_rows() if not data.shows(*about)]:
         raise CohortError(
@@ -145,11 +154,14 @@ def load(root: str | Path, resolution: int, pools: Sequence[str | Path]) -> Sets
         )
     copies = min(len(some[0]) for some in samples)
     samples = np.concatenate([some[:, :copies] for some in samples])
-    return Sets(data, {k: v for k, v in rows.items() if k != "train"}, asked.select("row", "kind"), samples)
+    return Sets(data, rows, asked.select("row", "kind"), samples)
 
 
-def _read(pool: Path, resolution: int) -> tuple[pl.DataFrame, np.ndarray]:
-    """What was asked (image_id, record, kind, drawing) and what was drawn: uint8 [R, K, resolution, resolution]."""
+def read_pool(pool: Path, resolution: int) -> tuple[pl.DataFrame, np.ndarray]:
+    """What was asked (image_id, record, kind, drawing) and what was drawn: uint8 [R, K, resolution, resolution].
+
+    Raises CohortError if a file or column is missing, or the two do not fit; and as `_read_folder`.
+    """
     if (pool / "labels.csv").is_file():
         return _read_folder(pool, resolution)
     for name in ("samples.npy", "manifest.parquet"):

@@ -31,6 +31,7 @@ from chexgen_lib.statistics import bootstrap_interval, paired_wilcoxon
 KINDS = {"pneumothorax": "Pneumothorax", "lungs": "lungs", "ribs": "ribs", "boxes": None}
 CONTROLLED, FREE, REAL = "with control", "prompt alone", "real images"
 LARGEST_BOX = 0.5  # of the image; a box around nearly everything asks for nothing
+LUNGS_PROMPT = "Frontal chest radiograph. Pneumonia."  # of all images in a folder of lung masks
 RECALLED = 0.25  # smallest intersection over union of an asked box and a found one
 
 
@@ -117,15 +118,15 @@ def with_truth(folder: Path, resolution: int, table: pl.DataFrame) -> Annotated:
     return Annotated(about, images, np.concatenate(masks, axis=1), CLASSES)
 
 
-def load_lung_masks(folder: Path, resolution: int, prompt: str, held_out: float = 0.2) -> Annotated:
+def load_lung_masks(folder: Path, resolution: int, prompt: str = LUNGS_PROMPT, held_out: float = 0.2) -> Annotated:
     """Real radiographs `folder/images/NAME.*` with lung masks `folder/masks/NAME.png`, all with one prompt.
 
     The folder names no patients: images whose names begin alike (8 letters) are taken for one patient's and stay in
     one split; a hash decides which patients are held out.
 
     Raises:
-        CohortError: if the folder has no pairs, or an image or mask has no partner.
-        ImageError: if a file cannot be read.
+        CohortError: if the folder has no pairs, an image or mask has no partner, or the two differ in size.
+        ImageError: if a file cannot be read, or a mask marks nothing or everything.
     """
     images = {path.stem: path for path in sorted((folder / "images").glob("*")) if path.is_file()}
     masks = {path.stem: path for path in sorted((folder / "masks").glob("*.png"))}
@@ -144,9 +145,20 @@ def load_lung_masks(folder: Path, resolution: int, prompt: str, held_out: float 
             "prompt": prompt,
         }
     )
-    pixels = np.stack([to_uint8(resize(read_image(path), resolution)) for path in images.values()])
-    lungs = np.stack([resize(read_image(path), resolution) > 0.5 for path in masks.values()])
+    pairs = [_image_and_lungs(path, masks[name], resolution) for name, path in images.items()]
+    pixels, lungs = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
     return Annotated(table, pixels, lungs[:, None], ("lungs",))
+
+
+def _image_and_lungs(path: Path, mask_path: Path, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+    image, mask = read_image(path), read_image(mask_path)
+    if image.shape != mask.shape:
+        (height, width), (mask_height, mask_width) = image.shape, mask.shape
+        raise CohortError(
+            f"{mask_path}: {mask_width} x {mask_height} px, but {path.name} has {width} x {height}: a mask covers its "
+            "image pixel for pixel; export it again at the image's size"
+        )
+    return to_uint8(resize(image, resolution)), resize(mask, resolution) > 0.5
 
 
 def boxes_of(mask: np.ndarray, each_object: bool = False, smallest: int = 4) -> list[dict]:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from chexgen_lib.experiments.classification import auroc, balanced_weights, train_classifier
+from chexgen_lib.experiments.classification import balanced_weights, train_classifier
 from chexgen_lib.experiments.pools import Sets
 from chexgen_lib.records import FINDINGS
 from chexgen_lib.statistics import interval_of, paired_wilcoxon
@@ -99,7 +99,8 @@ def auroc_table(
     """AUROC of each arm, by finding and on average (ED Table 6), and its difference from the arm `reference`.
 
     scores: arm -> [S * draws, N, 14]; the arms' seeds are paired. draws: consecutive runs that share a seed (a
-    pretraining, say); S seeds are resampled, each with its draws. labels: [N, 14]. patients: of each image; they are
+    pretraining, say); S seeds are resampled, each with all its draws, for the spread of a seed's mean holds that of its
+    draws already (Davison and Hinkley 1997, section 3.8). labels: [N, 14]. patients: of each image; they are
     what is resampled. Findings with fewer than `LEAST_POSITIVES` of either label are not in the average, and listed
     without an estimate.
 
@@ -115,14 +116,16 @@ def auroc_table(
     for arm, values in runs.items():
         if not np.isfinite(values).all():
             raise ValueError(f"arm {arm!r}: scores of run {np.argwhere(~np.isfinite(values))[0][0]} are not finite")
+    if next(iter(shapes))[0] % draws:
+        raise ValueError(f"{next(iter(shapes))[0]} runs are not whole seeds of {draws} draws")
     counts, seeds = _resamples(patients, next(iter(shapes))[0] // draws, n_resamples, seed)
-    seeds = seeds.repeat(draws, axis=1)
-    estimates = {arm: _estimate(values, labels, counts, seeds) for arm, values in runs.items()}
+    by_seed = {arm: values.reshape(-1, draws, *labels.shape) for arm, values in runs.items()}
+    estimates = {arm: _estimate(values, labels, counts, seeds) for arm, values in by_seed.items()}
     rows = []
     for arm, (single, resampled) in estimates.items():
         base = None if arm == reference else estimates[reference]
         for f, finding in enumerate((*FINDINGS, "Average")):
-            about = {"arm": arm, "finding": finding, "n": len(labels), "seeds": len(single) // draws}
+            about = {"arm": arm, "finding": finding, "n": len(labels), "seeds": len(single)}
             about["positives"] = int(np.nansum(labels[:, f])) if finding in FINDINGS else None
             if finding in FINDINGS:
                 about["n"] = int(np.isfinite(labels[:, f]).sum())
@@ -196,14 +199,23 @@ def patient_counts(patients: Sequence[str], n: int, rng: np.random.Generator) ->
 def _estimate(
     scores: np.ndarray, labels: np.ndarray, counts: np.ndarray, seeds: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """AUROC of each seed [S, 14 + 1] and of each resample, averaged over its seeds [B, 14 + 1]; last the mean."""
+    """AUROC of each seed [S, 14 + 1] and of each resample, averaged over its seeds [B, 14 + 1]; last the mean.
+
+    scores: [S, draws, N, 14]; a seed's AUROC is the mean of its draws'.
+    """
     single = np.full((len(scores), len(FINDINGS)), np.nan)
     resampled = np.full((len(scores), len(counts), len(FINDINGS)), np.nan)
-    for s, run in enumerate(scores):
-        for f in range(len(FINDINGS)):
-            if min((labels[:, f] == 1).sum(), (labels[:, f] == 0).sum()) >= LEAST_POSITIVES:
-                single[s, f] = auroc(labels[:, f], run[:, f])[0]
-                resampled[s, :, f] = auroc(labels[:, f], run[:, f], counts)
+    for f, own in enumerate(labels.T):
+        positive, negative = own == 1, own == 0
+        if min(positive.sum(), negative.sum()) < LEAST_POSITIVES:
+            continue
+        drawn = counts[:, positive].astype(float), counts[:, negative].astype(float)
+        pairs = drawn[0].sum(1) * drawn[1].sum(1)
+        for s, draws in enumerate(scores[..., f]):
+            won = _won(draws[:, positive], draws[:, negative])
+            single[s, f] = won.mean()
+            with np.errstate(invalid="ignore"):
+                resampled[s, :, f] = np.einsum("bm,bm->b", drawn[0] @ won, drawn[1]) / pairs
     mixed = np.einsum("bs,sbf->bf", seeds / seeds.sum(1, keepdims=True), resampled)
     known = np.isfinite(single).all(0)
     if not known.any():
@@ -216,6 +228,16 @@ def _estimate(
         np.column_stack([single, single[:, known].mean(1)]),
         np.column_stack([mixed, average]),
     )
+
+
+def _won(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    """How often each positive [draws, P] scores above each negative [draws, M], ties half: [P, M], mean over draws.
+
+    An AUROC is the mean of this over pairs (Mann and Whitney), so a resample of the rows only weights it: one product
+    of matrices for all draws and resamples, where sorting would go through every one.
+    """
+    pairs = positive[:, :, None], negative[:, None, :]
+    return ((pairs[0] > pairs[1]) + 0.5 * (pairs[0] == pairs[1])).mean(0)
 
 
 def _row(single: np.ndarray, resampled: np.ndarray, base: tuple[np.ndarray, np.ndarray] | None) -> dict:

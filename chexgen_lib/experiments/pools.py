@@ -67,6 +67,23 @@ def real(cohort: pl.DataFrame, images: np.ndarray, size: int) -> Labelled:
     return Labelled(table, reduced(images, size))
 
 
+def rare(cohort: pl.DataFrame, least_cases: int) -> dict[str, int]:
+    """Findings with fewer known cases than `least_cases` in a whole cohort, and how many they have."""
+    cases = {finding: int((cohort[finding] == 1).sum()) for finding in FINDINGS}
+    return {finding: n for finding, n in cases.items() if n < least_cases}
+
+
+def without_rare(cohort: pl.DataFrame, least_cases: int) -> pl.DataFrame:
+    """The cohort with its `rare` findings unknown: nothing is trained on them, and no average counts them.
+
+    Raises CohortError if that leaves no finding.
+    """
+    hidden = rare(cohort, least_cases)
+    if len(hidden) == len(FINDINGS):
+        raise CohortError(f"no finding has {least_cases} cases (least_cases); most has {max(hidden.values())}")
+    return cohort.with_columns(pl.lit(None, cohort.schema[finding]).alias(finding) for finding in hidden)
+
+
 def load(folder: str | Path, cohort: pl.DataFrame, size: int) -> Labelled:
     """A pool with the labels of the cohort's records, reduced to `size` pixels.
 
@@ -215,15 +232,15 @@ class Sets:
         return self.everything.table["patient_id"].gather(self.rows[name]).to_list()
 
 
-def assemble(root: str | Path, pool: str | Path, resolution: int, size: int) -> Sets:
-    """The cohort of a run at `resolution` and a pool (`load`), reduced to `size` pixels.
+def assemble(root: str | Path, pool: str | Path, resolution: int, size: int, least_cases: int = 0) -> Sets:
+    """The cohort of a run (`without_rare`) at `resolution` and a pool (`load`), reduced to `size` pixels.
 
     Raises:
         CohortError: if something is missing, or a patient whom the pool or the training images come from is also in a
             validation or test set.
     """
     root = Path(root)
-    cohort = embedded.load(root / "cohort")
+    cohort = without_rare(embedded.load(root / "cohort"), least_cases)
     images = np.asarray(embedded.load_images(root / "cohort", resolution))
     own = real(cohort, images, size)
     synthetic = load(pool, cohort, size)

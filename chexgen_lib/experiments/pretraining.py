@@ -15,7 +15,7 @@ import torch
 from monai.visualize import GradCAM
 
 from chexgen_lib import cohort
-from chexgen_lib.experiments.augmentation import compare
+from chexgen_lib.experiments.augmentation import LEAST_POSITIVES, auroc_table, by_arm, compare
 from chexgen_lib.experiments.classification import Classifier, balanced_weights, train_classifier
 from chexgen_lib.experiments.pools import Labelled, Sets
 from chexgen_lib.records import FINDINGS
@@ -118,16 +118,48 @@ def _tunings(
     return chosen
 
 
-def averaged(results: Mapping[str, Mapping[str, np.ndarray]], name: str, draws: int) -> dict[str, np.ndarray]:
-    """Start -> scores [S * draws, N, 14] of a tuning; the draws of a seed stand together.
+def ends(tunings: Mapping[str, Mapping]) -> dict[str, Mapping]:
+    """Of the fine-tunings of a seed, those on the first and the last set of each group, the fewest and the most images.
 
-    name: of the tuning of the first draw.
+    For a control that is too costly to be trained on every set.
     """
-    names = [name] if draws == 1 else [f"{name.rsplit(' ', 1)[0]} {draw}" for draw in range(draws)]
-    starts: dict[str, list[np.ndarray]] = {}
-    for job, result in results.items():
-        starts.setdefault(job.rsplit(" / ", 1)[0], []).extend(result[n] for n in names)
-    return {start: np.stack(runs) for start, runs in starts.items()}
+    sets: dict[str, list[str]] = {}
+    for tuning in tunings.values():
+        sets.setdefault(tuning["group"], []).append(tuning["set"])
+    return {name: t for name, t in tunings.items() if t["set"] in (sets[t["group"]][0], sets[t["group"]][-1])}
+
+
+def curves(
+    results: Mapping[str, Mapping[str, np.ndarray]],
+    tunings: Sequence[Mapping[str, Mapping]],
+    sets: Sets,
+    n_resamples: int,
+    seed: int,
+) -> pl.DataFrame:
+    """`augmentation.auroc_table` of every set that the starts were fine-tuned on, against the default initialisation.
+
+    results: "start / seed k" -> what `pretrain_and_fine_tune` returned; a start may lack some sets. tunings: of each
+    seed. The draws of a seed are averaged, and resampled with their seed as one.
+
+    Columns: those of `auroc_table`, group, set, and images: how many real ones, the mean over seeds and draws.
+    """
+    draws: dict[tuple[str, str], list[str]] = {}  # group and set -> names of its fine-tunings
+    for name, tuning in tunings[0].items():
+        draws.setdefault((tuning["group"], tuning["set"]), []).append(name)
+    labels, tables = sets.everything.labels, []
+    for (group, chosen), names in draws.items():
+        test = "test" if group == "internal" else "external test"
+        about = {"group": group, "set": chosen, "images": np.mean([len(t[n]["train"]) for t in tunings for n in names])}
+        options = {"n_resamples": n_resamples, "seed": seed, "draws": len(names)}
+        table = auroc_table(_scores(results, names), labels[sets.rows[test]], sets.patients(test), DEFAULT, **options)
+        tables.append(table.with_columns(**{key: pl.lit(value) for key, value in about.items()}))
+    return pl.concat(tables)
+
+
+def _scores(results: Mapping[str, Mapping[str, np.ndarray]], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Start -> scores [S * len(names), N, 14], a seed's together; without the starts that were not fine-tuned so."""
+    starts = by_arm({job: result for job, result in results.items() if set(names) <= set(result)})
+    return {start: np.stack([run[name] for run in runs for name in names]) for start, runs in starts.items()}
 
 
 def fractions(train: Labelled, shares: Sequence[float], seed: int) -> dict[str, np.ndarray]:
@@ -175,11 +207,12 @@ def attention_maps(model: Classifier, images: np.ndarray, findings: np.ndarray) 
     # not the norm after it: torchvision's forward changes that one's output in place
     cam = GradCAM(model.net, target_layers=f"features.denseblock{len(model.size.block_config)}")
     # MONAI turns attention upside down and scales it to 0..1; the raw map of what speaks for the finding is wanted
-    maps = [
-        cam.compute_map(model.prepare(image[None]), class_idx=int(finding))[0, 0].detach().cpu()
-        for image, finding in zip(images, findings, strict=True)
-    ]
-    return torch.stack(maps).numpy() if maps else np.zeros((0, 1, 1), np.float32)
+    maps: dict[int, np.ndarray] = {}
+    for finding in np.unique(findings):
+        rows = np.flatnonzero(findings == finding)
+        found = cam.compute_map(model.prepare(images[rows]), class_idx=int(finding))[:, 0].detach().cpu().numpy()
+        maps |= dict(zip(rows.tolist(), found, strict=True))
+    return np.stack([maps[row] for row in range(len(images))]) if maps else np.zeros((0, 1, 1), np.float32)
 
 
 def inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -213,21 +246,40 @@ def attention_cases(folder: Path, rows: np.ndarray, n: int, seed: int) -> tuple[
 
 
 def attention_table(
-    shares: Mapping[str, np.ndarray], masks: np.ndarray, patients: Sequence[str], n_resamples: int, seed: int
+    shares: Mapping[str, np.ndarray],
+    findings: np.ndarray,
+    masks: np.ndarray,
+    patients: Sequence[str],
+    n_resamples: int,
+    seed: int,
 ) -> pl.DataFrame:
-    """Start, value, low, high, n, seeds, chance: mean share over seeds and cases, with an interval over both.
+    """Mean share of the attention inside the masks over seeds and cases, of all ("Average") and of each finding.
 
-    shares: start -> [S, K]; patients: of each case; whole patients are resampled. Without cases the table is empty.
+    shares: start -> [S, K], the first is the reference of the differences; findings: index in FINDINGS of each case;
+    patients: of each case; whole patients are resampled, and seeds. A finding with fewer than `LEAST_POSITIVES` cases
+    is listed without an estimate; without cases the table is empty.
+
+    Columns: finding, start, value, low, high, difference, difference_low, difference_high, n (cases), seeds, chance.
     """
-    columns = dict.fromkeys(("value", "low", "high"), pl.Float64) | {"n": pl.Int64, "seeds": pl.Int64}
-    if len(patients) < 2:
-        return pl.DataFrame(schema={"start": pl.String, **columns, "chance": pl.Float64})
+    groups = {"Average": np.arange(len(findings))}
+    groups |= {FINDINGS[f]: np.flatnonzero(findings == f) for f in np.unique(findings)}
+    names = ("value", "low", "high", "difference", "difference_low", "difference_high")
+    columns = {"finding": pl.String, "start": pl.String, **dict.fromkeys(names, pl.Float64)}
+    columns |= {"n": pl.Int64, "seeds": pl.Int64, "chance": pl.Float64}
+    options, tables = {"reference": next(iter(shares)), "n_resamples": n_resamples, "seed": seed}, []
+    for name, rows in groups.items():
+        about = {"finding": name, "n": len(rows), "chance": float(masks[rows].mean()) if len(rows) else None}
+        if len(rows) < LEAST_POSITIVES:
+            tables.append(pl.DataFrame([about | {"start": start, "seeds": len(s)} for start, s in shares.items()]))
+            continue
+        own = {start: values[:, rows] for start, values in shares.items()}
+        table = compare(own, _mean, [about], [patients[row] for row in rows], **options)
+        tables.append(table.rename({"arm": "start"}))
+    table = pl.concat(tables, how="diagonal_relaxed") if len(findings) else pl.DataFrame(schema=columns)
+    missing = [pl.lit(None, pl.Float64).alias(name) for name in names if name not in table.columns]
+    return table.with_columns(missing).select(list(columns))
 
-    def mean(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        return (counts @ values / counts.sum(1))[:, None]
 
-    options = {"reference": next(iter(shares)), "n_resamples": n_resamples, "seed": seed}
-    table = compare(shares, mean, [{"measure": "attention"}], patients, **options).rename({"arm": "start"})
-    return table.select("start", "value", "low", "high", pl.lit(len(patients)).alias("n"), "seeds").with_columns(
-        chance=pl.lit(float(masks.mean()))
-    )
+def _mean(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Mean of values [K], for each row of counts [B, K]: [B, 1]."""
+    return (counts @ values / counts.sum(1))[:, None]

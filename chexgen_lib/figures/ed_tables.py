@@ -9,7 +9,7 @@ THIS_RUN, PAPER = "this run", "paper"
 TASKS = {
     "table6": ["classification"],
     "table7": ["detection"],
-    "table8": ["pneumothorax", "ribs"],
+    "table8": ["pneumothorax", "ribs", "lungs"],
     "table9": ["severity"],
 }
 DATASETS = {  # of the paper -> task

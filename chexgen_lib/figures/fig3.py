@@ -8,7 +8,7 @@ import re
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from chexgen_lib.experiments.augmentation import BASELINE, REAL
 from chexgen_lib.experiments.augmentation_tasks import FOREIGN_OBJECT
@@ -19,6 +19,7 @@ PANELS = (  # task, category, metric
     ("pneumothorax", "all", "Positive Dice"),
     ("pneumothorax", "all", "Negative Dice"),
     ("ribs", "all", "Dice"),
+    ("lungs", "all", "Dice"),  # of real radiographs; the paper has none
     ("detection", "Overall", "mAP50"),
     ("detection", FOREIGN_OBJECT, "mAP50"),
     ("severity", "all", "MAE"),
@@ -26,6 +27,12 @@ PANELS = (  # task, category, metric
 )
 MAE_SCALES = {THIS_RUN: " (of 1)", PAPER: " (of 8)"}
 OTHER_GENERATOR = f"{BASELINE}|RoentGen"  # in the name of an arm
+CAPTION = (
+    "synthetic images beside each real one: discs, ChexGen; triangles, the baseline generator, which reads text\n"
+    "alone and so has no arm in segmentation and detection (the paper shows no other generator in any of these)"
+)
+INTERNAL = "this run is tested internally only: its cohort has no external images"
+LEFT_OUT = "left out, because these images come without masks, boxes or scores: {}"
 TEST_COLOURS = (style.BLUE, style.ORANGE)
 
 
@@ -45,10 +52,14 @@ def table(auroc: dict[str, pl.DataFrame], measured: dict[str, pl.DataFrame]) -> 
 
 
 def draw(plotted: pl.DataFrame) -> Figure:
-    """From above: average AUROC by arm and test set, ours and the paper's; our change by finding; the other tasks."""
+    """From above: average AUROC by arm and test set, ours and the paper's; our change by finding; the other tasks.
+
+    A task that this run left out has no panel; the lowest lines name it.
+    """
     style.use()
-    fig = Figure(figsize=(style.PAGE, 8.4), layout="constrained")
-    top, middle, bottom = fig.subfigures(3, 1, height_ratios=(1, 1.5, 1.7))
+    sources = _sources(plotted)
+    fig = Figure(figsize=(style.PAGE, 6.7 + 0.85 * len(sources)), layout="constrained")
+    top, middle, bottom = fig.subfigures(3, 1, height_ratios=(1, 1.5, 0.1 + 0.8 * len(sources)))
     auroc = plotted.filter(task="classification")
     sets = [
         (source, test)
@@ -61,19 +72,37 @@ def draw(plotted: pl.DataFrame) -> Figure:
         _averages(ax, rows, source, test, labels=source != shown)  # the arms of a source are the same on all sets
         shown = source
     _by_finding(middle.subplots(), auroc.filter(source=THIS_RUN, test=sets[0][1]), sets[0][1])
-    for row, source in zip(bottom.subplots(2, len(PANELS)), (THIS_RUN, PAPER), strict=True):
+    _other_tasks(bottom, plotted, sources)
+    return fig
+
+
+def _panels(plotted: pl.DataFrame) -> list[tuple[str, str, str]]:
+    """The panels of tasks that have rows of this run."""
+    tasks = plotted.filter(source=THIS_RUN)["task"].unique().to_list()
+    return [panel for panel in PANELS if panel[0] in tasks]
+
+
+def _sources(plotted: pl.DataFrame) -> list[str]:
+    """Whose rows of panels there are: this run's, and the paper's where it has the tasks."""
+    tasks = [task for task, _, _ in _panels(plotted)]
+    return [s for s in (THIS_RUN, PAPER) if not plotted.filter(pl.col("task").is_in(tasks), source=s).is_empty()]
+
+
+def _other_tasks(part: SubFigure, plotted: pl.DataFrame, sources: list[str]) -> None:
+    """A panel for each number of segmentation, severity and detection: above this run's, below the paper's."""
+    panels = _panels(plotted)
+    grid = part.subplots(len(sources), len(panels), squeeze=False) if panels else []
+    for row, source in zip(grid, sources, strict=True):
         row[0].set_ylabel(f"{source}, {'95 % CI' if source == THIS_RUN else 'sd'}", fontsize=7, fontweight="bold")
-        for ax, (task, category, metric) in zip(row, PANELS, strict=True):
+        for ax, (task, category, metric) in zip(row, panels, strict=True):
             rows = plotted.filter(source=source, task=task, category=category, metric=metric)
             name = category if category == FOREIGN_OBJECT else task
             scale = MAE_SCALES[source] if metric == "MAE" else ""
             _arms(ax, rows, source, f"{name}\n{metric}{scale}")
-    bottom.supxlabel(
-        "synthetic images beside each real one: discs, ChexGen; triangles, the baseline generator, which reads text\n"
-        "alone and so has no arm in segmentation and detection (the paper shows no other generator in any of these)",
-        fontsize=7,
-    )
-    return fig
+    left_out = sorted({task for task, _, _ in PANELS} - {task for task, _, _ in panels} - {"lungs"})
+    internal = plotted.filter(source=THIS_RUN, test="external test").is_empty()
+    said = {CAPTION: panels, LEFT_OUT.format(", ".join(left_out)): left_out, INTERNAL: internal}
+    part.supxlabel("\n".join(line for line, true in said.items() if true), fontsize=7)
 
 
 def copies_of(arm: str) -> int:

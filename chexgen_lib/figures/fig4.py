@@ -1,6 +1,7 @@
 """Figure 4: pretraining on synthetic images, then fine-tuning on few or all real ones; the paper's beside it.
 
-`draw` is its panel a with the attention's numbers, `draw_findings` its panels c and d, `draw_maps` its panel b.
+`draw` is its panel a with the attention's numbers, `draw_maps` its panel b; panels c and d, by finding, are in
+`ed_fig6_8`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,26 +11,26 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from chexgen_lib.experiments.pretraining import DEFAULT
 from chexgen_lib.figures import published, style
 
 MARKERS = "osD^vP"
 NO_MASKS = "real radiographs\nhave no masks"
+NO_EXTERNAL = "no external images\nin this profile"
 COLOURS = (style.BLACK, style.BLUE, style.SKY, style.ORANGE, style.VERMILION, style.PURPLE)
 
 
 def draw(curves: pl.DataFrame, attention: pl.DataFrame) -> Figure:
     """a, b: macro AUROC against real images for each start; c: few shots; d: attention; e, f: the paper's numbers.
 
-    curves: `pretraining.curve` with the columns `group` (internal, external, few-shot), `images` (real ones, mean) and
-    `set`. attention: start, value, low, high, n, chance.
+    curves: see `pretraining.curves`; a start may lack some sets. attention: rows of "Average", see
+    `pretraining.attention_table`.
     """
     style.use()
     fig = Figure(figsize=(style.PAGE, 5.0), layout="constrained")
     grid = fig.subplots(2, 3)
     average = curves.filter(finding="Average")
     titles = {"internal": "a  this run, internal test", "external": "b  this run, external test",
-              "few-shot": "c  this run, few shots, external test"}  # fmt: skip
+              "few-shot": "c  this run, few shots, external"}  # fmt: skip
     for ax, (group, title) in zip(grid[0], titles.items(), strict=True):
         _curves(ax, average.filter(group=group), title, log=group != "few-shot")
     handles, labels = grid[0][0].get_legend_handles_labels()
@@ -37,34 +38,6 @@ def draw(curves: pl.DataFrame, attention: pl.DataFrame) -> Figure:
     _attention(grid[1][0], attention)
     _paper(grid[1][1], "fine-tuning", "e  paper (Fig. 4a), MIMIC-CXR")
     _paper(grid[1][2], "few-shot", "f  paper (Fig. 4a), MedFMC")
-    return fig
-
-
-def draw_findings(curves: pl.DataFrame, most: str) -> Figure:
-    """AUROC of each finding with the fewest real images: default initialisation, and pretrained (`most`).
-
-    Above this run, with intervals; below the paper's, which names a few findings (Fig. 4c, d).
-    """
-    style.use()
-    fig = Figure(figsize=(style.PAGE, 5.6), layout="constrained")
-    above, below = fig.subfigures(2, 1, height_ratios=(1.7, 1))
-    for ax, letter, group in zip(above.subplots(1, 3), "abc", ("internal", "external", "few-shot"), strict=True):
-        rows = curves.filter(pl.col("finding") != "Average", group=group).drop_nulls("value")
-        _title(ax, f"{letter}  this run, {group}")
-        if rows.is_empty():
-            _nothing(ax, "no external images\nin this profile")
-            continue
-        fewest = rows.filter(pl.col("images") == rows["images"].min())
-        _dots(ax, fewest.filter(pl.col("arm").is_in([DEFAULT, most])), "finding")
-        ax.set_xlabel(f"AUROC, 95 % CI\n({fewest['set'][0]}: {fewest['images'][0]:.0f} real images)", fontsize=7)
-    handles, labels = above.axes[0].get_legend_handles_labels()
-    above.legend(handles, labels, loc="outside lower center", ncols=2)
-    for ax, letter, panel in zip(below.subplots(1, 2), "de", "cd", strict=True):
-        _title(ax, f"{letter}  paper (Fig. 4{panel})")
-        ax.set_facecolor("#F0F0F0")
-        _dots(ax, published.load(f"fig4{panel}").with_columns(pl.col("value") / 100), "category")
-        ax.set_xlabel("AUROC (paper)", fontsize=7)
-        ax.legend(fontsize=6)
     return fig
 
 
@@ -77,7 +50,7 @@ def draw_maps(images: np.ndarray, masks: np.ndarray, names: Sequence[str], maps:
     row = 0.9 * style.PAGE / max(4, len(images)) + 0.2  # inches; pictures are square
     fig = Figure(figsize=(style.PAGE, 0.3 + row * (1 + len(maps))), layout="constrained")
     if not len(images):
-        _nothing(fig.subplots(), NO_MASKS)
+        nothing(fig.subplots(), NO_MASKS)
         return fig
     axes = fig.subplots(1 + len(maps), len(images), squeeze=False)
     place = {"extent": (0, masks.shape[2], masks.shape[1], 0)}  # an image may have other pixels than its mask
@@ -98,20 +71,6 @@ def draw_maps(images: np.ndarray, masks: np.ndarray, names: Sequence[str], maps:
     return fig
 
 
-def _dots(ax: Axes, rows: pl.DataFrame, column: str) -> None:
-    """A line for each name in `column`, its value in each arm; the first arm is the default start."""
-    names, arms = (rows[c].unique(maintain_order=True).to_list() for c in (column, "arm"))
-    for k, arm in enumerate(arms):
-        own, colour = rows.filter(arm=arm), (style.BLACK, style.VERMILION)[k]
-        at = np.array([names.index(name) for name in own[column]]) + 0.24 * (k - 0.5)
-        ax.plot(own["value"], at, "os"[k], color=colour, markersize=3, label=arm)
-        if "low" in own.columns:
-            ax.hlines(at, own["low"], own["high"], color=colour, linewidth=0.9)
-    ax.axvline(0.5, color=style.GREY, linestyle="--", linewidth=0.7)
-    ax.set_yticks(range(len(names)), names, fontsize=6)
-    ax.set_ylim(len(names) - 0.5, -0.5)
-
-
 def _title(ax: Axes, title: str) -> None:
     ax.set_title(title, loc="left", fontsize=7, fontweight="bold")
 
@@ -119,7 +78,7 @@ def _title(ax: Axes, title: str) -> None:
 def _curves(ax: Axes, rows: pl.DataFrame, title: str, log: bool) -> None:
     _title(ax, title)
     if rows.is_empty():
-        _nothing(ax, "no external images\nin this profile")
+        nothing(ax, NO_EXTERNAL)
         return
     sets = rows.select("set", "images").unique(maintain_order=True)
     places = sets["images"].to_numpy() if log else np.arange(len(sets))
@@ -127,7 +86,8 @@ def _curves(ax: Axes, rows: pl.DataFrame, title: str, log: bool) -> None:
     for k, arm in enumerate(arms):
         own = rows.filter(arm=arm)
         value, low, high = (own[c].to_numpy() for c in ("value", "low", "high"))
-        x = places * 1.04 ** (k - len(arms) / 2) if log else places + 0.1 * (k - len(arms) / 2)
+        own_places = places[sets["set"].is_in(own["set"].to_list()).to_numpy()]
+        x = own_places * 1.04 ** (k - len(arms) / 2) if log else own_places + 0.1 * (k - len(arms) / 2)
         ax.errorbar(x, value, np.maximum([value - low, high - value], 0), fmt=f"{MARKERS[k % 6]}-", markersize=3,
                     linewidth=0.9, color=COLOURS[k % len(COLOURS)], label=arm)  # fmt: skip
     if log:
@@ -144,7 +104,7 @@ def _curves(ax: Axes, rows: pl.DataFrame, title: str, log: bool) -> None:
 def _attention(ax: Axes, rows: pl.DataFrame) -> None:
     _title(ax, "d  this run, Grad-CAM")
     if rows.is_empty():
-        _nothing(ax, NO_MASKS)
+        nothing(ax, NO_MASKS)
         return
     value, low, high = (rows[c].to_numpy() for c in ("value", "low", "high"))
     x = np.arange(len(rows))
@@ -155,7 +115,8 @@ def _attention(ax: Axes, rows: pl.DataFrame) -> None:
     ax.margins(x=0.2)
 
 
-def _nothing(ax: Axes, why: str) -> None:
+def nothing(ax: Axes, why: str) -> None:
+    """An empty panel that says why."""
     ax.text(0.5, 0.5, why, ha="center", va="center", transform=ax.transAxes)
     ax.set(xticks=[], yticks=[])
 

@@ -166,6 +166,12 @@ def test_a_folder_of_lung_masks(tmp_path):
     np.testing.assert_array_equal(found.mask(0, "lungs"), square(4, 4, 20))
     splits = found.table.group_by("patient_id").agg(pl.col("split").n_unique())
     assert splits["split"].max() == 1 and set(found.table["split"]) == {"train", "test"}
+    Image.fromarray(square(4, 4, 20)).convert("1").resize((64, 32)).save(tmp_path / "masks" / f"{names[3]}.png")
+    with pytest.raises(CohortError, match=f"{names[3]}.png: 64 x 32 px, but {names[3]}.jpg has 64 x 64"):
+        a2i.load_lung_masks(tmp_path, SIZE, "Lungs.")
+    Image.new("1", (64, 64)).save(tmp_path / "masks" / f"{names[3]}.png")
+    with pytest.raises(ImageError, match=f"{names[3]}.png: every pixel has the same value"):
+        a2i.load_lung_masks(tmp_path, SIZE, "Lungs.")
     (tmp_path / "masks" / f"{names[3]}.png").write_bytes(b"no image")
     with pytest.raises(ImageError, match=names[3]):
         a2i.load_lung_masks(tmp_path, SIZE, "Lungs.")

@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from chexgen_lib.experiments import augmentation as a
-from chexgen_lib.experiments.classification import ClassifierSize, balanced_weights
+from chexgen_lib.experiments.classification import ClassifierSize, auroc, balanced_weights
 from chexgen_lib.experiments.pools import Labelled, Sets
 from chexgen_lib.records import FINDINGS
 from tests.experiments.test_classification import cohort, drawing
@@ -90,7 +90,29 @@ def test_draws_of_one_seed_are_resampled_together():
     tables = [a.auroc_table(scores, labels, people, n_resamples=400, draws=draws) for draws in (3, 1)]
     width = [(t["high"] - t["low"]).mean() for t in tables]
     assert width[0] > 1.3 * width[1] and [t["seeds"][0] for t in tables] == [2, 6]
-    assert tables[0]["value"].to_list() == tables[1]["value"].to_list()
+    assert tables[0]["value"].to_list() == pytest.approx(tables[1]["value"].to_list())
+    draws = rng.standard_normal((6, 100, 14)) + labels  # the first seed's differ from each other
+    row = a.auroc_table({a.REAL: draws}, labels, people, n_resamples=50, draws=3).row(0, named=True)
+    each = [roc_auc_score(labels[:, 0], run[:, 0]) for run in draws]
+    assert row["value"] == pytest.approx(np.mean(each))
+    assert row["sd"] == pytest.approx(np.std([np.mean(each[:3]), np.mean(each[3:])], ddof=1))
+    with pytest.raises(ValueError, match="6 runs are not whole seeds of 4 draws"):
+        a.auroc_table({a.REAL: draws}, labels, people, n_resamples=50, draws=4)
+
+
+def test_resamples_of_all_draws_at_once_equal_those_one_by_one():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((60, 14)) < 0.4).astype(float)
+    labels[rng.random((60, 14)) < 0.1] = np.nan
+    scores = np.round(rng.random((2, 3, 60, 14)), 1)  # with ties
+    counts, seeds = rng.multinomial(60, np.full(60, 1 / 60), size=20), np.array([[1, 1], [2, 0]] * 10)
+    single, mixed = a._estimate(scores, labels, counts, seeds)
+    each = np.array(
+        [[[auroc(y, s, counts) for y, s in zip(labels.T, run.T, strict=True)] for run in own] for own in scores]
+    )
+    expected = np.einsum("bs,sfb->bf", seeds / 2, each.mean(1))
+    np.testing.assert_allclose(mixed[:, :-1], expected, atol=1e-12)
+    assert single[1, 3] == pytest.approx(np.mean([auroc(labels[:, 3], run[:, 3])[0] for run in scores[1]]))
 
 
 def test_undefined_findings_are_listed_and_bad_input_refused():

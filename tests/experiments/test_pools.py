@@ -55,6 +55,18 @@ def test_shuffled_labels_keep_images_and_prevalence(folder, cohort):
     assert (shuffled.labels != pool.labels).any()
 
 
+def test_rare_findings_become_unknown(cohort):
+    more = cohort.with_columns(Edema=pl.Series([1.0, 1.0, 1.0, 0.0, 0.0, None]), Fracture=pl.lit(None, pl.Float64))
+    others = {finding: 2 for finding in FINDINGS} | {"Fracture": 0}
+    del others["Edema"]
+    assert pools.rare(more, 3) == others and pools.rare(more, 2) == {"Fracture": 0} and pools.rare(more, 0) == {}
+    left = pools.without_rare(more, 3)
+    assert left["Edema"].equals(more["Edema"]) and left.schema == more.schema
+    assert left.select(list(others)).null_count().row(0) == (6,) * 13
+    with pytest.raises(CohortError, match="no finding has 4 cases .*; most has 3"):
+        pools.without_rare(more, 4)
+
+
 def test_a_pool_of_other_records_is_refused(folder, cohort):
     with pytest.raises(CohortError, match="1 records are not in the cohort, first 'i4'"):
         pools.load(folder, cohort.filter(pl.col("image_id") != "i4"), 8)
@@ -133,6 +145,15 @@ def test_sets_of_a_run(run):
     assert sets.everything.images[sets.copies(1), 0, 0].tolist() == [40, 10] and len(sets.copies(3)) == 6
     with pytest.raises(CohortError, match="holds 3 images a record, not 5"):
         sets.copies(5)
+
+
+def test_rare_findings_are_unknown_in_all_sets(run):
+    path = run / "cohort/cohort.parquet"
+    pl.read_parquet(path).with_columns(Edema=pl.lit(1.0)).write_parquet(path)
+    labels = pools.assemble(run, run / "pools/text", 16, 8, least_cases=3).everything.labels
+    known = np.isfinite(labels).all(0)
+    assert [finding for finding, k in zip(FINDINGS, known, strict=True) if k] == ["Edema"]
+    assert np.isnan(labels[:, ~known]).all()
 
 
 def test_no_patient_is_on_both_sides(run):

@@ -84,10 +84,41 @@ def test_tunings_of_each_seed():
     assert [name for name, t in first.items() if t[p.LOOKED_AT]] == ["internal 100 %"]
     assert set(first["external 50 %"]["train"]) <= set(range(60, 100)) and first["1-shot 0"]["settings"] == {"steps": 3}
     assert first["internal 50 %"]["train"].tolist() != second["internal 50 %"]["train"].tolist()
-    results = {f"{DEFAULT} / seed {k}": {f"1-shot {d}": np.full((3, 14), 10 * k + d) for d in (0, 1)} for k in (0, 1)}
-    assert p.averaged(results, "1-shot 0", 2)[DEFAULT][:, 0, 0].tolist() == [0, 1, 10, 11]
     alone = Sets(everything, sets.rows | {"external train": np.arange(0)}, np.arange(0))
     assert {t["group"] for t in p.tunings(alone, [1.0], [1], 1, 1, 0, {}, {})[0].values()} == {"internal"}
+
+
+def test_a_control_has_the_first_and_the_last_set_of_each_group():
+    sets = {"internal": ["3 %", "10 %", "100 %"], "external": ["100 %"], "few-shot": ["1-shot", "5-shot", "10-shot"]}
+    all_of_them = {f"{g} {s} {d}": {"group": g, "set": s} for g, names in sets.items() for s in names for d in (0, 1)}
+    assert {t["set"] for t in p.ends(all_of_them).values()} == {"3 %", "100 %", "1-shot", "10-shot"}
+    assert len(p.ends(all_of_them)) == 10
+
+
+def test_curves_average_the_draws_and_leave_out_what_a_start_lacks():
+    everything, rng = labelled(120), np.random.default_rng(0)
+    rows = {"test": np.arange(60), "external test": np.arange(60, 120), "train": np.arange(60, 120)}
+    sets = Sets(everything, rows, np.arange(0))
+    group = dict(internal={"group": "internal"}, few={"group": "few-shot"})
+    seeds = [
+        {"internal 100 %": group["internal"] | {"set": "100 %", "train": np.arange(9)}}
+        | {f"1-shot {d}": group["few"] | {"set": "1-shot", "train": np.arange(10 + d + 2 * k)} for d in (0, 1)}
+        for k in (0, 1)
+    ]
+    names, starts = list(seeds[0]), [f"{start} / seed {k}" for start in (DEFAULT, "5x") for k in (0, 1)]
+    results = {job: {name: rng.random((60, 14)) for name in names} for job in starts}
+    results |= {f"{p.LONGER} / seed {k}": {names[0]: results[starts[k]][names[0]]} for k in (0, 1)}
+    found = p.curves(results, seeds, sets, n_resamples=50, seed=0)
+    average = found.filter(finding="Average")
+    assert average.select("set", "arm").rows() == [
+        ("100 %", DEFAULT), ("100 %", "5x"), ("100 %", p.LONGER), ("1-shot", DEFAULT), ("1-shot", "5x")
+    ]  # fmt: skip
+    assert average["images"].to_list() == [9, 9, 9, 11.5, 11.5] and set(average["seeds"]) == {2}
+    assert average["difference"].to_list()[2] == 0  # the same scores
+    five = [
+        macro_auroc(everything.labels[60:], results[f"5x / seed {k}"][f"1-shot {d}"]) for k in (0, 1) for d in (0, 1)
+    ]
+    assert average["value"].to_list()[-1] == pytest.approx(np.mean(five))
 
 
 def test_attention_of_untrained_models_is_chance():
@@ -121,10 +152,33 @@ def test_attention_cases_have_a_mask_that_says_something(tmp_path):
     cases, own = p.attention_cases(tmp_path, np.array([4, 6, 7]), 10, seed=0)
     assert cases.tolist() == [[4, 9], [7, 5]] and own.sum((1, 2)).tolist() == [20 * 64, 16]
     assert len(p.attention_cases(tmp_path, np.array([4, 6, 7]), 1, seed=0)[0]) == 1
-    table = p.attention_table({DEFAULT: np.array([[0.1, 0.3], [0.2, 0.4]])}, own, ["a", "b"], 50, 0)
-    assert table["value"][0] == pytest.approx(0.25) and table["chance"][0] == pytest.approx(own.mean())
-    one = p.attention_table({DEFAULT: np.array([[0.1, 0.3]])}, own, ["a", "a"], 50, 0)
-    assert one["low"][0] == one["high"][0] == pytest.approx(0.2)  # one patient: nothing to resample
     np.savez(tmp_path / "masks.npz")  # real radiographs
     cases, own = p.attention_cases(tmp_path, np.array([4]), 10, seed=0)
-    assert len(cases) == 0 and p.attention_table({DEFAULT: np.zeros((2, 0))}, own, [], 50, 0).is_empty()
+    assert len(cases) == 0 and p.attention_table({DEFAULT: np.zeros((2, 0))}, cases[:, 1], own, [], 50, 0).is_empty()
+
+
+def test_attention_of_all_findings_and_of_each_that_has_cases():
+    findings, masks = np.array([2] * 6 + [5] * 3), np.zeros((9, 8, 8), bool)
+    masks[:6, :4], masks[6:, :2] = True, True
+    default = np.stack([np.linspace(0.1, 0.9, 9), np.linspace(0.2, 1.0, 9)])
+    people = [str(k) for k in range(9)]
+    table = p.attention_table({DEFAULT: default, "5x": default + 0.1}, findings, masks, people, 50, 0)
+    assert table["finding"].to_list() == ["Average"] * 2 + ["Cardiomegaly"] * 2 + ["Edema"] * 2
+    assert table["n"].to_list() == [9, 9, 6, 6, 3, 3] and table["value"].null_count() == 2  # three cases: no estimate
+    assert table["value"].to_list()[:3] == pytest.approx([0.55, 0.65, default[:, :6].mean()])
+    assert table["chance"].to_list()[::2] == pytest.approx([masks.mean(), 0.5, 0.25])
+    assert table["difference"].to_list()[1::2] == [pytest.approx(0.1), pytest.approx(0.1), None]
+    assert (table["low"] < table["value"]).drop_nulls().all()
+    one = p.attention_table({DEFAULT: default[:1]}, findings, masks, ["a"] * 9, 50, 0)
+    assert one["low"][0] == one["high"][0] == pytest.approx(0.5)  # one patient: nothing to resample
+
+
+def test_attention_does_not_depend_on_what_else_is_asked():
+    """Images of one finding go through the network together, in evaluation mode."""
+    images = (np.random.default_rng(0).random((4, 32, 32)) * 255).astype(np.uint8)
+    torch.manual_seed(0)
+    model, findings = Classifier(TINY), np.array([7, 2, 7, 2])
+    together = p.attention_maps(model, images, findings)
+    alone = [p.attention_maps(model, images[k : k + 1], findings[k : k + 1])[0] for k in range(4)]
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    assert np.abs(together[0] - together[1]).max() > 1e-4

@@ -1,4 +1,4 @@
-"""Figures 3 and 4 draw this run and the paper on axes of their own, and say what is missing."""
+"""Figures 3 and 4 and ED Figures 6 to 8 draw this run and the paper on axes of their own, and say what is missing."""
 
 import numpy as np
 import polars as pl
@@ -6,8 +6,8 @@ import pytest
 
 from chexgen_lib.experiments import augmentation
 from chexgen_lib.experiments.augmentation import REAL, auroc_table
-from chexgen_lib.experiments.pretraining import DEFAULT
-from chexgen_lib.figures import ed_tables, fig3, fig4
+from chexgen_lib.experiments.pretraining import DEFAULT, LONGER
+from chexgen_lib.figures import ed_fig6_8, ed_tables, fig3, fig4
 
 ARMS = (REAL, "real + 1x", "real + 1x baseline")
 
@@ -49,6 +49,8 @@ def test_figure_3(measured):
     ribs = next(ax for ax in ours if ax.get_title().startswith("ribs"))
     assert ribs.containers[0].lines[0].get_ydata().tolist() == [0.5, 0.5]
     assert ours[0].texts[0].get_text() == "no number" and all(ax.containers for ax in theirs)
+    said = figure.subfigs[2].get_supxlabel()
+    assert "detection, severity" in said and "internally only" not in said
 
 
 def test_figure_3_tells_the_generators_apart(measured):
@@ -69,6 +71,26 @@ def test_figure_3_tells_the_generators_apart(measured):
     assert "reads text" in figure.subfigs[2].get_supxlabel()
 
 
+def test_figure_3_of_real_radiographs_says_what_they_cannot_give(measured):
+    lungs = pl.concat([
+        task_rows("all", "Dice", 0.9).head(1).with_columns(test=pl.lit("5-fold cross-validation"), n=pl.lit(57)),
+        task_rows("all", "Dice", 0.8).with_columns(test=pl.lit("unseen by the adapter"), n=pl.lit(9)),
+    ])  # fmt: skip
+    figure = fig3.draw(fig3.table({"test": measured}, {"lungs": lungs, "severity": pl.DataFrame()}))
+    (panel,) = figure.subfigs[2].axes  # the paper has no lungs
+    assert [bars.lines[0].get_ydata().tolist() for bars in panel.containers] == [[0.9], [0.8, 0.8]]
+    named = [text.get_text() for text in panel.get_legend().get_texts()]
+    assert named == ["5-fold cross-validation, n = 57", "unseen by the adapter, n = 9"]
+    said = figure.subfigs[2].get_supxlabel()
+    assert (
+        "internally only" in said
+        and "left out" in said
+        and all(task in said for task in ("pneumothorax", "ribs", "detection", "severity"))
+    )
+    nothing = fig3.draw(fig3.table({"test": measured}, {"severity": pl.DataFrame()})).subfigs[2]
+    assert not nothing.axes and "left out" in nothing.get_supxlabel()
+
+
 def test_ed_tables_tell_this_run_from_the_paper(measured):
     tables = ed_tables.tables({"test": measured}, {"ribs": task_rows("all", "Dice", 0.5)})
     assert list(tables) == ["ed_table6", "ed_table7", "ed_table8", "ed_table9"]
@@ -84,28 +106,65 @@ def test_ed_tables_tell_this_run_from_the_paper(measured):
     assert len(tables["ed_table9"]) == 9 and set(tables["ed_table9"]["source"]) == {"paper"}
 
 
-def test_figure_4(measured):
-    curves = measured.with_columns(pl.col("arm").replace(REAL, DEFAULT))
-    groups = {"internal": ["10 %", "100 %"], "few-shot": ["1-shot"]}
-    curves = pl.concat(
-        curves.with_columns(group=pl.lit(group), set=pl.lit(name), images=pl.lit(10.0 * len(name)))
+@pytest.fixture(scope="module")
+def curves(measured):
+    """Three starts; the last, as the control does, lacks the set in the middle."""
+    renamed = measured.with_columns(pl.col("arm").replace({REAL: DEFAULT, ARMS[1]: "5x", ARMS[2]: LONGER}))
+    groups = {"internal": ["3 %", "30 %", "100 %"], "few-shot": ["1-shot"]}
+    found = pl.concat(
+        renamed.with_columns(group=pl.lit(group), set=pl.lit(name), images=pl.lit(10.0 * len(name)))
         for group, names in groups.items()
         for name in names
     )
+    return found.filter(~((pl.col("arm") == LONGER) & (pl.col("set") == "30 %")))
+
+
+def test_figure_4(curves):
     attention = {"start": [DEFAULT], "value": [0.2], "low": [0.1], "high": [0.3], "n": [5], "chance": [0.1]}
     figure = fig4.draw(curves, pl.DataFrame(attention))
     internal, external, few, looks, *paper = figure.axes
-    assert len(internal.containers) == len(ARMS) and internal.get_xscale() == "log"
+    assert [len(bars.lines[0].get_xdata()) for bars in internal.containers] == [3, 3, 2]
+    assert internal.get_xscale() == "log"
     assert "no external images" in external.texts[0].get_text()
     assert [t.get_text() for t in few.get_xticklabels()] == ["1-shot"]
     assert "n = 5" in looks.get_ylabel()
     assert all("paper" in ax.get_title(loc="left") for ax in paper)
     empty = fig4.draw(curves, pl.DataFrame(attention).head(0))
     assert "no masks" in empty.axes[3].texts[0].get_text()
-    internal, external, few, *paper = fig4.draw_findings(curves, ARMS[1]).axes
-    assert "10 %" in internal.get_xlabel() and "1-shot" in few.get_xlabel() and len(internal.lines) == 3
-    assert "no external images" in external.texts[0].get_text()
-    assert all("paper" in ax.get_xlabel() for ax in paper)
+
+
+def test_ed_figures_6_and_7(curves):
+    rows = ed_fig6_8.table(curves, ["internal"])
+    assert "Average" not in set(rows["finding"]) and "Lung Lesion" not in set(rows["finding"])  # without an estimate
+    assert rows.filter(source="paper")["finding"].unique().sort().to_list() == ["Effusion", "Fracture", "Pneumothorax"]
+    assert rows["value"].max() <= 1
+    axes = {ax.get_title().split("\n")[0]: ax for ax in ed_fig6_8.draw_findings(rows, ["internal"], "5x").axes}
+    assert "of 60 positive" in axes["Edema"].get_title() and len(axes["Edema"].collections) == 2  # bands
+    drawn = {line.get_label(): line for line in axes["Effusion"].lines}
+    value = curves.filter(finding="Effusion", arm=DEFAULT, group="internal")["value"].to_list()
+    assert drawn[DEFAULT].get_ydata().tolist() == value and len(drawn[LONGER].get_xdata()) == 2
+    assert [label for label in drawn if label.startswith("paper")] == [
+        f"paper, 1 % of other data: {arm}" for arm in ("ImageNet", "5x synthetic")
+    ]
+    assert not any(line.get_label().startswith("paper") for line in axes["Edema"].lines)
+    outside = ["external", "few-shot"]
+    figure = ed_fig6_8.draw_findings(ed_fig6_8.table(curves, outside), outside, "5x")
+    assert "no external images" in figure.axes[0].texts[0].get_text() and len(figure.axes) > 10
+
+
+def test_ed_figure_8():
+    found = (("Average", 0.3, 0.1, 9), ("Edema", 0.4, 0.2, 6), ("Effusion", None, None, 3))
+    about = [(finding, start, *rest) for finding, *rest in found for start in (DEFAULT, LONGER, "5x")]
+    schema = ["finding", "start", "value", "difference", "n"]
+    rows = pl.DataFrame(about, schema, orient="row").with_columns(
+        low=pl.col("value") - 0.1, high=pl.col("value") + 0.1, chance=0.2,
+        difference_low=pl.col("difference") - 0.1, difference_high=pl.col("difference") + 0.1,
+    )  # fmt: skip
+    left, right = ed_fig6_8.draw_attention(rows, "5x").axes
+    assert [t.get_text() for t in left.get_yticklabels()] == ["Average (n = 9)", "Edema (n = 6)", "Effusion (n = 3)"]
+    assert [bars.lines[0].get_xdata().tolist() for bars in left.containers] == [[0.3, 0.4]] * 3
+    assert [bars.lines[0].get_xdata().tolist() for bars in right.containers] == [[0.1, 0.2]] * 2
+    assert "no masks" in ed_fig6_8.draw_attention(rows.head(0), "5x").axes[0].texts[0].get_text()
 
 
 def test_attention_is_drawn_with_its_share_inside_the_mask():
