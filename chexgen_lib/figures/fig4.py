@@ -92,7 +92,7 @@ def _curves(ax: Axes, rows: pl.DataFrame, title: str, log: bool) -> None:
                     linewidth=0.9, color=COLOURS[k % len(COLOURS)], label=arm)  # fmt: skip
     if log:
         ax.set_xscale("log")
-        ax.set_xticks(places, [f"{n:.0f}" for n in places], fontsize=6)
+        ax.set_xticks(places, [f"{n:.0f}" for n in places], fontsize=6, rotation=45)
         ax.minorticks_off()
         ax.set_xlabel("real images to fine-tune on")
     else:
