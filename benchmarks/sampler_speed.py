@@ -109,7 +109,7 @@ def samplers(model: ChexGenTransformer, device: str, weights: str, compiled: boo
     mine = ChexGenPipeline(model, **parts, scheduler=ddim_scheduler())
     theirs = PixArtAlphaPipeline(
         tokenizer,
-        encoder,
+        None,  # the captions are given as states, whose type would become the encoder's
         AutoencoderKL(
             latent_channels=4,
             block_out_channels=(8,) * 4,
