@@ -54,6 +54,7 @@ test: lint
 	$(BIN)/python -m pytest
 	$(BIN)/python -m chexgen_lib.notebooks check
 	$(BIN)/python -m chexgen_lib.dag outputs
+	$(BIN)/python -m chexgen_lib.patients runs/ci
 
 lab: .venv/.complete
 	$(BIN)/jupyter lab --config conf/jupyter_server_config.py
