@@ -136,7 +136,8 @@ def drawn_for(data: Annotated, rows: dict[str, np.ndarray], asked: pl.DataFrame,
     """The sets of some annotated images and what was drawn for them; asked, samples: of pools, one after the other.
 
     Raises:
-        CohortError: if a pool was drawn from other masks or boxes than these images', or for what they do not show.
+        CohortError: if a pool was drawn from other masks or boxes than these images', or for what they do not show, or
+            the pools differ in images a request.
     """
     place = {image_id: row for row, image_id in enumerate(data.table["image_id"])}
     asked = asked.with_columns(row=pl.col("record").replace_strict(place, return_dtype=pl.Int64))
@@ -152,9 +153,9 @@ def drawn_for(data: Annotated, rows: dict[str, np.ndarray], asked: pl.DataFrame,
         raise CohortError(
             f"{sum(changed)} images were drawn from other masks than the cohort's, first {first!r}; redo stage 06_pools"
         )
-    copies = min(len(some[0]) for some in samples)
-    samples = np.concatenate([some[:, :copies] for some in samples])
-    return Sets(data, rows, asked.select("row", "kind"), samples)
+    if len(copies := sorted({len(some[0]) for some in samples})) > 1:
+        raise CohortError(f"the pools hold {' and '.join(map(str, copies))} images a request: make them hold as many")
+    return Sets(data, rows, asked.select("row", "kind"), np.concatenate(samples))
 
 
 def read_pool(pool: Path, resolution: int) -> tuple[pl.DataFrame, np.ndarray]:

@@ -114,7 +114,12 @@ def report(table: pl.DataFrame, categories: Sequence[str] = ("all", detection.OV
 
 
 def missing(rows: Mapping[str, np.ndarray], positive: np.ndarray) -> str | None:
-    """Why nothing can be learnt or chosen: a set that needs a positive case, and has none. positive: bool [N]."""
+    """Why nothing can be learnt, chosen or tested: a set that needs a positive case or an image, and has none.
+
+    positive: bool [N].
+    """
+    if not any(len(rows[name]) for name in TESTS):
+        return "no image to test on"
     lacking = [f"{name} ({len(rows[name])} images)" for name in ("train", "val") if not positive[rows[name]].any()]
     return f"no positive case in {' and '.join(lacking)}" if lacking else None
 

@@ -35,13 +35,18 @@ def load(folder: str | Path, pool: str | Path, resolution: int) -> Sets:
 
     Raises:
         CohortError: if folder or pool is missing or wrong, see `load_lung_masks` and `annotated_pools`; or the pool was
-            drawn from other images than the adapter's training ones.
+            not drawn from all of the adapter's training images, or from others.
     """
     data = load_lung_masks(Path(folder), resolution)
     asked, samples = read_pool(Path(pool), resolution)
     if other := sorted(set(asked["record"]) - set(data.table.filter(split="train")["image_id"])):
         raise CohortError(
             f"{pool}: {len(other)} records are no training images of {folder}, first {other[0]!r}; redo stage 06_pools"
+        )
+    if absent := sorted(set(data.table.filter(split="train")["image_id"]) - set(asked["record"])):
+        raise CohortError(
+            f"{pool}: nothing is drawn for {len(absent)} training images of {folder}, first {absent[0]!r}; arms would "
+            "differ in their real images: draw for all"
         )
     return drawn_for(data, {}, asked, [samples])
 

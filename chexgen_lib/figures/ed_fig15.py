@@ -71,7 +71,8 @@ def _scatter(ax: Axes, read: pl.DataFrame, agreed: pl.DataFrame) -> None:
         own = read.filter(set=name)
         look = {"color": colour, "markersize": 2.5, "alpha": 0.6, "clip_on": False}
         ax.plot(own["asked"], own["read"], marker, label=_named(label, agreed, name), **look)
-    ax.plot([], [], " ", label=_named("real test images", agreed, TRUTH))
+    if TRUTH in agreed["set"]:
+        ax.plot([], [], " ", label=_named("real test images", agreed, TRUTH))
     right, top = (1.05 * read.filter(pl.col("set").is_in(list(LOOK)))[side].max() for side in ("asked", "read"))
     ax.plot([0, right], [0, right], color=style.GREY, linewidth=0.8, linestyle=":", label="read as asked")
     ax.set_xscale("function", functions=(np.sqrt, np.square))  # most scores are small

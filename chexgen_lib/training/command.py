@@ -39,6 +39,8 @@ def train(options: argparse.Namespace) -> int:
             f"a step of {config.batch_size} x {config.gradient_accumulation} images is larger than the {len(cache)} "
             f"pairs in {options.cache}: lower batch_size or gradient_accumulation"
         )
+    if options.weights and options.metadata_sources:
+        raise TrainingError("the model in --weights knows its own sources: leave out --metadata-sources")
     transformer = _continued(options, model, cache) if options.weights else _new(options, model, cache, config)
     train_model(transformer, cache, config, options.out, keep_last=True)
     state = PartialState()
@@ -64,15 +66,19 @@ def read_settings(source: str) -> tuple[TrainingConfig, dict]:
     except YAMLError as error:
         raise TrainingError(f"{name} is neither YAML nor JSON: {error}") from error
     if section:
-        if not isinstance(found, dict) or section not in found:
+        if not isinstance(found, dict) or not isinstance(found.get(section), dict):
             raise TrainingError(f"{name} has no section {section!r}")
-        found = {"seed": found["seed"]} | dict(found[section]) if "seed" in found else found[section]
+        found = {"seed": found["seed"]} | found[section] if "seed" in found else found[section]
     if not isinstance(found, dict):
         raise TrainingError(f"{source} is no mapping of settings to values: write name: value on each line")
-    known = [field.name for field in fields(TrainingConfig)]
+    defaults = {field.name: field.default for field in fields(TrainingConfig)}
+    known = list(defaults)
     unknown = [key for key in found if key not in (*known, *MODEL, *OF_THE_NOTEBOOK)]
     if unknown:
         raise TrainingError(f"{source}: unknown setting {', '.join(unknown)}; known are {', '.join(known)}")
+    for key in (key for key in found if isinstance(defaults.get(key), bool | float | int)):
+        if isinstance(found[key], bool) != isinstance(defaults[key], bool) or not isinstance(found[key], float | int):
+            raise TrainingError(f"{source}: {key} is {found[key]!r}; its default is {defaults[key]!r}")
     try:
         config = TrainingConfig(**{key: value for key, value in found.items() if key in known})
     except TypeError as error:  # a setting without a default is missing, or text stands for a number

@@ -108,6 +108,12 @@ def test_a_pool_of_other_masks_is_refused(folder, pool):
     manifest.with_columns(drawing=pl.lit("0")).write_parquet(pool / "manifest.parquet")
     with pytest.raises(CohortError, match="were drawn from other masks"):
         lungs.load(folder, pool, SIZE)
+    samples = np.load(pool / "samples.npy")
+    manifest[1:].write_parquet(pool / "manifest.parquet")
+    np.save(pool / "samples.npy", samples[1:])
+    with pytest.raises(CohortError, match="nothing is drawn for 1 training images"):
+        lungs.load(folder, pool, SIZE)
+    np.save(pool / "samples.npy", samples)
     held_out = annotation_to_image.load_lung_masks(folder, SIZE).table.filter(split="test")["image_id"][0]
     manifest.with_columns(record=pl.lit(held_out)).write_parquet(pool / "manifest.parquet")
     with pytest.raises(CohortError, match="1 records are no training images"):

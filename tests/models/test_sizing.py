@@ -79,12 +79,20 @@ def test_memory_of_states_and_activations():
     assert SMALL.memory(8, checkpointing=True) - states < images / 3
 
 
+def a_step(section) -> int:
+    """Images of an optimiser step."""
+    return section["batch_size"] * section["gradient_accumulation"]
+
+
 def test_chexgens_runs_are_as_the_paper_states_them(root):
     profile = load_yaml(root / "conf/profile/paper.yaml")
     first, second = PAPERS["ChexGen stage I"], PAPERS["ChexGen stage II"]
-    assert first.samples == 800 * 959_206 and first.tokens_per_image == 256 and second.tokens_per_image == 1024
+    assert first.tokens_per_image == 256 and second.tokens_per_image == 1024
     for run, stage in ((first, "pretraining"), (second, "alignment")):
-        assert run.steps == profile[stage]["steps"] and run.batch_size == 32 * profile[stage]["batch_size"]
+        assert run.steps == profile[stage]["steps"] and run.batch_size == a_step(profile[stage])
+    assert a_step(profile["baseline"]) == first.batch_size and profile["baseline"]["steps"] == first.steps
+    control = profile["annotation_to_image"]  # ED Table 4: 200 epochs, 32 a GPU on 32 GPUs
+    assert a_step(control) == 32 * 32 and control["steps"] == -(-200 * control["pairs_per_kind"] // a_step(control))
     assert first.size == profile["pretraining"]["model"]
     assert first.latent_cache == 959_206 * 16 * 1024
     assert first.text_cache() == 959_206 * 120 * 4096 * 2 and first.text_cache(60) == first.text_cache() / 2
