@@ -84,7 +84,12 @@ def main() -> int:
     for name, taught, images, patients, shared, first in found.iter_rows():
         about = f"{name:28s}{'taught' if taught else 'tested':8s}{images:6d} images of {patients:5d} patients"
         print(about + (f", {shared} of them on the other side, too, first {first!r}" if shared else ""))
-    return int(found["shared"].sum() > 0)
+    leaks = found.filter(pl.col("shared") > 0)["set"].to_list()
+    print(
+        f"{len(found)} sets; "
+        + (f"patients on both sides in {', '.join(leaks)}" if leaks else "no patient is on both sides")
+    )
+    return int(bool(leaks))
 
 
 if __name__ == "__main__":

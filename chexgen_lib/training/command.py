@@ -1,7 +1,7 @@
 """Settings and a latent cache in, a trained transformer out: what `chexgen train` does, in one process or in many."""
 
 import argparse
-from dataclasses import asdict, fields, replace
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 
 import torch
@@ -63,6 +63,8 @@ def read_settings(source: str) -> tuple[TrainingConfig, dict]:
     name, _, section = source.partition(":")
     try:
         found = YAML(typ="safe").load(Path(name).read_text())
+    except OSError as error:
+        raise TrainingError(f"{name} cannot be read: {error.strerror}") from error
     except YAMLError as error:
         raise TrainingError(f"{name} is neither YAML nor JSON: {error}") from error
     if section:
@@ -73,6 +75,8 @@ def read_settings(source: str) -> tuple[TrainingConfig, dict]:
         raise TrainingError(f"{source} is no mapping of settings to values: write name: value on each line")
     defaults = {field.name: field.default for field in fields(TrainingConfig)}
     known = list(defaults)
+    if absent := [key for key, default in defaults.items() if default is MISSING and key not in found]:
+        raise TrainingError(f"{source}: {', '.join(absent)} must be set")
     unknown = [key for key in found if key not in (*known, *MODEL, *OF_THE_NOTEBOOK)]
     if unknown:
         raise TrainingError(f"{source}: unknown setting {', '.join(unknown)}; known are {', '.join(known)}")
@@ -81,7 +85,7 @@ def read_settings(source: str) -> tuple[TrainingConfig, dict]:
             raise TrainingError(f"{source}: {key} is {found[key]!r}; its default is {defaults[key]!r}")
     try:
         config = TrainingConfig(**{key: value for key, value in found.items() if key in known})
-    except TypeError as error:  # a setting without a default is missing, or text stands for a number
+    except TypeError as error:  # text stands for a number
         raise TrainingError(f"{source}: {error}") from error
     return config, {key: found[key] for key in MODEL if key in found}
 
