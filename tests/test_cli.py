@@ -174,6 +174,17 @@ def test_int8_weights_are_another_job(prompts, weights, tmp_path):
         assert 0 < error.max() and error.mean() < 3
 
 
+def test_compiled_blocks_are_another_job_of_nearly_the_same_images(prompts, weights, tmp_path):
+    for name, more in (("plain", []), ("compiled", ["--compile"]), ("both", ["--compile", "--int8"])):
+        assert cli.main(command(prompts, weights, tmp_path / name, *more)) == 0
+    assert pl.read_csv(tmp_path / "compiled/manifest.csv")["compiled"].all()
+    assert "compiled" not in pl.read_csv(tmp_path / "plain/manifest.csv").columns
+    plain, *others = (
+        np.asarray(Image.open(tmp_path / name / "case0_0.png"), float) for name in ("plain", "compiled", "both")
+    )
+    assert all(np.abs(other - plain).mean() < 3 for other in others)
+
+
 def test_columns_of_metadata_go_to_the_encoder_of_a_model_that_has_one(pipeline, tmp_path, tmp_path_factory, capsys):
     torch.manual_seed(0)
     config = {k: v for k, v in pipeline.transformer.config.items() if not k.startswith("_")}

@@ -34,6 +34,7 @@ class ControlledTransformer(ModelMixin, ConfigMixin):
 
     _supports_gradient_checkpointing = True
     _no_split_modules = ChexGenTransformer._no_split_modules
+    _repeated_blocks = ChexGenTransformer._repeated_blocks
 
     @register_to_config
     def __init__(self, base_config: dict, copied_blocks: int = 13):

@@ -1,42 +1,159 @@
 """Weights of 8 bits, for sampling on a CPU."""
 
 import copy
-import warnings
+import math
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from chexgen_lib.models.control import ControlledTransformer
-from chexgen_lib.models.transformer import Block, ChexGenTransformer
+from chexgen_lib.models.transformer import Block, ChexGenTransformer, CrossAttention, Mlp, SelfAttention
 
 Model = TypeVar("Model", ChexGenTransformer, ControlledTransformer)
+
+# Numbers in the tokens that a block takes at a time; the MLP's are four times as many. glibc gives tensors of more
+# than 32 MiB back after each use, and asking for them again takes longer than to multiply them.
+LARGEST = 2**20
+# Steps from the least to the largest activation, one less than fit, for the zero point is rounded, too. Without VNNI
+# a processor adds two products in 16 bits, where those of 8-bit activations overflow.
+STEPS = 254 if torch.cpu._is_vnni_supported() else 126
 
 
 def int8_weights(transformer: Model) -> Model:
     """A copy of a trained transformer whose blocks multiply in int8, for sampling on a CPU.
 
-    torch's dynamic quantisation: one scale for each weight matrix, and one for the activations of each product, so
-    that an image depends, within that rounding, on what shares its batch. `benchmarks/sampler_speed_cpu.csv` says how
-    much faster it is and how near to float32. The copy can be neither trained nor saved: keep the original.
+    Each row of a weight matrix has a scale of its own, and the activations of each product share one, found as they
+    come, so that an image depends, within that rounding, on what shares its batch. Attention is in bfloat16 where the
+    processor has products of it; sums, norms and everything outside the blocks stay in float32. For many images,
+    `compile_repeated_blocks()` of the result pays. `benchmarks/sampler_speed_cpu.csv` says how much faster both are,
+    and how near to float32. The copy can be neither trained, copied nor saved: keep the original.
 
     Raises:
-        ValueError: if the transformer is not in float32 on a CPU, or is such a copy already.
+        ValueError: if the transformer is not in float32 on a CPU, or is such a copy already; if torch lacks oneDNN.
     """
+    if not torch.backends.mkldnn.is_available():
+        raise ValueError(
+            "int8 weights need a torch with oneDNN, which this one lacks: sample without them (int8: false)"
+        )
     if transformer.device.type != "cpu" or transformer.dtype != torch.float32:
         raise ValueError(f"int8 weights are for float32 on a CPU, not {transformer.dtype} on {transformer.device}")
-    blocks = [module for module in transformer.modules() if isinstance(module, Block)]
-    if not isinstance(blocks[0].attn.qkv, nn.Linear):
+    if any(isinstance(module, Int8Block) for module in transformer.modules()):
         raise ValueError("the transformer's weights are int8 already")
     result = copy.deepcopy(transformer).eval().requires_grad_(False)
-    with warnings.catch_warnings():
-        # torch names torchao its successor, which on a CPU gains nothing unless compiled; the lock file pins torch.
-        warnings.simplefilter("ignore")
-        for module in result.modules():
-            if isinstance(module, Block):
-                torch.ao.quantization.quantize_dynamic(module, {nn.Linear}, dtype=torch.qint8, inplace=True)
+    for parent in list(result.modules()):
+        for name, block in parent.named_children():
+            if isinstance(block, Block):
+                setattr(parent, name, Int8Block(block))
     result.save_pretrained = _refuse
     return result
+
+
+class Int8Block(Block):
+    """A trained block with products in int8, which takes as many samples at a time as its temporaries bear."""
+
+    def __init__(self, block: Block):
+        nn.Module.__init__(self)
+        self.shift_scale_gate_table = block.shift_scale_gate_table
+        self.attn = Int8SelfAttention(block.attn)
+        self.cross_attn = Int8CrossAttention(block.cross_attn)
+        self.mlp = Int8Mlp(block.mlp)
+
+    def forward(self, x: Tensor, table: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        pieces = math.ceil(x.numel() / LARGEST)
+        parts = [t.expand(len(x), *t.shape[1:]).chunk(pieces) for t in (x, table, k, v)]
+        masks = [None] * len(parts[0]) if mask is None else mask.chunk(pieces)
+        return torch.cat([Block.forward(self, *part) for part in zip(*parts, masks, strict=True)])
+
+
+@torch.library.custom_op("chexgen::int8_product", mutates_args=())
+def int8_product(
+    x: Tensor, scale: Tensor, zero: Tensor, weight: Tensor, scales: Tensor, bias: Tensor, dtype: torch.dtype, gelu: str
+) -> Tensor:
+    """oneDNN's product of uint8 activations [..., I] with packed int8 weights; torch.compile takes it as it is."""
+    after = ("gelu", [], gelu) if gelu else ("none", [], "")
+    weights = weight, scales, torch.zeros_like(scales, dtype=torch.int32), bias
+    return torch.ops.onednn.qlinear_pointwise.tensor(x, scale, zero, *weights, 1.0, 0, dtype, *after)
+
+
+@int8_product.register_fake
+def _(x, scale, zero, weight, scales, bias, dtype, gelu):
+    return x.new_empty(*x.shape[:-1], len(bias), dtype=dtype)
+
+
+class Int8Linear(nn.Module):
+    """A linear layer, and the GELU after it if `gelu` names one (`approximate` of torch's), multiplied in int8.
+
+    Activations [..., in_features], float32 or bfloat16, become `dtype` [..., out_features].
+    """
+
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype = torch.float32, gelu: str = ""):
+        super().__init__()
+        weight = linear.weight.detach()
+        self.dtype, self.gelu = dtype, gelu
+        self.scales = nn.Parameter(weight.abs().amax(dim=1).clamp(min=1e-12) / 127, requires_grad=False)
+        self.bias = linear.bias
+        self.weight = torch.ops.onednn.qlinear_prepack((weight / self.scales[:, None]).round().to(torch.int8), None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return int8_product(*quantized(x), self.weight, self.scales, self.bias, self.dtype, self.gelu)
+
+
+def quantized(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x as uint8 with its scale and zero point: x is nearly scale * (result - zero point)."""
+    low, high = torch.aminmax(x)
+    low, high = low.float().clamp(max=0.0), high.float().clamp(min=0.0)
+    scale = ((high - low) / STEPS).clamp(min=1e-12)
+    zero = (-low / scale).round()
+    # 1.5 * 2**23 more, and the rounded number is in the lowest bits of a float32: torch's own conversion of floats to
+    # uint8 takes ten times as long.
+    shifted = (x.float() * (1 / scale)).add_(1.5 * 2**23 + zero)
+    return shifted.view(torch.int32).to(torch.uint8), scale, zero.to(torch.int32)
+
+
+class Int8SelfAttention(nn.Module):
+    def __init__(self, attention: SelfAttention):
+        super().__init__()
+        self.num_heads = attention.num_heads
+        self.qkv = Int8Linear(attention.qkv, narrow())
+        self.proj = Int8Linear(attention.proj)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # each [B, heads, T, d]
+        return self.proj(attend(q, k, v).transpose(1, 2).flatten(2))  # [B, T, D]
+
+
+class Int8CrossAttention(nn.Module):
+    def __init__(self, attention: CrossAttention):
+        super().__init__()
+        self.num_heads = attention.num_heads
+        self.q_linear = Int8Linear(attention.q_linear, narrow())
+        self.kv_linear = attention.kv_linear  # used once for all steps
+        self.proj = Int8Linear(attention.proj)
+
+    def forward(self, x: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        q = self.q_linear(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # [B, heads, T, d]
+        return self.proj(attend(q, k.to(q.dtype), v.to(q.dtype), mask).transpose(1, 2).flatten(2))  # [B, T, D]
+
+
+class Int8Mlp(nn.Sequential):
+    def __init__(self, mlp: Mlp):
+        super().__init__(Int8Linear(mlp.fc1, gelu=mlp.gelu), Int8Linear(mlp.fc2))
+
+
+def narrow() -> torch.dtype:
+    """Type of what is multiplied next: bfloat16 where this processor has products of it."""
+    native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention of a few hundred tokens; shapes and `mask` as torch's own, which on a CPU takes
+    twice as long for them."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if mask is not None:
+        scores += torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, float("-inf"))
+    return scores.softmax(-1) @ v
 
 
 def _refuse(*_, **__) -> None:

@@ -101,6 +101,7 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
 
     _supports_gradient_checkpointing = True
     _no_split_modules = ["Block", "TextProjection"]  # FSDP gathers the parameters of each when it is called
+    _repeated_blocks = ["Block", "Int8Block"]  # what diffusers' compile_repeated_blocks compiles, once for all
 
     @register_to_config
     def __init__(

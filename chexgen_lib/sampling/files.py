@@ -76,6 +76,8 @@ def sample(options: argparse.Namespace) -> int:
         pipeline.scheduler = scheduler_named(options.sampler, pipeline.scheduler)
     if options.int8:
         pipeline.transformer = int8_weights(pipeline.transformer)
+    if options.compile:
+        pipeline.transformer.compile_repeated_blocks()
     if pipeline.transformer.metadata_sources is not None:  # metadata goes to the encoder, not into the prompt
         prompts = prompts.with_columns(prompt="text")
     else:
@@ -178,6 +180,7 @@ def _jobs(prompts: pl.DataFrame, options: argparse.Namespace, pipeline: ChexGenP
         weights_sha256=digest(options.weights),
         chexgen_lib=chexgen_lib.__version__,
         **({"weights": "int8"} if options.int8 else {}),
+        **({"compiled": True} if options.compile else {}),
         **({"metadata_guidance": json.dumps(options.metadata_guidance)} if options.metadata_guidance else {}),
     )
     sources = pipeline.transformer.metadata_sources

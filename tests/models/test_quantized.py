@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from chexgen_lib.models.quantized import int8_weights
+from chexgen_lib.models.quantized import STEPS, Int8Block, Int8Linear, attend, int8_weights, quantized
+from chexgen_lib.models.transformer import Block
 from chexgen_lib.sampling.synthesis import fingerprint
 
 
@@ -28,10 +29,58 @@ def test_images_stay_within_40_db(request, kind):
 
 
 def test_every_product_of_the_blocks_is_int8(controlled):
-    blocks = {**dict(int8_weights(controlled.transformer).named_modules())}
-    products = [m for name, m in blocks.items() if name.endswith((".qkv", ".fc1", ".fc2", "q_linear", "attn.proj"))]
-    inside = [m for m in products if not isinstance(m, torch.nn.Linear)]
-    assert len(inside) == len(products) - 2  # the text projection's two are outside the blocks
+    blocks = [m for m in int8_weights(controlled.transformer).modules() if isinstance(m, Block)]
+    base, adapter = controlled.transformer.base_model.blocks, controlled.transformer.controlnet
+    assert len(blocks) == len(base) + len(adapter)
+    for block in blocks:
+        linear = [name for name, m in block.named_modules() if isinstance(m, torch.nn.Linear)]
+        assert linear == ["cross_attn.kv_linear"]  # used once for all steps
+
+
+def test_numbers_are_rounded_to_the_nearest_step():
+    x = torch.tensor([[-1.0, 0.0, 0.5, 3.0]])
+    rounded, scale, zero = quantized(x)
+    assert scale.item() == pytest.approx(4 / STEPS) and rounded.min() == 0 and rounded.max() == STEPS
+    assert ((scale * (rounded.float() - zero) - x).abs() <= scale / 2 * 1.001).all()
+    assert (quantized(torch.zeros(2, 3))[0] == 0).all()
+    assert quantized(torch.full((2, 3), 5.0))[0].unique().tolist() == [STEPS]  # zero is always a step
+
+
+@pytest.mark.parametrize("gelu", ["", "none", "tanh"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_product_is_near_that_in_float32(gelu, dtype):
+    torch.manual_seed(0)
+    linear, x = torch.nn.Linear(96, 80).requires_grad_(False), torch.randn(3, 20, 96)
+    exact = linear(x)
+    exact = torch.nn.functional.gelu(exact, approximate=gelu) if gelu else exact
+    near = Int8Linear(linear, dtype, gelu)(x)
+    assert near.dtype == dtype and (near.float() - exact).std() < 0.02 * exact.std()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_is_torchs(dtype):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, n, 16, dtype=dtype) for n in (20, 7, 7))
+    mask = torch.arange(7) < torch.tensor([7, 4])[:, None, None, None]  # [B, 1, 1, L]
+    for seen in (None, mask):
+        exact = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        torch.testing.assert_close(attend(q, k, v, seen), exact, atol=2e-2 if dtype == torch.bfloat16 else 1e-5, rtol=0)
+
+
+def test_pieces_of_a_batch_are_put_together_in_order(pipeline, monkeypatch):
+    """Five samples in pieces of two: the images are those of one piece but for the scales, which are a piece's own."""
+    block = Int8Block(pipeline.transformer.blocks[0])
+    torch.manual_seed(0)
+    x, table = torch.randn(5, 16, 64), torch.randn(1, 6, 64)
+    k, v = torch.randn(2, 5, 2, 9, 32)
+    mask = torch.arange(9) < torch.tensor([9, 3, 5, 9, 1])[:, None, None, None]
+    with torch.inference_mode():
+        for seen in (None, mask):
+            monkeypatch.setattr("chexgen_lib.models.quantized.LARGEST", 10**9)
+            whole = block(x, table, k, v, seen)
+            monkeypatch.setattr("chexgen_lib.models.quantized.LARGEST", 2 * 16 * 64)
+            for one, same, other in zip(block(x, table, k, v, seen), whole, whole.roll(1, 0), strict=True):
+                assert (one - same).std() < 0.05 < 0.5 < (one - other).std()
 
 
 def test_it_counts_as_another_generator(pipeline):
@@ -40,6 +89,12 @@ def test_it_counts_as_another_generator(pipeline):
     after = fingerprint(pipeline)
     pipeline.transformer = trained
     assert before != after and fingerprint(pipeline) == before
+
+
+def test_without_onednn_it_says_so(pipeline, monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="need a torch with oneDNN"):
+        int8_weights(pipeline.transformer)
 
 
 def test_what_cannot_be_made_or_saved_says_so(pipeline, tmp_path):
