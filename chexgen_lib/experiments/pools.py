@@ -218,13 +218,15 @@ class Sets:
     def with_pool(self, pool: Labelled) -> "Sets":
         """The same real images with another pool, put behind what is there: rows of before stay what they were.
 
-        Raises CohortError if an image of the pool was drawn from another record than the training ones.
+        Raises CohortError if the pool's records are not the training ones, or it holds more images of some.
         """
-        known = self.everything.table["image_id"].gather(self.rows["train"])
-        if other := sorted(set(pool.table["image_id"]) - set(known)):
+        check_even(pool)
+        known = set(self.everything.table["image_id"].gather(self.rows["train"]))
+        if differing := sorted(set(pool.table["image_id"]) ^ known):
+            where = "the first pool" if differing[0] in known else "the other"
             raise CohortError(
-                f"{len(other)} records of a pool are none that the first was drawn from, first {other[0]!r}: make both "
-                "in stage 06_pools, or take the others out of labels.csv"
+                f"{len(differing)} records are in one of two pools alone, first {differing[0]!r} in {where}: arms of "
+                "other records are no comparison; make both in stage 06_pools, or take what differs out of labels.csv"
             )
         return Sets(self.everything + pool, self.rows, np.arange(len(pool)) + len(self.everything))
 
@@ -236,14 +238,15 @@ def assemble(root: str | Path, pool: str | Path, resolution: int, size: int, lea
     """The cohort of a run (`without_rare`) at `resolution` and a pool (`load`), reduced to `size` pixels.
 
     Raises:
-        CohortError: if something is missing, or a patient whom the pool or the training images come from is also in a
-            validation or test set.
+        CohortError: if something is missing, the pool holds more images of some records than of others, or a patient
+            whom the pool or the training images come from is also in a validation or test set.
     """
     root = Path(root)
     cohort = without_rare(embedded.load(root / "cohort"), least_cases)
     images = np.asarray(embedded.load_images(root / "cohort", resolution))
     own = real(cohort, images, size)
     synthetic = load(pool, cohort, size)
+    check_even(synthetic)
     drawn_from = pl.col("image_id").is_in(synthetic.table["image_id"].unique().to_list())
     chosen = {
         "train": drawn_from,
@@ -254,6 +257,17 @@ def assemble(root: str | Path, pool: str | Path, resolution: int, size: int, lea
     rows = {name: np.flatnonzero(cohort.select(keep).to_series().to_numpy()) for name, keep in chosen.items()}
     check_patients(own.table, rows)
     return Sets(own + synthetic, rows, np.arange(len(synthetic)) + len(own))
+
+
+def check_even(pool: Labelled) -> None:
+    """Raise CohortError where a pool holds more images of some records than of others: k copies of each mean all."""
+    held = pool.table.group_by("image_id", maintain_order=True).len().sort("len", maintain_order=True)
+    (few, least), (many, most) = held.row(0), held.row(-1)
+    if least < most:
+        raise CohortError(
+            f"the pool holds {least} images of record {few!r} but {most} of {many!r}: make as many of each in stage "
+            "06_pools, or leave the others out of labels.csv"
+        )
 
 
 def check_patients(table: pl.DataFrame, rows: dict[str, np.ndarray]) -> None:

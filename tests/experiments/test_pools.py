@@ -175,16 +175,36 @@ def test_another_pool_stands_behind_the_first(run, cohort):
 
 def test_another_pool_of_a_smaller_size_is_brought_to_the_classifiers(run, cohort, tmp_path):
     (tmp_path / "small").mkdir()
-    np.save(tmp_path / "small/samples.npy", np.full((1, 2, 4, 4), 77, np.uint8))
-    pl.DataFrame({"image_id": ["i4"]}).write_parquet(tmp_path / "small/manifest.parquet")
+    np.save(tmp_path / "small/samples.npy", np.full((2, 2, 4, 4), 77, np.uint8))
+    pl.DataFrame({"image_id": ["i4", "i0"]}).write_parquet(tmp_path / "small/manifest.parquet")
     both = pools.assemble(run, run / "pools/text", 16, 8).with_pool(pools.load(tmp_path / "small", cohort, 8))
-    assert (both.everything.images[both.copies(2)] == 77).all() and len(both.copies(1)) == 1
+    assert (both.everything.images[both.copies(2)] == 77).all() and len(both.copies(1)) == 2
 
 
-def test_another_pool_of_other_records_is_refused(run, cohort, tmp_path):
-    """A test patient's images, for example."""
+@pytest.mark.parametrize(
+    ("records", "named"),
+    [
+        (["i4", "i2"], "2 records are in one of two pools alone, first 'i0' in the first"),
+        (["i4", "i0", "i2"], "'i2' in the other"),
+    ],
+)
+def test_another_pool_of_other_records_is_refused(run, cohort, tmp_path, records, named):
+    """A test patient's images, for example; or fewer records, whose arm would be of fewer images."""
     (tmp_path / "other").mkdir()
-    np.save(tmp_path / "other/samples.npy", np.zeros((2, 1, 8, 8), np.uint8))
-    pl.DataFrame({"image_id": ["i4", "i2"]}).write_parquet(tmp_path / "other/manifest.parquet")
-    with pytest.raises(CohortError, match="1 records of a pool are none that the first was drawn from, first 'i2'"):
+    np.save(tmp_path / "other/samples.npy", np.zeros((len(records), 1, 8, 8), np.uint8))
+    pl.DataFrame({"image_id": records}).write_parquet(tmp_path / "other/manifest.parquet")
+    with pytest.raises(CohortError, match=named):
         pools.assemble(run, run / "pools/text", 16, 8).with_pool(pools.load(tmp_path / "other", cohort, 8))
+
+
+@pytest.mark.parametrize("stands", ["first", "behind"])
+def test_a_pool_with_more_images_of_some_records_is_refused(run, cohort, tmp_path, stands):
+    """`copies(2)` would be two images of one record and one of the other."""
+    (tmp_path / "uneven").mkdir()
+    for name in ("a", "b", "c"):
+        Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / f"uneven/{name}.png")
+    (tmp_path / "uneven/labels.csv").write_text("image,image_id\na.png,i4\nb.png,i0\nc.png,i0\n")
+    with pytest.raises(CohortError, match="1 images of record 'i4' but 2 of 'i0'"):
+        if stands == "first":
+            pools.assemble(run, tmp_path / "uneven", 16, 8)
+        pools.assemble(run, run / "pools/text", 16, 8).with_pool(pools.load(tmp_path / "uneven", cohort, 8))
