@@ -3,6 +3,7 @@
 import ast
 import copy
 import re
+import subprocess
 import sys
 
 import nbformat
@@ -186,3 +187,36 @@ def test_a_notebook_that_fails_is_left_as_it_was(folder):
         notebooks.refresh("01_x")
     assert (folder / "notebooks/01_x.ipynb").read_bytes() == before
     assert [path.name for path in (folder / "notebooks").iterdir()] == ["01_x.ipynb"]
+
+
+@pytest.mark.parametrize(
+    ("found", "committed", "same"),
+    [
+        ("Dice 0.731 [0.70, 0.76] n = 12", "Dice 0.729 [0.70, 0.77] n = 12", True),
+        ("difference  0.001", "difference -0.002", True),  # the sign takes a space
+        ("FID 428.2", "FID 423.5", True),
+        ("FID 428.2", "FID 400.5", False),
+        ("Dice 0.731", "Dice 0.631", False),
+        ("n = 12, 0.5", "n = 13, 0.5", False),
+        ("better 0.5", "worse 0.5", False),
+        ("0.5 0.6", "0.5", False),
+    ],
+)
+def test_only_another_processors_rounding_is_overlooked(found, committed, same):
+    assert (notebooks.settled(found, committed) == committed) is same
+
+
+CHECKED = "# NBVAL_CHECK_OUTPUT\nprint('n 3, mean', 0.5)"
+
+
+@pytest.mark.parametrize(("committed", "passes"), [("n 3, mean 0.52\n", True), ("n 4, mean 0.52\n", False)])
+def test_check_compares_numbers_and_words(folder, committed, passes):
+    cells = [new_code_cell("n = 1", metadata={"tags": ["parameters"]}), new_code_cell(CHECKED)]
+    cells[0].execution_count, cells[1].execution_count = 1, 2
+    cells[1].outputs = [new_output("stream", name="stdout", text=committed)]
+    notebooks.write(notebooks.normalise(new_notebook(cells=cells)), folder / "notebooks/01_x.ipynb")
+    program = (
+        "from pathlib import Path; from chexgen_lib import notebooks as n; n.ROOT = Path(); raise SystemExit(n.check())"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
+    assert (finished.returncode == 0) is passes, finished.stdout + finished.stderr
