@@ -184,6 +184,14 @@ def compare(
     return table.with_columns(pl.lit(None, pl.Float64).alias(c) for c in columns if c not in table.columns)[columns]
 
 
+def mean(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Mean [B] of values [N], each as often as counts [B, N] says, for `compare`; NaN of under `LEAST_POSITIVES`."""
+    if len(values) < LEAST_POSITIVES:
+        return np.full(len(counts), np.nan)
+    with np.errstate(invalid="ignore"):  # a resample may hold none of them
+        return counts @ values / counts.sum(1)
+
+
 def _resamples(patients: Sequence[str], seeds: int, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """How often each image [B, N] and each seed [B, S] is drawn; whole patients are drawn."""
     rng = np.random.default_rng(seed)

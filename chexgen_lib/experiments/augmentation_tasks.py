@@ -21,6 +21,7 @@ from chexgen_lib.experiments.augmentation import (
     by_arm,
     compare,
     jobs,
+    mean,
     patient_counts,
     pool_arms,
     verdict,
@@ -186,7 +187,7 @@ def segmentation_table(
         arms = {arm: [run["dice"][place] for run in runs] for arm, runs in by_arm(results).items()}
 
         def measure(found: np.ndarray, counts: np.ndarray) -> np.ndarray:
-            return np.stack([_mean(found, counts, some) for some in kinds.values()], axis=1)
+            return np.stack([mean(found[some], counts[:, some]) for some in kinds.values()], axis=1)
 
         return compare(arms, measure, about, patients[name], **options)
 
@@ -237,7 +238,7 @@ def severity_table(
         def measure(found: np.ndarray, counts: np.ndarray) -> np.ndarray:
             wrong = np.abs(found - truth)
             r = correlation(counts @ pair_sums(found.astype(np.float64), truth))
-            return np.stack([_mean(wrong, counts), _mean(wrong**2, counts), r], axis=1)
+            return np.stack([mean(wrong, counts), mean(wrong**2, counts), r], axis=1)
 
         return compare(arms, measure, about, patients[name], **options)
 
@@ -361,12 +362,3 @@ def _each(tests: Mapping[str, np.ndarray], table) -> pl.DataFrame:
         table(name, rows, slice(end - len(rows), end)) for (name, rows), end in zip(tests.items(), ends, strict=True)
     ]
     return pl.concat(tables, how="vertical_relaxed")
-
-
-def _mean(values: np.ndarray, counts: np.ndarray, some: np.ndarray | None = None) -> np.ndarray:
-    """Mean [B] of values [N], each as often as counts [B, N] says; NaN where fewer than `LEAST_POSITIVES` take part."""
-    some = np.ones(len(values), bool) if some is None else some
-    if some.sum() < LEAST_POSITIVES:
-        return np.full(len(counts), np.nan)
-    with np.errstate(invalid="ignore"):
-        return counts[:, some] @ values[some] / counts[:, some].sum(1)

@@ -19,7 +19,7 @@ from sklearn.model_selection import GroupKFold
 from chexgen_lib.cohort import CohortError
 from chexgen_lib.experiments.annotated_pools import Sets, Task, drawn_for, read_pool
 from chexgen_lib.experiments.annotation_to_image import Annotated, load_lung_masks
-from chexgen_lib.experiments.augmentation import REAL, by_arm, compare, jobs
+from chexgen_lib.experiments.augmentation import REAL, by_arm, compare, jobs, mean
 from chexgen_lib.experiments.augmentation_tasks import DICE, Results, train_and_segment
 from chexgen_lib.experiments.fitting import device_for
 from chexgen_lib.experiments.runs import run_all
@@ -109,13 +109,13 @@ def lungs_table(results: Results, fold: np.ndarray, patients: list[str], **optio
     everyone = {REAL: [np.concatenate(runs) for runs in zip(*each, strict=True)]}
     tests = {EVERYONE: (everyone, np.argsort(fold, kind="stable")), HELD_OUT: (unseen, np.flatnonzero(fold == UNSEEN))}
     tables = []
+
+    def measure(found: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        return mean(found, counts)[:, None]
+
     for name, (arms, rows) in tests.items():
         tested = [patients[row] for row in rows]
         about = {"test": name, "category": "all", "metric": DICE, "n": len(rows)}
         note = pl.lit(f"{len(set(tested))} patients").alias("note")
-        tables.append(compare(arms, _mean, [about], tested, **options).with_columns(note))
+        tables.append(compare(arms, measure, [about], tested, **options).with_columns(note))
     return pl.concat(tables, how="vertical_relaxed")
-
-
-def _mean(dice: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    return (counts @ dice / counts.sum(1))[:, None]

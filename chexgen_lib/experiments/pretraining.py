@@ -15,7 +15,7 @@ import torch
 from monai.visualize import GradCAM
 
 from chexgen_lib import cohort
-from chexgen_lib.experiments.augmentation import LEAST_POSITIVES, auroc_table, by_arm, compare
+from chexgen_lib.experiments.augmentation import LEAST_POSITIVES, auroc_table, by_arm, compare, mean
 from chexgen_lib.experiments.classification import Classifier, balanced_weights, train_classifier
 from chexgen_lib.experiments.pools import Labelled, Sets
 from chexgen_lib.records import FINDINGS
@@ -267,19 +267,18 @@ def attention_table(
     columns = {"finding": pl.String, "start": pl.String, **dict.fromkeys(names, pl.Float64)}
     columns |= {"n": pl.Int64, "seeds": pl.Int64, "chance": pl.Float64}
     options, tables = {"reference": next(iter(shares)), "n_resamples": n_resamples, "seed": seed}, []
+
+    def measure(found: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        return mean(found, counts)[:, None]
+
     for name, rows in groups.items():
         about = {"finding": name, "n": len(rows), "chance": float(masks[rows].mean()) if len(rows) else None}
         if len(rows) < LEAST_POSITIVES:
             tables.append(pl.DataFrame([about | {"start": start, "seeds": len(s)} for start, s in shares.items()]))
             continue
         own = {start: values[:, rows] for start, values in shares.items()}
-        table = compare(own, _mean, [about], [patients[row] for row in rows], **options)
+        table = compare(own, measure, [about], [patients[row] for row in rows], **options)
         tables.append(table.rename({"arm": "start"}))
     table = pl.concat(tables, how="diagonal_relaxed") if len(findings) else pl.DataFrame(schema=columns)
     missing = [pl.lit(None, pl.Float64).alias(name) for name in names if name not in table.columns]
     return table.with_columns(missing).select(list(columns))
-
-
-def _mean(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Mean of values [K], for each row of counts [B, K]: [B, 1]."""
-    return (counts @ values / counts.sum(1))[:, None]

@@ -60,9 +60,10 @@ def draw_control(table: pl.DataFrame) -> Figure:
         value, low, high = (own[c].to_numpy() for c in ("value", "low", "high"))
         ax.errorbar(value, y, xerr=np.maximum([value - low, high - value], 0), fmt=marker, markersize=3, color=colour,
                     linewidth=0.9, label=label)  # fmt: skip
-    counts = shown.filter(images="samples")["n"].to_list()
-    said = [f"{'age, r' if a == 'age' else a} (n = {n})" for a, n in zip(names, counts, strict=True)]
+    counts = [dict(shown.filter(images=images).select("attribute", "n").rows()) for images in looks]
+    said = [f"{'age, r' if a == 'age' else a} ({', '.join(str(n.get(a, 0)) for n in counts)})" for a in names]
     ax.set_yticks(range(len(names)), said, fontsize=6)
+    ax.set_ylabel("attribute (n of samples, of real images)", fontsize=7)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.axvline(0.5, color=style.GREY, linestyle=":", linewidth=0.8)
     ax.set_xlabel("AUROC (age: Pearson r), 95 % CI", fontsize=7)

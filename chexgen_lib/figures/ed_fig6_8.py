@@ -14,7 +14,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from chexgen_lib.experiments.pretraining import DEFAULT, LONGER
 from chexgen_lib.figures import published, style
-from chexgen_lib.figures.fig4 import COLOURS, MARKERS, NO_EXTERNAL, NO_MASKS, nothing
+from chexgen_lib.figures.fig4 import LOOKS, NO_EXTERNAL, NO_MASKS, NOT_PRETRAINED, nothing
 
 COLUMNS = 5  # of panels
 PAPER = {"internal": "fig4c", "few-shot": "fig4d"}  # what the paper prints by finding
@@ -92,10 +92,10 @@ def _panel(ax: Axes, rows: pl.DataFrame, most: str) -> None:
     shots = own["group"][0] == "few-shot"
     sets = own.select("set", "images").unique(maintain_order=True)
     places = dict(zip(sets["set"], range(len(sets)) if shots else sets["images"], strict=True))
-    for k, arm in enumerate(own["arm"].unique(maintain_order=True)):
-        line, colour = own.filter(arm=arm), COLOURS[k % len(COLOURS)]
+    for arm in own["arm"].unique(maintain_order=True):
+        line, (marker, colour) = own.filter(arm=arm), LOOKS.get(arm, NOT_PRETRAINED)
         x = [places[name] for name in line["set"]]
-        style_of = {"linestyle": ":" if arm == LONGER else "-", "marker": MARKERS[k % len(MARKERS)], "markersize": 2}
+        style_of = {"linestyle": ":" if arm == LONGER else "-", "marker": marker, "markersize": 2}
         ax.plot(x, line["value"], color=colour, linewidth=0.8, label=arm, **style_of)
         if arm in (DEFAULT, most):
             ax.fill_between(x, line["low"], line["high"], color=colour, alpha=0.18, linewidth=0)
@@ -131,11 +131,11 @@ def draw_attention(attention: pl.DataFrame, most: str) -> Figure:
         return fig
     left, right = fig.subplots(1, 2, sharey=True, width_ratios=(1.4, 1))
     for k, arm in enumerate((DEFAULT, LONGER, most)):
-        own = attention.filter(start=arm)
-        at, look = np.arange(len(names)) + 0.22 * (k - 1), {"color": (style.BLACK, style.BLUE, style.VERMILION)[k]}
-        _bars(left, own, at, "", marker="osD"[k], label=arm, **look)
+        own, (marker, colour) = attention.filter(start=arm), LOOKS.get(arm, NOT_PRETRAINED)
+        at, look = np.arange(len(names)) + 0.22 * (k - 1), {"color": colour, "marker": marker}
+        _bars(left, own, at, "", label=arm, **look)
         if arm != DEFAULT:
-            _bars(right, own, at, "difference", marker="osD"[k], **look)
+            _bars(right, own, at, "difference", **look)
     chance = attention.filter(start=DEFAULT)["chance"]
     left.vlines(chance, np.arange(len(names)) - 0.4, np.arange(len(names)) + 0.4, color=style.GREY, linestyle="--",
                 label="chance: the mask's share of the image")  # fmt: skip
@@ -143,6 +143,7 @@ def draw_attention(attention: pl.DataFrame, most: str) -> Figure:
     left.set_yticks(range(len(names)), named, fontsize=6.5)
     left.set_ylim(len(names) - 0.5, -0.5)
     left.set_xlabel("a  attention inside the mask, 95 % CI", fontsize=7)
+    right.locator_params(axis="x", nbins=4)
     right.axvline(0, color=style.GREY, linestyle="--", linewidth=0.8)
     right.set_xlabel("b  difference from default, 95 % CI", fontsize=7)
     fig.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)

@@ -11,12 +11,20 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from chexgen_lib.experiments.pretraining import LONGER
 from chexgen_lib.figures import published, style
 
-MARKERS = "osD^vP"
 NO_MASKS = "real radiographs\nhave no masks"
 NO_EXTERNAL = "no external images\nin this profile"
-COLOURS = (style.BLACK, style.BLUE, style.SKY, style.ORANGE, style.VERMILION, style.PURPLE)
+LOOKS = {  # marker and colour of a start, in this run's panels and in the paper's
+    LONGER: ("s", style.BLUE),
+    "1x synthetic": ("D", style.SKY),
+    "2x synthetic": ("^", style.ORANGE),
+    "3x synthetic": ("v", style.VERMILION),
+    "4x synthetic": ("X", style.GREEN),
+    "5x synthetic": ("P", style.PURPLE),
+}
+NOT_PRETRAINED = ("o", style.BLACK)
 
 
 def draw(curves: pl.DataFrame, attention: pl.DataFrame) -> Figure:
@@ -84,12 +92,13 @@ def _curves(ax: Axes, rows: pl.DataFrame, title: str, log: bool) -> None:
     places = sets["images"].to_numpy() if log else np.arange(len(sets))
     arms = rows["arm"].unique(maintain_order=True).to_list()
     for k, arm in enumerate(arms):
-        own = rows.filter(arm=arm)
+        own, (marker, colour) = rows.filter(arm=arm), LOOKS.get(arm, NOT_PRETRAINED)
+        line = "-" if len(own) == len(sets) else ":"  # what lies between was not trained
         value, low, high = (own[c].to_numpy() for c in ("value", "low", "high"))
         own_places = places[sets["set"].is_in(own["set"].to_list()).to_numpy()]
         x = own_places * 1.04 ** (k - len(arms) / 2) if log else own_places + 0.1 * (k - len(arms) / 2)
-        ax.errorbar(x, value, np.maximum([value - low, high - value], 0), fmt=f"{MARKERS[k % 6]}-", markersize=3,
-                    linewidth=0.9, color=COLOURS[k % len(COLOURS)], label=arm)  # fmt: skip
+        ax.errorbar(x, value, np.maximum([value - low, high - value], 0), fmt=f"{marker}{line}", markersize=3,
+                    linewidth=0.9, color=colour, label=arm)  # fmt: skip
     if log:
         ax.set_xscale("log")
         ax.set_xticks(places, [f"{n:.0f}" for n in places], fontsize=6, rotation=45)
@@ -126,11 +135,10 @@ def _paper(ax: Axes, kind: str, title: str) -> None:
     _title(ax, title)
     ax.set_facecolor("#F0F0F0")
     sets = rows["category"].unique(maintain_order=True).to_list()
-    for k, arm in enumerate(rows["arm"].unique(maintain_order=True)):
-        own = rows.filter(arm=arm)
+    for arm in rows["arm"].unique(maintain_order=True):
+        own, (marker, colour) = rows.filter(arm=arm), LOOKS.get(arm, NOT_PRETRAINED)
         x = [sets.index(c) for c in own["category"]]
-        ax.plot(x, own["value"] / 100, f"{MARKERS[k]}-", markersize=4, label=arm,
-                color=(style.BLACK, style.BLUE, style.VERMILION)[k])  # fmt: skip
+        ax.plot(x, own["value"] / 100, f"{marker}-", markersize=4, label=arm, color=colour)
     ax.set_xticks(range(len(sets)), [s.replace(" of real data", "\nof real data") for s in sets])
     ax.set_ylabel("macro AUROC (paper)")
     ax.margins(x=0.2)

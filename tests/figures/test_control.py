@@ -33,7 +33,7 @@ def test_control_shows_samples_beside_real():
         for images in ("samples", "real")
     ]
     figure = control.draw_control(pl.DataFrame(rows))
-    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["age, r (n = 20)", "sex (n = 20)"]
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["age, r (20, 20)", "sex (20, 20)"]
     assert len(figure.axes[0].containers) == 2
 
 
