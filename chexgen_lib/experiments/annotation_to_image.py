@@ -33,7 +33,7 @@ CONTROLLED, FREE, REAL = "with control", "prompt alone", "real images"
 LARGEST_BOX = 0.5  # of the image; a box around nearly everything asks for nothing
 LUNGS_PROMPT = "Frontal chest radiograph. Pneumonia."  # of all images in a folder of lung masks
 RECALLED = 0.25  # smallest intersection over union of an asked box and a found one
-LEAST_PAIRS = 6  # the fewest whose signed ranks can tell two arms apart at 0.05
+LEAST_PAIRS = 6  # that differ; the signed ranks of fewer cannot tell two arms apart at 0.05
 
 
 @dataclass(frozen=True)
@@ -289,7 +289,7 @@ def overlap(a: dict, b: dict) -> float:
 def table(asked: pl.DataFrame, scores: dict[str, np.ndarray], n_resamples: int = 1000, seed: int = 0) -> pl.DataFrame:
     """One row for each kind and arm: metric, value, 95 % interval over requests, n, and p against the control arm.
 
-    scores: arm -> [R] as `adherence` returns them. Of fewer than `LEAST_PAIRS` requests there is no p.
+    scores: arm -> [R] as `adherence` returns them. There is no p where fewer than `LEAST_PAIRS` differ.
     """
     rows = []
     for kind in KINDS:
@@ -298,8 +298,8 @@ def table(asked: pl.DataFrame, scores: dict[str, np.ndarray], n_resamples: int =
             continue
         for arm, values in scores.items():
             found = bootstrap_interval(np.mean, values[inside], n_resamples=n_resamples, seed=seed)
-            tested = arm != CONTROLLED and inside.sum() >= LEAST_PAIRS
-            p = paired_wilcoxon(values[inside], scores[CONTROLLED][inside]) if tested else None
+            own, control = values[inside], scores[CONTROLLED][inside]
+            p = paired_wilcoxon(own, control) if (own != control).sum() >= LEAST_PAIRS else None
             metric = "box recall" if kind == "boxes" else "Dice"
             rows.append(dict(kind=kind, metric=metric, arm=arm, **vars(found), p=p))
     return pl.DataFrame(rows, infer_schema_length=None)

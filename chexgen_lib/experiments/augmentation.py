@@ -22,7 +22,7 @@ from chexgen_lib.statistics import interval_of, paired_wilcoxon
 REAL = "real"
 BASELINE = "baseline"  # the other generator
 ESTIMATE = ("value", "sd", "low", "high", "difference", "difference_low", "difference_high", "p", "visible")
-LEAST_POSITIVES = 5  # in a test set, and as many negatives; an AUROC of fewer is noise
+LEAST_POSITIVES = 5  # in a test set, and as many negatives; an AUROC, or a mean, of fewer is noise
 
 
 def train_and_score(
@@ -184,8 +184,8 @@ def compare(
     return table.with_columns(pl.lit(None, pl.Float64).alias(c) for c in columns if c not in table.columns)[columns]
 
 
-def mean(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Mean [B] of values [N], each as often as counts [B, N] says, for `compare`; NaN of under `LEAST_POSITIVES`."""
+def weighted_mean(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Mean [B] of values [N], each as often as counts [B, N] says; NaN of fewer than `LEAST_POSITIVES` values."""
     if len(values) < LEAST_POSITIVES:
         return np.full(len(counts), np.nan)
     with np.errstate(invalid="ignore"):  # a resample may hold none of them

@@ -21,10 +21,10 @@ from chexgen_lib.experiments.augmentation import (
     by_arm,
     compare,
     jobs,
-    mean,
     patient_counts,
     pool_arms,
     verdict,
+    weighted_mean,
 )
 from chexgen_lib.experiments.fitting import device_for
 from chexgen_lib.experiments.pools import Sets
@@ -187,7 +187,7 @@ def segmentation_table(
         arms = {arm: [run["dice"][place] for run in runs] for arm, runs in by_arm(results).items()}
 
         def measure(found: np.ndarray, counts: np.ndarray) -> np.ndarray:
-            return np.stack([mean(found[some], counts[:, some]) for some in kinds.values()], axis=1)
+            return np.stack([weighted_mean(found[some], counts[:, some]) for some in kinds.values()], axis=1)
 
         return compare(arms, measure, about, patients[name], **options)
 
@@ -238,7 +238,7 @@ def severity_table(
         def measure(found: np.ndarray, counts: np.ndarray) -> np.ndarray:
             wrong = np.abs(found - truth)
             r = correlation(counts @ pair_sums(found.astype(np.float64), truth))
-            return np.stack([mean(wrong, counts), mean(wrong**2, counts), r], axis=1)
+            return np.stack([weighted_mean(wrong, counts), weighted_mean(wrong**2, counts), r], axis=1)
 
         return compare(arms, measure, about, patients[name], **options)
 

@@ -19,7 +19,7 @@ from sklearn.model_selection import GroupKFold
 from chexgen_lib.cohort import CohortError
 from chexgen_lib.experiments.annotated_pools import Sets, Task, drawn_for, read_pool
 from chexgen_lib.experiments.annotation_to_image import Annotated, load_lung_masks
-from chexgen_lib.experiments.augmentation import REAL, by_arm, compare, jobs, mean
+from chexgen_lib.experiments.augmentation import REAL, by_arm, compare, jobs, weighted_mean
 from chexgen_lib.experiments.augmentation_tasks import DICE, Results, train_and_segment
 from chexgen_lib.experiments.fitting import device_for
 from chexgen_lib.experiments.runs import run_all
@@ -111,7 +111,7 @@ def lungs_table(results: Results, fold: np.ndarray, patients: list[str], **optio
     tables = []
 
     def measure(found: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        return mean(found, counts)[:, None]
+        return weighted_mean(found, counts)[:, None]
 
     for name, (arms, rows) in tests.items():
         tested = [patients[row] for row in rows]

@@ -260,7 +260,7 @@ def assemble(root: str | Path, pool: str | Path, resolution: int, size: int, lea
 
 
 def check_even(pool: Labelled) -> None:
-    """Raise CohortError where a pool holds more images of some records than of others: k copies of each mean all."""
+    """Raise CohortError where a pool holds more images of some records than of others: arms would weigh them more."""
     held = pool.table.group_by("image_id", maintain_order=True).len().sort("len", maintain_order=True)
     (few, least), (many, most) = held.row(0), held.row(-1)
     if least < most:

@@ -15,7 +15,7 @@ import torch
 from monai.visualize import GradCAM
 
 from chexgen_lib import cohort
-from chexgen_lib.experiments.augmentation import LEAST_POSITIVES, auroc_table, by_arm, compare, mean
+from chexgen_lib.experiments.augmentation import LEAST_POSITIVES, auroc_table, by_arm, compare, weighted_mean
 from chexgen_lib.experiments.classification import Classifier, balanced_weights, train_classifier
 from chexgen_lib.experiments.pools import Labelled, Sets
 from chexgen_lib.records import FINDINGS
@@ -269,7 +269,7 @@ def attention_table(
     options, tables = {"reference": next(iter(shares)), "n_resamples": n_resamples, "seed": seed}, []
 
     def measure(found: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        return mean(found, counts)[:, None]
+        return weighted_mean(found, counts)[:, None]
 
     for name, rows in groups.items():
         about = {"finding": name, "n": len(rows), "chance": float(masks[rows].mean()) if len(rows) else None}

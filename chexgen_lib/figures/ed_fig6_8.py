@@ -14,7 +14,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from chexgen_lib.experiments.pretraining import DEFAULT, LONGER
 from chexgen_lib.figures import published, style
-from chexgen_lib.figures.fig4 import LOOKS, NO_EXTERNAL, NO_MASKS, NOT_PRETRAINED, nothing
+from chexgen_lib.figures.fig4 import LOOKS, NO_EXTERNAL, NO_MASKS, OTHER, nothing
 
 COLUMNS = 5  # of panels
 PAPER = {"internal": "fig4c", "few-shot": "fig4d"}  # what the paper prints by finding
@@ -93,9 +93,9 @@ def _panel(ax: Axes, rows: pl.DataFrame, most: str) -> None:
     sets = own.select("set", "images").unique(maintain_order=True)
     places = dict(zip(sets["set"], range(len(sets)) if shots else sets["images"], strict=True))
     for arm in own["arm"].unique(maintain_order=True):
-        line, (marker, colour) = own.filter(arm=arm), LOOKS.get(arm, NOT_PRETRAINED)
+        line, (marker, colour) = own.filter(arm=arm), LOOKS.get(arm, OTHER)
         x = [places[name] for name in line["set"]]
-        style_of = {"linestyle": ":" if arm == LONGER else "-", "marker": marker, "markersize": 2}
+        style_of = {"linestyle": "-" if len(line) == len(sets) else ":", "marker": marker, "markersize": 2}
         ax.plot(x, line["value"], color=colour, linewidth=0.8, label=arm, **style_of)
         if arm in (DEFAULT, most):
             ax.fill_between(x, line["low"], line["high"], color=colour, alpha=0.18, linewidth=0)
@@ -131,7 +131,7 @@ def draw_attention(attention: pl.DataFrame, most: str) -> Figure:
         return fig
     left, right = fig.subplots(1, 2, sharey=True, width_ratios=(1.4, 1))
     for k, arm in enumerate((DEFAULT, LONGER, most)):
-        own, (marker, colour) = attention.filter(start=arm), LOOKS.get(arm, NOT_PRETRAINED)
+        own, (marker, colour) = attention.filter(start=arm), LOOKS.get(arm, OTHER)
         at, look = np.arange(len(names)) + 0.22 * (k - 1), {"color": colour, "marker": marker}
         _bars(left, own, at, "", label=arm, **look)
         if arm != DEFAULT:

@@ -11,20 +11,21 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from chexgen_lib.experiments.pretraining import LONGER
+from chexgen_lib.experiments.pretraining import DEFAULT, LONGER
 from chexgen_lib.figures import published, style
 
 NO_MASKS = "real radiographs\nhave no masks"
 NO_EXTERNAL = "no external images\nin this profile"
 LOOKS = {  # marker and colour of a start, in this run's panels and in the paper's
+    DEFAULT: ("o", style.BLACK),
+    "ImageNet": ("o", style.BLACK),
     LONGER: ("s", style.BLUE),
     "1x synthetic": ("D", style.SKY),
     "2x synthetic": ("^", style.ORANGE),
     "3x synthetic": ("v", style.VERMILION),
-    "4x synthetic": ("X", style.GREEN),
     "5x synthetic": ("P", style.PURPLE),
 }
-NOT_PRETRAINED = ("o", style.BLACK)
+OTHER = ("X", style.GREEN)
 
 
 def draw(curves: pl.DataFrame, attention: pl.DataFrame) -> Figure:
@@ -92,7 +93,7 @@ def _curves(ax: Axes, rows: pl.DataFrame, title: str, log: bool) -> None:
     places = sets["images"].to_numpy() if log else np.arange(len(sets))
     arms = rows["arm"].unique(maintain_order=True).to_list()
     for k, arm in enumerate(arms):
-        own, (marker, colour) = rows.filter(arm=arm), LOOKS.get(arm, NOT_PRETRAINED)
+        own, (marker, colour) = rows.filter(arm=arm), LOOKS.get(arm, OTHER)
         line = "-" if len(own) == len(sets) else ":"  # what lies between was not trained
         value, low, high = (own[c].to_numpy() for c in ("value", "low", "high"))
         own_places = places[sets["set"].is_in(own["set"].to_list()).to_numpy()]
@@ -136,7 +137,7 @@ def _paper(ax: Axes, kind: str, title: str) -> None:
     ax.set_facecolor("#F0F0F0")
     sets = rows["category"].unique(maintain_order=True).to_list()
     for arm in rows["arm"].unique(maintain_order=True):
-        own, (marker, colour) = rows.filter(arm=arm), LOOKS.get(arm, NOT_PRETRAINED)
+        own, (marker, colour) = rows.filter(arm=arm), LOOKS.get(arm, OTHER)
         x = [sets.index(c) for c in own["category"]]
         ax.plot(x, own["value"] / 100, f"{marker}-", markersize=4, label=arm, color=colour)
     ax.set_xticks(range(len(sets)), [s.replace(" of real data", "\nof real data") for s in sets])

@@ -5,6 +5,7 @@ import math
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chexgen_lib.models.control import ControlledTransformer
@@ -14,10 +15,11 @@ Model = TypeVar("Model", ChexGenTransformer, ControlledTransformer)
 
 # Numbers in the tokens that a block takes at a time; the MLP's are four times as many. glibc gives tensors of more
 # than 32 MiB back after each use, and asking for them again takes longer than to multiply them.
-LARGEST = 2**20
-# Steps from the least to the largest activation, one less than fit, for the zero point is rounded, too. Without VNNI
-# a processor adds two products in 16 bits, where those of 8-bit activations overflow.
+AT_A_TIME = 2**20
+# From the least to the largest activation; one less than fit, for zero is moved to a whole step. Without VNNI a
+# processor adds two products in 16 bits, where those of 8-bit activations overflow.
 STEPS = 254 if torch.cpu._is_vnni_supported() else 126
+LONG = 512  # keys; of more, the scores of all heads no longer fit the caches, and torch's own attention holds none
 
 
 def int8_weights(transformer: Model) -> Model:
@@ -60,10 +62,10 @@ class Int8Block(Block):
         self.mlp = Int8Mlp(block.mlp)
 
     def forward(self, x: Tensor, table: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        pieces = math.ceil(x.numel() / LARGEST)
-        parts = [t.expand(len(x), *t.shape[1:]).chunk(pieces) for t in (x, table, k, v)]
-        masks = [None] * len(parts[0]) if mask is None else mask.chunk(pieces)
-        return torch.cat([Block.forward(self, *part) for part in zip(*parts, masks, strict=True)])
+        pieces = max(1, math.ceil(x.numel() / AT_A_TIME))
+        parts = [None if t is None else t.expand(len(x), *t.shape[1:]).chunk(pieces) for t in (x, table, k, v, mask)]
+        rows = zip(*[part or [None] * len(parts[0]) for part in parts], strict=True)
+        return torch.cat([Block.forward(self, *row) for row in rows])
 
 
 @torch.library.custom_op("chexgen::int8_product", mutates_args=())
@@ -104,7 +106,7 @@ def quantized(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     low, high = torch.aminmax(x)
     low, high = low.float().clamp(max=0.0), high.float().clamp(min=0.0)
     scale = ((high - low) / STEPS).clamp(min=1e-12)
-    zero = (-low / scale).round()
+    zero = (-low / scale).ceil()  # not the nearest, of which the least activation may lie half a step below 0
     # 1.5 * 2**23 more, and the rounded number is in the lowest bits of a float32: torch's own conversion of floats to
     # uint8 takes ten times as long.
     shifted = (x.float() * (1 / scale)).add_(1.5 * 2**23 + zero)
@@ -115,7 +117,7 @@ class Int8SelfAttention(nn.Module):
     def __init__(self, attention: SelfAttention):
         super().__init__()
         self.num_heads = attention.num_heads
-        self.qkv = Int8Linear(attention.qkv, narrow())
+        self.qkv = Int8Linear(attention.qkv, attention_dtype())
         self.proj = Int8Linear(attention.proj)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -127,7 +129,7 @@ class Int8CrossAttention(nn.Module):
     def __init__(self, attention: CrossAttention):
         super().__init__()
         self.num_heads = attention.num_heads
-        self.q_linear = Int8Linear(attention.q_linear, narrow())
+        self.q_linear = Int8Linear(attention.q_linear, attention_dtype())
         self.kv_linear = attention.kv_linear  # used once for all steps
         self.proj = Int8Linear(attention.proj)
 
@@ -141,15 +143,17 @@ class Int8Mlp(nn.Sequential):
         super().__init__(Int8Linear(mlp.fc1, gelu=mlp.gelu), Int8Linear(mlp.fc2))
 
 
-def narrow() -> torch.dtype:
-    """Type of what is multiplied next: bfloat16 where this processor has products of it."""
+def attention_dtype() -> torch.dtype:
+    """bfloat16 where this processor has products of it."""
     native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if native else torch.float32
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention of a few hundred tokens; shapes and `mask` as torch's own, which on a CPU takes
-    twice as long for them."""
+    """Scaled dot-product attention; shapes and `mask` as torch's own, which on a CPU takes twice as long for a few
+    hundred tokens."""
+    if k.shape[2] > LONG:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if mask is not None:
         scores += torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, float("-inf"))
