@@ -49,9 +49,9 @@ def _parser() -> argparse.ArgumentParser:
         "--sampler", help="ddim, dpm-solver++, ancestral, flow-euler or flow-heun; default: the pipeline's own"
     )
     sample.add_argument("--control-scale", type=float, default=1.0, help="weight of masks and boxes")
-    sample.add_argument("--int8", action="store_true", help="weights of 8 bits: about three times as fast on a CPU")
+    sample.add_argument("--int8", action="store_true", help="weights of 8 bits, for a CPU: two to three times as fast")
     sample.add_argument(
-        "--compile", action="store_true", help="compile the transformer's blocks first: pays for some hundred images"
+        "--compile", action="store_true", help="compile the blocks first: with --int8 and hundreds of images it pays"
     )
     sample.add_argument("--batch-size", type=int, default=8, metavar="N", help="images at a time (default: 8)")
     sample.add_argument("--seed", type=int, default=0, metavar="N", help="of all images (default: 0)")

@@ -43,6 +43,7 @@ ENVIRONMENT = {
 }
 
 NUMBER = re.compile(r" *[+-]?\d+\.\d+")  # with the spaces before it, of which a sign takes one
+ABSOLUTE, RELATIVE = 0.02, 0.05  # how far a number may be from the committed one; another processor made that
 
 
 class NotebookError(Exception):
@@ -204,8 +205,8 @@ def refresh(name: str) -> None:
 def check() -> int:
     """Re-execute every notebook in order in one pytest process; outputs of marked cells must be as committed.
 
-    Mark a cell with the comment `# NBVAL_CHECK_OUTPUT`. Words and whole numbers must be the same, other numbers as
-    `settled` says. Returns pytest's exit status.
+    Mark a cell with the comment `# NBVAL_CHECK_OUTPUT`. Printed words and whole numbers must be the same, decimal ones
+    as `settled` says; HTML must be equal. Returns pytest's exit status.
     """
     import pytest
     from nbval import plugin
@@ -233,10 +234,10 @@ def check() -> int:
 
 
 def settled(found: str, committed: str) -> str:
-    """`found` with those decimal numbers as committed that are within 0.05 or 2 % of it.
+    """`found`, with the committed one in place of each decimal number that is within `ABSOLUTE` or `RELATIVE` of it.
 
-    Processors round the last digit of a product differently; after some steps of training, more of them. What may not
-    differ even so (verdicts, counts, which rows there are) is words and whole numbers.
+    Processors round the last digit of a product differently, which some steps of training magnify. Verdicts, counts,
+    and which rows there are may not differ even so.
     """
     pairs = [NUMBER.findall(found), NUMBER.findall(committed)]
     if len(pairs[0]) != len(pairs[1]):
@@ -246,7 +247,7 @@ def settled(found: str, committed: str) -> str:
 
 
 def _near(a: str, b: str) -> bool:
-    return abs(float(a) - float(b)) <= max(0.05, 0.02 * abs(float(b)))
+    return abs(float(a) - float(b)) <= max(ABSOLUTE, RELATIVE * abs(float(b)))
 
 
 def _settled_outputs(found: list[NotebookNode], committed: list[NotebookNode]) -> list[NotebookNode]:

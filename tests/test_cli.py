@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from chexgen_lib import cli
+from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.sampling import files
 from chexgen_lib.sampling.conditions import draw
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
@@ -174,15 +175,26 @@ def test_int8_weights_are_another_job(prompts, weights, tmp_path):
         assert 0 < error.max() and error.mean() < 3
 
 
-def test_compiled_blocks_are_another_job_of_nearly_the_same_images(prompts, weights, tmp_path):
+def test_compiled_blocks_are_another_job_of_nearly_the_same_images(prompts, weights, tmp_path, monkeypatch):
+    compiled, compile_blocks = [], ChexGenTransformer.compile_repeated_blocks
+    monkeypatch.setattr(
+        ChexGenTransformer, "compile_repeated_blocks", lambda model: compiled.append(model) or compile_blocks(model)
+    )
     for name, more in (("plain", []), ("compiled", ["--compile"]), ("both", ["--compile", "--int8"])):
         assert cli.main(command(prompts, weights, tmp_path / name, *more)) == 0
+    assert len(compiled) == 2
     assert pl.read_csv(tmp_path / "compiled/manifest.csv")["compiled"].all()
     assert "compiled" not in pl.read_csv(tmp_path / "plain/manifest.csv").columns
     plain, *others = (
         np.asarray(Image.open(tmp_path / name / "case0_0.png"), float) for name in ("plain", "compiled", "both")
     )
     assert all(np.abs(other - plain).mean() < 3 for other in others)
+
+
+def test_without_a_compiler_it_says_so_before_it_starts(prompts, weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert cli.main(command(prompts, weights, tmp_path / "out", "--compile")) == 2
+    assert "there is no no-such-compiler" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_columns_of_metadata_go_to_the_encoder_of_a_model_that_has_one(pipeline, tmp_path, tmp_path_factory, capsys):

@@ -196,7 +196,8 @@ def test_a_notebook_that_fails_is_left_as_it_was(folder):
         ("difference  0.001", "difference -0.002", True),  # the sign takes a space
         ("FID 428.2", "FID 423.5", True),
         ("FID 428.2", "FID 400.5", False),
-        ("Dice 0.731", "Dice 0.631", False),
+        ("Dice 0.731", "Dice 0.680", False),
+        ("gain +0.028", "gain -0.020", False),
         ("n = 12, 0.5", "n = 13, 0.5", False),
         ("better 0.5", "worse 0.5", False),
         ("0.5 0.6", "0.5", False),

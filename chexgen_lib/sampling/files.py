@@ -7,6 +7,8 @@ the same bytes.
 import argparse
 import hashlib
 import json
+import os
+import shutil
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -69,6 +71,11 @@ def sample(options: argparse.Namespace) -> int:
     names = [name for samplers in SAMPLERS.values() for name in samplers]
     if options.sampler not in (None, *names):
         raise ValueError(f"--sampler {options.sampler!r} is none of {', '.join(names)}")
+    compiler = os.environ.get("CXX", "g++")
+    if options.compile and not torch.cuda.is_available() and shutil.which(compiler) is None:
+        raise ValueError(
+            f"--compile needs a C++ compiler and there is no {compiler}: install it, or leave --compile out"
+        )
     prompts, state = read_prompts(options.prompts), PartialState()
     pipeline = _load(options.weights, options).to(state.device)
     pipeline.set_progress_bar_config(disable=True)

@@ -111,6 +111,8 @@ def test_table_compares_arms_request_by_request():
     assert table["n"].to_list() == [8, 8] and table["metric"].to_list() == ["Dice", "Dice"]
     controlled, free = table.iter_rows(named=True)
     assert controlled["p"] is None and free["p"] < 0.05 and free["high"] < controlled["low"]
+    scores[a2i.FREE][:3] = scores[a2i.CONTROLLED][:3]  # five pairs that differ cannot have a p below 0.05
+    assert a2i.table(asked, scores, 100)["p"].to_list() == [None, None]
 
 
 def test_a_figure_shows_every_kind():

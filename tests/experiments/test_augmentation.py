@@ -130,6 +130,13 @@ def test_undefined_findings_are_listed_and_bad_input_refused():
         a.auroc_table({a.REAL: scores[a.REAL]}, np.zeros((300, 14)), [str(i) for i in range(300)])
 
 
+def test_a_mean_counts_resampled_images_and_says_nothing_of_few():
+    values, counts = np.arange(5.0), np.array([[1, 1, 1, 1, 1], [0, 0, 3, 0, 1]])
+    np.testing.assert_allclose(a.weighted_mean(values, counts), [2.0, 2.5])
+    assert np.isnan(a.weighted_mean(values, 0 * counts)).all()
+    assert np.isnan(a.weighted_mean(values[:4], counts[:, :4])).all()
+
+
 def test_rare_findings_are_drawn_as_often_as_common_ones():
     labels = np.zeros((1000, 14))
     labels[:300, 2], labels[300:310, 9] = 1, 1

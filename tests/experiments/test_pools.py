@@ -207,4 +207,5 @@ def test_a_pool_with_more_images_of_some_records_is_refused(run, cohort, tmp_pat
     with pytest.raises(CohortError, match="1 images of record 'i4' but 2 of 'i0'"):
         if stands == "first":
             pools.assemble(run, tmp_path / "uneven", 16, 8)
-        pools.assemble(run, run / "pools/text", 16, 8).with_pool(pools.load(tmp_path / "uneven", cohort, 8))
+        else:
+            pools.assemble(run, run / "pools/text", 16, 8).with_pool(pools.load(tmp_path / "uneven", cohort, 8))

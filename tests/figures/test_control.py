@@ -28,12 +28,12 @@ def test_comparison_has_a_line_for_each_objective_and_the_bound():
 
 def test_control_shows_samples_beside_real():
     rows = [
-        {"attribute": name, "measure": measure, "images": images} | NUMBERS
+        {"attribute": name, "measure": measure, "images": images} | NUMBERS | {"n": n}
         for name, measure in (("age", "correlation"), ("age", "mean error (years)"), ("sex", "AUROC"))
-        for images in ("samples", "real")
+        for images, n in (("samples", 20), ("real", 50))
     ]
     figure = control.draw_control(pl.DataFrame(rows))
-    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["age, r (20, 20)", "sex (20, 20)"]
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["age, r (20, 50)", "sex (20, 50)"]
     assert len(figure.axes[0].containers) == 2
 
 
