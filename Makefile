@@ -42,19 +42,19 @@ lock: .venv/.complete
 	  $(if $(UPGRADE),--upgrade) --quiet --output-file requirements.lock
 
 params: .venv/.complete
-	$(BIN)/python -m chexgen_lib.dag params $(PROFILE) $(SET)
+	$(BIN)/python -m chexgen_lib.workflow.dag params $(PROFILE) $(SET)
 
 deps: .venv/.complete
-	$(BIN)/python -m chexgen_lib.dag deps
+	$(BIN)/python -m chexgen_lib.workflow.dag deps
 
 repro: params
 	$(BIN)/dvc repro $(STAGE)
 
 test: lint
 	$(BIN)/python -m pytest
-	$(BIN)/python -m chexgen_lib.notebooks check
-	$(BIN)/python -m chexgen_lib.dag outputs
-	$(BIN)/python -m chexgen_lib.patients runs/ci
+	$(BIN)/python -m chexgen_lib.workflow.notebooks check
+	$(BIN)/python -m chexgen_lib.workflow.dag outputs
+	$(BIN)/python -m chexgen_lib.cohort.leakage runs/ci
 
 lab: .venv/.complete
 	$(BIN)/jupyter lab --config conf/jupyter_server_config.py
@@ -66,16 +66,16 @@ lint: .venv/.complete
 # Retrains the small autoencoder that the package ships; minutes to half an hour on 2 cores.
 autoencoder: params
 	$(BIN)/dvc repro 01_curation
-	$(BIN)/python -m chexgen_lib.notebooks strip 02_autoencoder
-	$(BIN)/python -m chexgen_lib.notebooks run 02_autoencoder
+	$(BIN)/python -m chexgen_lib.workflow.notebooks strip 02_autoencoder
+	$(BIN)/python -m chexgen_lib.workflow.notebooks run 02_autoencoder
 
 docs: .venv/.complete
 	mkdir -p docs
-	$(BIN)/python -m chexgen_lib.sources.survey > docs/datasets.md.part
+	$(BIN)/python -m chexgen_lib.sources.registry > docs/datasets.md.part
 	mv docs/datasets.md.part docs/datasets.md
 
 notebooks: .venv/.complete
-	$(BIN)/python -m chexgen_lib.notebooks refresh
+	$(BIN)/python -m chexgen_lib.workflow.notebooks refresh
 
 clean:
 	rm -rf runs build *.egg-info .pytest_cache .ruff_cache .hypothesis

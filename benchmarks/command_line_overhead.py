@@ -16,10 +16,10 @@ from unittest.mock import patch
 
 import polars as pl
 
-from chexgen_lib import cli
+from chexgen_lib.cli import main as cli
+from chexgen_lib.diffusion.schedulers import dpm_solver_scheduler
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.sampling.pipeline import ChexGenPipeline, assemble
-from chexgen_lib.sampling.schedulers import dpm_solver_scheduler
 
 BATCH, STEPS = 32, 20
 

@@ -28,7 +28,7 @@ import numpy as np
 import polars as pl
 
 from chexgen_lib import sources
-from chexgen_lib.curation import corpus
+from chexgen_lib.descriptions import corpus
 
 TOTAL = {"nih": 112_120, "chexpert": 223_414, "padchest": 160_861}  # rows of the shipped tables
 SIZES = (100_000, 959_206, 5_000_000)

@@ -23,7 +23,8 @@ import polars as pl
 from tqdm import tqdm
 
 from chexgen_lib import records, sources
-from chexgen_lib.curation import describe, quality_control
+from chexgen_lib.descriptions import check as quality_control
+from chexgen_lib.descriptions import grammar as describe
 from chexgen_lib.records import FINDINGS
 from chexgen_lib.sources import chexpert, chexpert_labels, nih, openi, padchest
 

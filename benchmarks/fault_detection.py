@@ -14,7 +14,8 @@ from pathlib import Path
 import polars as pl
 
 from chexgen_lib import sources
-from chexgen_lib.curation import describe, faults
+from chexgen_lib.descriptions import audit as faults
+from chexgen_lib.descriptions import grammar as describe
 
 TABLES = ("nih", "chexpert", "padchest", "openi")
 

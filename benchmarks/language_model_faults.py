@@ -26,12 +26,13 @@ import polars as pl
 from tqdm import tqdm
 
 from chexgen_lib import sources
-from chexgen_lib.curation import describe, quality_control
-from chexgen_lib.curation.answer_cache import AnswerCache
-from chexgen_lib.curation.chat import Endpoint, Report
-from chexgen_lib.curation.language_model import LanguageModel
-from chexgen_lib.curation.projection import project
-from tests.curation.fault_server import INJECTION, FaultServer, right_answer
+from chexgen_lib.descriptions import check as quality_control
+from chexgen_lib.descriptions import grammar as describe
+from chexgen_lib.language_model.cache import AnswerCache
+from chexgen_lib.language_model.facts import project
+from chexgen_lib.language_model.protocol import Endpoint, Report
+from chexgen_lib.language_model.writer import LanguageModel
+from tests.language_model.fault_server import INJECTION, FaultServer, right_answer
 
 CONCURRENCY = 32  # of the writer, and of the reviewer
 

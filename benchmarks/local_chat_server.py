@@ -30,10 +30,10 @@ from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from benchmarks.language_model_faults import cohort
-from chexgen_lib.atomic import replacing
-from chexgen_lib.curation import quality_control
-from chexgen_lib.curation.chat import Endpoint, template
-from chexgen_lib.curation.language_model import PROMPT, REVIEW_PROMPT, LanguageModel
+from chexgen_lib.descriptions import check as quality_control
+from chexgen_lib.language_model.protocol import Endpoint, template
+from chexgen_lib.language_model.writer import PROMPT, REVIEW_PROMPT, LanguageModel
+from chexgen_lib.storage import replacing
 
 MISSING = [package for package in ("fastapi", "uvicorn") if find_spec(package) is None]  # of transformers[serving]
 MODEL = "random-weights"

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from chexgen_lib import phantom
 from chexgen_lib.phantom import acquisition, anatomy, findings, patient
+from chexgen_lib.phantom import render as phantom
 from chexgen_lib.records import FINDINGS
 
 SIZE = 128  # pixels

@@ -17,13 +17,13 @@ from diffusers.schedulers import scheduling_ddpm
 from safetensors.torch import load_file
 from torch import Tensor
 
-from chexgen_lib.atomic import replacing
+from chexgen_lib.diffusion.objectives import DDPM
+from chexgen_lib.diffusion.schedulers import ReleasedDDIMScheduler, released_scheduler
 from chexgen_lib.models.autoencoder import new_autoencoder
 from chexgen_lib.models.released import load_released
 from chexgen_lib.models.text import load_text_encoder
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
-from chexgen_lib.sampling.schedulers import ReleasedDDIMScheduler, released_scheduler
-from chexgen_lib.training.objectives import DDPM
+from chexgen_lib.storage import replacing
 
 KINDS = {"text to image": "t2i", "control": "control"}
 FORWARD_BAR, TRAJECTORY_BAR = 1e-5, 1e-4  # absolute; of the last state's standard deviation

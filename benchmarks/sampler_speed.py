@@ -23,12 +23,12 @@ from diffusers import AutoencoderKL, DDIMScheduler, PixArtAlphaPipeline, PixArtT
 from torch import Tensor
 from tqdm import trange
 
+from chexgen_lib.diffusion.schedulers import ddim_scheduler
 from chexgen_lib.models.autoencoder import decode, load_autoencoder, new_autoencoder
 from chexgen_lib.models.quantized import int8_weights
 from chexgen_lib.models.text import load_text_encoder
 from chexgen_lib.models.transformer import SIZES, ChexGenTransformer
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
-from chexgen_lib.sampling.schedulers import ddim_scheduler
 
 TOKENS, WIDTH = 120, 4096  # of the captions, as T5 XXL gives them
 KINDS = (("float32", False), ("bfloat16", False), ("bfloat16", True))  # weights, compiled

@@ -17,18 +17,18 @@ import polars as pl
 import torch
 from matplotlib.figure import Figure
 
-from chexgen_lib import cohort
-from chexgen_lib.experiments.classification import Classifier
+from chexgen_lib.cohort import layout as cohort
+from chexgen_lib.diffusion.schedulers import ancestral_scheduler, ddim_scheduler, dpm_solver_scheduler
 from chexgen_lib.figures import style
 from chexgen_lib.images import from_uint8
+from chexgen_lib.learners.classifier import Classifier
 from chexgen_lib.models.quantized import int8_weights
 from chexgen_lib.models.transformer import ChexGenTransformer
+from chexgen_lib.pools.generate import synthesise
 from chexgen_lib.quality.embedders import ClassifierEmbedder
 from chexgen_lib.quality.factuality import score_correlation
 from chexgen_lib.quality.frechet import frechet_intervals, halves
 from chexgen_lib.sampling.pipeline import assemble
-from chexgen_lib.sampling.schedulers import ancestral_scheduler, ddim_scheduler, dpm_solver_scheduler
-from chexgen_lib.sampling.synthesis import synthesise
 
 SAMPLERS = {"DDIM": ddim_scheduler, "DPM-Solver++ 2M": dpm_solver_scheduler, "ancestral (DDPM)": ancestral_scheduler}
 STEPS = (5, 10, 20, 50, 100)

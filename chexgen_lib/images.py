@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
-from chexgen_lib.atomic import replacing
+from chexgen_lib.storage import replacing
 
 
 class ImageError(ValueError):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from chexgen_lib.atomic import replacing
+from chexgen_lib.storage import replacing
 
 FINDINGS = (
     "No Finding",

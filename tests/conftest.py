@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from chexgen_lib.diffusion.schedulers import ddim_scheduler
 from chexgen_lib.models.autoencoder import new_autoencoder
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.text import load_text_encoder
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
-from chexgen_lib.sampling.schedulers import ddim_scheduler
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
 import chexgen_lib
-from chexgen_lib import notebooks
+from chexgen_lib.workflow import notebooks
 
 
 @pytest.fixture(scope="module")

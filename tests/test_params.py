@@ -2,8 +2,8 @@
 
 import pytest
 
-from chexgen_lib import dag, notebooks
-from chexgen_lib.notebooks import NotebookError
+from chexgen_lib.workflow import dag, notebooks
+from chexgen_lib.workflow.notebooks import NotebookError
 
 
 @pytest.fixture(scope="module")

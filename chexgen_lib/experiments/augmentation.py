@@ -14,10 +14,10 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from chexgen_lib.experiments.classification import balanced_weights, train_classifier
-from chexgen_lib.experiments.pools import Sets
+from chexgen_lib.estimates.resampling import interval_of, paired_wilcoxon
+from chexgen_lib.learners.classifier import balanced_weights, train_classifier
+from chexgen_lib.pools.labelled import Sets
 from chexgen_lib.records import FINDINGS
-from chexgen_lib.statistics import interval_of, paired_wilcoxon
 
 REAL = "real"
 BASELINE = "baseline"  # the other generator

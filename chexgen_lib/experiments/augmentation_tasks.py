@@ -12,8 +12,7 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from chexgen_lib.experiments import annotated_pools, detection, segmentation
-from chexgen_lib.experiments.annotated_pools import TESTS, Task
+from chexgen_lib.estimates.resampling import correlation, format_interval, format_p, interval_of, pair_sums
 from chexgen_lib.experiments.augmentation import (
     ESTIMATE,
     LEAST_POSITIVES,
@@ -26,12 +25,15 @@ from chexgen_lib.experiments.augmentation import (
     verdict,
     weighted_mean,
 )
-from chexgen_lib.experiments.fitting import device_for
-from chexgen_lib.experiments.pools import Sets
-from chexgen_lib.experiments.runs import run_all
-from chexgen_lib.experiments.segmentation import dice, train_segmenter
-from chexgen_lib.experiments.severity import cut_points, grades, opacity_scores, train_severity
-from chexgen_lib.statistics import correlation, format_interval, format_p, interval_of, pair_sums
+from chexgen_lib.learners import detector as detection
+from chexgen_lib.learners import segmenter as segmentation
+from chexgen_lib.learners.base import device_for
+from chexgen_lib.learners.regressor import cut_points, grades, opacity_scores, train_severity
+from chexgen_lib.learners.runs import run_all
+from chexgen_lib.learners.segmenter import dice, train_segmenter
+from chexgen_lib.pools import annotated as annotated_pools
+from chexgen_lib.pools.annotated import TESTS, Task
+from chexgen_lib.pools.labelled import Sets
 
 POSITIVE, NEGATIVE, DICE = "Positive Dice", "Negative Dice", "Dice"
 FOREIGN = "Support Devices"  # boxes of foreign objects; all others are findings'

@@ -28,10 +28,7 @@ import polars as pl
 from scipy import stats
 from sklearn.metrics import precision_recall_curve
 
-from chexgen_lib.experiments.classification import auroc
-from chexgen_lib.experiments.groups import EVERYONE, Groups
-from chexgen_lib.records import FINDINGS
-from chexgen_lib.statistics import (
+from chexgen_lib.estimates.resampling import (
     LEVEL,
     correlation,
     format_interval,
@@ -40,6 +37,9 @@ from chexgen_lib.statistics import (
     pair_sums,
     resample_counts,
 )
+from chexgen_lib.learners.classifier import auroc
+from chexgen_lib.pools.groups import EVERYONE, Groups
+from chexgen_lib.records import FINDINGS
 
 ALL_GROUPS = "all groups"
 PEARSON, SPEARMAN, SHIFT = "Pearson r", "Spearman rho", "mean difference, synthetic - real"

@@ -14,10 +14,10 @@ import polars as pl
 import torch
 from monai.visualize import GradCAM
 
-from chexgen_lib import cohort
+from chexgen_lib.cohort import layout as cohort
 from chexgen_lib.experiments.augmentation import LEAST_POSITIVES, auroc_table, by_arm, compare, weighted_mean
-from chexgen_lib.experiments.classification import Classifier, balanced_weights, train_classifier
-from chexgen_lib.experiments.pools import Labelled, Sets
+from chexgen_lib.learners.classifier import Classifier, balanced_weights, train_classifier
+from chexgen_lib.pools.labelled import Labelled, Sets
 from chexgen_lib.records import FINDINGS
 
 DEFAULT = "default initialisation"

@@ -14,7 +14,9 @@ import polars as pl
 import torch
 from scipy import stats
 
-from chexgen_lib import cohort
+from chexgen_lib.cohort import layout as cohort
+from chexgen_lib.diffusion.schedulers import dpm_solver_scheduler
+from chexgen_lib.estimates.resampling import interval_of, resample_counts
 from chexgen_lib.images import from_uint8, to_uint8
 from chexgen_lib.models.sizing import Run
 from chexgen_lib.models.transformer import SIZES, ChexGenTransformer, Size
@@ -23,8 +25,6 @@ from chexgen_lib.quality.embedders import Embedder
 from chexgen_lib.quality.frechet import distance, moments
 from chexgen_lib.records import FINDINGS
 from chexgen_lib.sampling.pipeline import assemble
-from chexgen_lib.sampling.schedulers import dpm_solver_scheduler
-from chexgen_lib.statistics import interval_of, resample_counts
 from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.trainer import TrainingConfig, noise_error, train
 

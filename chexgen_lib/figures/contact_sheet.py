@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from chexgen_lib import phantom
 from chexgen_lib.figures import style
+from chexgen_lib.phantom import render as phantom
 from chexgen_lib.records import FINDINGS, SEVERITIES
 
 BOTH_SIDES = (

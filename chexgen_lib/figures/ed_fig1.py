@@ -13,7 +13,7 @@ _INKS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE)
 
 
 def figure(words: pl.DataFrame, seed: int = 0) -> Figure:
-    """Word clouds from ``chexgen_lib.curation.counts.words`` (source, word, n); size grows with n.
+    """Word clouds from ``chexgen_lib.descriptions.counts.words`` (source, word, n); size grows with n.
 
     The layout is a function of the table and ``seed``.
     """

@@ -8,10 +8,10 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from chexgen_lib.estimates.resampling import format_interval
 from chexgen_lib.experiments.augmentation import BASELINE
-from chexgen_lib.experiments.severity import GRADES
 from chexgen_lib.figures import style
-from chexgen_lib.statistics import format_interval
+from chexgen_lib.learners.regressor import GRADES
 
 RECORDS = 2  # shown of each grade
 COPIES = 2  # shown of each record

@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from chexgen_lib.experiments.pretraining import DEFAULT, LONGER
-from chexgen_lib.figures import published, style
+from chexgen_lib.figures import style
 from chexgen_lib.figures.fig4 import LOOKS, NO_EXTERNAL, NO_MASKS, OTHER, nothing
+from chexgen_lib.paper import published
 
 COLUMNS = 5  # of panels
 PAPER = {"internal": "fig4c", "few-shot": "fig4d"}  # what the paper prints by finding

@@ -3,7 +3,7 @@
 import polars as pl
 
 from chexgen_lib.experiments.augmentation import BASELINE
-from chexgen_lib.figures import published
+from chexgen_lib.paper import published
 
 THIS_RUN, PAPER = "this run", "paper"
 TASKS = {

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from chexgen_lib.curation.counts import AGE_BANDS, UNKNOWN
+from chexgen_lib.descriptions.counts import AGE_BANDS, UNKNOWN
 from chexgen_lib.figures.style import BLUE, GREEN, ORANGE, PAGE, PURPLE, SKY, VERMILION
 
 NAMES = {"nih": "NIH ChestX-ray14", "chexpert": "CheXpert", "padchest": "PadChest", "openi": "Open-i"}
@@ -13,7 +13,7 @@ COLOURS = {"nih": BLUE, "chexpert": ORANGE, "padchest": GREEN, "openi": PURPLE}
 
 
 def figure(composition: pl.DataFrame) -> Figure:
-    """Stacked bars from ``chexgen_lib.curation.counts.composition`` (source, attribute, value, n)."""
+    """Stacked bars from ``chexgen_lib.descriptions.counts.composition`` (source, attribute, value, n)."""
     present = composition["source"].unique().to_list()
     sources = [s for s in NAMES if s in present] + sorted(set(present) - set(NAMES))
     colours = COLOURS | dict(zip([s for s in sources if s not in NAMES], (SKY, VERMILION), strict=False))

@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 
-from chexgen_lib.figures import published, style
-from chexgen_lib.quality import FLOOR, GENERATOR, IGNORES, NOISE
+from chexgen_lib.figures import style
+from chexgen_lib.paper import published
+from chexgen_lib.quality.evaluate import FLOOR, GENERATOR, IGNORES, NOISE
 
 COLUMNS = {
     **dict.fromkeys(("panel", "source", "metric", "arm"), pl.String),

@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from chexgen_lib.experiments.pretraining import DEFAULT, LONGER
-from chexgen_lib.figures import published, style
+from chexgen_lib.figures import style
+from chexgen_lib.paper import published
 
 NO_MASKS = "real radiographs\nhave no masks"
 NO_EXTERNAL = "no external images\nin this profile"

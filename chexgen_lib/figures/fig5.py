@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from chexgen_lib.experiments.fairness import GAP, PEARSON, WORST
-from chexgen_lib.experiments.groups import EVERYONE, TIMES, Groups
-from chexgen_lib.figures import published, style
+from chexgen_lib.figures import style
+from chexgen_lib.paper import published
+from chexgen_lib.pools.groups import EVERYONE, TIMES, Groups
 
 RUN, PAPER, PAPER_SHADE = "this run", "paper", "#F0F0F0"
 SHARE, F1, UNKNOWN, EQUAL = "share (%)", "weighted F1", "not stated", "equal groups"

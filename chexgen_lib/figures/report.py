@@ -11,7 +11,8 @@ from pathlib import Path
 import polars as pl
 from matplotlib.figure import Figure
 
-from chexgen_lib.figures import published, style
+from chexgen_lib.figures import style
+from chexgen_lib.paper import published
 
 SUPPORTED, OPPOSITE, UNSEEN, UNMEASURED = "as the paper", "the opposite", "no detectable difference", "not measured"
 VERDICTS = (SUPPORTED, OPPOSITE, UNSEEN, UNMEASURED)

@@ -9,7 +9,7 @@ from IPython.display import Image
 from matplotlib.figure import Figure
 from PIL import Image as Pixels
 
-from chexgen_lib.atomic import replacing
+from chexgen_lib.storage import replacing
 
 # Okabe and Ito (2008), "Color Universal Design": distinguishable with every common colour blindness.
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")

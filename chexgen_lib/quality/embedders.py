@@ -17,7 +17,7 @@ from skimage.feature import graycomatrix, graycoprops
 from tqdm import tqdm
 
 from chexgen_lib import images as im
-from chexgen_lib.experiments.classification import Classifier
+from chexgen_lib.learners.classifier import Classifier
 from chexgen_lib.records import FINDINGS
 
 

@@ -9,7 +9,7 @@ so does a generator that ignores its prompt: the same samples, dealt to the wron
 
 import numpy as np
 
-from chexgen_lib.statistics import Interval, correlation, interval_of, pair_sums, resample_counts
+from chexgen_lib.estimates.resampling import Interval, correlation, interval_of, pair_sums, resample_counts
 
 
 def derangement(n: int, seed: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chexgen_lib import images as im
-from chexgen_lib.statistics import Interval, interval_of
+from chexgen_lib.estimates.resampling import Interval, interval_of
 
 
 @dataclass(frozen=True)

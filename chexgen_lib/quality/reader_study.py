@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from chexgen_lib import images as im
-from chexgen_lib.statistics import bootstrap_interval, paired_wilcoxon
+from chexgen_lib.estimates.resampling import bootstrap_interval, paired_wilcoxon
 
 ANCHORS = {  # paper, Methods, "Quality Assessment of Generated Images"
     -2: "complete mismatch between image and report",

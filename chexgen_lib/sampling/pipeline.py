@@ -14,6 +14,13 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from chexgen_lib.diffusion.schedulers import (
+    ddim_scheduler,
+    flow_euler_scheduler,
+    released_scheduler,
+    samples_objective,
+    set_steps,
+)
 from chexgen_lib.images import to_uint8
 from chexgen_lib.models.autoencoder import decode, load_autoencoder
 from chexgen_lib.models.control import ControlledTransformer
@@ -23,13 +30,6 @@ from chexgen_lib.models.text import check_texts, encode_texts, load_text_encoder
 from chexgen_lib.models.transformer import ChexGenTransformer, TimeTables
 from chexgen_lib.sampling.conditions import check_drawing, draw, encode_conditions
 from chexgen_lib.sampling.prompts import with_metadata
-from chexgen_lib.sampling.schedulers import (
-    ddim_scheduler,
-    flow_euler_scheduler,
-    released_scheduler,
-    samples_objective,
-    set_steps,
-)
 
 
 @dataclass
@@ -362,7 +362,7 @@ class ChexGenPipeline(DiffusionPipeline):
         if learnt != sampled:
             raise ValueError(
                 f"the transformer was trained as {learnt}, {type(self.scheduler).__name__} samples {sampled}: "
-                "choose another scheduler (chexgen_lib.sampling.schedulers)"
+                "choose another scheduler (chexgen_lib.diffusion.schedulers)"
             )
 
     def _check(

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import polars as pl
 
-from chexgen_lib.curation import reports
 from chexgen_lib.records import MAX_AGE, SCHEMA, RecordError, conform
 from chexgen_lib.sources import chexpert_labels, contradicted, read_table, separate, sex, unread
+from chexgen_lib.sources import impressions as reports
 from chexgen_lib.sources.datasheet import Datasheet, Part, locate
 
 DATASHEET = Datasheet(

@@ -11,17 +11,7 @@ import polars as pl
 from pydicom import dcmread
 
 from chexgen_lib.records import FINDINGS, SCHEMA, conform
-from chexgen_lib.sources import (
-    REPAIRS,
-    contradicted,
-    no_finding,
-    read_table,
-    separate,
-    sex,
-    states,
-    unread,
-    years,
-)
+from chexgen_lib.sources import REPAIRS, contradicted, no_finding, read_table, separate, sex, states, unread, years
 from chexgen_lib.sources.datasheet import Datasheet, Part, locate
 
 DATASHEET = Datasheet(

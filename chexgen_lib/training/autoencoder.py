@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from tqdm import tqdm
 
-from chexgen_lib.atomic import replacing
 from chexgen_lib.images import from_uint8, resize, to_model
 from chexgen_lib.models.autoencoder import decode, encode, image_channels
+from chexgen_lib.storage import replacing
 
 
 @dataclass(frozen=True)

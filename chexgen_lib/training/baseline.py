@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from chexgen_lib import cohort
+from chexgen_lib.cohort import layout as cohort
 from chexgen_lib.images import from_uint8
 from chexgen_lib.models.autoencoder import encode
 from chexgen_lib.models.baseline import MAX_TOKENS, truncate

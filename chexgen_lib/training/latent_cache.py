@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from chexgen_lib.atomic import replacing
 from chexgen_lib.images import from_uint8
 from chexgen_lib.models.autoencoder import encode
 from chexgen_lib.models.metadata import CODES
 from chexgen_lib.models.text import cache_texts
 from chexgen_lib.sampling.conditions import encode_conditions
+from chexgen_lib.storage import replacing
 
 
 class CacheError(ValueError):

@@ -25,12 +25,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from chexgen_lib.atomic import replacing
+from chexgen_lib.diffusion.objectives import TIMES, NoisePrediction, RectifiedFlow
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.metadata import ATTRIBUTES, drop_attributes
 from chexgen_lib.models.transformer import OBJECTIVES, ChexGenTransformer
+from chexgen_lib.storage import replacing
 from chexgen_lib.training.latent_cache import LatentCache
-from chexgen_lib.training.objectives import TIMES, NoisePrediction, RectifiedFlow
 from chexgen_lib.training.sharding import copy_whole, load_whole_state, whole, whole_on_main, whole_state
 
 SCHEDULES = {

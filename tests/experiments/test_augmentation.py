@@ -6,10 +6,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from chexgen_lib.experiments import augmentation as a
-from chexgen_lib.experiments.classification import ClassifierSize, auroc, balanced_weights
-from chexgen_lib.experiments.pools import Labelled, Sets
+from chexgen_lib.learners.classifier import ClassifierSize, auroc, balanced_weights
+from chexgen_lib.pools.labelled import Labelled, Sets
 from chexgen_lib.records import FINDINGS
-from tests.experiments.test_classification import cohort, drawing
+from tests.learners.test_classifier import cohort, drawing
 
 
 def arms(n=300, seeds=3, gains=(0.0,)):

@@ -6,12 +6,14 @@ import pytest
 from scipy import stats
 
 from chexgen_lib.experiments import augmentation_tasks as at
-from chexgen_lib.experiments import detection
-from chexgen_lib.experiments.annotated_pools import Task
 from chexgen_lib.experiments.augmentation import BASELINE, REAL, compare
-from chexgen_lib.experiments.pools import Labelled, Sets
+from chexgen_lib.learners import detector as detection
+from chexgen_lib.pools.annotated import Task
+from chexgen_lib.pools.labelled import Labelled, Sets
 from chexgen_lib.records import FINDINGS, SCHEMA
-from tests.experiments import test_detection, test_segmentation, test_severity
+from tests.learners import test_detector as test_detection
+from tests.learners import test_regressor as test_severity
+from tests.learners import test_segmenter as test_segmentation
 
 MORE = "real + 1x"
 PATIENTS = [f"p{k}" for k in range(40)]

@@ -7,10 +7,10 @@ from fairlearn.metrics import demographic_parity_difference, equalized_odds_diff
 from scipy import stats
 from sklearn.metrics import f1_score
 
+from chexgen_lib.estimates.resampling import resample_counts
 from chexgen_lib.experiments import fairness as fa
-from chexgen_lib.experiments import groups as gr
+from chexgen_lib.pools import groups as gr
 from chexgen_lib.records import FINDINGS
-from chexgen_lib.statistics import resample_counts
 
 ATTRIBUTES = ["sex", "race", "age group"]
 RACES = ("Asian", "Black", "White")

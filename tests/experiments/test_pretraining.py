@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from chexgen_lib.experiments import pretraining as p
-from chexgen_lib.experiments.classification import Classifier, ClassifierSize, macro_auroc
-from chexgen_lib.experiments.pools import ABOUT, Labelled, Sets
 from chexgen_lib.experiments.pretraining import DEFAULT
+from chexgen_lib.learners.classifier import Classifier, ClassifierSize, macro_auroc
+from chexgen_lib.pools.labelled import ABOUT, Labelled, Sets
 from chexgen_lib.records import FINDINGS
-from tests.experiments.test_classification import cohort
+from tests.learners.test_classifier import cohort
 
 TINY = ClassifierSize(32, 8, 8, (2, 2))
 

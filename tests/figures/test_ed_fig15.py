@@ -5,8 +5,8 @@ import polars as pl
 
 from chexgen_lib.experiments.augmentation import BASELINE
 from chexgen_lib.experiments.augmentation_tasks import agreement
-from chexgen_lib.experiments.severity import GRADES
 from chexgen_lib.figures import ed_fig15
+from chexgen_lib.learners.regressor import GRADES
 
 
 def readings(records=12, copies=2):

@@ -4,8 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from chexgen_lib.figures import fig2, gallery, published, style
-from chexgen_lib.quality import FLOOR, GENERATOR, IGNORES, NOISE
+from chexgen_lib.figures import fig2, gallery, style
+from chexgen_lib.paper import published
+from chexgen_lib.quality.evaluate import FLOOR, GENERATOR, IGNORES, NOISE
 
 
 def metrics():

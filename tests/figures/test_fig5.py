@@ -5,8 +5,8 @@ import polars as pl
 import pytest
 
 from chexgen_lib.experiments import fairness as fa
-from chexgen_lib.experiments.groups import age_group, groups
 from chexgen_lib.figures import fig5, style
+from chexgen_lib.pools.groups import age_group, groups
 
 RACES = ["White"] * 6 + ["Black"] * 3 + ["Asian"]
 

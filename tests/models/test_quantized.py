@@ -6,7 +6,7 @@ import torch
 
 from chexgen_lib.models.quantized import STEPS, Int8Block, Int8Linear, attend, int8_weights, quantized
 from chexgen_lib.models.transformer import Block
-from chexgen_lib.sampling.synthesis import fingerprint
+from chexgen_lib.pools.generate import fingerprint
 
 
 def images(pipeline, **kwargs):

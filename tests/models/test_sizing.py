@@ -18,7 +18,7 @@ from chexgen_lib.models.sizing import (
     time_steps,
 )
 from chexgen_lib.models.transformer import SIZES, ChexGenTransformer
-from chexgen_lib.notebooks import load_yaml
+from chexgen_lib.workflow.notebooks import load_yaml
 
 SMALL = Run("laptop", 64, images=100, epochs=2, batch_size=8, text_tokens=24, text_dim=48)
 

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from chexgen_lib.figures import contact_sheet
-from chexgen_lib.phantom import PhantomError
+from chexgen_lib.phantom.render import PhantomError
 from chexgen_lib.records import FINDINGS
 
 

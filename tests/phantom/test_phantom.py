@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from chexgen_lib.phantom import PhantomError, Radiograph, findings, patient, render, render_many
+from chexgen_lib.phantom import findings, patient
+from chexgen_lib.phantom.render import PhantomError, Radiograph, render, render_many
 from chexgen_lib.records import FINDINGS, SEVERITIES
 
 PATHOLOGIES = tuple(finding for finding in FINDINGS if finding != "No Finding")

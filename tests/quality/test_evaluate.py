@@ -4,9 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from chexgen_lib import quality
-from chexgen_lib.quality import FLOOR, GENERATOR, IGNORES, NOISE
+from chexgen_lib.quality import evaluate as quality
 from chexgen_lib.quality.embedders import RadiomicsEmbedder
+from chexgen_lib.quality.evaluate import FLOOR, GENERATOR, IGNORES, NOISE
 
 
 class Toy:

@@ -13,8 +13,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from chexgen_lib.models.autoencoder import new_autoencoder
 from chexgen_lib.models.baseline import BaselineUNet, truncate
+from chexgen_lib.pools.generate import synthesise
 from chexgen_lib.sampling.baseline import BaselinePipeline, assemble_baseline, load_baseline, open_baseline
-from chexgen_lib.sampling.synthesis import synthesise
 
 PROMPTS = ["Large left pleural effusion.", "The heart is enlarged. No pneumothorax is seen on this radiograph."]
 LONG = "Small left pleural effusion with adjacent atelectasis. " * 12

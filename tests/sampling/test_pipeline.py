@@ -9,19 +9,19 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler
 from PIL import Image
 
-from chexgen_lib.models.control import ControlledTransformer
-from chexgen_lib.models.metadata import MetadataError, encode_metadata
-from chexgen_lib.models.text import TextError
-from chexgen_lib.sampling.conditions import ConditionError, draw, encode_conditions
-from chexgen_lib.sampling.pipeline import ChexGenPipeline, assemble
-from chexgen_lib.sampling.schedulers import (
+from chexgen_lib.diffusion.objectives import DDPM
+from chexgen_lib.diffusion.schedulers import (
     ddim_scheduler,
     flow_euler_scheduler,
     flow_heun_scheduler,
     samples_objective,
     set_steps,
 )
-from chexgen_lib.training.objectives import DDPM
+from chexgen_lib.models.control import ControlledTransformer
+from chexgen_lib.models.metadata import MetadataError, encode_metadata
+from chexgen_lib.models.text import TextError
+from chexgen_lib.sampling.conditions import ConditionError, draw, encode_conditions
+from chexgen_lib.sampling.pipeline import ChexGenPipeline, assemble
 
 PROMPTS = [
     "Large left pleural effusion.",

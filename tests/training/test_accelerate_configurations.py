@@ -21,7 +21,7 @@ def test_accelerate_reads_the_configuration(root, name, kind, processes):
     config = load_config_from_file(str(path))
     assert config.distributed_type.value == kind and config.num_processes == processes and not config.use_cpu
     assert config.mixed_precision == "no"
-    assert f"--config_file conf/accelerate/{name}.yaml -m chexgen_lib.cli train" in path.read_text()
+    assert f"--config_file conf/accelerate/{name}.yaml -m chexgen_lib.cli.main train" in path.read_text()
 
 
 def test_the_launcher_turns_sharding_on(root, monkeypatch):

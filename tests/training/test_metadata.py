@@ -4,10 +4,10 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 
+from chexgen_lib.diffusion.schedulers import flow_euler_scheduler
 from chexgen_lib.models.metadata import encode_metadata
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
-from chexgen_lib.sampling.schedulers import flow_euler_scheduler
 from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.trainer import TrainingConfig, train
 

@@ -1,0 +1,179 @@
+"""The command line.
+
+    chexgen convert epoch_300_step_1000.pth pipeline
+    chexgen sample prompts.csv --weights pipeline --out samples
+    chexgen train cohort/pretraining_train.safetensors --settings params.yaml:pretraining --out pretraining
+    chexgen data list --root DATA
+
+Several GPUs: `accelerate launch -m chexgen_lib.cli.main sample ...` (or train) shares the work among its processes.
+"""
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+PROMPTS = """.txt, a prompt a line; or .csv, .json, .jsonl with the columns name and impression, and maybe sex, age,
+race, view, mask ("lungs=lungs.png; heart=heart.png") and boxes ("Lung Lesion 0.6 0.3 0.1 0.1": class, x, y, w, h);
+for weights with a metadata encoder also source and findings (1 or 0), with or without an impression"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0; 1 where rows failed; 2 with one line of explanation on stderr."""
+    options = _parser().parse_args(arguments)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"chexgen: {message}", file=sys.stderr)
+        try:
+            return options.command(options)
+        except (ValueError, OSError) as error:  # the library's own errors are ValueErrors
+            print(f"chexgen: {error}", file=sys.stderr)
+            return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="chexgen", description="Chest radiographs from text; and the data behind it.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    sample = commands.add_parser("sample", help="sample radiographs for a file of prompts")
+    sample.add_argument("prompts", type=Path, help=PROMPTS)
+    sample.add_argument("--weights", type=Path, required=True, help="a pipeline folder, or a released .pth")
+    sample.add_argument("--out", type=Path, required=True, help="folder of the images and manifest.csv")
+    sample.add_argument("--images-per-prompt", type=int, default=1, metavar="N", help="seeds (default: 1)")
+    sample.add_argument("--steps", type=int, default=100, metavar="N", help="of the sampler (default: 100)")
+    sample.add_argument(
+        "--guidance", type=float, default=4.0, metavar="W", help="of the prompt (default: 4.0; 1: none)"
+    )
+    sample.add_argument(
+        "--metadata-guidance", type=_weights, metavar="AGE=W,...", help="weights of attributes of a metadata encoder"
+    )
+    sample.add_argument(
+        "--sampler", help="ddim, dpm-solver++, ancestral, flow-euler or flow-heun; default: the pipeline's own"
+    )
+    sample.add_argument("--control-scale", type=float, default=1.0, help="weight of masks and boxes")
+    sample.add_argument("--int8", action="store_true", help="weights of 8 bits, for a CPU: two to three times as fast")
+    sample.add_argument(
+        "--compile", action="store_true", help="compile the blocks first: with --int8 and hundreds of images it pays"
+    )
+    sample.add_argument("--batch-size", type=int, default=8, metavar="N", help="images at a time (default: 8)")
+    sample.add_argument("--seed", type=int, default=0, metavar="N", help="of all images (default: 0)")
+    sample.set_defaults(command=_sample)
+    convert = commands.add_parser("convert", help="turn a released checkpoint into a pipeline folder")
+    convert.add_argument("checkpoint", type=Path, help="a released .pth")
+    convert.add_argument("folder", type=Path, help="a new folder for the pipeline")
+    convert.set_defaults(command=_convert)
+    for command in (sample, convert):  # what a pipeline folder holds and a released .pth does not
+        command.add_argument("--autoencoder", help="for a .pth (default: stabilityai/sd-vae-ft-ema)")
+        command.add_argument("--text-encoder", help="for a .pth (default: DeepFloyd/t5-v1_1-xxl)")
+        command.add_argument("--compat", choices=("paper", "released"), help="for a .pth (default: paper)")
+    _add_train(commands)
+    _add_data(commands)
+    return parser
+
+
+def _add_train(commands: argparse._SubParsersAction) -> None:
+    train = commands.add_parser("train", help="train a transformer on latents and text states of stage 02_cohort")
+    train.add_argument("cache", type=Path, help="latent cache, such as cohort/pretraining_train.safetensors")
+    train.add_argument(
+        "--settings",
+        required=True,
+        metavar="FILE[:SECTION]",
+        help="YAML or JSON of the trainer's settings, or a section of one: params.yaml:pretraining",
+    )
+    train.add_argument("--out", type=Path, required=True, help="folder of the log, the checkpoints and transformer/")
+    train.add_argument("--size", metavar="NAME", help="of a new model, from ci to rf-1b; default: the settings' model")
+    train.add_argument("--weights", type=Path, metavar="FOLDER", help="a transformer to go on from, in place of a new")
+    train.add_argument(
+        "--metadata-sources", type=lambda text: text.split(","), metavar="A,B", help="for a cache with metadata"
+    )
+    train.add_argument("--gradient-checkpointing", action="store_true", help="less memory for more computing")
+    train.set_defaults(command=_train)
+
+
+def _add_data(commands: argparse._SubParsersAction) -> None:
+    data = commands.add_parser("data", help="the public datasets: what there is, and what of it is on this disk")
+    actions = data.add_subparsers(required=True, metavar="ACTION")
+    listed = actions.add_parser("list", help="every dataset, and its state below a data root")
+    listed.add_argument("--root", type=Path, help="folder that holds a folder for each dataset, named as its source")
+    listed.set_defaults(command=_data_list)
+    check = actions.add_parser("check", help="one dataset: its files, its counts beside the paper's, the first remedy")
+    check.add_argument("--source", required=True, metavar="NAME", help="of `chexgen data list`, first column")
+    check.add_argument("--root", type=Path, help="as for list; without it the table that is shipped, if there is one")
+    check.set_defaults(command=_data_check)
+    build = actions.add_parser("build", help="a described, checked and split corpus of any size, in parquet parts")
+    build.add_argument(
+        "sources", nargs="+", metavar="NAME[=FOLDER]", help="without a folder: the table that is shipped"
+    )
+    build.add_argument("--out", type=Path, required=True, help="folder of the parts and the manifest")
+    build.add_argument(
+        "--shard",
+        default="0/1",
+        metavar="I/N",
+        help="share I of N of the patients, from 0; run all N",
+    )
+    build.set_defaults(command=_data_build)
+
+
+def _weights(text: str) -> dict[str, float]:
+    """ "age=10, sex=6" -> weights by name."""
+    try:
+        return {name.strip(): float(weight) for name, weight in (part.split("=") for part in text.split(","))}
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not written as 'age=10,sex=6'") from error
+
+
+# Imported when called: `chexgen data` need not wait for torch.
+def _sample(options: argparse.Namespace) -> int:
+    from chexgen_lib.cli import sample as files
+
+    return files.sample(options)
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from chexgen_lib.cli import sample as files
+
+    return files.convert(options)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from chexgen_lib.cli import train as command
+
+    return command.train(options)
+
+
+def _data_list(options: argparse.Namespace) -> int:
+    from chexgen_lib.sources import registry as survey
+
+    print(survey.text(survey.overview(options.root)))
+    print("paper: cases in its ED Tables 1 and 2")
+    return 0
+
+
+def _data_check(options: argparse.Namespace) -> int:
+    from chexgen_lib.sources import registry as survey
+
+    report, ready = survey.check(options.source, options.root)
+    print(report)
+    return 0 if ready else 1
+
+
+def _data_build(options: argparse.Namespace) -> int:
+    from chexgen_lib import sources
+    from chexgen_lib.descriptions import corpus
+
+    share, slash, shares = options.shard.partition("/")
+    if not (slash and share.isdigit() and shares.isdigit()):
+        raise ValueError(f"--shard {options.shard!r}: give I/N, for example 0/4")
+    named = [text.partition("=") for text in options.sources]
+    for name, _, folder in named:  # what cannot work is found before the work begins
+        if not folder and not sources.module(name).DATASHEET.shipped:
+            raise ValueError(f"{name}: its table is not shipped; give its folder, {name}=FOLDER (chexgen data list)")
+        if folder and not Path(folder).exists():
+            raise ValueError(f"{folder}: no such folder; give that of {sources.module(name).DATASHEET.title}")
+    tables = (sources.load(name, folder or None) for name, _, folder in named)
+    manifest = corpus.build(tables, options.out, (int(share), int(shares)))
+    files = f"{len(manifest['parts'])} file{'s' * (len(manifest['parts']) != 1)}"
+    print(f"{manifest['rows']:,} records in {files}, {manifest['rejects']['rows']:,} rejects")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

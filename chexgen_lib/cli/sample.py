@@ -1,0 +1,277 @@
+"""A file of prompts in, a folder of images out: what `chexgen sample` and `chexgen convert` do.
+
+Batches are shared among the processes of an accelerate launch. A run that is stopped goes on where it was and ends with
+the same bytes.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from PIL import Image, PngImagePlugin
+from tqdm import tqdm
+
+import chexgen_lib
+from chexgen_lib.diffusion.schedulers import SAMPLERS, scheduler_named
+from chexgen_lib.models.control import ControlledTransformer
+from chexgen_lib.models.metadata import MetadataError, encode_metadata
+from chexgen_lib.models.quantized import int8_weights
+from chexgen_lib.models.text import count_tokens
+from chexgen_lib.pools.generate import image_seed
+from chexgen_lib.sampling.conditions import ConditionError, draw, read_masks
+from chexgen_lib.sampling.pipeline import ChexGenPipeline
+from chexgen_lib.sampling.prompts import ENCODED, PromptError, read_prompts
+from chexgen_lib.storage import replacing
+
+
+def _load(weights: Path, options: argparse.Namespace) -> ChexGenPipeline:
+    names = ("autoencoder", "text_encoder", "compat")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if not weights.is_dir():
+        return ChexGenPipeline.from_released(weights, **given)
+    if given:
+        raise ValueError(
+            f"{weights} is a whole pipeline: --{next(iter(given)).replace('_', '-')} is for a released .pth"
+        )
+    if not (weights / "model_index.json").is_file():
+        raise ValueError(f"{weights} holds no pipeline: write one with pipeline.save_pretrained or chexgen convert")
+    return ChexGenPipeline.from_pretrained(weights)
+
+
+def convert(options: argparse.Namespace) -> int:
+    """Write the pipeline of `options.checkpoint` to the new folder `options.folder`; returns the exit status."""
+    if options.folder.exists():
+        raise ValueError(f"{options.folder} exists: name a new folder")
+    with replacing(options.folder) as folder:
+        _load(options.checkpoint, options).save_pretrained(folder)
+    print(f"{options.folder}: a pipeline for ChexGenPipeline.from_pretrained or chexgen sample --weights")
+    return 0
+
+
+def sample(options: argparse.Namespace) -> int:
+    """Sample the prompts of a file into a folder, with a manifest; returns 1 where rows failed, listed on stderr.
+
+    Raises:
+        PromptError, ConditionError, CheckpointError, ValueError: before anything is sampled, naming row and remedy.
+    """
+    for name in ("images_per_prompt", "steps", "batch_size"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}")
+    names = [name for samplers in SAMPLERS.values() for name in samplers]
+    if options.sampler not in (None, *names):
+        raise ValueError(f"--sampler {options.sampler!r} is none of {', '.join(names)}")
+    compiler = os.environ.get("CXX", "g++")
+    if options.compile and not torch.cuda.is_available() and shutil.which(compiler) is None:
+        raise ValueError(
+            f"--compile needs a C++ compiler and there is no {compiler}: install it, or leave --compile out"
+        )
+    prompts, state = read_prompts(options.prompts), PartialState()
+    pipeline = _load(options.weights, options).to(state.device)
+    pipeline.set_progress_bar_config(disable=True)
+    if options.sampler:
+        pipeline.scheduler = scheduler_named(options.sampler, pipeline.scheduler)
+    if options.int8:
+        pipeline.transformer = int8_weights(pipeline.transformer)
+    if options.compile:
+        pipeline.transformer.compile_repeated_blocks()
+    if pipeline.transformer.metadata_sources is not None:  # metadata goes to the encoder, not into the prompt
+        prompts = prompts.with_columns(prompt="text")
+    else:
+        _check_unread(prompts, options.prompts)
+    _check_lengths(prompts, pipeline)
+    jobs, failed = _jobs(prompts, options, pipeline)
+    options.out.mkdir(parents=True, exist_ok=True)
+    batches = _batches(jobs, options.batch_size)
+    mine = batches[state.process_index :: state.num_processes]
+    with tqdm(total=sum(map(len, mine)), desc="samples", disable=not state.is_local_main_process) as progress:
+        for batch in mine:
+            if not all(finished(options.out, job) for job in batch):
+                failed |= _sample_batch(pipeline, batch, options)
+            progress.update(len(batch))
+    failed = dict(gather_object(list(failed.items())))
+    if state.is_main_process:
+        done = [_about(job) for job in jobs if job["file"] not in failed]
+        with replacing(options.out / "manifest.csv") as path:
+            pl.DataFrame(done, infer_schema_length=None).write_csv(path)
+        for file, reason in failed.items():
+            print(f"chexgen: not sampled: {file}: {reason}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _batches(jobs: list[dict], size: int) -> list[list[dict]]:
+    """Fixed by the file, not by what is left to do: an interrupted run ends with the same bytes.
+
+    Images that a condition controls do not share a batch with others.
+    """
+    kinds = [[job for job in jobs if ("condition" in job) == controlled] for controlled in (False, True)]
+    return [kind[i : i + size] for kind in kinds for i in range(0, len(kind), size)]
+
+
+def _sample_batch(pipeline: ChexGenPipeline, batch: list[dict], options: argparse.Namespace) -> dict[str, str]:
+    """Sample and write the images of a batch; returns file -> reason of those whose mask cannot be read any more."""
+    drawings, failed = [], {}
+    for job in batch:
+        try:
+            drawings.append(_drawing(job["row"], pipeline))
+        except ConditionError as error:
+            failed[job["file"]] = str(error)
+    batch = [job for job in batch if job["file"] not in failed]
+    if not batch:
+        return failed
+    controlled = "condition" in batch[0]
+    images = pipeline(
+        [job["prompt"] for job in batch] if batch[0]["prompt"] else None,
+        num_inference_steps=options.steps,
+        guidance_scale=options.guidance,
+        generator=[torch.Generator().manual_seed(job["seed"]) for job in batch],
+        condition_image=drawings if controlled else None,
+        control_scale=options.control_scale,
+        metadata=[json.loads(job["metadata"]) for job in batch] if "metadata" in batch[0] else None,
+        metadata_guidance=options.metadata_guidance,
+    ).images
+    for job, image, drawing in zip(batch, images, drawings, strict=True):
+        if controlled and job["image"] == 0:  # once a row: another process may hold the row's other images
+            with replacing(options.out / job["condition"]) as path:
+                Image.fromarray(drawing).save(path)
+        _write(options.out, job, image)
+    return failed
+
+
+def _drawing(row: dict, pipeline: ChexGenPipeline) -> np.ndarray | None:
+    """The condition image of a row of the prompt file, if it asks for one."""
+    if not row["masks"] and not row["boxes"]:
+        return None
+    masks = read_masks({mask["class"]: mask["path"] for mask in row["masks"]})
+    return draw(8 * pipeline.transformer.latent_shape[-1], masks, row["boxes"])
+
+
+def _check_unread(prompts: pl.DataFrame, path: Path) -> None:
+    """What weights without a metadata encoder do not read: a warning, or PromptError where nothing else is asked."""
+    if not all(prompts["text"]):
+        raise PromptError(f"{path}: no column impression, and these weights have no metadata encoder")
+    said = {key for text in prompts["metadata"] for key in json.loads(text)}
+    if unread := [column for column in ENCODED if column in said]:
+        warnings.warn(f"{path}: these weights have no metadata encoder to read {', '.join(unread)}", stacklevel=2)
+
+
+def _check_lengths(prompts: pl.DataFrame, pipeline: ChexGenPipeline) -> None:
+    if not any(prompts["prompt"]):
+        return
+    if pipeline.text_encoder is None:
+        raise PromptError("these weights read no text: leave out the column impression")
+    limit = len(pipeline.transformer.null_caption)
+    counts = count_tokens(pipeline.tokenizer, [pipeline.caption(text) for text in prompts["prompt"]])
+    long = [(row, n) for row, n in zip(prompts["row"], counts, strict=True) if n > limit]
+    if long:
+        listed = ", ".join(f"row {row} ({n})" for row, n in long[:10])
+        raise PromptError(f"{len(long)} prompts have more than {limit} tokens, shorten them: {listed}")
+
+
+def _jobs(prompts: pl.DataFrame, options: argparse.Namespace, pipeline: ChexGenPipeline) -> tuple[list[dict], dict]:
+    """One dict an image, and file -> reason of those that cannot be drawn."""
+    settings = dict(
+        sampler=type(pipeline.scheduler).__name__,
+        steps=options.steps,
+        guidance=options.guidance,
+        weights_sha256=digest(options.weights),
+        chexgen_lib=chexgen_lib.__version__,
+        **({"weights": "int8"} if options.int8 else {}),
+        **({"compiled": True} if options.compile else {}),
+        **({"metadata_guidance": json.dumps(options.metadata_guidance)} if options.metadata_guidance else {}),
+    )
+    sources = pipeline.transformer.metadata_sources
+    if sources is None and options.metadata_guidance:
+        raise ValueError("--metadata-guidance is for weights with a metadata encoder")
+    jobs, failed = [], {}
+    for row in prompts.iter_rows(named=True):
+        name, condition = row["name"], {}
+        asked = {}
+        if sources is not None:
+            asked["metadata"] = json.dumps(_metadata(row, sources, options.metadata_guidance or {}))
+        try:
+            drawing = _drawing(row, pipeline)
+        except ConditionError as error:
+            failed[f"{name} (row {row['row']})"] = str(error)
+            continue
+        if drawing is not None:
+            if not isinstance(pipeline.transformer, ControlledTransformer):
+                raise ValueError(f"row {row['row']} ({name}) has a mask or boxes: load weights with a control adapter")
+            sha256 = hashlib.sha256(drawing.tobytes()).hexdigest()
+            condition = dict(condition=f"{name}_condition.png", condition_sha256=sha256, control=options.control_scale)
+        jobs += [
+            dict(
+                file=f"{name}_{k}.png",
+                prompt=row["prompt"],
+                seed=image_seed(name, k, options.seed),
+                **settings,
+                **asked,
+                **condition,
+                row=row,
+                image=k,
+            )
+            for k in range(options.images_per_prompt)
+        ]
+    return jobs, failed
+
+
+def _metadata(row: dict, sources: Sequence[str], weights: Mapping[str, float]) -> dict:
+    """What a row of the prompt file asks a metadata encoder for; PromptError where it cannot be.
+
+    weights: of the attributes that are guided each by its own; every row must say them.
+    """
+    given = json.loads(row["metadata"])
+    if "race" in given:
+        raise PromptError(f"row {row['row']} ({row['name']}): these weights cannot be asked for race: leave it out")
+    asked = {key: value[0] if key == "sex" else value for key, value in given.items()}  # Male is M
+    try:
+        encode_metadata([asked], sources)
+    except MetadataError as error:
+        reason = str(error).removeprefix("metadata of row 0: ")
+        raise PromptError(f"row {row['row']} ({row['name']}): {reason}") from error
+    if unsaid := [name for name in weights if name not in asked]:
+        raise PromptError(f"row {row['row']} ({row['name']}) says no {unsaid[0]}, which --metadata-guidance weighs")
+    return asked
+
+
+def _about(job: dict) -> dict:
+    """What the manifest and the image's own note say of an image."""
+    return {key: value for key, value in job.items() if key not in ("row", "image")}
+
+
+def finished(folder: Path, job: dict) -> bool:
+    """Whether the job's image is there, whole, and was made by the same settings."""
+    try:
+        with Image.open(folder / job["file"]) as image:
+            image.load()
+            return image.text.get("chexgen") == json.dumps(_about(job), sort_keys=True)
+    except (OSError, SyntaxError, AttributeError):
+        return False
+
+
+def _write(folder: Path, job: dict, image: Image.Image) -> None:
+    note = PngImagePlugin.PngInfo()
+    note.add_text("chexgen", json.dumps(_about(job), sort_keys=True))
+    with replacing(folder / job["file"]) as path:
+        image.save(path, format="PNG", pnginfo=note)
+
+
+def digest(weights: Path) -> str:
+    """SHA-256 of a weights file; of a pipeline folder, that of its weight files' digests in path order."""
+    if weights.is_file():
+        with open(weights, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    files = sorted(weights.rglob("*.safetensors"))
+    if not files:
+        raise ValueError(f"{weights} holds no weights: name a pipeline folder or a released .pth")
+    return hashlib.sha256("".join(map(digest, files)).encode()).hexdigest()

@@ -1,0 +1,124 @@
+"""Settings and a latent cache in, a trained transformer out: what `chexgen train` does, in one process or in many."""
+
+import argparse
+from dataclasses import MISSING, asdict, fields, replace
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from ruamel.yaml import YAML, YAMLError
+
+from chexgen_lib.models.transformer import SIZES, ChexGenTransformer
+from chexgen_lib.storage import replacing
+from chexgen_lib.training.latent_cache import LatentCache
+from chexgen_lib.training.trainer import TrainingConfig, TrainingError
+from chexgen_lib.training.trainer import train as train_model
+
+# What the sections `pretraining` and `alignment` of params.yaml hold beside the trainer's settings
+MODEL = ("model", "text_tokens")
+OF_THE_NOTEBOOK = ("autoencoder", "text_encoder", "preview_steps")
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train on `options.cache` and write `options.out/transformer`; returns the exit status.
+
+    Model, data, settings and folder are those of notebook 03 or 04 if they are given the same section. The checkpoint
+    of the last step stays, so that the notebook, or this command, started again, does not train again.
+
+    Raises:
+        TrainingError, CacheError, ValueError, OSError: before anything is trained, naming what to change.
+    """
+    config, model = read_settings(options.settings)
+    model |= {"model": options.size} if options.size else {}
+    if options.gradient_checkpointing:
+        config = replace(config, gradient_checkpointing=True)
+    cache = LatentCache.load(options.cache)
+    seen = config.batch_size * config.gradient_accumulation
+    if seen > len(cache):
+        raise TrainingError(
+            f"a step of {config.batch_size} x {config.gradient_accumulation} images is larger than the {len(cache)} "
+            f"pairs in {options.cache}: lower batch_size or gradient_accumulation"
+        )
+    if options.weights and options.metadata_sources:
+        raise TrainingError("the model in --weights knows its own sources: leave out --metadata-sources")
+    transformer = _continued(options, model, cache) if options.weights else _new(options, model, cache, config)
+    train_model(transformer, cache, config, options.out, keep_last=True)
+    state = PartialState()
+    if state.is_main_process:
+        with replacing(options.out / "transformer") as folder:
+            transformer.save_pretrained(folder)
+        print(f"{options.out / 'transformer'}: a model for ChexGenTransformer.from_pretrained, and stage 04")
+    state.destroy_process_group()
+    return 0
+
+
+def read_settings(source: str) -> tuple[TrainingConfig, dict]:
+    """The trainer's settings, and maybe `model` and `text_tokens`, of FILE or FILE:SECTION (YAML or JSON).
+
+    With a section its `seed` is the file's, unless it has its own, as in params.yaml.
+
+    Raises:
+        TrainingError: if the file cannot be read, there is no such section, or a setting is unknown, missing or wrong.
+    """
+    name, _, section = source.partition(":")
+    try:
+        found = YAML(typ="safe").load(Path(name).read_text())
+    except OSError as error:
+        raise TrainingError(f"{name} cannot be read: {error.strerror}") from error
+    except YAMLError as error:
+        raise TrainingError(f"{name} is neither YAML nor JSON: {error}") from error
+    if section:
+        if not isinstance(found, dict) or not isinstance(found.get(section), dict):
+            raise TrainingError(f"{name} has no section {section!r}")
+        found = {"seed": found["seed"]} | found[section] if "seed" in found else found[section]
+    if not isinstance(found, dict):
+        raise TrainingError(f"{source} is no mapping of settings to values: write name: value on each line")
+    defaults = {field.name: field.default for field in fields(TrainingConfig)}
+    known = list(defaults)
+    if absent := [key for key, default in defaults.items() if default is MISSING and key not in found]:
+        raise TrainingError(f"{source}: {', '.join(absent)} must be set")
+    unknown = [key for key in found if key not in (*known, *MODEL, *OF_THE_NOTEBOOK)]
+    if unknown:
+        raise TrainingError(f"{source}: unknown setting {', '.join(unknown)}; known are {', '.join(known)}")
+    for key in (key for key in found if isinstance(defaults.get(key), bool | float | int)):
+        if isinstance(found[key], bool) != isinstance(defaults[key], bool) or not isinstance(found[key], float | int):
+            raise TrainingError(f"{source}: {key} is {found[key]!r}; its default is {defaults[key]!r}")
+    try:
+        config = TrainingConfig(**{key: value for key, value in found.items() if key in known})
+    except TypeError as error:  # text stands for a number
+        raise TrainingError(f"{source}: {error}") from error
+    return config, {key: found[key] for key in MODEL if key in found}
+
+
+def _new(options: argparse.Namespace, model: dict, cache: LatentCache, config: TrainingConfig) -> ChexGenTransformer:
+    """A fresh model for the cache, the same in every process."""
+    if "model" not in model:
+        raise TrainingError(
+            f"no size: give --size, one of {', '.join(SIZES)}, or model in {options.settings}, or --weights"
+        )
+    torch.manual_seed(config.seed)
+    return ChexGenTransformer.of_size(
+        model["model"],
+        sample_size=cache.mean.shape[-1],
+        text_dim=cache.states.shape[1],
+        text_tokens=model.get("text_tokens", 120),
+        objective=config.objective,
+        metadata_sources=options.metadata_sources,
+    )
+
+
+def _continued(options: argparse.Namespace, model: dict, cache: LatentCache) -> ChexGenTransformer:
+    """The model in `options.weights`, enlarged as in stage II if the cache has twice its resolution."""
+    if not (options.weights / "config.json").is_file():
+        raise TrainingError(f"{options.weights} holds no transformer: give a folder that save_pretrained wrote")
+    transformer = ChexGenTransformer.from_pretrained(options.weights)
+    if "model" in model:
+        if model["model"] not in SIZES:
+            raise TrainingError(f"unknown model size {model['model']!r}; choose one of {', '.join(SIZES)}")
+        size = asdict(SIZES[model["model"]])
+        other = {key: transformer.config[key] for key, value in size.items() if transformer.config[key] != value}
+        if other:
+            raise TrainingError(
+                f"{options.weights} is not of size {model['model']!r}, it has {other}: leave out the size"
+            )
+    return transformer.enlarged() if cache.mean.shape[-1] == 2 * transformer.config.sample_size else transformer

@@ -1,1 +1,0 @@
-"""From Records to curated Records: descriptions, quality control, counts (paper, Dataset Curation)."""

@@ -1,0 +1,1 @@
+"""Prompts from metadata and reports: grammar, report parser, checks, counts."""

@@ -1,0 +1,1 @@
+"""Equations that training and sampling share: objectives and schedulers."""

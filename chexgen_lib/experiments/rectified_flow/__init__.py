@@ -1,0 +1,1 @@
+"""The second paper: rectified flow against diffusion, control by metadata, balanced cohorts."""

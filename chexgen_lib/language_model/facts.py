@@ -1,0 +1,146 @@
+"""What a language model is told about a radiograph: the facts its description may state, and nothing else.
+
+``Facts`` is everything that leaves the machine. It has no field for an id, a path, a date or a split, so none
+can be sent by mistake. Findings that are unknown or uncertain are left out too: what is not sent cannot be
+stated. In the three places where a source's own words pass (race, labels, report), words with five or more
+digits and numeric dates are replaced by MASK; names of people are not recognised, so send reports only where
+the source has removed them.
+"""
+
+import zlib
+from typing import Literal
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+from chexgen_lib import sources
+from chexgen_lib.descriptions.grammar import SILENT, VARIANTS, noun, per_combination
+from chexgen_lib.records import FINDINGS
+
+MASK = "[removed]"
+# Image, patient and study numbers, accession numbers, hashes and timestamps; then dates such as 3/4/99.
+IDENTIFYING = r"\S*(?:\d\S*){5,}|\b\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b"
+
+
+class Sent(BaseModel):
+    """Base of what is sent: immutable, and closed to fields that are not declared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Place(Sent):
+    """Where a finding is, and how severe; null where the record does not say."""
+
+    side: Literal["left", "right", "bilateral"] | None
+    site: str | None
+    severity: Literal["mild", "moderate", "severe"] | None
+
+
+class Item(Sent):
+    """A finding, or a label beyond the 14 findings, with the source's own names for a finding."""
+
+    name: str
+    labels: tuple[str, ...] = ()
+    places: tuple[Place, ...] = ()
+
+
+class Facts(Sent):
+    """What a description may state.
+
+    age is in whole years (0 for infants); ``normal`` is the finding "No Finding"; ``wording`` (1 to VARIANTS)
+    is a hash of the image id that varies the style, too small to tell images apart.
+    """
+
+    age: int | None
+    sex: Literal["female", "male"] | None
+    race: str | None
+    view: str | None
+    normal: bool
+    present: tuple[Item, ...]
+    absent: tuple[str, ...]
+    other: tuple[Item, ...]
+    wording: int
+    report: str | None
+
+
+def project(df: pl.DataFrame, with_report: bool = False) -> pl.Series:
+    """``Facts`` of each record as JSON text; null where there is nothing to describe.
+
+    with_report: also send the radiologist's findings and impression, masked.
+    """
+    fields = [pl.element().struct.field(f).fill_null("") for f in ("finding", "side", "site", "severity")]
+    words = pl.concat_str("report", "impression", separator="\n", ignore_nulls=True)
+    wording = pl.col("image_id").map_elements(lambda i: zlib.crc32(i.encode()) % VARIANTS + 1, return_dtype=pl.Int64)
+    parts = df.select(
+        "age",
+        "sex",
+        "view",
+        race=masked(pl.col("race")),
+        states=pl.concat_str(pl.col(f).cast(pl.Int8).cast(pl.String).fill_null("?") for f in FINDINGS),
+        labels=masked(pl.col("labels").list.join("\t")),
+        details=masked(pl.col("details").list.eval(pl.concat_str(fields, separator="\n")).list.join("\t")),
+        wording=wording,
+        report=masked(words) if with_report else pl.lit(None, pl.String),
+    )
+    texts = per_combination(parts, parts.columns, _facts)
+    return texts.alias("facts")
+
+
+def masked(text: pl.Expr) -> pl.Expr:
+    """A source's words without what may identify somebody."""
+    return text.str.replace_all(IDENTIFYING, MASK)
+
+
+def _facts(
+    age: float | None,
+    sex: str | None,
+    view: str | None,
+    race: str | None,
+    states: str,
+    labels: str,
+    details: str,
+    wording: int,
+    report: str | None,
+) -> str | None:
+    state = dict(zip(FINDINGS, states, strict=True))
+    places: dict[str, list[Place]] = {}
+    for detail in filter(None, details.split("\t")):
+        subject, side, site, severity = [field or None for field in detail.split("\n")]
+        places.setdefault(subject, []).append(Place(side=side, site=site, severity=severity))
+    named: dict[str | None, list[str]] = {}
+    for label in dict.fromkeys(labels.split("\t")):
+        if label not in SILENT:
+            named.setdefault(sources.finding_of(label), []).append(label)
+    facts = Facts(
+        age=None if age is None else int(age),
+        sex={"F": "female", "M": "male"}.get(sex),
+        race=race,
+        view=view,
+        normal=state["No Finding"] == "1",
+        present=tuple(
+            Item(
+                name=name_of(f),
+                labels=tuple(_said(label) for label in named.get(f, ()) if label != f),
+                places=tuple(places.get(f, ())),
+            )
+            for f in FINDINGS[1:]
+            if state[f] == "1"
+        ),
+        absent=tuple(name_of(f) for f in FINDINGS[1:] if state[f] == "0"),
+        other=tuple(Item(name=_said(label), places=tuple(places.get(label, ()))) for label in named.get(None, ())),
+        wording=wording,
+        report=report,
+    )
+    nothing = not (facts.normal or facts.present or facts.absent or facts.other)
+    return None if nothing else facts.model_dump_json()
+
+
+def name_of(finding: str) -> str:
+    """A finding's name in running text."""
+    spoken = {"Effusion": "pleural effusion", "Edema": "pulmonary edema", "Pleural Other": "pleural abnormality"}
+    return spoken.get(finding, finding.lower())
+
+
+def _said(label: str) -> str:
+    text = noun(label)
+    return text.removeprefix("an ").removeprefix("a ") if text != label else text

@@ -1,0 +1,1 @@
+"""Networks that learn from images and are measured: classifier, segmenter, detector, regressor."""

@@ -1,0 +1,302 @@
+"""Multi-label classification of the 14 CheXpert findings: a DenseNet, its training and its AUROC.
+
+The paper trains DenseNet121 at 256 px (Methods, "Training data augmentation experiments"; ED Table 6) and the
+released runs keep the epoch that is best on the test set. Here the moment is chosen on the validation split,
+and a small DenseNet of the same family stands in where there is no GPU. Labels follow the Record contract: 1
+present, 0 absent, NaN unknown; unknown labels count neither in the loss nor in the AUROC.
+"""
+
+import copy
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+from torchvision.models import DenseNet
+from tqdm import tqdm
+
+from chexgen_lib import images as im
+from chexgen_lib.estimates.resampling import interval_of, resample_counts
+from chexgen_lib.records import FINDINGS
+from chexgen_lib.storage import replacing
+
+
+@dataclass(frozen=True)
+class ClassifierSize:
+    """Shape of the DenseNet; `input_size` is the side, in pixels, that images are resized to."""
+
+    input_size: int
+    init_features: int
+    growth_rate: int
+    block_config: tuple[int, ...]
+
+
+SIZES = {
+    "ci": ClassifierSize(64, 16, 8, (2, 2, 2)),
+    "laptop": ClassifierSize(128, 16, 8, (2, 4, 4, 4)),
+    "small": ClassifierSize(64, 16, 8, (2, 4, 4)),  # for many trainings on a CPU
+    "paper": ClassifierSize(256, 64, 32, (6, 12, 24, 16)),  # DenseNet121
+}
+
+
+class Classifier:
+    """A trained DenseNet with the size and history it was trained with; see `train_classifier`."""
+
+    def __init__(self, size: ClassifierSize, *, device: str = "cpu", history: list[dict] | None = None):
+        self.size, self.device = size, device
+        self.history = history or []  # per check: step, loss, validation macro AUROC
+        net = DenseNet(size.growth_rate, size.block_config, size.init_features, num_classes=len(FINDINGS))
+        net.features.conv0 = torch.nn.Conv2d(1, size.init_features, 7, stride=2, padding=3, bias=False)  # grey
+        self.net = net.to(device, memory_format=torch.channels_last)
+        self.dim = net.classifier.in_features
+
+    def prepare(self, images: np.ndarray) -> torch.Tensor:
+        """[N, H, W], float in [0, 1] or uint8 -> [N, 1, size, size] in [-1, 1]."""
+        x = im.from_uint8(images) if images.dtype == np.uint8 else images
+        x = im.to_xrv(im.resize(x, self.size.input_size)) / 1024
+        return x.to(self.device, memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def _pooled(self, images: np.ndarray, batch_size: int = 64) -> torch.Tensor:
+        """[N, H, W] -> [N, dim] after the final average pooling."""
+        images = np.asarray(images)
+        if images.ndim != 3 or len(images) == 0:
+            raise im.ImageError(f"needs at least one image as [N, H, W], got shape {images.shape}")
+        self.net.eval()
+        batches = (self.prepare(images[i : i + batch_size]) for i in range(0, len(images), batch_size))
+        return torch.cat([F.relu(self.net.features(x)).mean((2, 3)) for x in batches])
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Probability of each finding: [N, H, W] -> [N, 14] float32, in the order of FINDINGS."""
+        with torch.inference_mode():
+            return self.net.classifier(self._pooled(images)).sigmoid().cpu().numpy()
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Features after the final average pooling: [N, H, W] -> [N, dim] float32."""
+        return self._pooled(images).cpu().numpy()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write classifier.safetensors and classifier.json; the whole `folder` is replaced."""
+        config = {"size": asdict(self.size), "findings": FINDINGS, "history": self.history}
+        with replacing(folder) as partial:
+            partial.mkdir()
+            save_file({k: v.contiguous() for k, v in self.net.state_dict().items()}, partial / "classifier.safetensors")
+            (partial / "classifier.json").write_text(json.dumps(config, indent=1))
+        return Path(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "cpu") -> "Classifier":
+        """Read what `save` wrote. Raises FileNotFoundError naming the file and the stage that makes it."""
+        folder = Path(folder)
+        for name in ("classifier.json", "classifier.safetensors"):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"{folder / name} is missing; train_classifier(...).save({folder}) makes it")
+        config = json.loads((folder / "classifier.json").read_text())
+        if tuple(config["findings"]) != FINDINGS:
+            raise ValueError(f"{folder / 'classifier.json'}: trained on other findings; retrain it")
+        size = ClassifierSize(**config["size"] | {"block_config": tuple(config["size"]["block_config"])})
+        classifier = cls(size, device=device, history=config["history"])
+        classifier.net.load_state_dict(load_file(folder / "classifier.safetensors"))
+        return classifier
+
+
+# ------------------------------------------------------------------------------------------------- training
+
+
+def train_classifier(
+    images_train: np.ndarray,
+    labels_train: np.ndarray,
+    images_val: np.ndarray,
+    labels_val: np.ndarray,
+    *,
+    seed: int,
+    steps: int,
+    checks: int = 8,
+    size: str | ClassifierSize = "laptop",
+    batch_size: int = 32,
+    learning_rate: float = 3e-3,
+    weights: np.ndarray | None = None,
+    initial: Classifier | None = None,
+    device: str = "cpu",
+) -> Classifier:
+    """Train on one split, keep the weights that had the best macro AUROC on the other at one of `checks` times.
+
+    images: [N, H, W], float in [0, 1] or uint8; labels: [N, 14], 1, 0 or NaN. AdamW, one-cycle learning rate,
+    small random rotations, shifts and scalings, binary cross-entropy over the known labels. The result is a
+    function of the data and `seed` (on one device with one number of threads).
+
+    Args:
+        steps: optimiser steps, whatever N: arms of different size get the same training.
+        weights: [N], how often an image is drawn, see `balanced_weights`; None goes through all images in turn.
+        initial: start from a copy of this classifier's weights (its size is taken too) instead of random ones.
+
+    Raises:
+        ValueError: if images and labels do not fit or hold other values, or a setting is out of range.
+    """
+    images_train, labels_train = check_data(images_train, labels_train, "train")
+    images_val, labels_val = check_data(images_val, labels_val, "val")
+    if not 1 <= checks <= steps:
+        raise ValueError(f"steps and checks must be at least 1, and steps at least checks; got {steps} and {checks}")
+    if weights is not None and (np.shape(weights) != (len(images_train),) or not np.min(weights) >= 0):
+        raise ValueError(f"weights: needs {len(images_train)} numbers of at least 0, one an image")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # for the initial weights only; everything else has its own generator
+        classifier = Classifier(SIZES[size] if isinstance(size, str) else size, device=device)
+    if initial is not None:
+        classifier = Classifier(initial.size, device=device)
+        classifier.net.load_state_dict(initial.net.state_dict())
+    net, noise = classifier.net, torch.Generator().manual_seed(seed)
+    batches = _batches(len(images_train), batch_size, weights, np.random.default_rng(seed))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=0.01, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
+    check_at = {round(steps * (k + 1) / checks) for k in range(checks)}
+    best, best_weights, losses = -np.inf, None, []
+    bar = tqdm(total=steps, desc="classifier", unit="step")
+    for step in range(1, steps + 1):
+        net.train()
+        rows = next(batches)
+        logits = net(augment(classifier.prepare(images_train[rows]), noise))
+        loss = masked_bce(logits, torch.from_numpy(labels_train[rows]).to(device))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+        bar.update()
+        if step in check_at:
+            score = macro_auroc(labels_val, classifier.predict(images_val))
+            classifier.history.append({"step": step, "loss": float(np.mean(losses)), "val_auroc": score})
+            bar.set_postfix(loss=f"{np.mean(losses):.3f}", val_auroc=f"{score:.3f}")
+            losses.clear()
+            if score > best:
+                best, best_weights = score, copy.deepcopy(net.state_dict())
+    bar.close()
+    net.load_state_dict(best_weights)
+    return classifier
+
+
+def _batches(n: int, size: int, weights: np.ndarray | None, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Rows of one batch after the other, each sorted: permutations of all rows, or draws with `weights`."""
+    waiting = np.zeros(0, np.int64)
+    while True:
+        while len(waiting) < min(size, n):
+            waiting = np.concatenate([waiting, rng.permutation(n)])
+        if weights is None:
+            rows, waiting = waiting[:size], waiting[size:]
+        else:
+            rows = rng.choice(n, size, p=weights / np.sum(weights))
+        yield np.sort(rows)
+
+
+def balanced_weights(labels: np.ndarray) -> np.ndarray:
+    """How often to draw each image so that findings are seen alike (paper, Methods: class-balanced sampling), [N].
+
+    An image counts as often as its rarest present finding is rare; one with no known positive as the most common one.
+    """
+    present = np.nan_to_num(np.asarray(labels, np.float64)) == 1  # [N, 14]
+    rarity = len(present) / np.maximum(present.sum(0), 1)
+    weight = np.where(present, rarity, 0).max(1)
+    return np.where(weight > 0, weight, rarity.min())
+
+
+def check_data(images: np.ndarray, labels: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and float32 labels, or ValueError that names the split, the row and the finding."""
+    images, labels = np.asarray(images), np.asarray(labels, np.float32)
+    if images.ndim != 3 or labels.shape != (len(images), len(FINDINGS)) or len(images) < 2:
+        raise ValueError(
+            f"{name}: needs images [N, H, W] and labels [N, {len(FINDINGS)}] with N >= 2, "
+            f"got {images.shape} and {labels.shape}"
+        )
+    wrong = ~(np.isnan(labels) | (labels == 0) | (labels == 1))
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"{name} row {row}, {FINDINGS[column]}: label {labels[row, column]}; use 1, 0 or NaN (unknown)"
+        )
+    return images, labels
+
+
+def masked_bce(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy [N, 14] averaged over the labels that are known (0 when none is)."""
+    known = ~labels.isnan()
+    loss = F.binary_cross_entropy_with_logits(logits, labels.nan_to_num(), reduction="none")
+    return (loss * known).sum() / known.sum().clamp(min=1)
+
+
+def augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """[N, 1, S, S], each rotated, shifted and scaled a little (`random_places`); the border is repeated."""
+    return F.grid_sample(x, random_places(x, generator), padding_mode="border", align_corners=False)
+
+
+def random_places(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Grids [N, S, S, 2] for `grid_sample`: rotations (sd 3 degrees), shifts (sd 2 %) and scalings (sd 3 %)."""
+    angle, dx, dy, scale = torch.randn(4, len(x), generator=generator) * torch.tensor([[0.05], [0.04], [0.04], [0.03]])
+    cos, sin = (1 + scale) * angle.cos(), (1 + scale) * angle.sin()
+    matrix = torch.stack([cos, -sin, dx, sin, cos, dy], 1).reshape(-1, 2, 3).to(x)
+    return F.affine_grid(matrix, list(x.shape), align_corners=False)
+
+
+# ------------------------------------------------------------------------------------------------ measuring
+
+
+def auroc(labels: np.ndarray, scores: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+    """Area under the ROC curve of one finding, for each row of bootstrap `counts` [B, n] (default: once).
+
+    labels: [n] 1, 0 or NaN; scores: [n], NaN = no score. Ties count one half, so this equals the Mann-Whitney
+    statistic. Returns [B]; NaN where there are not both positives and negatives.
+    """
+    counts = np.ones((1, len(labels))) if counts is None else counts
+    known = ~(np.isnan(labels) | np.isnan(scores))
+    labels, scores, counts = labels[known], scores[known], counts[:, known]
+    if not len(labels):
+        return np.full(len(counts), np.nan)
+    order = np.argsort(scores, kind="stable")
+    labels, counts = labels[order], counts[:, order]
+    ties = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])  # where each distinct score begins
+    positive = np.add.reduceat(counts * labels, ties, axis=1)
+    negative = np.add.reduceat(counts * (1 - labels), ties, axis=1)
+    won = positive * (negative.cumsum(1) - negative / 2)
+    with np.errstate(invalid="ignore"):
+        return won.sum(1) / (positive.sum(1) * negative.sum(1))
+
+
+def macro_auroc(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Mean AUROC over the findings that have known positives and negatives; labels, scores: [N, 14].
+
+    Raises ValueError when no finding has both.
+    """
+    values = np.concatenate([auroc(y, s) for y, s in zip(labels.T, scores.T, strict=True)])
+    if np.isnan(values).all():
+        raise ValueError("no finding has both known positives and known negatives; use more records")
+    return float(np.nanmean(values))
+
+
+def auroc_table(labels: np.ndarray, scores: np.ndarray, *, n_resamples: int = 1000, seed: int = 0) -> pl.DataFrame:
+    """AUROC of each finding and their mean ("Average", ED Table 6) with 95 % intervals over resampled rows.
+
+    labels: [N, 14]; scores: [N, 14], or [N, S, 14] for S images of each row (whole rows are resampled).
+    Columns: finding, value, low, high, n (rows with a known label), positives. A finding without known
+    positives and negatives keeps its row with null values and is not part of the average.
+    """
+    labels, scores = np.asarray(labels, np.float64), np.asarray(scores, np.float64)
+    scores = scores.reshape(len(labels), -1, len(FINDINGS))  # [N, S, 14]
+    n, per_row, _ = scores.shape
+    counts = resample_counts(n, n_resamples, np.random.default_rng(seed)).repeat(per_row, axis=1)
+    long_labels, long_scores = labels.repeat(per_row, axis=0), scores.reshape(n * per_row, -1)
+    rows, values, resampled = [], [], []
+    for f, finding in enumerate(FINDINGS):
+        values.append(auroc(long_labels[:, f], long_scores[:, f])[0])
+        resampled.append(auroc(long_labels[:, f], long_scores[:, f], counts))
+        interval = interval_of(values[-1], resampled[-1] if np.isfinite(values[-1]) else [], n)
+        known = int((~np.isnan(labels[:, f])).sum())
+        rows.append((finding, interval.value, interval.low, interval.high, known, int(np.nansum(labels[:, f]))))
+    defined = np.isfinite(values)
+    if defined.any():
+        mean = interval_of(np.mean(np.array(values)[defined]), np.nanmean(np.array(resampled)[defined], axis=0), n)
+        rows.append(("Average", mean.value, mean.low, mean.high, n, None))
+    return pl.DataFrame(rows, ["finding", "value", "low", "high", "n", "positives"], orient="row").fill_nan(None)

@@ -1,0 +1,1 @@
+"""Synthetic pools: generating them, and reading them as labelled sets."""

@@ -1,0 +1,221 @@
+"""Fairness experiment: its patients, and the training sets that balance the groups (paper, Methods; Figure 5d).
+
+The paper adds synthetic images of under-represented groups until all are as large as the largest. Here a group's
+synthetic images are new draws for the descriptions of its own training records, each as often as another: findings,
+age, sex and view then go together as they do in that group. (To state another sex or age for a majority's record would
+give the group the majority's findings as well; F1 rises with prevalence, and the arms would differ in two things.)
+The same records, as often, are what `oversample` repeats: that control differs in nothing but the images.
+
+A generator that saw a test patient could show it again, so `choose` takes nobody for validation or test who has an
+image in any training split of the cohort, from which generators and pools are made.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from sklearn.utils.class_weight import compute_sample_weight
+
+from chexgen_lib.cohort import layout as embedded
+from chexgen_lib.cohort.layout import FLAGS, CohortError
+from chexgen_lib.descriptions import grammar as describe
+from chexgen_lib.pools import labelled as pools
+from chexgen_lib.pools.groups import TIMES, age_group, cells_of, check_attributes
+from chexgen_lib.pools.labelled import Sets
+from chexgen_lib.records import FRONTAL, positions
+
+REAL, SYNTHETIC = "imbalanced", "balanced, synthetic"
+WEIGHTED, REPEATED, UNBALANCED = "re-weighted", "real repeated", "as many, unbalanced"
+
+# ------------------------------------------------------------------------------------------------- patients
+
+
+def choose(
+    cohort: pl.DataFrame,
+    attributes: Sequence[str],
+    *,
+    trained_on: str,
+    tested_on: str,
+    records: int | None = None,
+    shares: Mapping[str, Mapping[str, float]] | None = None,
+    seed: int = 0,
+) -> pl.DataFrame:
+    """Who is trained, validated and tested on: image_id, patient_id, role ("train", "val", "test"), prompt, attributes.
+
+    Frontal images of which all attributes are known ("age group" is made from the age). The prompt is the record's
+    description, which states age, sex, race, view and findings.
+
+    Args:
+        cohort: of a run.
+        trained_on, tested_on: flags of the cohort (`cohort.FLAGS`); validation takes the val split of both.
+        records: to train on (None: all); fewer where the scarcest group would not reach its share.
+        shares: attribute -> value -> share of the training records; other attributes stay as they are.
+
+    Raises:
+        CohortError: if a role has nobody, or a patient of validation or test has an image in any training split.
+        ValueError: for an attribute that is no column, a flag that is none, or shares that do not add up to 1.
+    """
+    for flag in (trained_on, tested_on):
+        if flag not in FLAGS:
+            raise ValueError(f"{flag!r} is no flag of the cohort; use one of {list(FLAGS)}")
+    table = cohort.with_columns(age_group(cohort["age"])).filter(pl.col("view").is_in(FRONTAL))
+    check_attributes(table, attributes)
+    table = table.drop_nulls(list(attributes))
+    table = table.with_columns(prompt=describe.prompt(table), order=positions(table["image_id"], f"{seed}:fairness"))
+    either = pl.col(trained_on) | pl.col(tested_on)
+    train = table.filter(trained_on, pl.col("split") == "train").sort("order")
+    roles = {
+        "train": _with_shares(train, shares or {}, len(train) if records is None else records),
+        "val": table.filter(either, pl.col("split") == "val"),
+        "test": table.filter(tested_on, pl.col("split") == "test"),
+    }
+    for role, rows in roles.items():
+        if rows.is_empty():
+            raise CohortError(
+                f"the cohort has nobody for {role!r} with known {', '.join(attributes)}: add images to it"
+            )
+    columns = ("image_id", "patient_id", "role", "prompt", *attributes)
+    named = [rows.with_columns(role=pl.lit(role)).sort("image_id").select(columns) for role, rows in roles.items()]
+    chosen = pl.concat(named)
+    if seen := sorted(patients_seen(chosen, cohort.filter(pl.col("split") == "train")["patient_id"])):
+        raise CohortError(f"{len(seen)} patients of validation or test are also in a training split, first {seen[0]!r}")
+    return chosen
+
+
+def patients_seen(chosen: pl.DataFrame, patients: pl.Series) -> set[str]:
+    """Which patients of validation and test are among `patients`?"""
+    return set(chosen.filter(pl.col("role") != "train")["patient_id"]) & set(patients)
+
+
+def _with_shares(pool: pl.DataFrame, shares: Mapping[str, Mapping[str, float]], n: int) -> pl.DataFrame:
+    """The first rows of each group that `shares` form together, in the product of their shares, at most n."""
+    for name, values in shares.items():
+        if name not in pool.columns or not values or min(values.values()) <= 0 or abs(sum(values.values()) - 1) > 1e-6:
+            raise ValueError(
+                f"shares of {name!r}: needs a known attribute and positive shares that add up to 1: {values}"
+            )
+    groups = {}
+    for cell in product(*(values.items() for values in shares.values())):
+        same = (pl.col(name).cast(pl.String) == value for name, (value, _) in zip(shares, cell, strict=True))
+        groups[tuple(value for value, _ in cell)] = pool.filter(*same), np.prod([share for _, share in cell])
+    n = min(n, *(len(rows) / share for rows, share in groups.values()))
+    if n < 1:
+        empty = next(cell for cell, (rows, _) in groups.items() if rows.is_empty())
+        raise CohortError(f"no training record of {TIMES.join(empty)}, of which `shares` ask for some")
+    return pl.concat(rows.head(int(n * share + 1e-9)) for rows, share in groups.values())
+
+
+# ----------------------------------------------------------------------------------------------- image lists
+
+
+def additions(train: pl.DataFrame, attributes: Sequence[str], *, seed: int) -> dict[str, list]:
+    """Arm -> row numbers of `train` to draw one synthetic image for each: for balance, and as many in turn from all.
+
+    The second are the control for having more images, whoever is on them.
+    """
+    balanced = oversample(train, attributes, seed=seed)[len(train) :]
+    order = np.random.default_rng(seed).permutation(len(train))
+    return {SYNTHETIC: balanced.tolist(), UNBALANCED: np.resize(order, len(balanced)).tolist()}
+
+
+def images_wanted(train: pl.DataFrame, additions: Mapping[str, Sequence[int]]) -> pl.DataFrame:
+    """A row for each image of a pool that serves all `additions`: image_id (new), record (image_id in train), prompt.
+
+    A record has as many images as the arm that asks for most; `pools.copies_of` deals them out again.
+    """
+    counts = np.max([np.bincount(rows, minlength=len(train)) for rows in additions.values()], axis=0)
+    rows = train[np.repeat(np.arange(len(train)), counts)].select("prompt", record="image_id")
+    copy = pl.int_range(pl.len()).over("record")
+    return rows.with_columns(image_id=pl.format("{}/balancing-{}", "record", copy))
+
+
+def assemble(root: str | Path, matched: str | Path, pool: str | Path, resolution: int, size: int) -> Sets:
+    """Real images of the run's cohort, the test patients' synthetic copies and the pool to balance with, at `size` px.
+
+    matched, pool: what stage 06_pools made for `root`/pools/fairness.parquet, or folders of another generator's images
+    (`pools.load`). Rows "train", "val", "test", "matched" (in the order of "test") are in the table's order.
+
+    Raises:
+        CohortError: if something is missing, or a pool was drawn from another record than it may be.
+    """
+    root = Path(root)
+    cohort, chosen = embedded.load(root / "cohort"), load_chosen(root)
+    images = np.asarray(embedded.load_images(root / "cohort", resolution))
+    own, copies, extra = (
+        pools.real(cohort, images, size),
+        pools.load(matched, cohort, size),
+        pools.load(pool, cohort, size),
+    )
+    train = chosen.filter(role="train")["image_id"]
+    if other := sorted(set(extra.table["image_id"]) - set(train)):
+        raise CohortError(f"{pool}: {len(other)} records are not trained on, first {other[0]!r}; redo stage 06_pools")
+    place = {image_id: row for row, image_id in enumerate(own.table["image_id"])}
+    rows = {
+        role: np.array([place[i] for i in chosen.filter(role=role)["image_id"]]) for role in ("train", "val", "test")
+    }
+    rows["matched"] = len(own) + pools.copies_of(copies, chosen.filter(role="test")["image_id"])
+    return Sets(own + copies + extra, rows, len(own) + len(copies) + np.arange(len(extra)))
+
+
+def load_chosen(root: str | Path) -> pl.DataFrame:
+    """What `choose` returned in stage 06_pools. Raises CohortError naming that stage."""
+    path = Path(root, "pools/fairness.parquet")
+    if not path.is_file():
+        raise CohortError(f"{path} does not exist: run the stage 06_pools first")
+    return pl.read_parquet(path)
+
+
+def arms(sets: Sets, train: pl.DataFrame, attributes: Sequence[str], *, seed: int) -> dict:
+    """Arm -> (rows of `sets` to train on, how often each is drawn): the paper's two and three cheap controls.
+
+    train: the rows "train" of `sets`, with the attributes. In a training set without weights all images are drawn
+    alike, so that balance means what it says.
+    """
+    real, pool = sets.rows["train"], sets.everything[sets.synthetic]
+    lists = additions(train, attributes, seed=seed)
+    drawn = {arm: sets.synthetic[pools.copies_of(pool, train["image_id"].gather(rows))] for arm, rows in lists.items()}
+    chosen = {
+        REAL: real,
+        SYNTHETIC: np.concatenate([real, drawn[SYNTHETIC]]),
+        REPEATED: np.concatenate([real, real[lists[SYNTHETIC]]]),
+        UNBALANCED: np.concatenate([real, drawn[UNBALANCED]]),
+    }
+    alike = {arm: (rows, np.ones(len(rows))) for arm, rows in chosen.items()}
+    return alike | {WEIGHTED: (real, resampling_weights(train, attributes))}
+
+
+# ------------------------------------------------------------------------------------------------- balancing
+
+
+def resampling_weights(table: pl.DataFrame, attributes: Sequence[str]) -> np.ndarray:
+    """Weight of each row [N], mean 1, with which every group that occurs weighs the same (control: re-weighting).
+
+    The groups are those that `attributes` form together. Rows with an unknown attribute keep weight 1.
+    """
+    check_attributes(table, attributes)
+    _, code = cells_of(table, attributes)
+    weights, known = np.ones(len(table)), code >= 0
+    if known.any():
+        weights[known] = compute_sample_weight("balanced", code[known])
+    return weights
+
+
+def oversample(table: pl.DataFrame, attributes: Sequence[str], *, seed: int) -> np.ndarray:
+    """Row numbers of a balanced training set of real records alone: each row once, then repeats (control).
+
+    The groups, which `attributes` form together, all become as large as the largest (paper, Methods); each of a group's
+    rows is repeated equally often but for one, drawn at random. A group without rows cannot be repeated and stays
+    empty; rows with an unknown attribute are not repeated.
+    """
+    check_attributes(table, attributes)
+    cells, code = cells_of(table, attributes)
+    rng, rows = np.random.default_rng(seed), [np.arange(len(table))]
+    before = np.bincount(code[code >= 0], minlength=len(cells))
+    for k, missing in enumerate(before.max(initial=0) - before):
+        own = np.flatnonzero(code == k)
+        if len(own):
+            rounds = -(-missing // len(own))
+            rows.append(np.tile(rng.permutation(own), rounds)[:missing])
+    return np.concatenate(rows)

@@ -1,0 +1,1 @@
+"""The notebooks as stages of the DAG."""

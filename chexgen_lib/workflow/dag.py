@@ -1,0 +1,132 @@
+"""What dvc.yaml and params.yaml must say, computed from the notebooks, the library and conf/.
+
+python -m chexgen_lib.workflow.dag deps                 write the modules that each notebook imports into dvc.yaml
+python -m chexgen_lib.workflow.dag params PROFILE ...   write params.yaml, the composition of a profile and overrides
+python -m chexgen_lib.workflow.dag outputs              compare the files of a ci run with what dvc.yaml declares
+"""
+
+import argparse
+import functools
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from chexgen_lib.code_digest import PACKAGE, needed
+from chexgen_lib.workflow.notebooks import ROOT, NotebookError, code_cells, load_yaml, names, path_of, read, section_of
+
+
+def profiles() -> list[str]:
+    return sorted(path.stem for path in (ROOT / "conf/profile").glob("*.yaml"))
+
+
+def compose(profile: str, output: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """Compose a profile as `dvc exp run -S profile=...` does, write it to the file `output`, return it.
+
+    `overrides` are Hydra's: "curation.image_folder=data/mine".
+    """
+    from dvc.utils.hydra import compose_and_dump
+    from hydra.errors import HydraException
+
+    if profile not in profiles():
+        raise NotebookError(f"no profile {profile!r} in conf/profile; there are: {', '.join(profiles())}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    plugins = str(ROOT / ".dvc/hydra_plugins")
+    try:
+        compose_and_dump(output, str(ROOT / "conf"), None, "config", plugins, [f"profile={profile}", *overrides])
+    except HydraException as error:
+        raise NotebookError(f"profile {profile!r}: {error}") from error
+    return load_yaml(output)
+
+
+def stages(params: dict[str, Any]) -> dict[str, Any]:
+    """Stages of dvc.yaml that run a notebook, with the values of `params` for ${key} and ${section.key}."""
+
+    def value(match: re.Match) -> str:
+        found = functools.reduce(lambda level, key: (level or {}).get(key), match[1].split("."), params)
+        return match[0] if found is None else str(found)
+
+    loaded = YAML(typ="safe").load(re.sub(r"\$\{([\w.]+)\}", value, (ROOT / "dvc.yaml").read_text()))["stages"]
+    return {name: stage for name, stage in loaded.items() if "notebooks run" in stage.get("cmd", "")}
+
+
+def output_paths(stage: dict[str, Any]) -> list[str]:
+    """Paths under outs, metrics and plots of a stage."""
+    entries = [entry for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])]
+    return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+
+
+def check_outputs() -> None:
+    """The files in runs/ci must be those that dvc.yaml declares for that profile; raises on a difference."""
+    params = compose("ci", ROOT / "runs/ci/params.yaml")
+    declared = [path for stage in stages(params).values() for path in output_paths(stage)]
+    folders = [Path(params["root"], section_of(name)) for name in stages(params)]
+    folders.append(Path(params["figures_dir"]))
+    files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*")) if path.is_file()]
+    written = [path.relative_to(ROOT).as_posix() for path in files]
+    missing = [path for path in declared if not (ROOT / path).exists()]
+    extra = [path for path in written if not any(f"{path}/".startswith(f"{out}/") for out in declared)]
+    # A notebook that is no stage writes figures too; its source names them.
+    others = [cell.source for name in set(names()) - set(stages(params)) for cell in code_cells(read(path_of(name)))]
+    extra = [path for path in extra if f'"{Path(path).stem}.png"' not in "".join(others)]
+    if missing or extra:
+        lines = [f"declared, not written: {path}" for path in missing]
+        lines += [f"written, not declared: {path}" for path in extra]
+        raise NotebookError("\n  ".join(["dvc.yaml and what the notebooks wrote differ", *lines]))
+    print(f"{len(written)} files in {params['root']}, all of them declared in dvc.yaml")
+
+
+def modules(name: str) -> list[str]:
+    """Files of the library that a notebook needs (`imports.needed`)."""
+    cells = "\n".join(cell.source for cell in code_cells(read(path_of(name))))
+    try:
+        return [path.relative_to(ROOT).as_posix() for path in needed(cells)]
+    except SyntaxError as error:
+        raise NotebookError(f"{name}.ipynb: not plain Python (imports in magics cannot be seen): {error}") from error
+
+
+def write_deps() -> None:
+    """Write each notebook's modules into dvc.yaml; other dependencies and comments stay."""
+    yaml = YAML()
+    yaml.width, yaml.preserve_quotes = 110, True
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    document = yaml.load(ROOT / "dvc.yaml")
+    changes = []
+    for name, stage in document["stages"].items():
+        if "notebooks run" not in stage.get("cmd", ""):
+            continue
+        before = {str(dep) for dep in stage["deps"]}
+        others = [dep for dep in stage["deps"] if not str(dep).startswith(f"{PACKAGE}/")]
+        stage["deps"][:] = [*others, *modules(name)]
+        after = {str(dep) for dep in stage["deps"]}
+        changes += [f"{name}: {'+' if dep in after else '-'} {dep}" for dep in sorted(before ^ after)]
+    yaml.dump(document, ROOT / "dvc.yaml")
+    print("\n".join(changes) or "dvc.yaml lists what the notebooks import")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m chexgen_lib.workflow.dag", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("deps")
+    commands.add_parser("outputs")
+    params = commands.add_parser("params")
+    params.add_argument("profile", nargs="?", default="laptop")
+    params.add_argument("overrides", nargs="*", metavar="section.key=value")
+    arguments = parser.parse_args()
+    match arguments.command:
+        case "deps":
+            write_deps()
+        case "outputs":
+            check_outputs()
+        case "params":
+            compose(arguments.profile, ROOT / "params.yaml", arguments.overrides)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except NotebookError as error:
+        sys.exit(f"error: {error}")

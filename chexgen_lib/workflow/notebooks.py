@@ -1,0 +1,296 @@
+"""The notebooks as stages of the DAG: strip, run, refresh and check them.
+
+    python -m chexgen_lib.workflow.notebooks strip 01_curation    copy without outputs, the stage's dependency
+    python -m chexgen_lib.workflow.notebooks run 01_curation      execute that copy with the values of params.yaml
+    python -m chexgen_lib.workflow.notebooks refresh              re-execute the committed notebooks in place
+    python -m chexgen_lib.workflow.notebooks check                re-execute them and compare with what is committed
+
+A stage is `notebooks/NN_name.ipynb`. Its parameters are the section `name` of params.yaml and those of the
+common keys that the notebook declares in its cell tagged `parameters`. The defaults in that cell are the
+`ci` profile, so that a notebook runs by itself in a minute. Every kernel starts in the repository root.
+"""
+
+import argparse
+import ast
+import copy
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+from ruamel.yaml import YAML
+
+from chexgen_lib.storage import replacing
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMON = ("profile", "root", "figures_dir", "seed")
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+# Let results depend on inputs and seed alone, and let "python3" be the kernel of this environment, not one
+# that the user installed elsewhere. Huge pages save page faults on large tensors, a quarter of a CPU's time.
+ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "JUPYTER_PREFER_ENV_PATH": "1",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+
+NUMBER = re.compile(r" *[+-]?\d+\.\d+")  # with the spaces before it, of which a sign takes one
+ABSOLUTE, RELATIVE = 0.02, 0.05  # how far a number may be from the committed one; another processor made that
+
+
+class NotebookError(Exception):
+    """A notebook, or what params.yaml or dvc.yaml says of it, breaks the contract above."""
+
+
+def names() -> list[str]:
+    """Names of all committed notebooks, in numerical order: "01_curation", ..."""
+    return sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+def path_of(name: str) -> Path:
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    if not path.is_file():
+        raise NotebookError(f"no notebook {name!r}; there are: {', '.join(names()) or 'none'}")
+    return path
+
+
+def section_of(name: str) -> str:
+    """Section of params.yaml that belongs to a notebook: "01_curation" -> "curation"."""
+    return name.partition("_")[2]
+
+
+def read(path: Path) -> NotebookNode:
+    try:
+        return nbformat.read(path, as_version=4)
+    except (OSError, ValueError) as error:  # NotJSONError is a ValueError
+        raise NotebookError(f"{path.name} is not a readable notebook: {error}") from error
+
+
+def write(notebook: NotebookNode, path: Path) -> None:
+    with replacing(path) as partial:
+        nbformat.write(notebook, partial)
+
+
+def load_yaml(path: Path) -> Any:
+    try:
+        return YAML(typ="safe").load(path)
+    except OSError as error:
+        raise NotebookError(f"{path.name} cannot be read: {error}") from error
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def normalise(notebook: NotebookNode) -> NotebookNode:
+    """Keep what the authors wrote: sources, cell tags, order. Ids and metadata become a function of these."""
+    notebook = copy.deepcopy(notebook)
+    notebook.metadata, notebook.nbformat, notebook.nbformat_minor = METADATA, 4, 5
+    for number, cell in enumerate(notebook.cells):
+        tags = sorted(cell.metadata.get("tags", []))
+        cell.metadata = {"tags": tags} if tags else {}
+        cell.id = f"cell-{number}"
+    return nbformat.from_dict(notebook)
+
+
+def strip(notebook: NotebookNode) -> NotebookNode:
+    """Copy without outputs and counts: equal for two notebooks that differ only in what running them left."""
+    notebook = normalise(notebook)
+    for cell in code_cells(notebook):
+        cell.outputs, cell.execution_count = [], None
+    return notebook
+
+
+def declared(notebook: NotebookNode, name: str) -> dict[str, Any]:
+    """Names and default values in the one cell tagged `parameters`; `name` is for the error text."""
+    cells = [cell for cell in code_cells(notebook) if "parameters" in cell.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise NotebookError(f"{name}: {len(cells)} cells are tagged 'parameters'; tag exactly one")
+    defaults = {}
+    for statement in ast.parse(cells[0].source).body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=key)], value=value):
+                pass
+            case ast.AnnAssign(target=ast.Name(id=key), value=ast.expr() as value):
+                pass
+            case _:
+                raise NotebookError(
+                    f"{name}: its parameters cell has {ast.unparse(statement)!r}; write `key = value` only"
+                )
+        try:
+            defaults[key] = ast.literal_eval(value)
+        except ValueError as error:
+            raise NotebookError(f"{name}: parameter {key!r} is {ast.unparse(value)!r}; write a plain value") from error
+    return defaults
+
+
+def stage_parameters(name: str, declared_names: Iterable[str], params: dict[str, Any]) -> dict[str, Any]:
+    """Values of params.yaml for one stage: exactly the names that its notebook declares, or an error."""
+    section = params.get(section_of(name))
+    if not isinstance(section, dict):
+        raise NotebookError(f"{name}: params.yaml has no section {section_of(name)!r}; add it to conf/profile/*.yaml")
+    declared_names = set(declared_names)
+    values = section | {key: params[key] for key in COMMON if key in declared_names and key in params}
+    for key in sorted(values.keys() - declared_names):
+        raise NotebookError(
+            f"{name}: params.yaml sets {section_of(name)}.{key}, but the parameters cell does not declare it"
+        )
+    for key in sorted(declared_names - values.keys()):
+        raise NotebookError(
+            f"{name}: the notebook declares {key!r}, which params.yaml gives no value: "
+            f"add it to section {section_of(name)!r} in conf/profile/*.yaml and run `make params`"
+        )
+    return values
+
+
+def run(name: str) -> None:
+    """Execute the stripped copy with the values of params.yaml; the executed copy is in <root>/notebooks."""
+    import papermill
+
+    path_of(name)
+    stripped = ROOT / "runs/stripped" / f"{name}.ipynb"
+    if not stripped.is_file():
+        raise NotebookError(f"runs/stripped/{name}.ipynb is missing: `dvc repro {name}` makes it first")
+    params = load_yaml(ROOT / "params.yaml")
+    values = stage_parameters(name, declared(read(stripped), name), params)
+    executed = ROOT / params["root"] / "notebooks" / f"{name}.ipynb"
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    os.environ.update(ENVIRONMENT)
+    try:
+        papermill.execute_notebook(
+            stripped,
+            executed,
+            values,
+            kernel_name="python3",
+            cwd=ROOT,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+        )
+    except papermill.PapermillExecutionError as error:
+        raise NotebookError(f"{name} failed; its cells are in {executed.relative_to(ROOT)}\n{error}") from None
+
+
+def refresh(name: str) -> None:
+    """Execute a committed notebook in place with its own defaults; text on stderr (progress) is not kept."""
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    os.environ.update(ENVIRONMENT)
+    notebook = normalise(read(path_of(name)))
+    client = NotebookClient(
+        notebook,
+        kernel_name="python3",
+        timeout=None,
+        record_timing=False,
+        store_widget_state=False,
+        resources={"metadata": {"path": str(ROOT)}},
+    )
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        raise NotebookError(f"{name} failed and is left as it was\n{error}") from None
+    for cell in code_cells(notebook):
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    write(normalise(notebook), path_of(name))
+
+
+def check() -> int:
+    """Re-execute every notebook in order in one pytest process; outputs of marked cells must be as committed.
+
+    Mark a cell with the comment `# NBVAL_CHECK_OUTPUT`. Printed words and whole numbers must be the same, decimal ones
+    as `settled` says; HTML must be equal. Returns pytest's exit status.
+    """
+    import pytest
+    from nbval import plugin
+
+    class KernelAtRoot(plugin.RunningKernel):
+        """nbval starts a kernel in the notebook's folder; the DAG starts it in the root."""
+
+        def __init__(self, kernel_name: str, cwd: str, startup_timeout: int):
+            super().__init__(kernel_name, cwd=str(ROOT), startup_timeout=startup_timeout)
+
+    strictly = plugin.IPyNbCell.compare_outputs
+
+    def nearly(cell: plugin.IPyNbCell, found: list, committed: list, skip_compare=None) -> bool:
+        return strictly(cell, _settled_outputs(found, committed), committed, skip_compare)
+
+    plugin.RunningKernel, plugin.IPyNbCell.compare_outputs = KernelAtRoot, nearly
+    os.environ.update(ENVIRONMENT)
+    options = [
+        "--nbval-lax",
+        "--nbval-current-env",
+        "--verbose",
+        "-Wignore::pytest.PytestAssertRewriteWarning",
+    ]
+    return int(pytest.main([*options, *(str(path_of(name)) for name in names())]))
+
+
+def settled(found: str, committed: str) -> str:
+    """`found`, with the committed one in place of each decimal number that is within `ABSOLUTE` or `RELATIVE` of it.
+
+    Processors round the last digit of a product differently, which some steps of training magnify. Verdicts, counts,
+    and which rows there are may not differ even so.
+    """
+    pairs = [NUMBER.findall(found), NUMBER.findall(committed)]
+    if len(pairs[0]) != len(pairs[1]):
+        return found
+    chosen = iter([theirs if _near(ours, theirs) else ours for ours, theirs in zip(*pairs, strict=True)])
+    return NUMBER.sub(lambda _: next(chosen), found)
+
+
+def _near(a: str, b: str) -> bool:
+    return abs(float(a) - float(b)) <= max(ABSOLUTE, RELATIVE * abs(float(b)))
+
+
+def _settled_outputs(found: list[NotebookNode], committed: list[NotebookNode]) -> list[NotebookNode]:
+    if len(found) != len(committed):
+        return found
+    result = copy.deepcopy(found)
+    for output, other in zip(result, committed, strict=True):
+        for texts, others in ((output, other), (output.get("data", {}), other.get("data", {}))):
+            for key in {"text", "text/plain"} & set(texts) & set(others):
+                texts[key] = settled(texts[key], others[key])
+    return result
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m chexgen_lib.workflow.notebooks", description=__doc__.splitlines()[0]
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command in ("strip", "run"):
+        commands.add_parser(command).add_argument("name", help="the notebook, for example 01_curation")
+    commands.add_parser("refresh").add_argument("names", nargs="*", help="default: all, in order")
+    commands.add_parser("check")
+    arguments = parser.parse_args()
+    whole = arguments.command == "check" or (arguments.command == "refresh" and not arguments.names)
+    if whole:  # nothing of an earlier run may hide that a notebook needs it
+        shutil.rmtree(ROOT / "runs/ci", ignore_errors=True)
+    match arguments.command:
+        case "strip":
+            stripped = ROOT / "runs/stripped" / f"{arguments.name}.ipynb"
+            write(strip(read(path_of(arguments.name))), stripped)
+        case "run":
+            run(arguments.name)
+        case "refresh":
+            for name in arguments.names or names():
+                print(f"refresh {name}", flush=True)
+                refresh(name)
+        case "check":
+            return check()
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except NotebookError as error:
+        sys.exit(f"error: {error}")

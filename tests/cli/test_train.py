@@ -1,0 +1,143 @@
+"""`chexgen train` trains what the notebooks train, goes on where it was, and explains what is wrong."""
+
+import hashlib
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState
+
+from chexgen_lib.cli import main as cli
+from chexgen_lib.models.transformer import ChexGenTransformer
+from chexgen_lib.training import trainer
+from chexgen_lib.training.latent_cache import LatentCache
+from chexgen_lib.training.trainer import TrainingConfig, train
+
+CONFIG = TrainingConfig(steps=4, batch_size=4, learning_rate=1e-2, precision="fp32", checkpoint_every=2, seed=3)
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+def pairs(side: int) -> LatentCache:
+    g = torch.Generator().manual_seed(0)
+    mean = torch.randn(10, 4, side, side, generator=g).half()
+    states = torch.randn(20, 16, generator=g).half()
+    return LatentCache(mean, torch.full_like(mean, 0.1), states, torch.arange(0, 21, 2))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with caches, and settings as in params.yaml: the seed outside of the section."""
+    pairs(4).save(tmp_path / "low.safetensors")
+    pairs(8).save(tmp_path / "high.safetensors")
+    section = {key: value for key, value in asdict(CONFIG).items() if key != "seed"}
+    beside = {"model": "ci", "text_tokens": 8, "preview_steps": 50}
+    (tmp_path / "params.yaml").write_text(json.dumps({"seed": 3, "stage": section | beside}))
+    return tmp_path
+
+
+def chexgen_train(folder, *more: str, cache: str = "low", settings: str = "params.yaml:stage", out: str = "out") -> int:
+    options = ["--settings", str(folder / settings), "--out", str(folder / out), *map(str, more)]
+    return cli.main(["train", str(folder / f"{cache}.safetensors"), *options])
+
+
+def fingerprints(folder) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (folder / "transformer").iterdir()}
+
+
+def as_the_notebook(folder, cache, transformer):
+    train(transformer, pairs(cache), CONFIG, folder)
+    transformer.save_pretrained(folder / "transformer")
+    return fingerprints(folder)
+
+
+def test_it_trains_as_the_notebooks_do(folder):
+    assert chexgen_train(folder) == 0
+    torch.manual_seed(3)
+    fresh = ChexGenTransformer.of_size("ci", sample_size=4, text_dim=16, text_tokens=8)
+    assert as_the_notebook(folder / "notebook", 4, fresh) == fingerprints(folder / "out")
+    stage1 = folder / "out/transformer"
+    assert chexgen_train(folder, "--weights", stage1, cache="high", out="stage2") == 0
+    larger = ChexGenTransformer.from_pretrained(stage1).enlarged()
+    assert as_the_notebook(folder / "notebook2", 8, larger) == fingerprints(folder / "stage2")
+
+
+def test_the_notebook_goes_on_from_it_without_training(folder, monkeypatch):
+    assert chexgen_train(folder) == 0
+    monkeypatch.setattr(trainer._Run, "optimise", None)
+    torch.manual_seed(3)
+    transformer = ChexGenTransformer.of_size("ci", sample_size=4, text_dim=16, text_tokens=8)
+    expected = fingerprints(folder / "out")
+    (folder / "out/transformer").rename(folder / "removed")  # as `dvc repro` removes what a stage will write
+    assert as_the_notebook(folder / "out", 4, transformer) == expected
+
+
+@pytest.mark.parametrize("at", [3, None])
+def test_stopped_anywhere_and_started_again_it_ends_with_the_same_bytes(folder, monkeypatch, at):
+    assert chexgen_train(folder, out="whole") == 0
+    with monkeypatch.context() as patched:
+        optimise = trainer._Run.optimise
+
+        def until(self, cache, step):
+            if step == at:
+                raise KeyboardInterrupt
+            return optimise(self, cache, step)
+
+        def stop(*_, **__):
+            raise KeyboardInterrupt
+
+        patched.setattr(trainer._Run, "optimise", until)
+        if at is None:  # when all is trained, and the model is being written
+            patched.setattr(ChexGenTransformer, "save_pretrained", stop)
+        with pytest.raises(KeyboardInterrupt):
+            chexgen_train(folder)
+    assert not (folder / "out/transformer").exists()
+    assert chexgen_train(folder) == 0
+    assert fingerprints(folder / "out") == fingerprints(folder / "whole")
+
+
+@pytest.mark.parametrize(
+    "options, complaint",
+    [
+        (dict(more=["--size", "huge"]), "unknown model size 'huge'; choose one of ci, "),
+        (dict(cache="missing"), "missing.safetensors does not exist: run the stage 02_cohort first"),
+        (dict(settings="params.yaml:other"), "has no section 'other'"),
+        (dict(settings="none.yaml"), "none.yaml cannot be read: No such file"),
+        (dict(settings="params.yaml:seed"), "has no section 'seed'"),
+        (dict(setting=("warmup_steps", "many")), "params.yaml:stage: warmup_steps is 'many'; its default is 0"),
+        (dict(setting=("gradient_checkpointing", "no")), "gradient_checkpointing is 'no'; its default is False"),
+        (dict(more=["--weights", "x", "--metadata-sources", "a,b"]), "leave out --metadata-sources"),
+        (dict(setting=("batch_sise", 4)), "params.yaml:stage: unknown setting batch_sise; known are steps, batch_size"),
+        (dict(setting=("learning_rate", "fast")), "params.yaml:stage: "),
+        (dict(setting=("steps", 0)), "steps must be a positive integer, not 0"),
+        (dict(setting=("gradient_accumulation", 3)), "a step of 4 x 3 images is larger than the 10 pairs in "),
+        (dict(setting=("model", None)), "unknown model size None"),
+    ],
+)
+def test_what_is_wrong_is_one_line(folder, capsys, options, complaint):
+    setting = options.pop("setting", None)
+    if setting:
+        params = json.loads((folder / "params.yaml").read_text())
+        params["stage"][setting[0]] = setting[1]
+        (folder / "params.yaml").write_text(json.dumps(params))
+    assert chexgen_train(folder, *options.pop("more", []), **options) == 2
+    error = capsys.readouterr().err
+    assert complaint in error and error.count("\n") == 1 and not (folder / "out").exists()
+
+
+def test_weights_of_another_size_or_none_are_one_line(folder, capsys):
+    ChexGenTransformer.of_size("laptop-s", sample_size=4, text_dim=16, text_tokens=8).save_pretrained(folder / "s")
+    assert chexgen_train(folder, "--weights", folder / "s") == 2
+    assert "is not of size 'ci', it has {'depth': 6, 'hidden_size': 128" in capsys.readouterr().err
+    assert chexgen_train(folder, "--weights", folder / "nothing") == 2
+    assert "holds no transformer" in capsys.readouterr().err
+    settings = {key: value for key, value in asdict(replace(CONFIG, seed=1)).items()}
+    (folder / "flat.json").write_text(json.dumps(settings))
+    assert chexgen_train(folder, settings="flat.json") == 2
+    assert "no size: give --size, one of ci, laptop-s" in capsys.readouterr().err
+    assert chexgen_train(folder, "--weights", folder / "s", cache="high", settings="flat.json") == 0  # enlarged

@@ -1,0 +1,122 @@
+"""The corpus: parts that add up, whatever the shard, the interruption and the size of a part."""
+
+import json
+
+import polars as pl
+import pytest
+
+from chexgen_lib import records, sources
+from chexgen_lib.descriptions import check as quality_control
+from chexgen_lib.descriptions import corpus
+from chexgen_lib.descriptions import grammar as describe
+from chexgen_lib.records import FINDINGS, RecordError
+
+
+def table(source: str = "nih", n: int = 90, start: int = 0) -> corpus.Table:
+    """n Records, three per patient, and one reject."""
+    number = pl.int_range(start, start + n, eager=True)
+    ids = {"image_id": pl.format("{}:{}", pl.lit(source), "i"), "study_id": pl.format("{}:{}", pl.lit(source), "i")}
+    ids |= {"patient_id": pl.format("{}:p{}", pl.lit(source), pl.col("i") // 3), "source": pl.lit(source)}
+    states = {f: ((pl.col("i") + k) % 4 == 0).cast(pl.Float32) for k, f in enumerate(FINDINGS[1:])}
+    df = pl.DataFrame({"i": number}).select(**ids, **states, age=pl.col("i") % 90, sex=pl.lit("F"), view=pl.lit("PA"))
+    lost = pl.DataFrame([(source, str(start), None, "no image id")], schema=sources.REJECTS, orient="row")
+    return records.conform(df), lost
+
+
+def directly(*tables: corpus.Table) -> pl.DataFrame:
+    df = pl.concat(df for df, _ in tables)
+    return records.validate(quality_control.check(describe.describe(records.assign_splits(df))))
+
+
+def read(folder) -> pl.DataFrame:
+    return corpus.stream(folder).collect()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_parts_hold_what_one_table_would(tmp_path, workers):
+    tables = [table("nih"), table("brax", 20)]
+    manifest = corpus.build(tables, tmp_path, rows_per_file=40, workers=workers)
+    assert [part["rows"] for part in manifest["parts"]] == [40, 40, 10, 20]
+    assert manifest["complete"] and manifest["rows"] == 110
+    assert read(tmp_path)["qc"].unique().to_list() == [quality_control.PASS]
+    assert read(tmp_path).equals(directly(*tables))
+    assert pl.read_parquet(tmp_path / manifest["rejects"]["file"]).height == 2
+
+
+def test_shards_divide_patients_and_add_up(tmp_path):
+    tables = [table("nih"), table("brax", 60)]
+    for i in range(3):
+        corpus.build(tables, tmp_path, (i, 3), workers=0)
+    whole = read(tmp_path)
+    assert whole.sort("image_id").equals(directly(*tables).sort("image_id"))
+    files = sorted(tmp_path.glob("part-*"))
+    patients = pl.concat(pl.read_parquet(f).select("patient_id", file=pl.lit(f.name.split("-of-")[0])) for f in files)
+    assert patients["file"].n_unique() == 3
+    assert patients.group_by("patient_id").agg(pl.col("file").n_unique())["file"].max() == 1
+    assert sum(pl.read_parquet(f).height for f in tmp_path.glob("rejects-*")) == 2
+    train = whole.filter(pl.col("split") == "train").select("patient_id")
+    assert patients.join(train, on="patient_id", how="semi")["file"].n_unique() == 3  # shards are not splits
+
+
+def test_duplicates_in_other_tables_are_rejected_whatever_the_shard(tmp_path):
+    again = table("nih", 12, start=84)  # 6 of them in the first table, there of other patients
+    again = (again[0].with_columns(patient_id=pl.format("{}x", "patient_id")), again[1])
+    for i in range(2):
+        corpus.build([table("nih"), again], tmp_path, (i, 2), workers=0)
+    assert read(tmp_path)["image_id"].n_unique() == read(tmp_path).height == 96
+    lost = pl.concat(pl.read_parquet(f) for f in tmp_path.glob("rejects-*"))
+    assert lost.filter(pl.col("reason").str.starts_with("duplicate")).height == 6
+    assert lost.height == 8
+
+
+def test_an_interrupted_build_goes_on_and_redoes_only_what_is_missing(tmp_path, monkeypatch):
+    def breaking():
+        yield table("nih")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        corpus.build(breaking(), tmp_path, rows_per_file=40, workers=0)
+    with pytest.raises(RecordError, match="not a finished corpus"):
+        corpus.stream(tmp_path)
+    parts = sorted(tmp_path.glob("part-*"))
+    parts[1].write_bytes(b"damaged")
+    made, curate = [], corpus._curate
+    monkeypatch.setattr(corpus, "_curate", lambda chunk, path, **k: made.append(path.name) or curate(chunk, path, **k))
+    tables = [table("nih"), table("brax", 20)]
+    corpus.build(tables, tmp_path, rows_per_file=40, workers=0)
+    assert made == ["part-000-of-001-00001.parquet", "part-000-of-001-00003.parquet"]
+    assert read(tmp_path).equals(directly(*tables))
+    made.clear()
+    corpus.build(tables, tmp_path, rows_per_file=40, workers=0, seed=1)  # other splits: nothing can be kept
+    assert len(made) == 4
+
+
+def test_a_missing_or_cut_part_is_named(tmp_path):
+    manifest = corpus.build([table()], tmp_path, rows_per_file=40, workers=0)
+    path = tmp_path / manifest["parts"][1]["file"]
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(RecordError, match="00001.parquet: missing or cut off"):
+        corpus.stream(tmp_path)
+    with pytest.raises(RecordError, match="no shards"):
+        corpus.stream(tmp_path / "nowhere")
+    with pytest.raises(RecordError, match="0 <= i < n"):
+        corpus.build([], tmp_path, (2, 2))
+
+
+def test_another_shard_is_missed(tmp_path):
+    corpus.build([table()], tmp_path, (0, 2), workers=0)
+    with pytest.raises(RecordError, match="000-of-002"):
+        corpus.stream(tmp_path)
+
+
+def test_an_empty_corpus_and_the_manifest_on_disk(tmp_path):
+    manifest = corpus.build([], tmp_path, workers=0)
+    assert json.loads((tmp_path / "manifest-000-of-001.json").read_text()) == manifest
+    assert read(tmp_path).schema == pl.Schema(records.SCHEMA)
+
+
+def test_a_record_that_is_not_valid_stops_the_build(tmp_path):
+    df, lost = table()
+    with pytest.raises(RecordError, match="column 'sex'"):
+        corpus.build([(df.with_columns(sex=pl.lit("?")), lost)], tmp_path, workers=0)
+    assert not list(tmp_path.glob("part-*"))

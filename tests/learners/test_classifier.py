@@ -1,0 +1,143 @@
+"""The classifier learns what is visible, keeps unknown labels out, and its AUROC equals scikit-learn's."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from chexgen_lib.learners import classifier as c
+
+
+def cohort(n, seed, size=32):
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((n, 14)) < 0.4).astype(np.float32)
+    return drawing(labels, rng, size), labels
+
+
+def drawing(labels, rng, size=32):
+    """An image for each row of labels: a bright square for each finding that is present."""
+    n = len(labels)
+    squares = np.concatenate([labels, np.zeros((n, 2))], 1).reshape(n, 4, 4)
+    x = 0.2 + 0.5 * np.repeat(np.repeat(squares, size // 4, 1), size // 4, 2) + rng.normal(0, 0.05, (n, size, size))
+    return np.clip(x, 0, 1).astype(np.float32)
+
+
+TINY = c.ClassifierSize(32, 8, 8, (2, 2))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return c.train_classifier(
+        *cohort(256, 0), *cohort(64, 1), seed=0, steps=48, checks=6, size=TINY, learning_rate=1e-2
+    )
+
+
+def test_it_learns_and_generalises(trained):
+    x, y = cohort(100, 2)
+    assert c.macro_auroc(y, trained.predict(x)) > 0.75
+    assert trained.predict(x).shape == (100, 14) and trained.features(x).shape == (100, trained.dim)
+    np.testing.assert_allclose(trained.predict(x[:3]), trained.predict(x)[:3], atol=1e-5)
+
+
+def test_the_best_validation_epoch_is_kept(trained):
+    kept = c.macro_auroc(cohort(64, 1)[1], trained.predict(cohort(64, 1)[0]))
+    assert kept == pytest.approx(max(h["val_auroc"] for h in trained.history), abs=1e-6)
+
+
+def test_same_seed_same_weights_and_no_global_state():
+    data = (*cohort(40, 0), *cohort(20, 1))
+    options = {"steps": 2, "checks": 1, "size": TINY}
+    before = torch.get_rng_state()
+    a, b, other = (c.train_classifier(*data, seed=s, **options) for s in (3, 3, 4))
+    assert torch.equal(before, torch.get_rng_state())
+    x = cohort(5, 2)[0]
+    np.testing.assert_array_equal(a.predict(x), b.predict(x))
+    assert not np.array_equal(a.predict(x), other.predict(x))
+
+
+def test_uint8_equals_float(trained):
+    x = cohort(4, 5)[0]
+    eight = np.rint(x * 255).astype(np.uint8)
+    np.testing.assert_array_equal(trained.predict(eight), trained.predict(eight.astype(np.float32) / 255))
+
+
+def test_save_and_load(trained, tmp_path):
+    x = cohort(5, 2)[0]
+    again = c.Classifier.load(trained.save(tmp_path / "c"))
+    np.testing.assert_array_equal(again.predict(x), trained.predict(x))
+    assert again.history == trained.history
+    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["classifier.json", "classifier.safetensors"]
+    config = json.loads((tmp_path / "c/classifier.json").read_text())
+    (tmp_path / "c/classifier.json").write_text(json.dumps(config | {"findings": ["Cat"]}))
+    with pytest.raises(ValueError, match="other findings"):
+        c.Classifier.load(tmp_path / "c")
+    with pytest.raises(FileNotFoundError, match="train_classifier"):
+        c.Classifier.load(tmp_path)
+
+
+def test_unknown_labels_have_no_gradient():
+    logits = torch.zeros(2, 14, requires_grad=True)
+    labels = torch.full((2, 14), torch.nan)
+    labels[0, 3] = 1
+    c.masked_bce(logits, labels).backward()
+    assert logits.grad.nonzero().tolist() == [[0, 3]]
+    assert c.masked_bce(torch.zeros(1, 14), torch.full((1, 14), torch.nan)) == 0
+
+
+def test_auroc_equals_scikit_learn_with_ties_and_weights():
+    rng = np.random.default_rng(0)
+    y, s = (rng.random(200) < 0.3).astype(float), np.round(rng.random(200), 1)
+    assert c.auroc(y, s)[0] == pytest.approx(roc_auc_score(y, s), abs=1e-12)
+    counts = rng.multinomial(200, np.full(200, 1 / 200), size=3)
+    expected = [roc_auc_score(y, s, sample_weight=w) for w in counts]
+    np.testing.assert_allclose(c.auroc(y, s, counts), expected, atol=1e-12)
+    y[5], s[6] = np.nan, np.nan
+    keep = np.ones(200, bool)
+    keep[[5, 6]] = False
+    assert c.auroc(y, s)[0] == pytest.approx(roc_auc_score(y[keep], s[keep]), abs=1e-12)
+
+
+def test_undefined_findings_are_shown_but_not_averaged():
+    y, rng = np.full((50, 14), np.nan), np.random.default_rng(0)
+    y[:, 0], y[:, 1] = (
+        rng.random(50) < 0.5,
+        1,
+    )  # one finding with both kinds, one all positive, the rest unknown
+    s = rng.random((50, 14))
+    table = c.auroc_table(y, s, n_resamples=50)
+    assert table.height == 15 and table["value"].null_count() == 13
+    average = table.filter(pl.col("finding") == "Average")["value"].item()
+    assert average == pytest.approx(roc_auc_score(y[:, 0], s[:, 0])) == c.macro_auroc(y, s)
+    with pytest.raises(ValueError, match="no finding"):
+        c.macro_auroc(np.ones((5, 14)), s[:5])
+
+
+def test_several_images_per_row_are_resampled_together():
+    y = (np.random.default_rng(0).random((60, 14)) < 0.5).astype(float)
+    one = y + np.random.default_rng(1).normal(0, 1, (60, 14))
+    four = np.repeat(one[:, None], 4, axis=1)  # copies carry no more information than one
+    a, b = c.auroc_table(y, one, n_resamples=200), c.auroc_table(y, four, n_resamples=200)
+    np.testing.assert_allclose(b["low"].to_numpy(), a["low"].to_numpy(), atol=1e-9)
+
+
+def test_bad_data_names_split_row_and_finding():
+    x, y = cohort(6, 0)
+    wrong = y.copy()
+    wrong[2, 3] = -1  # CheXpert's code for uncertain
+    with pytest.raises(ValueError, match=r"train row 2, Lung Opacity: label -1"):
+        c.train_classifier(x, wrong, x, y, seed=0, steps=1, checks=1)
+    with pytest.raises(ValueError, match="val: needs images"):
+        c.train_classifier(x, y, x, y[:5], seed=0, steps=1, checks=1)
+    with pytest.raises(ValueError, match="steps and checks"):
+        c.train_classifier(x, y, x, y, seed=0, steps=0)
+    with pytest.raises(ValueError, match="at least one image"):
+        c.Classifier(TINY).predict(np.zeros((0, 8, 8), np.float32))
+
+
+def test_paper_size_is_densenet121():
+    net = c.Classifier(c.SIZES["paper"]).net
+    assert net.classifier.in_features == 1024
+    assert sum(isinstance(m, torch.nn.Conv2d) for m in net.modules()) == 120  # and one linear layer

@@ -1,0 +1,215 @@
+"""A synthetic image is labelled with what was asked; a pool that does not belong to the cohort is refused."""
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from chexgen_lib.cohort.layout import CohortError
+from chexgen_lib.experiments import adherence as a2i
+from chexgen_lib.images import ImageError
+from chexgen_lib.pools import annotated as ap
+from chexgen_lib.records import FINDINGS
+
+SIZE = 32
+SPLITS = ["train"] * 4 + ["val", "test", "train", "test"]
+SOURCES = ["nih"] * 6 + ["openi"] * 2
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Images 0, 1 and 6 have a pneumothorax, all have ribs and an effusion; a pool of nih's training images."""
+    n = len(SPLITS)
+    folder = tmp_path / "cohort"
+    folder.mkdir()
+    pl.DataFrame(
+        {
+            "image_id": [f"i{k}" for k in range(n)],
+            "patient_id": [f"p{k}" for k in range(n)],
+            "view": ["PA"] * n,
+            "split": SPLITS,
+            "source": SOURCES,
+            "prompt": [f"Prompt {k}." for k in range(n)],
+            "Pneumothorax": [float(k in (0, 1, 6)) for k in range(n)],
+        }
+    ).write_parquet(folder / "cohort.parquet")
+    np.save(
+        folder / f"images_{SIZE}.npy", np.arange(n, dtype=np.uint8)[:, None, None] * np.ones((SIZE, SIZE), np.uint8)
+    )
+    write_masks(folder, n)
+
+    def synthesise(pipeline, records, folder, copies, *settings, conditions):
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = np.array([int(i.split(":")[0][1:]) for i in records["image_id"]])
+        samples = (100 + 10 * np.arange(copies) + rows[:, None]).astype(np.uint8)[..., None, None]
+        np.save(folder / "samples.npy", samples.repeat(SIZE, 2).repeat(SIZE, 3))
+        records.select("image_id", "prompt").write_parquet(folder / "manifest.parquet")
+        return samples
+
+    monkeypatch.setattr(a2i, "synthesise", synthesise)
+    data = a2i.load_embedded(folder, SIZE, 9, sources=["nih"])
+    for name, kinds in {"masks": {"pneumothorax": 9, "ribs": 2}, "boxes": {"boxes": 9}}.items():
+        a2i.draw_pool(None, data, a2i.requests(data, "train", kinds), tmp_path / "pools" / name, 2)
+    return tmp_path
+
+
+def write_masks(folder, n, shift=0):
+    anatomy = np.zeros((n, 3, SIZE, SIZE), bool)
+    anatomy[:, 2, 4:8] = True
+    findings = np.zeros((n + 3, SIZE, SIZE), bool)
+    where = [*range(n), 0, 1, 6]
+    which = [FINDINGS.index("Effusion")] * n + [FINDINGS.index("Pneumothorax")] * 3
+    for k, row in enumerate(where):
+        findings[k, 10 + row : 18 + row, (2 if k < n else 20) + shift :][:, :8] = True
+    packed = dict(anatomy=np.packbits(anatomy, axis=-1), findings=np.packbits(findings, axis=-1))
+    np.savez(folder / "masks.npz", **packed, finding_row=np.array(where), finding_index=np.array(which))
+
+
+def test_what_is_asked_is_left_for_other_generators(run):
+    manifest = pl.read_parquet(run / "pools/masks/manifest.parquet")
+    (row,) = manifest.filter(record="i1", kind="pneumothorax").iter_rows(named=True)
+    drawing = np.asarray(Image.open(run / "pools/masks" / row["condition"]))
+    assert row["prompt"] == "Prompt 1." and a2i.digest(drawing) == row["drawing"]
+    assert (drawing.any(axis=2).nonzero()[0].min(), drawing.any(axis=2).sum()) == (11, 64)
+    data = a2i.load_embedded(run / "cohort", SIZE, 9, sources=["nih"])
+    a2i.draw_pool(None, data, a2i.requests(data, "train", {"ribs": 1}), run / "pools/masks", 2)
+    assert len(list((run / "pools/masks/conditions").iterdir())) == 1  # none of before stays
+
+
+def load(run):
+    return ap.load(run, SIZE, [run / "pools/masks", run / "pools/boxes"])
+
+
+def ids(sets, task, rows):
+    return sets.data.table["image_id"].gather(task.origin[rows]).to_list()
+
+
+def test_sources_that_were_drawn_from_are_internal(run):
+    sets = load(run)
+    task = sets.task("ribs", SIZE)
+    assert len(task.rows["train"]) == 2 and set(ids(sets, task, task.rows["train"])) <= {"i0", "i1", "i2", "i3"}
+    assert {name: ids(sets, task, task.rows[name]) for name in ("val", "test", "external test")} == {
+        "val": ["i4"], "test": ["i5"], "external test": ["i7"],
+    }  # fmt: skip
+    assert sets.patients(task, "test") == ["p5"]
+
+
+def test_arms_hold_the_copies_of_their_training_images(run):
+    task = load(run).task("pneumothorax", SIZE)
+    arms = task.arms
+    assert list(arms) == ["real", "real + 1x", "real + 2x"]
+    bright = {arm: sorted(task.images[rows, 0, 0].tolist()) for arm, rows in arms.items()}
+    real = bright["real"]
+    assert real == [0, 1, 2, 3]  # two with, and two without, each once
+    assert bright["real + 1x"] == [*real, *(100 + k for k in real)]
+    assert bright["real + 2x"] == [*bright["real + 1x"], *(110 + k for k in real)]
+
+
+def test_a_synthetic_image_has_the_annotation_that_was_asked(run):
+    sets = load(run)
+    task = sets.task("pneumothorax", SIZE)
+    masks = sets.masks(task, "pneumothorax")
+    for image, mask in zip(task.images[:, 0, 0] % 10, masks, strict=True):
+        assert mask.any() == (image in (0, 1))
+        if mask.any():
+            assert mask[10 + image : 18 + image, 20:28].all() and mask.sum() == 64
+    assert sets.masks(sets.task("pneumothorax", 16), "pneumothorax").shape[1:] == (16, 16)
+    task = sets.task("boxes", SIZE)
+    boxes = sets.boxes(task, ["Effusion"])
+    assert len(boxes) == len(task.images)
+    for image, found in zip(task.images[:, 0, 0] % 10, boxes, strict=True):
+        assert [(b["class"], b["y"]) for b in found] == [("Effusion", (10 + image) / SIZE)]
+
+
+def test_what_does_not_belong_together_is_refused(run):
+    write_masks(run / "cohort", len(SPLITS), shift=1)
+    with pytest.raises(CohortError, match="were drawn from other masks than the cohort's, first 'i"):
+        load(run)
+    write_masks(run / "cohort", len(SPLITS))
+    table = pl.read_parquet(run / "cohort/cohort.parquet")
+    table.with_columns(patient_id=pl.col("patient_id").replace("p5", "p0")).write_parquet(run / "cohort/cohort.parquet")
+    with pytest.raises(CohortError, match="first 'p0'"):
+        load(run)
+    table.filter(pl.col("image_id") != "i1").write_parquet(run / "cohort/cohort.parquet")
+    with pytest.raises(CohortError, match="1 records of the pools are no frontal images of the cohort, first 'i1'"):
+        load(run)
+    np.save(run / "pools/boxes/samples.npy", np.zeros((1, 2, SIZE, SIZE), np.uint8))
+    with pytest.raises(CohortError, match="4 requests and samples"):
+        load(run)
+    (run / "pools/boxes/samples.npy").unlink()
+    with pytest.raises(CohortError, match="run the stage 06_pools first"):
+        load(run)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Another generator's images of five requests, two of each; brightness 100 + 10 * copy + record."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    rows = []
+    for copy in range(2):
+        for row, kind in ((1, "pneumothorax"), (0, "ribs"), (0, "pneumothorax"), (2, "ribs"), (3, "boxes")):
+            image = np.full((2 * SIZE, 2 * SIZE), 100 + 10 * copy + row, np.uint8)
+            image[-1, -1] = 0  # an image of one value shows nothing
+            Image.fromarray(image).save(folder / f"{row}-{kind}-{copy}.png")
+            rows.append({"image": f"{row}-{kind}-{copy}.png", "image_id": f"i{row}", "kind": kind})
+    pl.DataFrame(rows).write_csv(folder / "labels.csv")
+    return folder
+
+
+def test_another_generators_folder_stands_in_for_pools(run, folder):
+    sets = ap.load(run, SIZE, [folder])
+    task = sets.task("pneumothorax", SIZE)
+    real = task.images[task.arms["real"], 0, 0].tolist()
+    assert sorted(real) == [0, 1, 2, 3]  # two with, and two without, each once
+    assert task.images[task.arms["real + 2x"], 0, 0].tolist() == [
+        *real,
+        *(100 + k for k in real),
+        *(110 + k for k in real),
+    ]
+    masks = sets.masks(task, "pneumothorax")
+    for image, mask in zip(task.images[:, 0, 0] % 10, masks, strict=True):
+        assert mask.any() == (image in (0, 1)) and (not mask.any() or mask[10 + image : 18 + image, 20:28].all())
+    boxes = sets.task("boxes", SIZE)
+    assert boxes.images[boxes.arms["real + 1x"], 0, 0].tolist() == [3, 103]
+    mixed = ap.load(run, SIZE, [folder, run / "pools/boxes"])
+    assert len(mixed.asked) == 5 + 4 and mixed.samples.shape == (9, 2, SIZE, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda t: t.drop("kind"), CohortError, r"columns \['kind'\] are missing"),
+        (lambda t: t.with_columns(mask=pl.lit("m.png")), CohortError, r"\['mask'\] would be ignored.*the cohort has"),
+        (lambda t: t[[0, 1, 0]], CohortError, "row 3 .*named twice"),
+        (lambda t: t.with_columns(kind=pl.lit("heart")), CohortError, "row 1: unknown kind 'heart'; use one of pneumo"),
+        (lambda t: t[:6], CohortError, "1 images of 'i0:ribs', but 2 of 'i1:pneumothorax'"),
+        (lambda t: t.with_columns(pl.col("image_id").replace("i1", "i9")), CohortError, "first 'i9'"),
+        (lambda t: t.with_columns(pl.col("image_id").replace("i1", "i3")), CohortError, "not show, first 'i3:pneumo"),
+        (lambda t: t.with_columns(pl.col("image_id").replace("i2", "i5")), CohortError, "1 patients .*first 'p5'"),
+        (
+            lambda t: t.with_columns(pl.col("image").replace("0-ribs-1.png", "gone.png")),
+            ImageError,
+            "gone.png: no such",
+        ),
+        (lambda t: t.with_columns(pl.col("image").replace("0-ribs-1.png", "torn.png")), ImageError, "torn.png: not a"),
+        (
+            lambda t: t.with_columns(pl.col("image").replace("0-ribs-1.png", "wide.png")),
+            ImageError,
+            "wide.png: 40 x 32",
+        ),
+    ],
+)
+def test_a_bad_folder_names_what_is_wrong(run, folder, change, error, message):
+    png = (folder / "0-ribs-0.png").read_bytes()
+    (folder / "torn.png").write_bytes(png[:40])
+    Image.fromarray(np.arange(40, dtype=np.uint8)[None].repeat(32, 0)).save(folder / "wide.png")
+    change(pl.read_csv(folder / "labels.csv")).write_csv(folder / "labels.csv")
+    with pytest.raises(error, match=message):
+        ap.load(run, SIZE, [folder])
+
+
+def test_a_kind_that_nobody_asked_for_is_named(run):
+    sets = ap.load(run, SIZE, [run / "pools/boxes"])
+    with pytest.raises(CohortError, match="nothing drawn for 'ribs'"):
+        sets.task("ribs", SIZE)

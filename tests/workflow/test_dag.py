@@ -1,0 +1,234 @@
+"""dvc.yaml lists what each notebook needs, and DVC re-runs a stage when, and only when, that changes."""
+
+import os
+import shutil
+import sys
+import textwrap
+
+import nbformat
+import pytest
+from dvc.repo import Repo
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from chexgen_lib import code_digest as imports
+from chexgen_lib.workflow import dag, notebooks
+from chexgen_lib.workflow.notebooks import NotebookError
+
+PARAMS = notebooks.load_yaml(notebooks.ROOT / "params.yaml")
+STAGES = dag.stages(PARAMS)
+
+
+@pytest.fixture
+def written(request):
+    if request.param not in notebooks.names():
+        pytest.skip(f"{request.param} is not written yet")
+    return request.param
+
+
+@pytest.mark.parametrize("written", STAGES, indirect=True)
+def test_dependencies_are_what_the_notebook_imports(written):
+    listed = [dep for dep in STAGES[written]["deps"] if dep.startswith("chexgen_lib/")]
+    assert listed == dag.modules(written), "run `make deps`"
+
+
+@pytest.mark.parametrize("written", STAGES, indirect=True)
+def test_parameters_are_what_the_notebook_declares(written):
+    declared = notebooks.declared(notebooks.read(notebooks.path_of(written)), written)
+    common = {key for key in notebooks.COMMON if key in declared}
+    assert set(STAGES[written]["params"]) == common | {notebooks.section_of(written)}
+    notebooks.stage_parameters(written, declared, PARAMS)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stage_depends_on_its_stripped_notebook_the_lock_and_earlier_outputs(name):
+    before = list(STAGES)[: list(STAGES).index(name)]
+    earlier = {path for stage in before for path in dag.output_paths(STAGES[stage])}
+    deps = STAGES[name]["deps"]
+    assert {f"runs/stripped/{name}.ipynb", "requirements.lock"} <= set(deps)
+    assert STAGES[name]["cmd"] == f"python -m chexgen_lib.workflow.notebooks run {name}"
+    for dep in deps:
+        assert not dep.startswith(PARAMS["root"]) or dep in earlier, f"no stage before {name} makes {dep}"
+
+
+def test_dvc_accepts_the_dag(root):
+    with Repo(root) as repo:
+        names = {stage.addressing for stage in repo.index.stages}
+    assert names == STAGES.keys() | {f"strip@{name}" for name in STAGES}
+
+
+# A DAG of one notebook in a folder of its own.
+
+DVC_YAML = """
+stages:
+  strip:
+    cmd: python -m chexgen_lib.workflow.notebooks strip 01_toy
+    deps: [notebooks/01_toy.ipynb]
+    outs: [runs/stripped/01_toy.ipynb]
+  01_toy:
+    cmd: python -m chexgen_lib.workflow.notebooks run 01_toy
+    params: [root, toy]
+    deps: [runs/stripped/01_toy.ipynb, chexgen_lib/value.py, data.txt]
+    outs: [runs/laptop/toy/result.txt]
+"""
+CELL = """
+from pathlib import Path
+from chexgen_lib.value import VALUE
+Path(root, "toy").mkdir(parents=True, exist_ok=True)
+Path(root, "toy", "result.txt").write_text(f"{n + VALUE} {Path('data.txt').read_text()}")
+print(n)
+"""
+
+
+def toy_notebook(parameters='root = "runs/ci"\nn = 1', code=CELL):
+    cells = [
+        new_markdown_cell("# Toy"),
+        new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+        new_code_cell(code),
+    ]
+    return new_notebook(cells=cells)
+
+
+@pytest.fixture
+def toy(tmp_path, root, monkeypatch):
+    for module in ("__init__.py", "notebooks.py"):
+        (tmp_path / "chexgen_lib").mkdir(exist_ok=True)
+        shutil.copy(root / "chexgen_lib" / module, tmp_path / "chexgen_lib" / module)
+    (tmp_path / "chexgen_lib/value.py").write_text("VALUE = 10\n")
+    (tmp_path / "data.txt").write_text("one")
+    (tmp_path / "params.yaml").write_text("root: runs/laptop\nother: 1\ntoy: {n: 2}\n")
+    (tmp_path / "dvc.yaml").write_text(DVC_YAML)
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(toy_notebook(), tmp_path / "notebooks/01_toy.ipynb")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]))
+    Repo.init(no_scm=True).close()
+    return tmp_path
+
+
+def reproduced(dry: bool = False) -> list[str]:
+    """Stages that `dvc repro` ran or, if dry, would run."""
+    with Repo() as repo:
+        return [stage.addressing for stage in repo.reproduce(dry=dry)]
+
+
+def test_stage_reruns_when_its_notebook_changes_but_not_when_only_outputs_do(toy):
+    path, result = toy / "notebooks/01_toy.ipynb", toy / "runs/laptop/toy/result.txt"
+    assert reproduced() == ["strip", "01_toy"]
+    assert result.read_text() == "12 one"
+    executed = notebooks.read(toy / "runs/laptop/notebooks/01_toy.ipynb")
+    assert executed.cells[-1].outputs[0].text == "2\n"
+
+    nbformat.write(with_outputs(toy_notebook()), path)
+    assert reproduced() == ["strip"]
+    assert reproduced() == []
+
+    changes = {
+        "params.yaml": {"n: 2": True, "other: 1": False},
+        "chexgen_lib/value.py": {"10": True},
+        "data.txt": {"one": True},
+        "chexgen_lib/__init__.py": {"version": False},
+    }
+    for name, texts in changes.items():
+        for text, expected in texts.items():
+            before = (toy / name).read_text()
+            (toy / name).write_text(before.replace(text, f"{text}0"))
+            assert reproduced(dry=True) == (["01_toy"] if expected else []), f"{name}: {text}"
+            (toy / name).write_text(before)
+
+    nbformat.write(toy_notebook(code=CELL.replace("{n + VALUE}", "{n * VALUE}")), path)
+    assert reproduced() == ["strip", "01_toy"]
+    assert result.read_text() == "20 one"
+
+
+def with_outputs(notebook):
+    notebook.cells[1].execution_count = 1
+    notebook.cells[2].execution_count = 2
+    notebook.cells[2].outputs = [new_output("stream", name="stdout", text="1\n")]
+    notebook.metadata["widgets"] = {"state": {}}
+    return notebook
+
+
+# Which files a notebook depends on.
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """Modules that import one another in every way; the fixture lists those that a notebook's code needs."""
+    files = {
+        "__init__.py": "",
+        "a.py": "def f():\n    from chexgen_lib.sub import c\n",
+        "b.py": "import json\nTABLE = 'tables/paper.csv'\n",
+        "unused.py": "",
+        "sub/__init__.py": "",
+        "sub/c.py": "from . import d\nfrom ..b import TABLE\n",
+        "sub/d.py": "FOLDER = 'weights'\n",
+        "sub/weights/model.safetensors": "",
+        "sub/other.csv": "",
+        "tables/paper.csv": "",
+        "lonely/e.py": "",
+        "named/__init__.py": "from importlib import import_module\n",
+        "named/f.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / "chexgen_lib" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "chexgen_lib" / name).write_text(text)
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    monkeypatch.setattr(dag, "ROOT", tmp_path)
+    monkeypatch.setattr(imports, "ROOT", tmp_path)
+
+    def modules(code):
+        nbformat.write(toy_notebook(code=code), tmp_path / "notebooks/01_toy.ipynb")
+        return [path.removeprefix("chexgen_lib/") for path in dag.modules("01_toy")]
+
+    return modules
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("import torch", []),
+        ("import chexgen_lib", ["__init__.py"]),
+        ("from chexgen_lib import b", ["__init__.py", "b.py", "tables/paper.csv"]),
+        ("import chexgen_lib.lonely.e as e", ["__init__.py", "lonely/e.py"]),
+        ("from chexgen_lib import named", ["__init__.py", "named/__init__.py", "named/f.py"]),
+        ("def f():\n    import chexgen_lib.b", ["__init__.py", "b.py", "tables/paper.csv"]),
+        (
+            "from chexgen_lib.a import f",
+            "__init__.py a.py b.py sub/__init__.py sub/c.py sub/d.py".split()
+            + ["sub/weights/model.safetensors", "tables/paper.csv"],
+        ),
+    ],
+)
+def test_modules_follows_imports_and_named_data(library, code, expected):
+    assert library(code) == expected
+
+
+def test_magics_are_refused_because_imports_could_hide_in_them(library):
+    with pytest.raises(NotebookError, match="01_toy.ipynb: not plain Python"):
+        library("%run -m chexgen_lib.a")
+
+
+# What a ci run wrote against what dvc.yaml declares.
+
+
+def test_outputs_that_dvc_yaml_does_not_declare_are_named(tmp_path, monkeypatch):
+    text = """
+    stages:
+      01_toy:
+        cmd: python -m chexgen_lib.workflow.notebooks run 01_toy
+        outs: ["${root}/toy/a.csv", "${root}/toy/folder", {"${figures_dir}/b.png": {cache: false}}]
+        metrics: [{"${root}/toy/metrics.json": {cache: false}}]
+    """
+    (tmp_path / "dvc.yaml").write_text(textwrap.dedent(text))
+    monkeypatch.setattr(dag, "ROOT", tmp_path)
+    monkeypatch.setattr(dag, "compose", lambda *_: {"root": "runs/ci", "figures_dir": "runs/ci/figures"})
+    for name in ("toy/a.csv", "toy/folder/x.npy", "toy/metrics.json", "figures/b.png"):
+        (tmp_path / "runs/ci" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "runs/ci" / name).touch()
+    dag.check_outputs()
+    (tmp_path / "runs/ci/toy/a.csv").rename(tmp_path / "runs/ci/toy/a.csv.gz")
+    with pytest.raises(NotebookError) as error:
+        dag.check_outputs()
+    assert "not written: runs/ci/toy/a.csv\n" in str(error.value)
+    assert "not declared: runs/ci/toy/a.csv.gz" in str(error.value)
