@@ -15,12 +15,11 @@ import polars as pl
 from scipy import stats
 
 from chexgen_lib.estimates.resampling import interval_of, paired_wilcoxon
+from chexgen_lib.experiments.arms import BASELINE, CHEXGEN, REAL, augmented  # noqa: F401
 from chexgen_lib.learners.classifier import balanced_weights, train_classifier
 from chexgen_lib.pools.labelled import Sets
 from chexgen_lib.records import FINDINGS
 
-REAL = "real"
-BASELINE = "baseline"  # the other generator
 ESTIMATE = ("value", "sd", "low", "high", "difference", "difference_low", "difference_high", "p", "visible")
 LEAST_POSITIVES = 5  # in a test set, and as many negatives; an AUROC, or a mean, of fewer is noise
 
@@ -58,7 +57,7 @@ def pool_arms(sets: Mapping[str, Sets]) -> dict[str, np.ndarray]:
         train, copies = own.rows["train"], own.everything.table["copy"].to_numpy()[own.synthetic].max() + 1
         arms[REAL] = train
         for k in range(1, min(2, copies) + 1):
-            arms[f"real + {k}x {generator}".strip()] = np.concatenate([train, own.copies(k)])
+            arms[augmented(k, generator or CHEXGEN)] = np.concatenate([train, own.copies(k)])
     return arms
 
 

@@ -15,13 +15,12 @@ import torch
 from monai.visualize import GradCAM
 
 from chexgen_lib.cohort import layout as cohort
+from chexgen_lib.experiments.arms import DEFAULT, LONGER  # noqa: F401
 from chexgen_lib.experiments.augmentation import LEAST_POSITIVES, auroc_table, by_arm, compare, weighted_mean
 from chexgen_lib.learners.classifier import Classifier, balanced_weights, train_classifier
 from chexgen_lib.pools.labelled import Labelled, Sets
 from chexgen_lib.records import FINDINGS
 
-DEFAULT = "default initialisation"
-LONGER = "default, as many steps"  # the default initialisation with the steps that others spend on pretraining
 LARGEST = 0.5  # share of the image that a mask may fill
 LOOKED_AT = "looked at"  # the fine-tuning after which attention is measured
 

@@ -1,0 +1,98 @@
+"""Names of the arms of Figure 3 and of the initialisations of Figure 4: written here, and read back from tables here.
+
+A name is the key of an arm in results, tables and CSV files; `arm` and `initialisation` say what stands behind it. The
+paper's names ("real+2x ChexGen") are read likewise.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+# Generators. This run's own has no name in an arm's, so "real + 2x"; the paper writes both of its generators out.
+CHEXGEN, BASELINE, ROENTGEN = "ChexGen", "baseline", "RoentGen"
+
+REAL = "real"  # the real images alone: the reference of every difference
+
+
+class Role(StrEnum):
+    """What an arm of Figure 3 is trained on."""
+
+    REAL = "real images"
+    AUGMENTED = "real and synthetic images"
+    SYNTHETIC = "synthetic images"
+    SHUFFLED = "real images, and synthetic ones with labels shuffled among them"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An arm of Figure 3.
+
+    Attributes:
+        name: its key in results, tables and CSV files.
+        role: what it is trained on.
+        copies: synthetic images of each training record.
+        generator: of the synthetic images; None where there are none.
+        control_of: name of the arm that it is a control of, if any.
+    """
+
+    name: str
+    role: Role
+    copies: int = 0
+    generator: str | None = None
+    control_of: str | None = None
+
+    @property
+    def other_generator(self) -> bool:
+        """Whether the synthetic images are another generator's than ChexGen's."""
+        return self.generator not in (None, CHEXGEN)
+
+
+def augmented(copies: int, generator: str = CHEXGEN) -> str:
+    """Real images with `copies` synthetic ones of each: "real + 2x", "real + 2x baseline"."""
+    return f"real + {copies}x" + ("" if generator == CHEXGEN else f" {generator}")
+
+
+def synthetic_alone(copies: int) -> str:
+    """`copies` synthetic images of each training record and no real one: "2x alone"."""
+    return f"{copies}x alone"
+
+
+def shuffled(copies: int) -> str:
+    """As `augmented`, with labels shuffled among the synthetic images: "real + 2x, shuffled"."""
+    return f"{augmented(copies)}, shuffled"
+
+
+def arm(name: str) -> Arm:
+    """The arm of Figure 3 with this name, which may be one of the paper's.
+
+    Raises:
+        ValueError: if no arm is named so.
+    """
+    if name == REAL:
+        return Arm(name, Role.REAL)
+    if found := re.fullmatch(r"(\d+)x alone", name):
+        return Arm(name, Role.SYNTHETIC, int(found[1]), CHEXGEN)
+    if found := re.fullmatch(r"real \+ (\d+)x, shuffled", name):
+        return Arm(name, Role.SHUFFLED, int(found[1]), CHEXGEN, control_of=augmented(int(found[1])))
+    if found := re.fullmatch(r"real ?\+ ?(\d+)x(?: (\w+))?", name):
+        return Arm(name, Role.AUGMENTED, int(found[1]), found[2] or CHEXGEN)
+    known = ", ".join(map(repr, (REAL, augmented(2), augmented(2, BASELINE), synthetic_alone(2), shuffled(2))))
+    raise ValueError(f"{name!r} is no arm: names are formed as {known}")
+
+
+# Initialisations of Figure 4
+
+DEFAULT = "default initialisation"  # random weights: the reference of every difference
+LONGER = "default, as many steps"  # random weights, fine-tuned for as many steps as the others take with pretraining
+IMAGENET = "ImageNet"  # the paper's reference
+
+
+def pretrained(copies: int) -> str:
+    """Pretrained on `copies` synthetic images of each training record: "5x synthetic"."""
+    return f"{copies}x synthetic"
+
+
+def pretraining_copies(name: str) -> int:
+    """Synthetic images of each record that an initialisation was pretrained on; 0 for those without pretraining."""
+    found = re.fullmatch(r"(\d+)x synthetic", name)
+    return int(found[1]) if found else 0

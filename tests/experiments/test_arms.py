@@ -1,0 +1,38 @@
+"""A name says what an arm was trained on, in this run's tables and in the paper's."""
+
+import pytest
+
+from chexgen_lib.experiments import arms
+from chexgen_lib.experiments.arms import Arm, Role
+from chexgen_lib.paper import published
+
+
+def test_names_are_those_in_the_tables():
+    names = arms.augmented(1), arms.augmented(2, arms.BASELINE), arms.synthetic_alone(2), arms.shuffled(2)
+    assert names == ("real + 1x", "real + 2x baseline", "2x alone", "real + 2x, shuffled")
+    assert arms.pretrained(5) == "5x synthetic"
+
+
+def test_a_name_is_read_back():
+    assert arms.arm(arms.REAL) == Arm("real", Role.REAL)
+    assert arms.arm(arms.augmented(1)) == Arm("real + 1x", Role.AUGMENTED, 1, arms.CHEXGEN)
+    rival = arms.arm(arms.augmented(2, arms.BASELINE))
+    assert rival == Arm("real + 2x baseline", Role.AUGMENTED, 2, arms.BASELINE) and rival.other_generator
+    assert arms.arm(arms.synthetic_alone(2)).role == Role.SYNTHETIC
+    assert arms.arm(arms.shuffled(2)).control_of == arms.augmented(2)
+    with pytest.raises(ValueError, match="'matched' is no arm"):
+        arms.arm("matched")
+
+
+@pytest.mark.parametrize("table", ["table6", "table7", "table8", "table9"])
+def test_the_papers_arms_are_read_too(table):
+    found = {name: arms.arm(name) for name in published.load(table)["arm"].unique()}
+    assert found["real"].role == Role.REAL and found["real+2x ChexGen"].copies == 2
+    assert not found["real+2x ChexGen"].other_generator
+    assert all(arm.other_generator == ("RoentGen" in name) for name, arm in found.items())
+
+
+def test_initialisations_say_how_many_images_they_were_pretrained_on():
+    found = {name: arms.pretraining_copies(name) for name in published.load("fig4a")["arm"].unique()}
+    assert found == {arms.IMAGENET: 0, "1x synthetic": 1, "5x synthetic": 5}
+    assert arms.pretraining_copies(arms.DEFAULT) == arms.pretraining_copies(arms.LONGER) == 0
