@@ -52,7 +52,7 @@ repro: params
 
 test: lint
 	$(BIN)/python -m pytest
-	$(BIN)/python -m chexgen_lib.workflow.notebooks check
+	$(BIN)/python -m chexgen_lib.workflow.validation check
 	$(BIN)/python -m chexgen_lib.workflow.dag outputs
 	$(BIN)/python -m chexgen_lib.cohort.leakage runs/ci
 
@@ -75,7 +75,7 @@ docs: .venv/.complete
 	mv docs/datasets.md.part docs/datasets.md
 
 notebooks: .venv/.complete
-	$(BIN)/python -m chexgen_lib.workflow.notebooks refresh
+	$(BIN)/python -m chexgen_lib.workflow.validation refresh
 
 clean:
 	rm -rf runs build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,7 +1,13 @@
-"""Which files of the library a piece of code needs: what DVC watches of a notebook, and what keys a kept training."""
+"""The code that a result depends on: the library's modules that a source imports, without docstrings and comments.
+
+DVC watches these digests in place of the modules (`workflow.dag`), and they are part of the key of every kept result
+(`kept.kept`): rewording a docstring computes nothing again, and a changed constant whatever uses it.
+"""
 
 import ast
+import hashlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 PACKAGE = __package__
@@ -14,9 +20,9 @@ def needed(source: str) -> list[Path]:
     A data file of the package (a table, weights) belongs to them if a module names it, or its folder. One
     that imports by computed name (`import_module`) may need any module of its folder.
 
-    Raises SyntaxError: if the source, or a module, is not plain Python; the message names the module.
+    Raises:
+        SyntaxError: if the source, or a module, is not plain Python; the message names the module.
     """
-    data = [p for p in (ROOT / PACKAGE).rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")]
     waiting = list(_imported(ast.parse(source), package=""))
     found: set[Path] = set()
     while waiting:
@@ -24,13 +30,71 @@ def needed(source: str) -> list[Path]:
         if path in found:
             continue
         found.add(path)
-        tree = ast.parse(path.read_text(), str(path))
-        waiting += _imported(tree, package=".".join(path.parent.relative_to(ROOT).parts))
-        if any(isinstance(node, ast.alias) and node.name == "import_module" for node in ast.walk(tree)):
-            waiting += path.parent.glob("*.py")
-        texts = {part for node in ast.walk(tree) if isinstance(node, ast.Constant) for part in _parts(node)}
-        found.update(p for p in data if texts & _own_names(p))
+        imports, data = _needs(path, path.stat().st_mtime_ns)
+        waiting += imports
+        found.update(data)
     return sorted(found)
+
+
+def lines(source: str) -> list[str]:
+    """One line for each needed file: its path in the repository and the sha256 of what counts in it."""
+    files = needed(source)
+    return [f"{path.relative_to(ROOT).as_posix()} {_counting(path, path.stat().st_mtime_ns)}" for path in files]
+
+
+def of(file: str | Path) -> str:
+    """Digest of a module's file and of every file of the library that it needs."""
+    source = Path(file).read_text(encoding="utf-8")
+    return hashlib.sha256("\n".join([stripped(source), *lines(source)]).encode()).hexdigest()
+
+
+def stripped(source: str) -> str:
+    """What a Python source computes, as text: comments, layout and docstrings do not count.
+
+    Docstrings stay where a program may read them: in a module that names `__doc__` or uses pydantic, whose schemas
+    quote them.
+    """
+    return ast.dump(_stripped_tree(source))
+
+
+def _stripped_tree(source: str, name: str = "<source>") -> ast.Module:
+    tree = ast.parse(source, name)
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    if "__doc__" not in names and "pydantic" not in modules:
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list) and body and _is_text(body[0]):
+                node.body = body[1:] or [ast.Pass()]
+    return tree
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+@cache
+def _counting(path: Path, _modified: int) -> str:
+    content = stripped(path.read_text(encoding="utf-8")).encode() if path.suffix == ".py" else path.read_bytes()
+    return hashlib.sha256(content).hexdigest()
+
+
+@cache
+def _needs(path: Path, _modified: int) -> tuple[list[Path], list[Path]]:
+    """Modules of this package that a file imports, and data files of the package that it names."""
+    if path.suffix != ".py":
+        return [], []
+    tree = _stripped_tree(path.read_text(encoding="utf-8"), str(path))
+    imports = list(_imported(tree, package=".".join(path.parent.relative_to(ROOT).parts)))
+    if any(isinstance(node, ast.alias) and node.name == "import_module" for node in ast.walk(tree)):
+        imports += path.parent.glob("*.py")
+    texts = {part for node in ast.walk(tree) if isinstance(node, ast.Constant) for part in _parts(node)}
+    return imports, [p for p in _data_files(ROOT / PACKAGE) if texts & _own_names(p)]
+
+
+@cache
+def _data_files(folder: Path) -> list[Path]:
+    return [p for p in folder.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")]
 
 
 def _parts(node: ast.Constant) -> set[str]:

@@ -1,10 +1,19 @@
-"""Writing files and folders that are whole or not there."""
+"""Files and folders that are whole or not there, and digests of what they are made from."""
 
+import dataclasses
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+KEPT = "kept.json"  # in a folder that `kept.kept` filled: what it was made from
 
 
 @contextmanager
@@ -16,18 +25,97 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    _remove(partial)
+    remove(partial)
     try:
         yield partial
         if path.is_dir():  # a folder can only be moved to where none is
             shutil.rmtree(path)
         os.replace(partial, path)
     finally:
-        _remove(partial)
+        remove(partial)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
+def write_json(value: Any, path: str | Path) -> None:
+    """Write `value` as indented JSON, atomically; equal values give equal bytes."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def digest(value: Any) -> str:
+    """sha256 of a value: equal values give equal digests, in every process and on every machine.
+
+    Args:
+        value: JSON values, tuples, dataclasses, NumPy arrays and scalars, polars frames and series, torch tensors and
+            modules (class names and weights), and nested lists and dicts of these. A `Path` stands for the content of
+            its file or folder; for a folder that `kept` filled, for what that was made from.
+
+    Raises:
+        TypeError: for any other value, since its identity would be a guess.
+        FileNotFoundError: for a path where nothing is.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return _sha256(json.dumps(value))
+    if isinstance(value, dict):
+        return _sha256("dict", *(part for key in sorted(value, key=str) for part in (str(key), digest(value[key]))))
+    if isinstance(value, list | tuple):
+        return _sha256("list", *map(digest, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return _sha256(type(value).__qualname__, digest(fields))
+    if isinstance(value, np.generic):
+        return digest(value.item())
+    if isinstance(value, np.ndarray):
+        return _sha256(f"{value.dtype}{value.shape}", np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
+    if isinstance(value, pl.Series):
+        return digest(value.to_frame())
+    if isinstance(value, pl.DataFrame):
+        return _sha256("frame", value.write_ipc(None, compat_level=pl.CompatLevel.oldest()).getbuffer())
+    if isinstance(value, Path):
+        return _digest_of_path(value)
+    return _digest_of_torch(value)
+
+
+def _digest_of_path(path: Path) -> str:
+    if path.is_dir():
+        if (path / KEPT).is_file():
+            return json.loads((path / KEPT).read_text())["key"]
+        files = sorted(p for p in path.rglob("*") if p.is_file())
+        return _sha256(*(part for p in files for part in (p.relative_to(path).as_posix(), _digest_of_path(p))))
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest_of_torch(value: Any) -> str:
+    """A tensor by its bytes; a module by what `repr` tells of its layers and by its state."""
+    if hasattr(value, "state_dict"):
+        state = {name: tensor for name, tensor in value.state_dict().items() if hasattr(tensor, "untyped_storage")}
+        return _sha256(repr(value), json.dumps(dict(getattr(value, "config", {})), default=str), digest(state))
+    if hasattr(value, "untyped_storage"):
+        tensor = value.detach().cpu().contiguous()
+        raw = tensor.reshape(-1).view(_byte_type(tensor)).numpy()
+        return _sha256(f"{tensor.dtype}{tuple(tensor.shape)}", raw.data)
+    raise TypeError(f"a {type(value).__name__} has no digest: give what it was made from")
+
+
+def _byte_type(tensor: Any) -> Any:
+    import torch
+
+    return torch.uint8
+
+
+def _sha256(*parts: Any) -> str:
+    """sha256 of texts and bytes; how they are cut into parts counts."""
+    total = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        total.update(f"{memoryview(data).nbytes}:".encode())
+        total.update(data)
+    return total.hexdigest()

@@ -1,8 +1,14 @@
-"""A file or folder is replaced whole, or stays as it was."""
+"""A file or folder is replaced whole, or stays as it was; a digest tells values apart and nothing else."""
 
+import copy
+import dataclasses
+
+import numpy as np
+import polars as pl
 import pytest
+import torch
 
-from chexgen_lib.storage import replacing
+from chexgen_lib.storage import digest, replacing
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path):
@@ -32,3 +38,56 @@ def test_a_folder_is_replaced_by_a_folder_and_leftovers_go(tmp_path):
         partial.mkdir()
         (partial / "new").touch()
     assert list(tmp_path.rglob("*")) == [folder, folder / "new"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    steps: int
+    size: str = "small"
+
+
+DIFFERENT = [
+    None, True, 1, 1.5, "1", [], {}, [1, 2], [[1], 2], {"a": 1}, {"a": 2}, {"b": 1}, Settings(1), Settings(2),
+    np.zeros(2), np.zeros(2, np.float32), np.zeros((2, 1)), np.ones(2), np.zeros(0), torch.zeros(2), torch.ones(2),
+    torch.zeros(2, dtype=torch.bfloat16), pl.DataFrame({"a": [1]}), pl.DataFrame({"a": [None]}),
+    pl.DataFrame({"b": [1]}), torch.nn.Linear(1, 1), torch.nn.Conv2d(1, 1, 1),
+]  # fmt: skip
+
+
+def test_values_that_differ_have_digests_that_differ():
+    assert len({digest(value) for value in DIFFERENT}) == len(DIFFERENT)
+
+
+@pytest.mark.parametrize("value", DIFFERENT)
+def test_a_copy_has_the_same_digest(value):
+    assert digest(copy.deepcopy(value)) == digest(value)
+
+
+def test_the_order_of_keys_does_not_count_and_that_of_a_list_does():
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    assert digest([1, 2]) != digest([2, 1])
+    assert digest(["ab", "c"]) != digest(["a", "bc"])
+
+
+def test_one_weight_changes_the_digest_of_a_module():
+    model = torch.nn.Linear(2, 2)
+    before = digest(model)
+    with torch.no_grad():
+        model.weight[0, 0] += 1
+    assert digest(model) != before
+
+
+def test_a_path_stands_for_what_is_there(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_text("1")
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+    (tmp_path / "b/x").rename(tmp_path / "b/y")
+    assert digest(tmp_path / "a") != digest(tmp_path / "b")
+    with pytest.raises(FileNotFoundError):
+        digest(tmp_path / "absent")
+
+
+def test_what_has_no_identity_is_refused():
+    with pytest.raises(TypeError, match="a function has no digest"):
+        digest(digest)

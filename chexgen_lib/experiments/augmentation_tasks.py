@@ -25,11 +25,11 @@ from chexgen_lib.experiments.augmentation import (
     verdict,
     weighted_mean,
 )
+from chexgen_lib.kept import run_all
 from chexgen_lib.learners import detector as detection
 from chexgen_lib.learners import segmenter as segmentation
 from chexgen_lib.learners.base import device_for
 from chexgen_lib.learners.regressor import cut_points, grades, opacity_scores, train_severity
-from chexgen_lib.learners.runs import run_all
 from chexgen_lib.learners.segmenter import dice, train_segmenter
 from chexgen_lib.pools import annotated as annotated_pools
 from chexgen_lib.pools.annotated import TESTS, Task

@@ -20,8 +20,8 @@ from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.experiments.adherence import Annotated, load_lung_masks
 from chexgen_lib.experiments.augmentation import REAL, by_arm, compare, jobs, weighted_mean
 from chexgen_lib.experiments.augmentation_tasks import DICE, Results, train_and_segment
+from chexgen_lib.kept import run_all
 from chexgen_lib.learners.base import device_for
-from chexgen_lib.learners.runs import run_all
 from chexgen_lib.learners.segmenter import SIZES
 from chexgen_lib.pools.annotated import Sets, Task, drawn_for, read_pool
 

@@ -1,9 +1,10 @@
-"""The notebooks as stages of the DAG: strip, run, refresh and check them.
+"""The notebooks as stages of the DAG.
 
-    python -m chexgen_lib.workflow.notebooks strip 01_curation    copy without outputs, the stage's dependency
-    python -m chexgen_lib.workflow.notebooks run 01_curation      execute that copy with the values of params.yaml
-    python -m chexgen_lib.workflow.notebooks refresh              re-execute the committed notebooks in place
-    python -m chexgen_lib.workflow.notebooks check                re-execute them and compare with what is committed
+    python -m chexgen_lib.workflow.notebooks strip              write what the stages depend on, to runs/stripped
+    python -m chexgen_lib.workflow.notebooks run 01_curation    execute a stripped notebook as params.yaml says
+
+Of each notebook `runs/stripped` holds a copy without outputs, and the digests of the library's modules that it imports,
+without docstrings and comments. A stage depends on these two files: prose and outputs re-run nothing.
 
 A stage is `notebooks/NN_name.ipynb`. Its parameters are the section `name` of params.yaml and those of the
 common keys that the notebook declares in its cell tagged `parameters`. The defaults in that cell are the
@@ -14,8 +15,6 @@ import argparse
 import ast
 import copy
 import os
-import re
-import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,9 +24,11 @@ import nbformat
 from nbformat import NotebookNode
 from ruamel.yaml import YAML
 
+from chexgen_lib import code_digest
 from chexgen_lib.storage import replacing
 
 ROOT = Path(__file__).resolve().parents[2]
+STRIPPED = ROOT / "runs/stripped"
 COMMON = ("profile", "root", "figures_dir", "seed")
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -41,9 +42,6 @@ ENVIRONMENT = {
     "JUPYTER_PREFER_ENV_PATH": "1",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
-
-NUMBER = re.compile(r" *[+-]?\d+\.\d+")  # with the spaces before it, of which a sign takes one
-ABSOLUTE, RELATIVE = 0.02, 0.05  # how far a number may be from the committed one; another processor made that
 
 
 class NotebookError(Exception):
@@ -109,6 +107,22 @@ def strip(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
+def write_stripped(names_: Iterable[str]) -> None:
+    """Write the stripped copy and the code digests of notebooks to runs/stripped; a file that is as it was stays."""
+    for name in names_:
+        stripped = strip(read(path_of(name)))
+        cells = "\n".join(cell.source for cell in code_cells(stripped))
+        try:
+            lines = code_digest.lines(cells)
+        except SyntaxError as error:
+            raise NotebookError(
+                f"{name}.ipynb: not plain Python (imports in magics cannot be seen): {error}"
+            ) from error
+        write(stripped, STRIPPED / f"{name}.ipynb")
+        with replacing(STRIPPED / f"{name}.code") as partial:
+            partial.write_text("\n".join([*lines, ""]))
+
+
 def declared(notebook: NotebookNode, name: str) -> dict[str, Any]:
     """Names and default values in the one cell tagged `parameters`; `name` is for the error text."""
     cells = [cell for cell in code_cells(notebook) if "parameters" in cell.metadata.get("tags", [])]
@@ -156,7 +170,7 @@ def run(name: str) -> None:
     import papermill
 
     path_of(name)
-    stripped = ROOT / "runs/stripped" / f"{name}.ipynb"
+    stripped = STRIPPED / f"{name}.ipynb"
     if not stripped.is_file():
         raise NotebookError(f"runs/stripped/{name}.ipynb is missing: `dvc repro {name}` makes it first")
     params = load_yaml(ROOT / "params.yaml")
@@ -178,119 +192,21 @@ def run(name: str) -> None:
         raise NotebookError(f"{name} failed; its cells are in {executed.relative_to(ROOT)}\n{error}") from None
 
 
-def refresh(name: str) -> None:
-    """Execute a committed notebook in place with its own defaults; text on stderr (progress) is not kept."""
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
-
-    os.environ.update(ENVIRONMENT)
-    notebook = normalise(read(path_of(name)))
-    client = NotebookClient(
-        notebook,
-        kernel_name="python3",
-        timeout=None,
-        record_timing=False,
-        store_widget_state=False,
-        resources={"metadata": {"path": str(ROOT)}},
-    )
-    try:
-        client.execute()
-    except CellExecutionError as error:
-        raise NotebookError(f"{name} failed and is left as it was\n{error}") from None
-    for cell in code_cells(notebook):
-        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-    write(normalise(notebook), path_of(name))
-
-
-def check() -> int:
-    """Re-execute every notebook in order in one pytest process; outputs of marked cells must be as committed.
-
-    Mark a cell with the comment `# NBVAL_CHECK_OUTPUT`. Printed words and whole numbers must be the same, decimal ones
-    as `settled` says; HTML must be equal. Returns pytest's exit status.
-    """
-    import pytest
-    from nbval import plugin
-
-    class KernelAtRoot(plugin.RunningKernel):
-        """nbval starts a kernel in the notebook's folder; the DAG starts it in the root."""
-
-        def __init__(self, kernel_name: str, cwd: str, startup_timeout: int):
-            super().__init__(kernel_name, cwd=str(ROOT), startup_timeout=startup_timeout)
-
-    strictly = plugin.IPyNbCell.compare_outputs
-
-    def nearly(cell: plugin.IPyNbCell, found: list, committed: list, skip_compare=None) -> bool:
-        return strictly(cell, _settled_outputs(found, committed), committed, skip_compare)
-
-    plugin.RunningKernel, plugin.IPyNbCell.compare_outputs = KernelAtRoot, nearly
-    os.environ.update(ENVIRONMENT)
-    options = [
-        "--nbval-lax",
-        "--nbval-current-env",
-        "--verbose",
-        "-Wignore::pytest.PytestAssertRewriteWarning",
-    ]
-    return int(pytest.main([*options, *(str(path_of(name)) for name in names())]))
-
-
-def settled(found: str, committed: str) -> str:
-    """`found`, with the committed one in place of each decimal number that is within `ABSOLUTE` or `RELATIVE` of it.
-
-    Processors round the last digit of a product differently, which some steps of training magnify. Verdicts, counts,
-    and which rows there are may not differ even so.
-    """
-    pairs = [NUMBER.findall(found), NUMBER.findall(committed)]
-    if len(pairs[0]) != len(pairs[1]):
-        return found
-    chosen = iter([theirs if _near(ours, theirs) else ours for ours, theirs in zip(*pairs, strict=True)])
-    return NUMBER.sub(lambda _: next(chosen), found)
-
-
-def _near(a: str, b: str) -> bool:
-    return abs(float(a) - float(b)) <= max(ABSOLUTE, RELATIVE * abs(float(b)))
-
-
-def _settled_outputs(found: list[NotebookNode], committed: list[NotebookNode]) -> list[NotebookNode]:
-    if len(found) != len(committed):
-        return found
-    result = copy.deepcopy(found)
-    for output, other in zip(result, committed, strict=True):
-        for texts, others in ((output, other), (output.get("data", {}), other.get("data", {}))):
-            for key in {"text", "text/plain"} & set(texts) & set(others):
-                texts[key] = settled(texts[key], others[key])
-    return result
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m chexgen_lib.workflow.notebooks", description=__doc__.splitlines()[0]
-    )
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m chexgen_lib.workflow.notebooks", description="Stages of the DAG.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in ("strip", "run"):
-        commands.add_parser(command).add_argument("name", help="the notebook, for example 01_curation")
-    commands.add_parser("refresh").add_argument("names", nargs="*", help="default: all, in order")
-    commands.add_parser("check")
+    commands.add_parser("strip").add_argument("names", nargs="*", help="default: all")
+    commands.add_parser("run").add_argument("name", help="the notebook, for example 01_curation")
     arguments = parser.parse_args()
-    whole = arguments.command == "check" or (arguments.command == "refresh" and not arguments.names)
-    if whole:  # nothing of an earlier run may hide that a notebook needs it
-        shutil.rmtree(ROOT / "runs/ci", ignore_errors=True)
     match arguments.command:
         case "strip":
-            stripped = ROOT / "runs/stripped" / f"{arguments.name}.ipynb"
-            write(strip(read(path_of(arguments.name))), stripped)
+            write_stripped(arguments.names or names())
         case "run":
             run(arguments.name)
-        case "refresh":
-            for name in arguments.names or names():
-                print(f"refresh {name}", flush=True)
-                refresh(name)
-        case "check":
-            return check()
-    return 0
 
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        main()
     except NotebookError as error:
         sys.exit(f"error: {error}")

@@ -1,0 +1,166 @@
+"""Costly results are computed once: rendered cohorts, latents, trained models, pools, classifiers.
+
+A result is a folder (`kept`), or the arrays of one of many small calls (`run_all`). It is reused as long as what it was
+made from is the same: the function's code with everything that it imports of this library, docstrings and comments
+aside; its arguments, files by their content; and the versions of the packages that compute. So a stage that runs again
+because a figure changed computes nothing again, and a call that was interrupted goes on where it was.
+"""
+
+import inspect
+import json
+import os
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from tqdm import tqdm
+
+from chexgen_lib import code_digest
+from chexgen_lib.storage import KEPT, digest, remove, replacing, write_json
+
+COMPUTING = ("torch", "torchvision", "numpy", "scipy", "diffusers", "transformers", "monai")
+
+Arrays = dict[str, np.ndarray]
+
+
+def kept(
+    function: Callable[..., None], folder: str | Path, /, uncounted: dict[str, Any] | None = None, **arguments: Any
+) -> Path:
+    """`folder`, as `function(folder=..., **arguments)` fills it; the call is made only if there is no such result yet.
+
+    The function writes to a folder of its own beside `folder`. Interrupted, it finds there what it had written when it
+    is called again with the same arguments, and may go on from it. When it returns, that folder takes the place of
+    `folder`, with `kept.json` (the key of all that it was made from, and the files).
+
+    Args:
+        function: importable by name; takes `folder`, a `Path` to an existing folder.
+        folder: where the result lies.
+        uncounted: further arguments that do not change the result (a device, a number of processes).
+        arguments: what the result depends on; see `storage.digest`.
+    """
+    key = digest([_code(function), arguments])
+    return _keep(Path(folder), key, lambda unfinished: function(folder=unfinished, **(uncounted or {}), **arguments))
+
+
+def is_kept(folder: Path, key: str) -> bool:
+    """Whether a finished result of this key lies in `folder`, with all of its files."""
+    try:
+        note = json.loads((folder / KEPT).read_text())
+        return note["key"] == key and all((folder / n).stat().st_size == size for n, size in note["files"].items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def seconds(folder: str | Path) -> float | None:
+    """How long the call took that made a kept folder here (its last part, if it was interrupted); None if unknown."""
+    clock = _clock(Path(folder))
+    return json.loads(clock.read_text()) if clock.is_file() else None
+
+
+def run_all(
+    function: Callable[..., Arrays],
+    data: Arrays,
+    jobs: dict[str, dict[str, Any]],
+    folder: str | Path,
+    workers: int = 2,
+) -> dict[str, Arrays]:
+    """`{name: function(**data, **jobs[name])}`, side by side; each result is kept as soon as it is there.
+
+    A small network does not keep two cores busy, so each of `workers` processes trains one on a single thread; the
+    results do not depend on how many there are. A series that was stopped goes on with what is missing. Results that no
+    job requests any more are deleted.
+
+    Args:
+        function: importable by name; returns arrays. One that takes `folder` gets a folder for checkpoints; it is there
+            again when an interrupted job goes on, and removed when its result is kept.
+        data: what all jobs share.
+        jobs: name -> settings of its own; see `storage.digest`.
+        folder: where the results lie.
+        workers: processes; 0: one job after the other in this process, with all its threads (a GPU's case).
+
+    Raises:
+        ValueError: if a result holds a value that is not finite; the job is named and its result not kept.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    shared = digest([_code(function), data])
+    keys = {name: digest([shared, settings]) for name, settings in jobs.items()}
+    places = {name: folder / key[:16] for name, key in keys.items()}
+    wanted = {path for place in places.values() for path in (place, _unfinished(place, place.name), _clock(place))}
+    for path in set(folder.iterdir()) - wanted:
+        remove(path)
+    todo = [name for name, place in places.items() if not is_kept(place, keys[name])]
+    calls = [(function, data, jobs[name], places[name], keys[name], name) for name in todo]
+    if workers:
+        os.environ["TQDM_DISABLE"] = "1"  # read by the processes when they start: one bar is enough
+        parallel = Parallel(n_jobs=workers, return_as="generator_unordered", mmap_mode="r")
+        done = parallel(delayed(_run_on_one_thread)(*call) for call in calls)
+    else:
+        done = (_run(*call) for call in calls)
+    for _ in tqdm(done, desc=function.__name__, initial=len(jobs) - len(todo), total=len(jobs), unit="run"):
+        pass
+    return {name: dict(np.load(place / "result.npz", allow_pickle=False)) for name, place in places.items()}
+
+
+def _run_on_one_thread(*call) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    _run(*call)
+
+
+def _run(function: Callable[..., Arrays], data: Arrays, settings: dict, place: Path, key: str, name: str) -> None:
+    def call(unfinished: Path) -> None:
+        own = {}
+        if "folder" in inspect.signature(function).parameters:
+            own["folder"] = unfinished / "work"
+        result = function(**data, **settings, **own)
+        for array, values in result.items():
+            if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+                raise ValueError(f"run {name!r}: {array} holds values that are not finite; lower the learning rate")
+        with replacing(unfinished / "result.npz") as partial:
+            np.savez(partial, **result)
+        remove(unfinished / "work")
+
+    _keep(place, key, call)
+
+
+def _keep(folder: Path, key: str, call: Callable[[Path], None]) -> Path:
+    if is_kept(folder, key):
+        return folder
+    unfinished = _unfinished(folder, key)
+    for other in folder.parent.glob(f".{folder.name}.unfinished-*"):
+        if other != unfinished:  # begun with other arguments
+            remove(other)
+    unfinished.mkdir(parents=True, exist_ok=True)
+    start = perf_counter()
+    call(unfinished)
+    files = {p.relative_to(unfinished).as_posix(): p.stat().st_size for p in unfinished.rglob("*") if p.is_file()}
+    write_json({"key": key, "files": dict(sorted(files.items()))}, unfinished / KEPT)
+    write_json(round(perf_counter() - start, 1), _clock(folder))  # beside the result, whose bytes depend on no clock
+    remove(folder)
+    os.replace(unfinished, folder)
+    return folder
+
+
+def _clock(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.seconds")
+
+
+def _unfinished(folder: Path, key: str) -> Path:
+    return folder.with_name(f".{folder.name}.unfinished-{key[:12]}")
+
+
+def _code(function: Callable) -> list[Any]:
+    return [function.__qualname__, code_digest.of(inspect.getfile(function)), _versions()]
+
+
+@cache
+def _versions() -> list[str]:
+    """The computing packages; torch's without the build ("+cpu"), which the digits do not depend on."""
+    return [f"{name} {version(name).partition('+')[0]}" for name in COMPUTING]

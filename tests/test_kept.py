@@ -1,0 +1,203 @@
+"""A finished result is reused while its code and arguments are the same; an interrupted call goes on where it was."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from chexgen_lib import code_digest, kept
+from chexgen_lib.code_digest import needed
+
+X = np.arange(3.0)
+
+
+def writes(folder, *, text, log, stop=None):
+    with open(log, "a") as file:
+        file.write(f"{text} after {sorted(p.name for p in folder.iterdir())}\n")
+    (folder / "part").write_text(text)
+    if stop and Path(stop).exists():
+        raise KeyboardInterrupt
+    (folder / "whole").write_text(text)
+
+
+@pytest.fixture
+def log(tmp_path):
+    path = tmp_path / "log"
+    path.touch()
+    return path
+
+
+def calls(log):
+    return Path(log).read_text().splitlines()
+
+
+def test_a_call_is_made_once(tmp_path, log):
+    for _ in range(2):
+        folder = kept.kept(writes, tmp_path / "result", uncounted={"log": log}, text="a")
+    assert (folder / "whole").read_text() == "a" and len(calls(log)) == 1
+    assert {p.name for p in folder.iterdir()} == {"part", "whole", "kept.json"}
+
+
+def test_another_argument_replaces_the_result(tmp_path, log):
+    for text in ("a", "b"):
+        kept.kept(writes, tmp_path / "result", uncounted={"log": log}, text=text)
+    assert (tmp_path / "result/whole").read_text() == "b"
+    assert calls(log) == ["a after []", "b after []"]
+
+
+def test_an_uncounted_argument_changes_nothing(tmp_path, log):
+    for other in (log, tmp_path / "other"):
+        kept.kept(writes, tmp_path / "result", uncounted={"log": other}, text="a")
+    assert len(calls(log)) == 1 and not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda f: (f / "whole").unlink(),
+        lambda f: (f / "whole").write_text("longer"),
+        lambda f: (f / "kept.json").write_text("{"),
+        lambda f: (f / "kept.json").unlink(),
+    ],
+)
+def test_a_damaged_result_is_made_anew(tmp_path, log, damage):
+    folder = kept.kept(writes, tmp_path / "result", uncounted={"log": log}, text="a")
+    damage(folder)
+    kept.kept(writes, tmp_path / "result", uncounted={"log": log}, text="a")
+    assert len(calls(log)) == 2 and (folder / "whole").read_text() == "a"
+
+
+def test_an_interrupted_call_finds_its_files_and_the_old_result_stays_until_then(tmp_path, log):
+    stop = tmp_path / "stop"
+    kept.kept(writes, tmp_path / "result", uncounted={"log": log}, text="old")
+    stop.touch()
+    uncounted = {"log": log, "stop": stop}
+    with pytest.raises(KeyboardInterrupt):
+        kept.kept(writes, tmp_path / "result", uncounted=uncounted, text="new")
+    assert (tmp_path / "result/whole").read_text() == "old"
+    stop.unlink()
+    kept.kept(writes, tmp_path / "result", uncounted=uncounted, text="new")
+    assert calls(log)[1:] == ["new after []", "new after ['part']"]
+    assert (tmp_path / "result/whole").read_text() == "new"
+
+
+def test_work_that_was_begun_with_other_arguments_is_removed(tmp_path, log):
+    stop = tmp_path / "stop"
+    stop.touch()
+    for text in ("a", "b"):
+        with pytest.raises(KeyboardInterrupt):
+            kept.kept(writes, tmp_path / "result", uncounted={"log": log, "stop": stop}, text=text)
+    assert calls(log) == ["a after []", "b after []"]
+    assert len(list(tmp_path.glob(".result.unfinished-*"))) == 1
+
+
+def test_a_file_counts_by_its_content_and_a_kept_folder_by_what_it_was_made_from(tmp_path, log):
+    data = tmp_path / "data.txt"
+    data.write_text("1")
+
+    def result():
+        return kept.kept(writes_from, tmp_path / "result", uncounted={"log": log}, data=data)
+
+    result(), os.utime(data, (0, 0)), result()
+    assert len(calls(log)) == 1
+    data.write_text("2")
+    result()
+    assert len(calls(log)) == 2
+    key = json.loads((tmp_path / "result/kept.json").read_text())["key"]
+    assert kept.digest(tmp_path / "result") == key
+
+
+def writes_from(folder, *, data, log):
+    writes(folder, text=data.read_text(), log=log)
+
+
+@pytest.mark.parametrize(
+    ("change", "again"), [("FACTOR = 2", True), ("FACTOR = 1  # one", False), ('"""Says it."""\n\nFACTOR = 1', False)]
+)
+def test_code_counts_and_its_comments_do_not(tmp_path, log, monkeypatch, change, again):
+    monkeypatch.setattr(code_digest, "ROOT", tmp_path)
+    module = tmp_path / "far.py"
+    monkeypatch.setattr(code_digest, "needed", lambda source: [module] if "def writes" in source else [])
+    for text in ("FACTOR = 1", change):
+        module.write_text(text)
+        kept.kept(writes, tmp_path / "result", uncounted={"log": log}, text="a")
+    assert len(calls(log)) == (2 if again else 1)
+
+
+def test_the_modules_behind_a_function_are_followed():
+    assert "trainer.py" in {
+        path.name for path in needed("from chexgen_lib.experiments.rectified_flow import comparison")
+    }
+
+
+# Many small calls.
+
+
+def scaled(x, *, factor, log=None):
+    if log:
+        with open(log, "a") as file:
+            file.write(f"{factor}\n")
+    return {"y": x * factor}
+
+
+def results(folder):
+    return sorted(p for p in Path(folder).iterdir() if p.is_dir())
+
+
+def test_finished_runs_are_read_and_others_done(tmp_path):
+    log = str(tmp_path / "log")
+    jobs = {name: {"factor": f, "log": log} for name, f in (("a", 1.0), ("b", 2.0))}
+    first = kept.run_all(scaled, {"x": X}, jobs, tmp_path / "runs", workers=0)
+    np.testing.assert_array_equal(first["b"]["y"], 2 * X)
+    jobs["b"] = {"factor": 3.0, "log": log}
+    again = kept.run_all(scaled, {"x": X}, jobs, tmp_path / "runs", workers=0)
+    np.testing.assert_array_equal(again["b"]["y"], 3 * X)
+    assert calls(log) == ["1.0", "2.0", "3.0"]
+    assert len(results(tmp_path / "runs")) == 2  # what no job requests is gone
+    kept.run_all(scaled, {"x": X + 1}, jobs, tmp_path / "runs", workers=0)
+    assert len(calls(log)) == 5  # other data: both again
+
+
+def stoppable(x, *, folder, stop):
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "log", "a") as file:
+        file.write("started\n")
+    if Path(stop).exists():
+        raise KeyboardInterrupt
+    return {"times": np.array(len((folder / "log").read_text().split()))}
+
+
+def test_a_run_has_a_folder_for_checkpoints_until_its_result_is_kept(tmp_path):
+    stop, folder = tmp_path / "stop", tmp_path / "runs"
+    jobs = {"a": {"stop": str(stop)}}
+    stop.touch()
+    with pytest.raises(KeyboardInterrupt):
+        kept.run_all(stoppable, {"x": X}, jobs, folder, workers=0)
+    stop.unlink()
+    assert kept.run_all(stoppable, {"x": X}, jobs, folder, workers=0)["a"]["times"] == 2
+    (only,) = results(folder)
+    assert {p.name for p in only.iterdir()} == {"result.npz", "kept.json"}
+    (folder / ".0123.unfinished-0123").mkdir()  # of a job that nobody requests any more
+    kept.run_all(stoppable, {"x": X}, jobs, folder, workers=0)
+    assert results(folder) == [only]
+
+
+def test_an_interrupted_series_goes_on(tmp_path):
+    log, stop = str(tmp_path / "log"), tmp_path / "stop"
+    jobs = {str(k): {"factor": float(k), "log": log} for k in range(4)}
+    jobs["2"] |= {"factor": float("nan")}
+    with pytest.raises(ValueError, match="run '2': y holds values that are not finite"):
+        kept.run_all(scaled, {"x": X}, jobs, tmp_path / "runs", workers=0)
+    assert not stop.exists() and len(results(tmp_path / "runs")) == 3  # two, and what the failed one had begun
+    jobs["2"] |= {"factor": 2.0}
+    done = kept.run_all(scaled, {"x": X}, jobs, tmp_path / "runs", workers=0)
+    assert calls(log) == ["0.0", "1.0", "nan", "2.0", "3.0"] and done["3"]["y"][2] == 6
+
+
+def test_processes_give_what_one_gives(tmp_path):
+    jobs = {str(k): {"factor": float(k)} for k in range(3)}
+    alone = kept.run_all(scaled, {"x": X}, jobs, tmp_path / "a", workers=0)
+    several = kept.run_all(scaled, {"x": X}, jobs, tmp_path / "b", workers=2)
+    assert all(np.array_equal(alone[k]["y"], several[k]["y"]) for k in jobs)
