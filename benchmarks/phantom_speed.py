@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from chexgen_lib.phantom import acquisition, anatomy, findings, patient
 from chexgen_lib.phantom import render as phantom
+from chexgen_lib.phantom.chest import Chest
 from chexgen_lib.records import FINDINGS
 
 SIZE = 128  # pixels
@@ -40,12 +41,12 @@ def plain_render(record: dict, size: int = SIZE) -> tuple[np.ndarray, dict[str, 
     """Image and projected thickness (mm) of each mask, every sample computed on its own."""
     view, site = phantom._check(record, size), acquisition.SITES[phantom._site(record)]
     ct, supine = anatomy.load(), record["view"] in ("AP", "AP SUPINE")
-    body = patient.draw(record, supine)
+    body = patient.sample(record, supine)
     mu = patient.tissue(ct, body, record)
     beam = acquisition.aim(site, view, body, patient.rng("beam", record["image_id"]))
     normal = acquisition.trace(patient.to_canonical(beam.points, body)(patient.Effects()), beam)
     exposure = acquisition.expose(acquisition.slabs(mu, beam), normal, view)
-    chest = findings.Chest(ct, mu.reshape(-1), supine)
+    chest = Chest(ct, mu.reshape(-1), supine)
     truth = phantom._truth(record)
     for finding in (f for f in findings.RENDER if truth[f] and not phantom._implied(f, truth)):
         for place in findings.plan(record, finding):
@@ -72,7 +73,7 @@ def _samples(beam: acquisition.Beam, size: int) -> np.ndarray:
     return (1 - d) * first + d * last
 
 
-def _volume(chest: findings.Chest, name: str) -> np.ndarray:
+def _volume(chest: Chest, name: str) -> np.ndarray:
     labels = {
         "lungs": anatomy.LUNGS,
         "heart": (anatomy.HEART,),

@@ -57,11 +57,11 @@ class Beam:
     along: np.ndarray
 
 
-def aim(site: Site, view: str, patient: Patient, draw: np.random.Generator) -> Beam:
+def aim(site: Site, view: str, patient: Patient, random: np.random.Generator) -> Beam:
     """Cone-beam rays of a view through the patient; the field follows the patient's size."""
     column, row, along = (np.array(axis, float) for axis in AXES[view])
-    distance = site.distance[view] * draw.uniform(0.95, 1.05)
-    width = site.field * float(np.mean(patient.scale[[0, 2]])) * draw.uniform(0.96, 1.04)
+    distance = site.distance[view] * random.uniform(0.95, 1.05)
+    width = site.field * float(np.mean(patient.scale[[0, 2]])) * random.uniform(0.96, 1.04)
     begin, end = _depths(patient, view)
     t = np.linspace(begin, end, LATTICE[0])[:, None, None, None]
     v = np.linspace(0.5, -0.5, LATTICE[1])[None, :, None, None] * width
@@ -160,7 +160,7 @@ def expose(mu: torch.Tensor, rays: Rays, view: str) -> tuple[float, float, float
 
 
 def develop(
-    lines: np.ndarray, exposure: tuple[float, float, float], site: Site, draw: np.random.Generator
+    lines: np.ndarray, exposure: tuple[float, float, float], site: Site, random: np.random.Generator
 ) -> np.ndarray:
     """Line integrals [S, S] (optical depths) -> image [S, S] float32 in 0..1, 1 = bone."""
     size = len(lines)
@@ -178,15 +178,15 @@ def develop(
     grey = grey - site.equalise * (slow - 0.5) + site.edges * (grey - fine)
     grey = np.clip(0.13 + 0.67 * grey, 0, None) ** site.gamma * np.clip(lines / 0.35, 0, 1)
     grey = np.where(grey > 0.8, 0.8 + 0.2 * np.tanh((grey - 0.8) / 0.2), grey)  # the film's shoulder
-    noise = draw.standard_normal((size, size), dtype=np.float32)
+    noise = random.standard_normal((size, size), dtype=np.float32)
     grey = grey + site.grain * (0.5 + grey) * noise * (lines > 0.05)
-    return np.clip(grey * _collimator(size, site, draw), 0, 1).astype(np.float32)
+    return np.clip(grey * _collimator(size, site, random), 0, 1).astype(np.float32)
 
 
-def _collimator(size: int, site: Site, draw: np.random.Generator) -> np.ndarray:
+def _collimator(size: int, site: Site, random: np.random.Generator) -> np.ndarray:
     """1 inside the field, 0 beyond the shutters [S, S]."""
-    shown = draw.random() < site.shutter
-    left, right, top, bottom = draw.uniform(0.0, 0.045, 4) * size * shown
+    shown = random.random() < site.shutter
+    left, right, top, bottom = random.uniform(0.0, 0.045, 4) * size * shown
     row = np.clip(np.arange(size) - top + 1, 0, 1) * np.clip(size - bottom - np.arange(size), 0, 1)
     column = np.clip(np.arange(size) - left + 1, 0, 1) * np.clip(size - right - np.arange(size), 0, 1)
     return row[:, None] * column[None]

@@ -154,12 +154,21 @@ def _index(mu: np.ndarray, labels: np.ndarray) -> Anatomy:
     place = position(air)
     ahead = (np.abs(place[:, 0]) < 140) & (place[:, 1] > 20) & (np.abs(place[:, 2] + 20) < 90)
     return Anatomy(
-        mu=mu, labels=labels, channels=channels, coarse=coarse, lung=lung,
-        lobe=labels.ravel()[lung], xyz=xyz, wall=wall.ravel()[lung].astype(np.float32),
-        medial=medial.ravel()[lung].astype(np.float32), hilum=hilum.astype(np.float32),
-        floor=floor.astype(np.float32), front=air[ahead],
-        front_xyz=np.ascontiguousarray(place[ahead].T), bone=np.flatnonzero(np.isin(labels, BONES)),
-    )  # fmt: skip
+        mu=mu,
+        labels=labels,
+        channels=channels,
+        coarse=coarse,
+        lung=lung,
+        lobe=labels.ravel()[lung],
+        xyz=xyz,
+        wall=wall.ravel()[lung].astype(np.float32),
+        medial=medial.ravel()[lung].astype(np.float32),
+        hilum=hilum.astype(np.float32),
+        floor=floor.astype(np.float32),
+        front=air[ahead],
+        front_xyz=np.ascontiguousarray(place[ahead].T),
+        bone=np.flatnonzero(np.isin(labels, BONES)),
+    )
 
 
 def _halved(shape: tuple[int, ...]) -> np.ndarray:

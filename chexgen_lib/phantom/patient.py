@@ -52,7 +52,7 @@ class Effects:
     raised: dict[str, float] = field(default_factory=lambda: {"left": 0.0, "right": 0.0})
 
 
-def draw(record: dict, frontal_supine: bool) -> Patient:
+def sample(record: dict, frontal_supine: bool) -> Patient:
     """The body of a record: build from patient_id, age and sex; posture and breath from image_id."""
     body = rng("patient", record["patient_id"])
     shot = rng("posture", record["image_id"])
@@ -100,12 +100,12 @@ def tissue(anatomy: Anatomy, patient: Patient, record: dict) -> np.ndarray:
     return mu
 
 
-def _calcify(flat: np.ndarray, patient: Patient, draw: np.random.Generator) -> None:
+def _calcify(flat: np.ndarray, patient: Patient, random: np.random.Generator) -> None:
     cartilage = where(CARTILAGE)
-    flat[cartilage] += 0.7 * patient.aging * draw.random() * draw.random(len(cartilage), dtype=np.float32)
+    flat[cartilage] += 0.7 * patient.aging * random.random() * random.random(len(cartilage), dtype=np.float32)
     place = points(AORTA)
     arch = (place[:, 2] > 45) & (np.abs(np.linalg.norm(place - [14, -5, 58], axis=1) - 30) < 3)
-    flat[where(AORTA)[arch]] += 1.2 * patient.aging * draw.random()
+    flat[where(AORTA)[arch]] += 1.2 * patient.aging * random.random()
 
 
 def _add_breasts(flat: np.ndarray, anatomy: Anatomy, patient: Patient) -> None:

@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from chexgen_lib.phantom import acquisition, anatomy, findings, patient
 from chexgen_lib.phantom.anatomy import PhantomError
+from chexgen_lib.phantom.chest import Chest
 from chexgen_lib.records import FINDINGS, SEVERITIES, SIDES
 
 __all__ = ["PhantomError", "Radiograph", "render", "render_many"]
@@ -54,7 +55,7 @@ def render(record: dict, size: int = 128) -> Radiograph:
     """Render one record of the Record table (`chexgen_lib.records`); keys it does not know are ignored.
 
     Findings at 1 are shown, at 0 or None not, `uncertain` ones with probability 1/2. `details` (finding,
-    side, site, severity) are followed where given and otherwise drawn from the image's seed; those of other
+    side, site, severity) are followed where given and otherwise sampled from the image's seed; those of other
     labels are ignored. `site` may name the acquisition site ("A" or "B"); by default it follows the source.
 
     Raises:
@@ -65,13 +66,13 @@ def render(record: dict, size: int = 128) -> Radiograph:
     chest_ct = anatomy.load()
     site = acquisition.SITES[_site(record)]
     supine = record["view"] in ("AP", "AP SUPINE")
-    body = patient.draw(record, supine)
+    body = patient.sample(record, supine)
     mu = patient.tissue(chest_ct, body, record)
     beam = acquisition.aim(site, view, body, patient.rng("beam", record["image_id"]))
     to_canonical = patient.to_canonical(beam.points, body)
     plain = acquisition.trace(to_canonical(patient.Effects()), beam)
     exposure = acquisition.expose(acquisition.slabs(mu, beam), plain, view)
-    chest = findings.Chest(chest_ct, mu.reshape(-1), supine)
+    chest = Chest(chest_ct, mu.reshape(-1), supine)
     truth = _truth(record)
     shown = [finding for finding in findings.RENDER if truth[finding] and not _implied(finding, truth)]
     for finding in shown:
@@ -126,11 +127,11 @@ def _truth(record: dict) -> dict[str, int]:
 
 
 def _implied(finding: str, truth: dict[str, int]) -> bool:
-    """Whether a finding shows as another: a lung opacity that has a name is not drawn a second time."""
+    """Whether a finding shows as another: a lung opacity that has a name is not rendered a second time."""
     return finding == "Lung Opacity" and any(truth[other] for other in findings.OPACITIES)
 
 
-def _masks(chest: findings.Chest, rays: acquisition.Rays, size: int) -> dict[str, np.ndarray]:
+def _masks(chest: Chest, rays: acquisition.Rays, size: int) -> dict[str, np.ndarray]:
     """Projected thickness of structures and findings, thresholded; sampled at half the image's resolution."""
     names = [*THICKNESS, *chest.regions]
     shape = chest.anatomy.channels.shape[1:]
@@ -199,7 +200,7 @@ def render_many(records: Sequence[dict], size: int = 128, workers: int = 2) -> I
         num_workers=min(workers, len(records)),
         collate_fn=_same,
         worker_init_fn=_one_thread,
-        generator=torch.Generator().manual_seed(0),  # the loader would else draw from the global generator
+        generator=torch.Generator().manual_seed(0),  # otherwise the loader takes the global generator
     )
     yield from loader
 

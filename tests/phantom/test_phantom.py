@@ -214,10 +214,10 @@ def test_uncertain_findings_are_shown_half_the_time():
         assert r.truth["Effusion"] == ("Effusion" in r.masks) == drawn[number]
 
 
-def test_a_finding_leaves_the_others_draws_alone():
+def test_a_finding_leaves_the_random_choices_of_others_alone():
     plans = [findings.plan(record(5, Edema=1, **more), "Edema") for more in ({}, {"Effusion": 1})]
     assert [p["side"] for p in plans[0]] == [p["side"] for p in plans[1]]
-    assert plans[0][0]["draw"].random() == plans[1][0]["draw"].random()
+    assert plans[0][0]["random"].random() == plans[1][0]["random"].random()
 
 
 @pytest.mark.parametrize(
