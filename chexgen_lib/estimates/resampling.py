@@ -1,22 +1,25 @@
-"""Intervals and paired tests that stand behind every number: bootstrap, Wilcoxon, Pearson.
+"""The bootstrap behind every interval: patients are resampled with all their images, and seeds with all their draws.
 
-The paper gives standard deviations and p-values; here every number also carries n and a 95 % interval
-(percentile bootstrap over rows, Efron and Tibshirani 1993), and pairs are compared by the two-sided Wilcoxon
-signed-rank test.
+A resample is a row of weights: how often each image counts. Measures that are functions of weighted sums then need one
+matrix product for all resamples (Efron and Tibshirani 1993). Two arms that are evaluated with one `Resampling` are
+paired: each resample holds the same patients in both.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
+
+from chexgen_lib.estimates.measures import correlation, pair_sums
+from chexgen_lib.estimates.wording import format_interval, format_p  # noqa: F401
 
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95 % interval and the number of rows (patients, prompts, images) behind it."""
+    """An estimate with its 95 % interval and the number n of images, prompts or requests behind it."""
 
     value: float
     low: float
@@ -27,14 +30,89 @@ class Interval:
         return format_interval(self.value, self.low, self.high)
 
 
-def format_interval(value: float, low: float, high: float, digits: int = 2) -> str:
-    """`0.41 [0.38, 0.44]`."""
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+class Resampling:
+    """Bootstrap resamples of the patients of N images, and of the seeds of repeated trainings.
+
+    Args:
+        patients: the patient of each image, or of each prompt; whoever is independent of all others.
+        n_resamples: B, the number of resamples.
+        seed: equal patients, B and seed give equal resamples.
+
+    Attributes:
+        weights: int [1 + B, N], how often each image counts: once on the data themselves (the first row), then as
+            often as its patient was drawn.
+        patients: the number of patients.
+
+    Raises:
+        ValueError: for fewer than 2 patients or 2 resamples.
+    """
+
+    def __init__(self, patients: Sequence, n_resamples: int = 1000, seed: int = 0):
+        names, member = np.unique(np.asarray(patients), return_inverse=True)
+        if len(names) < 2 or n_resamples < 2:
+            raise ValueError(f"a bootstrap needs at least 2 patients and 2 resamples, got {len(names)}, {n_resamples}")
+        rng = np.random.default_rng(seed)
+        drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_resamples)
+        self.weights = np.concatenate([np.ones((1, len(member)), int), drawn[:, member]])
+        self.patients, self.seed = len(names), seed
+        self._state = rng.bit_generator.state  # from where seeds are drawn
+
+    def __len__(self) -> int:
+        return len(self.weights) - 1
+
+    def rows(self, n_resamples: int | None = None) -> list[np.ndarray]:
+        """The images of the data and of at most `n_resamples` resamples, repeated as often as they count."""
+        weights = self.weights if n_resamples is None else self.weights[: 1 + n_resamples]
+        return [np.repeat(np.arange(len(w)), w) for w in weights]
+
+    def seed_counts(self, n: int) -> np.ndarray:
+        """How often each of n seeds is drawn in each resample, int [B, n]; the same for all arms of n seeds."""
+        rng = np.random.default_rng()
+        rng.bit_generator.state = self._state
+        return rng.multinomial(n, np.full(n, 1 / n), size=len(self))
+
+    def over_seeds(self, values: np.ndarray) -> np.ndarray:
+        """Mean over the seeds of values [S, 1 + B, ...] -> [1 + B, ...]; each resample draws its seeds anew.
+
+        Several draws of a seed (few-shot sets, samples) are averaged before: the spread of a seed's mean holds that of
+        its draws already (Davison and Hinkley 1997, section 3.8).
+        """
+        counts = self.seed_counts(len(values))
+        shares = counts / counts.sum(1, keepdims=True)
+        return np.concatenate([values[:, 0].mean(0)[None], np.einsum("bs,sb...->b...", shares, values[:, 1:])])
 
 
-def format_p(p: float) -> str:
-    """`p = 0.034`, or `p < 0.001`."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+def percentile_interval(resampled: np.ndarray, n: int = 0, centred: bool = False) -> Interval:
+    """The 95 % percentile interval of a measure [1 + B], first on the data themselves.
+
+    Resamples in which the measure is undefined are left out.
+
+    Args:
+        n: images, prompts or requests behind the estimate, only stated.
+        centred: move the resamples to have the estimate as their mean (`centre`).
+    """
+    resampled = np.asarray(resampled, np.float64)
+    value = float(resampled[0])
+    drawn = (centre(resampled) if centred else resampled)[1:]
+    drawn = drawn[np.isfinite(drawn)]
+    tail = (1 - LEVEL) / 2
+    known = np.isfinite(value) and len(drawn)
+    low, high = np.quantile(drawn, [tail, 1 - tail]) if known else (np.nan, np.nan)
+    return Interval(value, float(low), float(high), n)
+
+
+def centre(resampled: np.ndarray) -> np.ndarray:
+    """A measure [1 + B] with its resamples moved to have the estimate as their mean.
+
+    For a measure that noise biases (a correlation of noisy values, an extreme of groups): resamples are noisier than
+    the sample, and their percentiles would lie on one side of the estimate.
+    """
+    finite = resampled[1:][np.isfinite(resampled[1:])]
+    shift = resampled[0] - finite.mean() if len(finite) else 0.0
+    return np.concatenate([resampled[:1], resampled[1:] + shift])
+
+
+# Still used by modules that have not moved to `Resampling`; to be removed with the last of them.
 
 
 def resample_counts(n: int, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
@@ -107,25 +185,3 @@ def pearson(x: np.ndarray, y: np.ndarray, n_resamples: int = 1000, seed: int = 0
         raise ValueError("Pearson r is undefined: fewer than 2 pairs without NaN, or a constant side")
     counts = resample_counts(len(x), n_resamples, np.random.default_rng(seed))
     return interval_of(value, correlation(counts @ sums.sum(1)), len(x))
-
-
-def pair_sums(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The six terms that a correlation sums: 1, x, y, xx, yy, xy on a new last axis; all 0 where NaN."""
-    if x.shape != y.shape:
-        raise ValueError(f"paired values need one shape, got {x.shape} and {y.shape}")
-    both = ~(np.isnan(x) | np.isnan(y))
-    if not both.any():
-        return np.zeros((*x.shape, 6))
-    # r does not change with a shift; centred values keep the sums of squares accurate
-    x, y = (np.where(both, a - a[both].mean(dtype=np.float64), 0) for a in (x, y))
-    return np.stack([both, x, y, x * x, y * y, x * y], axis=-1).astype(np.float64)
-
-
-def correlation(sums: np.ndarray) -> np.ndarray:
-    """Pearson r from `pair_sums` totals [..., 6] -> [...]; NaN where undefined."""
-    n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        var_x, var_y = xx - x * x / n, yy - y * y / n
-        # rounding leaves a residue where a side is constant: call that undefined, not a correlation
-        defined = (n > 1) & (var_x > 1e-9 * xx) & (var_y > 1e-9 * yy)
-        return np.where(defined, (xy - x * y / n) / np.sqrt(var_x * var_y), np.nan)

@@ -21,6 +21,7 @@ from torchvision.models import DenseNet
 from tqdm import tqdm
 
 from chexgen_lib import images as im
+from chexgen_lib.estimates.measures import auroc, macro_auroc
 from chexgen_lib.estimates.resampling import interval_of, resample_counts
 from chexgen_lib.records import FINDINGS
 from chexgen_lib.storage import replacing
@@ -242,38 +243,6 @@ def random_places(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 # ------------------------------------------------------------------------------------------------ measuring
-
-
-def auroc(labels: np.ndarray, scores: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
-    """Area under the ROC curve of one finding, for each row of bootstrap `counts` [B, n] (default: once).
-
-    labels: [n] 1, 0 or NaN; scores: [n], NaN = no score. Ties count one half, so this equals the Mann-Whitney
-    statistic. Returns [B]; NaN where there are not both positives and negatives.
-    """
-    counts = np.ones((1, len(labels))) if counts is None else counts
-    known = ~(np.isnan(labels) | np.isnan(scores))
-    labels, scores, counts = labels[known], scores[known], counts[:, known]
-    if not len(labels):
-        return np.full(len(counts), np.nan)
-    order = np.argsort(scores, kind="stable")
-    labels, counts = labels[order], counts[:, order]
-    ties = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])  # where each distinct score begins
-    positive = np.add.reduceat(counts * labels, ties, axis=1)
-    negative = np.add.reduceat(counts * (1 - labels), ties, axis=1)
-    won = positive * (negative.cumsum(1) - negative / 2)
-    with np.errstate(invalid="ignore"):
-        return won.sum(1) / (positive.sum(1) * negative.sum(1))
-
-
-def macro_auroc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Mean AUROC over the findings that have known positives and negatives; labels, scores: [N, 14].
-
-    Raises ValueError when no finding has both.
-    """
-    values = np.concatenate([auroc(y, s) for y, s in zip(labels.T, scores.T, strict=True)])
-    if np.isnan(values).all():
-        raise ValueError("no finding has both known positives and known negatives; use more records")
-    return float(np.nanmean(values))
 
 
 def auroc_table(labels: np.ndarray, scores: np.ndarray, *, n_resamples: int = 1000, seed: int = 0) -> pl.DataFrame:

@@ -1,91 +1,66 @@
-"""Intervals cover what they claim, tests are paired and two-sided, and undefined input is refused."""
+"""Intervals cover what they claim, whole patients and seeds are drawn, and equal seeds draw the same."""
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from chexgen_lib.estimates import resampling as st
+from chexgen_lib.estimates.measures import mean
+from chexgen_lib.estimates.resampling import Interval, Resampling, centre, percentile_interval
 
 
-def test_interval_of_a_mean_is_seeded_and_close_to_theory():
+def interval(x, seed=0, n_resamples=200, patients=None):
+    resampling = Resampling(np.arange(len(x)) if patients is None else patients, n_resamples, seed)
+    return percentile_interval(mean(x, resampling.weights), len(x))
+
+
+def test_the_interval_of_a_mean_is_seeded_and_close_to_theory():
     x = np.random.default_rng(0).normal(3, 2, 400)
-    a, b = (st.bootstrap_interval(np.mean, x, n_resamples=2000, seed=1) for _ in range(2))
-    assert a == b and a.n == 400 and a.value == x.mean()
+    a, b = (interval(x, 1, 2000) for _ in range(2))
+    assert a == b and a.n == 400 and a.value == pytest.approx(x.mean())
     half = 1.96 * x.std(ddof=1) / 20
-    assert a.low == pytest.approx(x.mean() - half, abs=0.04)
-    assert a.high == pytest.approx(x.mean() + half, abs=0.04)
-    assert a != st.bootstrap_interval(np.mean, x, n_resamples=2000, seed=2)
+    assert (a.low, a.high) == pytest.approx((x.mean() - half, x.mean() + half), abs=0.04)
+    assert a != interval(x, 2, 2000) and str(Interval(0.412, 0.384, 0.441, 9)) == "0.41 [0.38, 0.44]"
 
 
-def test_coverage_is_about_95_percent():
+def test_coverage_is_about_95_percent_also_where_patients_have_several_images():
     rng = np.random.default_rng(0)
-    hits = 0
+    hits = np.zeros(3)
     for seed in range(200):
-        interval = st.bootstrap_interval(np.mean, rng.normal(0, 1, 60), n_resamples=200, seed=seed)
-        hits += interval.low <= 0 <= interval.high
-    assert 0.88 <= hits / 200 <= 0.99
+        x = rng.normal(0, 1, 60)
+        repeated, patients = np.repeat(x, 4), np.repeat(np.arange(60), 4)
+        found = interval(x, seed), interval(repeated, seed, patients=patients), interval(repeated, seed)
+        hits += [i.low <= 0 <= i.high for i in found]
+    assert 0.88 <= hits[0] / 200 <= 0.99 and hits[0] == hits[1]
+    assert hits[2] / 200 < 0.8  # as if the images of a patient were independent
 
 
-def test_paired_statistics_resample_rows_together():
-    x = np.random.default_rng(0).normal(size=50)
-    interval = st.bootstrap_interval(lambda a, b: np.corrcoef(a, b)[0, 1], x, x, n_resamples=50)
-    assert interval.low == pytest.approx(1)  # unpaired resampling would give about 0
+def test_whole_patients_are_drawn_and_the_first_row_is_the_data():
+    resampling = Resampling(["b", "a", "b", "c"], 50)
+    assert (resampling.weights[0] == 1).all() and resampling.patients == 3 and len(resampling) == 50
+    assert (resampling.weights[:, 0] == resampling.weights[:, 2]).all()
+    assert (resampling.weights[:, [0, 1, 3]].sum(1) == 3).all() and resampling.weights[1:, 0].std() > 0
+    rows = resampling.rows(10)
+    assert len(rows) == 11 and rows[0].tolist() == [0, 1, 2, 3]
+    assert np.bincount(rows[5], minlength=4).tolist() == resampling.weights[5].tolist()
 
 
-def test_pearson_agrees_with_scipy_and_the_direct_bootstrap():
-    rng = np.random.default_rng(0)
-    x = rng.normal(1000, 1, 300)  # a large mean must not cost accuracy
-    y = 0.5 * x + rng.normal(size=300)
-    fast = st.pearson(x, y, n_resamples=2000)
-    slow = st.bootstrap_interval(lambda a, b: np.corrcoef(a, b)[0, 1], x, y, n_resamples=2000)
-    assert fast.value == pytest.approx(stats.pearsonr(x, y)[0], abs=1e-9)
-    assert (fast.low, fast.high) == pytest.approx((slow.low, slow.high), abs=0.02)
+def test_seeds_are_drawn_alike_for_all_arms():
+    resampling = Resampling(np.arange(9), 400)
+    values = np.random.default_rng(0).normal(size=(3, 401, 2))
+    assert np.array_equal(resampling.over_seeds(values), resampling.over_seeds(values.copy()))
+    constant = np.broadcast_to(np.array([1.0, 2.0, 6.0])[:, None], (3, 401))
+    mixed = resampling.over_seeds(constant)
+    assert mixed[0] == 3 and set(np.round(mixed[1:] * 3)) <= set(range(3, 19)) and mixed[1:].std() > 0.9
 
 
-def test_pearson_over_rows_skips_nan_pairs():
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(2, 40, 14))
-    y[3, 5] = np.nan
-    keep = ~np.isnan(y)
-    assert st.pearson(x, y).value == pytest.approx(stats.pearsonr(x[keep], y[keep])[0], abs=1e-9)
-    assert st.pearson(x, y).n == 40  # rows, not values
-    with pytest.raises(ValueError, match="undefined"):
-        st.pearson(np.ones(10), rng.normal(size=10))
+def test_a_biased_measure_is_centred_on_its_estimate():
+    resampled = np.array([1.0, 2, 3, np.nan, 4])
+    assert np.nanmean(centre(resampled)[1:]) == centre(resampled)[0] == 1
+    found = percentile_interval(resampled, centred=True)
+    assert found.low == pytest.approx(0.05) and found.high == pytest.approx(1.95)
+    assert np.isnan(percentile_interval(np.array([np.nan, 1, 2])).low)
 
 
-def test_wilcoxon():
-    rng = np.random.default_rng(0)
-    a = rng.normal(size=40)
-    assert st.paired_wilcoxon(a, a + 0.5 + 0.1 * rng.normal(size=40)) < 1e-6
-    assert st.paired_wilcoxon(a, a + rng.normal(size=40)) > 0.01
-    assert st.paired_wilcoxon(a, a) == 1.0
-
-
-def test_format():
-    assert str(st.Interval(0.412, 0.384, 0.441, 9)) == "0.41 [0.38, 0.44]"
-    assert st.format_interval(12.34, 1, 20, digits=1) == "12.3 [1.0, 20.0]"
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda: st.bootstrap_interval(np.mean, [1.0]),
-        lambda: st.bootstrap_interval(np.mean, [1.0, np.nan]),
-        lambda: st.bootstrap_interval(np.mean),
-        lambda: st.bootstrap_interval(lambda a, b: 0.0, [1, 2], [1, 2, 3]),
-        lambda: st.bootstrap_interval(np.mean, [1.0, 2.0], n_resamples=1),
-        lambda: st.paired_wilcoxon([1, 2], [1, 2, 3]),
-        lambda: st.paired_wilcoxon([1, np.nan], [1, 2]),
-        lambda: st.pearson(np.zeros((3, 2)), np.zeros((3, 4))),
-    ],
-)
-def test_bad_input_is_refused(call):
-    with pytest.raises(ValueError):
-        call()
-
-
-@pytest.mark.parametrize(
-    ("p", "text"), [(0.25, "p = 0.25"), (0.0341, "p = 0.034"), (1.0, "p = 1"), (1e-5, "p < 0.001")]
-)
-def test_a_p_value_keeps_two_digits(p, text):
-    assert st.format_p(p) == text
+def test_a_bootstrap_needs_two_patients_and_two_resamples():
+    for patients, n in ((["a", "a"], 9), (["a", "b"], 1)):
+        with pytest.raises(ValueError, match="at least 2 patients and 2 resamples"):
+            Resampling(patients, n)

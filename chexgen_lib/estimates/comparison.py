@@ -1,0 +1,196 @@
+"""Tables of arms beside each other, and each against a reference: value, interval, difference, p, minimum detectable.
+
+A table has one row for each number and arm, with the columns of `ESTIMATE`:
+
+- `value`, `low`, `high`: mean over the seeds with its 95 % percentile interval over patients and seeds; `sd`: spread of
+  the seeds;
+- `difference`, `difference_low`, `difference_high`: value less that of the reference, paired within each resample;
+- `p`: two-sided, twice the share of resampled differences beyond zero; it is below 0.05 where the interval of the
+  difference leaves out zero. The paper's Wilcoxon tests have columns of their own (`p_wilcoxon`);
+- `detectable`: the minimum detectable difference, which a study of this size finds at p < 0.05 in 80 % of its
+  repetitions: 2.8 standard errors of the paired difference.
+
+No p is adjusted for the number of comparisons.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+from scipy import stats
+
+from chexgen_lib.estimates.measures import LEAST, auroc_of_draws
+from chexgen_lib.estimates.resampling import LEVEL, Resampling, centre, percentile_interval
+from chexgen_lib.records import FINDINGS
+
+ESTIMATE = ("value", "sd", "low", "high", "difference", "difference_low", "difference_high", "p", "detectable")
+# A two-sided test at 5 % finds a difference of this many standard errors in 80 % of studies.
+STANDARD_ERRORS = stats.norm.ppf(0.5 + LEVEL / 2) + stats.norm.ppf(0.8)
+
+
+def estimate(resampled: np.ndarray, centred: bool = False) -> dict[str, float]:
+    """`value`, `low`, `high` of a measure [1 + B], first on the data themselves; NaN where it is undefined there."""
+    interval = percentile_interval(resampled, centred=centred)
+    return {"value": interval.value, "low": interval.low, "high": interval.high}
+
+
+def difference(resampled: np.ndarray, reference: np.ndarray, centred: bool = False) -> dict[str, float]:
+    """`difference` to `detectable` of a measure and the reference's, both [1 + B] on the same resamples.
+
+    Empty where the difference is undefined.
+    """
+    change = resampled - reference
+    change = centre(change) if centred else change
+    if not np.isfinite(change[0]) or np.isfinite(change[1:]).sum() < 2:
+        return {}
+    interval = percentile_interval(change)
+    names = ("difference", "difference_low", "difference_high")
+    numbers = dict(zip(names, (interval.value, interval.low, interval.high), strict=True))
+    return numbers | {"p": two_sided_p(change[1:]), "detectable": minimum_detectable(change[1:])}
+
+
+def two_sided_p(differences: np.ndarray) -> float:
+    """p of "no difference" from resampled differences [B]: twice the smaller share beyond zero, at least 1 / B."""
+    differences = differences[np.isfinite(differences)]
+    beyond = min((differences <= 0).mean(), (differences >= 0).mean())
+    return float(np.clip(2 * beyond, 1 / len(differences), 1))
+
+
+def minimum_detectable(differences: np.ndarray) -> float:
+    """The smallest true difference that is found in 80 % of studies with these resampled differences [B]."""
+    return float(np.nanstd(differences, ddof=1) * STANDARD_ERRORS)
+
+
+def paired_wilcoxon(a: np.ndarray, b: np.ndarray) -> float:
+    """Two-sided p of the Wilcoxon signed-rank test of paired values a, b [n] (the paper's test); 1 if all are equal.
+
+    Raises:
+        ValueError: when lengths differ, a value is not finite or there are fewer than 2 pairs.
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if a.ndim != 1 or a.shape != b.shape or len(a) < 2:
+        raise ValueError(f"needs two lists of at least 2 paired values, got shapes {a.shape} and {b.shape}")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ValueError("paired values must be finite; remove the pair, not one side of it")
+    if (a == b).all():
+        return 1.0
+    return float(stats.wilcoxon(a, b, alternative="two-sided").pvalue)
+
+
+def compare(
+    arms: Mapping[str, np.ndarray],
+    about: Sequence[Mapping],
+    resampling: Resampling,
+    reference: str | None = None,
+) -> pl.DataFrame:
+    """M measures of each arm with intervals, and their differences from the arm `reference`.
+
+    Args:
+        arms: arm -> values [S, 1 + B, M] of its seeds on the data and on all resamples; seeds of all arms are paired.
+            A measure that is undefined (NaN) on the data is listed without an estimate.
+        about: M dicts, what each measure is: the first columns of the table.
+
+    Returns:
+        The columns of `about`, arm, those of `ESTIMATE`, patients, seeds; grouped by measure, then by arm.
+
+    Raises:
+        ValueError: if arms differ in their seeds, or the reference is none of them.
+    """
+    if len({len(values) for values in arms.values()}) != 1 or reference not in (None, *arms):
+        raise ValueError(f"arms need equally many seeds, one of them {reference!r}; got {list(arms)}")
+    means = {arm: resampling.over_seeds(values) for arm, values in arms.items()}  # [1 + B, M]
+    rows = []
+    for m, named in enumerate(about):
+        for arm, values in arms.items():
+            row = {**named, "arm": arm, "patients": resampling.patients, "seeds": len(values)}
+            single, own = values[:, 0, m], means[arm][:, m]
+            if np.isfinite(single).all():
+                row |= estimate(own) | {"sd": float(single.std(ddof=1)) if len(single) > 1 else None}
+                if reference not in (None, arm):
+                    row |= difference(own, means[reference][:, m])
+            rows.append(row)
+    return tidy(rows, [*about[0], "arm", *ESTIMATE, "patients", "seeds"])
+
+
+def tidy(rows: Sequence[Mapping], columns: Sequence[str]) -> pl.DataFrame:
+    """Rows as a table of these columns; numbers that are missing or undefined are null, never NaN."""
+    table = pl.DataFrame(list(rows), infer_schema_length=None)
+    missing = [pl.lit(None, pl.Float64).alias(c) for c in columns if c not in table.columns]
+    table = table.with_columns(missing).select(columns)
+    floats = [c for c in ESTIMATE if c in columns]
+    return table.with_columns(pl.col(floats).cast(pl.Float64)).fill_nan(None)
+
+
+def auroc_table(
+    scores: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    resampling: Resampling,
+    reference: str | None = None,
+    draws: int = 1,
+    fewest: int = LEAST,
+) -> pl.DataFrame:
+    """AUROC of each arm by finding and on average (ED Table 6), and its difference from the arm `reference`.
+
+    Findings with fewer than `fewest` cases of either label are not in the average and have no estimate.
+
+    Args:
+        scores: arm -> [S * draws, N, 14].
+        labels: [N, 14], 1, 0 or NaN.
+        draws: consecutive runs that share a seed; a seed's AUROC is the mean of its draws'.
+
+    Returns:
+        arm, finding, `ESTIMATE`, n, positives, patients, seeds; in the row "Average" also `p_findings`, the Wilcoxon
+        test over the findings. Rows are grouped by arm.
+
+    Raises:
+        ValueError: for scores that do not fit or are not finite, or if no finding has enough cases.
+    """
+    labels = np.asarray(labels, np.float64)
+    runs = {arm: np.asarray(values, np.float64) for arm, values in scores.items()}
+    _check_runs(runs, labels, reference, draws)
+    arms = {
+        arm: _aurocs(x.reshape(-1, draws, *labels.shape), labels, resampling.weights, fewest) for arm, x in runs.items()
+    }
+    about = [
+        {"finding": f, "n": int(np.isfinite(y).sum()), "positives": int(np.nansum(y))}
+        for f, y in zip(FINDINGS, labels.T, strict=True)
+    ]
+    about.append({"finding": "Average", "n": len(labels), "positives": None})
+    table = compare(arms, about, resampling, reference)
+    single = {arm: values[:, 0, :-1].mean(0) for arm, values in arms.items()}  # [14]
+    known = np.isfinite(next(iter(single.values())))
+    p = {
+        arm: paired_wilcoxon(values[known], single[reference][known])
+        for arm, values in single.items()
+        if reference not in (None, arm) and known.sum() > 1
+    }
+    p_findings = pl.col("arm").replace_strict(list(p), list(p.values()), default=None, return_dtype=pl.Float64)
+    table = table.with_columns(p_findings=pl.when(finding="Average").then(p_findings))
+    order = pl.col("arm").replace_strict({arm: k for k, arm in enumerate(arms)}, return_dtype=pl.Int64)
+    columns = ["arm", "finding", *ESTIMATE, "p_findings", "n", "positives", "patients", "seeds"]
+    return table.sort(order, maintain_order=True).select(columns)
+
+
+def _aurocs(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, fewest: int) -> np.ndarray:
+    """Scores [S, draws, N, 14] -> AUROC of the findings and last their mean, [S, 1 + B, 15]."""
+    each = [
+        [auroc_of_draws(y, s, weights, fewest) for y, s in zip(labels.T, np.moveaxis(seed, -1, 0), strict=True)]
+        for seed in scores
+    ]
+    values = np.moveaxis(np.array(each), 1, -1)  # [S, 1 + B, 14]
+    known = np.isfinite(values[:, 0]).all(0)
+    if not known.any():
+        raise ValueError(f"no finding has {fewest} known positives and negatives in the test set; use more records")
+    with np.errstate(invalid="ignore"):
+        return np.concatenate([values, np.nanmean(values[..., known], axis=-1, keepdims=True)], axis=-1)
+
+
+def _check_runs(runs: Mapping[str, np.ndarray], labels: np.ndarray, reference: str | None, draws: int) -> None:
+    shapes = {values.shape for values in runs.values()}
+    if len(shapes) != 1 or next(iter(shapes))[1:] != labels.shape or reference not in (None, *runs):
+        raise ValueError(f"arms need scores [S, {len(labels)}, 14] of equal S, one of them {reference!r}; got {shapes}")
+    for arm, values in runs.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"arm {arm!r}: scores of run {np.argwhere(~np.isfinite(values))[0][0]} are not finite")
+    if next(iter(shapes))[0] % draws:
+        raise ValueError(f"{next(iter(shapes))[0]} runs are not whole seeds of {draws} draws")

@@ -1,0 +1,69 @@
+"""Estimates in words: one form for intervals, p-values and verdicts in every notebook, table and message."""
+
+from collections.abc import Mapping
+
+import polars as pl
+
+NOT_DETECTABLE = "no detectable difference"
+
+
+def format_interval(value: float, low: float, high: float, digits: int = 2) -> str:
+    """`0.41 [0.38, 0.44]`."""
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def format_p(p: float) -> str:
+    """`p = 0.034`, or `p < 0.001`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def estimate(row: Mapping, value: str = "value", digits: int = 3) -> str:
+    """`0.412 [0.350, 0.470]` of a row with `low` and `high`; without an estimate the reason that `note` gives."""
+    if row[value] is None:
+        return (row.get("note") or "no estimate").partition(":")[0]
+    if row["low"] is None:
+        return f"{row[value]:.{digits}f}"
+    return format_interval(row[value], row["low"], row["high"], digits)
+
+
+def is_detectable(row: Mapping) -> bool:
+    """Whether the interval of a row's difference leaves out zero."""
+    return row["difference"] is not None and not row["difference_low"] <= 0 <= row["difference_high"]
+
+
+def verdict(row: Mapping, digits: int = 3) -> str:
+    """The difference of a comparison's row in words, empty where there is none.
+
+    `+0.021 [0.004, 0.038], p = 0.01`, or where the interval holds zero
+    `+0.021 [-0.004, 0.046]: no detectable difference (minimum detectable: 0.035)`.
+    """
+    if row["difference"] is None:
+        return ""
+    if row["difference_low"] == row["difference_high"] == 0:
+        return f"{0:+.{digits}f}: the same in every resample"
+    span = format_interval(row["difference"], row["difference_low"], row["difference_high"], digits)
+    span = span if row["difference"] < 0 else f"+{span}"
+    if is_detectable(row):
+        return f"{span}, {format_p(row['p'])}"
+    return f"{span}: {NOT_DETECTABLE} (minimum detectable: {row['detectable']:.{digits}f})"
+
+
+def against_bar(value: float, bar: float, digits: int = 2) -> str:
+    """`reached`, or `missed by 0.05`."""
+    return "reached" if value >= bar else f"missed by {bar - value:.{digits}f}"
+
+
+def readable(table: pl.DataFrame, value: str = "value", digits: int = 3) -> pl.DataFrame:
+    """A table for a reader: value and difference with their intervals as one text each, other columns as they are.
+
+    `low`, `high`, `difference_low`, `difference_high`, `p` and `detectable` go into these texts (`estimate`,
+    `verdict`); columns that hold nothing are left out.
+    """
+    rows = table.to_dicts()
+    columns = {value: pl.Series(value, [estimate(row, value, digits) for row in rows], pl.String)}
+    hidden = {"low", "high", "sd"}
+    if "difference" in table.columns:
+        columns["difference"] = pl.Series("difference", [verdict(row, digits) for row in rows], pl.String)
+        hidden |= {"difference_low", "difference_high", "p", "detectable"}
+    shown = table.with_columns(**columns).drop(hidden & set(table.columns))
+    return shown.select(c for c in shown.columns if shown[c].null_count() < len(shown) or not len(shown))

@@ -1,0 +1,108 @@
+"""Differences are paired, p agrees with the interval, and the minimum detectable difference is detected."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from chexgen_lib.estimates import comparison as c
+from chexgen_lib.estimates import measures
+from chexgen_lib.estimates.resampling import Resampling
+from chexgen_lib.records import FINDINGS
+
+
+def means(arms, resampling):
+    """Arm -> values [S, N] of its seeds, as means [S, 1 + B, 1]."""
+    return {arm: np.stack([measures.mean(v, resampling.weights)[:, None] for v in x]) for arm, x in arms.items()}
+
+
+def compared(arms, seed=0, n_resamples=200, patients=None):
+    n = next(iter(arms.values())).shape[1]
+    resampling = Resampling(np.arange(n) if patients is None else patients, n_resamples, seed)
+    return c.compare(means(arms, resampling), [{"metric": "mean", "n": n}], resampling, "real")
+
+
+def test_a_table_has_every_estimate_of_every_arm():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, 80))
+    table = compared({"real": x, "more": x + 0.3 + 0.01 * rng.normal(size=x.shape)})
+    real, more = table.rows(named=True)
+    assert table.columns == ["metric", "n", "arm", *c.ESTIMATE, "patients", "seeds"]
+    assert real["value"] == pytest.approx(x.mean()) and real["low"] < real["value"] < real["high"]
+    assert real["sd"] == pytest.approx(x.mean(1).std(ddof=1)) and real["difference"] is None and real["p"] is None
+    assert more["difference_low"] < 0.3 < more["difference_high"] and more["seeds"] == 3 and more["patients"] == 80
+    assert more["difference_high"] - more["difference_low"] < 0.1 * (more["high"] - more["low"])  # paired
+    assert more["p"] == 1 / 200 and more["detectable"] < 0.3
+
+
+def test_equal_arms_do_not_differ_and_undefined_numbers_are_null():
+    x = np.random.default_rng(0).normal(size=(2, 30))
+    same = compared({"real": x, "same": x.copy()}).row(1, named=True)
+    assert (same["difference"], same["difference_low"], same["p"], same["detectable"]) == (0, 0, 1, 0)
+    unknown = compared({"real": x, "none": np.full_like(x, np.nan)}).row(1, named=True)
+    assert all(unknown[name] is None for name in c.ESTIMATE)
+
+
+def test_p_is_below_5_percent_where_the_interval_leaves_out_zero():
+    rng = np.random.default_rng(0)
+    for shift in np.linspace(0, 0.6, 13):
+        x = rng.normal(size=(2, 1, 50))
+        row = compared({"real": x[0], "arm": x[1] + shift}, n_resamples=1000).row(1, named=True)
+        outside = not row["difference_low"] <= 0 <= row["difference_high"]
+        assert outside == (row["p"] < 0.05) or abs(row["p"] - 0.05) < 0.003
+
+
+def test_the_minimum_detectable_difference_is_found_in_80_percent_of_studies():
+    rng = np.random.default_rng(1)
+    n, found = 60, 0
+    change = np.sqrt(2 / n) * c.STANDARD_ERRORS  # of two independent arms of unit variance
+    for seed in range(150):
+        x = rng.normal(size=(2, 1, n))
+        row = compared({"real": x[0], "arm": x[1] + change}, seed=seed).row(1, named=True)
+        found += row["difference_low"] > 0
+        assert row["detectable"] == pytest.approx(change, rel=0.4)
+    assert 0.7 <= found / 150 <= 0.9
+
+
+def test_wilcoxon_is_two_sided_and_refuses_what_is_not_paired():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=40)
+    assert c.paired_wilcoxon(a, a + 0.5 + 0.1 * rng.normal(size=40)) < 1e-6
+    assert c.paired_wilcoxon(a, a + rng.normal(size=40)) > 0.01 and c.paired_wilcoxon(a, a) == 1.0
+    for bad in (([1, 2], [1, 2, 3]), ([1, np.nan], [1, 2])):
+        with pytest.raises(ValueError):
+            c.paired_wilcoxon(*bad)
+
+
+def test_arms_must_have_equal_seeds_and_the_reference():
+    x = np.zeros((2, 30))
+    with pytest.raises(ValueError, match="equally many seeds"):
+        compared({"real": x, "other": x[:1]})
+    with pytest.raises(ValueError, match="one of them 'real'"):
+        compared({"other": x})
+
+
+def test_aurocs_are_averaged_over_findings_with_enough_cases():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((120, 14)) < 0.4).astype(float)
+    labels[:, 3] = np.arange(120) < 4
+    labels[5, 0] = np.nan
+    good, noise = (np.nan_to_num(labels) + sd * rng.normal(size=(4, 120, 14)) for sd in (0.7, 2.0))
+    resampling = Resampling([f"p{i // 2}" for i in range(120)], 100)
+    table = c.auroc_table({"good": good, "noise": noise}, labels, resampling, "good", draws=2)
+    assert table["arm"].to_list() == ["good"] * 15 + ["noise"] * 15
+    rare = table.filter(arm="good", finding=FINDINGS[3]).row(0, named=True)
+    assert rare["value"] is None and rare["positives"] == 4
+    rows = table.filter(arm="noise").rows(named=True)
+    average = rows[-1]
+    assert average["value"] == pytest.approx(np.mean([r["value"] for r in rows[:-1] if r["value"] is not None]))
+    assert average["difference_high"] < 0 and average["p_findings"] < 0.01 and average["seeds"] == 2
+    assert rows[0]["n"] == 119 and rows[0]["p_findings"] is None and average["patients"] == 60
+    assert table.filter(arm="good")["p_findings"].null_count() == 15
+    with pytest.raises(ValueError, match="whole seeds of 3"):
+        c.auroc_table({"good": good}, labels, resampling, draws=3)
+    with pytest.raises(ValueError, match="no finding has 5"):
+        c.auroc_table({"good": good}, np.zeros_like(labels), resampling)
+    good[2, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="'good': scores of run 2"):
+        c.auroc_table({"good": good}, labels, resampling)
+    assert isinstance(table, pl.DataFrame)

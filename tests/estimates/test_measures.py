@@ -1,0 +1,63 @@
+"""Measures under weights equal scikit-learn and scipy on the repeated images themselves."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import f1_score, roc_auc_score
+
+from chexgen_lib.estimates import measures as m
+from chexgen_lib.estimates.resampling import Resampling
+
+N = 60
+
+
+@pytest.fixture
+def weights():
+    return Resampling(np.arange(N) // 2, 6, seed=1).weights
+
+
+@pytest.fixture
+def rows(weights):
+    return [np.repeat(np.arange(N), w) for w in weights]
+
+
+def test_a_mean_counts_each_image_as_often_as_it_was_drawn(weights, rows):
+    x = np.random.default_rng(0).normal(size=(N, 3))
+    np.testing.assert_allclose(m.mean(x, weights), [x[r].mean(0) for r in rows])
+    assert np.isnan(m.mean(np.ones(2), np.zeros((1, 2)))).all()
+
+
+def test_pearson_equals_scipy_and_skips_nan_pairs(weights, rows):
+    rng = np.random.default_rng(0)
+    x = rng.normal(1000, 1, N)  # a large mean must not cost accuracy
+    y = 0.5 * x + rng.normal(size=N)
+    np.testing.assert_allclose(m.pearson(x, y, weights), [stats.pearsonr(x[r], y[r])[0] for r in rows], atol=1e-9)
+    x, y = rng.normal(size=(2, N, 14))
+    y[3, 5] = np.nan
+    known = ~np.isnan(y)
+    assert m.pearson(x, y, weights)[0] == pytest.approx(stats.pearsonr(x[known], y[known])[0], abs=1e-9)
+    assert np.isnan(m.pearson(np.ones(N), rng.normal(size=N), weights)).all()
+    with pytest.raises(ValueError, match="one shape"):
+        m.pearson(np.zeros((3, 2)), np.zeros((3, 4)), np.ones((1, 3)))
+
+
+def test_both_ways_to_an_auroc_equal_sklearn_with_ties(weights, rows):
+    rng = np.random.default_rng(0)
+    y, s = rng.integers(0, 2, N).astype(float), np.round(rng.random(N), 1)
+    expected = [roc_auc_score(y[r], s[r]) for r in rows]
+    np.testing.assert_allclose(m.auroc(y, s, weights), expected)
+    np.testing.assert_array_equal(m.auroc_of_draws(y, s[None], weights), m.auroc(y, s, weights))
+    draws = np.round(rng.random((3, N)), 1)
+    each = [m.auroc(y, draw, weights) for draw in draws]
+    np.testing.assert_allclose(m.auroc_of_draws(y, draws, weights), np.mean(each, axis=0))
+    y[:] = np.arange(N) < m.LEAST - 1
+    assert np.isnan(m.auroc_of_draws(y, s[None], weights)).all()
+    assert np.isfinite(m.auroc_of_draws(y, s[None], weights[:1], fewest=1)).all()
+
+
+def test_weighted_f1_is_sklearns(weights, rows):
+    rng = np.random.default_rng(0)
+    labels, scores = rng.integers(0, 2, (N, 14)).astype(float), rng.random((N, 14))
+    totals = np.tensordot(weights, m.confusion(labels, scores, np.full(14, 0.5)), 1)
+    expected = [f1_score(labels[r], scores[r] >= 0.5, average="weighted") for r in rows]
+    np.testing.assert_allclose(m.weighted_f1(totals), expected)
