@@ -1,7 +1,7 @@
 # Needs Python 3.11, git and make; everything else is installed into .venv from requirements.lock.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: autoencoder docs help env lab lock params deps repro test lint notebooks clean distclean
+.PHONY: autoencoder docs help env lab lock params repro test lint notebooks clean distclean
 
 UV_VERSION := 0.13.9
 PROFILE := laptop
@@ -20,7 +20,6 @@ help:
 	@echo "make notebooks  re-execute the committed notebooks in place (profile ci)"
 	@echo "make lock       compile requirements.lock from pyproject.toml (UPGRADE=1 takes new versions)"
 	@echo "make params     write params.yaml, the composition of the profile (laptop)"
-	@echo "make deps       write the library modules that each notebook imports into dvc.yaml"
 	@echo "make docs       write docs/datasets.md from the datasheets of the sources"
 	@echo "make clean      remove results;  make distclean  remove .venv and the DVC cache too"
 
@@ -44,9 +43,6 @@ lock: .venv/.complete
 params: .venv/.complete
 	$(BIN)/python -m chexgen_lib.workflow.dag params $(PROFILE) $(SET)
 
-deps: .venv/.complete
-	$(BIN)/python -m chexgen_lib.workflow.dag deps
-
 repro: params
 	$(BIN)/dvc repro $(STAGE)
 
@@ -66,7 +62,6 @@ lint: .venv/.complete
 # Retrains the small autoencoder that the package ships; minutes to half an hour on 2 cores.
 autoencoder: params
 	$(BIN)/dvc repro 01_curation
-	$(BIN)/python -m chexgen_lib.workflow.notebooks strip 02_autoencoder
 	$(BIN)/python -m chexgen_lib.workflow.notebooks run 02_autoencoder
 
 docs: .venv/.complete

@@ -1,6 +1,5 @@
 """What dvc.yaml and params.yaml must say, computed from the notebooks, the library and conf/.
 
-python -m chexgen_lib.workflow.dag deps                 write the modules that each notebook imports into dvc.yaml
 python -m chexgen_lib.workflow.dag params PROFILE ...   write params.yaml, the composition of a profile and overrides
 python -m chexgen_lib.workflow.dag outputs              compare the files of a ci run with what dvc.yaml declares
 """
@@ -15,7 +14,6 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from chexgen_lib.code_digest import PACKAGE, needed
 from chexgen_lib.workflow.notebooks import ROOT, NotebookError, code_cells, load_yaml, names, path_of, read, section_of
 
 
@@ -66,7 +64,7 @@ def check_outputs() -> None:
     folders = [Path(params["root"], section_of(name)) for name in stages(params)]
     folders.append(Path(params["figures_dir"]))
     files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*")) if path.is_file()]
-    written = [path.relative_to(ROOT).as_posix() for path in files]
+    written = [path.relative_to(ROOT).as_posix() for path in files if not path.name.startswith(".")]
     missing = [path for path in declared if not (ROOT / path).exists()]
     extra = [path for path in written if not any(f"{path}/".startswith(f"{out}/") for out in declared)]
     # A notebook that is no stage writes figures too; its source names them.
@@ -79,46 +77,15 @@ def check_outputs() -> None:
     print(f"{len(written)} files in {params['root']}, all of them declared in dvc.yaml")
 
 
-def modules(name: str) -> list[str]:
-    """Files of the library that a notebook needs (`imports.needed`)."""
-    cells = "\n".join(cell.source for cell in code_cells(read(path_of(name))))
-    try:
-        return [path.relative_to(ROOT).as_posix() for path in needed(cells)]
-    except SyntaxError as error:
-        raise NotebookError(f"{name}.ipynb: not plain Python (imports in magics cannot be seen): {error}") from error
-
-
-def write_deps() -> None:
-    """Write each notebook's modules into dvc.yaml; other dependencies and comments stay."""
-    yaml = YAML()
-    yaml.width, yaml.preserve_quotes = 110, True
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    document = yaml.load(ROOT / "dvc.yaml")
-    changes = []
-    for name, stage in document["stages"].items():
-        if "notebooks run" not in stage.get("cmd", ""):
-            continue
-        before = {str(dep) for dep in stage["deps"]}
-        others = [dep for dep in stage["deps"] if not str(dep).startswith(f"{PACKAGE}/")]
-        stage["deps"][:] = [*others, *modules(name)]
-        after = {str(dep) for dep in stage["deps"]}
-        changes += [f"{name}: {'+' if dep in after else '-'} {dep}" for dep in sorted(before ^ after)]
-    yaml.dump(document, ROOT / "dvc.yaml")
-    print("\n".join(changes) or "dvc.yaml lists what the notebooks import")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m chexgen_lib.workflow.dag", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("deps")
     commands.add_parser("outputs")
     params = commands.add_parser("params")
     params.add_argument("profile", nargs="?", default="laptop")
     params.add_argument("overrides", nargs="*", metavar="section.key=value")
     arguments = parser.parse_args()
     match arguments.command:
-        case "deps":
-            write_deps()
         case "outputs":
             check_outputs()
         case "params":

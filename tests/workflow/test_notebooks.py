@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from chexgen_lib.workflow import notebooks
+from chexgen_lib.workflow import notebooks, validation
 from chexgen_lib.workflow.notebooks import NotebookError, code_cells, declared, stage_parameters, strip
 
 COMMITTED = notebooks.names()
@@ -172,7 +172,7 @@ def test_refresh_executes_in_place_at_the_root_in_this_environment(folder):
     notebook = example()
     notebook.cells[2].source = "import os, sys\nprint(n, os.getcwd(), sys.prefix)\nprint('bar', file=sys.stderr)"
     notebooks.write(notebook, folder / "notebooks/01_x.ipynb")
-    notebooks.refresh("01_x")
+    validation.refresh("01_x")
     executed = notebooks.read(folder / "notebooks/01_x.ipynb")
     assert [cell.get("execution_count") for cell in executed.cells] == [None, 1, 2]
     assert [output.text for output in executed.cells[2].outputs] == [f"1 {folder} {sys.prefix}\n"]
@@ -184,7 +184,7 @@ def test_a_notebook_that_fails_is_left_as_it_was(folder):
     notebooks.write(notebook, folder / "notebooks/01_x.ipynb")
     before = (folder / "notebooks/01_x.ipynb").read_bytes()
     with pytest.raises(NotebookError, match="ZeroDivisionError"):
-        notebooks.refresh("01_x")
+        validation.refresh("01_x")
     assert (folder / "notebooks/01_x.ipynb").read_bytes() == before
     assert [path.name for path in (folder / "notebooks").iterdir()] == ["01_x.ipynb"]
 
@@ -204,7 +204,7 @@ def test_a_notebook_that_fails_is_left_as_it_was(folder):
     ],
 )
 def test_only_another_processors_rounding_is_overlooked(found, committed, same):
-    assert (notebooks.settled(found, committed) == committed) is same
+    assert (validation.settled(found, committed) == committed) is same
 
 
 CHECKED = "# NBVAL_CHECK_OUTPUT\nprint('n 3, mean', 0.5)"
