@@ -16,6 +16,7 @@ from scipy import stats
 
 from chexgen_lib.estimates.resampling import interval_of, paired_wilcoxon
 from chexgen_lib.experiments.arms import BASELINE, CHEXGEN, REAL, augmented  # noqa: F401
+from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.classifier import balanced_weights, train_classifier
 from chexgen_lib.pools.labelled import Sets
 from chexgen_lib.records import FINDINGS
@@ -40,9 +41,8 @@ def train_and_score(
     images, labels: of all arms. weights: [len(train)], how often each is drawn; None balances the findings.
     """
     weights = balanced_weights(labels[train]) if weights is None else weights
-    model = train_classifier(
-        images[train], labels[train], images[val], labels[val], seed=seed, weights=weights, **settings
-    )
+    config = LearnerConfig(seed=seed, **settings)
+    model = train_classifier(images[train], labels[train], config, val=(images[val], labels[val]), weights=weights)
     return {"scores": model.predict(images[test])}
 
 

@@ -28,8 +28,8 @@ from chexgen_lib.experiments.augmentation import (
 from chexgen_lib.kept import run_all
 from chexgen_lib.learners import detector as detection
 from chexgen_lib.learners import segmenter as segmentation
-from chexgen_lib.learners.base import device_for
-from chexgen_lib.learners.regressor import cut_points, grades, opacity_scores, train_severity
+from chexgen_lib.learners.base import LearnerConfig, device_for
+from chexgen_lib.learners.regressor import cut_points, grades, opacity_scores, train_regressor
 from chexgen_lib.learners.segmenter import dice, train_segmenter
 from chexgen_lib.pools import annotated as annotated_pools
 from chexgen_lib.pools.annotated import TESTS, Task
@@ -92,7 +92,7 @@ def detect(sets: annotated_pools.Sets, folder: Path, settings: Mapping, **plan) 
     boxed = np.array([bool(found) for found in boxes])
     if reason := missing(task.rows, boxed):
         return f"detection is left out: {reason}", LEFT_OUT
-    data = {"images": task.images, **detection.flat(boxes, classes)}
+    data = {"images": task.images, **detection.to_arrays(boxes, classes)}
     results = _train(train_and_detect, data, task, folder, settings, plan)
     patients = {name: sets.patients(task, name) for name in task.tests}
     table = detection_table(results, task.tests, boxes, classes, patients, **_resampling(plan))
@@ -165,7 +165,7 @@ def train_and_segment(
     Where nothing is to be found, Dice is 1 if nothing is found, else 0 (`segmentation.dice`).
     """
     given = (masks[val][:, None], masks[train][:, None])
-    model = train_segmenter(images[train], given[1], ("mask",), val=(images[val], given[0]), **settings)
+    model = train_segmenter(images[train], given[1], ("mask",), LearnerConfig(**settings), val=(images[val], given[0]))
     return {"dice": dice(model.predict(images[test])[:, 0], masks[test])}
 
 
@@ -219,7 +219,7 @@ def train_and_grade(
     images: np.ndarray, scores: np.ndarray, *, train: np.ndarray, val: np.ndarray, test: np.ndarray, **settings
 ) -> dict[str, np.ndarray]:
     """One run: ``predicted`` [len(test)], 0..1, of a ResNet trained on the rows `train` and chosen on `val`."""
-    model = train_severity(images[train], scores[train], val=(images[val], scores[val]), **settings)
+    model = train_regressor(images[train], scores[train], LearnerConfig(**settings), val=(images[val], scores[val]))
     return {"predicted": model.predict(images[test])}
 
 
@@ -305,14 +305,14 @@ def train_and_detect(
     test: np.ndarray,
     **settings,
 ) -> dict[str, np.ndarray]:
-    """One run: the boxes that a detector finds in the rows `test`, as `detection.flat` stores them.
+    """One run: the boxes that a detector finds in the rows `test`, as `detection.to_arrays` stores them.
 
     image, label, place: the true boxes of all images, stored so.
     """
-    boxes = detection.listed({"image": image, "label": label, "place": place}, len(images), classes)
+    boxes = detection.from_arrays({"image": image, "label": label, "place": place}, len(images), classes)
     given = {name: (images[rows], [boxes[row] for row in rows]) for name, rows in (("train", train), ("val", val))}
-    model = detection.train_detector(*given["train"], tuple(classes), val=given["val"], **settings)
-    return detection.flat(model.predict(images[test]), classes)
+    model = detection.train_detector(*given["train"], tuple(classes), LearnerConfig(**settings), val=given["val"])
+    return detection.to_arrays(model.predict(images[test]), classes)
 
 
 def detection_table(
@@ -343,7 +343,8 @@ def detection_table(
             for metric in ("mAP50", "mAR50")
         ]
         arms = {
-            arm: [detection.listed(run, total, classes)[place] for run in runs] for arm, runs in by_arm(results).items()
+            arm: [detection.from_arrays(run, total, classes)[place] for run in runs]
+            for arm, runs in by_arm(results).items()
         }
 
         def measure(found: detection.Boxes, counts: np.ndarray) -> np.ndarray:

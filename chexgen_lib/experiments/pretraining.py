@@ -17,6 +17,7 @@ from monai.visualize import GradCAM
 from chexgen_lib.cohort import layout as cohort
 from chexgen_lib.experiments.arms import DEFAULT, LONGER  # noqa: F401
 from chexgen_lib.experiments.augmentation import LEAST_POSITIVES, auroc_table, by_arm, compare, weighted_mean
+from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.classifier import Classifier, balanced_weights, train_classifier
 from chexgen_lib.pools.labelled import Labelled, Sets
 from chexgen_lib.records import FINDINGS
@@ -72,10 +73,9 @@ def pretrain_and_fine_tune(
 def _train(
     images: np.ndarray, labels: np.ndarray, train: np.ndarray, val: np.ndarray, seed: int, **settings
 ) -> Classifier:
-    weights = balanced_weights(labels[train])
-    return train_classifier(
-        images[train], labels[train], images[val], labels[val], seed=seed, weights=weights, **settings
-    )
+    initial, config = settings.pop("initial", None), LearnerConfig(seed=seed, **settings)
+    own = {"val": (images[val], labels[val]), "weights": balanced_weights(labels[train]), "initial": initial}
+    return train_classifier(images[train], labels[train], config, **own)
 
 
 # ---------------------------------------------------------------------------------------- choosing real images

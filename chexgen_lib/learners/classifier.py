@@ -1,12 +1,11 @@
 """Multi-label classification of the 14 CheXpert findings: a DenseNet, its training and its AUROC.
 
-The paper trains DenseNet121 at 256 px (Methods, "Training data augmentation experiments"; ED Table 6) and the
-released runs keep the epoch that is best on the test set. Here the moment is chosen on the validation split,
-and a small DenseNet of the same family stands in where there is no GPU. Labels follow the Record contract: 1
-present, 0 absent, NaN unknown; unknown labels count neither in the loss nor in the AUROC.
+The paper trains DenseNet121 at 256 px (Methods, "Training data augmentation experiments"; ED Table 6), and the released
+training runs keep the epoch that is best on the test set. Here the checkpoint is selected on the validation split, and
+a small DenseNet of the same family stands in where there is no GPU. Labels follow the Record contract: 1 present, 0
+absent, NaN unknown; unknown labels count neither in the loss nor in the AUROC.
 """
 
-import copy
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -18,11 +17,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from torchvision.models import DenseNet
-from tqdm import tqdm
 
-from chexgen_lib import images as im
 from chexgen_lib.estimates.measures import auroc, macro_auroc
 from chexgen_lib.estimates.resampling import interval_of, resample_counts
+from chexgen_lib.learners.base import Check, Learner, LearnerConfig, augment, fit, seeded
 from chexgen_lib.records import FINDINGS
 from chexgen_lib.storage import replacing
 
@@ -45,37 +43,29 @@ SIZES = {
 }
 
 
-class Classifier:
-    """A trained DenseNet with the size and history it was trained with; see `train_classifier`."""
+class Classifier(Learner):
+    """A DenseNet with the history of its training; see `train_classifier`."""
 
     def __init__(self, size: ClassifierSize, *, device: str = "cpu", history: list[dict] | None = None):
-        self.size, self.device = size, device
-        self.history = history or []  # per check: step, loss, validation macro AUROC
         net = DenseNet(size.growth_rate, size.block_config, size.init_features, num_classes=len(FINDINGS))
         net.features.conv0 = torch.nn.Conv2d(1, size.init_features, 7, stride=2, padding=3, bias=False)  # grey
-        self.net = net.to(device, memory_format=torch.channels_last)
+        super().__init__(net.to(memory_format=torch.channels_last), size, device)
+        self.history = history or []
         self.dim = net.classifier.in_features
 
     def prepare(self, images: np.ndarray) -> torch.Tensor:
-        """[N, H, W], float in [0, 1] or uint8 -> [N, 1, size, size] in [-1, 1]."""
-        x = im.from_uint8(images) if images.dtype == np.uint8 else images
-        x = im.to_xrv(im.resize(x, self.size.input_size)) / 1024
-        return x.to(self.device, memory_format=torch.channels_last)
+        """As `Learner.prepare`, with the channels last in memory, which is faster for convolutions."""
+        return super().prepare(images).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def _pooled(self, images: np.ndarray, batch_size: int = 64) -> torch.Tensor:
         """[N, H, W] -> [N, dim] after the final average pooling."""
-        images = np.asarray(images)
-        if images.ndim != 3 or len(images) == 0:
-            raise im.ImageError(f"needs at least one image as [N, H, W], got shape {images.shape}")
-        self.net.eval()
-        batches = (self.prepare(images[i : i + batch_size]) for i in range(0, len(images), batch_size))
-        return torch.cat([F.relu(self.net.features(x)).mean((2, 3)) for x in batches])
+        return torch.cat([F.relu(self.net.features(x)).mean((2, 3)) for x in self.batches(images, batch_size)])
 
+    @torch.inference_mode()
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Probability of each finding: [N, H, W] -> [N, 14] float32, in the order of FINDINGS."""
-        with torch.inference_mode():
-            return self.net.classifier(self._pooled(images)).sigmoid().cpu().numpy()
+        return self.net.classifier(self._pooled(images)).sigmoid().cpu().numpy()
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """Features after the final average pooling: [N, H, W] -> [N, dim] float32."""
@@ -106,78 +96,49 @@ class Classifier:
         return classifier
 
 
-# ------------------------------------------------------------------------------------------------- training
-
-
 def train_classifier(
-    images_train: np.ndarray,
-    labels_train: np.ndarray,
-    images_val: np.ndarray,
-    labels_val: np.ndarray,
+    images: np.ndarray,
+    labels: np.ndarray,
+    config: LearnerConfig,
     *,
-    seed: int,
-    steps: int,
-    checks: int = 8,
-    size: str | ClassifierSize = "laptop",
-    batch_size: int = 32,
-    learning_rate: float = 3e-3,
+    val: tuple[np.ndarray, np.ndarray],
     weights: np.ndarray | None = None,
     initial: Classifier | None = None,
-    device: str = "cpu",
 ) -> Classifier:
-    """Train on one split, keep the weights that had the best macro AUROC on the other at one of `checks` times.
+    """Train on images [N, H, W], float in [0, 1] or uint8, and labels [N, 14], 1, 0 or NaN.
 
-    images: [N, H, W], float in [0, 1] or uint8; labels: [N, 14], 1, 0 or NaN. AdamW, one-cycle learning rate,
-    small random rotations, shifts and scalings, binary cross-entropy over the known labels. The result is a
-    function of the data and `seed` (on one device with one number of threads).
+    Small random rotations, shifts and scalings; binary cross-entropy over the known labels. The checkpoint is the one
+    with the best macro AUROC on `val`, the first of equals.
 
     Args:
-        steps: optimiser steps, whatever N: arms of different size get the same training.
+        config: its `size` is a name in `SIZES` or a `ClassifierSize`.
+        val: images and labels of the validation split.
         weights: [N], how often an image is drawn, see `balanced_weights`; None goes through all images in turn.
         initial: start from a copy of this classifier's weights (its size is taken too) instead of random ones.
 
     Raises:
         ValueError: if images and labels do not fit or hold other values, or a setting is out of range.
     """
-    images_train, labels_train = check_data(images_train, labels_train, "train")
-    images_val, labels_val = check_data(images_val, labels_val, "val")
-    if not 1 <= checks <= steps:
-        raise ValueError(f"steps and checks must be at least 1, and steps at least checks; got {steps} and {checks}")
-    if weights is not None and (np.shape(weights) != (len(images_train),) or not np.min(weights) >= 0):
-        raise ValueError(f"weights: needs {len(images_train)} numbers of at least 0, one an image")
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)  # for the initial weights only; everything else has its own generator
-        classifier = Classifier(SIZES[size] if isinstance(size, str) else size, device=device)
+    images, labels = check_data(images, labels, "train")
+    val = check_data(*val, "val")
+    if weights is not None and (np.shape(weights) != (len(images),) or not np.min(weights) >= 0):
+        raise ValueError(f"weights: needs {len(images)} numbers of at least 0, one an image")
+    size = initial.size if initial else config.size_in(SIZES)
+    classifier = seeded(lambda: Classifier(size, device=config.device), config.seed)
     if initial is not None:
-        classifier = Classifier(initial.size, device=device)
         classifier.net.load_state_dict(initial.net.state_dict())
-    net, noise = classifier.net, torch.Generator().manual_seed(seed)
-    batches = _batches(len(images_train), batch_size, weights, np.random.default_rng(seed))
-    optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=0.01, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
-    check_at = {round(steps * (k + 1) / checks) for k in range(checks)}
-    best, best_weights, losses = -np.inf, None, []
-    bar = tqdm(total=steps, desc="classifier", unit="step")
-    for step in range(1, steps + 1):
-        net.train()
+    noise = torch.Generator().manual_seed(config.seed)
+    batches = _batches(len(images), config.batch_size, weights, np.random.default_rng(config.seed))
+
+    def loss_of() -> torch.Tensor:
         rows = next(batches)
-        logits = net(augment(classifier.prepare(images_train[rows]), noise))
-        loss = masked_bce(logits, torch.from_numpy(labels_train[rows]).to(device))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-        bar.update()
-        if step in check_at:
-            score = macro_auroc(labels_val, classifier.predict(images_val))
-            classifier.history.append({"step": step, "loss": float(np.mean(losses)), "val_auroc": score})
-            bar.set_postfix(loss=f"{np.mean(losses):.3f}", val_auroc=f"{score:.3f}")
-            losses.clear()
-            if score > best:
-                best, best_weights = score, copy.deepcopy(net.state_dict())
-    bar.close()
-    net.load_state_dict(best_weights)
+        logits = classifier.net(augment(classifier.prepare(images[rows]), noise))
+        return masked_bce(logits, torch.from_numpy(labels[rows]).to(config.device))
+
+    def measure() -> float:
+        return macro_auroc(val[1], classifier.predict(val[0]))
+
+    fit(classifier, loss_of, config, Check(measure, "val_auroc", keep_first=True), fused=True)
     return classifier
 
 
@@ -229,20 +190,7 @@ def masked_bce(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return (loss * known).sum() / known.sum().clamp(min=1)
 
 
-def augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """[N, 1, S, S], each rotated, shifted and scaled a little (`random_places`); the border is repeated."""
-    return F.grid_sample(x, random_places(x, generator), padding_mode="border", align_corners=False)
-
-
-def random_places(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Grids [N, S, S, 2] for `grid_sample`: rotations (sd 3 degrees), shifts (sd 2 %) and scalings (sd 3 %)."""
-    angle, dx, dy, scale = torch.randn(4, len(x), generator=generator) * torch.tensor([[0.05], [0.04], [0.04], [0.03]])
-    cos, sin = (1 + scale) * angle.cos(), (1 + scale) * angle.sin()
-    matrix = torch.stack([cos, -sin, dx, sin, cos, dy], 1).reshape(-1, 2, 3).to(x)
-    return F.affine_grid(matrix, list(x.shape), align_corners=False)
-
-
-# ------------------------------------------------------------------------------------------------ measuring
+# Measures
 
 
 def auroc_table(labels: np.ndarray, scores: np.ndarray, *, n_resamples: int = 1000, seed: int = 0) -> pl.DataFrame:

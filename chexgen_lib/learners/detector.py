@@ -3,8 +3,8 @@
 The paper trains a Faster R-CNN with ResNet50 and feature pyramid at 1000 px for 70,000 steps with a base learning rate
 of 1e-3 in batches of 8 (Methods, "Training data augmentation experiments"; ED Table 7); one with a small ResNet stands
 in where there is no GPU. A box is a dict of `class` and x, y, w, h, its left, top, width and height as fractions of the
-image (as `annotation_to_image.boxes_of` makes them); a found one has a `score` in 0..1, too. An image without boxes
-shows none of the classes. A class that has no place (ED Table 7 lists No Finding) needs boxes from the caller.
+image; a predicted one also has a `score` in 0..1. An image without boxes shows none of the classes. A class without a
+location (ED Table 7 lists No Finding) needs boxes from the caller.
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.ops import MultiScaleRoIAlign, box_area, box_convert, box_iou
 
 from chexgen_lib import images as im
-from chexgen_lib.learners.base import fit, network_input
+from chexgen_lib.learners.base import Check, Learner, LearnerConfig, fit, random_rows
 
 Boxes = Sequence[Sequence[dict]]  # of each image, its boxes
-IOU = 0.5  # intersection over union from which a found box is a hit: the 50 of mAP50
+IOU = 0.5  # intersection over union from which a predicted box is a hit: the 50 of mAP50
 OVERALL = "Overall"  # the mean over the classes, as ED Table 7 calls it
-SMALLEST_REST = 0.25  # of a box's area: what augmentation leaves less of inside the image is no longer asked for
+SMALLEST_REST = 0.25  # share of a box's area that must remain in the augmented image; the box is dropped else
 
 
 @dataclass(frozen=True)
@@ -51,32 +51,28 @@ SIZES = {
 }
 
 
-class Detector:
-    """A trained Faster R-CNN for `classes` with the history of its training; see `train_detector`."""
+class Detector(Learner):
+    """A Faster R-CNN for `classes` with the history of its training; see `train_detector`."""
 
     def __init__(self, size: DetectorSize, classes: tuple[str, ...], *, device: str = "cpu"):
-        self.size, self.classes, self.device = size, classes, device
-        self.history: list[dict] = []  # per check: step, loss, validation mAP50
-        self.net = _network(size, len(classes)).to(device)
+        super().__init__(_network(size, len(classes)), size, device)
+        self.classes = classes
 
     def prepare(self, images: np.ndarray) -> torch.Tensor:
-        """[N, S, S], float in [0, 1] or uint8 -> [N, 1, size, size] in [-1, 1].
+        """As `Learner.prepare`, of square images: [N, S, S] -> [N, 1, size, size].
 
-        Raises ImageError where images are not square: a crop would move the boxes.
+        Raises:
+            ImageError: if the images are not square: a crop would move the boxes.
         """
-        images = np.asarray(images)
-        if images.ndim != 3 or len(images) == 0 or images.shape[1] != images.shape[2]:
-            raise im.ImageError(f"needs at least one image, square, as [N, S, S], got shape {images.shape}")
-        return network_input(images, self.size.input_size, self.device)
+        if images.shape[1] != images.shape[2]:
+            raise im.ImageError(f"needs square images [N, S, S], got shape {images.shape}")
+        return super().prepare(images)
 
     @torch.inference_mode()
     def predict(self, images: np.ndarray, batch_size: int = 16) -> list[list[dict]]:
-        """Boxes found in each of the images [N, S, S], the highest score first."""
-        self.net.eval()
-        found = []
-        for start in range(0, max(len(images), 1), batch_size):  # prepare refuses an empty batch
-            found += self.net(list(self.prepare(images[start : start + batch_size])))
-        return [self._named(**one) for one in found]
+        """Predicted boxes of each of the images [N, S, S], the highest score first."""
+        predictions = [one for pixels in self.batches(images, batch_size) for one in self.net(list(pixels))]
+        return [self._named(**one) for one in predictions]
 
     def _named(self, boxes: torch.Tensor, labels: torch.Tensor, scores: torch.Tensor) -> list[dict]:
         """torchvision's boxes [n, 4] (corners in pixels), labels [n] (0: background) and scores [n] as dicts."""
@@ -87,59 +83,46 @@ class Detector:
         ]
 
 
-# ------------------------------------------------------------------------------------------------- training
-
-
 @torch.random.fork_rng()
 def train_detector(
     images: np.ndarray,
     boxes: Boxes,
     classes: tuple[str, ...],
+    config: LearnerConfig,
     *,
-    seed: int,
-    steps: int,
-    size: str = "laptop",
-    batch_size: int = 8,
-    learning_rate: float = 1e-3,
     val: tuple[np.ndarray, Boxes] | None = None,
-    check_every: int = 50,
-    device: str = "cpu",
 ) -> Detector:
     """Train on images [N, S, S], float in [0, 1] or uint8, and the boxes of each, of which some may have none.
 
-    AdamW, one-cycle learning rate, small random shifts and scalings. With `val`, images and boxes of the validation
-    split, the weights are those with the best mAP50 on it, looked at every `check_every` steps and after the last;
-    without, the last. The result is a function of the data and `seed` (on one device with one number of threads).
+    Small random shifts and scalings.
+
+    Args:
+        config: its `size` is a name in `SIZES` or a `DetectorSize`.
+        val: images and boxes of the validation split: the checkpoint is the one with the best mAP50 on it, the last of
+            equals. None keeps the last weights.
 
     Raises:
         ValueError: if images and boxes do not fit, or a box is of no class or not inside its image; it names the row.
         ImageError: if the images are not square.
     """
+    images, check = np.asarray(images), None
     check_boxes(boxes, classes, len(images), "train")
     if val is not None:
         check_boxes(val[1], classes, len(val[0]), "val")
         if not any(val[1]):
             raise ValueError("val: no image has a box, so no weights can be chosen; give images with boxes, or None")
-    torch.manual_seed(seed)  # for the initial weights and for torchvision, which draws among anchors and proposals
-    detector = Detector(SIZES[size], classes, device=device)
-    net, rng, noise = detector.net, np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+        check = Check(lambda: evaluate(val[1], detector.predict(val[0]), classes)["map"].item(), "val_map50")
+    torch.manual_seed(config.seed)  # also for torchvision, which samples among anchors and proposals
+    detector = Detector(config.size_in(SIZES), classes, device=config.device)
+    rng, noise = np.random.default_rng(config.seed), torch.Generator().manual_seed(config.seed)
 
     def loss_of() -> torch.Tensor:
-        rows = np.sort(rng.choice(len(images), min(batch_size, len(images)), replace=False))
+        rows = random_rows(len(images), config.batch_size, rng)
         pixels = detector.prepare(images[rows])
         pixels, targets = augment(pixels, [_tensors(boxes[row], classes) for row in rows], noise)
-        return sum(net(list(pixels), targets).values())
+        return sum(detector.net(list(pixels), targets).values())
 
-    detector.history = fit(
-        net,
-        loss_of,
-        steps=steps,
-        learning_rate=learning_rate,
-        name="detector",
-        check=val and (lambda: evaluate(val[1], detector.predict(val[0]), classes)["map"].item()),
-        metric="val_map50",
-        check_every=check_every,
-    )
+    fit(detector, loss_of, config, check)
     return detector
 
 
@@ -147,7 +130,7 @@ def check_boxes(boxes: Boxes, classes: tuple[str, ...], n: int, name: str) -> No
     """Raise ValueError that names the list and the row unless there are `n` lists of boxes, all as they should be."""
     if len(boxes) != n:
         raise ValueError(f"{name}: {n} images need as many lists of boxes (empty ones for none), got {len(boxes)}")
-    for row, box in ((row, box) for row, found in enumerate(boxes) for box in found):
+    for row, box in ((row, box) for row, own in enumerate(boxes) for box in own):
         if missing := [key for key in ("class", *"xywh") if key not in box]:
             raise ValueError(f"{name} row {row}: box {box} lacks {missing}")
         if box["class"] not in classes:
@@ -160,7 +143,7 @@ def check_boxes(boxes: Boxes, classes: tuple[str, ...], n: int, name: str) -> No
 
 
 def augment(
-    pixels: torch.Tensor, found: list[dict[str, torch.Tensor]], generator: torch.Generator
+    pixels: torch.Tensor, boxes: list[dict[str, torch.Tensor]], generator: torch.Generator
 ) -> tuple[torch.Tensor, list[dict[str, torch.Tensor]]]:
     """Images [N, 1, S, S] and their boxes (`_tensors`), shifted (sd 2 %) and scaled (sd 3 %) alike.
 
@@ -173,7 +156,7 @@ def augment(
     grid = F.affine_grid(matrix.to(pixels), list(pixels.shape), align_corners=False)
     shift = torch.stack([dx, dy, dx, dy], 1)  # [N, 4]
     targets = []
-    for i, one in enumerate(found):
+    for i, one in enumerate(boxes):
         corners = box_convert(one["boxes"], "xywh", "xyxy")  # [n, 4]
         # affine_grid says where a pixel of the result comes from, in -1..1; the boxes go the other way
         moved = ((2 * corners - 1 - shift[i]) / zoom[i] + 1) / 2
@@ -184,58 +167,58 @@ def augment(
     return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False), targets
 
 
-# ------------------------------------------------------------------------------------------------ measuring
+# Measures
 
 
-def evaluate(asked: Boxes, found: Boxes, classes: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    """What torchmetrics' MeanAveragePrecision computes at `IOU`, overall and of each class (-1: none asked)."""
+def evaluate(truth: Boxes, predicted: Boxes, classes: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    """What torchmetrics' MeanAveragePrecision computes at `IOU`, overall and of each class (-1: no true box)."""
     metric = _metric()
-    metric.update(*([_tensors(one, classes) for one in boxes] for boxes in (found, asked)))
+    metric.update(*([_tensors(one, classes) for one in boxes] for boxes in (predicted, truth)))
     return metric.compute()
 
 
-def resampled(asked: Boxes, found: Boxes, classes: tuple[str, ...], counts: np.ndarray) -> np.ndarray:
+def resampled(truth: Boxes, predicted: Boxes, classes: tuple[str, ...], counts: np.ndarray) -> np.ndarray:
     """AP and AR of each class, then their means, where image i counts counts[b, i] times: [B, C + 1, 2].
 
-    counts: [B, n]. NaN for a class that is not asked, which is no part of the means.
+    counts: [B, n]. NaN for a class without a true box, which is left out of the means.
     """
-    truth, guess = ([_arrays(one, classes) for one in boxes] for boxes in (asked, found))
+    true, guess = ([_arrays(one, classes) for one in boxes] for boxes in (truth, predicted))
     matches = matching_batch(
         lambda a, b: box_iou(torch.from_numpy(a).double(), torch.from_numpy(b).double(), fmt="xywh").numpy(),
         [IOU],
         *([one[key] for one in guess] for key in ("boxes", "labels", "scores")),
-        *([one[key] for one in truth] for key in ("boxes", "labels")),
+        *([one[key] for one in true] for key in ("boxes", "labels")),
     )
     recalls = _metric().rec_thresholds
     values = np.full((len(counts), len(classes), 2), np.nan)
     for c in range(len(classes)):
         here = [(i, match[c]) for i, match in enumerate(matches) if c in match]
-        image = np.array([i for i, match in here for _ in match["dtScores"]], np.int64)  # [D]: of each found box
+        image = np.array([i for i, match in here for _ in match["dtScores"]], np.int64)  # [D]: of each predicted box
         score = np.concatenate([match["dtScores"] for _, match in here] or [[]])
         hit = np.concatenate([match["dtMatches"][0] for _, match in here] or [[]])
         order = np.argsort(-score, kind="stable")
-        total = counts @ np.array([(one["labels"] == c).sum() for one in truth])  # [B]
+        total = counts @ np.array([(one["labels"] == c).sum() for one in true])  # [B]
         for b in np.flatnonzero(total):
             values[b, c] = average_precision(hit[order], counts[b, image[order]], total[b], recalls)
     mean = np.ma.masked_invalid(values).mean(axis=1, keepdims=True).filled(np.nan)
     return np.concatenate([values, mean], axis=1)
 
 
-def average_precision(hit: np.ndarray, drawn: np.ndarray, total: int, recalls: Sequence[float]) -> tuple[float, float]:
-    """COCO's average precision, interpolated at `recalls`, and the recall of all found boxes together.
+def average_precision(hit: np.ndarray, count: np.ndarray, total: int, recalls: Sequence[float]) -> tuple[float, float]:
+    """COCO's average precision, interpolated at `recalls`, and the recall of all predicted boxes together.
 
-    hit: [D], whether each box, the highest score first, hits an asked one; drawn: [D], how often it counts; total: how
-    many boxes are asked.
+    hit: [D], whether each box, the highest score first, hits a true one; count: [D], how often it counts; total: of
+    true boxes.
     """
-    hits = (hit * drawn).cumsum()
-    precision = hits / np.maximum(drawn.cumsum(), 1)
+    hits = (hit * count).cumsum()
+    precision = hits / np.maximum(count.cumsum(), 1)
     best = np.maximum.accumulate(precision[::-1])[::-1]  # the best precision at this recall or a larger one
     reached = np.searchsorted(hits / total, recalls)
     return np.append(best, 0)[reached].mean(), hits[-1] / total if len(hits) else 0.0
 
 
-def flat(boxes: Boxes, classes: Sequence[str]) -> dict[str, np.ndarray]:
-    """Boxes of many images as arrays: image and label [D], place [D, 4], and score [D] of found ones."""
+def to_arrays(boxes: Boxes, classes: Sequence[str]) -> dict[str, np.ndarray]:
+    """Boxes of many images as arrays: image and label [D], place [D, 4], and score [D] of predicted ones."""
     arrays = [_arrays(one, tuple(classes)) for one in boxes]
     stored = {"image": np.repeat(np.arange(len(boxes)), [len(one) for one in boxes])}
     stored["label"] = np.concatenate([one["labels"] for one in arrays])
@@ -245,8 +228,8 @@ def flat(boxes: Boxes, classes: Sequence[str]) -> dict[str, np.ndarray]:
     return stored
 
 
-def listed(stored: dict[str, np.ndarray], n: int, classes: Sequence[str]) -> list[list[dict]]:
-    """The boxes of n images that `flat` stored."""
+def from_arrays(stored: dict[str, np.ndarray], n: int, classes: Sequence[str]) -> list[list[dict]]:
+    """The boxes of n images that `to_arrays` stored."""
     boxes: list[list[dict]] = [[] for _ in range(n)]
     for k, (image, label) in enumerate(zip(stored["image"].tolist(), stored["label"].tolist(), strict=True)):
         box = {"class": classes[label], **dict(zip("xywh", stored["place"][k].tolist(), strict=True))}
@@ -259,7 +242,7 @@ def _metric() -> MeanAveragePrecision:
 
 
 def _arrays(boxes: Sequence[dict], classes: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Boxes of one image as float32 [n, 4] (x, y, w, h), labels int64 [n] and, for found ones, scores float32 [n]."""
+    """Boxes of one image as float32 [n, 4] (x, y, w, h), labels int64 [n] and, if predicted, scores float32 [n]."""
     arrays = {
         "boxes": np.array([[box[k] for k in "xywh"] for box in boxes], np.float32).reshape(-1, 4),
         "labels": np.array([classes.index(box["class"]) for box in boxes], np.int64),

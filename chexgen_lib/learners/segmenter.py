@@ -13,9 +13,7 @@ from monai.networks.nets import FlexibleUNet, UNet
 from torch import nn
 from torch.nn import functional as F
 
-from chexgen_lib import images as im
-from chexgen_lib.learners.base import fit, network_input
-from chexgen_lib.learners.classifier import random_places
+from chexgen_lib.learners.base import Check, Learner, LearnerConfig, fit, random_grids, random_rows, seeded
 
 
 @dataclass(frozen=True)
@@ -37,30 +35,21 @@ SIZES = {
 }
 
 
-class Segmenter:
-    """A trained U-Net for `classes`, which may overlap, with the history of its training; see `train_segmenter`."""
+class Segmenter(Learner):
+    """A U-Net for `classes`, which may overlap, with the history of its training; see `train_segmenter`."""
 
     def __init__(self, size: SegmenterSize, classes: tuple[str, ...], *, device: str = "cpu"):
-        self.size, self.classes, self.device = size, classes, device
-        self.history: list[dict] = []  # per check: step, loss, validation Dice
-        self.net = _network(size, len(classes)).to(device)
-
-    def prepare(self, images: np.ndarray) -> torch.Tensor:
-        """[N, H, W], float in [0, 1] or uint8 -> [N, 1, size, size] in [-1, 1]."""
-        return network_input(images, self.size.input_size, self.device)
+        super().__init__(_network(size, len(classes)), size, device)
+        self.classes = classes
 
     @torch.inference_mode()
     def predict(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
         """Bool masks [N, C, H, W] of images [N, H, W], at the images' size."""
-        images = np.asarray(images)
-        if images.ndim != 3 or len(images) == 0:
-            raise im.ImageError(f"needs at least one image as [N, H, W], got shape {images.shape}")
-        self.net.eval()
-        masks = []
-        for start in range(0, len(images), batch_size):
-            logits = self.net(self.prepare(images[start : start + batch_size]))
-            if logits.shape[2:] != images.shape[1:]:
-                logits = F.interpolate(logits, size=images.shape[1:], mode="bilinear", antialias=True)
+        masks, sides = [], np.shape(images)[1:]
+        for pixels in self.batches(images, batch_size):
+            logits = self.net(pixels)
+            if logits.shape[2:] != sides:
+                logits = F.interpolate(logits, size=sides, mode="bilinear", antialias=True)
             masks.append((logits > 0).cpu().numpy())
         return np.concatenate(masks)
 
@@ -69,71 +58,56 @@ def train_segmenter(
     images: np.ndarray,
     masks: np.ndarray,
     classes: tuple[str, ...],
+    config: LearnerConfig,
     *,
-    seed: int,
-    steps: int,
-    size: str = "laptop",
-    batch_size: int = 16,
-    learning_rate: float = 3e-3,
     val: tuple[np.ndarray, np.ndarray] | None = None,
-    check_every: int = 50,
-    device: str = "cpu",
 ) -> Segmenter:
-    """Train on images [N, H, W] and bool masks [N, C, H, W], one channel a class.
+    """Train on images [N, H, W], float in [0, 1] or uint8, and bool masks [N, C, H, W], one channel a class.
 
-    AdamW, one-cycle learning rate, Dice plus cross-entropy, small random rotations, shifts and scalings. With `val`,
-    images and masks of the validation split, the weights are those with the best `pooled_dice` on it, looked at every
-    `check_every` steps and after the last; without, the last. The result is a function of the data and `seed` (on one
-    device with one number of threads).
+    Dice plus cross-entropy; small random rotations, shifts and scalings. A class without a pixel is learnt as absent.
 
-    A class without a pixel is learnt as absent.
+    Args:
+        config: its `size` is a name in `SIZES` or a `SegmenterSize`.
+        val: images and masks of the validation split: the checkpoint is the one with the best `pooled_dice` on it, the
+            last of equals. None keeps the last weights.
 
     Raises:
-        ValueError: if images, masks and classes do not fit, or a class has no pixel in `val`: no moment is best.
+        ValueError: if images, masks and classes do not fit, or a class has no pixel in `val`: no checkpoint is best.
     """
     images, masks = _check(images, masks, classes, "train")
+    check = None
     if val is not None:
         val = _check(*val, classes, "val")
         if empty := [name for c, name in enumerate(classes) if not val[1][:, c].any()]:
             raise ValueError(f"val: no image shows {empty}, so no weights can be chosen; give images that do, or None")
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)  # for the initial weights only; everything else has its own generator
-        segmenter = Segmenter(SIZES[size], classes, device=device)
-    net, rng, noise = segmenter.net, np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+        check = Check(lambda: pooled_dice(segmenter.predict(val[0]), val[1]), "val_dice")
+    segmenter = seeded(lambda: Segmenter(config.size_in(SIZES), classes, device=config.device), config.seed)
+    rng, noise = np.random.default_rng(config.seed), torch.Generator().manual_seed(config.seed)
     dice_loss = DiceLoss(sigmoid=True, batch=True)
 
     def loss_of() -> torch.Tensor:
-        rows = np.sort(rng.choice(len(images), min(batch_size, len(images)), replace=False))
+        rows = random_rows(len(images), config.batch_size, rng)
         pixels = segmenter.prepare(images[rows])
         target = torch.from_numpy(masks[rows]).to(pixels)
         target = F.interpolate(target, size=pixels.shape[2:], mode="nearest")
-        places = random_places(pixels, noise)  # the image and its masks move alike
-        pixels = F.grid_sample(pixels, places, padding_mode="border", align_corners=False)
-        target = F.grid_sample(target, places, mode="nearest", padding_mode="border", align_corners=False)
-        logits = net(pixels)
+        grids = random_grids(pixels, noise)  # the image and its masks move alike
+        pixels = F.grid_sample(pixels, grids, padding_mode="border", align_corners=False)
+        target = F.grid_sample(target, grids, mode="nearest", padding_mode="border", align_corners=False)
+        logits = segmenter.net(pixels)
         # Classes may overlap, so each channel has a cross-entropy of its own.
         return dice_loss(logits, target) + F.binary_cross_entropy_with_logits(logits, target)
 
-    segmenter.history = fit(
-        net,
-        loss_of,
-        steps=steps,
-        learning_rate=learning_rate,
-        name="segmenter",
-        check=val and (lambda: pooled_dice(segmenter.predict(val[0]), val[1])),
-        metric="val_dice",
-        check_every=check_every,
-    )
+    fit(segmenter, loss_of, config, check)
     return segmenter
 
 
-def pooled_dice(found: np.ndarray, asked: np.ndarray) -> float:
+def pooled_dice(predicted: np.ndarray, truth: np.ndarray) -> float:
     """Dice of each class over the pixels of all images together, averaged over the classes: bool [N, C, H, W] twice.
 
-    What is found in an image that shows nothing costs as much as what is missed, however rare positive images are.
+    A false positive in an image without the class costs as much as a miss, however rare positive images are.
     """
-    overlap = (found & asked).sum(axis=(0, 2, 3))
-    return float(np.mean(2 * overlap / np.maximum(found.sum(axis=(0, 2, 3)) + asked.sum(axis=(0, 2, 3)), 1)))
+    overlap = (predicted & truth).sum(axis=(0, 2, 3))
+    return float(np.mean(2 * overlap / np.maximum(predicted.sum(axis=(0, 2, 3)) + truth.sum(axis=(0, 2, 3)), 1)))
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> np.ndarray:

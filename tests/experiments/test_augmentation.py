@@ -9,7 +9,7 @@ from chexgen_lib.experiments import augmentation as a
 from chexgen_lib.learners.classifier import ClassifierSize, auroc, balanced_weights
 from chexgen_lib.pools.labelled import Labelled, Sets
 from chexgen_lib.records import FINDINGS
-from tests.learners.test_classifier import cohort, drawing
+from tests.builders import finding_squares, labelled_squares
 
 
 def arms(n=300, seeds=3, gains=(0.0,)):
@@ -147,7 +147,7 @@ def test_rare_findings_are_drawn_as_often_as_common_ones():
 
 
 def test_a_run_learns_and_labels_matter():
-    images, labels = cohort(260, 0)
+    images, labels = labelled_squares(260, 0)
     rows = {"val": np.arange(160, 200), "test": np.arange(200, 260)}
     settings = dict(seed=0, steps=40, checks=4, size=ClassifierSize(32, 8, 8, (2, 2)), learning_rate=1e-2)
     wrong = labels.copy()
@@ -165,9 +165,9 @@ def pools():
 
     The pools are drawn for other records' labels: the same labels once more would add next to nothing.
     """
-    images, labels = cohort(480, 0)
+    images, labels = labelled_squares(480, 0)
     asked = labels[320:]
-    drawn = drawing(asked, np.random.default_rng(1))
+    drawn = finding_squares(asked, np.random.default_rng(1))
     wrong = np.roll(np.arange(len(drawn)), 83)  # every image drawn for another record's prompt
     shuffled = np.random.default_rng(2).permutation(len(drawn))
     everything = np.concatenate([images[:320], drawn, drawn[wrong], drawn])

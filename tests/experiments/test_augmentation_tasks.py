@@ -11,9 +11,7 @@ from chexgen_lib.learners import detector as detection
 from chexgen_lib.pools.annotated import Task
 from chexgen_lib.pools.labelled import Labelled, Sets
 from chexgen_lib.records import FINDINGS, SCHEMA
-from tests.learners import test_detector as test_detection
-from tests.learners import test_regressor as test_severity
-from tests.learners import test_segmenter as test_segmentation
+from tests.builders import BOX_CLASSES, boxed_squares, graded_discs, guessed_boxes, masked_discs
 
 MORE = "real + 1x"
 PATIENTS = [f"p{k}" for k in range(40)]
@@ -79,12 +77,15 @@ def test_severity_is_scipys():
 
 
 def test_detection_is_the_detectors_table_and_keeps_foreign_objects_apart():
-    asked, found = test_detection.guesses(40, 0)
+    asked, found = guessed_boxes(40, 0)
     names = {"bright": "Effusion", "dark": at.FOREIGN}
     asked, found = ([[b | {"class": names[b["class"]]} for b in one] for one in boxes] for boxes in (asked, found))
     classes = ["Effusion", at.FOREIGN, "Edema"]
     nothing = [[] for _ in found]
-    results = {f"{REAL} / seed 0": detection.flat(found, classes), f"{MORE} / seed 0": detection.flat(nothing, classes)}
+    results = {
+        f"{REAL} / seed 0": detection.to_arrays(found, classes),
+        f"{MORE} / seed 0": detection.to_arrays(nothing, classes),
+    }
     table = at.detection_table(results, {"test": np.arange(40)}, asked, classes, {"test": PATIENTS}, n_resamples=50)
     expected = detection.evaluate(asked, found, tuple(classes[:2]))
     for c, ours in enumerate(("Effusion", "Foreign Object")):
@@ -130,7 +131,7 @@ def graded():
     about = {"image_id": ids, "patient_id": [i.replace("i", "p") for i in ids], "copy": [0] * 180}
     about |= dict.fromkeys(FINDINGS, [0.0] * 180)
     table = pl.DataFrame(about | dict.fromkeys(("split", "source", "view", "age", "sex", "race"), [None] * 180))
-    images, scores = test_severity.discs(100)
+    images, scores = graded_discs(100)
     images = np.concatenate([images, images[:40], images[:40]])
     rows = {"train": np.arange(40), "val": np.arange(40, 52), "test": np.arange(52, 100), "external test": np.arange(0)}
     own = Sets(Labelled(table[:140], images[:140]), rows, np.arange(100, 140))
@@ -141,7 +142,7 @@ def graded():
 
 def test_networks_of_real_images_read_the_synthetic_ones(graded, tmp_path):
     sets, cohort, scores = graded
-    settings = {"size": "ci", "steps": 2, "batch_size": 4, "learning_rate": 3e-3, "check_every": 2}
+    settings = {"size": "ci", "steps": 2, "batch_size": 4, "learning_rate": 3e-3, "checks": 1}
     plan = {"seeds": 1, "seed": 0, "workers": 0, "n_resamples": 20}
     note, measured, read = at.grade(sets, cohort, tmp_path, settings, **plan)
     assert measured["n"].unique().to_list() == [48] and "train 40" in note
@@ -199,21 +200,21 @@ def test_one_run_of_each_learns(kind, tmp_path):
     rows = {"train": np.arange(40), "val": np.arange(40, 52), "test": np.arange(52, 64)}
     rows["external test"] = np.arange(0)
     task = Task(np.zeros((64, 8, 8), np.uint8), np.arange(64), rows, {REAL: rows["train"]})
-    jobs = at.task_jobs(task, 2, 0, size="ci", steps=40, check_every=20, batch_size=8, learning_rate=3e-3)
+    jobs = at.task_jobs(task, 2, 0, size="ci", steps=40, checks=2, batch_size=8, learning_rate=3e-3)
     assert list(jobs) == ["real / seed 0", "real / seed 1"] and jobs["real / seed 1"]["test"].tolist() == list(
         range(52, 64)
     )
     job = jobs["real / seed 0"]
     if kind == "segmentation":
-        images, masks = test_segmentation.discs(64)
+        images, masks = masked_discs(64)
         assert at.train_and_segment(images, masks[:, 0], **job)["dice"].mean() > 0.5
     elif kind == "severity":
-        images, scores = test_severity.discs(64)
+        images, scores = graded_discs(64)
         assert np.corrcoef(at.train_and_grade(images, scores, **job)["predicted"], scores[52:])[0, 1] > 0.6
     else:
-        images, boxes = test_detection.squares(64)
-        found = at.train_and_detect(images, **detection.flat(boxes, test_detection.CLASSES), **job | {"steps": 2},
-                                    classes=list(test_detection.CLASSES))  # fmt: skip
+        images, boxes = boxed_squares(64)
+        found = at.train_and_detect(images, **detection.to_arrays(boxes, BOX_CLASSES), **job | {"steps": 2},
+                                    classes=list(BOX_CLASSES))  # fmt: skip
         assert found.keys() == {"image", "label", "place", "score"} and found["image"].max(initial=0) < 12
 
 
@@ -221,8 +222,8 @@ def test_one_run_of_each_learns(kind, tmp_path):
 def controls(request):
     """How the main measure changes beside few real images, with a faithful pool and with one of shuffled labels."""
     make, options = {
-        "segmentation": (test_segmentation.discs, {"steps": 60, "batch_size": 8, "learning_rate": 3e-3}),
-        "severity": (test_severity.discs, {"steps": 60, "batch_size": 16, "learning_rate": 3e-3}),
+        "segmentation": (masked_discs, {"steps": 60, "batch_size": 8, "learning_rate": 3e-3}),
+        "severity": (graded_discs, {"steps": 60, "batch_size": 16, "learning_rate": 3e-3}),
     }[request.param]
     images, labels = make(128)
     shuffled = np.roll(labels[8:56], 7, axis=0)  # each image of the pool has another's
@@ -230,7 +231,7 @@ def controls(request):
     arms = {REAL: np.arange(8), "faithful": np.arange(56), "shuffled": np.r_[0:8, 128:176]}
     rows = {"val": np.arange(56, 72), "test": np.arange(72, 128), "external test": np.arange(0)}
     task = Task(images, np.arange(len(images)), rows, arms)
-    jobs = at.task_jobs(task, 2, 0, size="ci", check_every=20, **options)
+    jobs = at.task_jobs(task, 2, 0, size="ci", checks=3, **options)
     patients = {"test": [f"p{k}" for k in range(56)]}
     if request.param == "segmentation":
         results = {k: at.train_and_segment(images, labels[:, 0], **job) for k, job in jobs.items()}

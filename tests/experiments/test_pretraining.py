@@ -10,13 +10,13 @@ from chexgen_lib.experiments.pretraining import DEFAULT
 from chexgen_lib.learners.classifier import Classifier, ClassifierSize, macro_auroc
 from chexgen_lib.pools.labelled import ABOUT, Labelled, Sets
 from chexgen_lib.records import FINDINGS
-from tests.learners.test_classifier import cohort
+from tests.builders import labelled_squares
 
 TINY = ClassifierSize(32, 8, 8, (2, 2))
 
 
 def labelled(n=40):
-    images, labels = cohort(n, 0)
+    images, labels = labelled_squares(n, 0)
     about = {c: [f"{c}{i // 2}" for i in range(n)] for c in ABOUT if c != "age"} | {"age": [50.0] * n}
     states = dict(zip(FINDINGS, labels.T.tolist(), strict=True))
     return Labelled(pl.DataFrame(about | states | {"copy": [0] * n}), (images * 255).astype(np.uint8))
@@ -42,7 +42,7 @@ def test_shots_give_each_finding_its_images():
 
 
 def test_pretraining_on_right_labels_helps_few_images():
-    images, labels = cohort(460, 0)
+    images, labels = labelled_squares(460, 0)
     images = (images * 255).astype(np.uint8)
     rows = {"train": np.arange(300, 306), "val": np.arange(306, 346), "test": np.arange(346, 460)}
     few = {"few": rows | {"settings": {"steps": 6}, p.LOOKED_AT: True}}
@@ -60,7 +60,7 @@ def test_pretraining_on_right_labels_helps_few_images():
 
 
 def test_more_steps_change_the_result():
-    images, labels = cohort(60, 0)
+    images, labels = labelled_squares(60, 0)
     rows = {"train": np.arange(20), "val": np.arange(20, 40), "test": np.arange(40, 60)}
     tuning = {"all": rows | {"settings": {"steps": 2}, p.LOOKED_AT: False}}
     own = {"size": TINY, "checks": 1, "batch_size": 16}

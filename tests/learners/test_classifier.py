@@ -9,63 +9,49 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from chexgen_lib.learners import classifier as c
-
-
-def cohort(n, seed, size=32):
-    rng = np.random.default_rng(seed)
-    labels = (rng.random((n, 14)) < 0.4).astype(np.float32)
-    return drawing(labels, rng, size), labels
-
-
-def drawing(labels, rng, size=32):
-    """An image for each row of labels: a bright square for each finding that is present."""
-    n = len(labels)
-    squares = np.concatenate([labels, np.zeros((n, 2))], 1).reshape(n, 4, 4)
-    x = 0.2 + 0.5 * np.repeat(np.repeat(squares, size // 4, 1), size // 4, 2) + rng.normal(0, 0.05, (n, size, size))
-    return np.clip(x, 0, 1).astype(np.float32)
-
+from chexgen_lib.learners.base import LearnerConfig
+from tests.builders import labelled_squares
 
 TINY = c.ClassifierSize(32, 8, 8, (2, 2))
 
 
 @pytest.fixture(scope="module")
 def trained():
-    return c.train_classifier(
-        *cohort(256, 0), *cohort(64, 1), seed=0, steps=48, checks=6, size=TINY, learning_rate=1e-2
-    )
+    config = LearnerConfig(steps=48, checks=6, size=TINY, learning_rate=1e-2)
+    return c.train_classifier(*labelled_squares(256, 0), config, val=labelled_squares(64, 1))
 
 
 def test_it_learns_and_generalises(trained):
-    x, y = cohort(100, 2)
+    x, y = labelled_squares(100, 2)
     assert c.macro_auroc(y, trained.predict(x)) > 0.75
     assert trained.predict(x).shape == (100, 14) and trained.features(x).shape == (100, trained.dim)
     np.testing.assert_allclose(trained.predict(x[:3]), trained.predict(x)[:3], atol=1e-5)
 
 
-def test_the_best_validation_epoch_is_kept(trained):
-    kept = c.macro_auroc(cohort(64, 1)[1], trained.predict(cohort(64, 1)[0]))
+def test_the_best_validation_checkpoint_is_kept(trained):
+    kept = c.macro_auroc(labelled_squares(64, 1)[1], trained.predict(labelled_squares(64, 1)[0]))
     assert kept == pytest.approx(max(h["val_auroc"] for h in trained.history), abs=1e-6)
 
 
 def test_same_seed_same_weights_and_no_global_state():
-    data = (*cohort(40, 0), *cohort(20, 1))
-    options = {"steps": 2, "checks": 1, "size": TINY}
+    data, val = labelled_squares(40, 0), labelled_squares(20, 1)
+    configs = [LearnerConfig(steps=2, seed=seed, checks=1, size=TINY) for seed in (3, 3, 4)]
     before = torch.get_rng_state()
-    a, b, other = (c.train_classifier(*data, seed=s, **options) for s in (3, 3, 4))
+    a, b, other = (c.train_classifier(*data, config, val=val) for config in configs)
     assert torch.equal(before, torch.get_rng_state())
-    x = cohort(5, 2)[0]
+    x = labelled_squares(5, 2)[0]
     np.testing.assert_array_equal(a.predict(x), b.predict(x))
     assert not np.array_equal(a.predict(x), other.predict(x))
 
 
 def test_uint8_equals_float(trained):
-    x = cohort(4, 5)[0]
+    x = labelled_squares(4, 5)[0]
     eight = np.rint(x * 255).astype(np.uint8)
     np.testing.assert_array_equal(trained.predict(eight), trained.predict(eight.astype(np.float32) / 255))
 
 
 def test_save_and_load(trained, tmp_path):
-    x = cohort(5, 2)[0]
+    x = labelled_squares(5, 2)[0]
     again = c.Classifier.load(trained.save(tmp_path / "c"))
     np.testing.assert_array_equal(again.predict(x), trained.predict(x))
     assert again.history == trained.history
@@ -124,15 +110,14 @@ def test_several_images_per_row_are_resampled_together():
 
 
 def test_bad_data_names_split_row_and_finding():
-    x, y = cohort(6, 0)
+    x, y = labelled_squares(6, 0)
     wrong = y.copy()
     wrong[2, 3] = -1  # CheXpert's code for uncertain
+    config = LearnerConfig(steps=1, checks=1)
     with pytest.raises(ValueError, match=r"train row 2, Lung Opacity: label -1"):
-        c.train_classifier(x, wrong, x, y, seed=0, steps=1, checks=1)
+        c.train_classifier(x, wrong, config, val=(x, y))
     with pytest.raises(ValueError, match="val: needs images"):
-        c.train_classifier(x, y, x, y[:5], seed=0, steps=1, checks=1)
-    with pytest.raises(ValueError, match="steps and checks"):
-        c.train_classifier(x, y, x, y, seed=0, steps=0)
+        c.train_classifier(x, y, config, val=(x, y[:5]))
     with pytest.raises(ValueError, match="at least one image"):
         c.Classifier(TINY).predict(np.zeros((0, 8, 8), np.float32))
 

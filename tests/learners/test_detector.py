@@ -8,30 +8,17 @@ from torchmetrics.detection import MeanAveragePrecision
 from chexgen_lib.estimates.resampling import resample_counts
 from chexgen_lib.images import ImageError
 from chexgen_lib.learners import detector as d
-
-CLASSES = ("bright", "dark")
-SIZE = 64
-
-
-def squares(n, seed=0):
-    """uint8 images: a bright or a dark square in noise, in every fourth none; and the boxes."""
-    rng = np.random.default_rng(seed)
-    images, boxes = rng.normal(120, 6, (n, SIZE, SIZE)), []
-    for i, image in enumerate(images):
-        kind, side, (top, left) = i % 2, int(rng.integers(18, 28)), rng.integers(2, 34, 2)
-        boxes.append([])
-        if i % 4 != 3:
-            image[top : top + side, left : left + side] += 110 * (1 - 2 * kind)
-            boxes[i] = [{"class": CLASSES[kind], "x": left / SIZE, "y": top / SIZE, "w": side / SIZE, "h": side / SIZE}]
-    return np.clip(images, 0, 255).astype(np.uint8), boxes
+from chexgen_lib.learners.base import LearnerConfig
+from tests.builders import BOX_CLASSES, BOX_SIDE, boxed_squares, guessed_boxes
 
 
-def train(data, seed=0, steps=3, **options):
-    return d.train_detector(*data, CLASSES, seed=seed, steps=steps, size="ci", **options)
+def train(data, seed=0, steps=3, val=None, learning_rate=1e-3):
+    config = LearnerConfig(steps, seed, size="ci", batch_size=8, learning_rate=learning_rate, checks=3)
+    return d.train_detector(*data, BOX_CLASSES, config, val=val)
 
 
 def overall(detector, data):
-    return d.evaluate(data[1], detector.predict(data[0]), CLASSES)["map"].item()
+    return d.evaluate(data[1], detector.predict(data[0]), BOX_CLASSES)["map"].item()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,56 +32,58 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def trained(one_thread):
-    return train(squares(64), steps=150, learning_rate=3e-3, val=squares(16, 1), check_every=50)
+    return train(boxed_squares(64), steps=150, learning_rate=3e-3, val=boxed_squares(16, 1))
 
 
 def test_it_finds_the_squares_of_unseen_images(trained):
-    images, boxes = squares(24, 2)
-    found = trained.predict(images, batch_size=5)
+    images, boxes = boxed_squares(24, 2)
+    predicted = trained.predict(images, batch_size=5)
     assert overall(trained, (images, boxes)) > 0.7
-    best = max(found[0], key=lambda box: box["score"])
+    best = max(predicted[0], key=lambda box: box["score"])
     assert best["class"] == "bright" and best["score"] > 0.5 and list(best) == ["class", *"xywh", "score"]
     np.testing.assert_allclose([best[k] for k in "xywh"], [boxes[0][0][k] for k in "xywh"], atol=0.1)
     larger = trained.predict(np.kron(images[:1], np.ones((2, 2), np.uint8)))[0][0]
     assert larger["x"] == pytest.approx(best["x"], abs=0.05)  # fractions, whatever the image's size
 
 
-def test_boxes_of_other_images_teach_less(trained):
-    images, boxes = squares(64)
-    dealt = train((images, boxes[8:] + boxes[:8]), steps=150, learning_rate=3e-3)
-    test = squares(24, 2)
-    assert overall(dealt, test) < overall(trained, test) / 2
+def test_boxes_of_other_images_are_learnt_less_well(trained):
+    images, boxes = boxed_squares(64)
+    mislabelled = train((images, boxes[8:] + boxes[:8]), steps=150, learning_rate=3e-3)
+    test = boxed_squares(24, 2)
+    assert overall(mislabelled, test) < overall(trained, test) / 2
 
 
 def test_the_best_validation_weights_are_kept(trained):
     assert [check["step"] for check in trained.history] == [50, 100, 150]
-    assert overall(trained, squares(16, 1)) == pytest.approx(max(h["val_map50"] for h in trained.history), abs=1e-6)
+    assert overall(trained, boxed_squares(16, 1)) == pytest.approx(
+        max(h["val_map50"] for h in trained.history), abs=1e-6
+    )
 
 
 def test_the_seed_decides_the_result():
-    data, before = squares(8), torch.get_rng_state()
+    data, before = boxed_squares(8), torch.get_rng_state()
     a, b, other = (train(data, seed).net.state_dict() for seed in (0, 0, 1))
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(a[key], b[key]) for key in a)
     assert not torch.equal(a["roi_heads.box_head.fc6.weight"], other["roi_heads.box_head.fc6.weight"])
 
 
-def test_images_without_boxes_teach_what_is_not_there():
-    images, boxes = squares(8)
+def test_images_without_boxes_teach_that_nothing_is_there():
+    images, boxes = boxed_squares(8)
     detector = train((images, [[] for _ in boxes]), steps=20, learning_rate=3e-3)
     assert all(parameter.isfinite().all() for parameter in detector.net.parameters())
     assert detector.predict(images) == [[]] * 8
 
 
 def test_uint8_equals_float(trained):
-    images = squares(3, 5)[0]
+    images = boxed_squares(3, 5)[0]
     assert trained.predict(images) == trained.predict(images.astype(np.float32) / 255)
 
 
 def test_boxes_move_with_their_pixels():
-    images = torch.full((40, 1, SIZE, SIZE), -1.0)
+    images = torch.full((40, 1, BOX_SIDE, BOX_SIDE), -1.0)
     images[:, :, 20:36, 8:28] = 1
-    box = {"boxes": torch.tensor([[8, 20, 20, 16]]) / SIZE, "labels": torch.tensor([1])}
+    box = {"boxes": torch.tensor([[8, 20, 20, 16]]) / BOX_SIDE, "labels": torch.tensor([1])}
     moved, targets = d.augment(images, [box] * 40, torch.Generator().manual_seed(0))
     for image, target in zip(moved, targets, strict=True):
         rows, columns = ((image[0] > 0).any(dim).nonzero().flatten() for dim in (1, 0))
@@ -102,84 +91,67 @@ def test_boxes_move_with_their_pixels():
         assert (target["boxes"][0] - edges).abs().max() <= 1
         assert target["labels"].tolist() == [2]  # 0 is the background
     lefts = torch.stack([target["boxes"][0, 0] for target in targets])
-    assert lefts.std() > 0.5 and lefts.max() < SIZE / 2  # it moves, and never changes sides
+    assert lefts.std() > 0.5 and lefts.max() < BOX_SIDE / 2  # it moves, and never changes sides
 
 
 def test_boxes_are_cut_off_at_the_edge_and_dropped_beyond_it():
     sliver = {"boxes": torch.tensor([[0.98, 0.4, 0.02, 0.2], [0.9, 0.4, 0.1, 0.2]]), "labels": torch.tensor([0, 1])}
-    targets = d.augment(torch.zeros(60, 1, SIZE, SIZE), [sliver] * 60, torch.Generator().manual_seed(0))[1]
+    targets = d.augment(torch.zeros(60, 1, BOX_SIDE, BOX_SIDE), [sliver] * 60, torch.Generator().manual_seed(0))[1]
     kept = [target["labels"].tolist() for target in targets]
     assert [1, 2] in kept and [2] in kept
-    assert max(target["boxes"].max() for target in targets) <= SIZE
-
-
-def guesses(n, seed):
-    """True boxes of two classes, and found ones: some near them, some not, some twice; scores tie between images."""
-    rng = np.random.default_rng(seed)
-    asked = [[a_box(rng) for _ in range(rng.integers(4))] for _ in range(n)]
-    found = []
-    for boxes in asked:
-        near = [{**box, "x": box["x"] + rng.normal(0, 0.04)} for box in boxes for _ in range(rng.integers(3))]
-        boxes = [*near, *(a_box(rng) for _ in range(rng.integers(3)))]
-        scores = rng.permutation(9)[: len(boxes)] / 10
-        found.append([{**b, "x": np.clip(b["x"], 0, 0.8), "score": s} for b, s in zip(boxes, scores, strict=True)])
-    return asked, found
-
-
-def a_box(rng):
-    return {"class": CLASSES[rng.integers(2)], **{k: rng.uniform(0.1, 0.6) for k in "xy"}, "w": 0.2, "h": 0.15}
+    assert max(target["boxes"].max() for target in targets) <= BOX_SIDE
 
 
 def corners(boxes, scale=1000):
     rows = [[b["x"], b["y"], b["x"] + b["w"], b["y"] + b["h"]] for b in boxes]
-    labels = torch.tensor([CLASSES.index(b["class"]) for b in boxes], dtype=torch.int64)
+    labels = torch.tensor([BOX_CLASSES.index(b["class"]) for b in boxes], dtype=torch.int64)
     return {"boxes": scale * torch.tensor(rows).reshape(-1, 4), "labels": labels}
 
 
-def once(asked, found):
+def once(truth, predicted):
     """AP and AR of each class and their means, [3, 2], of the images as they are."""
-    return d.resampled(asked, found, CLASSES, np.ones((1, len(asked)), int))[0]
+    return d.resampled(truth, predicted, BOX_CLASSES, np.ones((1, len(truth)), int))[0]
 
 
 def test_values_are_those_of_torchmetrics():
-    asked, found = guesses(40, 0)
+    truth, predicted = guessed_boxes(40, 0)
     metric = MeanAveragePrecision(iou_thresholds=[0.5], class_metrics=True)
-    scores = [torch.tensor([box["score"] for box in boxes], dtype=torch.float32) for boxes in found]
-    guessed = [{**corners(boxes), "scores": s} for boxes, s in zip(found, scores, strict=True)]
-    metric.update(guessed, [corners(boxes) for boxes in asked])
+    scores = [torch.tensor([box["score"] for box in boxes], dtype=torch.float32) for boxes in predicted]
+    guessed = [{**corners(boxes), "scores": s} for boxes, s in zip(predicted, scores, strict=True)]
+    metric.update(guessed, [corners(boxes) for boxes in truth])
     expected = metric.compute()
     for m, kind in enumerate(("map", "mar_100")):
-        values = once(asked, found)[:, m]
+        values = once(truth, predicted)[:, m]
         assert values == pytest.approx([*expected[f"{kind}_per_class"].tolist(), expected[kind].item()], abs=1e-6)
         assert 0.1 < values[0] < 0.9  # neither trivial
 
 
 def test_a_resample_equals_evaluating_the_resampled_images():
-    asked, found = guesses(12, 1)
+    truth, predicted = guessed_boxes(12, 1)
     counts = np.vstack([np.ones(12, int), resample_counts(12, 5, np.random.default_rng(0))])
-    for row, values in zip(counts, d.resampled(asked, found, CLASSES, counts), strict=True):
+    for row, values in zip(counts, d.resampled(truth, predicted, BOX_CLASSES, counts), strict=True):
         drawn = np.repeat(np.arange(12), row)
-        expected = d.evaluate([asked[i] for i in drawn], [found[i] for i in drawn], CLASSES)
+        expected = d.evaluate([truth[i] for i in drawn], [predicted[i] for i in drawn], BOX_CLASSES)
         for m, kind in enumerate(("map", "mar_100")):
             whole = [*expected[f"{kind}_per_class"].tolist(), expected[kind].item()]
             np.testing.assert_allclose(values[:, m], whole, atol=1e-6)
 
 
 def test_a_class_that_is_not_there_is_shown_but_not_averaged():
-    asked, found = guesses(10, 2)
-    asked = [[box for box in boxes if box["class"] == "bright"] for boxes in asked]
-    bright, dark, mean = once(asked, found)
+    truth, predicted = guessed_boxes(10, 2)
+    truth = [[box for box in boxes if box["class"] == "bright"] for boxes in truth]
+    bright, dark, mean = once(truth, predicted)
     assert np.isnan(dark).all() and (bright == mean).all() and (bright > 0).all()
-    assert once(asked, [[] for _ in asked])[0].tolist() == [0, 0]
+    assert once(truth, [[] for _ in truth])[0].tolist() == [0, 0]
     assert np.isnan(once([[], []], [[], []])).all()
 
 
 def test_stored_boxes_are_the_same_again():
-    asked, found = guesses(6, 3)
-    for boxes in (asked, [[], *found], [[], []]):
-        stored = d.flat(boxes, CLASSES)
+    truth, predicted = guessed_boxes(6, 3)
+    for boxes in (truth, [[], *predicted], [[], []]):
+        stored = d.to_arrays(boxes, BOX_CLASSES)
         assert all(isinstance(values, np.ndarray) for values in stored.values())
-        again = d.listed(stored, len(boxes), CLASSES)
+        again = d.from_arrays(stored, len(boxes), BOX_CLASSES)
         assert [[box["class"] for box in one] for one in again] == [[box["class"] for box in one] for one in boxes]
         for one, other in zip(again, boxes, strict=True):
             for box, expected in zip(one, other, strict=True):
@@ -199,14 +171,14 @@ def test_stored_boxes_are_the_same_again():
     ],
 )
 def test_a_wrong_box_is_named(change, message):
-    images, boxes = squares(4)
+    images, boxes = boxed_squares(4)
     boxes[1] = [{"class": "bright", "x": 0.1, "y": 0.1, "w": 0.2, "h": 0.2} | change]
     with pytest.raises(ValueError, match=message):
         train((images, boxes))
 
 
 def test_what_does_not_fit_is_refused():
-    images, boxes = squares(4)
+    images, boxes = boxed_squares(4)
     with pytest.raises(ValueError, match=r"train: 3 images need as many lists of boxes .* got 4"):
         train((images[:3], boxes))
     with pytest.raises(ValueError, match=r"row 0: box .* lacks \['h'\]"):

@@ -9,29 +9,22 @@ from sklearn.metrics import mean_squared_error
 
 from chexgen_lib.images import ImageError
 from chexgen_lib.learners import regressor as s
+from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.records import SCHEMA
+from tests.builders import graded_discs
 
 
-def discs(n, seed=0, size=64):
-    """uint8 images with a disc as bright as the score says, in noise."""
-    rng = np.random.default_rng(seed)
-    scores = rng.random(n)
-    y, x = np.mgrid[:size, :size][:, None] - rng.uniform(24, 40, (n, 2)).T[..., None, None]  # each [n, size, size]
-    images = 60 + 150 * scores[:, None, None] * (x**2 + y**2 < 200) + rng.normal(0, 12, (n, size, size))
-    return np.clip(images, 0, 255).astype(np.uint8), scores
-
-
-def train(data, seed=0, steps=3, **options):
-    return s.train_severity(*data, seed=seed, steps=steps, size="ci", **options)
+def train(data, seed=0, steps=3, val=None, **options):
+    return s.train_regressor(*data, LearnerConfig(steps, seed, size="ci", **options), val=val)
 
 
 @pytest.fixture(scope="module")
 def trained():
-    return train(discs(96), steps=60, batch_size=16, learning_rate=3e-3, val=discs(32, 1), check_every=20)
+    return train(graded_discs(96), steps=60, batch_size=16, learning_rate=3e-3, val=graded_discs(32, 1), checks=3)
 
 
 def test_it_scores_unseen_images(trained):
-    images, scores = discs(40, 2)
+    images, scores = graded_discs(40, 2)
     predicted = trained.predict(images, batch_size=7)
     assert predicted.shape == (40,) and predicted.dtype == np.float32 and 0 <= predicted.min() <= predicted.max() <= 1
     assert stats.pearsonr(predicted, scores).statistic > 0.9
@@ -40,22 +33,22 @@ def test_it_scores_unseen_images(trained):
     np.testing.assert_allclose(trained.predict(images.astype(np.float32) / 255), predicted, atol=1e-6)
 
 
-def test_scores_of_other_images_teach_less(trained):
-    images, scores = discs(96)
-    dealt = train((images, np.roll(scores, 7)), steps=60, batch_size=16, learning_rate=3e-3)
-    images, scores = discs(40, 2)
-    assert np.abs(dealt.predict(images) - scores).mean() > 2 * np.abs(trained.predict(images) - scores).mean()
+def test_scores_of_other_images_are_learnt_less_well(trained):
+    images, scores = graded_discs(96)
+    mislabelled = train((images, np.roll(scores, 7)), steps=60, batch_size=16, learning_rate=3e-3)
+    images, scores = graded_discs(40, 2)
+    assert np.abs(mislabelled.predict(images) - scores).mean() > 2 * np.abs(trained.predict(images) - scores).mean()
 
 
 def test_the_best_validation_weights_are_kept(trained):
-    images, scores = discs(32, 1)
+    images, scores = graded_discs(32, 1)
     assert [check["step"] for check in trained.history] == [20, 40, 60]
     kept = mean_squared_error(scores, trained.predict(images))
     assert kept == pytest.approx(min(check["val_mse"] for check in trained.history), abs=1e-6)
 
 
 def test_the_seed_decides_the_result():
-    data, before = discs(8), torch.get_rng_state()
+    data, before = graded_discs(8), torch.get_rng_state()
     a, b, other = (train(data, seed).net.state_dict() for seed in (0, 0, 1))
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(a[key], b[key]) for key in a)
@@ -89,7 +82,7 @@ def test_grades_are_terciles_of_the_training_scores():
 
 @pytest.mark.parametrize("score", [np.nan, -0.1, 1.5, np.inf])
 def test_what_is_no_score_is_named(score):
-    images, scores = discs(4)
+    images, scores = graded_discs(4)
     wrong = scores.copy()
     wrong[2] = score
     with pytest.raises(ValueError, match=r"train row 2: score .* needs 0\.\.1"):
@@ -99,7 +92,7 @@ def test_what_is_no_score_is_named(score):
 
 
 def test_what_does_not_fit_is_refused():
-    images, scores = discs(4)
+    images, scores = graded_discs(4)
     with pytest.raises(ValueError, match=r"train: needs one score for each of 4 rows, got shape \(3,\)"):
         train((images, scores[:3]))
     with pytest.raises(ValueError, match=r"N >= 2"):
@@ -112,5 +105,5 @@ def test_what_does_not_fit_is_refused():
 
 def test_the_papers_size_is_a_resnet50():
     with torch.device("meta"):
-        net = s.Severity(s.SIZES["paper"], device="meta").net
+        net = s.Regressor(s.SIZES["paper"], device="meta").net
     assert net.fc.in_features == 2048 and sum(isinstance(m, torch.nn.Conv2d) for m in net.modules()) == 53

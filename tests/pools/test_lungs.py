@@ -14,7 +14,7 @@ from chexgen_lib.pools.annotated import digest
 
 SIZE, PATIENTS = 16, 10
 ARMS = [REAL, "real + 1x", "real + 2x"]
-SETTINGS = {"size": "ci", "steps": 2, "batch_size": 4, "learning_rate": 1e-3, "check_every": 1}
+SETTINGS = {"size": "ci", "steps": 2, "batch_size": 4, "learning_rate": 1e-3, "checks": 2}
 PLAN = {"seeds": 2, "seed": 0, "workers": 0, "n_resamples": 20}
 
 
@@ -102,7 +102,7 @@ def test_all_arms_are_trained(folder, pool, tmp_path):
     note, table = lungs.segment(lungs.load(folder, pool, SIZE), tmp_path / "runs", SETTINGS, **PLAN)
     assert note.startswith("19 real images of 10 patients in 5 folds of ")
     assert table["arm"].to_list() == [REAL, *ARMS] and table["seeds"].unique().to_list() == [2]
-    assert table["value"].is_between(0, 1).all() and len(list((tmp_path / "runs").glob("*.npz"))) == 2 * (5 + 2)
+    assert table["value"].is_between(0, 1).all() and len(list((tmp_path / "runs").glob("*/result.npz"))) == 2 * (5 + 2)
 
 
 def test_a_pool_of_other_masks_is_refused(folder, pool):

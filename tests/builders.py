@@ -1,0 +1,72 @@
+"""Small data sets that tests of several modules learn from."""
+
+import numpy as np
+
+BOX_CLASSES = ("bright", "dark")
+BOX_SIDE = 64  # pixels of the images with boxes
+
+
+def labelled_squares(n, seed, size=32):
+    """Images [n, size, size] of random findings, and their labels [n, 14]."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((n, 14)) < 0.4).astype(np.float32)
+    return finding_squares(labels, rng, size), labels
+
+
+def finding_squares(labels, rng, size=32):
+    """An image for each row of labels: a bright square for each finding that is present."""
+    n = len(labels)
+    squares = np.concatenate([labels, np.zeros((n, 2))], 1).reshape(n, 4, 4)
+    x = 0.2 + 0.5 * np.repeat(np.repeat(squares, size // 4, 1), size // 4, 2) + rng.normal(0, 0.05, (n, size, size))
+    return np.clip(x, 0, 1).astype(np.float32)
+
+
+def masked_discs(n, size=64, seed=0):
+    """A bright disc in noise, its mask, and a class that is never there."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:size, :size]
+    centres = rng.uniform(20, 44, (n, 2))
+    masks = np.stack([(y - cy) ** 2 + (x - cx) ** 2 < 100 for cy, cx in centres])
+    images = np.clip(0.3 + 0.4 * masks + rng.normal(0, 0.1, masks.shape), 0, 1).astype(np.float32)
+    return images, np.stack([masks, np.zeros_like(masks)], axis=1)
+
+
+def graded_discs(n, seed=0, size=64):
+    """uint8 images with a disc as bright as the score says, in noise."""
+    rng = np.random.default_rng(seed)
+    scores = rng.random(n)
+    y, x = np.mgrid[:size, :size][:, None] - rng.uniform(24, 40, (n, 2)).T[..., None, None]
+    images = 60 + 150 * scores[:, None, None] * (x**2 + y**2 < 200) + rng.normal(0, 12, (n, size, size))
+    return np.clip(images, 0, 255).astype(np.uint8), scores
+
+
+def boxed_squares(n, seed=0):
+    """uint8 images: a bright or a dark square in noise, in every fourth none; and the boxes."""
+    rng = np.random.default_rng(seed)
+    images, boxes = rng.normal(120, 6, (n, BOX_SIDE, BOX_SIDE)), []
+    for i, image in enumerate(images):
+        kind, side, (top, left) = i % 2, int(rng.integers(18, 28)), rng.integers(2, 34, 2)
+        boxes.append([])
+        if i % 4 != 3:
+            image[top : top + side, left : left + side] += 110 * (1 - 2 * kind)
+            place = np.array([left, top, side, side]) / BOX_SIDE
+            boxes[i] = [{"class": BOX_CLASSES[kind], **dict(zip("xywh", place.tolist(), strict=True))}]
+    return np.clip(images, 0, 255).astype(np.uint8), boxes
+
+
+def guessed_boxes(n, seed):
+    """True boxes of two classes, and predicted ones: near, far or doubled, with scores that tie between images."""
+    rng = np.random.default_rng(seed)
+    truth = [[random_box(rng) for _ in range(rng.integers(4))] for _ in range(n)]
+    predicted = []
+    for boxes in truth:
+        near = [{**box, "x": box["x"] + rng.normal(0, 0.04)} for box in boxes for _ in range(rng.integers(3))]
+        boxes = [*near, *(random_box(rng) for _ in range(rng.integers(3)))]
+        scores = rng.permutation(9)[: len(boxes)] / 10
+        predicted.append([{**b, "x": np.clip(b["x"], 0, 0.8), "score": s} for b, s in zip(boxes, scores, strict=True)])
+    return truth, predicted
+
+
+def random_box(rng):
+    """A box of one of two classes, all of one shape."""
+    return {"class": BOX_CLASSES[rng.integers(2)], **{k: rng.uniform(0.1, 0.6) for k in "xy"}, "w": 0.2, "h": 0.15}
