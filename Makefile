@@ -1,7 +1,7 @@
 # Needs Python 3.11, git and make; everything else is installed into .venv from requirements.lock.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: autoencoder docs help env lab lock params repro test lint notebooks clean distclean
+.PHONY: autoencoder docs help env lab lock params repro test lint notebooks expected clean distclean
 
 UV_VERSION := 0.13.9
 PROFILE := laptop
@@ -17,7 +17,8 @@ help:
 	@echo "make test       lint, tests, and every notebook re-executed and compared (profile ci)"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make autoencoder retrain the shipped autoencoder"
-	@echo "make notebooks  re-execute the committed notebooks in place (profile ci)"
+	@echo "make notebooks  take the outputs of the run in runs/laptop into the committed notebooks"
+	@echo "make expected   execute the notebooks and write what make test compares with (NAMES=07_quality: of one)"
 	@echo "make lock       compile requirements.lock from pyproject.toml (UPGRADE=1 takes new versions)"
 	@echo "make params     write params.yaml, the composition of the profile (laptop)"
 	@echo "make docs       write docs/datasets.md from the datasheets of the sources"
@@ -70,7 +71,10 @@ docs: .venv/.complete
 	mv docs/datasets.md.part docs/datasets.md
 
 notebooks: .venv/.complete
-	$(BIN)/python -m chexgen_lib.workflow.validation refresh
+	$(BIN)/python -m chexgen_lib.workflow.publication $(NAMES)
+
+expected: .venv/.complete
+	$(BIN)/python -m chexgen_lib.workflow.validation expected $(NAMES)
 
 clean:
 	rm -rf runs build *.egg-info .pytest_cache .ruff_cache .hypothesis

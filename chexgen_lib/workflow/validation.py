@@ -1,131 +1,185 @@
-"""Committed notebooks: re-execute them, and compare what they give with what is expected.
+"""Execute the committed notebooks with their default parameters (profile `ci`) and compare what they compute.
 
-python -m chexgen_lib.workflow.validation refresh    re-execute the committed notebooks in place
-python -m chexgen_lib.workflow.validation check      re-execute them and compare with what is committed
+    python -m chexgen_lib.workflow.validation check [NAME ...]      results must be as in tests/expected
+    python -m chexgen_lib.workflow.validation expected [NAME ...]   write tests/expected from what they compute now
+
+nbval executes the cells. The outputs in the committed notebooks come from another profile (`publication`), so they are
+not compared; the tables, figures and metrics that a notebook writes are. Without names, the run starts from an empty
+runs/ci, so that no notebook can depend on leftovers. Notebooks that do not need each other's results run side by side,
+each with one thread: the number of threads changes how sums are rounded.
 """
 
 import argparse
-import copy
+import contextlib
+import io
+import multiprocessing
 import os
-import re
 import shutil
 import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from graphlib import TopologicalSorter
+from pathlib import Path
 
-from nbformat import NotebookNode
+import pytest
+from nbval.kernel import CURRENT_ENV_KERNEL_NAME, RunningKernel
+from nbval.plugin import IPyNbFile
 
-from chexgen_lib.workflow.notebooks import (
-    ENVIRONMENT,
-    ROOT,
-    NotebookError,
-    code_cells,
-    names,
-    normalise,
-    path_of,
-    read,
-    write,
-)
+from chexgen_lib.workflow import expected
+from chexgen_lib.workflow.dag import output_paths
+from chexgen_lib.workflow.notebooks import ENVIRONMENT, ROOT, NotebookError, declared, load_yaml, read, section_of
 
-NUMBER = re.compile(r" *[+-]?\d+\.\d+")  # with the spaces before it, of which a sign takes one
-ABSOLUTE, RELATIVE = 0.02, 0.05  # how far a number may be from the committed one; another processor made that
+WORKERS = 2
 
 
-def refresh(name: str) -> None:
-    """Execute a committed notebook in place with its own defaults; text on stderr (progress) is not kept."""
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
+class Notebook(IPyNbFile):
+    """A notebook whose cells nbval executes, in the repository root and without a look at their outputs."""
 
-    os.environ.update(ENVIRONMENT)
-    notebook = normalise(read(path_of(name)))
-    client = NotebookClient(
-        notebook,
-        kernel_name="python3",
-        timeout=None,
-        record_timing=False,
-        store_widget_state=False,
-        resources={"metadata": {"path": str(ROOT)}},
-    )
-    try:
-        client.execute()
-    except CellExecutionError as error:
-        raise NotebookError(f"{name} failed and is left as it was\n{error}") from None
-    for cell in code_cells(notebook):
-        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-    write(normalise(notebook), path_of(name))
+    def __init__(self, *args, root: Path, write: bool, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.root, self.write, self.compare_outputs = root, write, False
+        self.started = 0.0
+
+    def setup(self) -> None:
+        """Start the kernel; nbval's own method does so in the notebook's folder."""
+        self.started = time.time()
+        timeout = self.config.option.nbval_kernel_startup_timeout
+        self.kernel = RunningKernel(CURRENT_ENV_KERNEL_NAME, cwd=str(self.root), startup_timeout=timeout)
+
+    def collect(self) -> Iterator[pytest.Item]:
+        yield from super().collect()
+        yield Results.from_parent(self, name="results")
 
 
-def check() -> int:
-    """Re-execute every notebook in order in one pytest process; outputs of marked cells must be as committed.
+class Results(pytest.Item):
+    """The last test of a notebook: what it wrote is what tests/expected says."""
 
-    Mark a cell with the comment `# NBVAL_CHECK_OUTPUT`. Printed words and whole numbers must be the same, decimal ones
-    as `settled` says; HTML must be equal. Returns pytest's exit status.
+    def runtest(self) -> None:
+        notebook = self.parent
+        name, folder = notebook.path.stem, notebook.root / "tests/expected"
+        actual = written(notebook.root, name, notebook.started, not notebook.write)
+        if notebook.write:
+            expected.save(actual, folder / name)
+            return
+        lines = expected.differences(name, actual, expected.load(folder / name), expected.load_tolerances(folder))
+        if lines:
+            raise NotebookError("\n  ".join([f"{name} does not compute what tests/expected/{name} says:", *lines]))
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo, style=None) -> str:
+        if excinfo.errisinstance(NotebookError):
+            return f"{excinfo.value}\nIf this is meant: `make expected`"
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        return self.path, 0, f"{self.path.name}::results"
+
+
+class Plugin:
+    """Collects notebooks of `root` for pytest; with `write`, results become the expected ones."""
+
+    def __init__(self, root: Path, write: bool):
+        self.root, self.write = root, write
+
+    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> Notebook | None:
+        if file_path.suffix == ".ipynb":
+            return Notebook.from_parent(parent, path=file_path, root=self.root, write=self.write)
+
+
+def written(root: Path, name: str, since: float, side_by_side: bool) -> expected.Files:
+    """What a notebook that was started at the time `since` left in its folders, as the files of `expected`.
+
+    Notebooks share a folder of figures. Where they run side by side, a file that is expected of another is that one's.
     """
-    import pytest
-    from nbval import plugin
-
-    class KernelAtRoot(plugin.RunningKernel):
-        """nbval starts a kernel in the notebook's folder; the DAG starts it in the root."""
-
-        def __init__(self, kernel_name: str, cwd: str, startup_timeout: int):
-            super().__init__(kernel_name, cwd=str(ROOT), startup_timeout=startup_timeout)
-
-    strictly = plugin.IPyNbCell.compare_outputs
-
-    def nearly(cell: plugin.IPyNbCell, found: list, committed: list, skip_compare=None) -> bool:
-        return strictly(cell, _settled_outputs(found, committed), committed, skip_compare)
-
-    plugin.RunningKernel, plugin.IPyNbCell.compare_outputs = KernelAtRoot, nearly
-    os.environ.update(ENVIRONMENT)
-    options = [
-        "--nbval-lax",
-        "--nbval-current-env",
-        "--verbose",
-        "-Wignore::pytest.PytestAssertRewriteWarning",
-    ]
-    return int(pytest.main([*options, *(str(path_of(name)) for name in names())]))
+    notebook = read(root / "notebooks" / f"{name}.ipynb")
+    values = declared(notebook, name)
+    files = {"cells.csv": expected.of_cells(notebook)}
+    if "figures_dir" in values:
+        folder = root / values["figures_dir"]
+        others = expected.outputs_of_others(root / "tests/expected", name) if side_by_side else set()
+        new = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.*")) if _since(path, since)}
+        new = {file: path for file, path in new.items() if file not in others}
+        files["figures.csv"] = expected.of_figures({file: path for file, path in new.items() if path.suffix == ".png"})
+        files |= {f"tables/{file}": path.read_text() for file, path in new.items() if path.suffix == ".csv"}
+    metrics = root / values["root"] / section_of(name) / "metrics.json"
+    if _since(metrics, since):
+        files["metrics.csv"] = expected.of_metrics(metrics)
+    return files
 
 
-def settled(found: str, committed: str) -> str:
-    """`found`, with the committed one in place of each decimal number that is within `ABSOLUTE` or `RELATIVE` of it.
-
-    Processors round the last digit of a product differently, which some steps of training magnify. Verdicts, counts,
-    and which rows there are may not differ even so.
-    """
-    pairs = [NUMBER.findall(found), NUMBER.findall(committed)]
-    if len(pairs[0]) != len(pairs[1]):
-        return found
-    chosen = iter([theirs if _near(ours, theirs) else ours for ours, theirs in zip(*pairs, strict=True)])
-    return NUMBER.sub(lambda _: next(chosen), found)
+def _since(path: Path, time_: float) -> bool:
+    return path.is_file() and not path.name.startswith(".") and path.stat().st_mtime >= time_
 
 
-def _near(a: str, b: str) -> bool:
-    return abs(float(a) - float(b)) <= max(ABSOLUTE, RELATIVE * abs(float(b)))
+def needs(root: Path) -> dict[str, set[str]]:
+    """For each notebook, those that make what it reads, as dvc.yaml says; for one that is no stage, all before it."""
+    names = sorted(path.stem for path in (root / "notebooks").glob("*.ipynb"))
+    stages = {name: stage for name, stage in load_yaml(root / "dvc.yaml")["stages"].items() if name in names}
+    makers = [(f"{out}/", name) for name, stage in stages.items() for out in output_paths(stage)]
+    found = {name: {before for before in names if before < name} for name in names}
+    for name, stage in stages.items():
+        deps = [f"{dep}/" for dep in stage["deps"]]
+        found[name] = {maker for out, maker in makers if any(d.startswith(out) or out.startswith(d) for d in deps)}
+        found[name] -= {name}
+    return found
 
 
-def _settled_outputs(found: list[NotebookNode], committed: list[NotebookNode]) -> list[NotebookNode]:
-    if len(found) != len(committed):
-        return found
-    result = copy.deepcopy(found)
-    for output, other in zip(result, committed, strict=True):
-        for texts, others in ((output, other), (output.get("data", {}), other.get("data", {}))):
-            for key in {"text", "text/plain"} & set(texts) & set(others):
-                texts[key] = settled(texts[key], others[key])
-    return result
+def validate(root: Path, name: str, write: bool) -> tuple[bool, str]:
+    """Execute one notebook; returns whether all is as it must be, and pytest's report."""
+    start, report = time.perf_counter(), io.StringIO()
+    options = ["--exitfirst", "--quiet", "--override-ini=addopts=", "-pno:cacheprovider", f"--rootdir={root}"]
+    with contextlib.redirect_stdout(report):
+        status = pytest.main([*options, str(root / "notebooks" / f"{name}.ipynb")], plugins=[Plugin(root, write)])
+    verdict = f"{name} {'failed' if status else 'passed'} in {time.perf_counter() - start:.0f} s"
+    return not status, f"{verdict}\n{report.getvalue()}" if status else verdict
+
+
+def validate_all(root: Path, names: list[str], write: bool, workers: int) -> dict[str, bool]:
+    """Execute notebooks, each after those that it needs; returns which of them pass. What needs a failure fails."""
+    before = needs(root)
+    order = TopologicalSorter({name: before[name] & set(names) for name in names})
+    order.prepare()
+    passed: dict[str, bool] = {}
+    running = {}
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_set_environment) as pool:
+        while order.is_active():
+            for name in sorted(order.get_ready()):
+                if failed := sorted(other for other in before[name] if not passed.get(other, True)):
+                    print(f"{name} not executed: it needs {', '.join(failed)}", flush=True)
+                    passed[name] = False
+                    order.done(name)
+                else:
+                    running[pool.submit(validate, root, name, write)] = name
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                name = running.pop(future)
+                passed[name], report = future.result()
+                print(report, flush=True)
+                order.done(name)
+    return passed
+
+
+def _set_environment() -> None:
+    os.environ.update(ENVIRONMENT | {"OMP_NUM_THREADS": "1"})  # of the kernels that this process starts
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m chexgen_lib.workflow.validation", description="Check notebooks.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("refresh").add_argument("names", nargs="*", help="default: all, in order")
-    commands.add_parser("check")
+    parser = argparse.ArgumentParser(
+        prog="python -m chexgen_lib.workflow.validation", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--root", type=Path, default=ROOT, help="the repository (default: that of this file)")
+    parser.add_argument("command", choices=("check", "expected"))
+    parser.add_argument("names", nargs="*", help="default: all")
     arguments = parser.parse_args()
-    if arguments.command == "check" or not arguments.names:  # nothing of an earlier run may hide a missing dependency
-        shutil.rmtree(ROOT / "runs/ci", ignore_errors=True)
-    if arguments.command == "check":
-        return check()
-    for name in arguments.names or names():
-        print(f"refresh {name}", flush=True)
-        refresh(name)
-    return 0
+    root, write = arguments.root.resolve(), arguments.command == "expected"
+    known = sorted(needs(root))
+    if unknown := sorted(set(arguments.names) - set(known)):
+        raise NotebookError(f"no notebook {', '.join(unknown)}; there are: {', '.join(known)}")
+    if not arguments.names:
+        shutil.rmtree(root / "runs/ci", ignore_errors=True)
+    passed = validate_all(root, arguments.names or known, write, workers=1 if write else WORKERS)
+    print(f"{sum(passed.values())} of {len(passed)} notebooks passed")
+    return 0 if all(passed.values()) else 1
 
 
 if __name__ == "__main__":
