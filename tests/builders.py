@@ -1,6 +1,10 @@
-"""Small data sets that tests of several modules learn from."""
+"""Small data sets that tests of several modules share."""
 
 import numpy as np
+import polars as pl
+
+from chexgen_lib.descriptions import check, grammar
+from chexgen_lib.records import FINDINGS, assign_splits, conform
 
 BOX_CLASSES = ("bright", "dark")
 BOX_SIDE = 64  # pixels of the images with boxes
@@ -70,3 +74,28 @@ def guessed_boxes(n, seed):
 def random_box(rng):
     """A box of one of two classes, all of one shape."""
     return {"class": BOX_CLASSES[rng.integers(2)], **{k: rng.uniform(0.1, 0.6) for k in "xy"}, "w": 0.2, "h": 0.15}
+
+
+def curated_records(n=120, source="nih", findings=("Effusion", "Cardiomegaly")) -> pl.DataFrame:
+    """Described and checked records with a split: every second shows `findings[0]`, every thirtieth `findings[1]`."""
+    rows = []
+    for i in range(n):
+        state = dict.fromkeys(FINDINGS, 0.0)
+        positive = findings[0] if i % 2 else "No Finding"
+        state[findings[1] if i % 30 == 0 else positive] = 1.0
+        rows.append(
+            dict(
+                image_id=f"{source}:{i}",
+                source=source,
+                patient_id=f"{source}:p{i // 2}",
+                study_id=f"{source}:s{i}",
+                image=f"{i}.png",
+                view="PA" if i % 3 else "LATERAL",
+                age=30.0 + i % 50,
+                sex="MF"[i % 2],
+                impression="Small effusion." if source == "openi" else None,
+                **state,
+            )
+        )
+    table = grammar.describe(assign_splits(conform(pl.DataFrame(rows)), seed=0))
+    return check.check(table)

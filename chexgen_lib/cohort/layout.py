@@ -1,11 +1,12 @@
 """The run's images and their truth, as later stages read them.
 
-Whatever the pixels' origin (rendered or real), a cohort is a folder with one layout, and `cohort_building` makes it:
+Whatever the pixels' origin (rendered or real), a cohort is a folder with one layout, and `build` makes it:
 
     cohort.parquet        Records in the order of all arrays, with the columns `prompt` and `FLAGS`
     images_R.npy          uint8 [N, R, R] at each resolution R
     masks.npz             bit-packed truth of the embedded cohort: `anatomy` [N, 3, R, R], `findings` [M, R, R] with
-                          `finding_row` [M] and `finding_index` [M]; without rows for real radiographs
+                          `finding_row` [M] and `finding_index` [M]; without arrays for real radiographs
+    rejects.csv           source, image_id and reason of the records without an image
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,6 +31,13 @@ def load(folder: Path) -> pl.DataFrame:
     if not path.is_file():
         raise CohortError(f"{path} does not exist: run the stage 02_cohort first")
     return pl.read_parquet(path)
+
+
+def rows(cohort: pl.DataFrame, flag: str | None = None, split: str | None = None) -> np.ndarray:
+    """Row numbers [K] of the images of a purpose (one of `FLAGS`; None: any) and a split (None: any), in order."""
+    keep = pl.lit(True) if flag is None else pl.col(flag)
+    keep = keep if split is None else keep & (pl.col("split") == split)
+    return cohort.with_row_index("__row").filter(keep)["__row"].to_numpy().astype(np.int64)
 
 
 def load_images(folder: Path, resolution: int, rows: Iterable[int] | None = None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Nobody who is tested on may have taught anything, whichever way it would have happened."""
+"""No patient who is validated or tested on is trained on, whichever way it would have happened."""
 
 import sys
 
@@ -6,14 +6,14 @@ import polars as pl
 import pytest
 import torch
 
-from chexgen_lib.cohort import leakage as patients
+from chexgen_lib.cohort import leakage
 from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.training.latent_cache import LatentCache
 
 
 def cache(path, n: int) -> None:
-    LatentCache(torch.zeros(n, 4, 2, 2).half(), torch.zeros(n, 4, 2, 2).half(), torch.zeros(n, 3).half(),
-                torch.arange(n + 1)).save(path)  # fmt: skip
+    latents = torch.zeros(n, 4, 2, 2).half()
+    LatentCache(latents, latents.clone(), torch.zeros(n, 3).half(), torch.arange(n + 1)).save(path)
 
 
 def manifest(folder, image_ids, record=None) -> None:
@@ -49,14 +49,14 @@ def run(tmp_path):
 
 
 def command(run, monkeypatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["patients", str(run)])
-    return patients.main()
+    monkeypatch.setattr(sys, "argv", ["leakage", str(run)])
+    return leakage.main()
 
 
 def test_a_run_without_leaks_passes(run, monkeypatch, capsys):
-    found = patients.walk(run)
+    found = leakage.walk(run)
     assert found["shared"].sum() == 0 and len(found) == 6 + 4 + 3
-    sides = dict(found.select("set", "taught").iter_rows())
+    sides = dict(found.select("set", "trained_on").iter_rows())
     assert sides["pools/text"] and sides["pools/masks"] and sides["cohort, external, train"]
     assert not (sides["pools/matched"] or sides["synthesis"] or sides["cohort, stage1, val"] or sides["fairness, val"])
     assert command(run, monkeypatch) == 0 and "pools/masks" in capsys.readouterr().out
@@ -93,10 +93,10 @@ def test_every_leak_is_found(run, monkeypatch, capsys, leak):
 def test_a_cache_of_other_images_and_a_lost_record_are_errors(run, monkeypatch):
     cache(run / "cohort/alignment_train.safetensors", 2)
     with pytest.raises(CohortError, match="alignment_train.safetensors: 2 pairs of 1 records"):
-        patients.walk(run)
+        leakage.walk(run)
     cache(run / "cohort/alignment_train.safetensors", 1)
     manifest(run / "pools/text", ["b1", "lost"])
     with pytest.raises(SystemExit, match="1 records are not the cohort's, first 'lost'"):
         command(run, monkeypatch)
     with pytest.raises(CohortError, match="run the stage 02_cohort first"):
-        patients.walk(run / "nothing")
+        leakage.walk(run / "nothing")

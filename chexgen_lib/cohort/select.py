@@ -1,0 +1,142 @@
+"""Choosing the run's records: for each purpose a weighted sample, in which rare findings are over-represented."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from chexgen_lib.cohort.layout import FLAGS, CohortError
+from chexgen_lib.descriptions import grammar
+from chexgen_lib.phantom import render as phantom
+from chexgen_lib.records import FINDINGS, FRONTAL, positions
+from chexgen_lib.sources import impressions
+
+TokenCounts = Callable[[list[str]], Sequence[int]]  # texts -> number of tokens of each
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which records serve one purpose.
+
+    Attributes:
+        flag: the purpose, one of `layout.FLAGS`.
+        sources: names of datasets; one may serve several purposes, with the same images.
+        counts: split -> number of images, e.g. `{"train": 2000, "val": 200}`; fewer if there are fewer.
+        prompt: the generated "description", or the radiologist's "impression" with the description where a source has
+            none; of MIMIC-CXR's impressions those that `impressions.impressions` selects.
+        frontal: whether lateral views are left out.
+        optional: whether it may select nothing to train on.
+    """
+
+    flag: str
+    sources: Sequence[str]
+    counts: Mapping[str, int]
+    prompt: Literal["description", "impression"] = "description"
+    frontal: bool = False
+    optional: bool = False
+
+
+def select(
+    records: pl.DataFrame,
+    selections: Sequence[Selection],
+    token_counts: TokenCounts,
+    max_tokens: int,
+    seed: int = 0,
+    with_images: bool = False,
+) -> pl.DataFrame:
+    """Choose the records of a run: the Record columns, `prompt`, and a bool column for each of `FLAGS`.
+
+    A record's chance grows with the rarity of its rarest finding, so that fourteen findings can be learnt from a few
+    thousand images; labels, ages, sexes, views and their co-occurrence stay as the source has them. Prompts have fewer
+    than `max_tokens` tokens (paper, Methods, ChexGen Model Training).
+
+    Args:
+        records: curated ones, with the columns `qc` and `split`.
+        with_images: only records that name an image file (real radiographs).
+
+    Raises:
+        CohortError: if a source has no record, or a selection that is not optional finds no training record.
+    """
+    wanted = {source for selection in selections for source in selection.sources}
+    if absent := sorted(wanted - set(records["source"])):
+        raise CohortError(
+            f"the curated records hold nothing of {', '.join(absent)}: put it below the data root (`chexgen data list` "
+            "names the sources), or leave it out of the cohort's sources"
+        )
+    records = usable(records.filter(pl.col("qc") == "pass"), with_images)
+    records = records.with_columns(prompt=grammar.prompt(records))
+
+    def is_short(prompts: list[str]) -> np.ndarray:
+        return np.array(token_counts(prompts)) < max_tokens
+
+    chosen = []
+    for selection in selections:
+        pool = _pool(records, selection, token_counts, max_tokens)
+        counts = selection.counts.items()
+        picked = pl.concat([_sample(pool.filter(pl.col("split") == s), n, seed, is_short) for s, n in counts])
+        if not selection.optional and picked.filter(pl.col("split") == "train").is_empty():
+            raise CohortError(
+                f"no training record for {selection.flag}: its sources have none with an image and a short prompt"
+            )
+        chosen.append(picked.with_columns(pl.lit(flag == selection.flag).alias(flag) for flag in FLAGS))
+    every = pl.concat(chosen)
+    first = [pl.col(c).first() for c in every.columns if c not in ("image_id", *FLAGS)]
+    return every.group_by("image_id", maintain_order=True).agg(*first, pl.col(FLAGS).max()).sort("image_id").rechunk()
+
+
+def usable(records: pl.DataFrame, with_images: bool) -> pl.DataFrame:
+    """Records that name an image file, or else those whose view the embedded cohort can render."""
+    return records.filter(pl.col("image").is_not_null() if with_images else pl.col("view").is_in(list(phantom.VIEWS)))
+
+
+def select_for_autoencoder(
+    records: pl.DataFrame, counts: Mapping[str, int], seed: int, with_images: bool = False
+) -> pl.DataFrame:
+    """Records of every source and view to train and test an autoencoder on; their prompts are empty.
+
+    Args:
+        counts: split -> number of images.
+    """
+    flags = {flag: pl.lit(flag == "stage1") for flag in FLAGS}
+    pool = usable(records, with_images).with_columns(prompt=pl.lit(""), **flags)
+    return pl.concat([_sample(pool.filter(pl.col("split") == split), n, seed) for split, n in counts.items()])
+
+
+def _pool(records: pl.DataFrame, selection: Selection, token_counts: TokenCounts, max_tokens: int) -> pl.DataFrame:
+    """The records that a selection may choose from, with its prompts."""
+    pool = records.filter(pl.col("source").is_in(list(selection.sources)))
+    if selection.prompt == "impression":
+        pool = pool.with_columns(prompt=pl.coalesce("impression", "prompt"))
+    if selection.frontal:
+        pool = pool.filter(pl.col("view").is_in(FRONTAL))
+    if selection.prompt == "impression" and "mimic_cxr" in selection.sources:
+        mimic, _ = impressions.impressions(pool, token_counts, max_tokens)
+        pool = pl.concat([pool.filter(pl.col("source") != "mimic_cxr"), mimic.select(pool.columns)])
+    return pool
+
+
+def _sample(
+    pool: pl.DataFrame, n: int, seed: int, accept: Callable[[list[str]], np.ndarray] | None = None
+) -> pl.DataFrame:
+    """`n` rows without replacement, weighted by the rarest finding (keys of Efraimidis & Spirakis 2006).
+
+    Args:
+        accept: prompts -> bool of each; rows whose prompt is not accepted are passed over.
+    """
+    if pool.is_empty() or n == 0:
+        return pool.head(0)
+    present = pool.select(pl.col(FINDINGS).fill_null(0)).to_numpy()  # [N, 14]
+    rarity = 1 / np.sqrt(present.mean(axis=0).clip(1e-4))
+    weight = (present * rarity).max(axis=1).clip(0.5)
+    key = positions(pool["image_id"], str(seed)).to_numpy() ** (1 / weight)
+    ranked = pool[np.argsort(-key, kind="stable")]
+    if accept is None:
+        return ranked.head(n)
+    accepted = ranked.head(0)
+    for block in ranked.iter_slices(max(n, 64)):  # prompts are counted until there are enough, not all of them
+        accepted = pl.concat([accepted, block.filter(accept(block["prompt"].to_list()))])
+        if len(accepted) >= n:
+            break
+    return accepted.head(n)

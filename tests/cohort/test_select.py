@@ -1,0 +1,67 @@
+"""A selection follows its counts, sources and splits, over-represents rare findings and keeps patients apart."""
+
+from dataclasses import replace
+
+import polars as pl
+import pytest
+
+from chexgen_lib.cohort.layout import FLAGS, CohortError, rows
+from chexgen_lib.cohort.select import Selection, select
+from tests.builders import curated_records
+
+STAGE1 = Selection("stage1", ["nih"], {"train": 20, "val": 4})
+STAGE2 = Selection("stage2", ["openi"], {"train": 10, "val": 2, "test": 4}, prompt="impression", frontal=True)
+EXTERNAL = Selection("external", ["nih"], {"train": 6, "test": 5}, frontal=True, optional=True)
+
+
+def choose(table, *, stage2=STAGE2, external=EXTERNAL, max_tokens=120, seed=0):
+    def words(texts):
+        return [len(text.split()) for text in texts]
+
+    return select(table, [STAGE1, stage2, external], words, max_tokens, seed)
+
+
+@pytest.fixture(scope="module")
+def table() -> pl.DataFrame:
+    return pl.concat([curated_records(), curated_records(source="openi")])
+
+
+def test_selection_follows_counts_splits_and_stages(table):
+    chosen = choose(table)
+    counts = {(s, f): len(rows(chosen, f, s)) for s in ("train", "val", "test") for f in FLAGS}
+    assert counts[("train", "stage1")] == 20 and counts[("train", "stage2")] == 10
+    assert counts[("test", "stage1")] == 0 and counts[("test", "stage2")] == 4
+    assert counts[("train", "external")] == 6 and counts[("test", "external")] == 5
+    assert set(chosen.filter("external")["source"]) == {"nih"}
+    assert set(chosen.filter("external")["view"]) == {"PA"}  # frontal ones only
+    assert chosen.group_by("patient_id").agg(pl.col("split").n_unique())["split"].max() == 1
+    assert set(chosen.filter("stage2")["prompt"]) == {"Small effusion."}
+    assert set(chosen.filter("stage2")["view"]) == {"PA"}
+    assert choose(table).equals(chosen) and not choose(table, seed=1).equals(chosen)
+
+
+def test_rare_findings_are_over_represented(table):
+    pool = table.filter(pl.col("source") == "nih", pl.col("split") == "train")
+    share = choose(table).filter("stage1")["Cardiomegaly"].mean()
+    assert share > 1.5 * pool["Cardiomegaly"].mean()
+
+
+def test_one_source_can_serve_both_stages(table):
+    chosen = choose(table, stage2=replace(STAGE2, sources=["nih"]))
+    both = chosen.filter("stage1", "stage2")
+    assert chosen["image_id"].is_unique().all() and both.height > 0
+    assert both["prompt"].str.contains("radiograph").all()
+
+
+def test_a_stage_without_records_is_an_error(table):
+    with pytest.raises(CohortError, match="hold nothing of mimic: put it below the data root"):
+        choose(table, stage2=replace(STAGE2, sources=["mimic"]))
+    with pytest.raises(CohortError, match="no training record for stage2"):
+        choose(table.with_columns(split=pl.when(source="openi").then(pl.lit("test")).otherwise("split")))
+    with pytest.raises(CohortError, match="no training record for stage1"):
+        choose(table, max_tokens=1)
+
+
+def test_there_need_be_no_external_images(table):
+    chosen = choose(table, external=replace(EXTERNAL, sources=[], counts={"train": 0, "test": 0}))
+    assert not chosen["external"].any() and chosen.height > 0
