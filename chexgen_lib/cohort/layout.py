@@ -81,3 +81,16 @@ def varied_rows(cohort: pl.DataFrame, n: int, seed: int = 0) -> list[int]:
         positive = [int(i) for i in order if cohort[int(i), finding] == 1 and int(i) not in chosen]
         chosen += positive[:1]
     return chosen[:n] + [int(i) for i in order if int(i) not in chosen][: max(0, n - len(chosen))]
+
+
+def count_images(cohort: pl.DataFrame) -> pl.DataFrame:
+    """Images of each split, how many serve each purpose, and patients."""
+    purposes = pl.col(FLAGS).sum()
+    patients = pl.col("patient_id").n_unique().alias("patients")
+    return cohort.group_by("split").agg(pl.len().alias("images"), purposes, patients).sort("split")
+
+
+def count_findings(cohort: pl.DataFrame, splits: Sequence[str] = ("train", "test")) -> pl.DataFrame:
+    """How many images of each split show each finding."""
+    present = {split: cohort[rows(cohort, split=split)].select(pl.col(FINDINGS) == 1).sum().row(0) for split in splits}
+    return pl.DataFrame({"finding": FINDINGS, **{split: list(counts) for split, counts in present.items()}})

@@ -1,10 +1,12 @@
 """Training the small autoencoder of the laptop profile; larger profiles load Stable Diffusion's."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
@@ -79,6 +81,21 @@ def reconstruct(model: AutoencoderKL, images: np.ndarray) -> tuple[np.ndarray, n
     x = from_uint8(images)
     y = decode(model, encode(model, x)[0])
     return y, -10 * np.log10(((x - y) ** 2).mean(axis=(1, 2)))
+
+
+def reconstruction_errors(
+    model: AutoencoderKL, images: Mapping[int, np.ndarray]
+) -> tuple[pl.DataFrame, dict[int, np.ndarray]]:
+    """Table with the columns resolution and psnr (dB), a row an image, and the reconstructions of each resolution.
+
+    Args:
+        images: resolution in pixels -> uint8 [N, H, W].
+    """
+    restored, errors = {}, []
+    for resolution, originals in images.items():
+        restored[resolution], psnr = reconstruct(model, originals)
+        errors.append(pl.DataFrame({"resolution": resolution, "psnr": psnr}))
+    return pl.concat(errors), restored
 
 
 def save_half(model: AutoencoderKL, folder: Path, recipe: dict) -> None:

@@ -1,4 +1,4 @@
-"""The cohort folder as the training stages read it: the images of `cohort.build`, then their latents and text states."""
+"""The cohort folder as the training stages read it: images (`cohort.build`), then latents and text states."""
 
 from pathlib import Path
 
