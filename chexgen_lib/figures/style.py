@@ -1,13 +1,16 @@
-"""The look of every figure (Okabe-Ito colours, column width, 7 to 8 pt) and the one way to save one."""
+"""The look of every figure: Okabe-Ito colours, page widths, type of 6 to 8 pt, intervals, the paper's panels."""
 
 import io
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import polars as pl
 from IPython.display import Image
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image as Pixels
+from PIL import ImageColor
 
 from chexgen_lib.storage import replacing
 
@@ -18,6 +21,11 @@ GREY = "#7F7F7F"
 
 COLUMN = 3.5  # inches, one column of the journal
 PAGE = 7.0  # inches, both columns
+SMALL = 6  # pt, the smallest type that a journal prints
+
+THIS_RUN, PAPER = "this run", "paper"  # the `source` of a table's rows
+PAPER_SHADE = "#F0F0F0"  # behind the paper's numbers, which are of other data
+PAPER_MARK = {"marker": "s", "markersize": 4, "linestyle": "none", "color": GREY, "markerfacecolor": "white"}
 
 RC = {
     "axes.prop_cycle": mpl.cycler(color=OKABE_ITO),
@@ -41,15 +49,59 @@ RC = {
 
 
 def use() -> None:
-    """Set the house style for all figures that follow (notebooks call it once, at the top)."""
+    """Set the house style for all figures that follow."""
     mpl.rcParams.update(RC)
 
 
+def panel(ax: Axes, title: str, source: str = THIS_RUN, **look) -> None:
+    """Title a panel in bold at its left edge; shade it if its numbers are the paper's."""
+    ax.set_title(title, loc="left", **({"fontsize": 7, "fontweight": "bold"} | look))
+    if source == PAPER:
+        ax.set_facecolor(PAPER_SHADE)
+
+
+def empty(ax: Axes, reason: str) -> None:
+    """Leave a panel without data and axes, and print the reason in it."""
+    ax.text(0.5, 0.5, reason, ha="center", va="center", fontsize=7, transform=ax.transAxes)
+    ax.set(xticks=[], yticks=[])
+
+
+def interval(
+    ax: Axes, rows: pl.DataFrame, at: np.ndarray, of: str = "value", horizontal: bool = False, **look
+) -> None:
+    """Draw estimates as markers with their intervals as bars; a missing estimate leaves its place empty.
+
+    Args:
+        ax: The axes to draw on.
+        rows: Estimates, one a row, with the columns `value`, `low` and `high`; or `difference`, `difference_low` and
+            `difference_high`. Without any interval no bars are drawn.
+        at: Positions of the rows on the other axis.
+        of: "value" or "difference".
+        horizontal: Whether the estimates lie along the x axis.
+        **look: Passed to `Axes.errorbar`, such as `color`, `marker` and `label`.
+    """
+    ends = ("low", "high") if of == "value" else (f"{of}_low", f"{of}_high")
+    value, low, high = (rows[name].cast(pl.Float64).to_numpy() for name in (of, *ends))
+    known = np.isfinite(value)
+    bars = None if np.isnan(low).all() else np.maximum([value - low, high - value], 0)[:, known]
+    place, value = np.asarray(at)[known], value[known]
+    look = {"linestyle": "none", "linewidth": 0.9, "markersize": 3} | look
+    if horizontal:
+        ax.errorbar(value, place, xerr=bars, **look)
+    else:
+        ax.errorbar(place, value, yerr=bars, **look)
+
+
 def save(fig: Figure, table: pl.DataFrame, path: str | Path) -> Path:
-    """Write the figure as PNG (200 dpi) and what it plots as CSV beside it; both atomically; returns the PNG.
+    """Write the figure as PNG (200 dpi) and what it plots as CSV beside it, both atomically.
 
     The bytes depend on the figure and the table alone: no date and no program version is stored.
-    Raises ValueError when `path` does not end in .png.
+
+    Returns:
+        The path of the PNG.
+
+    Raises:
+        ValueError: If `path` does not end in .png.
     """
     path = Path(path)
     if path.suffix != ".png":
@@ -61,10 +113,17 @@ def save(fig: Figure, table: pl.DataFrame, path: str | Path) -> Path:
 
 
 def preview(path: str | Path, width: int = 640) -> Image:
-    """A saved figure for a notebook's output: `width` pixels wide, 32 colours, so that notebooks stay small."""
+    """Reduce a saved figure to `width` pixels and 256 colours, so that notebooks stay small.
+
+    The house colours are in the palette as they are: chosen by frequency alone, it turns small marks grey.
+    """
     with Pixels.open(path) as image:
         small = image.convert("RGB")
         small.thumbnail((width, 4 * width))
+    fixed = [channel for colour in (*OKABE_ITO, GREY, PAPER_SHADE, "#FFFFFF") for channel in ImageColor.getrgb(colour)]
+    frequent = small.quantize(256 - len(fixed) // 3, method=Pixels.Quantize.FASTOCTREE).getpalette()
+    palette = Pixels.new("P", (1, 1))
+    palette.putpalette(fixed + frequent)
     buffer = io.BytesIO()
-    small.quantize(32).save(buffer, format="PNG", optimize=True)
+    small.quantize(palette=palette, dither=Pixels.Dither.NONE).save(buffer, format="PNG", optimize=True)
     return Image(buffer.getvalue())
