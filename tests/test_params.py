@@ -1,7 +1,8 @@
-"""params.yaml is the laptop profile; all profiles have the same keys; notebooks default to ci."""
+"""params.yaml is the laptop profile; profiles say only what differs; notebooks default to ci."""
 
 import pytest
 
+from chexgen_lib.training.config import TrainingConfig
 from chexgen_lib.workflow import dag, notebooks
 from chexgen_lib.workflow.notebooks import NotebookError
 
@@ -12,8 +13,15 @@ def composed(tmp_path_factory):
     return {profile: dag.compose(profile, folder / f"{profile}.yaml") for profile in dag.profiles()}
 
 
-def keys(params):
-    return {(k, inner) for k, v in params.items() for inner in (v if isinstance(v, dict) else [None])}
+def keys(params, depth=2):
+    """Paths of the keys of sections, and of their trainers' settings."""
+    inner = {k: keys(v, depth - 1) for k, v in params.items() if isinstance(v, dict) and (depth > 1 or k == "training")}
+    return {(k, *path) for k in params for path in inner.get(k, [()])}
+
+
+def as_trained(values):
+    """Values of a stage, its trainer's settings with the defaults of those that are not given."""
+    return values | ({"training": TrainingConfig(**values["training"])} if "training" in values else {})
 
 
 def test_params_yaml_is_the_laptop_profile(root, tmp_path):
@@ -26,7 +34,7 @@ def test_profiles_of_the_design_exist():
     assert {"laptop", "ci", "nih-mini", "gpu", "paper"} <= set(dag.profiles())
 
 
-def test_profiles_are_written_out_in_full(composed):
+def test_every_profile_has_every_key(composed):
     for profile, params in composed.items():
         assert keys(params) == keys(composed["laptop"]), profile
         assert params["profile"] == profile
@@ -47,7 +55,41 @@ def test_notebook_defaults_are_the_ci_profile(name, composed):
     if name not in notebooks.names():
         pytest.skip(f"{name} is not written yet")
     defaults = notebooks.declared(notebooks.read(notebooks.path_of(name)), name)
-    assert defaults == notebooks.stage_parameters(name, defaults, composed["ci"])
+    assert as_trained(defaults) == as_trained(notebooks.stage_parameters(name, defaults, composed["ci"]))
+
+
+def merged(base, overlay):
+    """As Hydra merges: mappings key by key, anything else as a whole."""
+    both = base.keys() & overlay.keys()
+    inner = {key: merged(base[key], overlay[key]) for key in both if isinstance(base[key], dict)
+             and isinstance(overlay[key], dict)}  # fmt: skip
+    return base | overlay | inner
+
+
+def restated(overlay, base, path=()):
+    """Paths of an overlay's values that are the same in the base."""
+    for key, value in overlay.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            yield from restated(value, base[key], (*path, key))
+        elif key in base and base[key] == value and key != "defaults":
+            yield ".".join((*path, key))
+
+
+@pytest.mark.parametrize("group", ["profile", "training"])
+def test_profiles_say_only_what_differs(root, group):
+    files = {path.stem: notebooks.load_yaml(path) for path in (root / "conf" / group).glob("*.yaml")}
+    assert files.keys() == set(dag.profiles())
+    for profile in files.keys() - {"laptop"}:
+        (above, *_), base = files[profile]["defaults"], {}
+        for name in ["laptop", above]:
+            base = merged(base, files[name])
+        assert not list(restated(files[profile], base)), profile
+
+
+def test_a_trainer_setting_of_the_profile_reaches_every_training(root, composed):
+    known = notebooks.load_yaml(root / "conf/training/laptop.yaml").keys() | {"steps"}
+    trained = [section["training"] for section in composed["gpu"].values() if "training" in (section or ())]
+    assert len(trained) == 6 and all(settings.keys() == known for settings in trained)
 
 
 def test_paper_profile_is_extended_data_table_4(composed):
@@ -56,7 +98,7 @@ def test_paper_profile_is_extended_data_table_4(composed):
     assert (cohort["low_resolution"], cohort["high_resolution"], cohort["text_tokens"]) == (256, 512, 120)
     assert (cohort["stage1_train"], cohort["stage2_train"]) == (959_206, 45_000)
     for stage, pairs, batch, epochs in (("pretraining", 959_206, 192, 800), ("alignment", 45_000, 64, 300)):
-        section = paper[stage]
+        section = paper[stage]["training"]
         assert section["batch_size"] == batch
         assert section["steps"] * batch * gpus == pytest.approx(epochs * pairs, abs=batch * gpus)
         assert (section["learning_rate"], section["weight_decay"], section["clip_norm"]) == (1e-4, 0.01, 1.0)

@@ -10,13 +10,11 @@ from ruamel.yaml import YAML, YAMLError
 
 from chexgen_lib.models.transformer import SIZES, ChexGenTransformer
 from chexgen_lib.storage import replacing
+from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import LatentCache
-from chexgen_lib.training.trainer import TrainingConfig, TrainingError
 from chexgen_lib.training.trainer import train as train_model
 
-# What the sections `pretraining` and `alignment` of params.yaml hold beside the trainer's settings
-MODEL = ("model", "text_tokens")
-OF_THE_NOTEBOOK = ("autoencoder", "text_encoder", "preview_steps")
+MODEL = ("model", "text_tokens")  # settings of a new model; others of a stage's section are the notebook's
 
 
 def train(options: argparse.Namespace) -> int:
@@ -55,11 +53,29 @@ def train(options: argparse.Namespace) -> int:
 def read_settings(source: str) -> tuple[TrainingConfig, dict]:
     """The trainer's settings, and maybe `model` and `text_tokens`, of FILE or FILE:SECTION (YAML or JSON).
 
-    With a section its `seed` is the file's, unless it has its own, as in params.yaml.
+    In a section of params.yaml the trainer's settings are those under `training`, and the `seed` is the file's.
 
     Raises:
         TrainingError: if the file cannot be read, there is no such section, or a setting is unknown, missing or wrong.
     """
+    settings, model = _split(source)
+    defaults = {field.name: field.default for field in fields(TrainingConfig)}
+    if absent := [key for key, default in defaults.items() if default is MISSING and key not in settings]:
+        raise TrainingError(f"{source}: {', '.join(absent)} must be set")
+    if unknown := [key for key in settings if key not in defaults]:
+        raise TrainingError(f"{source}: unknown setting {', '.join(unknown)}; known are {', '.join(defaults)}")
+    for key in (key for key in settings if isinstance(defaults[key], bool | float | int)):
+        value = settings[key]
+        if isinstance(value, bool) != isinstance(defaults[key], bool) or not isinstance(value, float | int):
+            raise TrainingError(f"{source}: {key} is {value!r}; its default is {defaults[key]!r}")
+    try:
+        return TrainingConfig(**settings), model
+    except TypeError as error:  # text stands for a number
+        raise TrainingError(f"{source}: {error}") from error
+
+
+def _split(source: str) -> tuple[dict, dict]:
+    """The trainer's settings and the model's, of FILE or FILE:SECTION."""
     name, _, section = source.partition(":")
     try:
         found = YAML(typ="safe").load(Path(name).read_text())
@@ -67,27 +83,18 @@ def read_settings(source: str) -> tuple[TrainingConfig, dict]:
         raise TrainingError(f"{name} cannot be read: {error.strerror}") from error
     except YAMLError as error:
         raise TrainingError(f"{name} is neither YAML nor JSON: {error}") from error
+    seed = {}
     if section:
         if not isinstance(found, dict) or not isinstance(found.get(section), dict):
             raise TrainingError(f"{name} has no section {section!r}")
-        found = {"seed": found["seed"]} | found[section] if "seed" in found else found[section]
+        seed, found = {key: found[key] for key in ("seed",) if key in found}, found[section]
     if not isinstance(found, dict):
         raise TrainingError(f"{source} is no mapping of settings to values: write name: value on each line")
-    defaults = {field.name: field.default for field in fields(TrainingConfig)}
-    known = list(defaults)
-    if absent := [key for key, default in defaults.items() if default is MISSING and key not in found]:
-        raise TrainingError(f"{source}: {', '.join(absent)} must be set")
-    unknown = [key for key in found if key not in (*known, *MODEL, *OF_THE_NOTEBOOK)]
-    if unknown:
-        raise TrainingError(f"{source}: unknown setting {', '.join(unknown)}; known are {', '.join(known)}")
-    for key in (key for key in found if isinstance(defaults.get(key), bool | float | int)):
-        if isinstance(found[key], bool) != isinstance(defaults[key], bool) or not isinstance(found[key], float | int):
-            raise TrainingError(f"{source}: {key} is {found[key]!r}; its default is {defaults[key]!r}")
-    try:
-        config = TrainingConfig(**{key: value for key, value in found.items() if key in known})
-    except TypeError as error:  # text stands for a number
-        raise TrainingError(f"{source}: {error}") from error
-    return config, {key: found[key] for key in MODEL if key in found}
+    model = {key: found[key] for key in MODEL if key in found}
+    settings = found.get("training", {key: value for key, value in found.items() if key not in MODEL})
+    if not isinstance(settings, dict):
+        raise TrainingError(f"{source}: training is {settings!r}, not a mapping of settings to values")
+    return seed | settings, model
 
 
 def _new(options: argparse.Namespace, model: dict, cache: LatentCache, config: TrainingConfig) -> ChexGenTransformer:

@@ -39,7 +39,7 @@ def choose(
     trained_on: str,
     tested_on: str,
     records: int | None = None,
-    shares: Mapping[str, Mapping[str, float]] | None = None,
+    shares: Mapping[str, Mapping[str, float] | None] | None = None,
     seed: int = 0,
 ) -> pl.DataFrame:
     """Who is trained, validated and tested on: image_id, patient_id, role ("train", "val", "test"), prompt, attributes.
@@ -51,7 +51,8 @@ def choose(
         cohort: of a run.
         trained_on, tested_on: flags of the cohort (`cohort.FLAGS`); validation takes the val split of both.
         records: to train on (None: all); fewer where the scarcest group would not reach its share.
-        shares: attribute -> value -> share of the training records; other attributes stay as they are.
+        shares: attribute -> value -> share of the training records; other attributes, and those with None, stay as
+            they are.
 
     Raises:
         CohortError: if a role has nobody, or a patient of validation or test has an image in any training split.
@@ -89,8 +90,9 @@ def patients_seen(chosen: pl.DataFrame, patients: pl.Series) -> set[str]:
     return set(chosen.filter(pl.col("role") != "train")["patient_id"]) & set(patients)
 
 
-def _with_shares(pool: pl.DataFrame, shares: Mapping[str, Mapping[str, float]], n: int) -> pl.DataFrame:
+def _with_shares(pool: pl.DataFrame, shares: Mapping[str, Mapping[str, float] | None], n: int) -> pl.DataFrame:
     """The first rows of each group that `shares` form together, in the product of their shares, at most n."""
+    shares = {name: values for name, values in shares.items() if values is not None}
     for name, values in shares.items():
         if name not in pool.columns or not values or min(values.values()) <= 0 or abs(sum(values.values()) - 1) > 1e-6:
             raise ValueError(

@@ -11,8 +11,9 @@ from accelerate.state import AcceleratorState, GradientState
 from chexgen_lib.cli import main as cli
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.training import trainer
+from chexgen_lib.training.config import TrainingConfig
 from chexgen_lib.training.latent_cache import LatentCache
-from chexgen_lib.training.trainer import TrainingConfig, train
+from chexgen_lib.training.trainer import train
 
 CONFIG = TrainingConfig(steps=4, batch_size=4, learning_rate=1e-2, precision="fp32", checkpoint_every=2, seed=3)
 
@@ -35,9 +36,9 @@ def folder(tmp_path):
     """A folder with caches, and settings as in params.yaml: the seed outside of the section."""
     pairs(4).save(tmp_path / "low.safetensors")
     pairs(8).save(tmp_path / "high.safetensors")
-    section = {key: value for key, value in asdict(CONFIG).items() if key != "seed"}
-    beside = {"model": "ci", "text_tokens": 8, "preview_steps": 50}
-    (tmp_path / "params.yaml").write_text(json.dumps({"seed": 3, "stage": section | beside}))
+    training = {key: value for key, value in asdict(CONFIG).items() if key != "seed"}
+    section = {"model": "ci", "training": training, "text_tokens": 8, "preview_steps": 50}
+    (tmp_path / "params.yaml").write_text(json.dumps({"seed": 3, "stage": section}))
     return tmp_path
 
 
@@ -117,13 +118,14 @@ def test_stopped_anywhere_and_started_again_it_ends_with_the_same_bytes(folder, 
         (dict(setting=("steps", 0)), "steps must be a positive integer, not 0"),
         (dict(setting=("gradient_accumulation", 3)), "a step of 4 x 3 images is larger than the 10 pairs in "),
         (dict(setting=("model", None)), "unknown model size None"),
+        (dict(setting=("training", 5)), "params.yaml:stage: training is 5, not a mapping"),
     ],
 )
 def test_what_is_wrong_is_one_line(folder, capsys, options, complaint):
     setting = options.pop("setting", None)
     if setting:
         params = json.loads((folder / "params.yaml").read_text())
-        params["stage"][setting[0]] = setting[1]
+        (params["stage"] if setting[0] in params["stage"] else params["stage"]["training"])[setting[0]] = setting[1]
         (folder / "params.yaml").write_text(json.dumps(params))
     assert chexgen_train(folder, *options.pop("more", []), **options) == 2
     error = capsys.readouterr().err

@@ -18,7 +18,7 @@ from chexgen_lib.models.sizing import (
     time_steps,
 )
 from chexgen_lib.models.transformer import SIZES, ChexGenTransformer
-from chexgen_lib.workflow.notebooks import load_yaml
+from chexgen_lib.workflow.dag import compose
 
 SMALL = Run("laptop", 64, images=100, epochs=2, batch_size=8, text_tokens=24, text_dim=48)
 
@@ -81,18 +81,19 @@ def test_memory_of_states_and_activations():
 
 def a_step(section) -> int:
     """Images of an optimiser step."""
-    return section["batch_size"] * section["gradient_accumulation"]
+    return section["training"]["batch_size"] * section["training"]["gradient_accumulation"]
 
 
-def test_chexgens_runs_are_as_the_paper_states_them(root):
-    profile = load_yaml(root / "conf/profile/paper.yaml")
+def test_chexgens_runs_are_as_the_paper_states_them(tmp_path):
+    profile = compose("paper", tmp_path / "params.yaml")
     first, second = PAPERS["ChexGen stage I"], PAPERS["ChexGen stage II"]
     assert first.tokens_per_image == 256 and second.tokens_per_image == 1024
     for run, stage in ((first, "pretraining"), (second, "alignment")):
-        assert run.steps == profile[stage]["steps"] and run.batch_size == a_step(profile[stage])
-    assert a_step(profile["baseline"]) == first.batch_size and profile["baseline"]["steps"] == first.steps
+        assert run.steps == profile[stage]["training"]["steps"] and run.batch_size == a_step(profile[stage])
+    assert a_step(profile["baseline"]) == first.batch_size and profile["baseline"]["training"]["steps"] == first.steps
     control = profile["annotation_to_image"]  # ED Table 4: 200 epochs, 32 a GPU on 32 GPUs
-    assert a_step(control) == 32 * 32 and control["steps"] == -(-200 * control["pairs_per_kind"] // a_step(control))
+    assert a_step(control) == 32 * 32
+    assert control["training"]["steps"] == -(-200 * control["pairs_per_kind"] // a_step(control))
     assert first.size == profile["pretraining"]["model"]
     assert first.latent_cache == 959_206 * 16 * 1024
     assert first.text_cache() == 959_206 * 120 * 4096 * 2 and first.text_cache(60) == first.text_cache() / 2

@@ -82,8 +82,8 @@ def train_and_sample(
     """One run: ``steps N`` uint8 [R, H, W], samples of the requests in N steps, for each N; ``seconds`` an image [N].
 
     mean, std, metadata: of the training pairs, as in `LatentCache`. Every run and number of steps starts from the
-    same noise for a request. Half of the empty texts are dropped in training, so that the null caption, which asks for
-    nothing in sampling, is learnt too.
+    same noise for a request. A share of the empty texts (`caption_dropout`) is dropped in training, so that the model
+    learns the null caption too, which sampling uses for the unconditional prediction.
 
     Args:
         training: settings of `TrainingConfig` but its objective and seed.
@@ -92,7 +92,7 @@ def train_and_sample(
     """
     cache = textless(*(torch.from_numpy(np.array(x)) for x in (mean, std, metadata)), width)
     weighting = {} if objective == "ddpm" else {"noisy_weight": 1.0}
-    config = TrainingConfig(**{**training, **weighting}, objective=objective, caption_dropout=0.5, seed=seed)
+    config = TrainingConfig(**{**training, **weighting}, objective=objective, seed=seed)
     torch.manual_seed(seed)
     model = new_model(objective, size, mean.shape[-1], width, sources)
     history = train(model, cache, config, folder, keep_last=True)
