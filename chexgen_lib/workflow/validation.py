@@ -127,7 +127,15 @@ def needs(root: Path) -> dict[str, set[str]]:
 def validate(root: Path, name: str, write: bool) -> tuple[bool, str]:
     """Execute one notebook; returns whether all is as it must be, and pytest's report."""
     start, report = time.perf_counter(), io.StringIO()
-    options = ["--exitfirst", "--quiet", "--override-ini=addopts=", "-pno:cacheprovider", f"--rootdir={root}"]
+    options = [
+        "--exitfirst",
+        "--quiet",
+        "--color=no",
+        "--disable-warnings",
+        "--override-ini=addopts=",
+        "-pno:cacheprovider",
+        f"--rootdir={root}",
+    ]
     with contextlib.redirect_stdout(report):
         status = pytest.main([*options, str(root / "notebooks" / f"{name}.ipynb")], plugins=[Plugin(root, write)])
     verdict = f"{name} {'failed' if status else 'passed'} in {time.perf_counter() - start:.0f} s"
