@@ -8,6 +8,9 @@ PROFILE := laptop
 BIN := .venv/bin
 # The stages and the notebooks' kernels are started as `python`: let that be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Threads that wait must not spin: beside any other program that makes a step many times as slow.
+export OMP_WAIT_POLICY ?= PASSIVE
+export GOMP_SPINCOUNT ?= 0
 
 help:
 	@echo "make env        build .venv from requirements.lock"
@@ -48,7 +51,7 @@ repro: params
 	$(BIN)/dvc repro $(STAGE)
 
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 	$(BIN)/python -m chexgen_lib.workflow.validation check
 	$(BIN)/python -m chexgen_lib.workflow.dag outputs
 	$(BIN)/python -m chexgen_lib.cohort.leakage runs/ci

@@ -99,3 +99,14 @@ def curated_records(n=120, source="nih", findings=("Effusion", "Cardiomegaly")) 
         )
     table = grammar.describe(assign_splits(conform(pl.DataFrame(rows)), seed=0))
     return check.check(table)
+
+
+def scaling_runs(pairs=(20, 200, 1000, 2000), seeds=3):
+    """The table of the trainings of a scaling experiment."""
+    columns = {"model": "m", "parameters": 10, "steps": 5, "flops": 1.0}
+    rows = [columns | {"share": str(d), "pairs": d, "seed": k} for d in pairs for k in range(seeds)]
+    return pl.DataFrame(rows)
+
+
+PAIRS_OF_RUNS = scaling_runs()["pairs"].to_numpy()
+RUN_JITTER = np.exp(np.random.default_rng(3).normal(0, 0.02, len(PAIRS_OF_RUNS)))  # as repeated trainings differ

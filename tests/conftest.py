@@ -1,9 +1,11 @@
 """Fixtures of all tests."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState, GradientState
 
 from chexgen_lib.diffusion.schedulers import ddim_scheduler
 from chexgen_lib.models.autoencoder import new_autoencoder
@@ -28,6 +30,18 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("no ../shared folder")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate() -> Callable[[], None]:
+    """No test sees what an accelerator of another one shares; called, does away with that of the same test."""
+
+    def reset() -> None:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+
+    reset()
+    return reset
 
 
 @pytest.fixture(scope="module")

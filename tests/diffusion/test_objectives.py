@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 
 from chexgen_lib.diffusion.objectives import NoisePrediction, RectifiedFlow, step_weights
 from chexgen_lib.diffusion.schedulers import flow_euler_scheduler, flow_heun_scheduler
@@ -67,8 +66,6 @@ def toy() -> LatentCache:
 
 
 def test_a_flow_learns_a_toy_set_and_gives_back_its_mean_and_spread(toy, pipeline, tmp_path):
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
     torch.manual_seed(0)
     model = ChexGenTransformer.of_size("ci", sample_size=4, text_dim=384, text_tokens=1, objective="rectified_flow")
     untrained = noise_error(model, toy)

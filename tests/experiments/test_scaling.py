@@ -11,6 +11,9 @@ from chexgen_lib.experiments import scaling as s
 from chexgen_lib.models.transformer import SIZES
 from chexgen_lib.records import FINDINGS
 from chexgen_lib.training.latent_cache import LatentCache
+from tests.builders import PAIRS_OF_RUNS as D
+from tests.builders import RUN_JITTER as JITTER
+from tests.builders import scaling_runs
 
 FRACTIONS = [0.1, 0.5, 1.0]
 
@@ -196,21 +199,11 @@ def test_measures_tell_good_samples_from_bad():
     assert (found[s.SEEN].resampled == 0.2).all()
 
 
-def about_runs(pairs=(20, 200, 1000, 2000), seeds=3):
-    columns = {"model": "m", "parameters": 10, "steps": 5, "flops": 1.0}
-    rows = [columns | {"share": str(d), "pairs": d, "seed": k} for d in pairs for k in range(seeds)]
-    return pl.DataFrame(rows)
-
-
 def law_of(values, spread=0.0, seed=0):
-    about, values = about_runs(), np.asarray(values, float)
+    about, values = scaling_runs(), np.asarray(values, float)
     noise = np.random.default_rng(seed).normal(0, spread, (200, len(values)))
     m = s.Measured(values, values * np.exp(noise))
     return s.power_law(about["pairs"].to_numpy(), about["share"].to_list(), m)
-
-
-D = about_runs()["pairs"].to_numpy()
-JITTER = np.exp(np.random.default_rng(3).normal(0, 0.02, len(D)))
 
 
 def test_a_power_law_is_found_with_its_interval():
@@ -243,7 +236,7 @@ def test_power_laws_need_three_subsets_and_positive_scores():
 
 
 def test_tables_and_fits_leave_other_models_and_seen_pairs_out_of_the_law():
-    about = pl.concat([about_runs(), about_runs((2000,)).with_columns(model=pl.lit("other"))])
+    about = pl.concat([scaling_runs(), scaling_runs((2000,)).with_columns(model=pl.lit("other"))])
     values = np.append(5 * D**-0.3 * JITTER, [99.0] * 3)
     measured = dict.fromkeys(("FID-flat", s.SEEN), s.Measured(values, np.tile(values, (40, 1))))
     runs, means = s.tables(about, measured, 0)

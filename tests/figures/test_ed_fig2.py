@@ -1,15 +1,18 @@
 """Extended Data Figure 2 draws every run, the fitted lines and what they are worth."""
 
 import numpy as np
+import polars as pl
 
 from chexgen_lib.experiments import scaling as s
 from chexgen_lib.figures import ed_fig2
-from tests.experiments.test_scaling import JITTER, D, about_runs, pl
+from tests.builders import PAIRS_OF_RUNS as D
+from tests.builders import RUN_JITTER as JITTER
+from tests.builders import scaling_runs
 
 
 def test_ed_figure_2():
-    other = about_runs((2000,)).with_columns(model=pl.lit("other"), parameters=pl.lit(90, pl.Int64))
-    about = pl.concat([about_runs(), other])
+    other = scaling_runs((2000,)).with_columns(model=pl.lit("other"), parameters=pl.lit(90, pl.Int64))
+    about = pl.concat([scaling_runs(), other])
     falling = np.append(5 * D**-0.3 * JITTER, [0.4, 0.5, 0.6])
     values = {"FID-flat": falling, "MS-SSIM": np.ones(15), s.HELD_OUT: falling, s.SEEN: falling / 2}
     measured = {name: s.Measured(v, np.tile(v, (20, 1))) for name, v in values.items()}

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from diffusers import UNet2DConditionModel
 
 from chexgen_lib.models.baseline import MAX_TOKENS, SIZES, BaselineUNet, truncate
@@ -78,8 +77,6 @@ def test_saves_and_loads_as_itself_and_as_diffusers_own(tmp_path):
 
 def test_learns_what_a_text_asks_for(tmp_path):
     """Two texts, two images: after a few steps the right text explains the noise better than the wrong one."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
     g = torch.Generator().manual_seed(0)
     images, texts = torch.randn(2, 4, 4, 4, generator=g).half(), torch.randn(2, 3, 16, generator=g).half()
     kind = torch.arange(32) % 2

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 
 from chexgen_lib.diffusion.schedulers import flow_euler_scheduler
 from chexgen_lib.models.metadata import encode_metadata
@@ -27,8 +26,6 @@ def toy() -> LatentCache:
 
 
 def test_any_subset_can_be_asked_for(toy, pipeline, tmp_path):
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
     torch.manual_seed(0)
     config = dict(text_dim=384, text_tokens=1, objective="rectified_flow", metadata_sources=[])
     model = ChexGenTransformer.of_size("ci", sample_size=4, **config)
