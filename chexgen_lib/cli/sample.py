@@ -32,6 +32,7 @@ from chexgen_lib.pools.generate import image_seed
 from chexgen_lib.sampling.conditions import ConditionError, draw, read_masks
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.sampling.prompts import ENCODED, PromptError, read_prompts
+from chexgen_lib.sampling.released import released_pipeline
 from chexgen_lib.storage import replacing
 
 
@@ -39,7 +40,7 @@ def _load(weights: Path, options: argparse.Namespace) -> ChexGenPipeline:
     names = ("autoencoder", "text_encoder", "compat")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if not weights.is_dir():
-        return ChexGenPipeline.from_released(weights, **given)
+        return released_pipeline(weights, **given)
     if given:
         raise ValueError(
             f"{weights} is a whole pipeline: --{next(iter(given)).replace('_', '-')} is for a released .pth"
@@ -153,7 +154,7 @@ def _drawing(row: dict, pipeline: ChexGenPipeline) -> np.ndarray | None:
     if not row["masks"] and not row["boxes"]:
         return None
     masks = read_masks({mask["class"]: mask["path"] for mask in row["masks"]})
-    return draw(8 * pipeline.transformer.latent_shape[-1], masks, row["boxes"])
+    return draw(pipeline.image_size, masks, row["boxes"])
 
 
 def _check_unread(prompts: pl.DataFrame, path: Path) -> None:

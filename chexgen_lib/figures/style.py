@@ -66,9 +66,7 @@ def empty(ax: Axes, reason: str) -> None:
     ax.set(xticks=[], yticks=[])
 
 
-def interval(
-    ax: Axes, rows: pl.DataFrame, at: np.ndarray, of: str = "value", horizontal: bool = False, **look
-) -> None:
+def interval(ax: Axes, rows: pl.DataFrame, at: np.ndarray, of: str = "value", horizontal: bool = False, **look) -> None:
     """Draw estimates as markers with their intervals as bars; a missing estimate leaves its place empty.
 
     Args:

@@ -70,6 +70,12 @@ def load_autoencoder(name: str = "shipped") -> AutoencoderKL:
     return model.eval().requires_grad_(False)
 
 
+def downsampling(autoencoder: AutoencoderKL) -> int:
+    """Pixels of the image a side of one latent pixel: 8 for Stable Diffusion's and the shipped autoencoder."""
+    halvings = len(autoencoder.config.block_out_channels) - 1
+    return 2 ** (halvings + isinstance(autoencoder, CompactAutoencoderKL))
+
+
 def image_channels(autoencoder: AutoencoderKL) -> int:
     """Channels of the images that an autoencoder takes and returns: 1 grey, or 3."""
     return 1 if isinstance(autoencoder, CompactAutoencoderKL) else autoencoder.config.in_channels
@@ -90,6 +96,20 @@ def encode(autoencoder: AutoencoderKL, images: np.ndarray, batch_size: int = 32)
         means.append((posterior.mean * scale).float().cpu())
         stds.append((posterior.std * scale).float().cpu())
     return torch.cat(means), torch.cat(stds)
+
+
+@torch.inference_mode()
+def encode_conditions(autoencoder: AutoencoderKL, images: np.ndarray, batch_size: int = 32) -> Tensor:
+    """Latents [N, 4, H / 8, W / 8], in the model's scale, of condition images uint8 [N, H, W, 3] (their mode)."""
+    latents = []
+    for start in range(0, len(images), batch_size):
+        batch = torch.from_numpy(images[start : start + batch_size])
+        pixels = batch.permute(0, 3, 1, 2).float() / 127.5 - 1  # [B, 3, H, W] in -1..1
+        if image_channels(autoencoder) == 1:
+            pixels = pixels.mean(dim=1, keepdim=True)
+        posterior = autoencoder.encode(pixels.to(autoencoder.device, autoencoder.dtype)).latent_dist
+        latents.append(posterior.mode().float() * autoencoder.config.scaling_factor)
+    return torch.cat(latents)
 
 
 @torch.inference_mode()

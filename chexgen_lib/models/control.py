@@ -14,14 +14,8 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
-from chexgen_lib.models.transformer import (
-    Block,
-    ChexGenTransformer,
-    TextKeys,
-    TimeTables,
-    position_embedding,
-    project_text,
-)
+from chexgen_lib.models.layers import Block, TextKeys, TimeTables, position_embedding, project_text
+from chexgen_lib.models.transformer import ChexGenTransformer
 
 
 class ControlledTransformer(ModelMixin, ConfigMixin):

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chexgen_lib.models.control import ControlledTransformer
-from chexgen_lib.models.transformer import Block, ChexGenTransformer, CrossAttention, Mlp, SelfAttention
+from chexgen_lib.models.layers import Block, CrossAttention, Mlp, SelfAttention
+from chexgen_lib.models.transformer import ChexGenTransformer
 
 Model = TypeVar("Model", ChexGenTransformer, ControlledTransformer)
 

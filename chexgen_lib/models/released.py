@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from chexgen_lib.models.control import ControlledTransformer
-from chexgen_lib.models.transformer import SIZES, ChexGenTransformer, position_embedding
+from chexgen_lib.models.layers import position_embedding
+from chexgen_lib.models.transformer import SIZES, ChexGenTransformer
 
 WEIGHTS = {"ema": "state_dict_ema", "raw": "state_dict"}
 

@@ -9,13 +9,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
-import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
+from chexgen_lib.models.layers import (
+    Block,
+    FinalLayer,
+    PatchEmbedder,
+    TextEmbedder,
+    TextKeys,
+    TimeEmbedder,
+    TimeTables,
+    position_embedding,
+    project_text,
+)
 from chexgen_lib.models.metadata import MetadataEncoder
 
 
@@ -47,37 +57,6 @@ SIZES = {
 
 
 OBJECTIVES = ("ddpm", "rectified_flow")  # what the output is: the noise, or the velocity from latent to noise
-
-
-@dataclass(frozen=True)
-class TextKeys:
-    """What the blocks attend to; it depends on the text alone, so sampling computes it once for all steps.
-
-    Attributes:
-        keys, values: of each block, [B, heads, L, d]; L is the longest text's number of valid tokens.
-        mask: bool [B, 1, 1, L], True where a token counts; None where all do.
-        table: [B, 6, D], what metadata adds to the time's shared table; None without metadata.
-    """
-
-    keys: list[Tensor]
-    values: list[Tensor]
-    mask: Tensor | None
-    table: Tensor | None
-
-    def modulation(self, time: "TimeTables") -> Tensor:
-        """The table that the blocks share, [B, 6, D]."""
-        return time.shared if self.table is None else time.shared + self.table
-
-
-@dataclass(frozen=True)
-class TimeTables:
-    """What the time step says to the network: `embedding` [B, D] (last layer), `shared` [B, 6, D] (all blocks)."""
-
-    embedding: Tensor
-    shared: Tensor
-
-    def __getitem__(self, rows: slice) -> "TimeTables":
-        return TimeTables(self.embedding[rows], self.shared[rows])
 
 
 class ChexGenTransformer(ModelMixin, ConfigMixin):
@@ -287,146 +266,3 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         if self.metadata_embedder is not None:
             nn.init.zeros_(self.metadata_embedder.table.weight)
         nn.init.zeros_(self.final_layer.linear.weight)
-
-
-class PatchEmbedder(nn.Module):
-    def __init__(self, patch_size: int, in_channels: int, hidden_size: int):
-        super().__init__()
-        self.proj = nn.Conv2d(in_channels, hidden_size, patch_size, stride=patch_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x).flatten(2).transpose(1, 2)  # [B, C, H, W] -> [B, T, D], row by row
-
-
-class TimeEmbedder(nn.Module):
-    """Sinusoidal features of the time step (Ho et al. 2020) and a two-layer network."""
-
-    def __init__(self, hidden_size: int, frequencies: int = 128):
-        super().__init__()
-        self.frequencies = frequencies
-        self.mlp = nn.Sequential(
-            nn.Linear(2 * frequencies, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
-        )
-
-    def forward(self, t: Tensor, dtype: torch.dtype) -> Tensor:
-        k = torch.arange(self.frequencies, device=t.device, dtype=torch.float32)
-        angles = t.float()[:, None] * torch.exp(k * (-torch.tensor(10000.0).log() / self.frequencies))  # [B, F]
-        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1).to(dtype))
-
-
-class TextEmbedder(nn.Module):
-    """Projects text states to the model's width and holds the null caption."""
-
-    def __init__(self, text_dim: int, text_tokens: int, hidden_size: int):
-        super().__init__()
-        self.y_embedding = nn.Parameter(torch.randn(text_tokens, text_dim) / text_dim**0.5)
-        self.y_proj = Mlp(text_dim, hidden_size, hidden_size)
-
-
-class Mlp(nn.Module):
-    def __init__(self, in_features: int, hidden_features: int, out_features: int, gelu: str = "tanh"):
-        super().__init__()
-        self.gelu = gelu
-        self.fc1 = nn.Linear(in_features, hidden_features)
-        self.fc2 = nn.Linear(hidden_features, out_features)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x), approximate=self.gelu))
-
-
-class SelfAttention(nn.Module):
-    def __init__(self, hidden_size: int, num_heads: int):
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
-        self.proj = nn.Linear(hidden_size, hidden_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        qkv = self.qkv(x).unflatten(2, (3, self.num_heads, -1))  # [B, T, 3, heads, d]
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, T, d]
-        out = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(out.transpose(1, 2).flatten(2))  # [B, T, D]
-
-
-class TextProjection(nn.Linear):
-    """A linear layer with a name of its own: `project_text` calls it before the block that holds it."""
-
-
-class CrossAttention(nn.Module):
-    def __init__(self, hidden_size: int, num_heads: int):
-        super().__init__()
-        self.num_heads = num_heads
-        self.q_linear = nn.Linear(hidden_size, hidden_size)
-        self.kv_linear = TextProjection(hidden_size, 2 * hidden_size)
-        self.proj = nn.Linear(hidden_size, hidden_size)
-
-    def forward(self, x: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        q = self.q_linear(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # [B, heads, T, d]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.proj(out.transpose(1, 2).flatten(2))  # [B, T, D]
-
-
-def project_text(
-    y_proj: nn.Module, blocks: Sequence["Block"], states: Tensor, mask: Tensor | None, table: Tensor | None = None
-) -> TextKeys:
-    """Project only the tokens that count, whatever their pattern, and move them to the front of their rows."""
-    valid = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device) if mask is None else mask.bool()
-    lengths = valid.sum(1)  # [B]
-    longest = int(lengths.max())
-    y = y_proj(states[valid])  # [valid tokens of all rows, D]
-    front = torch.arange(longest, device=states.device) < lengths[:, None]  # [B, longest]
-    keys, values = [], []
-    for block in blocks:
-        projected = block.cross_attn.kv_linear(y)  # [valid tokens, 2 * D]
-        padded = projected.new_zeros(*front.shape, projected.shape[1])
-        padded[front] = projected
-        k, v = padded.unflatten(2, (2, block.cross_attn.num_heads, -1)).permute(2, 0, 3, 1, 4)  # [B, heads, L, d]
-        keys.append(k)
-        values.append(v)
-    return TextKeys(keys, values, None if bool(front.all()) else front[:, None, None], table)
-
-
-class Block(nn.Module):
-    """Self-attention, cross-attention to text, MLP; the first and the last are modulated and gated by time."""
-
-    def __init__(self, hidden_size: int, num_heads: int, gelu: str):
-        super().__init__()
-        self.shift_scale_gate_table = nn.Parameter(torch.randn(6, hidden_size) / hidden_size**0.5)
-        self.attn = SelfAttention(hidden_size, num_heads)
-        self.cross_attn = CrossAttention(hidden_size, num_heads)
-        self.mlp = Mlp(hidden_size, 4 * hidden_size, hidden_size, gelu)
-
-    def forward(self, x: Tensor, table: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        modulation = self.shift_scale_gate_table + table  # [B, 6, D]
-        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation.chunk(6, dim=1)  # [B, 1, D]
-        x = x + gate_attn * self.attn(layer_norm(x) * (1 + scale_attn) + shift_attn)
-        x = x + self.cross_attn(x, k, v, mask)
-        return x + gate_mlp * self.mlp(layer_norm(x) * (1 + scale_mlp) + shift_mlp)
-
-
-class FinalLayer(nn.Module):
-    def __init__(self, hidden_size: int, patch_size: int, out_channels: int):
-        super().__init__()
-        self.shift_scale_table = nn.Parameter(torch.randn(2, hidden_size) / hidden_size**0.5)
-        self.linear = nn.Linear(hidden_size, patch_size * patch_size * out_channels)
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        shift, scale = (self.shift_scale_table + t[:, None]).chunk(2, dim=1)  # [B, 1, D]
-        return self.linear(layer_norm(x) * (1 + scale) + shift)
-
-
-def layer_norm(x: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
-
-
-def position_embedding(hidden_size: int, grid: int, scale: float = 1.0) -> Tensor:
-    """Sine-cosine embedding of a square grid of tokens, [grid * grid, hidden_size], row by row.
-
-    A quarter of the channels each: sin and cos of the column, sin and cos of the row; coordinates are token indices
-    divided by `scale`. Computed in float64, as the released checkpoints were.
-    """
-    frequencies = 10000.0 ** (-torch.arange(hidden_size // 4, dtype=torch.float64) / (hidden_size // 4))
-    coordinate = torch.arange(grid, dtype=torch.float64) / scale
-    rows, columns = torch.meshgrid(coordinate, coordinate, indexing="ij")
-    parts = [f(axis.flatten()[:, None] * frequencies) for axis in (columns, rows) for f in (torch.sin, torch.cos)]
-    return torch.cat(parts, dim=1).float()  # [grid * grid, D]

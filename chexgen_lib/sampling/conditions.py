@@ -9,12 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from diffusers import AutoencoderKL
 from PIL import Image
-from torch import Tensor
 
-from chexgen_lib.models.autoencoder import image_channels
 from chexgen_lib.records import FINDINGS
 
 CLASSES = ("lungs", "heart", "ribs", *(f for f in FINDINGS if f != "No Finding"))
@@ -127,17 +123,3 @@ def _outline(image: np.ndarray, name: str, box: dict) -> None:
     frame = np.ones((bottom - top, right - left), bool)
     frame[line:-line, line:-line] = False
     image[top:bottom, left:right][frame] = LEGEND[name]
-
-
-@torch.inference_mode()
-def encode_conditions(autoencoder: AutoencoderKL, images: np.ndarray, batch_size: int = 32) -> Tensor:
-    """Latents [N, 4, h, w] in the model's scale of condition images uint8 [N, H, W, 3]."""
-    latents = []
-    for start in range(0, len(images), batch_size):
-        batch = torch.from_numpy(images[start : start + batch_size])
-        pixels = batch.permute(0, 3, 1, 2).float() / 127.5 - 1  # [B, 3, H, W] in -1..1
-        if image_channels(autoencoder) == 1:
-            pixels = pixels.mean(dim=1, keepdim=True)
-        posterior = autoencoder.encode(pixels.to(autoencoder.device, autoencoder.dtype)).latent_dist
-        latents.append(posterior.mode().float() * autoencoder.config.scaling_factor)
-    return torch.cat(latents)

@@ -3,12 +3,11 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, PixArtAlphaPipeline, SchedulerMixin
+from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
@@ -17,18 +16,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from chexgen_lib.diffusion.schedulers import (
     ddim_scheduler,
     flow_euler_scheduler,
-    released_scheduler,
     samples_objective,
     set_steps,
 )
 from chexgen_lib.images import to_uint8
-from chexgen_lib.models.autoencoder import decode, load_autoencoder
+from chexgen_lib.models.autoencoder import decode, downsampling, encode_conditions, load_autoencoder
 from chexgen_lib.models.control import ControlledTransformer
+from chexgen_lib.models.layers import TimeTables
 from chexgen_lib.models.metadata import ATTRIBUTES, encode_metadata, keep_attributes
-from chexgen_lib.models.released import load_released
 from chexgen_lib.models.text import check_texts, encode_texts, load_text_encoder
-from chexgen_lib.models.transformer import ChexGenTransformer, TimeTables
-from chexgen_lib.sampling.conditions import check_drawing, draw, encode_conditions
+from chexgen_lib.models.transformer import ChexGenTransformer
+from chexgen_lib.sampling.arguments import check_guided, check_outputs, check_prompts, clean_caption, one_each
+from chexgen_lib.sampling.conditions import check_drawing, draw
 from chexgen_lib.sampling.prompts import with_metadata
 
 
@@ -92,22 +91,6 @@ class ChexGenPipeline(DiffusionPipeline):
         )
         self._check_objective()
 
-    @classmethod
-    def from_released(
-        cls,
-        path: str | Path,
-        autoencoder: str = "stabilityai/sd-vae-ft-ema",
-        text_encoder: str = "DeepFloyd/t5-v1_1-xxl",
-        compat: str = "paper",
-        weights: str = "ema",
-    ) -> "ChexGenPipeline":
-        """A pipeline of a released checkpoint (`load_released`); `compat="released"` also takes its sampler."""
-        transformer = load_released(path, weights)
-        tokenizer, encoder = load_text_encoder(text_encoder)
-        scheduler = released_scheduler() if compat == "released" else ddim_scheduler()
-        parts = transformer, load_autoencoder(autoencoder), encoder, tokenizer, scheduler
-        return cls(*parts, compat=compat, clean_captions=True)
-
     @torch.inference_mode()
     def __call__(
         self,
@@ -164,7 +147,9 @@ class ChexGenPipeline(DiffusionPipeline):
                 mask or box cannot be drawn.
         """
         self._check_objective()
-        self._check(prompt, metadata, prompt_embeds, prompt_attention_mask, num_images_per_prompt, output_type)
+        by_metadata = metadata is not None and self.transformer.metadata_sources is not None
+        check_prompts(prompt, prompt_embeds, prompt_attention_mask, by_metadata)
+        check_outputs(num_images_per_prompt, output_type)
         if prompt_embeds is None:
             prompt_embeds, prompt_attention_mask = self._encode_prompts(prompt, metadata)
         count = len(prompt_embeds)
@@ -207,7 +192,7 @@ class ChexGenPipeline(DiffusionPipeline):
             return self.transformer.null_caption[:1].expand(count, 1, -1), torch.ones(count, 1, dtype=torch.bool)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if metadata is not None and self.transformer.metadata_sources is None:
-            people = _one_each("metadata", metadata, len(prompts), single=isinstance(metadata, Mapping))
+            people = one_each("metadata", metadata, len(prompts), single=isinstance(metadata, Mapping))
             prompts = [with_metadata(text, person) for text, person in zip(prompts, people, strict=True)]
         captions = [self.caption(text) for text in prompts]
         limit = len(self.transformer.null_caption)
@@ -224,29 +209,23 @@ class ChexGenPipeline(DiffusionPipeline):
             if scales:
                 raise ValueError("metadata_guidance needs a transformer with a metadata encoder")
             return None
-        rows = _one_each("metadata", metadata or {}, count, single=metadata is None or isinstance(metadata, Mapping))
+        rows = one_each("metadata", metadata or {}, count, single=metadata is None or isinstance(metadata, Mapping))
         codes = encode_metadata(rows, sources)
-        for name in scales:
-            if name not in ATTRIBUTES:
-                raise ValueError(f"metadata_guidance of an unknown {name!r}: use {', '.join(ATTRIBUTES)}")
-            unsaid = codes[:, ATTRIBUTES.index(name)].isnan()
-            if unsaid.any():
-                row = int(unsaid.nonzero()[0])
-                raise ValueError(f"metadata_guidance of {name!r}, which the metadata of row {row} does not give")
+        check_guided(scales, codes)
         return codes
 
     def _encode_conditions(self, count: int, mask, boxes, image) -> Tensor:
         """Latents [B, 4, h, w] of the drawn or given condition images."""
-        size = 8 * self.transformer.latent_shape[-1]  # px
+        size = self.image_size
         if image is not None:
             if mask is not None or boxes is not None:
                 raise ValueError("give either `condition_image`, or `mask` and `boxes`")
             single = isinstance(image, PIL.Image.Image) or np.ndim(image) == 3
-            given = _one_each("condition_image", image, count, single)
+            given = one_each("condition_image", image, count, single)
             drawn = [check_drawing(np.asarray(x), size) for x in given]
         else:
-            masks = _one_each("mask", mask, count, single=mask is None or isinstance(mask, Mapping))
-            listed = _one_each("boxes", boxes, count, single=not boxes or isinstance(boxes[0], Mapping))
+            masks = one_each("mask", mask, count, single=mask is None or isinstance(mask, Mapping))
+            listed = one_each("boxes", boxes, count, single=not boxes or isinstance(boxes[0], Mapping))
             drawn = [draw(size, m, b) for m, b in zip(masks, listed, strict=True)]
         return encode_conditions(self.vae, np.stack(drawn))
 
@@ -348,6 +327,11 @@ class ChexGenPipeline(DiffusionPipeline):
         return torch.cat([guided, terms[0][:, channels:]], dim=1)
 
     @property
+    def image_size(self) -> int:
+        """Pixels a side of the images."""
+        return downsampling(self.vae) * self.transformer.latent_shape[-1]
+
+    @property
     def _learns_variance(self) -> bool:
         return self.scheduler.config.get("variance_type") == "learned_range"
 
@@ -364,38 +348,3 @@ class ChexGenPipeline(DiffusionPipeline):
                 f"the transformer was trained as {learnt}, {type(self.scheduler).__name__} samples {sampled}: "
                 "choose another scheduler (chexgen_lib.diffusion.schedulers)"
             )
-
-    def _check(
-        self, prompt, metadata, prompt_embeds, prompt_attention_mask, num_images_per_prompt, output_type
-    ) -> None:
-        by_metadata = metadata is not None and self.transformer.metadata_sources is not None
-        if (prompt is None) == (prompt_embeds is None) and not (prompt is None and by_metadata):
-            raise ValueError("give either `prompt` or `prompt_embeds`")
-        if prompt_embeds is not None and prompt_attention_mask is None:
-            raise ValueError("`prompt_embeds` needs its `prompt_attention_mask`")
-        if prompt is not None and len(prompt) == 0:
-            raise ValueError("`prompt` is empty: write what the image should show")
-        if num_images_per_prompt < 1:
-            raise ValueError(f"num_images_per_prompt must be at least 1, not {num_images_per_prompt}")
-        if output_type not in ("pil", "np", "pt", "latent"):
-            raise ValueError(f"output_type must be pil, np, pt or latent, not {output_type!r}")
-
-
-def _one_each(name: str, value, count: int, single: bool) -> list:
-    """`value` for each of `count` prompts: repeated if it is a single one, else the list that it is."""
-    if single:
-        return [value] * count
-    if len(value) != count:
-        raise ValueError(f"{len(value)} entries in `{name}` for {count} prompts: give one each")
-    return list(value)
-
-
-def clean_caption(text: str) -> str:
-    """A caption as the released models were trained on: diffusers' copy of the cleaner they used, applied twice."""
-    return PixArtAlphaPipeline._clean_caption(_Cleaner, PixArtAlphaPipeline._clean_caption(_Cleaner, text))
-
-
-class _Cleaner:
-    """All that the cleaner asks of the pipeline it is a method of."""
-
-    bad_punct_regex = PixArtAlphaPipeline.bad_punct_regex

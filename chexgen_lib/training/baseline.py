@@ -1,5 +1,6 @@
-"""Training pairs for a generator that reads at most 77 tokens."""
+"""The baseline generator, which reads at most 77 tokens: its training pairs, and its training."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chexgen_lib.cohort import layout as cohort
 from chexgen_lib.images import from_uint8
-from chexgen_lib.models.autoencoder import encode
-from chexgen_lib.models.baseline import MAX_TOKENS, truncate
-from chexgen_lib.models.text import cache_texts, count_tokens
+from chexgen_lib.kept import kept
+from chexgen_lib.models.autoencoder import downsampling, encode, load_autoencoder
+from chexgen_lib.models.baseline import MAX_TOKENS, BaselineUNet, truncate
+from chexgen_lib.models.text import cache_texts, count_tokens, load_text_encoder
+from chexgen_lib.storage import remove, write_json
+from chexgen_lib.training.config import TrainingConfig
 from chexgen_lib.training.latent_cache import CacheError, LatentCache
+from chexgen_lib.training.stages import read_training, train_model
 
 
 def truncate_cache(
@@ -62,8 +67,64 @@ def load_pairs(
     table = cohort.load(folder).with_row_index("row").filter(pl.col("split") == split)
     stage1, stage2 = (table.filter(flag) for flag in ("stage1", "stage2"))
     pairs, larger = (LatentCache.load(folder / f"{name}_{split}.safetensors") for name in ("pretraining", "alignment"))
-    resolution = 8 * pairs.mean.shape[-1]  # px; an autoencoder's latents have an eighth of the side
+    resolution = downsampling(autoencoder) * pairs.mean.shape[-1]  # px
     images = cohort.load_images(folder, resolution, stage2["row"])
     mean, std = encode(autoencoder, from_uint8(images))
     pairs += replace(larger, mean=mean.half(), std=std.half())
     return truncate_cache(pairs, [*stage1["prompt"], *stage2["prompt"]], text_encoder)
+
+
+def train_baseline(
+    folder: Path,
+    cohort: Path,
+    size: str,
+    autoencoder: AutoencoderKL,
+    text_encoder: str,
+    config: TrainingConfig,
+) -> None:
+    """Train a fresh U-Net on the pairs of both stages and fill `folder` as `stages.train_model` does.
+
+    Writes the weights `folder/unet`, and `pairs.json`: the numbers of training and held-out pairs, of prompts cut
+    after 77 tokens, and of parameters.
+
+    Args:
+        cohort: folder of the cohort, with the caches of stage 02_cohort.
+        size: a name in `models.baseline.SIZES`.
+        text_encoder: a name, as `load_text_encoder` takes it.
+    """
+    frozen = autoencoder, load_text_encoder(text_encoder)
+    (pairs, cut), (held_out, _) = (load_pairs(cohort, split, *frozen) for split in ("train", "val"))
+    torch.manual_seed(config.seed)
+    unet = BaselineUNet.of_size(size, sample_size=pairs.mean.shape[-1], text_dim=pairs.states.shape[1])
+    numbers = {"training": len(pairs), "held out": len(held_out), "cut": cut, "parameters": unet.num_parameters()}
+    write_json(numbers, folder / "pairs.json")
+    train_model(folder, unet, pairs, held_out, config, weights="unet")
+
+
+def keep_baseline(
+    folder: Path,
+    weights: str | None,
+    cohort: Path,
+    size: str,
+    autoencoder: str,
+    text_encoder: str,
+    config: TrainingConfig,
+) -> tuple[pl.DataFrame, dict[str, int | float]]:
+    """The history and the numbers of a baseline that is trained once and kept in `folder` (`train_baseline`).
+
+    Where `weights` are given, nothing is trained: the history has no rows, `folder/unet` and `folder/log` are empty.
+
+    Returns:
+        history (step, loss, grad_norm, learning_rate), and noise_error_untrained, steps, prompts_cut and noise_error.
+    """
+    if weights is not None:
+        for name in ("unet", "log"):
+            remove(folder / name)
+            (folder / name).mkdir(parents=True)
+        return pl.DataFrame(schema=dict.fromkeys(("step", "loss", "grad_norm", "learning_rate"), pl.Float64)), {}
+    parts = {"autoencoder": load_autoencoder(autoencoder), "text_encoder": text_encoder}
+    kept(train_baseline, folder, cohort=cohort, size=size, config=config, **parts)
+    history, error = read_training(folder)
+    numbers = json.loads((folder / "pairs.json").read_text())
+    counts = {"noise_error_untrained": error["before"], "steps": config.steps, "prompts_cut": numbers["cut"]}
+    return history, counts | {"noise_error": error["after"]}

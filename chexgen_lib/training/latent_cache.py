@@ -17,10 +17,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chexgen_lib.images import from_uint8
-from chexgen_lib.models.autoencoder import encode
+from chexgen_lib.models.autoencoder import encode, encode_conditions
 from chexgen_lib.models.metadata import CODES
 from chexgen_lib.models.text import cache_texts
-from chexgen_lib.sampling.conditions import encode_conditions
 from chexgen_lib.storage import replacing
 
 
@@ -95,7 +94,7 @@ class LatentCache:
         prompts: Sequence[str],
         autoencoder: AutoencoderKL,
         text_encoder: tuple[PreTrainedTokenizerBase, PreTrainedModel],
-        drawings: np.ndarray | None = None,
+        conditions: np.ndarray | None = None,
         metadata: Tensor | None = None,
     ) -> "LatentCache":
         """Encode uint8 images [N, H, W], their prompts and, for an adapter, condition images uint8 [N, H, W, 3].
@@ -103,7 +102,7 @@ class LatentCache:
         metadata: codes [N, CODES], kept as they are.
         """
         mean, std = encode(autoencoder, from_uint8(images))
-        condition = None if drawings is None else encode_conditions(autoencoder, drawings).cpu().half()
+        condition = None if conditions is None else encode_conditions(autoencoder, conditions).cpu().half()
         return cls(
             mean.half(), std.half(), **cache_texts(*text_encoder, prompts), condition=condition, metadata=metadata
         )
@@ -122,3 +121,13 @@ class LatentCache:
             raise CacheError(f"{path} does not exist: run the stage 02_cohort first") from error
         except (SafetensorError, TypeError) as error:
             raise CacheError(f"{path} is not a latent cache ({error}): delete it and run 02_cohort again") from error
+
+
+def load_splits(cohort: Path, purpose: str) -> tuple[LatentCache, LatentCache]:
+    """The training and the validation pairs of "pretraining" or "alignment", from the cohort's folder.
+
+    Raises:
+        CacheError: if one is missing or broken.
+    """
+    train, val = (LatentCache.load(cohort / f"{purpose}_{split}.safetensors") for split in ("train", "val"))
+    return train, val

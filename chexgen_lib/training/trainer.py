@@ -6,39 +6,30 @@ that was not, bit for bit. Processes share a step's micro-batches: their number,
 (DDP) or a shard of it (FSDP), changes results by rounding alone.
 """
 
-import copy
-import hashlib
-import json
-import shutil
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator, DistributedType
-from diffusers.optimization import get_scheduler
-from diffusers.training_utils import EMAModel
+from accelerate import Accelerator
 from dvclive import Live
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 from tqdm import tqdm
 
 from chexgen_lib.diffusion.objectives import TIMES, NoisePrediction, RectifiedFlow
 from chexgen_lib.models.control import ControlledTransformer
-from chexgen_lib.models.metadata import ATTRIBUTES, drop_attributes
-from chexgen_lib.models.transformer import ChexGenTransformer
-from chexgen_lib.storage import replacing
-from chexgen_lib.training.config import SCHEDULES, TrainingConfig, TrainingError, native_bf16
+from chexgen_lib.models.metadata import ATTRIBUTES
+from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import LatentCache
-from chexgen_lib.training.sharding import copy_whole, load_whole_state, whole, whole_on_main, whole_state
-
-Model = ChexGenTransformer | ControlledTransformer
+from chexgen_lib.training.run import Model, Run, checkpoints, fingerprint_of, remove_checkpoints, step_seed
 
 
 def train(
-    model: Model, cache: LatentCache, config: TrainingConfig, folder: Path, keep_last: bool = False
+    model: Model,
+    cache: LatentCache,
+    config: TrainingConfig,
+    folder: Path,
+    keep_last: bool = False,
+    continued_from: Path | None = None,
 ) -> list[dict]:
     """Train `model` in place (of a `ControlledTransformer`, its adapter) and leave its averaged (EMA) weights in it.
 
@@ -50,8 +41,10 @@ def train(
     FSDP on the device where it was). The first writes, into a folder that all can read. Checkpoints are whole: one
     process or several, sharded or not, goes on from what others wrote.
 
-    keep_last: leave a checkpoint of the last step, for a caller that has more to do before the result is safe and
-        removes `folder` then; started again, such a run is trained at once.
+    Args:
+        keep_last: keep the final checkpoint. A caller that still has to save or sample can then be interrupted without
+            losing the training; it deletes the checkpoint when done.
+        continued_from: a folder whose newest checkpoint to go on from while `folder` has none.
 
     Returns:
         the history: one dict of step, loss, grad_norm (before clipping) and learning_rate each `log_every` steps.
@@ -62,8 +55,8 @@ def train(
     """
     _check_fit(model, cache, config)
     accelerator = _accelerator(config)
-    run = _Run(model.train(), config, accelerator, fingerprint=_fingerprint(model, cache, config))
-    run.resume(folder)
+    run = Run(model.train(), config, accelerator, fingerprint=fingerprint_of(model, cache, config))
+    run.resume(folder if checkpoints(folder) or continued_from is None else continued_from)
     logged = {"resume": False, "save_dvc_exp": False, "dvcyaml": None, "report": None}
     # replaying the history keeps the log of a resumed run equal to an uninterrupted one
     with Live(str(folder / "log"), **logged) if accelerator.is_main_process else nullcontext() as live:
@@ -73,7 +66,7 @@ def train(
             range(run.step, config.steps),
             initial=run.step,
             total=config.steps,
-            desc=folder.name,
+            desc="training",
             disable=not accelerator.is_main_process,
         )
         for step in progress:
@@ -86,7 +79,7 @@ def train(
                 run.save(folder)
     run.leave_average(model)
     if accelerator.is_main_process and not keep_last:
-        _remove_checkpoints(folder)
+        remove_checkpoints(folder)
     return run.history
 
 
@@ -99,21 +92,21 @@ def noise_error(model: Model, cache: LatentCache, batch_size: int = 64, seed: in
     """
     objective, total = NoisePrediction() if model.objective == "ddpm" else RectifiedFlow(), 0.0
     for step, rows in enumerate(torch.arange(len(cache)).split(batch_size)):
-        generator = torch.Generator().manual_seed(_seed(seed, step))
+        generator = torch.Generator().manual_seed(step_seed(seed, step))
         latents, states, mask, condition = cache.batch(rows, generator)
         noise = torch.randn(latents.shape, generator=generator)
         t = (rows * 619 + 499) % TIMES  # near the golden section: few pairs are spread over all times, too
         noisy = objective.noisy(latents, noise, t)
         inputs = (x.to(model.device) for x in (noisy, t, states, mask, *condition))
-        asked = {} if cache.metadata is None else {"metadata": cache.metadata[rows].to(model.device)}
-        prediction = model(*inputs, **asked).sample[:, : latents.shape[1]]
+        given = {} if cache.metadata is None else {"metadata": cache.metadata[rows].to(model.device)}
+        prediction = model(*inputs, **given).sample[:, : latents.shape[1]]
         total += F.mse_loss(objective.noise(prediction.cpu(), noisy, t), noise).item() * len(rows)
     return total / len(cache)
 
 
 def _accelerator(config: TrainingConfig) -> Accelerator:
     """The processes and their share of a step's micro-batches."""
-    accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available())  # `_Learner` sets the precision
+    accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available())  # `Learner` sets the precision
     micro_batches, processes = config.gradient_accumulation, accelerator.num_processes
     if micro_batches % processes:
         raise TrainingError(
@@ -122,194 +115,6 @@ def _accelerator(config: TrainingConfig) -> Accelerator:
         )
     accelerator.gradient_accumulation_steps = micro_batches // processes
     return accelerator
-
-
-class _Learner(nn.Module):
-    """The model, its null caption and its precision: under FSDP parameters are whole within `forward` alone."""
-
-    def __init__(self, model: Model, bf16: bool):
-        super().__init__()
-        self.model, self.bf16 = model, bf16
-        self._no_split_modules = model._no_split_modules  # what accelerate's FSDP gathers at a time
-
-    def forward(self, noisy: Tensor, t: Tensor, states: Tensor, mask: Tensor, dropped: Tensor, *condition, **asked):
-        """The model's prediction in float32, with the null caption where `dropped`, bool [B]."""
-        states = torch.where(dropped[:, None, None], self.model.null_caption[: states.shape[1]], states)
-        with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.model(noisy, t, states, mask, *condition, **asked).sample.float()
-
-
-class _Run:
-    """The moving parts of a training run: all that a checkpoint holds."""
-
-    def __init__(self, model: Model, config: TrainingConfig, accelerator: Accelerator, fingerprint: str):
-        self.config, self.accelerator, self.fingerprint = config, accelerator, fingerprint
-        self.step, self.history = 0, []
-        self.objective = config.build_objective()
-        if accelerator.distributed_type == DistributedType.FSDP:
-            model = copy.deepcopy(model)  # sharding changes a model's parameters and classes for good
-        if config.gradient_checkpointing:
-            model.enable_gradient_checkpointing()
-        trained = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            trained,
-            lr=config.learning_rate,
-            betas=(0.9, config.adam_beta2),
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
-        # Stepped by hand, once an optimiser step, whatever the number of processes.
-        self.lr = get_scheduler(
-            SCHEDULES[config.schedule],
-            optimizer,
-            num_warmup_steps=config.warmup_steps,
-            num_training_steps=config.steps,
-        )
-        bf16 = config.precision == "bf16" or (config.precision == "auto" and native_bf16())
-        self.learner, self.optimizer = accelerator.prepare(_Learner(model, bf16), optimizer)
-        self.ema = EMAModel(self.model.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
-
-    @property
-    def model(self) -> Model:
-        """What is trained; under FSDP its parameters are shards, as are the optimiser's moments and the average."""
-        return self.accelerator.unwrap_model(self.learner).model
-
-    def optimise(self, cache: LatentCache, step: int) -> tuple[float, float]:
-        """One optimiser step: mean loss over its micro-batches, and the gradient's norm before clipping."""
-        accelerator, micro_batches = self.accelerator, self.config.gradient_accumulation
-        own, losses, norm = accelerator.gradient_accumulation_steps, [], torch.tensor(0.0)
-        for part in range(accelerator.process_index * own, (accelerator.process_index + 1) * own):
-            rows = step_rows(len(cache), step, part, micro_batches, self.config.batch_size, self.config.seed)
-            generator = torch.Generator().manual_seed(_seed(self.config.seed, step, part))
-            with accelerator.accumulate(self.learner):
-                loss = self._loss(cache, rows, generator)
-                accelerator.backward(loss)
-                if accelerator.sync_gradients:
-                    norm = accelerator.clip_grad_norm_(self.learner.parameters(), self.config.clip_norm)
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-            losses.append(loss.detach())
-        self.lr.step()
-        self.ema.step(self.model.parameters())
-        self.step = step + 1
-        return accelerator.reduce(torch.stack(losses).mean(), reduction="mean").item(), float(whole(norm))
-
-    def _loss(self, cache: LatentCache, rows: Tensor, generator: torch.Generator) -> Tensor:
-        latents, states, mask, condition = cache.batch(rows, generator)
-        noise = torch.randn(latents.shape, generator=generator)
-        t = self.objective.times(len(rows), generator)
-        dropped = torch.rand(len(rows), generator=generator) < self.config.caption_dropout
-        noisy, target = self.objective.noisy(latents, noise, t), self.objective.target(latents, noise)
-        weight, device = self.objective.weight(t), self.accelerator.device
-        noisy, t, states, mask, target, dropped, weight, *condition = (
-            x.to(device) for x in (noisy, t, states, mask, target, dropped, weight, *condition)
-        )
-        # A dropped caption keeps its mask, as in the released code: the null caption is as long as the one it replaces.
-        # Beside metadata it is one token long, so that its length says nothing.
-        asked = {}
-        if cache.metadata is not None:
-            asked["metadata"] = drop_attributes(cache.metadata[rows], generator).to(device)
-            mask[dropped, 1:] = False
-        prediction = self.learner(noisy, t, states, mask, dropped, *condition, **asked)
-        error = (prediction[:, : latents.shape[1]] - target).square().mean(dim=(1, 2, 3))  # [B]
-        return (weight * error).mean()
-
-    def record(self, step: int, loss: float, norm: float) -> dict:
-        if not torch.isfinite(torch.tensor([loss, norm])).all():
-            raise TrainingError(f"loss {loss} with gradient norm {norm} at step {step}: lower the learning rate")
-        entry = dict(step=step, loss=loss, grad_norm=norm, learning_rate=self.lr.get_last_lr()[0])
-        self.history.append(entry)
-        return entry
-
-    def save(self, folder: Path) -> None:
-        """Write a whole checkpoint beside the old one, then swap: a kill at any moment leaves one that loads."""
-        weights, moments = whole_state(self.model, self.optimizer.optimizer)
-        average = whole_on_main(self.ema.shadow_params, self.accelerator.is_main_process)
-        if not self.accelerator.is_main_process:
-            return
-        state = dict(
-            fingerprint=self.fingerprint,
-            step=self.step,
-            ema_step=self.ema.optimization_step,
-            lr=self.lr.state_dict()["last_epoch"],
-            history=self.history,
-        )
-        old = _checkpoints(folder)
-        with replacing(folder / f"checkpoint-{self.step:08d}") as partial:
-            partial.mkdir()
-            _save_tensors(weights, partial / "model.safetensors")
-            _save_tensors({str(i): p for i, p in enumerate(average)}, partial / "ema.safetensors")
-            torch.save(moments, partial / "optimizer.pt")
-            (partial / "state.json").write_text(json.dumps(state))
-        for path in old:
-            shutil.rmtree(path)
-
-    def resume(self, folder: Path) -> None:
-        found = _checkpoints(folder)
-        if found:
-            self._load(found[-1])
-        steps = self.accelerator.gather(torch.tensor([self.step], device=self.accelerator.device))
-        if len(steps.unique()) > 1:
-            raise TrainingError(f"not every process sees the checkpoint in {folder}: use a file system that all share")
-
-    def _load(self, path: Path) -> None:
-        try:
-            state = json.loads((path / "state.json").read_text())
-            if state["fingerprint"] != self.fingerprint:
-                raise TrainingError(f"{path} is of another run (model, data or settings differ): move it away")
-            moments = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True, mmap=True)
-            load_whole_state(self.model, self.optimizer.optimizer, load_file(path / "model.safetensors"), moments)
-            shadow = load_file(path / "ema.safetensors")
-        except torch.OutOfMemoryError:  # a RuntimeError, but the checkpoint is whole
-            raise
-        except (OSError, KeyError, RuntimeError, SafetensorError, json.JSONDecodeError) as error:
-            raise TrainingError(f"{path} is not a whole checkpoint ({error}): delete it") from error
-        for i, parameter in enumerate(self.ema.shadow_params):
-            copy_whole(shadow[str(i)], parameter)
-        self.ema.optimization_step, self.step, self.history = (
-            state["ema_step"],
-            state["step"],
-            state["history"],
-        )
-        self.lr.load_state_dict({**self.lr.state_dict(), "last_epoch": state["lr"]})
-
-    @torch.no_grad()
-    def leave_average(self, model: Model) -> None:
-        """Put the averaged weights into `model`, the one that `train` was given, for use."""
-        for parameter, average in zip(model.parameters(), self.ema.shadow_params, strict=True):
-            parameter.copy_(whole(average))
-        if self.config.gradient_checkpointing:
-            model.disable_gradient_checkpointing()
-        model.eval()
-
-
-def step_rows(n: int, step: int, part: int, parts: int, batch_size: int, seed: int) -> Tensor:
-    """Rows of part `part` of step `step`: the data in a new order each epoch, no row twice before all were seen."""
-    first = (step * parts + part) * batch_size
-    positions = torch.arange(first, first + batch_size)
-    rows = torch.empty(batch_size, dtype=torch.long)
-    for epoch in (positions // n).unique().tolist():
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(_seed(seed, epoch, -1)))
-        inside = positions // n == epoch
-        rows[inside] = order[positions[inside] % n]
-    return rows
-
-
-def _seed(*parts: int) -> int:
-    digest = hashlib.sha256(repr(parts).encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
-
-
-def _fingerprint(model: Model, cache: LatentCache, config: TrainingConfig) -> str:
-    settings = asdict(config)
-    del settings["gradient_checkpointing"]  # of the memory alone: may be turned on for what remains of a run
-    shape = {key: value for key, value in model.config.items() if not key.startswith("_")}  # not where it came from
-    digest = hashlib.sha256(json.dumps([shape, settings], sort_keys=True, default=str).encode())
-    for tensor in (cache.mean[:: max(1, len(cache) // 64)], cache.offsets, *list(model.parameters())[:8]):
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    if cache.metadata is not None:
-        digest.update(cache.metadata.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _check_fit(model: Model, cache: LatentCache, config: TrainingConfig) -> None:
@@ -345,16 +150,3 @@ def _log(live: Live | None, entry: dict) -> None:
     for name in ("loss", "grad_norm", "learning_rate"):
         live.log_metric(name, entry[name])
     live.sync()
-
-
-def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(folder.glob("checkpoint-*"))
-
-
-def _remove_checkpoints(folder: Path) -> None:
-    for path in _checkpoints(folder):
-        shutil.rmtree(path)

@@ -9,11 +9,12 @@ import torch
 from accelerate.state import AcceleratorState, GradientState
 
 from chexgen_lib.cli import main as cli
+from chexgen_lib.kept import kept
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.training import trainer
 from chexgen_lib.training.config import TrainingConfig
 from chexgen_lib.training.latent_cache import LatentCache
-from chexgen_lib.training.trainer import train
+from chexgen_lib.training.stages import train_model
 
 CONFIG = TrainingConfig(steps=4, batch_size=4, learning_rate=1e-2, precision="fp32", checkpoint_every=2, seed=3)
 
@@ -52,8 +53,8 @@ def fingerprints(folder) -> dict[str, str]:
 
 
 def as_the_notebook(folder, cache, transformer):
-    train(transformer, pairs(cache), CONFIG, folder)
-    transformer.save_pretrained(folder / "transformer")
+    data = dict(pairs=pairs(cache), held_out=pairs(cache))
+    kept(train_model, folder, {"launched": folder}, model=transformer, config=CONFIG, **data)
     return fingerprints(folder)
 
 
@@ -70,7 +71,7 @@ def test_it_trains_as_the_notebooks_do(folder):
 
 def test_the_notebook_goes_on_from_it_without_training(folder, monkeypatch):
     assert chexgen_train(folder) == 0
-    monkeypatch.setattr(trainer._Run, "optimise", None)
+    monkeypatch.setattr(trainer.Run, "optimise", None)
     torch.manual_seed(3)
     transformer = ChexGenTransformer.of_size("ci", sample_size=4, text_dim=16, text_tokens=8)
     expected = fingerprints(folder / "out")
@@ -82,7 +83,7 @@ def test_the_notebook_goes_on_from_it_without_training(folder, monkeypatch):
 def test_stopped_anywhere_and_started_again_it_ends_with_the_same_bytes(folder, monkeypatch, at):
     assert chexgen_train(folder, out="whole") == 0
     with monkeypatch.context() as patched:
-        optimise = trainer._Run.optimise
+        optimise = trainer.Run.optimise
 
         def until(self, cache, step):
             if step == at:
@@ -92,7 +93,7 @@ def test_stopped_anywhere_and_started_again_it_ends_with_the_same_bytes(folder, 
         def stop(*_, **__):
             raise KeyboardInterrupt
 
-        patched.setattr(trainer._Run, "optimise", until)
+        patched.setattr(trainer.Run, "optimise", until)
         if at is None:  # when all is trained, and the model is being written
             patched.setattr(ChexGenTransformer, "save_pretrained", stop)
         with pytest.raises(KeyboardInterrupt):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from chexgen_lib.models.layers import Block
 from chexgen_lib.models.quantized import STEPS, Int8Block, Int8Linear, attend, int8_weights, quantized
-from chexgen_lib.models.transformer import Block
 from chexgen_lib.pools.generate import fingerprint
 
 

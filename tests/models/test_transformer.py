@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from chexgen_lib.models.transformer import ChexGenTransformer, position_embedding
+from chexgen_lib.models.layers import position_embedding
+from chexgen_lib.models.transformer import ChexGenTransformer
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference"
 needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason="golden vectors are not here")

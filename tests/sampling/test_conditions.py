@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from chexgen_lib.models.autoencoder import new_autoencoder
-from chexgen_lib.sampling.conditions import LEGEND, ConditionError, draw, encode_conditions
+from chexgen_lib.models.autoencoder import encode_conditions, new_autoencoder
+from chexgen_lib.sampling.conditions import LEGEND, ConditionError, draw
 
 
 def square(value=1, dtype=np.uint8):

@@ -17,10 +17,11 @@ from chexgen_lib.diffusion.schedulers import (
     samples_objective,
     set_steps,
 )
+from chexgen_lib.models.autoencoder import encode_conditions
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.metadata import MetadataError, encode_metadata
 from chexgen_lib.models.text import TextError
-from chexgen_lib.sampling.conditions import ConditionError, draw, encode_conditions
+from chexgen_lib.sampling.conditions import ConditionError, draw
 from chexgen_lib.sampling.pipeline import ChexGenPipeline, assemble
 
 PROMPTS = [

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from benchmarks.released_parity import SCHEDULERS, WALKS, stored, walk
 from chexgen_lib.diffusion.schedulers import ddim_scheduler
 from chexgen_lib.models.released import load_released
-from chexgen_lib.sampling.pipeline import clean_caption
+from chexgen_lib.sampling.arguments import clean_caption
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference"
 pytestmark = pytest.mark.skipif(not REFERENCE.exists(), reason="golden vectors are not here")

@@ -107,20 +107,20 @@ def once(run: str, folder: Path) -> tuple:
 
 @contextmanager
 def stopping(before: int):
-    optimise = trainer._Run.optimise
+    optimise = trainer.Run.optimise
 
     def until(self, cache, step):
         if step == before:
             raise Stopped
         return optimise(self, cache, step)
 
-    trainer._Run.optimise = until
+    trainer.Run.optimise = until
     try:
         yield
     except Stopped:
         pass
     finally:
-        trainer._Run.optimise = optimise
+        trainer.Run.optimise = optimise
 
 
 def rank() -> int:

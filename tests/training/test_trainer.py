@@ -13,8 +13,10 @@ from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.metadata import encode_metadata
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.training import trainer
+from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import CacheError, LatentCache
-from chexgen_lib.training.trainer import TrainingConfig, TrainingError, noise_error, step_rows, train
+from chexgen_lib.training.run import step_rows
+from chexgen_lib.training.trainer import noise_error, train
 
 CONFIG = TrainingConfig(
     steps=6,
@@ -71,12 +73,12 @@ def run(cache, folder, build=model, **changes):
 
 
 def interrupt(monkeypatch, at):
-    def stop(self, cache, step, original=trainer._Run.optimise):
+    def stop(self, cache, step, original=trainer.Run.optimise):
         if step == at:
             raise KeyboardInterrupt
         return original(self, cache, step)
 
-    monkeypatch.setattr(trainer._Run, "optimise", stop)
+    monkeypatch.setattr(trainer.Run, "optimise", stop)
 
 
 @pytest.mark.parametrize("build, accumulation", [(b, n) for b in (model, flow, unet) for n in (1, 2)])
@@ -119,7 +121,7 @@ def test_a_finished_training_can_be_kept_until_its_result_is_safe(cache, tmp_pat
     m = model()
     history = train(m, cache, CONFIG, tmp_path, keep_last=True)
     assert [p.name for p in tmp_path.glob("checkpoint-*")] == [f"checkpoint-{CONFIG.steps:08d}"]
-    monkeypatch.setattr(trainer._Run, "optimise", None)  # not one step more
+    monkeypatch.setattr(trainer.Run, "optimise", None)  # not one step more
     again = model()
     assert train(again, cache, CONFIG, tmp_path, keep_last=True) == history
     assert torch.equal(weights(again), weights(m))

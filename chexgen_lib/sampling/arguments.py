@@ -1,0 +1,59 @@
+"""What the pipeline does with its arguments before it samples: one entry a prompt, captions as in training."""
+
+from collections.abc import Iterable, Sequence
+
+from diffusers import PixArtAlphaPipeline
+from torch import Tensor
+
+from chexgen_lib.models.metadata import ATTRIBUTES
+
+
+def check_prompts(
+    prompt: str | Sequence[str] | None, embeds: Tensor | None, mask: Tensor | None, by_metadata: bool
+) -> None:
+    """Raise ValueError unless exactly one of prompt and text states is given, or metadata that stands for both."""
+    if (prompt is None) == (embeds is None) and not (prompt is None and by_metadata):
+        raise ValueError("give either `prompt` or `prompt_embeds`")
+    if embeds is not None and mask is None:
+        raise ValueError("`prompt_embeds` needs its `prompt_attention_mask`")
+    if prompt is not None and len(prompt) == 0:
+        raise ValueError("`prompt` is empty: write what the image should show")
+
+
+def check_outputs(num_images_per_prompt: int, output_type: str) -> None:
+    """Raise ValueError for a number or kind of images that cannot be."""
+    if num_images_per_prompt < 1:
+        raise ValueError(f"num_images_per_prompt must be at least 1, not {num_images_per_prompt}")
+    if output_type not in ("pil", "np", "pt", "latent"):
+        raise ValueError(f"output_type must be pil, np, pt or latent, not {output_type!r}")
+
+
+def check_guided(attributes: Iterable[str], codes: Tensor) -> None:
+    """Raise ValueError for an attribute that does not exist, or that a row of codes [B, CODES] does not give."""
+    for name in attributes:
+        if name not in ATTRIBUTES:
+            raise ValueError(f"metadata_guidance of an unknown {name!r}: use {', '.join(ATTRIBUTES)}")
+        missing = codes[:, ATTRIBUTES.index(name)].isnan()
+        if missing.any():
+            row = int(missing.nonzero()[0])
+            raise ValueError(f"metadata_guidance of {name!r}, which the metadata of row {row} does not give")
+
+
+def one_each(name: str, value, count: int, single: bool) -> list:
+    """`value` for each of `count` prompts: repeated if it is a single one, else the list that it is."""
+    if single:
+        return [value] * count
+    if len(value) != count:
+        raise ValueError(f"{len(value)} entries in `{name}` for {count} prompts: give one each")
+    return list(value)
+
+
+def clean_caption(text: str) -> str:
+    """A caption as the released models were trained on: diffusers' copy of the cleaner they used, applied twice."""
+    return PixArtAlphaPipeline._clean_caption(_Cleaner, PixArtAlphaPipeline._clean_caption(_Cleaner, text))
+
+
+class _Cleaner:
+    """All that the cleaner asks of the pipeline it is a method of."""
+
+    bad_punct_regex = PixArtAlphaPipeline.bad_punct_regex

@@ -1,0 +1,227 @@
+"""The moving parts of a training run, and the checkpoints that hold them."""
+
+import copy
+import hashlib
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, DistributedType
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from chexgen_lib.models.control import ControlledTransformer
+from chexgen_lib.models.metadata import drop_attributes
+from chexgen_lib.models.transformer import ChexGenTransformer
+from chexgen_lib.storage import replacing
+from chexgen_lib.training.config import SCHEDULES, TrainingConfig, TrainingError, native_bf16
+from chexgen_lib.training.latent_cache import LatentCache
+from chexgen_lib.training.sharding import copy_whole, load_whole_state, whole, whole_on_main, whole_state
+
+Model = ChexGenTransformer | ControlledTransformer
+
+
+class Learner(nn.Module):
+    """The model, its null caption and its precision: under FSDP parameters are whole within `forward` alone."""
+
+    def __init__(self, model: Model, bf16: bool):
+        super().__init__()
+        self.model, self.bf16 = model, bf16
+        self._no_split_modules = model._no_split_modules  # what accelerate's FSDP gathers at a time
+
+    def forward(self, noisy: Tensor, t: Tensor, states: Tensor, mask: Tensor, dropped: Tensor, *condition, **given):
+        """The model's prediction in float32, with the null caption where `dropped`, bool [B]."""
+        states = torch.where(dropped[:, None, None], self.model.null_caption[: states.shape[1]], states)
+        with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.model(noisy, t, states, mask, *condition, **given).sample.float()
+
+
+class Run:
+    """The moving parts of a training run: all that a checkpoint holds."""
+
+    def __init__(self, model: Model, config: TrainingConfig, accelerator: Accelerator, fingerprint: str):
+        self.config, self.accelerator, self.fingerprint = config, accelerator, fingerprint
+        self.step, self.history = 0, []
+        self.objective = config.build_objective()
+        if accelerator.distributed_type == DistributedType.FSDP:
+            model = copy.deepcopy(model)  # sharding changes a model's parameters and classes for good
+        if config.gradient_checkpointing:
+            model.enable_gradient_checkpointing()
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            trained,
+            lr=config.learning_rate,
+            betas=(0.9, config.adam_beta2),
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        # Stepped by hand, once an optimiser step, whatever the number of processes.
+        self.lr = get_scheduler(
+            SCHEDULES[config.schedule],
+            optimizer,
+            num_warmup_steps=config.warmup_steps,
+            num_training_steps=config.steps,
+        )
+        bf16 = config.precision == "bf16" or (config.precision == "auto" and native_bf16())
+        self.learner, self.optimizer = accelerator.prepare(Learner(model, bf16), optimizer)
+        self.ema = EMAModel(self.model.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
+
+    @property
+    def model(self) -> Model:
+        """What is trained; under FSDP its parameters are shards, as are the optimiser's moments and the average."""
+        return self.accelerator.unwrap_model(self.learner).model
+
+    def optimise(self, cache: LatentCache, step: int) -> tuple[float, float]:
+        """One optimiser step: mean loss over its micro-batches, and the gradient's norm before clipping."""
+        accelerator, micro_batches = self.accelerator, self.config.gradient_accumulation
+        own, losses, norm = accelerator.gradient_accumulation_steps, [], torch.tensor(0.0)
+        for part in range(accelerator.process_index * own, (accelerator.process_index + 1) * own):
+            rows = step_rows(len(cache), step, part, micro_batches, self.config.batch_size, self.config.seed)
+            generator = torch.Generator().manual_seed(step_seed(self.config.seed, step, part))
+            with accelerator.accumulate(self.learner):
+                loss = self._loss(cache, rows, generator)
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    norm = accelerator.clip_grad_norm_(self.learner.parameters(), self.config.clip_norm)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            losses.append(loss.detach())
+        self.lr.step()
+        self.ema.step(self.model.parameters())
+        self.step = step + 1
+        return accelerator.reduce(torch.stack(losses).mean(), reduction="mean").item(), float(whole(norm))
+
+    def _loss(self, cache: LatentCache, rows: Tensor, generator: torch.Generator) -> Tensor:
+        latents, states, mask, condition = cache.batch(rows, generator)
+        noise = torch.randn(latents.shape, generator=generator)
+        t = self.objective.times(len(rows), generator)
+        dropped = torch.rand(len(rows), generator=generator) < self.config.caption_dropout
+        noisy, target = self.objective.noisy(latents, noise, t), self.objective.target(latents, noise)
+        weight, device = self.objective.weight(t), self.accelerator.device
+        noisy, t, states, mask, target, dropped, weight, *condition = (
+            x.to(device) for x in (noisy, t, states, mask, target, dropped, weight, *condition)
+        )
+        # A dropped caption keeps its mask, as in the released code: the null caption is as long as the one it replaces.
+        # Beside metadata it is one token long, so that its length says nothing.
+        given = {}
+        if cache.metadata is not None:
+            given["metadata"] = drop_attributes(cache.metadata[rows], generator).to(device)
+            mask[dropped, 1:] = False
+        prediction = self.learner(noisy, t, states, mask, dropped, *condition, **given)
+        error = (prediction[:, : latents.shape[1]] - target).square().mean(dim=(1, 2, 3))  # [B]
+        return (weight * error).mean()
+
+    def record(self, step: int, loss: float, norm: float) -> dict:
+        if not torch.isfinite(torch.tensor([loss, norm])).all():
+            raise TrainingError(f"loss {loss} with gradient norm {norm} at step {step}: lower the learning rate")
+        entry = dict(step=step, loss=loss, grad_norm=norm, learning_rate=self.lr.get_last_lr()[0])
+        self.history.append(entry)
+        return entry
+
+    def save(self, folder: Path) -> None:
+        """Write a whole checkpoint beside the old one, then swap: a kill at any moment leaves one that loads."""
+        weights, moments = whole_state(self.model, self.optimizer.optimizer)
+        average = whole_on_main(self.ema.shadow_params, self.accelerator.is_main_process)
+        if not self.accelerator.is_main_process:
+            return
+        state = dict(
+            fingerprint=self.fingerprint,
+            step=self.step,
+            ema_step=self.ema.optimization_step,
+            lr=self.lr.state_dict()["last_epoch"],
+            history=self.history,
+        )
+        old = checkpoints(folder)
+        with replacing(folder / f"checkpoint-{self.step:08d}") as partial:
+            partial.mkdir()
+            _save_tensors(weights, partial / "model.safetensors")
+            _save_tensors({str(i): p for i, p in enumerate(average)}, partial / "ema.safetensors")
+            torch.save(moments, partial / "optimizer.pt")
+            (partial / "state.json").write_text(json.dumps(state))
+        for path in old:
+            shutil.rmtree(path)
+
+    def resume(self, folder: Path) -> None:
+        found = checkpoints(folder)
+        if found:
+            self._load(found[-1])
+        steps = self.accelerator.gather(torch.tensor([self.step], device=self.accelerator.device))
+        if len(steps.unique()) > 1:
+            raise TrainingError(f"not every process sees the checkpoint in {folder}: use a file system that all share")
+
+    def _load(self, path: Path) -> None:
+        try:
+            state = json.loads((path / "state.json").read_text())
+            if state["fingerprint"] != self.fingerprint:
+                raise TrainingError(f"{path} is of another run (model, data or settings differ): move it away")
+            moments = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True, mmap=True)
+            load_whole_state(self.model, self.optimizer.optimizer, load_file(path / "model.safetensors"), moments)
+            shadow = load_file(path / "ema.safetensors")
+        except torch.OutOfMemoryError:  # a RuntimeError, but the checkpoint is whole
+            raise
+        except (OSError, KeyError, RuntimeError, SafetensorError, json.JSONDecodeError) as error:
+            raise TrainingError(f"{path} is not a whole checkpoint ({error}): delete it") from error
+        for i, parameter in enumerate(self.ema.shadow_params):
+            copy_whole(shadow[str(i)], parameter)
+        self.ema.optimization_step, self.step, self.history = (
+            state["ema_step"],
+            state["step"],
+            state["history"],
+        )
+        self.lr.load_state_dict({**self.lr.state_dict(), "last_epoch": state["lr"]})
+
+    @torch.no_grad()
+    def leave_average(self, model: Model) -> None:
+        """Put the averaged weights into `model`, the one that `train` was given, for use."""
+        for parameter, average in zip(model.parameters(), self.ema.shadow_params, strict=True):
+            parameter.copy_(whole(average))
+        if self.config.gradient_checkpointing:
+            model.disable_gradient_checkpointing()
+        model.eval()
+
+
+def step_rows(n: int, step: int, part: int, parts: int, batch_size: int, seed: int) -> Tensor:
+    """Rows of part `part` of step `step`: the data in a new order each epoch, no row twice before all were seen."""
+    first = (step * parts + part) * batch_size
+    positions = torch.arange(first, first + batch_size)
+    rows = torch.empty(batch_size, dtype=torch.long)
+    for epoch in (positions // n).unique().tolist():
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(step_seed(seed, epoch, -1)))
+        inside = positions // n == epoch
+        rows[inside] = order[positions[inside] % n]
+    return rows
+
+
+def step_seed(*parts: int) -> int:
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def fingerprint_of(model: Model, cache: LatentCache, config: TrainingConfig) -> str:
+    settings = asdict(config)
+    del settings["gradient_checkpointing"]  # of the memory alone: may be turned on for what remains of a run
+    shape = {key: value for key, value in model.config.items() if not key.startswith("_")}  # not where it came from
+    digest = hashlib.sha256(json.dumps([shape, settings], sort_keys=True, default=str).encode())
+    for tensor in (cache.mean[:: max(1, len(cache) // 64)], cache.offsets, *list(model.parameters())[:8]):
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    if cache.metadata is not None:
+        digest.update(cache.metadata.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*"))
+
+
+def remove_checkpoints(folder: Path) -> None:
+    for path in checkpoints(folder):
+        shutil.rmtree(path)

@@ -1,0 +1,47 @@
+"""A whole training of a stage, from an untrained or continued model to its weights, history and error."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+
+from chexgen_lib.storage import replacing, write_json
+from chexgen_lib.training.config import TrainingConfig
+from chexgen_lib.training.latent_cache import LatentCache
+from chexgen_lib.training.run import Model, remove_checkpoints
+from chexgen_lib.training.trainer import noise_error, train
+
+
+def train_model(
+    folder: Path,
+    model: Model,
+    pairs: LatentCache,
+    held_out: LatentCache,
+    config: TrainingConfig,
+    weights: str = "transformer",
+    launched: Path | None = None,
+) -> None:
+    """Train `model` on `pairs` and fill `folder` with all that a notebook shows of it.
+
+    Writes the averaged weights `folder/<weights>`, `history.parquet` (step, loss, grad_norm, learning_rate), the
+    trainer's `log` and `noise_error.json`: `before` and `after`, on the held-out pairs. For `kept.kept`: called again
+    after an interruption, it goes on from the newest checkpoint in `folder`.
+
+    Args:
+        launched: where `chexgen train` may have left a checkpoint of the same training, to go on from.
+
+    Raises:
+        TrainingError: as `trainer.train`.
+    """
+    before = noise_error(model, held_out)
+    history = train(model, pairs, config, folder, keep_last=True, continued_from=launched)
+    with replacing(folder / weights) as partial:
+        model.save_pretrained(partial)
+    pl.DataFrame(history).write_parquet(folder / "history.parquet")
+    write_json({"before": before, "after": noise_error(model, held_out)}, folder / "noise_error.json")
+    remove_checkpoints(folder)
+
+
+def read_training(folder: Path) -> tuple[pl.DataFrame, dict[str, float]]:
+    """The history and the errors before and after training, of a folder that `train_model` filled."""
+    return pl.read_parquet(folder / "history.parquet"), json.loads((folder / "noise_error.json").read_text())

@@ -1,0 +1,87 @@
+"""A stage's training is kept: it survives interruptions, and later failures or new figures do not repeat it."""
+
+import pytest
+import torch
+
+from chexgen_lib.kept import kept
+from chexgen_lib.models.transformer import ChexGenTransformer
+from chexgen_lib.training import trainer
+from chexgen_lib.training.config import TrainingConfig
+from chexgen_lib.training.latent_cache import CacheError, LatentCache, load_splits
+from chexgen_lib.training.stages import read_training, train_model
+from chexgen_lib.training.trainer import noise_error
+
+CONFIG = TrainingConfig(
+    steps=6, batch_size=4, learning_rate=1e-2, precision="fp32", checkpoint_every=2, log_every=1, ema_decay=0.5
+)
+
+
+def pairs(seed=0) -> LatentCache:
+    g = torch.Generator().manual_seed(seed)
+    mean = torch.randn(10, 4, 4, 4, generator=g).half()
+    states = torch.randn(20, 16, generator=g).half()
+    return LatentCache(mean, torch.full_like(mean, 0.1), states, torch.arange(0, 21, 2))
+
+
+def keep(folder, config=CONFIG, launched=None):
+    torch.manual_seed(0)
+    model = ChexGenTransformer.of_size("ci", sample_size=4, text_dim=16, text_tokens=8)
+    return kept(
+        train_model, folder, {"launched": launched}, model=model, pairs=pairs(), held_out=pairs(1), config=config
+    )
+
+
+def contents(folder):
+    return {p.name: p.read_bytes() for p in folder.glob("transformer/*")} | {
+        name: (folder / name).read_bytes() for name in ("history.parquet", "noise_error.json")
+    }
+
+
+def test_weights_history_and_errors_are_those_of_the_training(tmp_path):
+    folder = keep(tmp_path / "stage")
+    history, error = read_training(folder)
+    assert history["step"].to_list() == list(range(6)) and (folder / "log").is_dir()
+    assert not list(folder.glob("checkpoint-*"))
+    trained = ChexGenTransformer.from_pretrained(folder / "transformer")
+    assert noise_error(trained, pairs(1)) == error["after"] != error["before"]
+
+
+def test_it_is_trained_once_and_again_only_for_other_settings(tmp_path, monkeypatch):
+    first = contents(keep(tmp_path / "stage"))
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer.Run, "optimise", None)  # not one step more
+        assert contents(keep(tmp_path / "stage")) == first
+    other = keep(tmp_path / "stage", TrainingConfig(**{**vars(CONFIG), "learning_rate": 1e-3}))
+    assert contents(other)["history.parquet"] != first["history.parquet"]
+
+
+@pytest.mark.parametrize("at", [0, 3, None])
+def test_interrupted_anywhere_it_ends_with_the_same_bytes(tmp_path, monkeypatch, at):
+    expected, steps = contents(keep(tmp_path / "whole")), []
+
+    def until(self, cache, step, original=trainer.Run.optimise):
+        if step == at:
+            raise KeyboardInterrupt
+        steps.append(step)
+        return original(self, cache, step)
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer.Run, "optimise", until)
+        if at is None:  # when all is trained, and the weights are being written
+            patched.setattr(ChexGenTransformer, "save_pretrained", stop)
+        with pytest.raises(KeyboardInterrupt):
+            keep(tmp_path / "stage")
+    assert not (tmp_path / "stage").exists()
+    assert contents(keep(tmp_path / "stage")) == expected
+
+
+def test_pairs_of_a_stage_are_read_or_the_missing_file_is_named(tmp_path):
+    pairs().save(tmp_path / "alignment_train.safetensors")
+    with pytest.raises(CacheError, match="alignment_val.safetensors does not exist: run the stage 02_cohort"):
+        load_splits(tmp_path, "alignment")
+    pairs(1).save(tmp_path / "alignment_val.safetensors")
+    train, val = load_splits(tmp_path, "alignment")
+    assert torch.equal(train.mean, pairs().mean) and torch.equal(val.mean, pairs(1).mean)
