@@ -1,6 +1,7 @@
-"""Severity-conditioned samples beside the real images of their records, and what a network reads in them (ED Fig 15).
+"""ED Fig 15: severity-conditioned samples beside the real images of their records, and the severity predicted for them.
 
-The network has seen real images alone (notebook 09); ChexGen's samples are blue discs, the baseline's orange triangles.
+The predicting networks were trained on real images alone (notebook 09). ChexGen's samples are blue discs, the
+baseline's orange triangles.
 """
 
 import numpy as np
@@ -9,19 +10,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from chexgen_lib.estimates.resampling import format_interval
-from chexgen_lib.experiments.augmentation import BASELINE
+from chexgen_lib.experiments.arms import BASELINE
 from chexgen_lib.figures import style
 from chexgen_lib.learners.regressor import GRADES
 
 RECORDS = 2  # shown of each grade
 COPIES = 2  # shown of each record
 TICKS = (0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.7, 1)
-TRUTH = "test"  # the set of real images that bounds what can be read
-LOOK = {"": ("ChexGen", style.BLUE, "o"), BASELINE: ("baseline generator", style.ORANGE, "^")}
+TRUTH = "test"  # the set of real images, which bounds what can be predicted
+LOOKS = {"": ("ChexGen", style.BLUE, "o"), BASELINE: ("baseline generator", style.ORANGE, "^")}
 
 
 def shown(read: pl.DataFrame) -> pl.DataFrame:
-    """ChexGen's readings that are pictured: of each grade the records whose scores are nearest to its median."""
+    """Predictions of ChexGen's samples that are shown: of each grade the records with scores nearest to its median."""
     own = read.filter(pl.col("set") == "", pl.col("copy") < COPIES)
     records = own.unique("image_id", maintain_order=True).with_columns(
         off=(pl.col("asked") - pl.col("asked").median().over("grade")).abs()
@@ -31,17 +32,19 @@ def shown(read: pl.DataFrame) -> pl.DataFrame:
 
 
 def draw(read: pl.DataFrame, agreed: pl.DataFrame, images: np.ndarray) -> Figure:
-    """Left a row for each grade: real image and samples of its records; right the score read against the score asked.
+    """Left a row for each grade: real image and samples of its records; right predicted against requested scores.
 
-    read: `augmentation_tasks.readings` with `grade`, empty where a cohort states no severity; agreed: `agreement` of
-    it; images: uint8 [N, H, W], rows as in `read`.
+    Args:
+        read: `augmentation_tasks.readings` with `grade`; empty where a cohort states no severity.
+        agreed: `augmentation_tasks.agreement` of it.
+        images: uint8 [N, H, W], indexed by the column `row` of `read`.
     """
     style.use()
     fig = Figure(figsize=(style.PAGE, 4.0), layout="constrained")
     if read.is_empty():
-        fig.text(0.5, 0.5, "the cohort states no severity: no image was asked for one", ha="center")
+        fig.text(0.5, 0.5, "the cohort states no severity, so no image was requested with one", ha="center")
         return fig
-    pictures, plot = fig.subfigures(1, 2, width_ratios=(1.3, 1))
+    pictures, plot = fig.subfigures(1, 2, width_ratios=(1.5, 1))
     axes = pictures.subplots(len(GRADES), RECORDS * (1 + COPIES), squeeze=False)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[], frame_on=False)
@@ -51,7 +54,7 @@ def draw(read: pl.DataFrame, agreed: pl.DataFrame, images: np.ndarray) -> Figure
         for k, record in enumerate(records):
             _record(line[k * (1 + COPIES) : (k + 1) * (1 + COPIES)], record, images)
     pictures.supxlabel(
-        "the real image of a record with its score, and samples asked to show it\n(asked: 0 to 1, share of the lungs)",
+        "a record's real image with its score, and samples for that score\n(share of the lungs, 0 to 1)",
         fontsize=7,
     )
     _scatter(plot.subplots(), read, agreed)
@@ -60,30 +63,31 @@ def draw(read: pl.DataFrame, agreed: pl.DataFrame, images: np.ndarray) -> Figure
 
 def _record(axes: np.ndarray, record: pl.DataFrame, images: np.ndarray) -> None:
     axes[0].imshow(images[record["real"][0]], vmin=0, vmax=255)
-    axes[0].set_xlabel(f"real: {record['asked'][0]:.2f}", fontsize=5.5, labelpad=1)
+    axes[0].set_xlabel(f"real: {record['asked'][0]:.2f}", fontsize=6, labelpad=1)
     for ax, row in zip(axes[1:], record.iter_rows(named=True), strict=False):
         ax.imshow(images[row["row"]], vmin=0, vmax=255)
-        ax.set_xlabel(f"asked {row['asked']:.2f}\nread {row['read']:.2f}", fontsize=5.5, labelpad=1)
+        ax.set_xlabel(f"request {row['asked']:.2f}\npredicted {row['read']:.2f}", fontsize=6, labelpad=1)
 
 
 def _scatter(ax: Axes, read: pl.DataFrame, agreed: pl.DataFrame) -> None:
-    for name, (label, colour, marker) in LOOK.items():
+    for name, (label, colour, marker) in LOOKS.items():
         own = read.filter(set=name)
         look = {"color": colour, "markersize": 2.5, "alpha": 0.6, "clip_on": False}
         ax.plot(own["asked"], own["read"], marker, label=_named(label, agreed, name), **look)
     if TRUTH in agreed["set"]:
         ax.plot([], [], " ", label=_named("real test images", agreed, TRUTH))
-    right, top = (1.05 * read.filter(pl.col("set").is_in(list(LOOK)))[side].max() for side in ("asked", "read"))
-    ax.plot([0, right], [0, right], color=style.GREY, linewidth=0.8, linestyle=":", label="read as asked")
+    right, top = (1.05 * read.filter(pl.col("set").is_in(list(LOOKS)))[side].max() for side in ("asked", "read"))
+    ax.plot([0, right], [0, right], color=style.GREY, linewidth=0.8, linestyle=":", label="predicted as requested")
     ax.set_xscale("function", functions=(np.sqrt, np.square))  # most scores are small
     ax.set_yscale("function", functions=(np.sqrt, np.square))
-    ax.set(xlabel="score asked (share of the lungs), root scale", ylabel="score read by networks of real images alone")
+    ax.set_xlabel("requested score, root scale", fontsize=7)
+    ax.set_ylabel("score predicted by networks trained on real images alone", fontsize=7)
     ax.set(xticks=TICKS, yticks=TICKS, xlim=(0, right), ylim=(0, top))
-    ax.legend(loc="lower center", bbox_to_anchor=(0.45, 1), fontsize=5.5)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.45, 1), fontsize=6)
 
 
 def _named(label: str, agreed: pl.DataFrame, name: str) -> str:
     (row,) = agreed.filter(set=name, metric="Pearson r").iter_rows(named=True)
     n = f"n = {row['n']} of {row['patients']} patients"
     r = "no r" if row["value"] is None else f"r = {format_interval(row['value'], row['low'], row['high'])}"
-    return f"{label}: {r}, {n}"
+    return f"{label}: {r},\n{n}"

@@ -7,12 +7,15 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from chexgen_lib.experiments.scaling import HELD_OUT, SEEN
 from chexgen_lib.figures import style
 
 MARKERS = "os^D"  # one a seed
+MEAN = {"color": style.BLUE, "marker": "o", "markersize": 4, "linewidth": 0.9}
+HOLLOW = {"markerfacecolor": "none"}
 UNITS = {"MS-SSIM": "MS-SSIM", HELD_OUT: "noise error (MSE)"}
 
 
@@ -23,7 +26,7 @@ def draw(runs: pl.DataFrame, means: pl.DataFrame, fits: pl.DataFrame, measured_o
     """
     style.use()
     measures, first = fits["measure"].to_list(), runs["model"][0]
-    fig = Figure(figsize=(style.PAGE, 4.2), layout="constrained")
+    fig = Figure(figsize=(style.PAGE, 4.4), layout="constrained")
     grid = fig.subplots(2, len(measures), squeeze=False)
     whole = runs["pairs"].max()
     for column, measure in enumerate(measures):
@@ -35,9 +38,17 @@ def draw(runs: pl.DataFrame, means: pl.DataFrame, fits: pl.DataFrame, measured_o
         for ax in (above, below):
             ax.set_ylabel(UNITS.get(measure, measure), fontsize=7)
     fig.suptitle(f"this run, lower is better; {measured_on}; error bars: 95 % CI of the mean over seeds", fontsize=7)
+    entries = (
+        Line2D([], [], **MEAN, linestyle="none", label="mean over seeds"),
+        Line2D([], [], color=style.SKY, marker="o", markersize=2.5, linestyle="none", label="one run"),
+        Line2D([], [], **MEAN | HOLLOW, linestyle="none", label="mean on seen pairs"),
+        Line2D([], [], color=style.VERMILION, linewidth=0.9, label="power law"),
+        Line2D([], [], color=style.VERMILION, linewidth=0.9, linestyle="--", label="not supported by the runs"),
+    )
+    fig.legend(handles=entries, loc="outside lower center", ncols=len(entries), fontsize=6.5)
     titles = f"a  {first}, equal steps: training pairs D", f"b  all {whole:,} pairs, equal training FLOPs: model size"
     for row, (title, label) in enumerate(zip(titles, ("training pairs D", "parameters"), strict=True)):
-        grid[row][0].set_title(title, loc="left", fontsize=7, fontweight="bold")
+        style.panel(grid[row][0], title)
         for ax in grid[row]:
             ax.set_xlabel(label, fontsize=7)
     return fig
@@ -47,12 +58,9 @@ def _points(ax: Axes, runs: pl.DataFrame, means: pl.DataFrame, measure: str, x: 
     """Runs as small markers, their means with intervals; of the noise error also that on seen pairs, hollow."""
     for seed, own in runs.filter(measure=measure).group_by("seed", maintain_order=True):
         ax.plot(own[x], own["value"], MARKERS[seed[0] % 4], color=style.SKY, markersize=2.5)
-    style_of = {"fmt": "o", "color": style.BLUE, "markersize": 4, "linewidth": 0.9, "capsize": 2}
-    drawn = {measure: {}} | ({SEEN: {"markerfacecolor": "none", "label": "seen pairs"}} if measure == HELD_OUT else {})
-    for name, look in drawn.items():
+    for name, look in ({measure: {}} | ({SEEN: HOLLOW} if measure == HELD_OUT else {})).items():
         own = means.filter(measure=name).sort(x)
-        value, low, high = (own[c].to_numpy() for c in ("value", "low", "high"))
-        ax.errorbar(own[x], value, np.maximum([value - low, high - value], 0), **style_of, **look)
+        style.interval(ax, own, own[x].to_numpy(), **MEAN, **look)
     places = means.filter(measure=measure)[x].sort().to_list()
     ax.set(xscale="log", yscale="log")
     ax.set_xticks(places, [_plain(place) for place in places])
@@ -61,8 +69,6 @@ def _points(ax: Axes, runs: pl.DataFrame, means: pl.DataFrame, measure: str, x: 
     ax.minorticks_off()
     ax.tick_params(labelsize=6)
     ax.margins(x=0.15, y=0.2)
-    if measure == HELD_OUT:
-        ax.legend(fontsize=6, frameon=True)
 
 
 def _plain(value: float, _: int = 0) -> str:

@@ -12,9 +12,9 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from chexgen_lib.experiments.pretraining import DEFAULT, LONGER
+from chexgen_lib.experiments.arms import DEFAULT, LONGER
 from chexgen_lib.figures import style
-from chexgen_lib.figures.fig4 import LOOKS, NO_EXTERNAL, NO_MASKS, OTHER, nothing
+from chexgen_lib.figures.fig4 import LOOKS, NO_EXTERNAL, NO_MASKS, OTHER
 from chexgen_lib.paper import published
 
 COLUMNS = 5  # of panels
@@ -25,14 +25,19 @@ NAMES = {"Pleural Effusion": "Effusion"}  # the paper's -> ours
 def table(curves: pl.DataFrame, groups: Sequence[str]) -> pl.DataFrame:
     """What Extended Data Figures 6 and 7 plot: findings with an estimate in `groups`, and the paper's numbers of them.
 
-    curves: see `pretraining.curves`. Columns: source ("this run" or "paper") and those of `curves`; of the paper's rows
-    only group, set, arm, finding and value (share of 1) are known.
+    Args:
+        curves: See `pretraining.curves`.
+        groups: Which of its groups.
+
+    Returns:
+        The columns of `curves` and `source`, "this run" or "paper". Of the paper's rows only group, set, arm, finding
+        and value (a fraction) are known.
     """
     own = curves.filter(pl.col("group").is_in(groups), pl.col("finding") != "Average").drop_nulls("value")
     theirs = [_published(group) for group in groups if group in PAPER]
-    rows = [own.with_columns(source=pl.lit("this run")), *theirs]
-    found = pl.concat(rows, how="diagonal_relaxed").select("source", *curves.columns)
-    return found.join(own, on=["group", "finding"], how="semi", maintain_order="left")
+    rows = [own.with_columns(source=pl.lit(style.THIS_RUN)), *theirs]
+    known = pl.concat(rows, how="diagonal_relaxed").select("source", *curves.columns)
+    return known.join(own, on=["group", "finding"], how="semi", maintain_order="left")
 
 
 def _published(group: str) -> pl.DataFrame:
@@ -43,16 +48,19 @@ def _published(group: str) -> pl.DataFrame:
         set=parts.get(1),
         value=pl.col("value") / 100,
         group=pl.lit(group),
-        source=pl.lit("paper"),
+        source=pl.lit(style.PAPER),
     )
 
 
 def draw_findings(rows: pl.DataFrame, groups: Sequence[str], most: str) -> Figure:
-    """For each of `groups` a panel for each finding: AUROC of every start against the real images.
+    """For each of `groups` a panel for each finding: AUROC of every initialisation against the real images.
 
     Bands are 95 % intervals of the default initialisation and of `most`; those of the others are in the table.
 
-    rows: see `table`; most: the start with the most synthetic images.
+    Args:
+        rows: See `table`.
+        groups: One to three of "internal", "external" and "few-shot".
+        most: The initialisation with the most synthetic images.
     """
     style.use()
     shown = {group: rows.filter(group=group) for group in groups}
@@ -62,7 +70,7 @@ def draw_findings(rows: pl.DataFrame, groups: Sequence[str], most: str) -> Figur
     for part, letter, (group, own) in zip(parts, "abc", shown.items(), strict=False):
         part.suptitle(f"{letter}  {group}" if len(groups) > 1 else "", x=0.01, ha="left", fontsize=8, weight="bold")
         if own.is_empty():
-            nothing(part.subplots(), NO_EXTERNAL)
+            style.empty(part.subplots(), NO_EXTERNAL)
         else:
             _panels(part, own, most)
     entries: dict[str, Artist] = {}
@@ -74,7 +82,7 @@ def draw_findings(rows: pl.DataFrame, groups: Sequence[str], most: str) -> Figur
 
 
 def _panels(part: SubFigure, rows: pl.DataFrame, most: str) -> None:
-    findings = rows.filter(source="this run")["finding"].unique(maintain_order=True).to_list()
+    findings = rows.filter(source=style.THIS_RUN)["finding"].unique(maintain_order=True).to_list()
     axes = part.subplots(-(-len(findings) // COLUMNS), COLUMNS, sharex=True, sharey=True, squeeze=False).ravel()
     for ax, finding in zip(axes, findings, strict=False):
         _panel(ax, rows.filter(finding=finding), most)
@@ -82,14 +90,14 @@ def _panels(part: SubFigure, rows: pl.DataFrame, most: str) -> None:
         ax.set_axis_off()
     for ax in axes[max(0, len(findings) - COLUMNS) : len(findings)]:
         ax.tick_params(labelbottom=True)
-    first = rows.filter(source="this run").row(0, named=True)
+    first = rows.filter(source=style.THIS_RUN).row(0, named=True)
     shots = first["group"] == "few-shot"
     part.supxlabel(f"real images {'of each finding ' if shots else ''}to fine-tune on", fontsize=7)
     part.supylabel(f"AUROC (bands: 95 % CI, {first['seeds']} seeds)", fontsize=7)
 
 
 def _panel(ax: Axes, rows: pl.DataFrame, most: str) -> None:
-    own, theirs = rows.filter(source="this run"), rows.filter(source="paper")
+    own, theirs = rows.filter(source=style.THIS_RUN), rows.filter(source=style.PAPER)
     shots = own["group"][0] == "few-shot"
     sets = own.select("set", "images").unique(maintain_order=True)
     places = dict(zip(sets["set"], range(len(sets)) if shots else sets["images"], strict=True))
@@ -120,41 +128,36 @@ def _panel(ax: Axes, rows: pl.DataFrame, most: str) -> None:
 
 
 def draw_attention(attention: pl.DataFrame, most: str) -> Figure:
-    """a: share of the attention inside the mask by finding, beside chance; b: what pretraining on `most` adds.
+    """a: share of the attention inside the mask by finding, beside chance; b: the change from default initialisation.
 
-    attention: see `pretraining.attention_table`; findings with too few cases for an estimate are named with their n.
+    Args:
+        attention: See `pretraining.attention_table`; findings with too few cases for an estimate have only their n.
+        most: The initialisation with the most synthetic images.
     """
     style.use()
     names = attention["finding"].unique(maintain_order=True).to_list()
     fig = Figure(figsize=(style.PAGE, 0.9 + 0.27 * max(4, len(names))), layout="constrained")
     if attention.is_empty():
-        nothing(fig.subplots(), NO_MASKS)
+        style.empty(fig.subplots(), NO_MASKS)
         return fig
     left, right = fig.subplots(1, 2, sharey=True, width_ratios=(1.4, 1))
     for k, arm in enumerate((DEFAULT, LONGER, most)):
         own, (marker, colour) = attention.filter(start=arm), LOOKS.get(arm, OTHER)
-        at, look = np.arange(len(names)) + 0.22 * (k - 1), {"color": colour, "marker": marker}
-        _bars(left, own, at, "", label=arm, **look)
+        at = np.arange(len(names)) + 0.22 * (k - 1)
+        style.interval(left, own, at, horizontal=True, color=colour, marker=marker, label=arm)
         if arm != DEFAULT:
-            _bars(right, own, at, "difference", **look)
+            style.interval(right, own, at, "difference", horizontal=True, color=colour, marker=marker)
     chance = attention.filter(start=DEFAULT)["chance"]
     left.vlines(chance, np.arange(len(names)) - 0.4, np.arange(len(names)) + 0.4, color=style.GREY, linestyle="--",
                 label="chance: the mask's share of the image")  # fmt: skip
     named = [f"{name} (n = {n})" for name, n in zip(names, attention.filter(start=DEFAULT)["n"], strict=True)]
     left.set_yticks(range(len(names)), named, fontsize=6.5)
     left.set_ylim(len(names) - 0.5, -0.5)
-    left.set_xlabel("a  attention inside the mask, 95 % CI", fontsize=7)
+    style.panel(left, "a  share of the attention")
+    left.set_xlabel("attention inside the mask, 95 % CI (n = images)", fontsize=7)
     right.locator_params(axis="x", nbins=4)
     right.axvline(0, color=style.GREY, linestyle="--", linewidth=0.8)
-    right.set_xlabel("b  difference from default, 95 % CI", fontsize=7)
+    style.panel(right, "b  change by initialisation")
+    right.set_xlabel("difference from default, 95 % CI", fontsize=7)
     fig.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return fig
-
-
-def _bars(ax: Axes, rows: pl.DataFrame, at: np.ndarray, what: str, **look) -> None:
-    value, low, high = (
-        rows[name].to_numpy() for name in ((what or "value"), f"{what}_low".lstrip("_"), f"{what}_high".lstrip("_"))
-    )
-    drawn = np.isfinite(value.astype(float))
-    spread = np.maximum([(value - low)[drawn], (high - value)[drawn]], 0)
-    ax.errorbar(value[drawn], at[drawn], xerr=spread, linestyle="none", markersize=3, linewidth=0.9, **look)

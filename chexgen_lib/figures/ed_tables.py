@@ -2,10 +2,10 @@
 
 import polars as pl
 
-from chexgen_lib.experiments.augmentation import BASELINE
+from chexgen_lib.experiments.arms import BASELINE
+from chexgen_lib.figures.style import PAPER, THIS_RUN
 from chexgen_lib.paper import published
 
-THIS_RUN, PAPER = "this run", "paper"
 TASKS = {
     "table6": ["classification"],
     "table7": ["detection"],
@@ -20,28 +20,30 @@ DATASETS = {  # of the paper -> task
     "VinDr-RibCXR": "ribs",
     "RALO": "severity",
 }
-DRAWN_FROM_TEXT = ("classification", "severity")
+FROM_TEXT = ("classification", "severity")
 NOT_APPLICABLE = "no arm: its images are drawn from masks or boxes, which a generator of text alone does not take"
 COLUMNS = ("source", "task", "test", "arm", "category", "metric", "value", "sd", "low", "high", "difference",
            "difference_low", "difference_high", "p", "visible", "n", "seeds", "note")  # fmt: skip
 
 
 def run_rows(auroc: dict[str, pl.DataFrame], measured: dict[str, pl.DataFrame]) -> pl.DataFrame:
-    """This run's rows of all tasks, with `COLUMNS`; `note` says why a task has no arm of the baseline generator.
+    """This run's rows of all tasks, with `COLUMNS`; `note` gives the reason for a task without the baseline generator.
 
-    auroc: test set -> `augmentation.auroc_table`; measured: task -> a table of `augmentation_tasks`, empty if left out.
+    Args:
+        auroc: Test set -> its table of AUROCs by finding.
+        measured: Task -> a table of `augmentation_tasks`; empty if left out.
     """
     named = {"task": pl.lit("classification"), "metric": pl.lit("AUROC")}
     own = [t.rename({"finding": "category"}).with_columns(test=pl.lit(k), **named) for k, t in auroc.items()]
     own += [t.with_columns(task=pl.lit(k)) for k, t in measured.items() if len(t)]
-    without = [task for task, t in measured.items() if len(t) and task not in DRAWN_FROM_TEXT]
+    without = [task for task, t in measured.items() if len(t) and task not in FROM_TEXT]
     notes = {"task": without, "arm": [BASELINE] * len(without), "note": [NOT_APPLICABLE] * len(without)}
     own.append(pl.DataFrame(notes, schema=dict.fromkeys(notes, pl.String)))
     return pl.concat(own, how="diagonal_relaxed").with_columns(source=pl.lit(THIS_RUN)).select(COLUMNS)
 
 
 def paper_rows() -> pl.DataFrame:
-    """The paper's rows, per cent made shares. Severity: RALO's scores, 0 to 8 (this run's are 0 to 1)."""
+    """The paper's rows, with percentages as fractions. Severity: RALO's scores, 0 to 8 (this run's are 0 to 1)."""
     rows = pl.concat([published.load(item) for item in TASKS])
     percent = pl.col("metric").str.contains("%")
     shares = [pl.when(percent).then(pl.col(c) / 100).otherwise(c).alias(c) for c in ("value", "sd")]
@@ -58,6 +60,6 @@ def paper_rows() -> pl.DataFrame:
 
 
 def tables(auroc: dict[str, pl.DataFrame], measured: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
-    """ "ed_table6" to "ed_table9" -> this run's rows and the paper's."""
+    """Tables by name, "ed_table6" to "ed_table9" of this run's rows and the paper's."""
     both = pl.concat([run_rows(auroc, measured), paper_rows()], how="diagonal_relaxed")
     return {f"ed_{item}": both.filter(pl.col("task").is_in(tasks)) for item, tasks in TASKS.items()}

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 
 from chexgen_lib.figures import style
+from chexgen_lib.figures.style import PAPER, PAPER_SHADE
 from chexgen_lib.paper import published
 from chexgen_lib.quality.evaluate import FLOOR, GENERATOR, IGNORES, NOISE
 
@@ -22,7 +23,6 @@ COLUMNS = {
     "n": pl.Int64,
     **dict.fromkeys(("x", "y"), pl.Float64),
 }
-PAPER, PAPER_SHADE = "paper", "#F0F0F0"
 ARM_COLOURS = {GENERATOR: style.BLUE, IGNORES: style.ORANGE, FLOOR: style.GREEN, NOISE: style.GREY}
 PAPER_COLOURS = {"ChexGen": style.BLUE, "RoentGen": style.VERMILION, "MINIM-CXR": style.PURPLE}
 
@@ -85,7 +85,7 @@ def draw(plotted: pl.DataFrame) -> Figure:
     a = plotted.filter(pl.col("panel") == "a")
     titles = (
         "a  this run, 95 % CI",
-        "a  the paper's generators, MIMIC-CXR p19 (dotted: sd); other data, other features",
+        "a, continued: the paper's generators, MIMIC-CXR p19 (dotted: sd); other data, other features",
     )
     for part, source, title in zip((top, middle), (GENERATOR, PAPER), titles, strict=True):
         rows = a.filter(pl.col("source") == source)

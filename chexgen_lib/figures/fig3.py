@@ -1,19 +1,19 @@
 """Figure 3: what synthetic images beside the real ones give four tasks, with the paper's gains on axes of their own.
 
-ChexGen's arms are blue discs, another generator's (here the baseline, RoentGen in the paper) orange triangles.
+ChexGen's arms are discs, another generator's (here the baseline, RoentGen in the paper) triangles.
 """
 
-import re
+import textwrap
 
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from chexgen_lib.experiments.augmentation import BASELINE, REAL
+from chexgen_lib.experiments.arms import REAL, Role, arm
 from chexgen_lib.experiments.augmentation_tasks import FOREIGN_OBJECT
 from chexgen_lib.figures import ed_tables, style
-from chexgen_lib.figures.ed_tables import PAPER, THIS_RUN
+from chexgen_lib.figures.style import PAPER, THIS_RUN
 
 PANELS = (  # task, category, metric
     ("pneumothorax", "all", "Positive Dice"),
@@ -26,10 +26,9 @@ PANELS = (  # task, category, metric
     ("severity", "all", "Pearson r"),
 )
 MAE_SCALES = {THIS_RUN: " (of 1)", PAPER: " (of 8)"}
-OTHER_GENERATOR = f"{BASELINE}|RoentGen"  # in the name of an arm
 CAPTION = (
-    "synthetic images beside each real one: discs, ChexGen; triangles, the baseline generator, which reads text\n"
-    "alone and so has no arm in segmentation and detection (the paper shows no other generator in any of these)"
+    "x: synthetic images for each real one. Discs: ChexGen. Triangles: the baseline generator, which takes text alone\n"
+    "and so has no arm in segmentation and detection (the paper shows no other generator in any of these tasks)"
 )
 INTERNAL = "this run is tested internally only: its cohort has no external images"
 LEFT_OUT = "left out, because these images come without masks, boxes or scores: {}"
@@ -39,7 +38,9 @@ TEST_COLOURS = (style.BLUE, style.ORANGE)
 def table(auroc: dict[str, pl.DataFrame], measured: dict[str, pl.DataFrame]) -> pl.DataFrame:
     """All that is plotted and more: rows of this run and of the paper, with `ed_tables.COLUMNS` and `positives`.
 
-    auroc: name of the test set -> `augmentation.auroc_table`; measured: task -> a table of `augmentation_tasks`.
+    Args:
+        auroc: Test set -> its table of AUROCs by finding.
+        measured: Task -> a table of `augmentation_tasks`; empty if left out.
     """
     positives = [t.select("finding", "positives").unique().with_columns(test=pl.lit(k)) for k, t in auroc.items()]
     rows = pl.concat([ed_tables.run_rows(auroc, measured), ed_tables.paper_rows()], how="diagonal_relaxed")
@@ -58,8 +59,8 @@ def draw(plotted: pl.DataFrame) -> Figure:
     """
     style.use()
     sources = _sources(plotted)
-    fig = Figure(figsize=(style.PAGE, 6.7 + 0.85 * len(sources)), layout="constrained")
-    top, middle, bottom = fig.subfigures(3, 1, height_ratios=(1, 1.5, 0.1 + 0.8 * len(sources)))
+    fig = Figure(figsize=(style.PAGE, 6.9 + 1.05 * len(sources)), layout="constrained")
+    top, middle, bottom = fig.subfigures(3, 1, height_ratios=(1.2, 1.5, 0.1 + 0.95 * len(sources)))
     auroc = plotted.filter(task="classification")
     sets = [
         (source, test)
@@ -101,89 +102,86 @@ def _other_tasks(part: SubFigure, plotted: pl.DataFrame, sources: list[str]) -> 
             _arms(ax, rows, source, f"{name}\n{metric}{scale}")
     left_out = sorted({task for task, _, _ in PANELS} - {task for task, _, _ in panels} - {"lungs"})
     internal = plotted.filter(source=THIS_RUN, test="external test").is_empty()
-    said = {CAPTION: panels, LEFT_OUT.format(", ".join(left_out)): left_out, INTERNAL: internal}
-    part.supxlabel("\n".join(line for line, true in said.items() if true), fontsize=7)
+    notes = {CAPTION: panels, LEFT_OUT.format(", ".join(left_out)): left_out, INTERNAL: internal}
+    part.supxlabel("\n".join(line for line, applies in notes.items() if applies), fontsize=7)
 
 
-def copies_of(arm: str) -> int:
-    """How many synthetic images an arm has beside each real one."""
-    found = re.search(r"(\d+)x", arm)
-    return int(found[1]) if found else 0
-
-
-def look_of(arm: str) -> tuple[str, str]:
+def arm_style(name: str) -> tuple[str, str]:
     """Colour and marker of an arm: of its generator, darker for two copies."""
-    if arm == REAL:
-        return style.BLACK, "o"
-    if "alone" in arm or "shuffled" in arm:
-        return (style.PURPLE if "alone" in arm else style.GREY), "o"
-    if re.search(OTHER_GENERATOR, arm):
-        return (style.VERMILION if copies_of(arm) > 1 else style.ORANGE), "^"
-    return (style.BLUE if copies_of(arm) > 1 else style.SKY), "o"
+    shown = arm(name)
+    of_role = {Role.REAL: style.BLACK, Role.SYNTHETIC: style.PURPLE, Role.SHUFFLED: style.GREY}
+    if shown.role in of_role:
+        return of_role[shown.role], "o"
+    if shown.other_generator:
+        return (style.VERMILION if shown.copies > 1 else style.ORANGE), "^"
+    return (style.BLUE if shown.copies > 1 else style.SKY), "o"
 
 
 def _arms(ax: Axes, rows: pl.DataFrame, source: str, title: str) -> None:
-    """One number by synthetic images beside each real one: a colour for each test set, a marker for each generator."""
+    """One number by synthetic images for each real one: a colour for each test set, a marker for each generator."""
+    style.panel(ax, "", source)
     ax.set_title(title, fontsize=6.5)
     ax.set_xticks([0, 1, 2], ["0", "1x", "2x"], fontsize=6)
     ax.set_xlim(-0.5, 2.5)
     ax.tick_params(axis="y", labelsize=6)
-    if source == PAPER:
-        ax.set_facecolor("#F0F0F0")
-    known = rows.drop_nulls("value").with_columns(other=pl.col("arm").str.contains(OTHER_GENERATOR))
+    known = rows.drop_nulls("value")
     if known.is_empty():
         ax.text(0.5, 0.5, "no number", ha="center", fontsize=6, transform=ax.transAxes)
         return
+    if source == PAPER:
+        known = known.with_columns(low=pl.col("value") - pl.col("sd"), high=pl.col("value") + pl.col("sd"))
+    known = known.with_columns(other=pl.col("arm").map_elements(lambda name: arm(name).other_generator, pl.Boolean))
+    width = 112 // ax.get_gridspec().ncols  # characters below a panel
     tests = known["test"].unique(maintain_order=True).to_list()
     for (test, other), own in known.group_by("test", "other", maintain_order=True):
-        at = np.array([copies_of(arm) for arm in own["arm"]]) + 0.12 * (2 * tests.index(test) - 1) + 0.15 * other
-        value = own["value"].to_numpy()
-        if source == THIS_RUN:
-            bars = np.maximum([value - own["low"].to_numpy(), own["high"].to_numpy() - value], 0)
-        else:
-            bars = own["sd"].fill_null(0).to_numpy()
+        copies = np.array([arm(name).copies for name in own["arm"]])
         label = test if source == PAPER else f"{test}, n = {own['n'][0]}"
-        look = {"color": TEST_COLOURS[tests.index(test)], "markersize": 3, "linewidth": 0.9}
-        ax.errorbar(at, value, bars, fmt="^" if other else "o", label=None if other else label, **look)
-    ax.legend(fontsize=4.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), handletextpad=0.1)
+        label = textwrap.fill(label.replace("n = ", "n\u00a0=\u00a0"), width).replace("\u00a0", " ")
+        style.interval(
+            ax,
+            own,
+            copies + 0.12 * (2 * tests.index(test) - 1) + 0.15 * other,
+            color=TEST_COLOURS[tests.index(test)],
+            marker="^" if other else "o",
+            label=None if other else label,
+        )
+    ax.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.4, 0), borderaxespad=2.6, handletextpad=0.1)
 
 
 def _averages(ax: Axes, rows: pl.DataFrame, source: str, test: str, labels: bool) -> None:
+    """The macro AUROC of each arm on one test set."""
+    style.panel(ax, f"{source}:\n{test}", source)
+    if source == PAPER:
+        rows = rows.with_columns(low=pl.col("value") - pl.col("sd"), high=pl.col("value") + pl.col("sd"))
     for at, row in enumerate(rows.iter_rows(named=True)):
-        colour, marker = look_of(row["arm"])
-        if source == THIS_RUN:
-            ax.plot([row["low"], row["high"]], [at, at], color=colour)
-        elif row["sd"] is not None:
-            ax.plot([row["value"] - row["sd"], row["value"] + row["sd"]], [at, at], color=colour, linestyle=":")
+        colour, marker = arm_style(row["arm"])
+        line = "-" if source == THIS_RUN else ":"
+        if row["low"] is not None:
+            ax.plot([row["low"], row["high"]], [at, at], color=colour, linestyle=line)
         ax.plot(row["value"], at, marker, color=colour, markersize=4)
-        ax.annotate(
-            f"{row['value']:.3f}", (row["value"], at), (0, 4), textcoords="offset points", ha="center", fontsize=6
-        )
+        place = {"textcoords": "offset points", "ha": "center", "fontsize": 6}
+        ax.annotate(f"{row['value']:.3f}", (row["value"], at), (0, 4), **place)
     ax.set_yticks(range(len(rows)), rows["arm"].to_list() if labels else [], fontsize=6)
     ax.set_ylim(len(rows) - 0.5, -0.7)
     ax.margins(x=0.3)
     n = f"n = {rows['n'][0]} x {rows['seeds'][0]} seeds, 95 % CI" if source == THIS_RUN else "dotted: sd"
     ax.set_xlabel(f"macro AUROC\n({n})", fontsize=6)
-    ax.set_title(f"{source}:\n{test}", fontsize=7, loc="left", fontweight="bold")
-    if source == PAPER:
-        ax.set_facecolor("#F0F0F0")
 
 
 def _by_finding(ax: Axes, rows: pl.DataFrame, test: str) -> None:
+    """The change of each finding's AUROC by each arm."""
     changed = rows.filter(pl.col("arm") != REAL, pl.col("difference").is_not_null())
     findings = changed["category"].unique(maintain_order=True).to_list()
     arms = changed["arm"].unique(maintain_order=True).to_list()
-    for k, arm in enumerate(arms):
-        own = changed.filter(arm=arm)
-        x = np.array([findings.index(f) for f in own["category"]]) + 0.7 * ((k + 0.5) / len(arms) - 0.5)
-        value, low, high = (own[c].to_numpy() for c in ("difference", "difference_low", "difference_high"))
-        colour, marker = look_of(arm)
-        ax.errorbar(x, value, np.maximum([value - low, high - value], 0), fmt=marker, markersize=3, linewidth=0.9,
-                    color=colour, label=arm)  # fmt: skip
+    for k, name in enumerate(arms):
+        own = changed.filter(arm=name)
+        at = np.array([findings.index(f) for f in own["category"]]) + 0.7 * ((k + 0.5) / len(arms) - 0.5)
+        colour, marker = arm_style(name)
+        style.interval(ax, own, at, "difference", color=colour, marker=marker, label=name)
     ax.axhline(0, color=style.BLACK, linewidth=0.7)
     positives = {r["category"]: r["positives"] for r in rows.iter_rows(named=True)}
     names = [f if f == "Average" else f"{f} ({positives[f]})" for f in findings]
-    ax.set_xticks(range(len(findings)), names, rotation=30, ha="right", fontsize=6)
-    ax.set_ylabel(f"change of AUROC from real images alone\n({test}, 95 % CI)")
-    ax.set_xlabel("finding (positive test images)")
+    ax.set_xticks(range(len(findings)), names, rotation=30, ha="right", rotation_mode="anchor", fontsize=6)
+    ax.set_ylabel(f"change of AUROC from real images alone\n({test}, 95 % CI)", fontsize=7)
+    ax.set_xlabel("finding (positive test images)", fontsize=7)
     ax.legend(ncols=len(arms), loc="lower center", bbox_to_anchor=(0.5, 1), fontsize=6, columnspacing=1)

@@ -11,61 +11,69 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from chexgen_lib.experiments.pretraining import DEFAULT, LONGER
+from chexgen_lib.experiments.arms import DEFAULT, IMAGENET, LONGER, pretrained
 from chexgen_lib.figures import style
 from chexgen_lib.paper import published
 
 NO_MASKS = "real radiographs\nhave no masks"
 NO_EXTERNAL = "no external images\nin this profile"
-LOOKS = {  # marker and colour of a start, in this run's panels and in the paper's
+LOOKS = {  # marker and colour of an initialisation, in this run's panels and in the paper's
     DEFAULT: ("o", style.BLACK),
-    "ImageNet": ("o", style.BLACK),
+    IMAGENET: ("o", style.BLACK),
     LONGER: ("s", style.BLUE),
-    "1x synthetic": ("D", style.SKY),
-    "2x synthetic": ("^", style.ORANGE),
-    "3x synthetic": ("v", style.VERMILION),
-    "5x synthetic": ("P", style.PURPLE),
+    pretrained(1): ("D", style.SKY),
+    pretrained(2): ("^", style.ORANGE),
+    pretrained(3): ("v", style.VERMILION),
+    pretrained(5): ("P", style.PURPLE),
 }
 OTHER = ("X", style.GREEN)
 
 
 def draw(curves: pl.DataFrame, attention: pl.DataFrame) -> Figure:
-    """a, b: macro AUROC against real images for each start; c: few shots; d: attention; e, f: the paper's numbers.
+    """a, b: macro AUROC against real images by initialisation; c: few shots; d: attention; e, f: the paper's numbers.
 
-    curves: see `pretraining.curves`; a start may lack some sets. attention: rows of "Average", see
-    `pretraining.attention_table`.
+    Args:
+        curves: See `pretraining.curves`; an initialisation may lack some sets.
+        attention: Rows of "Average" of `pretraining.attention_table`.
     """
     style.use()
     fig = Figure(figsize=(style.PAGE, 5.0), layout="constrained")
     grid = fig.subplots(2, 3)
     average = curves.filter(finding="Average")
-    titles = {"internal": "a  this run, internal test", "external": "b  this run, external test",
-              "few-shot": "c  this run, few shots, external"}  # fmt: skip
+    titles = {"internal": "a  this run, internal", "external": "b  this run, external",
+              "few-shot": "c  this run, few shots"}  # fmt: skip
     for ax, (group, title) in zip(grid[0], titles.items(), strict=True):
-        _curves(ax, average.filter(group=group), title, log=group != "few-shot")
+        style.panel(ax, title)
+        _curves(ax, average.filter(group=group), log=group != "few-shot")
     handles, labels = grid[0][0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), title="pretrained on (this run)")
+    style.panel(grid[1][0], "d  this run, Grad-CAM")
     _attention(grid[1][0], attention)
-    _paper(grid[1][1], "fine-tuning", "e  paper (Fig. 4a), MIMIC-CXR")
-    _paper(grid[1][2], "few-shot", "f  paper (Fig. 4a), MedFMC")
+    for ax, kind, title in zip(grid[1][1:], ("fine-tuning", "few-shot"), ("MIMIC-CXR", "MedFMC"), strict=True):
+        style.panel(ax, f"{'e' if kind == 'fine-tuning' else 'f'}  paper (Fig. 4a), {title}", style.PAPER)
+        _paper(ax, kind)
     return fig
 
 
 def draw_maps(images: np.ndarray, masks: np.ndarray, names: Sequence[str], maps: Mapping[str, np.ndarray]) -> Figure:
-    """Grad-CAM on a few test images: the finding's true outline, and the attention of each start with its share inside.
+    """Grad-CAM on a few test images: the finding's true outline, and each network's attention with its share inside.
 
-    images: [K, S, S] in [0, 1]; masks: bool [K, H, H]; names: of the findings; maps: start -> [K, H, H].
+    Args:
+        images: [K, S, S] in [0, 1].
+        masks: The findings' masks, bool [K, H, H].
+        names: Of the K findings.
+        maps: Initialisation of the network -> its attention [K, H, H], at least 0.
     """
     style.use()
     row = 0.9 * style.PAGE / max(4, len(images)) + 0.2  # inches; pictures are square
     fig = Figure(figsize=(style.PAGE, 0.3 + row * (1 + len(maps))), layout="constrained")
     if not len(images):
-        nothing(fig.subplots(), NO_MASKS)
+        style.empty(fig.subplots(), NO_MASKS)
         return fig
     axes = fig.subplots(1 + len(maps), len(images), squeeze=False)
     place = {"extent": (0, masks.shape[2], masks.shape[1], 0)}  # an image may have other pixels than its mask
     for k, (image, mask, name) in enumerate(zip(images, masks, names, strict=True)):
-        axes[0, k].set_title(name.replace(" ", "\n", 1), fontsize=7)
+        axes[0, k].set_title(name.replace(" ", "\n", 1), fontsize=6)
         for line, start in enumerate([None, *maps]):
             ax = axes[line, k]
             ax.imshow(image, vmin=0, vmax=1, cmap="gray", **place)
@@ -81,14 +89,10 @@ def draw_maps(images: np.ndarray, masks: np.ndarray, names: Sequence[str], maps:
     return fig
 
 
-def _title(ax: Axes, title: str) -> None:
-    ax.set_title(title, loc="left", fontsize=7, fontweight="bold")
-
-
-def _curves(ax: Axes, rows: pl.DataFrame, title: str, log: bool) -> None:
-    _title(ax, title)
+def _curves(ax: Axes, rows: pl.DataFrame, log: bool) -> None:
+    """Macro AUROC by real images; initialisations stand a little apart, so that their intervals do."""
     if rows.is_empty():
-        nothing(ax, NO_EXTERNAL)
+        style.empty(ax, NO_EXTERNAL)
         return
     sets = rows.select("set", "images").unique(maintain_order=True)
     places = sets["images"].to_numpy() if log else np.arange(len(sets))
@@ -96,52 +100,45 @@ def _curves(ax: Axes, rows: pl.DataFrame, title: str, log: bool) -> None:
     for k, arm in enumerate(arms):
         own, (marker, colour) = rows.filter(arm=arm), LOOKS.get(arm, OTHER)
         line = "-" if len(own) == len(sets) else ":"  # what lies between was not trained
-        value, low, high = (own[c].to_numpy() for c in ("value", "low", "high"))
         own_places = places[sets["set"].is_in(own["set"].to_list()).to_numpy()]
-        x = own_places * 1.04 ** (k - len(arms) / 2) if log else own_places + 0.1 * (k - len(arms) / 2)
-        ax.errorbar(x, value, np.maximum([value - low, high - value], 0), fmt=f"{marker}{line}", markersize=3,
-                    linewidth=0.9, color=colour, label=arm)  # fmt: skip
+        at = own_places * 1.04 ** (k - len(arms) / 2) if log else own_places + 0.1 * (k - len(arms) / 2)
+        style.interval(ax, own, at, marker=marker, linestyle=line, color=colour, label=arm)
     if log:
         ax.set_xscale("log")
         ax.set_xticks(places, [f"{n:.0f}" for n in places], fontsize=6, rotation=45)
         ax.minorticks_off()
-        ax.set_xlabel("real images to fine-tune on")
+        ax.set_xlabel("real images to fine-tune on", fontsize=7)
     else:
         ax.set_xticks(places, sets["set"].to_list())
-        ax.set_xlabel("real images a finding")
+        ax.set_xlabel("external images of each finding", fontsize=7)
     ax.set_ylabel(f"macro AUROC, 95 % CI\n(n = {rows['n'][0]} images x {rows['seeds'][0]} seeds)", fontsize=7)
 
 
 def _attention(ax: Axes, rows: pl.DataFrame) -> None:
-    _title(ax, "d  this run, Grad-CAM")
+    """Share of the attention inside the findings' masks, by initialisation."""
     if rows.is_empty():
-        nothing(ax, NO_MASKS)
+        style.empty(ax, NO_MASKS)
         return
-    value, low, high = (rows[c].to_numpy() for c in ("value", "low", "high"))
-    x = np.arange(len(rows))
-    ax.errorbar(x, value, np.maximum([value - low, high - value], 0), fmt="o", color=style.BLUE, markersize=4)
+    for k, name in enumerate(rows["start"]):
+        marker, colour = LOOKS.get(name, OTHER)
+        style.interval(ax, rows[k : k + 1], np.array([k]), marker=marker, color=colour, markersize=4)
     ax.axhline(rows["chance"][0], color=style.GREY, linestyle="--")
-    ax.set_xticks(x, rows["start"].to_list(), fontsize=6, rotation=30, ha="right")
+    ax.set_xticks([])
+    ax.set_xlabel("initialisation, as in the legend", fontsize=7)
     ax.set_ylabel(f"attention inside the mask, 95 % CI\n(n = {rows['n'][0]} findings; dashed: chance)", fontsize=7)
     ax.margins(x=0.2)
 
 
-def nothing(ax: Axes, why: str) -> None:
-    """An empty panel that says why."""
-    ax.text(0.5, 0.5, why, ha="center", va="center", transform=ax.transAxes)
-    ax.set(xticks=[], yticks=[])
-
-
-def _paper(ax: Axes, kind: str, title: str) -> None:
+def _paper(ax: Axes, kind: str) -> None:
+    """The paper's numbers of fine-tuning on shares of the data, or of few shots."""
     rows = published.load("fig4a").filter(pl.col("category").str.contains("shot") == (kind == "few-shot"))
-    _title(ax, title)
-    ax.set_facecolor("#F0F0F0")
     sets = rows["category"].unique(maintain_order=True).to_list()
     for arm in rows["arm"].unique(maintain_order=True):
         own, (marker, colour) = rows.filter(arm=arm), LOOKS.get(arm, OTHER)
-        x = [sets.index(c) for c in own["category"]]
-        ax.plot(x, own["value"] / 100, f"{marker}-", markersize=4, label=arm, color=colour)
-    ax.set_xticks(range(len(sets)), [s.replace(" of real data", "\nof real data") for s in sets])
-    ax.set_ylabel("macro AUROC (paper)")
+        at = [sets.index(c) for c in own["category"]]
+        ax.plot(at, own["value"] / 100, f"{marker}-", markersize=4, label=arm, color=colour)
+    ax.set_xticks(range(len(sets)), [s.replace(" of real data", "") for s in sets])
+    ax.set_xlabel("shots of each finding" if kind == "few-shot" else "share of real images to fine-tune on", fontsize=7)
+    ax.set_ylabel("macro AUROC (paper)", fontsize=7)
     ax.margins(x=0.2)
     ax.legend(fontsize=6)

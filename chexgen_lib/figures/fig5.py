@@ -1,8 +1,8 @@
 """Figure 5: bias found on synthetic patients and mitigated by them; the paper's numbers shaded or grey, never mixed.
 
-a: who the training set consists of. b: weighted F1 of each group on the real test cohort and on its synthetic copy,
-and how well the two agree. c: worst-group F1 and best-worst gap by training arm. The paper's numbers are on MIMIC-CXR,
-with other patients and groups, so they are not comparable in level.
+a: who the training set consists of. b1: weighted F1 of each group on the real test cohort and on its synthetic copy;
+b2: all groups, also of combined attributes; b3: how well the two cohorts agree. c: worst-group F1 and best-worst gap by
+training arm. The paper's numbers are on MIMIC-CXR, with other patients and groups, so they are not comparable in level.
 """
 
 import numpy as np
@@ -13,12 +13,12 @@ from matplotlib.lines import Line2D
 
 from chexgen_lib.experiments.fairness import GAP, PEARSON, WORST
 from chexgen_lib.figures import style
+from chexgen_lib.figures.style import PAPER, PAPER_MARK, THIS_RUN
 from chexgen_lib.paper import published
 from chexgen_lib.pools.groups import EVERYONE, TIMES, Groups
 
-RUN, PAPER, PAPER_SHADE = "this run", "paper", "#F0F0F0"
 SHARE, F1, UNKNOWN, EQUAL = "share (%)", "weighted F1", "not stated", "equal groups"
-COPY, DEALT = "matched copy", "dealt to wrong rows"
+COPY, PERMUTED = "matched copy", "dealt to wrong rows"  # the control: scores permuted across patients
 COLUMNS = {
     **dict.fromkeys(("panel", "source", "attribute", "group", "arm", "measure"), pl.String),
     **dict.fromkeys(("value", "low", "high"), pl.Float64),
@@ -40,7 +40,6 @@ SIZES = {  # by number of attributes combined
     2: (style.PURPLE, "D", "pairs"),
     3: (style.ORANGE, "s", "triples"),
 }
-PAPER_LOOK = {"marker": "s", "markersize": 4, "linestyle": "none", "color": style.GREY, "markerfacecolor": "white"}
 
 
 def table(
@@ -48,17 +47,25 @@ def table(
     real: pl.DataFrame,
     synthetic: pl.DataFrame,
     agreed: pl.DataFrame,
-    dealt: pl.DataFrame,
+    permuted: pl.DataFrame,
     unequal: pl.DataFrame,
     compared: pl.DataFrame,
 ) -> pl.DataFrame:
-    """All that Figure 5 plots, tidy: panel (a, b, c), source (this run or paper), attribute, group, arm, measure,
-    value, low, high, n, p, note.
+    """All that Figure 5 plots, one number a row.
 
-    training: `groups.groups` of the training set; real, synthetic: `group_table` of the two test cohorts; agreed:
-    `agreement` of the two; dealt: the same with the copies' scores dealt to wrong rows; unequal: `disparity` of the
-    arm that the others are compared with; compared: `compare`. n counts images in panel a, groups for Pearson r and
-    patients elsewhere. Gaps are fractions, also the paper's.
+    Args:
+        training: `groups.groups` of the training set.
+        real: `fairness.group_table` of the real test cohort.
+        synthetic: The same of its synthetic copy.
+        agreed: `fairness.agreement` of the two.
+        permuted: The same with the copies' scores permuted across patients.
+        unequal: `fairness.disparity` of the arm that the others are compared with.
+        compared: `fairness.compare` of the arms.
+
+    Returns:
+        Columns panel (a, b, c), source (this run or paper), attribute, group, arm, measure, value, low, high, n, p,
+        note. n counts images in panel a, groups for Pearson r and patients elsewhere. Gaps are fractions, also the
+        paper's.
     """
     single = [name for name in training.attributes if TIMES not in name]
     unknown = training.unknown.with_columns(group=pl.lit(UNKNOWN))
@@ -70,14 +77,14 @@ def table(
         t.with_columns(arm=pl.lit(arm), measure=pl.lit(F1), value=pl.col("f1"), n=pl.col("n_patients"))
         for arm, t in (("real", real), ("synthetic", synthetic))
     ]
-    r = pl.concat([agreed.with_columns(arm=pl.lit(COPY)), dealt.with_columns(arm=pl.lit(DEALT))])
+    r = pl.concat([agreed.with_columns(arm=pl.lit(COPY)), permuted.with_columns(arm=pl.lit(PERMUTED))])
     r = r.filter(measure=PEARSON).with_columns(n=pl.col("n_groups"))
     c = compared.filter(pl.col("measure").is_in([WORST, GAP])).with_columns(n=pl.col("n_patients"))
     equal = unequal.filter(pl.col("measure").is_in([WORST, GAP])).select(
         "attribute", "measure", "note", value="equal", low="equal_low", high="equal_high", n="n_patients"
     )
     parts = [("a", a), *(("b", part) for part in (*cohorts, r)), ("c", c), ("c", equal.with_columns(arm=pl.lit(EQUAL)))]
-    ours = [_conform(part.with_columns(panel=pl.lit(panel), source=pl.lit(RUN))) for panel, part in parts]
+    ours = [_conform(part.with_columns(panel=pl.lit(panel), source=pl.lit(THIS_RUN))) for panel, part in parts]
     return pl.concat([*ours, *_published()])
 
 
@@ -116,16 +123,16 @@ def draw(plotted: pl.DataFrame) -> Figure:
     """Figure 5 from `table(...)`."""
     style.use()
     b, c = plotted.filter(panel="b"), plotted.filter(panel="c")
-    attributes = _single_and_largest(c.filter(source=RUN))
+    attributes = _single_and_largest(c.filter(source=THIS_RUN))
     arms = c["arm"].n_unique()
     fig = Figure(figsize=(style.PAGE, 6.8 + 0.34 * arms), layout="constrained")
     top, bottom = fig.subfigures(2, 1, height_ratios=(5.6, 1.2 + 0.34 * arms))
     axes = top.subplots(2, 2, width_ratios=(1, 1.05))
     _composition(axes[0, 0], plotted.filter(panel="a"))
-    _groups(axes[0, 1], b.filter(source=RUN, measure=F1))
-    _scatter(axes[1, 0], b.filter(source=RUN, measure=F1))
+    _groups(axes[0, 1], b.filter(source=THIS_RUN, measure=F1))
+    _scatter(axes[1, 0], b.filter(source=THIS_RUN, measure=F1))
     _correlations(axes[1, 1], b.filter(measure=PEARSON))
-    title = "c  by training arm, 95 % CI; filled: differs from the first, p < 0.05; yellow: 95 % range of equal groups"
+    title = "c  by training arm, 95 % CI; filled: differs from the first, p < 0.05; yellow: 95 % range for equal groups"
     bottom.suptitle(title, x=0.01, ha="left", fontsize=8, fontweight="bold")
     axes = bottom.subplots(2, len(attributes), squeeze=False, sharex="row", sharey=True)
     for line, measure in zip(axes, (WORST, GAP), strict=True):
@@ -153,27 +160,27 @@ def _lines(ax: Axes, places: list[float], names: list[str]) -> None:
     ax.tick_params("y", length=0)
 
 
-def _say(ax: Axes, x: float, y: float, text: str, **look) -> None:
+def _note(ax: Axes, x: float, y: float, text: str, **look) -> None:
     """Small text in line y; x is a fraction of the axis' width, above 1 to the right of it."""
     ax.text(x, y, text, transform=ax.get_yaxis_transform(), fontsize=7, va="center", **look)
 
 
 def _composition(ax: Axes, rows: pl.DataFrame) -> None:
-    ours = rows.filter((pl.col("source") == RUN) & ((pl.col("group") != UNKNOWN) | (pl.col("n") > 0)))
+    ours = rows.filter((pl.col("source") == THIS_RUN) & ((pl.col("group") != UNKNOWN) | (pl.col("n") > 0)))
     paper = {(r["attribute"], r["group"]): r["value"] for r in rows.filter(source=PAPER).iter_rows(named=True)}
     places, names = _places(ours), []
     for at, r in zip(places, ours.iter_rows(named=True), strict=True):
         stated = r["group"] != UNKNOWN
         names.append(r["group"] if stated else f"{r['attribute']} {UNKNOWN}")
         ax.barh(at, r["value"], 0.75, color=style.SKY if stated else style.GREY)
-        _say(ax, 1.02, at, f"n = {r['n']:,}")
+        _note(ax, 1.02, at, f"n = {r['n']:,}")
         if (r["attribute"], r["group"]) in paper:
-            ax.plot(paper[r["attribute"], r["group"]], at, **PAPER_LOOK)
+            ax.plot(paper[r["attribute"], r["group"]], at, **PAPER_MARK)
     _lines(ax, places, names)
     ax.set(xlabel="share of training images (%)", xlim=(0, 100))
-    ax.set_title("a  training set", loc="left", fontweight="bold")
+    style.panel(ax, "a  training set", fontsize=8)
     if ax.lines:  # the paper states shares of race alone
-        handles = [Line2D([], [], **PAPER_LOOK, label="paper, MIMIC-CXR")]
+        handles = [Line2D([], [], **PAPER_MARK, label="paper, MIMIC-CXR")]
         ax.legend(handles=handles, loc="lower right", borderaxespad=0, handletextpad=0.2)
 
 
@@ -183,18 +190,18 @@ def _groups(ax: Axes, rows: pl.DataFrame) -> None:
     real = rows.filter(arm="real")
     places = _places(real)
     for shift, (arm, (colour, marker)) in zip((-0.17, 0.17), COHORTS.items(), strict=True):
-        for at, r in zip(places, rows.filter(arm=arm).iter_rows(named=True), strict=True):
+        own = rows.filter(arm=arm)
+        look = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.2}
+        style.interval(ax, own, np.array(places) + shift, horizontal=True, **look)
+        for at, r in zip(places, own.iter_rows(named=True), strict=True):
             if r["value"] is None:
-                _say(ax, 0.02, at + 1.6 * shift, f"{arm}: {r['note'].split(':')[0]}", color=style.GREY)
-                continue
-            ax.plot([r["low"], r["high"]], [at + shift] * 2, color=colour)
-            ax.plot(r["value"], at + shift, marker, color=colour, markersize=4)
+                _note(ax, 0.02, at + 1.6 * shift, f"{arm}: {r['note'].split(':')[0]}", color=style.GREY)
     _lines(ax, places, [f"{r['group']}, n = {r['n']:,}" for r in real.iter_rows(named=True)])
     looks = ((arm, colour, marker) for arm, (colour, marker) in COHORTS.items())
     handles = [Line2D([], [], color=c, marker=m, markersize=4, label=arm) for arm, c, m in looks]
     ax.legend(handles=handles, loc="lower right", ncols=2, columnspacing=1.0, bbox_to_anchor=(1, 0.98), borderaxespad=0)
     ax.set(xlabel="weighted F1, 95 % CI (n = patients)")
-    ax.set_title("b  this run, F1 by group", loc="left", fontweight="bold", pad=12)
+    style.panel(ax, "b1  this run, F1 by group", fontsize=8, pad=12)
 
 
 def _scatter(ax: Axes, rows: pl.DataFrame) -> None:
@@ -219,55 +226,56 @@ def _scatter(ax: Axes, rows: pl.DataFrame) -> None:
         ax.legend(loc="upper left", handletextpad=0.2)
     lost = pairs.height - known.height
     ax.set(xlabel=f"weighted F1, real (of {pairs.height} groups {lost} withheld)", ylabel="weighted F1, synthetic")
-    ax.set_title("b  this run, every group", loc="left", fontweight="bold")
+    style.panel(ax, "b2  this run, every group", fontsize=8)
 
 
 def _correlations(ax: Axes, rows: pl.DataFrame) -> None:
     """Pearson r of each attribute with its interval, the control's below it, the paper's as grey squares above it."""
-    ours, control = (rows.filter(source=RUN, arm=arm) for arm in (COPY, DEALT))
-    paper = dict(rows.filter(source=PAPER).select("attribute", "value").iter_rows())
+    ours, control = (rows.filter(source=THIS_RUN, arm=arm) for arm in (COPY, PERMUTED))
+    published_r = dict(rows.filter(source=PAPER).select("attribute", "value").iter_rows())
     for at, r in enumerate(ours.iter_rows(named=True)):
-        said = paper.get(r["attribute"])
-        if said is not None:
-            ax.plot(said, at - 0.3, **PAPER_LOOK, clip_on=False)
+        if r["attribute"] in published_r:
+            ax.plot(published_r[r["attribute"]], at - 0.3, **PAPER_MARK, clip_on=False)
         if r["value"] is None:
-            _say(ax, 0.02, at, r["note"].split(":")[0], color=style.GREY)
-            continue
-        ax.plot([r["low"], r["high"]], [at] * 2, color=style.BLUE)
-        ax.plot(r["value"], at, "o", color=style.BLUE, markersize=4)
-        _say(ax, 1.04, at, f"{r['value']:.2f}")
-    for at, r in enumerate(control.iter_rows(named=True)):
-        if r["value"] is not None:
-            ax.plot([r["low"], r["high"]], [at + 0.3] * 2, color=style.ORANGE, linewidth=0.8)
-            ax.plot(r["value"], at + 0.3, "D", color=style.ORANGE, markersize=3, markerfacecolor="white")
+            _note(ax, 0.02, at, r["note"].split(":")[0], color=style.GREY)
+        else:
+            _note(ax, 1.04, at, f"{r['value']:.2f}")
+    at = np.arange(ours.height)
+    style.interval(ax, ours, at, horizontal=True, color=style.BLUE, marker="o", markersize=4, linewidth=1.2)
+    control_look = {"color": style.ORANGE, "marker": "D", "markersize": 3, "markerfacecolor": "white", "linewidth": 0.8}
+    style.interval(ax, control, at + 0.3, horizontal=True, **control_look)
     _lines(ax, list(range(ours.height)), [f"{r['attribute']}, n = {r['n']}" for r in ours.iter_rows(named=True)])
     ax.axvline(0, color=style.GREY, linewidth=0.6, linestyle=":")
     ax.set(xlim=(-1.05, 1.05), xticks=(-1, 0, 1), xlabel="Pearson r, 95 % CI (n = groups)")
-    ax.set_title(
-        "b  agreement; grey: the paper's,\n    orange: copies dealt to wrong rows", loc="left", fontweight="bold"
-    )
+    style.panel(ax, "b3  agreement of the cohorts", fontsize=8, pad=16)
+    handles = [
+        Line2D([], [], **PAPER_MARK, label="paper"),
+        Line2D([], [], **control_look | {"linestyle": "none"}, label="scores permuted across patients"),
+    ]
+    ax.legend(handles=handles, loc="lower right", ncols=2, columnspacing=1.0, handletextpad=0.2, borderaxespad=0,
+              bbox_to_anchor=(1.2, 0.99))  # fmt: skip
 
 
 def _arms(ax: Axes, rows: pl.DataFrame, attribute: str) -> None:
     """One measure of one attribute: a row for each arm, below them, shaded, the paper's."""
-    said, ours = rows.filter(source=PAPER), rows.filter(pl.col("arm") != EQUAL, source=RUN)
-    arms, papers = (part["arm"].unique(maintain_order=True).to_list() for part in (ours, said))
+    theirs, ours = rows.filter(source=PAPER), rows.filter(pl.col("arm") != EQUAL, source=THIS_RUN)
+    arms, papers = (part["arm"].unique(maintain_order=True).to_list() for part in (ours, theirs))
     own = ours.filter(attribute=attribute)
     for at, r in enumerate(own.iter_rows(named=True)):
-        if r["value"] is None:
-            _say(ax, 0.02, at, "no estimate", color=style.GREY)
-            continue
-        sure = r["p"] is not None and r["p"] < 0.05
-        ax.plot([r["low"], r["high"]], [at] * 2, color=style.BLUE)
-        ax.plot(r["value"], at, "o", color=style.BLUE, markersize=4, markerfacecolor=None if sure else "white")
-        _say(ax, 1.03, at, f"{r['value']:.3f}")
+        significant = r["p"] is not None and r["p"] < 0.05
+        look = {"color": style.BLUE, "marker": "o", "markersize": 4, "linewidth": 1.2}
+        look["markerfacecolor"] = style.BLUE if significant else "white"
+        style.interval(ax, own[at : at + 1], np.array([at]), horizontal=True, **look)
+        known = r["value"] is not None
+        _note(ax, *((1.03, at, f"{r['value']:.3f}") if known else (0.02, at, "no estimate")),
+              color=style.BLACK if known else style.GREY)  # fmt: skip
     for r in rows.filter(arm=EQUAL, attribute=attribute).drop_nulls("value").iter_rows(named=True):
         ax.fill_betweenx([-0.6, len(arms) - 0.5], r["low"], r["high"], color=style.YELLOW, alpha=0.45, linewidth=0)
-    ax.axhspan(len(arms) - 0.5, len(arms) + len(papers) - 0.4, color=PAPER_SHADE)
-    for r in said.filter(attribute=attribute).iter_rows(named=True):
+    ax.axhspan(len(arms) - 0.5, len(arms) + len(papers) - 0.4, color=style.PAPER_SHADE)
+    for r in theirs.filter(attribute=attribute).iter_rows(named=True):
         at = len(arms) + papers.index(r["arm"])
-        ax.plot(r["value"], at, **PAPER_LOOK)
-        _say(ax, 1.03, at, f"{r['value']:.3f}")
+        ax.plot(r["value"], at, **PAPER_MARK)
+        _note(ax, 1.03, at, f"{r['value']:.3f}")
     _lines(ax, list(range(len(arms) + len(papers))), [*arms, *(f"paper: {arm}" for arm in papers)])
     ax.margins(x=0.1)
     ax.set_title(f"{attribute}\nn = {own['n'].max() or 0:,} patients", fontsize=7, loc="left")

@@ -8,16 +8,30 @@ where the measure itself should be small (an error, a gap).
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from chexgen_lib.figures import style
+from chexgen_lib.estimates.wording import NOT_DETECTABLE, format_interval
+from chexgen_lib.experiments.arms import IMAGENET, LONGER, augmented, pretrained, pretraining_copies, shuffled
+from chexgen_lib.figures import fig5, style
+from chexgen_lib.figures.style import THIS_RUN
 from chexgen_lib.paper import published
+from chexgen_lib.pools.balancing import REPEATED, SYNTHETIC
+from chexgen_lib.quality.evaluate import GENERATOR, IGNORES
 
-SUPPORTED, OPPOSITE, UNSEEN, UNMEASURED = "as the paper", "the opposite", "no detectable difference", "not measured"
-VERDICTS = (SUPPORTED, OPPOSITE, UNSEEN, UNMEASURED)
-LOOKS = {SUPPORTED: (style.BLUE, "o"), UNSEEN: (style.GREY, "s"), OPPOSITE: (style.VERMILION, "X")}
-SHOWN = 0.4  # largest gain on the axis
+SUPPORTED, OPPOSITE, UNMEASURED = "as the paper", "the opposite", "not measured"
+VERDICTS = (SUPPORTED, OPPOSITE, NOT_DETECTABLE, UNMEASURED)
+LOOKS = {SUPPORTED: (style.BLUE, "o"), NOT_DETECTABLE: (style.GREY, "s"), OPPOSITE: (style.VERMILION, "X")}
+PANELS = {  # measures on one axis -> its label
+    ("AUROC",): "gain of AUROC",
+    ("Pearson r",): "gain of Pearson r",
+    ("Positive Dice", "Dice", "mAP50"): "gain of Dice or mAP50",
+    ("MAE",): "decrease of MAE (score of 1)",
+    ("worst-group F1", "best-worst gap of F1"): "gain of F1, decrease of its gap",
+}
 SCHEMA = {
     "item": pl.String, "claim": pl.String, "measure": pl.String, "gain": pl.Float64, "low": pl.Float64,
     "high": pl.Float64, "n": pl.Int64, "control": pl.Float64, "control_of": pl.String, "paper": pl.Float64,
@@ -33,6 +47,8 @@ TASKS = [  # Figure 3: task, category, metric, test set, the paper's table, data
     ("severity", "all", "Pearson r", "test", "table9", "RALO", "all", False),
     ("severity", "all", "MAE", "test", "table9", "RALO", "all", True),
 ]
+CONTROL = {"color": style.ORANGE, "marker": "x", "markersize": 5, "linestyle": "none"}
+PAPERS = {"color": style.BLACK, "marker": "D", "markersize": 4, "linestyle": "none", "markerfacecolor": "none"}
 BALANCED = {"sex": "gender", "age group": "age"}  # attribute of Figure 5 -> the paper's name
 MEASURES = {"worst-group F1": "worst-group weighted F1", "best-worst gap of F1": "best-worst gap (%)"}  # likewise
 
@@ -40,74 +56,119 @@ MEASURES = {"worst-group F1": "worst-group weighted F1", "best-worst gap of F1":
 def claims(folder: str | Path) -> pl.DataFrame:
     """The claims, one a row, with the columns of `SCHEMA`.
 
-    folder: with fig2.csv, fig3.csv, fig4.csv, fig5.csv and fig5_arms.csv of a run.
-
-    `gain`, `low`, `high` are this run's, with a 95 % interval; `control` is what was gained without what the claim is
-    about; `paper` is the paper's gain on `paper_of`. All are shares of 1.
+    `gain`, `low` and `high` are this run's, with a 95 % interval; `control` is the gain without what the claim is
+    about; `paper` is the paper's gain on `paper_of`. All are fractions.
 
     The `verdict` is "as the paper" where the interval lies above zero, "the opposite" where it lies below, and else
-    "no detectable difference". What the run has no rows for was "not measured".
+    "no detectable difference". What the run has no rows for is "not measured".
+
+    Args:
+        folder: With fig2.csv, fig3.csv, fig4.csv, fig5.csv and fig5_arms.csv of a run.
 
     Raises:
-        FileNotFoundError: naming the table that is missing, and the stage that makes it.
+        FileNotFoundError: If a table is missing; names it and the stage that makes it.
     """
     rows = [*_figure2(folder), *_figure3(folder), *_figure4(folder), *_figure5(folder)]
     return pl.DataFrame([row | {"verdict": verdict(row)} for row in rows], SCHEMA)
 
 
 def verdict(row: dict) -> str:
+    """What the interval of a claim's gain says of it."""
     if row["low"] is None or row["high"] is None:
         return UNMEASURED
-    return SUPPORTED if row["low"] > 0 else OPPOSITE if row["high"] < 0 else UNSEEN
+    return SUPPORTED if row["low"] > 0 else OPPOSITE if row["high"] < 0 else NOT_DETECTABLE
+
+
+def verdicts(table: pl.DataFrame) -> dict[str, int]:
+    """How many claims have each verdict, the most frequent first."""
+    return dict(table["verdict"].value_counts(sort=True).iter_rows())
+
+
+def readable(table: pl.DataFrame) -> pl.DataFrame:
+    """The claims in the order of their verdicts, for a notebook: gains with their intervals as text."""
+    rows = [
+        {
+            "verdict": row["verdict"],
+            "item": row["item"],
+            "claim": row["claim"],
+            "measure": row["measure"],
+            "this run": "" if row["low"] is None else format_interval(row["gain"], row["low"], row["high"], 3),
+            "n": row["n"],
+            "control": "" if row["control"] is None else f"{row['control']:+.3f}: {row['control_of']}",
+            "paper": "" if row["paper"] is None else f"{row['paper']:+.3f}",
+            "of": row["paper_of"],
+        }
+        for name in VERDICTS
+        for row in table.filter(verdict=name).iter_rows(named=True)
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def draw(table: pl.DataFrame) -> Figure:
-    """This run's gains with intervals, their controls, and the paper's gains; one row a claim."""
+    """This run's gains with intervals, their controls, and the paper's gains: a row a claim, an axis a measure."""
     style.use()
-    fig = Figure(figsize=(style.PAGE, 0.6 + 0.24 * len(table)), layout="constrained")
-    ax = fig.subplots()
-    for y, row in enumerate(table.iter_rows(named=True)):
-        if row["verdict"] != UNMEASURED:
-            colour, marker = LOOKS[row["verdict"]]
-            error = [[row["gain"] - row["low"]], [row["high"] - row["gain"]]]
-            ax.errorbar(row["gain"], y, xerr=error, fmt=marker, color=colour, markersize=4, capsize=2)
-        if row["control"] is not None:
-            ax.plot(row["control"], y, "x", color=style.ORANGE, markersize=5)
-        if row["paper"] is not None:
-            ax.plot(row["paper"], y, "D", markerfacecolor="none", color=style.BLACK, markersize=4)
-    for name, (colour, marker) in LOOKS.items():
-        ax.plot([], [], marker, color=colour, markersize=4, label=f"this run, 95 % CI: {name}")
-    ax.plot([], [], "x", color=style.ORANGE, markersize=5, label="its control (in the CSV)")
-    ax.plot([], [], "D", markerfacecolor="none", color=style.BLACK, markersize=4, label="the paper's gain")
-    ax.axvline(0, color=style.GREY, linewidth=0.6)
-    rows = zip(table["item"], table["claim"], table["measure"], strict=True)
-    ax.set_yticks(range(len(table)), [f"{item}  {claim}, {measure}" for item, claim, measure in rows])
-    ax.invert_yaxis()
-    ax.set_xlim(-SHOWN, SHOWN)  # a longer bar leaves the axes; its ends are in the CSV
-    ax.set_xlabel("gain; positive is better")
-    right = ax.secondary_yaxis("right")
-    right.set_yticks(range(len(table)), [UNMEASURED if n is None else f"n = {n:,}" for n in table["n"]])
-    right.tick_params(length=0)
-    right.spines["right"].set_visible(False)
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    parts = [(label, table.filter(pl.col("measure").is_in(measures))) for measures, label in PANELS.items()]
+    parts = [(label, rows) for label, rows in parts if len(rows)]
+    fig = Figure(figsize=(style.PAGE, 0.5 + 0.5 * len(parts) + 0.2 * len(table)), layout="constrained")
+    axes = fig.subplots(len(parts), 1, squeeze=False, height_ratios=[len(rows) + 0.5 for _, rows in parts])[:, 0]
+    for ax, (label, rows) in zip(axes, parts, strict=True):
+        _gains(ax, rows)
+        ax.set_xlabel(label, fontsize=7, labelpad=1)
+    handles = [
+        *(Line2D([], [], color=colour, marker=marker, markersize=4, linestyle="none", label=f"this run: {name}")
+          for name, (colour, marker) in LOOKS.items()),
+        Line2D([], [], **CONTROL, label="its control (named in the CSV)"),
+        Line2D([], [], **PAPERS, label="the paper's gain"),
+    ]  # fmt: skip
+    fig.legend(
+        handles=handles,
+        loc="outside upper center",
+        ncols=3,
+        title="positive is better; bars: 95 % CI",
+        title_fontsize=7,
+    )
     return fig
 
 
+def _gains(ax: Axes, rows: pl.DataFrame) -> None:
+    """The claims of one measure, on an axis that holds all their intervals, with zero in the middle."""
+    estimates = rows.rename({"gain": "value"})
+    for at, row in enumerate(rows.iter_rows(named=True)):
+        if row["verdict"] != UNMEASURED:
+            colour, marker = LOOKS[row["verdict"]]
+            look = {"color": colour, "marker": marker, "markersize": 4, "capsize": 2, "linewidth": 1.2}
+            style.interval(ax, estimates[at : at + 1], np.array([at]), horizontal=True, **look)
+        for name, look in (("control", CONTROL), ("paper", PAPERS)):
+            if row[name] is not None:
+                ax.plot(row[name], at, **look)
+    ax.axvline(0, color=style.GREY, linewidth=0.6)
+    labels = zip(rows["item"], rows["claim"], rows["measure"], strict=True)
+    ax.set_yticks(range(len(rows)), [f"{item}  {claim}, {measure}" for item, claim, measure in labels])
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    reach = np.nanmax(np.abs(rows.select("low", "high", "gain", "control", "paper").cast(pl.Float64).to_numpy()))
+    ax.set_xlim(-1.1 * reach, 1.1 * reach)
+    ax.locator_params(axis="x", nbins=5)
+    right = ax.secondary_yaxis("right")
+    right.set_yticks(range(len(rows)), [UNMEASURED if n is None else f"n = {n:,}" for n in rows["n"]])
+    right.tick_params(length=0)
+    right.spines["right"].set_visible(False)
+
+
 def _figure2(folder: str | Path) -> Iterator[dict]:
-    rows = _read(folder, "fig2", "07_quality").filter(source="this run", metric="Pearson r")
+    rows = _read(folder, "fig2", "07_quality").filter(source=THIS_RUN, metric="Pearson r")
     value = dict(published.load("fig2a").filter(metric="Pearson r").select("arm", "value").iter_rows())
     yield dict(
         item="Fig 2a",
         claim="prompt against other prompts' samples",
         measure="Pearson r",
-        **_apart(_one(rows, arm="this run"), _one(rows, arm="ignores its prompt")),
+        **_apart(_one(rows, arm=GENERATOR), _one(rows, arm=IGNORES)),
         paper=value["ChexGen"] - value["RoentGen"],
         paper_of="MIMIC-CXR p19",
     )
 
 
 def _figure3(folder: str | Path) -> Iterator[dict]:
-    table = _read(folder, "fig3", "09_augmentation").filter(source="this run")
+    table = _read(folder, "fig3", "09_augmentation").filter(source=THIS_RUN)
     for task, category, metric, test, item, dataset, named, small in TASKS:
         rows = table.filter(task=task, category=category, metric=metric, test=test)
         where = "" if test == "test" else ", external"
@@ -115,8 +176,8 @@ def _figure3(folder: str | Path) -> Iterator[dict]:
             item="Fig 3",
             claim=f"real + 2x synthetic, {task}{where}",
             measure=metric,
-            **_gain(_one(rows, arm="real + 2x"), small),
-            **_control(_one(rows, arm="real + 2x, shuffled"), "the same images with each other's labels", small),
+            **_gain(_one(rows, arm=augmented(2)), small),
+            **_control(_one(rows, arm=shuffled(2)), "the same images with each other's labels", small),
             paper=_paper_gain(item, dataset, named, metric, small),
             paper_of=dataset,
         )
@@ -134,7 +195,7 @@ def _paper_gain(item: str, dataset: str, category: str, metric: str, small: bool
 
 def _figure4(folder: str | Path) -> Iterator[dict]:
     table = _read(folder, "fig4", "10_supervised_pretraining").filter(finding="Average")
-    arm = [name for name in table["arm"].unique(maintain_order=True) if name.endswith("synthetic")][-1]
+    arm = [name for name in table["arm"].unique(maintain_order=True) if pretraining_copies(name)][-1]
     shares = table.filter(group="internal")["set"].unique(maintain_order=True).to_list()
     wanted = [("internal", shares[0], "1% of real data"), ("internal", shares[-1], "100% of real data")]
     for group, name, category in [*wanted, *(("few-shot", shots, shots) for shots in ("1-shot", "10-shot"))]:
@@ -146,19 +207,19 @@ def _figure4(folder: str | Path) -> Iterator[dict]:
             claim=f"{arm} first, then {name}",
             measure="AUROC",
             **_gain(_one(rows, arm=arm)),
-            **_control(_one(rows, arm="default, as many steps"), "as many steps on the real images"),
-            paper=(value["5x synthetic"] - value["ImageNet"]) / 100,
+            **_control(_one(rows, arm=LONGER), "as many steps on the real images"),
+            paper=(value[pretrained(5)] - value[IMAGENET]) / 100,
             paper_of=theirs["dataset"][0],
         )
 
 
 def _figure5(folder: str | Path) -> Iterator[dict]:
-    groups = _read(folder, "fig5", "11_fairness").filter(source="this run", attribute="all groups", measure="Pearson r")
+    groups = _read(folder, "fig5", "11_fairness").filter(source=THIS_RUN, attribute="all groups", measure="Pearson r")
     yield dict(
         item="Fig 5c",
         claim="groups, matched against wrong copies",
         measure="Pearson r",
-        **_apart(_one(groups, arm="matched copy"), _one(groups, arm="dealt to wrong rows")),
+        **_apart(_one(groups, arm=fig5.COPY), _one(groups, arm=fig5.PERMUTED)),
     )
     arms = _read(folder, "fig5_arms", "11_fairness").rename({"n_patients": "n"})
     for attribute, named in BALANCED.items():
@@ -172,8 +233,8 @@ def _figure5(folder: str | Path) -> Iterator[dict]:
                 item="Fig 5d",
                 claim=f"{attribute} balanced",
                 measure=measure,
-                **_gain(_one(rows, arm="balanced, synthetic"), small),
-                **_control(_one(rows, arm="real repeated"), "real images repeated", small),
+                **_gain(_one(rows, arm=SYNTHETIC), small),
+                **_control(_one(rows, arm=REPEATED), "real images repeated", small),
                 paper=-change / 100 if small else change,
                 paper_of="MIMIC-CXR",
             )

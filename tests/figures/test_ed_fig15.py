@@ -37,9 +37,9 @@ def test_pictures_and_points_are_those_of_the_table():
             assert value < 12 and f"{read.filter(real=value)['asked'][0]:.2f}" in words
         else:
             (row,) = read.filter(row=value).iter_rows(named=True)
-            assert row["set"] == "" and words == f"asked {row['asked']:.2f}\nread {row['read']:.2f}"
-    (plot,) = [ax for ax in figure.axes if ax.get_ylabel().startswith("score read")]
-    assert [len(line.get_xdata()) for line in plot.lines[:2]] == [24, 24] and "score asked" in plot.get_xlabel()
+            assert row["set"] == "" and words == f"request {row['asked']:.2f}\npredicted {row['read']:.2f}"
+    (plot,) = [ax for ax in figure.axes if ax.get_ylabel().startswith("score predicted")]
+    assert [len(line.get_xdata()) for line in plot.lines[:2]] == [24, 24] and "requested score" in plot.get_xlabel()
     words = [text.get_text() for text in plot.get_legend().get_texts()]
     assert words[0].startswith("ChexGen: r = ") and words[0].endswith("n = 24 of 12 patients")
     assert words[2].startswith("real test images: r = ")

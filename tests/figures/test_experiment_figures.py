@@ -5,8 +5,8 @@ import polars as pl
 import pytest
 
 from chexgen_lib.experiments import augmentation
-from chexgen_lib.experiments.augmentation import REAL, auroc_table
-from chexgen_lib.experiments.pretraining import DEFAULT, LONGER
+from chexgen_lib.experiments.arms import DEFAULT, LONGER, REAL
+from chexgen_lib.experiments.augmentation import auroc_table
 from chexgen_lib.figures import ed_fig6_8, ed_tables, fig3, fig4
 
 ARMS = (REAL, "real + 1x", "real + 1x baseline")
@@ -55,11 +55,11 @@ def test_figure_3(measured):
 
 def test_figure_3_tells_the_generators_apart(measured):
     arms = ("real + 1x", "real + 2x", "real + 1x baseline", "real + 2x baseline", "5x alone", "real + 2x, shuffled")
-    looks = {arm: fig3.look_of(arm) for arm in (REAL, *arms)}
+    looks = {arm: fig3.arm_style(arm) for arm in (REAL, *arms)}
     assert len(set(looks.values())) == len(looks)
     assert [looks[arm][1] for arm in arms] == ["o", "o", "^", "^", "o", "o"]
-    assert fig3.look_of("real+2x RoentGen") == looks["real + 2x baseline"]  # the paper's other generator
-    assert fig3.look_of("real+1x ChexGen") == looks["real + 1x"]
+    assert fig3.arm_style("real+2x RoentGen") == looks["real + 2x baseline"]  # the paper's other generator
+    assert fig3.arm_style("real+1x ChexGen") == looks["real + 1x"]
     both = pl.concat([task_rows("all", "MAE", 0.5), task_rows("all", "MAE", 0.4).with_columns(
         arm=pl.col("arm") + " baseline").tail(1)])  # fmt: skip
     figure = fig3.draw(fig3.table({"test": measured}, {"severity": both}))
@@ -68,7 +68,7 @@ def test_figure_3_tells_the_generators_apart(measured):
     assert (chexgen.get_marker(), baseline.get_marker()) == ("o", "^")
     assert chexgen.get_ydata().tolist() == [0.5, 0.5] and baseline.get_ydata().tolist() == [0.4]
     assert abs(baseline.get_xdata()[0] - 1) < 0.4  # above "1x"
-    assert "reads text" in figure.subfigs[2].get_supxlabel()
+    assert "takes text" in figure.subfigs[2].get_supxlabel()
 
 
 def test_figure_3_of_real_radiographs_says_what_they_cannot_give(measured):

@@ -118,8 +118,3 @@ def test_published_numbers():
     assert table.height == 12 and table.filter(arm="ChexGen", metric="FID-CLIP")["value"].item() == 0.89
     with pytest.raises(ValueError, match="known items: fig2a"):
         published.load("fig99")
-
-
-def test_only_png(tmp_path, plotted):
-    with pytest.raises(ValueError, match=".png"):
-        style.save(fig2.draw(plotted), plotted, tmp_path / "x.pdf")

@@ -41,7 +41,7 @@ def made_up(patients, min_n):
         "real": fa.group_table(real),
         "synthetic": fa.group_table(synthetic),
         "agreed": fa.agreement(real, synthetic),
-        "dealt": fa.agreement(real, evaluate(3)),
+        "permuted": fa.agreement(real, evaluate(3)),
         "unequal": fa.disparity(real),
         "compared": fa.compare({"imbalanced": [real], "balanced": [synthetic]}, before="imbalanced"),
     }
@@ -112,19 +112,19 @@ def test_what_is_drawn_is_in_the_table(figure, plotted):
     shares = plotted.filter(pl.col("n") > 0, panel="a", source="this run")
     assert [p.get_width() for p in axes_of(figure, "a").patches] == pytest.approx(shares["value"].to_list())
     f1 = plotted.filter(~pl.col("attribute").str.contains("×"), panel="b", measure=fig5.F1).drop_nulls("value")
-    ax = axes_of(figure, "b  this run, F1")
-    drawn = [line.get_xdata()[0] for line in ax.lines if line.get_marker() in "o^"]
+    ax = axes_of(figure, "b1  this run, F1")
+    drawn = [x for bars in ax.containers for x in bars.lines[0].get_xdata()]
     assert sorted(drawn) == pytest.approx(sorted(f1["value"]))
     pairs = plotted.filter(panel="b", measure=fig5.F1).drop_nulls("value").filter(pl.col("attribute") != "everyone")
     points = np.concatenate(
-        [c.get_offsets() for c in axes_of(figure, "b  this run, every").collections if len(c.get_offsets()) > 1]
+        [c.get_offsets() for c in axes_of(figure, "b2  this run, every").collections if len(c.get_offsets()) > 1]
     )
     assert sorted(points[:, 0]) == pytest.approx(sorted(pairs.filter(arm="real")["value"]))
     assert sorted(points[:, 1]) == pytest.approx(sorted(pairs.filter(arm="synthetic")["value"]))
 
 
 def test_groups_have_n_and_withheld_ones_only_that(figure, plotted, run):
-    labels = [t.get_text() for t in axes_of(figure, "b  this run, F1").get_yticklabels()]
+    labels = [t.get_text() for t in axes_of(figure, "b1  this run, F1").get_yticklabels()]
     sizes = run["real"].filter(~pl.col("attribute").str.contains("×"))
     assert labels == [f"{g}, n = {n}" for g, n in sizes.select("group", "n_patients").rows()]
     withheld = run["real"].filter("withheld")
@@ -137,7 +137,7 @@ def test_groups_have_n_and_withheld_ones_only_that(figure, plotted, run):
 
 
 def test_a_correlation_that_says_nothing_has_words(figure):
-    ax = axes_of(figure, "b  agreement")
+    ax = axes_of(figure, "b3  agreement")
     assert "fewer than 3 groups" in [t.get_text() for t in ax.texts]
     squares = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "s"]
     assert squares == [1.0, 0.995, 0.93, 0.831]  # the paper's, grey

@@ -1,2 +1,194 @@
-"""Every figure is legible at its printed size: drawn from the committed tables of the real run, or from made-up images."""
-# PLACEHOLDER
+"""Every figure is legible at its printed size: drawn from the committed tables of real runs, with made-up images."""
+
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import polars as pl
+import pytest
+from matplotlib.figure import Figure
+
+from chexgen_lib.experiments.arms import DEFAULT, LONGER, pretrained
+from chexgen_lib.experiments.augmentation_tasks import agreement
+from chexgen_lib.figures import (
+    adherence,
+    cohort,
+    contact_sheet,
+    ed_fig1,
+    ed_fig2,
+    ed_fig6_8,
+    ed_fig11_14,
+    ed_fig15,
+    fig1b,
+    fig2,
+    fig3,
+    fig4,
+    fig5,
+    fig12_balanced,
+    fig12_comparison,
+    fig12_control,
+    gallery,
+    lengths,
+    reconstruction,
+    report,
+    samples,
+    style,
+    training,
+)
+from chexgen_lib.phantom.render import Radiograph
+from chexgen_lib.sampling.conditions import LEGEND
+from tests.figures.legibility import faults
+
+FOLDER = Path(__file__).resolve().parents[2] / "figures"
+MOST = pretrained(5)
+
+
+def table(name: str) -> pl.DataFrame:
+    return pl.read_csv(FOLDER / f"{name}.csv", infer_schema_length=None)
+
+
+def images(*shape: int, size: int = 64) -> np.ndarray:
+    """Smooth made-up images of this many rows and columns."""
+    across = np.sin(np.linspace(0, 6, size)) ** 2
+    return np.broadcast_to(np.outer(across[::-1], across), (*shape, size, size)).astype(np.float32)
+
+
+def masks(*shape: int, size: int = 64) -> np.ndarray:
+    return images(*shape, size=size) > 0.8
+
+
+def loss_curves(name: str) -> Figure:
+    return training.draw(table(name), "Stage I")
+
+
+def prompts_and_samples(name: str) -> Figure:
+    prompts = table(name)["prompt"].to_list()
+    return samples.draw(prompts, images(len(prompts)))
+
+
+def cohort_grid() -> Figure:
+    rows = table("cohort").with_columns(boxes=pl.lit([{"x": 0.2, "y": 0.2, "w": 0.4, "h": 0.4}]))
+    return cohort.draw(rows, images(len(rows)), masks(len(rows), 3))
+
+
+def reconstructions() -> Figure:
+    return reconstruction.draw(images(6), images(6), table("reconstruction"))
+
+
+def conditioned(name: str = "ed_fig11_14") -> Figure:
+    prompts = table(name)["prompt"].to_list()
+    drawn = np.zeros((len(prompts), 64, 64, 3), np.uint8)
+    for k, colour in enumerate(LEGEND.values()):
+        drawn[k % len(prompts), 4 * k : 4 * k + 8, 8:40] = colour
+    return ed_fig11_14.draw(drawn, images(len(prompts), 3), prompts)
+
+
+def severity() -> Figure:
+    read = table("ed_fig15").with_columns(pl.col("set").fill_null(""))
+    return ed_fig15.draw(read, agreement(read, 50), np.zeros((read["row"].max() + 1, 8, 8), np.uint8))
+
+
+def attention_maps() -> Figure:
+    names = table("fig4_maps")["finding"].to_list()
+    starts = dict.fromkeys((DEFAULT, LONGER, MOST), images(len(names)))
+    return fig4.draw_maps(images(len(names)), masks(len(names)), names, starts)
+
+
+def neighbours(name: str = "fig2d") -> Figure:
+    rows = table(name)
+    return gallery.draw(rows, images(len(rows)), images(len(rows), 4), images(len(rows)))
+
+
+def findings(name: str, *groups: str) -> Figure:
+    return ed_fig6_8.draw_findings(table(name), groups, MOST)
+
+
+def objectives() -> Figure:
+    return fig12_comparison.draw(table("fig12_comparison"), {"FID-classifier": 0.5, "Pearson r": 0.9})
+
+
+def walks() -> Figure:
+    rows = table("fig12_walks").group_by("attribute", maintain_order=True).agg(pl.exclude("attribute").alias("words"))
+    return fig12_control.draw_walks([(name, words, images(len(words))) for name, words in rows.iter_rows()])
+
+
+def balanced() -> Figure:
+    single = table("fig12_balanced").filter(~pl.col("attribute").str.contains("×"))
+    return fig12_balanced.draw(single, table("fig12_balanced_ranks"), table("fig12_balanced_stress"))
+
+
+def findings_sheet() -> Figure:
+    """With made-up radiographs: rendering takes a minute."""
+    radiograph = Radiograph(images(), dict.fromkeys(contact_sheet.SHOWN, masks()), [], {}, {})
+    with mock.patch.object(contact_sheet.phantom, "render", lambda record, size: radiograph):
+        return contact_sheet.make(64)[0]
+
+
+FIGURES: dict[str, Callable[[], Figure]] = {
+    "adherence": lambda: adherence.draw(table("adherence")),
+    "baseline_loss": lambda: loss_curves("baseline_loss"),
+    "baseline_samples": lambda: prompts_and_samples("baseline_samples"),
+    "cohort": cohort_grid,
+    "contact_sheet": findings_sheet,
+    "ed_fig1": lambda: ed_fig1.figure(table("ed_fig1")),
+    "ed_fig2": lambda: ed_fig2.draw(table("ed_fig2"), table("ed_fig2_means"), table("ed_fig2_fits"),
+                                    "n = 64 prompts x 4 samples, 3 seeds"),
+    "ed_fig4_stage1": lambda: loss_curves("ed_fig4_stage1"),
+    "ed_fig4_stage2": lambda: loss_curves("ed_fig4_stage2"),
+    "ed_fig6": lambda: findings("ed_fig6", "internal"),
+    "ed_fig7": lambda: findings("ed_fig7", "external", "few-shot"),
+    "ed_fig8": lambda: ed_fig6_8.draw_attention(table("ed_fig8"), MOST),
+    "ed_fig11_14": conditioned,
+    "ed_fig15": severity,
+    "fig1b": lambda: fig1b.figure(table("fig1b")),
+    "fig2": lambda: fig2.draw(table("fig2")),
+    "fig2d": neighbours,
+    "fig3": lambda: fig3.draw(table("fig3")),
+    "fig4": lambda: fig4.draw(table("fig4"), table("fig4_attention")),
+    "fig4_maps": attention_maps,
+    "fig5": lambda: fig5.draw(table("fig5")),
+    "fig12_balanced": balanced,
+    "fig12_comparison": objectives,
+    "fig12_control": lambda: fig12_control.draw(table("fig12_control")),
+    "fig12_off_target": lambda: fig12_control.draw_off_target(table("fig12_off_target")),
+    "fig12_walks": walks,
+    "lengths": lambda: lengths.figure(table("lengths")),
+    "pool": lambda: prompts_and_samples("pool"),
+    "reconstruction": reconstructions,
+    "report": lambda: report.draw(table("report")),
+    "samples": lambda: prompts_and_samples("samples"),
+    "stage1_samples": lambda: prompts_and_samples("stage1_samples"),
+    "stage2_samples": lambda: prompts_and_samples("stage2_samples"),
+    # of a run on real radiographs, which lacks some panels
+    "nih-mini/adherence": lambda: adherence.draw(table("nih-mini/adherence")),
+    "nih-mini/ed_fig11_14": lambda: conditioned("nih-mini/ed_fig11_14"),
+    "nih-mini/fig3": lambda: fig3.draw(table("nih-mini/fig3")),
+    "nih-mini/fig4": lambda: fig4.draw(table("nih-mini/fig4"), pl.DataFrame()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_type_is_large_enough_and_nothing_overlaps(name):
+    figure = FIGURES[name]()
+    assert faults(figure) == []
+    assert figure.get_figwidth() in (style.COLUMN, style.PAGE) or name == "fig12_off_target"
+
+
+def test_every_committed_figure_is_checked():
+    assert {path.stem for path in FOLDER.glob("*.png")} == {name for name in FIGURES if "/" not in name}
+
+
+def test_faults_are_found():
+    figure = Figure(figsize=(style.COLUMN, 2))
+    ax = figure.subplots()
+    ax.plot([0, 1], label="line")
+    ax.text(0.5, 0.5, "tiny", fontsize=5)
+    ax.text(0.2, 0.2, "one above", fontsize=8)
+    ax.text(0.2, 0.2, "another", fontsize=8)
+    figure.text(0.98, 0.98, "over the edge")
+    ax.legend(loc="center")
+    figure.legend(["line"], loc="center")
+    found = " | ".join(faults(figure))
+    for fault in ("'tiny': 5.0 pt", "'one above' overlaps 'another'", "'over the edge' is cut off", "legends of"):
+        assert fault in found

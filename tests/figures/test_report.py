@@ -5,6 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from chexgen_lib.estimates.wording import NOT_DETECTABLE
 from chexgen_lib.figures import report
 
 ZERO = {"difference": 0.0, "difference_low": -0.1, "difference_high": 0.1}
@@ -54,7 +55,7 @@ def of(table: pl.DataFrame, text: str, measure: str) -> dict:
 def test_the_interval_decides(folder):
     table = report.claims(folder)
     assert of(table, "classification", "AUROC")["verdict"] == report.SUPPORTED
-    assert of(table, "ribs", "Dice")["verdict"] == report.UNSEEN
+    assert of(table, "ribs", "Dice")["verdict"] == NOT_DETECTABLE
     assert of(table, "sex balanced", "worst-group F1")["verdict"] == report.OPPOSITE
 
 
@@ -90,8 +91,9 @@ def test_what_was_not_measured_is_listed(folder):
     table = report.claims(folder)
     missing = table.filter(verdict=report.UNMEASURED)
     assert "real + 2x synthetic, pneumothorax" in missing["claim"].to_list() and missing["gain"].is_null().all()
-    axes = report.draw(table).axes[0]
-    assert len(axes.get_yticklabels()) == len(table)
+    figure = report.draw(table)
+    assert len(figure.axes) == len(report.PANELS)
+    assert sum(len(ax.get_yticklabels()) for ax in figure.axes) == len(table)
 
 
 def test_a_missing_table_names_its_stage(folder):
@@ -105,3 +107,13 @@ def test_two_rows_of_one_claim_are_refused(folder):
     pl.concat([table, table]).write_csv(folder / "fig2.csv")
     with pytest.raises(ValueError, match="2 rows of .*expected one"):
         report.claims(folder)
+
+
+def test_the_readable_table_has_every_claim_with_its_interval(folder):
+    table = report.claims(folder)
+    rows = report.readable(table)
+    assert len(rows) == len(table) and sum(report.verdicts(table).values()) == len(table)
+    followed = rows.filter(item="Fig 2a").row(0, named=True)
+    assert followed["this run"] == "0.300 [0.100, 0.500]" and followed["paper"] == "+0.140"
+    unmeasured = rows.filter(verdict=report.UNMEASURED)
+    assert len(unmeasured) and set(unmeasured["this run"]) == {""}
