@@ -24,7 +24,7 @@ from chexgen_lib.images import from_uint8
 from chexgen_lib.learners.classifier import Classifier
 from chexgen_lib.models.quantized import int8_weights
 from chexgen_lib.models.transformer import ChexGenTransformer
-from chexgen_lib.pools.generate import synthesise
+from chexgen_lib.pools.generate import Sampling, sample_pool
 from chexgen_lib.quality.embedders import ClassifierEmbedder
 from chexgen_lib.quality.factuality import score_correlation
 from chexgen_lib.quality.frechet import frechet_intervals, halves
@@ -54,7 +54,8 @@ def measure(root: Path, seeds: int) -> pl.DataFrame:
         for steps in STEPS:
             start = perf_counter()
             with tempfile.TemporaryDirectory() as folder:
-                samples = from_uint8(synthesise(pipeline, asked, Path(folder), seeds, steps, batch_size=32))
+                sampling = Sampling(copies=seeds, num_inference_steps=steps, batch_size=32)
+                samples = from_uint8(sample_pool(pipeline, asked, Path(folder, "pool"), sampling))
             seconds = (perf_counter() - start) / (len(asked) * seeds)
             flat = samples.reshape(-1, *samples.shape[2:])
             features = embed(flat).reshape(*samples.shape[:2], -1)

@@ -97,12 +97,19 @@ def _digest_of_torch(value: Any) -> str:
     """A tensor by its bytes; a module by what `repr` tells of its layers and by its state."""
     if hasattr(value, "state_dict"):
         state = {name: tensor for name, tensor in value.state_dict().items() if hasattr(tensor, "untyped_storage")}
-        return _sha256(repr(value), json.dumps(dict(getattr(value, "config", {})), default=str), digest(state))
+        return _sha256(repr(value), json.dumps(_config_of(value), default=str, sort_keys=True), digest(state))
     if hasattr(value, "untyped_storage"):
         tensor = value.detach().cpu().contiguous()
         raw = tensor.reshape(-1).view(_byte_type(tensor)).numpy()
         return _sha256(f"{tensor.dtype}{tuple(tensor.shape)}", raw.data)
     raise TypeError(f"a {type(value).__name__} has no digest: give what it was made from")
+
+
+def _config_of(module: Any) -> dict[str, Any]:
+    """The configuration of a module of diffusers or transformers, without where it was loaded from."""
+    config = getattr(module, "config", None) or {}
+    config = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    return {key: value for key, value in config.items() if not key.startswith("_")}
 
 
 def _byte_type(tensor: Any) -> Any:
@@ -119,3 +126,13 @@ def _sha256(*parts: Any) -> str:
         total.update(f"{memoryview(data).nbytes}:".encode())
         total.update(data)
     return total.hexdigest()
+
+
+def hash_key(text: str) -> str:
+    """sha256 of a text in hexadecimal digits: sorting ids by it shuffles them, the same way on every machine."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def seed_of(text: str, bytes_: int = 8) -> int:
+    """A seed for a random generator that depends on `text` only, of so many bytes."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:bytes_], "little")

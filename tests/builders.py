@@ -4,7 +4,9 @@ import numpy as np
 import polars as pl
 
 from chexgen_lib.descriptions import check, grammar
+from chexgen_lib.pools.annotations import Annotated
 from chexgen_lib.records import FINDINGS, assign_splits, conform
+from chexgen_lib.sampling.conditions import CLASSES
 
 BOX_CLASSES = ("bright", "dark")
 BOX_SIDE = 64  # pixels of the images with boxes
@@ -110,3 +112,32 @@ def scaling_runs(pairs=(20, 200, 1000, 2000), seeds=3):
 
 PAIRS_OF_RUNS = scaling_runs()["pairs"].to_numpy()
 RUN_JITTER = np.exp(np.random.default_rng(3).normal(0, 0.02, len(PAIRS_OF_RUNS)))  # as repeated trainings differ
+
+
+def square_mask(top, left, side=8, size=32):
+    """Bool [size, size], True in a square."""
+    mask = np.zeros((size, size), bool)
+    mask[top : top + side, left : left + side] = True
+    return mask
+
+
+def annotated_images(n=6, size=32) -> Annotated:
+    """Each image has lungs and an effusion; even ones a pneumothorax and two clips, of which one is a speck."""
+    masks = np.zeros((n, len(CLASSES), size, size), bool)
+    for row in range(n):
+        masks[row, CLASSES.index("lungs")] = square_mask(4 + row, 4, 20)
+        masks[row, CLASSES.index("Effusion")] = square_mask(16, 2 + row)
+        if row % 2 == 0:
+            masks[row, CLASSES.index("Pneumothorax")] = square_mask(2, 2 + row)
+            masks[row, CLASSES.index("Support Devices")] = (
+                square_mask(1, 1, 3) | square_mask(20, 20, 4) | square_mask(30, 30, 1)
+            )
+    table = pl.DataFrame(
+        {
+            "image_id": [f"a:{i}" for i in range(n)],
+            "patient_id": [f"a:{i}" for i in range(n)],
+            "split": ["train", "train", "val", "test", "test", "test"],
+            "prompt": [f"Prompt {i}." for i in range(n)],
+        }
+    )
+    return Annotated(table, np.zeros((n, size, size), np.uint8), masks, CLASSES)

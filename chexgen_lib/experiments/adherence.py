@@ -1,266 +1,33 @@
-"""Annotation to image: masks and boxes asked of the control adapter, and how well its samples follow them.
+"""Annotation to image: how well samples of the control adapter follow the masks and boxes that were requested.
 
 The paper shows examples (ED Figs 11 to 14) and no number. Here adherence is measured: a segmenter trained on real
-images of the train split reads the samples, and what it finds is compared with what was asked. Two bounds stand beside
-it: the same prompts and seeds without control, and the real images that the annotations belong to.
+images of the train split predicts the samples' masks, which are compared with the requested ones. Two bounds stand
+beside it: the same prompts and seeds without control, and the real images that the annotations belong to.
 """
-
-import hashlib
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import polars as pl
-from PIL import Image
-from scipy import ndimage
 
-from chexgen_lib.cohort import layout as embedded
-from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.estimates.resampling import bootstrap_interval, paired_wilcoxon
-from chexgen_lib.images import read_image, resize, to_uint8
 from chexgen_lib.learners.segmenter import Segmenter, dice
-from chexgen_lib.pools.generate import synthesise
-from chexgen_lib.records import FINDINGS, FRONTAL
-from chexgen_lib.sampling.conditions import CLASSES, draw
-from chexgen_lib.sampling.pipeline import ChexGenPipeline
-from chexgen_lib.storage import replacing
+from chexgen_lib.pools import annotations
+from chexgen_lib.pools.annotations import KINDS, Annotated, boxes_of, overlap
 
-# What is asked of one image: the mask of a class, or boxes of all its findings and foreign objects.
-KINDS = {"pneumothorax": "Pneumothorax", "lungs": "lungs", "ribs": "ribs", "boxes": None}
 CONTROLLED, FREE, REAL = "with control", "prompt alone", "real images"
-LARGEST_BOX = 0.5  # of the image; a box around nearly everything asks for nothing
-LUNGS_PROMPT = "Frontal chest radiograph. Pneumonia."  # of all images in a folder of lung masks
-RECALLED = 0.25  # smallest intersection over union of an asked box and a found one
+RECALLED = 0.25  # smallest intersection over union of a requested box and a predicted one
 LEAST_PAIRS = 6  # that differ; the signed ranks of fewer cannot tell two arms apart at 0.05
 
 
-@dataclass(frozen=True)
-class Annotated:
-    """Radiographs with what is drawn on them.
+def adherence(data: Annotated, requests: pl.DataFrame, samples: np.ndarray, segmenter: Segmenter) -> np.ndarray:
+    """How well samples uint8 [R, S, H, W] follow their requests, [R]: mean Dice of the mask, or recall of the boxes.
 
-    Attributes:
-        table: image_id, patient_id, split and prompt of each.
-        images: uint8 [N, H, W].
-        masks: bool [N, C, H, W], a channel for each of `classes`.
-    """
-
-    table: pl.DataFrame
-    images: np.ndarray
-    masks: np.ndarray
-    classes: tuple[str, ...]
-
-    def of(self, split: str) -> np.ndarray:
-        """Rows of "train", or of "held out": all others."""
-        train = (self.table["split"] == "train").to_numpy()
-        return np.flatnonzero(train if split == "train" else ~train)
-
-    def mask(self, row: int, name: str) -> np.ndarray:
-        return self.masks[row, self.classes.index(name)]
-
-    def boxes(self, row: int) -> list[dict]:
-        """One box around each finding of an image, and around each foreign object, largest ones left out."""
-        found = []
-        for name in (name for name in self.classes if name in FINDINGS):
-            found += [{"class": name, **box} for box in boxes_of(self.mask(row, name), name == "Support Devices")]
-        return [box for box in found if box["w"] * box["h"] <= LARGEST_BOX]
-
-    def shows(self, row: int, kind: str) -> bool:
-        """Whether there is anything of a kind to ask for in an image."""
-        return bool(self.boxes(row)) if kind == "boxes" else bool(self.mask(row, KINDS[kind]).any())
-
-    def drawing(self, row: int, kind: str) -> np.ndarray:
-        """The condition image uint8 [H, W, 3] of one request."""
-        size = self.images.shape[1]
-        if kind == "boxes":
-            return draw(size, boxes=self.boxes(row))
-        return draw(size, {KINDS[kind]: self.mask(row, KINDS[kind])})
-
-
-def load_embedded(
-    folder: Path, resolution: int, train_images: int, seed: int = 0, sources: Sequence[str] | None = None
-) -> Annotated:
-    """Frontal images of the embedded cohort and their truth: `train_images` of the train split, all others.
-
-    Every pneumothorax is among the training images, the rest is a seeded draw. `sources`: None takes all.
-
-    Raises:
-        CohortError: if there is no cohort, or it is one of real radiographs, which has no masks.
-    """
-    table = frontal(folder)
-    if sources is not None:
-        table = table.filter(pl.col("source").is_in(list(sources)))
-    rank = pl.Series([hashlib.sha256(f"{seed}:{i}".encode()).hexdigest() for i in table["image_id"]])
-    ordered = table.with_columns(rank=rank).sort(pl.col("Pneumothorax") != 1, "rank", nulls_last=True)
-    train = ordered.filter(split="train").head(train_images)
-    return with_truth(folder, resolution, pl.concat([train, ordered.filter(pl.col("split") != "train")]))
-
-
-def frontal(folder: Path) -> pl.DataFrame:
-    """The frontal images of a cohort, with the column `row`. Raises CohortError if there is none."""
-    return embedded.load(folder).with_row_index("row").filter(pl.col("view").is_in(FRONTAL))
-
-
-def with_truth(folder: Path, resolution: int, table: pl.DataFrame) -> Annotated:
-    """Images and masks of the rows `row` of the embedded cohort, in its order.
-
-    Raises:
-        CohortError: if the cohort is one of real radiographs, which has no masks.
-    """
-    if not embedded.has_masks(folder):
-        raise CohortError(f"{folder}: real radiographs come without masks; name a folder of them as `lung_masks`")
-    table = table.sort("row")
-    rows = table["row"].to_list()
-    named = [i for i, finding in enumerate(FINDINGS) if finding != "No Finding"]
-    masks = [embedded.load_anatomy_masks(folder, rows), embedded.load_finding_masks(folder, rows)[:, named]]
-    images = embedded.load_images(folder, resolution, rows)
-    about = table.select("image_id", "patient_id", "split", "prompt")
-    return Annotated(about, images, np.concatenate(masks, axis=1), CLASSES)
-
-
-def load_lung_masks(folder: Path, resolution: int, prompt: str = LUNGS_PROMPT, held_out: float = 0.2) -> Annotated:
-    """Real radiographs `folder/images/NAME.*` with lung masks `folder/masks/NAME.png`, all with one prompt.
-
-    The folder names no patients: images whose names begin alike (8 letters) are taken for one patient's and stay in
-    one split; a hash decides which patients are held out.
-
-    Raises:
-        CohortError: if the folder has no pairs, an image or mask has no partner, or the two differ in size.
-        ImageError: if a file cannot be read, or a mask marks nothing or everything.
-    """
-    images = {path.stem: path for path in sorted((folder / "images").glob("*")) if path.is_file()}
-    masks = {path.stem: path for path in sorted((folder / "masks").glob("*.png"))}
-    if alone := sorted(images.keys() ^ masks.keys()):
-        raise CohortError(f"{folder}: {len(alone)} images or masks have no partner, first {alone[0]!r}")
-    if not images:
-        raise CohortError(f"{folder} holds no images/ and masks/: lay out one mask of the same name for each image")
-    patients = [name[:8] for name in images]
-    shuffled = sorted(set(patients), key=lambda patient: hashlib.sha256(patient.encode()).digest())
-    test = shuffled[: max(1, round(held_out * len(shuffled)))]
-    table = pl.DataFrame(
-        {
-            "image_id": [f"lung-masks:{name}" for name in images],
-            "patient_id": [f"lung-masks:{patient}" for patient in patients],
-            "split": ["test" if patient in test else "train" for patient in patients],
-            "prompt": prompt,
-        }
-    )
-    pairs = [_image_and_lungs(path, masks[name], resolution) for name, path in images.items()]
-    pixels, lungs = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
-    return Annotated(table, pixels, lungs[:, None], ("lungs",))
-
-
-def _image_and_lungs(path: Path, mask_path: Path, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-    image, mask = read_image(path), read_image(mask_path)
-    if image.shape != mask.shape:
-        (height, width), (mask_height, mask_width) = image.shape, mask.shape
-        raise CohortError(
-            f"{mask_path}: {mask_width} x {mask_height} px, but {path.name} has {width} x {height}: a mask covers its "
-            "image pixel for pixel; export it again at the image's size"
-        )
-    return to_uint8(resize(image, resolution)), resize(mask, resolution) > 0.5
-
-
-def boxes_of(mask: np.ndarray, each_object: bool = False, smallest: int = 4) -> list[dict]:
-    """Boxes (x, y, w, h as fractions of the image) around a bool mask [H, W], or around each connected part of it.
-
-    Parts of fewer than `smallest` pixels are specks and get none.
-    """
-    parts, count = ndimage.label(mask, structure=np.ones((3, 3)))
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)
-    parts = np.where(sizes[parts] >= smallest, parts, 0)
-    if not each_object:
-        parts = (parts > 0).astype(int)
-    height, width = mask.shape
-    return [
-        dict(
-            x=columns.start / width,
-            y=rows.start / height,
-            w=(columns.stop - columns.start) / width,
-            h=(rows.stop - rows.start) / height,
-        )
-        for found in ndimage.find_objects(parts)
-        if found is not None
-        for rows, columns in [found]
-    ]
-
-
-def requests(data: Annotated, split: str, per_kind: int | Mapping[str, int], seed: int = 0) -> pl.DataFrame:
-    """Up to `per_kind` images of a split for each kind of annotation: row, kind, and the image's id and prompt.
-
-    per_kind: a number for all of `KINDS`, or one for each kind that is asked for.
-
-    Raises:
-        CohortError: if the split has nothing to ask for.
-    """
-    chosen = []
-    for kind, n in (per_kind if isinstance(per_kind, Mapping) else dict.fromkeys(KINDS, per_kind)).items():
-        name = KINDS[kind]
-        if name is not None and name not in data.classes:
-            continue
-        order = np.random.default_rng(seed).permutation(data.of(split))
-        usable = (int(row) for row in order if data.shows(row, kind))
-        chosen += [{"row": row, "kind": kind} for row, _ in zip(usable, range(n), strict=False)]
-    if not chosen:
-        raise CohortError(f"no {split} image has a mask or a box to ask for")
-    asked = pl.DataFrame(chosen)
-    about = data.table[asked["row"].to_list()].select("image_id", "prompt")
-    asked = pl.concat([asked, about], how="horizontal")
-    return asked.with_columns(pl.format("{}:{}", "image_id", "kind").alias("image_id"))
-
-
-def varied(asked: pl.DataFrame, n: int) -> list[int]:
-    """`n` requests for a figure, the kinds in turn, kept together."""
-    turn = pl.int_range(pl.len()).over("kind")
-    chosen = asked.with_row_index("request").with_columns(turn=turn).sort("turn", "request").head(n)
-    return chosen["request"].sort().to_list()
-
-
-def drawings(data: Annotated, asked: pl.DataFrame) -> np.ndarray:
-    """Condition images uint8 [R, H, W, 3] of `requests`."""
-    return np.stack([data.drawing(row, kind) for row, kind in asked.select("row", "kind").iter_rows()])
-
-
-def draw_pool(pipeline: ChexGenPipeline, data: Annotated, asked: pl.DataFrame, folder: Path, *settings) -> np.ndarray:
-    """What `synthesise` draws with control for some requests: uint8 [R, copies, H, W].
-
-    asked: rows of `requests`; settings: `synthesise`'s, from `images_per_prompt` on. Its manifest gets the columns
-    record (the image whose annotation is asked), kind, condition (the condition image: a PNG below the folder, for
-    other generators to draw from) and drawing (its hash).
-    """
-    drawn = drawings(data, asked)
-    samples = synthesise(pipeline, asked, folder, *settings, conditions=drawn)
-    manifest = pl.read_parquet(folder / "manifest.parquet").with_columns(
-        asked["kind"],
-        data.table["image_id"].gather(asked["row"]).alias("record"),
-        pl.Series("condition", [f"conditions/{k:05d}.png" for k in range(len(drawn))]),
-        pl.Series("drawing", [digest(image) for image in drawn]),
-    )
-    shutil.rmtree(folder / "conditions", ignore_errors=True)  # of other requests
-    (folder / "conditions").mkdir()
-    for name, image in zip(manifest["condition"], drawn, strict=True):
-        Image.fromarray(image).save(folder / name)
-    with replacing(folder / "manifest.parquet") as partial:
-        manifest.write_parquet(partial)
-    return samples
-
-
-def digest(drawing: np.ndarray) -> str:
-    """16 letters that tell one condition image uint8 [H, W, 3] from another."""
-    return hashlib.sha256(np.ascontiguousarray(drawing).tobytes()).hexdigest()[:16]
-
-
-def adherence(data: Annotated, asked: pl.DataFrame, samples: np.ndarray, segmenter: Segmenter) -> np.ndarray:
-    """How well samples uint8 [R, S, H, W] show what was asked, [R]: mean Dice of the mask, or share of boxes found.
-
-    A box counts as found if a box around the segmenter's mask of that class (around each part, for foreign objects)
+    A box is recalled if a box around the segmenter's mask of that class (around each part, for foreign objects)
     overlaps it with an intersection over union of at least `RECALLED`.
     """
-    seen = segmenter.predict(samples.reshape(-1, *samples.shape[2:]))  # [R * S, C, H, W]
-    seen = seen.reshape(*samples.shape[:2], *seen.shape[1:])
+    predicted = segmenter.predict(samples.reshape(-1, *samples.shape[2:]))  # [R * S, C, H, W]
+    predicted = predicted.reshape(*samples.shape[:2], *predicted.shape[1:])
     scores = []
-    for (row, kind), masks in zip(asked.select("row", "kind").iter_rows(), seen, strict=True):
+    for (row, kind), masks in zip(requests.select("row", "kind").iter_rows(), predicted, strict=True):
         if kind == "boxes":
             scores.append(np.mean([_recall(data.boxes(row), m, data.classes) for m in masks]))
         else:
@@ -269,37 +36,41 @@ def adherence(data: Annotated, asked: pl.DataFrame, samples: np.ndarray, segment
     return np.array(scores)
 
 
-def _recall(asked: list[dict], masks: np.ndarray, classes: tuple[str, ...]) -> float:
+def _recall(requested: list[dict], masks: np.ndarray, classes: tuple[str, ...]) -> float:
     hits = []
-    for box in asked:
+    for box in requested:
         name = box["class"]
-        found = boxes_of(masks[classes.index(name)], name == "Support Devices")
-        hits.append(any(overlap(box, other) >= RECALLED for other in found))
+        predicted = boxes_of(masks[classes.index(name)], name == "Support Devices")
+        hits.append(any(overlap(box, other) >= RECALLED for other in predicted))
     return float(np.mean(hits))
 
 
-def overlap(a: dict, b: dict) -> float:
-    """Intersection over union of two boxes."""
-    width = min(a["x"] + a["w"], b["x"] + b["w"]) - max(a["x"], b["x"])
-    height = min(a["y"] + a["h"], b["y"] + b["h"]) - max(a["y"], b["y"])
-    shared = max(width, 0) * max(height, 0)
-    return shared / (a["w"] * a["h"] + b["w"] * b["h"] - shared)
-
-
-def table(asked: pl.DataFrame, scores: dict[str, np.ndarray], n_resamples: int = 1000, seed: int = 0) -> pl.DataFrame:
+def table(
+    requests: pl.DataFrame, scores: dict[str, np.ndarray], n_resamples: int = 1000, seed: int = 0
+) -> pl.DataFrame:
     """One row for each kind and arm: metric, value, 95 % interval over requests, n, and p against the control arm.
 
-    scores: arm -> [R] as `adherence` returns them. There is no p where fewer than `LEAST_PAIRS` differ.
+    Args:
+        scores: arm -> [R] as `adherence` returns them. There is no p where fewer than `LEAST_PAIRS` differ.
     """
     rows = []
     for kind in KINDS:
-        inside = (asked["kind"] == kind).to_numpy()
+        inside = (requests["kind"] == kind).to_numpy()
         if inside.sum() < 2:
             continue
         for arm, values in scores.items():
-            found = bootstrap_interval(np.mean, values[inside], n_resamples=n_resamples, seed=seed)
-            own, control = values[inside], scores[CONTROLLED][inside]
-            p = paired_wilcoxon(own, control) if (own != control).sum() >= LEAST_PAIRS else None
+            interval = bootstrap_interval(np.mean, values[inside], n_resamples=n_resamples, seed=seed)
+            these, control = values[inside], scores[CONTROLLED][inside]
+            p = paired_wilcoxon(these, control) if (these != control).sum() >= LEAST_PAIRS else None
             metric = "box recall" if kind == "boxes" else "Dice"
-            rows.append(dict(kind=kind, metric=metric, arm=arm, **vars(found), p=p))
+            rows.append(dict(kind=kind, metric=metric, arm=arm, **vars(interval), p=p))
     return pl.DataFrame(rows, infer_schema_length=None)
+
+
+# Old names, until notebook 05 takes them from `pools.annotations`.
+drawings, load_embedded, load_lung_masks = (
+    annotations.condition_images,
+    annotations.load_embedded,
+    annotations.load_lung_masks,
+)
+requests, varied = annotations.choose_requests, annotations.varied

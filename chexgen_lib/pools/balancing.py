@@ -23,10 +23,12 @@ from chexgen_lib.cohort.layout import FLAGS, CohortError
 from chexgen_lib.descriptions import grammar as describe
 from chexgen_lib.pools import labelled as pools
 from chexgen_lib.pools.groups import TIMES, age_group, cells_of, check_attributes
-from chexgen_lib.pools.labelled import Sets
+from chexgen_lib.pools.labelled import Splits
 from chexgen_lib.records import FRONTAL, positions
+from chexgen_lib.storage import replacing
 
 REAL, SYNTHETIC = "imbalanced", "balanced, synthetic"
+CHOSEN = "pools/fairness.parquet"  # of `choose`, below the run's root
 WEIGHTED, REPEATED, UNBALANCED = "re-weighted", "real repeated", "as many, unbalanced"
 
 # ------------------------------------------------------------------------------------------------- patients
@@ -133,7 +135,16 @@ def images_wanted(train: pl.DataFrame, additions: Mapping[str, Sequence[int]]) -
     return rows.with_columns(image_id=pl.format("{}/balancing-{}", "record", copy))
 
 
-def assemble(root: str | Path, matched: str | Path, pool: str | Path, resolution: int, size: int) -> Sets:
+def plan(cohort: pl.DataFrame, root: Path, settings: Mapping, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What `choose` returns, saved for stage 11 below `root`, and the `images_wanted` to balance it."""
+    chosen = choose(cohort, seed=seed, **settings)
+    train = chosen.filter(role="train")
+    with replacing(root / CHOSEN) as partial:
+        chosen.write_parquet(partial)
+    return chosen, images_wanted(train, additions(train, settings["attributes"], seed=seed))
+
+
+def assemble(root: str | Path, matched: str | Path, pool: str | Path, resolution: int, size: int) -> Splits:
     """Real images of the run's cohort, the test patients' synthetic copies and the pool to balance with, at `size` px.
 
     matched, pool: what stage 06_pools made for `root`/pools/fairness.parquet, or folders of another generator's images
@@ -158,18 +169,18 @@ def assemble(root: str | Path, matched: str | Path, pool: str | Path, resolution
         role: np.array([place[i] for i in chosen.filter(role=role)["image_id"]]) for role in ("train", "val", "test")
     }
     rows["matched"] = len(own) + pools.copies_of(copies, chosen.filter(role="test")["image_id"])
-    return Sets(own + copies + extra, rows, len(own) + len(copies) + np.arange(len(extra)))
+    return Splits(own + copies + extra, rows, len(own) + len(copies) + np.arange(len(extra)))
 
 
 def load_chosen(root: str | Path) -> pl.DataFrame:
     """What `choose` returned in stage 06_pools. Raises CohortError naming that stage."""
-    path = Path(root, "pools/fairness.parquet")
+    path = Path(root, CHOSEN)
     if not path.is_file():
         raise CohortError(f"{path} does not exist: run the stage 06_pools first")
     return pl.read_parquet(path)
 
 
-def arms(sets: Sets, train: pl.DataFrame, attributes: Sequence[str], *, seed: int) -> dict:
+def arms(sets: Splits, train: pl.DataFrame, attributes: Sequence[str], *, seed: int) -> dict:
     """Arm -> (rows of `sets` to train on, how often each is drawn): the paper's two and three cheap controls.
 
     train: the rows "train" of `sets`, with the attributes. In a training set without weights all images are drawn

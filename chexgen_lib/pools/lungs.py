@@ -1,7 +1,7 @@
 """Lungs in real radiographs: a segmenter cross-validated on drawn masks, and synthetic images beside the real ones.
 
 The paper segments pneumothorax and ribs (Figure 3d). Real radiographs with those masks need an account; a small folder
-of real radiographs with drawn lungs (`annotation_to_image.load_lung_masks`) does not. Being small, it is used by
+of real radiographs with drawn lungs (`annotations.load_lung_masks`) does not. Being small, it is used by
 cross-validation: each image is tested once, by networks that saw no image of its patient.
 
 Images drawn by a control adapter may serve only where the adapter, too, saw no image of the tested patients. Stage 05
@@ -17,38 +17,40 @@ import polars as pl
 from sklearn.model_selection import GroupKFold
 
 from chexgen_lib.cohort.layout import CohortError
-from chexgen_lib.experiments.adherence import Annotated, load_lung_masks
 from chexgen_lib.experiments.augmentation import REAL, by_arm, compare, jobs, weighted_mean
 from chexgen_lib.experiments.augmentation_tasks import DICE, Results, train_and_segment
 from chexgen_lib.kept import run_all
 from chexgen_lib.learners.base import device_for
 from chexgen_lib.learners.segmenter import SIZES
-from chexgen_lib.pools.annotated import Sets, Task, drawn_for, read_pool
+from chexgen_lib.pools.annotated import AnnotatedSplits, Task, join, read_requests
+from chexgen_lib.pools.annotations import Annotated, load_lung_masks
+from chexgen_lib.pools.folder import REDO
 
 FOLDS = 5
 UNSEEN = 0  # the fold of the adapter's held-out patients
 EVERYONE, HELD_OUT = f"{FOLDS}-fold cross-validation", "unseen by the adapter"
 
 
-def load(folder: str | Path, pool: str | Path, resolution: int) -> Sets:
-    """A folder of lung masks, and what stage 06_pools drew from the masks that the adapter was trained on.
+def load(folder: str | Path, pool: str | Path, resolution: int) -> AnnotatedSplits:
+    """A folder of lung masks, and the pool sampled from the masks that the adapter was trained on.
 
     Raises:
-        CohortError: if folder or pool is missing or wrong, see `load_lung_masks` and `annotated_pools`; or the pool was
-            not drawn from all of the adapter's training images, or from others.
+        CohortError: if folder or pool is missing or wrong, see `load_lung_masks` and `load`; or the pool was not
+            sampled from all of the adapter's training images, or from others.
     """
     data = load_lung_masks(Path(folder), resolution)
-    asked, samples = read_pool(Path(pool), resolution)
-    if other := sorted(set(asked["record"]) - set(data.table.filter(split="train")["image_id"])):
+    requests, samples = read_requests([pool], resolution)
+    train = set(data.table.filter(split="train")["image_id"])
+    if other := sorted(set(requests["record"]) - train):
         raise CohortError(
-            f"{pool}: {len(other)} records are no training images of {folder}, first {other[0]!r}; redo stage 06_pools"
+            f"{pool}: {len(other)} records are no training images of {folder}, first {other[0]!r}; {REDO}"
         )
-    if absent := sorted(set(data.table.filter(split="train")["image_id"]) - set(asked["record"])):
+    if absent := sorted(train - set(requests["record"])):
         raise CohortError(
-            f"{pool}: nothing is drawn for {len(absent)} training images of {folder}, first {absent[0]!r}; arms would "
-            "differ in their real images: draw for all"
+            f"{pool}: no sample for {len(absent)} training images of {folder}, first {absent[0]!r}; arms would differ "
+            "in their real images: sample for all"
         )
-    return drawn_for(data, {}, asked, [samples])
+    return join(data, {}, requests, samples)
 
 
 def folds(data: Annotated) -> np.ndarray:
@@ -66,7 +68,7 @@ def folds(data: Annotated) -> np.ndarray:
 
 
 def segment(
-    sets: Sets, folder: Path, settings: Mapping, *, seeds: int, seed: int, workers: int, n_resamples: int
+    sets: AnnotatedSplits, folder: Path, settings: Mapping, *, seeds: int, seed: int, workers: int, n_resamples: int
 ) -> tuple[str, pl.DataFrame]:
     """A line on the images, and the table of all arms, with the columns of `augmentation_tasks.segmentation_table`.
 

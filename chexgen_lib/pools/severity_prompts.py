@@ -1,7 +1,7 @@
-"""What to ask of a generator so that an image shows a given severity: prompts that grade how opaque the lungs are.
+"""Prompts that request a severity: they grade how opaque the lungs are.
 
 The paper conditions on severity annotations and does not say in which words (Methods, Training data augmentation
-experiments). Here the words are those of the descriptions (`curation.describe`): the impression of a record of which
+experiments). Here the words are those of the descriptions (`descriptions.grammar`): the impression of a record of which
 each opacity is graded by its own score, "Severe pulmonary edema and mild atelectasis."; so it is as short as the
 radiologists' impressions that stage II is trained on.
 """
@@ -11,10 +11,10 @@ from collections.abc import Iterable
 import numpy as np
 import polars as pl
 
-from chexgen_lib.descriptions import grammar as describe
+from chexgen_lib.descriptions import grammar
 from chexgen_lib.descriptions.report_parser import read
 from chexgen_lib.learners.regressor import OPAQUE, cut_points, grades, opacity_scores
-from chexgen_lib.pools.generate import choose_training
+from chexgen_lib.pools.requests import choose_training
 from chexgen_lib.records import SCHEMA, SEVERITIES
 
 CLEAR = "The lungs are clear."
@@ -23,7 +23,7 @@ CLEAR = "The lungs are clear."
 def requests(cohort: pl.DataFrame, n: int, seed: int = 0) -> pl.DataFrame:
     """Up to `n` training records of stage II that have a score: image_id, prompt, score 0..1 and its grade.
 
-    A seeded draw, so scores are as frequent as among all. Empty where no training record has a score above 0.
+    A random sample, so scores are as frequent as among all. Empty where no training record has a score above 0.
     """
     cuts = cut_points(cohort)
     scored = cohort.with_columns(score=pl.Series(opacity_scores(cohort))).filter(pl.col("score").is_not_nan())
@@ -41,16 +41,17 @@ def prompts(records: pl.DataFrame, cuts: np.ndarray) -> pl.Series:
     """
     shares = [{s["finding"]: s["score"] for s in row if s["score"] > 0} for row in records["severity"].to_list()]
     shares = [{finding: score for finding, score in row.items() if finding in OPAQUE} for row in shares]
-    details = [_graded(row or [], own, cuts) for row, own in zip(records["details"].to_list(), shares, strict=True)]
-    told = describe.full(
+    pairs = zip(records["details"].to_list(), shares, strict=True)
+    details = [_graded(row or [], scores, cuts) for row, scores in pairs]
+    texts = grammar.full(
         records.with_columns(
-            *(pl.Series(finding, [float(finding in own) for own in shares]) for finding in OPAQUE),
+            *(pl.Series(finding, [float(finding in scores) for scores in shares]) for finding in OPAQUE),
             details=pl.Series(details, dtype=SCHEMA["details"]),
             labels=pl.lit([], SCHEMA["labels"]),
         )
     )
-    impression = told.str.split("Impression: ").list.last().str.replace("Not stated.", "", literal=True)
-    clear = pl.Series(["" if own else CLEAR for own in shares])
+    impression = texts.str.split("Impression: ").list.last().str.replace("Not stated.", "", literal=True)
+    clear = pl.Series(["" if scores else CLEAR for scores in shares])
     return (impression + " " + clear).str.strip_chars().alias("prompt")
 
 
@@ -64,11 +65,17 @@ def _graded(details: list[dict], shares: dict[str, float], cuts: np.ndarray) -> 
     return others + graded
 
 
-def stated(prompts: Iterable[str]) -> dict[str, int]:
-    """In how many texts an opacity is said to be of each grade, as `curation.reading` reads them; and of none."""
+def by_grade(requests: pl.DataFrame) -> pl.DataFrame:
+    """For each grade of `requests`, from clear lungs on: grade, records and an example of a prompt."""
+    grades_ = requests.sort("score").group_by("grade", maintain_order=True)
+    return grades_.agg(pl.len().alias("records"), pl.col("prompt").first().alias("example"))
+
+
+def stated(prompts: Iterable[str]) -> pl.DataFrame:
+    """In how many texts the report parser reads an opacity of each grade, and of none: grade, texts."""
     counts = dict.fromkeys((*SEVERITIES, "not graded"), 0)
     for prompt in prompts:
-        said = [mention.place[2] for mention in read(prompt).affirmed if mention.finding in OPAQUE]
-        for grade in {grade or "not graded" for grade in said}:
+        graded = [mention.place[2] for mention in read(prompt).affirmed if mention.finding in OPAQUE]
+        for grade in {grade or "not graded" for grade in graded}:
             counts[grade] += 1
-    return counts
+    return pl.DataFrame({"grade": list(counts), "texts": list(counts.values())})

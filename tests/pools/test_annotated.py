@@ -1,4 +1,4 @@
-"""A synthetic image is labelled with what was asked; a pool that does not belong to the cohort is refused."""
+"""A synthetic image is labelled with its request; a pool that does not belong to the cohort is refused."""
 
 import numpy as np
 import polars as pl
@@ -6,14 +6,26 @@ import pytest
 from PIL import Image
 
 from chexgen_lib.cohort.layout import CohortError
-from chexgen_lib.experiments import adherence as a2i
 from chexgen_lib.images import ImageError
 from chexgen_lib.pools import annotated as ap
+from chexgen_lib.pools import annotations as an
+from chexgen_lib.pools.generate import Sampling
 from chexgen_lib.records import FINDINGS
 
 SIZE = 32
 SPLITS = ["train"] * 4 + ["val", "test", "train", "test"]
 SOURCES = ["nih"] * 6 + ["openi"] * 2
+
+
+def fake_pool(pipeline, requests, folder, sampling, conditions):
+    """In place of `sample_pool`: uniform samples of brightness 100 + 10 * copy + record."""
+    (folder / "conditions").mkdir(parents=True, exist_ok=True)
+    rows = np.array([int(i.split(":")[0][1:]) for i in requests["image_id"]])
+    samples = (100 + 10 * np.arange(sampling.copies) + rows[:, None]).astype(np.uint8)[..., None, None]
+    np.save(folder / "samples.npy", samples.repeat(SIZE, 2).repeat(SIZE, 3))
+    requests.drop("row").write_parquet(folder / "manifest.parquet")
+    for name, image in zip(requests["condition"], conditions, strict=True):
+        Image.fromarray(image).save(folder / name)
 
 
 @pytest.fixture
@@ -38,18 +50,11 @@ def run(tmp_path, monkeypatch):
     )
     write_masks(folder, n)
 
-    def synthesise(pipeline, records, folder, copies, *settings, conditions):
-        folder.mkdir(parents=True, exist_ok=True)
-        rows = np.array([int(i.split(":")[0][1:]) for i in records["image_id"]])
-        samples = (100 + 10 * np.arange(copies) + rows[:, None]).astype(np.uint8)[..., None, None]
-        np.save(folder / "samples.npy", samples.repeat(SIZE, 2).repeat(SIZE, 3))
-        records.select("image_id", "prompt").write_parquet(folder / "manifest.parquet")
-        return samples
-
-    monkeypatch.setattr(a2i, "synthesise", synthesise)
-    data = a2i.load_embedded(folder, SIZE, 9, sources=["nih"])
+    monkeypatch.setattr(an, "sample_pool", fake_pool)
+    data = an.load_embedded(folder, SIZE, 9, sources=["nih"])
     for name, kinds in {"masks": {"pneumothorax": 9, "ribs": 2}, "boxes": {"boxes": 9}}.items():
-        a2i.draw_pool(None, data, a2i.requests(data, "train", kinds), tmp_path / "pools" / name, 2)
+        requests = an.choose_requests(data, "train", kinds)
+        an.sample_annotated_pool(None, data, requests, tmp_path / "pools" / name, Sampling(copies=2))
     return tmp_path
 
 
@@ -65,15 +70,12 @@ def write_masks(folder, n, shift=0):
     np.savez(folder / "masks.npz", **packed, finding_row=np.array(where), finding_index=np.array(which))
 
 
-def test_what_is_asked_is_left_for_other_generators(run):
+def test_condition_images_are_kept_for_other_generators(run):
     manifest = pl.read_parquet(run / "pools/masks/manifest.parquet")
     (row,) = manifest.filter(record="i1", kind="pneumothorax").iter_rows(named=True)
-    drawing = np.asarray(Image.open(run / "pools/masks" / row["condition"]))
-    assert row["prompt"] == "Prompt 1." and a2i.digest(drawing) == row["drawing"]
-    assert (drawing.any(axis=2).nonzero()[0].min(), drawing.any(axis=2).sum()) == (11, 64)
-    data = a2i.load_embedded(run / "cohort", SIZE, 9, sources=["nih"])
-    a2i.draw_pool(None, data, a2i.requests(data, "train", {"ribs": 1}), run / "pools/masks", 2)
-    assert len(list((run / "pools/masks/conditions").iterdir())) == 1  # none of before stays
+    image = np.asarray(Image.open(run / "pools/masks" / row["condition"]))
+    assert row["prompt"] == "Prompt 1." and an.condition_hash(image) == row["condition_hash"]
+    assert (image.any(axis=2).nonzero()[0].min(), image.any(axis=2).sum()) == (11, 64)
 
 
 def load(run):
@@ -84,7 +86,7 @@ def ids(sets, task, rows):
     return sets.data.table["image_id"].gather(task.origin[rows]).to_list()
 
 
-def test_sources_that_were_drawn_from_are_internal(run):
+def test_sources_that_were_sampled_from_are_internal(run):
     sets = load(run)
     task = sets.task("ribs", SIZE)
     assert len(task.rows["train"]) == 2 and set(ids(sets, task, task.rows["train"])) <= {"i0", "i1", "i2", "i3"}
@@ -105,7 +107,7 @@ def test_arms_hold_the_copies_of_their_training_images(run):
     assert bright["real + 2x"] == [*bright["real + 1x"], *(110 + k for k in real)]
 
 
-def test_a_synthetic_image_has_the_annotation_that_was_asked(run):
+def test_a_synthetic_image_has_the_annotation_that_was_requested(run):
     sets = load(run)
     task = sets.task("pneumothorax", SIZE)
     masks = sets.masks(task, "pneumothorax")
@@ -123,7 +125,7 @@ def test_a_synthetic_image_has_the_annotation_that_was_asked(run):
 
 def test_what_does_not_belong_together_is_refused(run):
     write_masks(run / "cohort", len(SPLITS), shift=1)
-    with pytest.raises(CohortError, match="were drawn from other masks than the cohort's, first 'i"):
+    with pytest.raises(CohortError, match="were sampled from other masks than the cohort's, first 'i"):
         load(run)
     write_masks(run / "cohort", len(SPLITS))
     table = pl.read_parquet(run / "cohort/cohort.parquet")
@@ -173,7 +175,7 @@ def test_another_generators_folder_stands_in_for_pools(run, folder):
     boxes = sets.task("boxes", SIZE)
     assert boxes.images[boxes.arms["real + 1x"], 0, 0].tolist() == [3, 103]
     mixed = ap.load(run, SIZE, [folder, run / "pools/boxes"])
-    assert len(mixed.asked) == 5 + 4 and mixed.samples.shape == (9, 2, SIZE, SIZE)
+    assert len(mixed.requests) == 5 + 4 and mixed.samples.shape == (9, 2, SIZE, SIZE)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +185,7 @@ def test_another_generators_folder_stands_in_for_pools(run, folder):
         (lambda t: t.with_columns(mask=pl.lit("m.png")), CohortError, r"\['mask'\] would be ignored.*the cohort has"),
         (lambda t: t[[0, 1, 0]], CohortError, "row 3 .*named twice"),
         (lambda t: t.with_columns(kind=pl.lit("heart")), CohortError, "row 1: unknown kind 'heart'; use one of pneumo"),
-        (lambda t: t[:6], CohortError, "1 images of 'i0:ribs', but 2 of 'i1:pneumothorax'"),
+        (lambda t: t[:6], CohortError, "1 images of 'i0:ribs' but 2 of 'i1:pneumothorax'"),
         (lambda t: t.with_columns(pl.col("image_id").replace("i1", "i9")), CohortError, "first 'i9'"),
         (lambda t: t.with_columns(pl.col("image_id").replace("i1", "i3")), CohortError, "not show, first 'i3:pneumo"),
         (lambda t: t.with_columns(pl.col("image_id").replace("i2", "i5")), CohortError, "1 patients .*first 'p5'"),
@@ -209,7 +211,7 @@ def test_a_bad_folder_names_what_is_wrong(run, folder, change, error, message):
         ap.load(run, SIZE, [folder])
 
 
-def test_a_kind_that_nobody_asked_for_is_named(run):
+def test_a_kind_without_requests_is_named(run):
     sets = ap.load(run, SIZE, [run / "pools/boxes"])
-    with pytest.raises(CohortError, match="nothing drawn for 'ribs'"):
+    with pytest.raises(CohortError, match="no request for 'ribs'"):
         sets.task("ribs", SIZE)

@@ -71,7 +71,7 @@ def test_a_pool_of_other_records_is_refused(folder, cohort):
     with pytest.raises(CohortError, match="1 records are not in the cohort, first 'i4'"):
         pools.load(folder, cohort.filter(pl.col("image_id") != "i4"), 8)
     np.save(folder / "samples.npy", np.zeros((3, 2, 8, 8), np.uint8))
-    with pytest.raises(CohortError, match="2 records and samples"):
+    with pytest.raises(CohortError, match="2 requests and samples"):
         pools.load(folder, cohort, 8)
     (folder / "samples.npy").unlink()
     with pytest.raises(CohortError, match="06_pools"):
@@ -204,7 +204,7 @@ def test_a_pool_with_more_images_of_some_records_is_refused(run, cohort, tmp_pat
     for name in ("a", "b", "c"):
         Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / f"uneven/{name}.png")
     (tmp_path / "uneven/labels.csv").write_text("image,image_id\na.png,i4\nb.png,i0\nc.png,i0\n")
-    with pytest.raises(CohortError, match="1 images of record 'i4' but 2 of 'i0'"):
+    with pytest.raises(CohortError, match="1 images of 'i4' but 2 of 'i0'"):
         if stands == "first":
             pools.assemble(run, tmp_path / "uneven", 16, 8)
         else:

@@ -6,11 +6,9 @@ import pytest
 from PIL import Image
 
 from chexgen_lib.cohort.layout import CohortError
-from chexgen_lib.experiments import adherence as annotation_to_image
 from chexgen_lib.experiments import augmentation_tasks
 from chexgen_lib.experiments.augmentation import REAL
-from chexgen_lib.pools import lungs
-from chexgen_lib.pools.annotated import digest
+from chexgen_lib.pools import annotations, lungs
 
 SIZE, PATIENTS = 16, 10
 ARMS = [REAL, "real + 1x", "real + 2x"]
@@ -38,27 +36,29 @@ def folder(tmp_path):
 @pytest.fixture
 def pool(folder):
     """What stage 06 leaves: two images for each mask of a training patient; the pixels do not matter."""
-    data = annotation_to_image.load_lung_masks(folder, SIZE)
-    asked = annotation_to_image.requests(data, "train", {"lungs": 100})
-    manifest = asked.with_columns(
-        record=data.table["image_id"].gather(asked["row"]),
-        drawing=pl.Series([digest(image) for image in annotation_to_image.drawings(data, asked)]),
+    data = annotations.load_lung_masks(folder, SIZE)
+    requests = annotations.choose_requests(data, "train", {"lungs": 100})
+    manifest = requests.with_columns(
+        record=data.table["image_id"].gather(requests["row"]),
+        condition_hash=pl.Series(
+            [annotations.condition_hash(image) for image in annotations.condition_images(data, requests)]
+        ),
     )
     (folder / "pool").mkdir()
     manifest.drop("row").write_parquet(folder / "pool/manifest.parquet")
     rng = np.random.default_rng(1)
-    np.save(folder / "pool/samples.npy", rng.integers(0, 255, (len(asked), 2, SIZE, SIZE), np.uint8))
+    np.save(folder / "pool/samples.npy", rng.integers(0, 255, (len(requests), 2, SIZE, SIZE), np.uint8))
     return folder / "pool"
 
 
 def test_patients_share_a_fold_and_the_adapters_held_out_have_their_own(folder):
-    data = annotation_to_image.load_lung_masks(folder, SIZE)
+    data = annotations.load_lung_masks(folder, SIZE)
     fold = lungs.folds(data)
     assert np.flatnonzero(fold == lungs.UNSEEN).tolist() == data.of("held out").tolist()
     assert set(fold) == set(range(lungs.FOLDS))
     each = data.table.with_columns(fold=pl.Series(fold)).group_by("patient_id").agg(pl.col("fold").n_unique())
     assert each["fold"].max() == 1
-    few = annotation_to_image.Annotated(data.table[:5], data.images[:5], data.masks[:5], data.classes)
+    few = annotations.Annotated(data.table[:5], data.images[:5], data.masks[:5], data.classes)
     with pytest.raises(CohortError, match="do not make 5 folds"):
         lungs.folds(few)
 
@@ -107,16 +107,16 @@ def test_all_arms_are_trained(folder, pool, tmp_path):
 
 def test_a_pool_of_other_masks_is_refused(folder, pool):
     manifest = pl.read_parquet(pool / "manifest.parquet")
-    manifest.with_columns(drawing=pl.lit("0")).write_parquet(pool / "manifest.parquet")
-    with pytest.raises(CohortError, match="were drawn from other masks"):
+    manifest.with_columns(condition_hash=pl.lit("0")).write_parquet(pool / "manifest.parquet")
+    with pytest.raises(CohortError, match="were sampled from other masks"):
         lungs.load(folder, pool, SIZE)
     samples = np.load(pool / "samples.npy")
     manifest[1:].write_parquet(pool / "manifest.parquet")
     np.save(pool / "samples.npy", samples[1:])
-    with pytest.raises(CohortError, match="nothing is drawn for 1 training images"):
+    with pytest.raises(CohortError, match="no sample for 1 training images"):
         lungs.load(folder, pool, SIZE)
     np.save(pool / "samples.npy", samples)
-    held_out = annotation_to_image.load_lung_masks(folder, SIZE).table.filter(split="test")["image_id"][0]
+    held_out = annotations.load_lung_masks(folder, SIZE).table.filter(split="test")["image_id"][0]
     manifest.with_columns(record=pl.lit(held_out)).write_parquet(pool / "manifest.parquet")
     with pytest.raises(CohortError, match="1 records are no training images"):
         lungs.load(folder, pool, SIZE)

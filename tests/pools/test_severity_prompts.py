@@ -1,4 +1,4 @@
-"""A prompt grades each opacity by its own score, says nothing else of it, and is asked of training records alone."""
+"""A prompt grades each opacity by its own score, says nothing else of it, and is requested for training records."""
 
 import numpy as np
 import polars as pl
@@ -68,17 +68,17 @@ def test_clear_lungs_are_said_to_be_clear():
     assert "effusion" in prompts[0] and "No acute" in prompts[1]
 
 
-def test_training_records_with_a_score_are_asked():
+def test_training_records_with_a_score_are_chosen():
     lungs = [{"Edema": 1, "severity": scores(Edema=0.1 * k)} if k else {"severity": []} for k in range(7)]
     others = [{"severity": None}, {"split": "test", "severity": scores(Edema=0.9)}, {"stage2": False, "severity": []}]
-    asked = sp.requests(records(*lungs, *others), 99)
-    assert asked["image_id"].to_list() == [f"i{k}" for k in range(7)]
-    assert asked["score"].to_list() == pytest.approx([0.1 * k for k in range(7)])
-    assert asked["grade"].to_list() == ["none", "mild", "mild", "moderate", "moderate", "severe", "severe"]
+    chosen = sp.requests(records(*lungs, *others), 99)
+    assert chosen["image_id"].to_list() == [f"i{k}" for k in range(7)]
+    assert chosen["score"].to_list() == pytest.approx([0.1 * k for k in range(7)])
+    assert chosen["grade"].to_list() == ["none", "mild", "mild", "moderate", "moderate", "severe", "severe"]
     fewer = sp.requests(records(*lungs, *others), 3)
-    assert len(fewer) == 3 and set(fewer["image_id"]) < set(asked["image_id"])
+    assert len(fewer) == 3 and set(fewer["image_id"]) < set(chosen["image_id"])
     nothing = sp.requests(records({"severity": None}, {"severity": []}), 99)
-    assert nothing.is_empty() and nothing.columns == asked.columns
+    assert nothing.is_empty() and nothing.columns == chosen.columns
 
 
 def test_what_training_prompts_say_is_counted():
@@ -88,4 +88,4 @@ def test_what_training_prompts_say_is_counted():
         "Pneumonia.",
         "Clear lungs. No edema.",
     ]
-    assert sp.stated(prompts) == {"mild": 2, "moderate": 0, "severe": 1, "not graded": 1}
+    assert dict(sp.stated(prompts).iter_rows()) == {"mild": 2, "moderate": 0, "severe": 1, "not graded": 1}

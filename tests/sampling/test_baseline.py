@@ -1,6 +1,7 @@
 """Either baseline makes pools as ChexGen does: resumable, whatever the batch, from 77 tokens at most."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -13,7 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from chexgen_lib.models.autoencoder import new_autoencoder
 from chexgen_lib.models.baseline import BaselineUNet, truncate
-from chexgen_lib.pools.generate import synthesise
+from chexgen_lib.pools.generate import Sampling, sample_pool
 from chexgen_lib.sampling.baseline import BaselinePipeline, assemble_baseline, load_baseline, open_baseline
 
 PROMPTS = ["Large left pleural effusion.", "The heart is enlarged. No pneumothorax is seen on this radiograph."]
@@ -78,18 +79,18 @@ def sample(pipe, prompts=PROMPTS, **changes):
 
 def test_pools_are_grey_and_a_batch_size_changes_nothing(generator, tmp_path):
     records = pl.DataFrame({"image_id": ["a", "b", "c"], "prompt": [*PROMPTS, "Cardiomegaly."]})
-    settings = dict(images_per_prompt=2, num_inference_steps=3, seed=7)
-    whole = synthesise(generator, records, tmp_path / "a", batch_size=6, **settings)
+    settings = Sampling(copies=2, num_inference_steps=3, batch_size=6, seed=7)
+    whole = sample_pool(generator, records, tmp_path / "a", settings)
     assert whole.shape == (3, 2, 32, 32) and whole.dtype == np.uint8
-    parts = synthesise(generator, records[[2, 0]], tmp_path / "b", batch_size=1, **settings)
+    parts = sample_pool(generator, records[[2, 0]], tmp_path / "b", replace(settings, batch_size=1))
     assert np.abs(parts.astype(int) - whole[[2, 0]]).max() <= 1
     assert np.abs(whole[:, 0].astype(int) - whole[:, 1]).max() > 1
 
 
 def test_an_interrupted_pool_goes_on(generator, tmp_path, monkeypatch):
     records = pl.DataFrame({"image_id": ["a", "b"], "prompt": PROMPTS})
-    settings = dict(images_per_prompt=2, num_inference_steps=2, batch_size=1)
-    expected = synthesise(generator, records, tmp_path / "whole", **settings)
+    settings = Sampling(copies=2, num_inference_steps=2, batch_size=1)
+    expected = sample_pool(generator, records, tmp_path / "whole", settings)
     call, calls = type(generator).__call__, []
 
     def stop_at_third(self, *args, **kwargs):
@@ -100,8 +101,8 @@ def test_an_interrupted_pool_goes_on(generator, tmp_path, monkeypatch):
 
     monkeypatch.setattr(type(generator), "__call__", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
-        synthesise(generator, records, tmp_path / "cut", **settings)
-    assert np.array_equal(synthesise(generator, records, tmp_path / "cut", **settings), expected)
+        sample_pool(generator, records, tmp_path / "cut", settings)
+    assert np.array_equal(sample_pool(generator, records, tmp_path / "cut", settings), expected)
     assert len(calls) == 5
 
 
@@ -124,7 +125,7 @@ def test_nothing_after_77_tokens_is_read(generator):
 def test_conditions_are_refused(generator, tmp_path):
     records = pl.DataFrame({"image_id": ["a"], "prompt": PROMPTS[:1]})
     with pytest.raises(ValueError, match="takes no condition"):
-        synthesise(generator, records, tmp_path, conditions=np.zeros((1, 32, 32, 3), np.uint8))
+        sample_pool(generator, records, tmp_path / "pool", Sampling(), conditions=np.zeros((1, 32, 32, 3), np.uint8))
 
 
 def test_a_cut_prompt_is_warned_of_and_an_empty_one_refused(unet_pipeline):

@@ -1,0 +1,275 @@
+"""Annotated radiographs, and requests for images that follow their masks and boxes.
+
+The images are those of the embedded cohort with its truth, or a folder of real radiographs with lung masks. A request
+takes one image's mask or boxes; the control adapter samples from the condition image that shows them.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from scipy import ndimage
+
+from chexgen_lib.cohort import layout
+from chexgen_lib.cohort.layout import CohortError
+from chexgen_lib.images import read_image, resize, to_uint8
+from chexgen_lib.pools.generate import Sampling, sample_pool
+from chexgen_lib.records import FINDINGS, FRONTAL
+from chexgen_lib.sampling.conditions import CLASSES, draw
+from chexgen_lib.sampling.pipeline import ChexGenPipeline
+from chexgen_lib.storage import hash_key
+
+# What is requested of one image: the mask of a class, or boxes of all its findings and foreign objects.
+KINDS = {"pneumothorax": "Pneumothorax", "lungs": "lungs", "ribs": "ribs", "boxes": None}
+LARGEST_BOX = 0.5  # of the image; a box around nearly everything requests nothing
+LUNGS_PROMPT = "Frontal chest radiograph. Pneumonia."  # of all images in a folder of lung masks
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """Radiographs with their masks.
+
+    Attributes:
+        table: image_id, patient_id, split and prompt of each.
+        images: uint8 [N, H, W].
+        masks: bool [N, C, H, W], a channel for each of `classes`.
+    """
+
+    table: pl.DataFrame
+    images: np.ndarray
+    masks: np.ndarray
+    classes: tuple[str, ...]
+
+    def of(self, split: str) -> np.ndarray:
+        """Rows of "train", or of "held out": all others."""
+        train = (self.table["split"] == "train").to_numpy()
+        return np.flatnonzero(train if split == "train" else ~train)
+
+    def mask(self, row: int, name: str) -> np.ndarray:
+        return self.masks[row, self.classes.index(name)]
+
+    def boxes(self, row: int) -> list[dict]:
+        """One box around each finding of an image, and around each foreign object, largest ones left out."""
+        boxes = []
+        for name in (name for name in self.classes if name in FINDINGS):
+            boxes += [{"class": name, **box} for box in boxes_of(self.mask(row, name), name == "Support Devices")]
+        return [box for box in boxes if box["w"] * box["h"] <= LARGEST_BOX]
+
+    def shows(self, row: int, kind: str) -> bool:
+        """Whether there is anything of a kind to request of an image."""
+        return bool(self.boxes(row)) if kind == "boxes" else bool(self.mask(row, KINDS[kind]).any())
+
+    def condition_image(self, row: int, kind: str) -> np.ndarray:
+        """The condition image uint8 [H, W, 3] of one request."""
+        size = self.images.shape[1]
+        if kind == "boxes":
+            return draw(size, boxes=self.boxes(row))
+        return draw(size, {KINDS[kind]: self.mask(row, KINDS[kind])})
+
+
+def load_embedded(
+    folder: Path, resolution: int, train_images: int, seed: int = 0, sources: Sequence[str] | None = None
+) -> Annotated:
+    """Frontal images of the embedded cohort and their truth: `train_images` of the train split, all others.
+
+    Every pneumothorax is among the training images, the rest is sampled by a seeded hash. `sources`: None takes all.
+
+    Raises:
+        CohortError: if there is no cohort, or it is one of real radiographs, which has no masks.
+    """
+    table = frontal(folder)
+    if sources is not None:
+        table = table.filter(pl.col("source").is_in(list(sources)))
+    rank = pl.Series([hash_key(f"{seed}:{i}") for i in table["image_id"]])
+    ordered = table.with_columns(rank=rank).sort(pl.col("Pneumothorax") != 1, "rank", nulls_last=True)
+    train = ordered.filter(split="train").head(train_images)
+    return with_truth(folder, resolution, pl.concat([train, ordered.filter(pl.col("split") != "train")]))
+
+
+def frontal(folder: Path) -> pl.DataFrame:
+    """The frontal images of a cohort, with the column `row`. Raises CohortError if there is none."""
+    return layout.load(folder).with_row_index("row").filter(pl.col("view").is_in(FRONTAL))
+
+
+def with_truth(folder: Path, resolution: int, table: pl.DataFrame) -> Annotated:
+    """Images and masks of the rows `row` of the embedded cohort, in its order.
+
+    Raises:
+        CohortError: if the cohort is one of real radiographs, which has no masks.
+    """
+    if not layout.has_masks(folder):
+        raise CohortError(f"{folder}: real radiographs come without masks; name a folder of them as `lung_masks`")
+    table = table.sort("row")
+    rows = table["row"].to_list()
+    named = [i for i, finding in enumerate(FINDINGS) if finding != "No Finding"]
+    masks = [layout.load_anatomy_masks(folder, rows), layout.load_finding_masks(folder, rows)[:, named]]
+    images = layout.load_images(folder, resolution, rows)
+    about = table.select("image_id", "patient_id", "split", "prompt")
+    return Annotated(about, images, np.concatenate(masks, axis=1), CLASSES)
+
+
+def load_lung_masks(folder: Path, resolution: int, prompt: str = LUNGS_PROMPT, held_out: float = 0.2) -> Annotated:
+    """Real radiographs `folder/images/NAME.*` with lung masks `folder/masks/NAME.png`, all with one prompt.
+
+    The folder names no patients: images whose names begin alike (8 letters) are taken for one patient's and stay in
+    one split; a hash decides which patients are held out.
+
+    Raises:
+        CohortError: if the folder has no pairs, an image or mask has no partner, or the two differ in size.
+        ImageError: if a file cannot be read, or a mask marks nothing or everything.
+    """
+    images = {path.stem: path for path in sorted((folder / "images").glob("*")) if path.is_file()}
+    masks = {path.stem: path for path in sorted((folder / "masks").glob("*.png"))}
+    if alone := sorted(images.keys() ^ masks.keys()):
+        raise CohortError(f"{folder}: {len(alone)} images or masks have no partner, first {alone[0]!r}")
+    if not images:
+        raise CohortError(f"{folder} holds no images/ and masks/: lay out one mask of the same name for each image")
+    patients = [name[:8] for name in images]
+    shuffled = sorted(set(patients), key=hash_key)
+    test = shuffled[: max(1, round(held_out * len(shuffled)))]
+    table = pl.DataFrame(
+        {
+            "image_id": [f"lung-masks:{name}" for name in images],
+            "patient_id": [f"lung-masks:{patient}" for patient in patients],
+            "split": ["test" if patient in test else "train" for patient in patients],
+            "prompt": prompt,
+        }
+    )
+    pairs = [_image_and_lungs(path, masks[name], resolution) for name, path in images.items()]
+    pixels, lungs = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
+    return Annotated(table, pixels, lungs[:, None], ("lungs",))
+
+
+def _image_and_lungs(path: Path, mask_path: Path, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+    image, mask = read_image(path), read_image(mask_path)
+    if image.shape != mask.shape:
+        (height, width), (mask_height, mask_width) = image.shape, mask.shape
+        raise CohortError(
+            f"{mask_path}: {mask_width} x {mask_height} px, but {path.name} has {width} x {height}: a mask covers its "
+            "image pixel for pixel; export it again at the image's size"
+        )
+    return to_uint8(resize(image, resolution)), resize(mask, resolution) > 0.5
+
+
+def boxes_of(mask: np.ndarray, each_object: bool = False, smallest: int = 4) -> list[dict]:
+    """Boxes (x, y, w, h as fractions of the image) around a bool mask [H, W], or around each connected part of it.
+
+    Parts of fewer than `smallest` pixels are specks and get none.
+    """
+    parts, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    parts = np.where(sizes[parts] >= smallest, parts, 0)
+    if not each_object:
+        parts = (parts > 0).astype(int)
+    height, width = mask.shape
+    return [
+        dict(
+            x=columns.start / width,
+            y=rows.start / height,
+            w=(columns.stop - columns.start) / width,
+            h=(rows.stop - rows.start) / height,
+        )
+        for place in ndimage.find_objects(parts)
+        if place is not None
+        for rows, columns in [place]
+    ]
+
+
+def choose_requests(data: Annotated, split: str, per_kind: int | Mapping[str, int], seed: int = 0) -> pl.DataFrame:
+    """Up to `per_kind` images of a split for each kind of annotation: row, kind, and the image's id and prompt.
+
+    per_kind: a number for all of `KINDS`, or one for each kind that is requested.
+
+    Raises:
+        CohortError: if the split has nothing to request.
+    """
+    chosen = []
+    for kind, n in (per_kind if isinstance(per_kind, Mapping) else dict.fromkeys(KINDS, per_kind)).items():
+        name = KINDS[kind]
+        if name is not None and name not in data.classes:
+            continue
+        order = np.random.default_rng(seed).permutation(data.of(split))
+        usable = (int(row) for row in order if data.shows(row, kind))
+        chosen += [{"row": row, "kind": kind} for row, _ in zip(usable, range(n), strict=False)]
+    if not chosen:
+        raise CohortError(f"no {split} image has a mask or a box to request")
+    requests = pl.DataFrame(chosen)
+    about = data.table[requests["row"].to_list()].select("image_id", "prompt")
+    requests = pl.concat([requests, about], how="horizontal")
+    return requests.with_columns(pl.format("{}:{}", "image_id", "kind").alias("image_id"))
+
+
+def request_annotations(
+    cohort: Path,
+    resolution: int,
+    per_pool: Mapping[str, Mapping[str, int]],
+    seed: int = 0,
+    sources: Sequence[str] | None = None,
+    lung_masks: str | Path | None = None,
+) -> tuple[Annotated | None, dict[str, pl.DataFrame]]:
+    """The annotated images of a run, and for each pool the requests of training images; none where there are no masks.
+
+    Args:
+        cohort: folder of the embedded cohort.
+        per_pool: name of a pool -> kind -> number of requests, of the embedded cohort.
+        sources: datasets of the cohort to take images from; None for all.
+        lung_masks: a folder of real radiographs with lung masks, which takes the cohort's place: the adapter was
+            trained on it and on nothing else. Its pool is named "lungs" and holds every training image.
+    """
+    if lung_masks is not None:
+        data = load_lung_masks(Path(lung_masks), resolution)
+        per_pool = {"lungs": {"lungs": len(data.images)}}
+    elif layout.has_masks(cohort):
+        candidates = 4 * sum(n for kinds in per_pool.values() for n in kinds.values())
+        data = load_embedded(cohort, resolution, candidates, seed, sources)
+    else:
+        return None, {}
+    return data, {name: choose_requests(data, "train", kinds, seed) for name, kinds in per_pool.items()}
+
+
+def varied(requests: pl.DataFrame, n: int) -> list[int]:
+    """`n` requests for a figure, the kinds in turn, kept together."""
+    turn = pl.int_range(pl.len()).over("kind")
+    chosen = requests.with_row_index("request").with_columns(turn=turn).sort("turn", "request").head(n)
+    return chosen["request"].sort().to_list()
+
+
+def condition_images(data: Annotated, requests: pl.DataFrame) -> np.ndarray:
+    """Condition images uint8 [R, H, W, 3] of requests."""
+    return np.stack([data.condition_image(row, kind) for row, kind in requests.select("row", "kind").iter_rows()])
+
+
+def sample_annotated_pool(
+    pipeline: ChexGenPipeline, data: Annotated, requests: pl.DataFrame, folder: str | Path, sampling: Sampling
+) -> np.ndarray:
+    """What `sample_pool` samples with control for some requests: uint8 [R, copies, H, W].
+
+    Its manifest gets the columns record (the image whose annotation is requested), kind, condition (the condition
+    image: a PNG below the folder, for other generators to sample from) and condition_hash.
+
+    Args:
+        requests: rows of `choose_requests`.
+    """
+    images = condition_images(data, requests)
+    about = requests.with_columns(
+        data.table["image_id"].gather(requests["row"]).alias("record"),
+        pl.Series("condition", [f"conditions/{k:05d}.png" for k in range(len(images))]),
+        pl.Series("condition_hash", [condition_hash(image) for image in images]),
+    )
+    return sample_pool(pipeline, about, folder, sampling, conditions=images)
+
+
+def condition_hash(image: np.ndarray) -> str:
+    """16 letters that tell one condition image uint8 [H, W, 3] from another."""
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()[:16]
+
+
+def overlap(a: dict, b: dict) -> float:
+    """Intersection over union of two boxes."""
+    width = min(a["x"] + a["w"], b["x"] + b["w"]) - max(a["x"], b["x"])
+    height = min(a["y"] + a["h"], b["y"] + b["h"]) - max(a["y"], b["y"])
+    shared = max(width, 0) * max(height, 0)
+    return shared / (a["w"] * a["h"] + b["w"] * b["h"] - shared)

@@ -1,0 +1,132 @@
+"""Reading a pool's folder: what `sample_pool` wrote, or images of any other generator with a `labels.csv`.
+
+`labels.csv` has the columns `image` (a file below the folder) and `image_id` (the record of the cohort that it was
+sampled for), and `kind` (a key of `annotations.KINDS`) where masks or boxes were requested. Images of one record, or of
+one record and kind, are its copies, in the order of the table. Labels, masks and boxes are the cohort's own, so that
+generators are compared on the same requests.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from chexgen_lib.cohort.layout import CohortError
+from chexgen_lib.images import ImageError, read_image, reduced, resize, to_uint8
+
+REDO = "redo stage 06_pools, or take them out of labels.csv"
+
+
+def read_pool(folder: str | Path, size: int, by: Sequence[str] = ("record",)) -> tuple[pl.DataFrame, np.ndarray]:
+    """Images of a pool at `size` pixels, and what was requested of each.
+
+    Args:
+        by: what tells requests apart: "record", or "record" and "kind" where masks or boxes were requested, for which
+            images have to be square.
+
+    Returns:
+        A row an image: record (the cohort's image_id), image_id (of the request), copy (0, 1, ... of its request), and
+        with kinds `kind` and `condition_hash` (null in a folder of another generator); and uint8 [N, size, size]. All
+        first copies come before all second ones, but for other generators' folders.
+
+    Raises:
+        CohortError: if a file or column is missing, or table and images do not fit.
+        ImageError: naming the file that is missing, cannot be read or is not square. No image is left out or replaced.
+    """
+    folder = Path(folder)
+    if (folder / "labels.csv").is_file():
+        return _read_images(folder, size, by)
+    for name in ("samples.npy", "manifest.parquet"):
+        if not (folder / name).is_file():
+            raise CohortError(
+                f"{folder / name} does not exist: run the stage 06_pools first, or give a folder with labels.csv"
+            )
+    manifest = pl.read_parquet(folder / "manifest.parquet")
+    if "record" not in manifest.columns:
+        manifest = manifest.with_columns(record="image_id")
+    columns = ["image_id", *by, *(["condition_hash"] if "kind" in by else [])]
+    if absent := [column for column in columns if column not in manifest.columns]:
+        raise CohortError(f"{folder}: the manifest lacks {absent}; redo stage 06_pools")
+    samples = np.load(folder / "samples.npy", allow_pickle=False)  # [P, K, H, W]
+    if samples.ndim != 4 or len(samples) != len(manifest):
+        raise CohortError(
+            f"{folder}: {len(manifest)} requests and samples {samples.shape} do not fit; redo stage 06_pools"
+        )
+    copies = samples.shape[1]
+    first = _count(by) * copies
+    table = pl.concat(manifest.select(*columns, (first + k).alias("copy")) for k in range(copies))
+    return table, reduced(samples.swapaxes(0, 1).reshape(-1, *samples.shape[2:]), size)
+
+
+def check_even(table: pl.DataFrame, by: Sequence[str] = ("record",)) -> None:
+    """Raise CohortError where there are more images of some requests than of others: arms would weigh them more."""
+    held = table.group_by(by, maintain_order=True).len().sort("len", maintain_order=True)
+    (*few, least), (*many, most) = held.row(0), held.row(-1)
+    if least < most:
+        raise CohortError(
+            f"the pool holds {least} images of {':'.join(few)!r} but {most} of {':'.join(many)!r}: make as many of "
+            "each in stage 06_pools, or leave the others out of labels.csv"
+        )
+
+
+def _count(by: Sequence[str]) -> pl.Expr:
+    """0, 1, 2, ... within the rows of one request."""
+    return pl.int_range(pl.len(), dtype=pl.Int64).over(by)
+
+
+def _read_images(folder: Path, size: int, by: Sequence[str]) -> tuple[pl.DataFrame, np.ndarray]:
+    """The images that a `labels.csv` names."""
+    table = _read_labels(folder, ("image", "image_id", *(["kind"] if "kind" in by else [])))
+    names = table["image"]
+    table = table.drop("image").rename({"image_id": "record"})
+    table = table.with_columns(_count(by).alias("copy"), pl.concat_str(by, separator=":").alias("image_id"))
+    if "kind" in by:
+        table = table.with_columns(condition_hash=pl.lit(None, pl.String))
+    images = np.stack([_read_listed(folder / name, size, square="kind" in by) for name in names])
+    return table, images
+
+
+def _read_labels(folder: Path, columns: Sequence[str]) -> pl.DataFrame:
+    """`folder/labels.csv` as text: exactly `columns`, nothing missing, no image named twice.
+
+    What is known of an image is what the cohort says of its record. A column that says more is refused, for it would
+    be ignored.
+
+    Raises:
+        CohortError: naming the columns, or the row (the first below the header is 1).
+    """
+    path = folder / "labels.csv"
+    try:
+        table = pl.read_csv(path, infer_schema_length=0)
+    except pl.exceptions.PolarsError as error:
+        raise CohortError(f"{path} cannot be read as a table: {error}") from error
+    if absent := [c for c in columns if c not in table.columns]:
+        raise CohortError(f"{path}: columns {absent} are missing; it has {table.columns}")
+    if unknown := [c for c in table.columns if c not in columns]:
+        raise CohortError(
+            f"{path}: columns {unknown} would be ignored, leave them out: labels, masks and boxes are those that the "
+            f"cohort has of the record image_id; the columns are {', '.join(columns)}"
+        )
+    if table.is_empty():
+        raise CohortError(f"{path} names no image")
+    problems = {
+        "a value is missing": pl.any_horizontal(pl.col(columns).is_null()),
+        "the image is named twice": ~pl.col("image").is_first_distinct(),
+    }
+    for problem, wrong in problems.items():
+        if rows := table.with_row_index("row", offset=1).filter(wrong)["row"].to_list():
+            raise CohortError(f"{path}, row {rows[0]} {table.row(rows[0] - 1)}: {problem}")
+    return table
+
+
+def _read_listed(path: Path, size: int, square: bool) -> np.ndarray:
+    """An image that a `labels.csv` names, uint8 [size, size]."""
+    if not path.is_file():
+        raise ImageError(f"{path}: no such file, though labels.csv names it")
+    image = read_image(path)
+    if square and image.shape[0] != image.shape[1]:
+        raise ImageError(
+            f"{path}: {image.shape[1]} x {image.shape[0]} px; the mask or box that was requested is of a square"
+        )
+    return to_uint8(resize(image, size))

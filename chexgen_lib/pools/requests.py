@@ -1,0 +1,44 @@
+"""Which records of the cohort are sampled for: test prompts that state findings, and training records."""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from chexgen_lib.cohort.layout import rows
+from chexgen_lib.descriptions.report_parser import read
+from chexgen_lib.storage import hash_key
+
+
+def choose_prompts(cohort: pl.DataFrame, n: int, findings: Sequence[str], seed: int = 0) -> pl.DataFrame:
+    """`n` test records of stage II, in turn from each finding's positives, so that rare findings are requested.
+
+    First come those whose prompt states the finding (radiologists leave out what they think unimportant); when they
+    are used up, any. The order within a finding is a seeded hash; a record is taken once.
+    """
+    pool = cohort[rows(cohort, "stage2", "test")].unique("prompt", keep="first", maintain_order=True)
+    pool = _shuffled(pool, f"{seed}")
+    stated = {
+        image_id: {mention.finding for mention in read(prompt).affirmed}
+        for image_id, prompt in pool.select("image_id", "prompt").iter_rows()
+    }
+    present = {f: pool.filter(pl.col(f) == 1)["image_id"].to_list() for f in findings}
+    in_words = {f: [i for i in ids if f == "No Finding" or f in stated[i]] for f, ids in present.items()}
+    chosen: dict[str, None] = {}
+    for queues in (list(in_words.values()), list(present.values())):
+        while len(chosen) < n and any(queues):
+            for queue in queues:
+                while queue and queue[0] in chosen:
+                    queue.pop(0)
+                if queue and len(chosen) < n:
+                    chosen[queue.pop(0)] = None
+    return pool.filter(pl.col("image_id").is_in(list(chosen))).sort("image_id")
+
+
+def choose_training(cohort: pl.DataFrame, n: int, seed: int = 0) -> pl.DataFrame:
+    """`n` training records of stage II at random (all, if there are fewer); a smaller set is part of a larger one."""
+    return _shuffled(cohort[rows(cohort, "stage2", "train")], f"{seed}:pool").head(n).sort("image_id")
+
+
+def _shuffled(records: pl.DataFrame, salt: str) -> pl.DataFrame:
+    keys = pl.Series("__key", [hash_key(f"{salt}:{i}") for i in records["image_id"]], dtype=pl.String)
+    return records.with_columns(keys).sort("__key").drop("__key")
