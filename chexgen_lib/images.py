@@ -21,16 +21,15 @@ class ImageError(ValueError):
     """A file or array is not a usable radiograph; the message names it and the remedy."""
 
 
-# --------------------------------------------------------------------------------------------------- reading
-
-
 def read_image(path: str | Path) -> np.ndarray:
     """One radiograph as float32 [H, W] in [0, 1].
 
     PNG (1, 8 or 16 bit; grey, palette, RGB, RGBA) and JPEG are divided by the largest value of their type;
     colour becomes luma. DICOM goes through its modality (rescale) and VOI (window) tables, then its own
-    minimum and maximum become 0 and 1; MONOCHROME1 is inverted. Raises ImageError for a missing, empty,
-    truncated, transparent, constant or otherwise unusable file.
+    minimum and maximum become 0 and 1; MONOCHROME1 is inverted.
+
+    Raises:
+        ImageError: for a missing, empty, truncated, transparent, constant or otherwise unusable file.
     """
     path = Path(path)
     if not path.is_file():
@@ -75,7 +74,7 @@ def _read_dicom(path: Path) -> np.ndarray:
         x = apply_voi_lut(apply_modality_lut(data.pixel_array, data), data).astype(np.float64)
     except ImageError:
         raise
-    except Exception as error:  # pydicom and its decoders raise many types; all mean: no pixels to be had
+    except Exception as error:  # pydicom and its decoders raise many types; all mean: no usable pixels
         raise ImageError(f"{path}: not a readable DICOM ({error}); fetch it again or convert it") from error
     low, high = x.min(), x.max()
     x = (x - low) / (high - low if high != low else 1)  # the caller refuses constant and non-finite images
@@ -92,11 +91,12 @@ def write_png(path: str | Path, x: np.ndarray) -> Path:
     return path
 
 
-# ---------------------------------------------------------------------------------------------- pixel ranges
-
-
 def check(x: np.ndarray, name: str = "images") -> np.ndarray:
-    """`x` as float32, or ImageError unless it is [H, W] or [N, H, W], floating, finite and within [0, 1]."""
+    """`x` as float32.
+
+    Raises:
+        ImageError: unless it is [H, W] or [N, H, W], floating, finite and within [0, 1].
+    """
     x = np.asarray(x)
     if x.ndim not in (2, 3) or x.size == 0:
         raise ImageError(f"{name}: needs [H, W] or [N, H, W] with at least one pixel, got shape {x.shape}")

@@ -1,1 +1,1 @@
-"""The run's cohort: choosing records, making images and masks, reading them, and the walk of patients."""
+"""The run's cohort: selecting records, making images and masks, reading them, and the audit of patients."""

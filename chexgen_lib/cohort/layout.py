@@ -26,7 +26,11 @@ class CohortError(ValueError):
 
 
 def load(folder: Path) -> pl.DataFrame:
-    """The cohort's table. Raises CohortError naming the stage that makes it."""
+    """The cohort's table.
+
+    Raises:
+        CohortError: if there is none; it names the stage that makes it.
+    """
     path = Path(folder) / "cohort.parquet"
     if not path.is_file():
         raise CohortError(f"{path} does not exist: run the stage 02_cohort first")
@@ -74,7 +78,7 @@ def load_finding_masks(folder: Path, rows: Sequence[int]) -> np.ndarray:
 
 
 def varied_rows(cohort: pl.DataFrame, n: int, seed: int = 0) -> list[int]:
-    """`n` rows that show one finding each, as different as can be, for a figure."""
+    """`n` rows for a figure, each of a different finding as far as possible."""
     order = np.random.default_rng(seed).permutation(len(cohort))
     chosen: list[int] = []
     for finding in (*FINDINGS[1:], FINDINGS[0]):

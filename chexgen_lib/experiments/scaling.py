@@ -42,7 +42,8 @@ def stage1_pairs(folder: Path, split: str) -> tuple[pl.DataFrame, LatentCache]:
     Raises:
         ValueError: if the two are not of one making; CohortError, CacheError: if one does not exist.
     """
-    table = cohort.load(folder).with_row_index("row").filter(pl.col("stage1"), pl.col("split") == split)
+    table = cohort.load(folder).with_row_index("row")
+    table = table[cohort.rows(table, "stage1", split)]
     path = Path(folder, f"pretraining_{split}.safetensors")
     cache = LatentCache.load(path)
     if len(cache) != len(table):

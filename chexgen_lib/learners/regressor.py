@@ -13,6 +13,7 @@ import torch
 from monai.networks.nets import ResNet
 from torch.nn import functional as F
 
+from chexgen_lib.cohort import layout
 from chexgen_lib.learners.base import Check, Learner, LearnerConfig, augment, fit, random_rows, seeded
 from chexgen_lib.phantom.findings import OPACITIES
 from chexgen_lib.records import SEVERITIES
@@ -109,7 +110,7 @@ def cut_points(cohort: pl.DataFrame) -> np.ndarray | None:
     Scores come without grades, and their range differs between cohorts: in the embedded one few lungs are filled by
     more than a quarter. None where no such record has a score above 0.
     """
-    scores = opacity_scores(cohort.filter(pl.col("stage2"), pl.col("split") == "train"))
+    scores = opacity_scores(cohort[layout.rows(cohort, "stage2", "train")])
     return np.quantile(scores[scores > 0], [1 / 3, 2 / 3]) if (scores > 0).any() else None
 
 

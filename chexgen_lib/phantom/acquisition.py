@@ -84,8 +84,10 @@ def _depths(patient: Patient, view: str) -> tuple[float, float]:
 class Rays:
     """Where lattice rays cross the K planes of the halved grid that lie across the beam (coronal or sagittal).
 
-    where [2, K, R, C]: the other two coordinates in mm; pieces [K, R, C]: mm of the ray that each crossing stands for,
-    0 where the ray does not reach the plane; axis: the beam's coordinate, 0 x or 1 y.
+    Attributes:
+        where: [2, K, R, C], the other two coordinates in mm.
+        pieces: [K, R, C], mm of the ray that each crossing stands for, 0 where the ray does not reach the plane.
+        axis: the beam's coordinate, 0 x or 1 y.
     """
 
     where: np.ndarray

@@ -37,13 +37,23 @@ class PhantomError(ValueError):
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The canonical chest. Lung voxels are also listed flat (L of them), because findings live there.
+    """The canonical chest. The L lung voxels are also listed flat, because findings live there.
 
-    mu [Z, Y, X] attenuation; labels [Z, Y, X] structure numbers; channels [3, Z/2, Y/2, X/2] lungs, heart,
-    ribs (0..1); coarse [Z*Y*X] index of each voxel in the halved grid; lung [L] flat indices; lobe [L]
-    structure numbers; xyz [3, L] mm; wall [L] mm to the chest wall; medial [L] mm to the mediastinum; hilum
-    [L] mm to the nearer hilum; floor [L] mm above the lung's underside; front [B] flat indices of air in
-    front of the chest, where breasts go, and front_xyz [3, B] mm; bone [N] flat indices.
+    Attributes:
+        mu: [Z, Y, X], attenuation.
+        labels: [Z, Y, X], structure numbers.
+        channels: [3, Z/2, Y/2, X/2], lungs, heart and ribs in 0..1.
+        coarse: [Z*Y*X], index of each voxel in the halved grid.
+        lung: [L], flat indices.
+        lobe: [L], structure numbers.
+        xyz: [3, L], mm.
+        wall: [L], mm to the chest wall.
+        medial: [L], mm to the mediastinum.
+        hilum: [L], mm to the nearer hilum.
+        floor: [L], mm above the lung's underside.
+        front: [B], flat indices of air in front of the chest, where breasts go.
+        front_xyz: [3, B], mm.
+        bone: [N], flat indices.
     """
 
     mu: np.ndarray

@@ -44,6 +44,7 @@ class Chest:
         self.note(finding, voxels[share > mark], float(share.sum()) / len(weight))
 
     def note(self, finding: str, voxels: np.ndarray, severity: float) -> None:
+        """Mark voxels as a finding's, and add to its severity."""
         self.regions.setdefault(finding, []).append(voxels)
         self.severity[finding] = float(min(1.0, self.severity.get(finding, 0.0) + severity))
 
@@ -54,13 +55,14 @@ class Chest:
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-x))."""
     return 1 / (1 + np.exp(-np.clip(x, -30, 30)))
 
 
 def at_site(
     anatomy: Anatomy, inside: np.ndarray, side: str, site: str | None, random: np.random.Generator
 ) -> np.ndarray:
-    """Lung voxels of a named site, bool [L]; of a lobe drawn at random where no site of the lung is given."""
+    """Lung voxels of a named site, bool [L]; of a random lobe where no site of the lung is given."""
     lobe, z = anatomy.lobe, anatomy.xyz[2]
     upper, lower = (UPPER_LEFT, LOWER_LEFT) if side == "left" else (UPPER_RIGHT, LOWER_RIGHT)
     site = (site or "").lower()

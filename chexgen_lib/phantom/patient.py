@@ -1,11 +1,10 @@
-"""Who is on the table: a body drawn from patient, age and sex, and the deformation that gives it that body.
+"""The patient: a body sampled from patient_id, age and sex, and the deformation of the chest that gives it.
 
 A patient is the canonical chest seen through a smooth map. Rays are traced in the patient's space and mapped
 back to the canonical space (`to_canonical`), where attenuation and labels are looked up: projecting and
 deforming are one step.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -13,15 +12,15 @@ import numpy as np
 from scipy import ndimage
 
 from chexgen_lib.phantom.anatomy import AORTA, CARTILAGE, Anatomy, points, where
+from chexgen_lib.storage import seed_of
 
 HEART_CENTRE = np.array([26.0, 28.0, -10.0])  # mm, of the label map's heart
 RIB_CAGE = np.array([148.0, 108.0])  # mm, half axes in x and y
 
 
 def rng(*key: object) -> np.random.Generator:
-    """A generator that depends on nothing but `key`; equal keys give equal draws on every machine."""
-    digest = hashlib.sha256("\x1f".join(map(str, key)).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "little"))
+    """A generator that depends on nothing but `key`; equal keys give equal numbers on every machine."""
+    return np.random.default_rng(seed_of("\x1f".join(map(str, key)), 16))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ truth. An image is a pure function of its record. One anatomy underlies all pati
 cohort stands in for real data where there is none, and is not evidence about patients.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +21,7 @@ from chexgen_lib.phantom import acquisition, anatomy, findings, patient
 from chexgen_lib.phantom.anatomy import PhantomError
 from chexgen_lib.phantom.chest import Chest
 from chexgen_lib.records import FINDINGS, SEVERITIES, SIDES
+from chexgen_lib.storage import seed_of
 
 __all__ = ["PhantomError", "Radiograph", "render", "render_many"]
 
@@ -36,12 +36,13 @@ USUAL_SHARE = 0.25
 class Radiograph:
     """A rendered record of S x S pixels; every part is a projection of the same 3-D truth.
 
-    image: float32 [S, S] in 0..1, 0 air, 1 bone.
-    masks: bool [S, S] for "lungs", "heart", "ribs" and each finding that is present.
-    boxes: dicts of finding, x, y, w, h (top left corner and size) as fractions of the image.
-    severity: finding -> 0..1, the share of the lungs' volume where a finding fills lung, else of the
-    largest extent.
-    truth: each of the 14 findings -> 1 or 0.
+    Attributes:
+        image: float32 [S, S] in 0..1, 0 air, 1 bone.
+        masks: bool [S, S] for "lungs", "heart", "ribs" and each finding that is present.
+        boxes: dicts of finding, x, y, w, h (top left corner and size) as fractions of the image.
+        severity: finding -> 0..1, the share of the lungs' volume where a finding fills lung, else of the largest
+            extent.
+        truth: each of the 14 findings -> 1 or 0.
     """
 
     image: np.ndarray
@@ -111,7 +112,7 @@ def _site(record: dict) -> str:
         if record["site"] not in acquisition.SITES:
             raise PhantomError(f"record {record['image_id']}: site {record['site']!r} is not one of A, B")
         return record["site"]
-    return "AB"[hashlib.sha256(str(record["source"]).encode()).digest()[0] % 2]
+    return "AB"[seed_of(str(record["source"]), 1) % 2]
 
 
 def _truth(record: dict) -> dict[str, int]:

@@ -1,13 +1,13 @@
 """Fairness experiment: its patients, and the training sets that balance the groups (paper, Methods; Figure 5d).
 
 The paper adds synthetic images of under-represented groups until all are as large as the largest. Here a group's
-synthetic images are new draws for the descriptions of its own training records, each as often as another: findings,
-age, sex and view then go together as they do in that group. (To state another sex or age for a majority's record would
+synthetic images are new samples for the descriptions of its own training records, each equally often: findings, age,
+sex and view then go together as they do in that group. (To state another sex or age for a majority's record would
 give the group the majority's findings as well; F1 rises with prevalence, and the arms would differ in two things.)
-The same records, as often, are what `oversample` repeats: that control differs in nothing but the images.
+`oversample` repeats the same records equally often: that control differs in nothing but the images.
 
-A generator that saw a test patient could show it again, so `choose` takes nobody for validation or test who has an
-image in any training split of the cohort, from which generators and pools are made.
+A generator could reproduce a patient that it was trained on, so `choose` takes no patient for validation or test who
+has an image in any training split of the cohort.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,8 +31,6 @@ REAL, SYNTHETIC = "imbalanced", "balanced, synthetic"
 CHOSEN = "pools/fairness.parquet"  # of `choose`, below the run's root
 WEIGHTED, REPEATED, UNBALANCED = "re-weighted", "real repeated", "as many, unbalanced"
 
-# ------------------------------------------------------------------------------------------------- patients
-
 
 def choose(
     cohort: pl.DataFrame,
@@ -44,10 +42,13 @@ def choose(
     shares: Mapping[str, Mapping[str, float] | None] | None = None,
     seed: int = 0,
 ) -> pl.DataFrame:
-    """Who is trained, validated and tested on: image_id, patient_id, role ("train", "val", "test"), prompt, attributes.
+    """Choose the records to train, validate and test on.
 
     Frontal images of which all attributes are known ("age group" is made from the age). The prompt is the record's
     description, which states age, sex, race, view and findings.
+
+    Returns:
+        image_id, patient_id, role ("train", "val", "test"), prompt and the attributes of each.
 
     Args:
         cohort: of a run.
@@ -88,7 +89,7 @@ def choose(
 
 
 def patients_seen(chosen: pl.DataFrame, patients: pl.Series) -> set[str]:
-    """Which patients of validation and test are among `patients`?"""
+    """The patients of validation and test that are among `patients`."""
     return set(chosen.filter(pl.col("role") != "train")["patient_id"]) & set(patients)
 
 
@@ -107,17 +108,14 @@ def _with_shares(pool: pl.DataFrame, shares: Mapping[str, Mapping[str, float] | 
     n = min(n, *(len(rows) / share for rows, share in groups.values()))
     if n < 1:
         empty = next(cell for cell, (rows, _) in groups.items() if rows.is_empty())
-        raise CohortError(f"no training record of {TIMES.join(empty)}, of which `shares` ask for some")
+        raise CohortError(f"no training record of {TIMES.join(empty)}, of which `shares` requires some")
     return pl.concat(rows.head(int(n * share + 1e-9)) for rows, share in groups.values())
 
 
-# ----------------------------------------------------------------------------------------------- image lists
-
-
 def additions(train: pl.DataFrame, attributes: Sequence[str], *, seed: int) -> dict[str, list]:
-    """Arm -> row numbers of `train` to draw one synthetic image for each: for balance, and as many in turn from all.
+    """Arm -> row numbers of `train` to sample one image for each: to balance groups, and as many of all in turn.
 
-    The second are the control for having more images, whoever is on them.
+    The second is the control for having more images, whichever group they show.
     """
     balanced = oversample(train, attributes, seed=seed)[len(train) :]
     order = np.random.default_rng(seed).permutation(len(train))
@@ -127,7 +125,7 @@ def additions(train: pl.DataFrame, attributes: Sequence[str], *, seed: int) -> d
 def images_wanted(train: pl.DataFrame, additions: Mapping[str, Sequence[int]]) -> pl.DataFrame:
     """A row for each image of a pool that serves all `additions`: image_id (new), record (image_id in train), prompt.
 
-    A record has as many images as the arm that asks for most; `pools.copies_of` deals them out again.
+    A record has as many images as the arm that needs most; `labelled.copies_of` finds them again.
     """
     counts = np.max([np.bincount(rows, minlength=len(train)) for rows in additions.values()], axis=0)
     rows = train[np.repeat(np.arange(len(train)), counts)].select("prompt", record="image_id")
@@ -151,25 +149,22 @@ def assemble(root: str | Path, matched: str | Path, pool: str | Path, resolution
     (`pools.load`). Rows "train", "val", "test", "matched" (in the order of "test") are in the table's order.
 
     Raises:
-        CohortError: if something is missing, or a pool was drawn from another record than it may be.
+        CohortError: if something is missing, or a pool was sampled for another record than it may be.
     """
     root = Path(root)
     cohort, chosen = embedded.load(root / "cohort"), load_chosen(root)
     images = np.asarray(embedded.load_images(root / "cohort", resolution))
-    own, copies, extra = (
-        pools.real(cohort, images, size),
-        pools.load(matched, cohort, size),
-        pools.load(pool, cohort, size),
-    )
+    originals = pools.real(cohort, images, size)
+    copies, extra = (pools.load(folder, cohort, size) for folder in (matched, pool))
     train = chosen.filter(role="train")["image_id"]
     if other := sorted(set(extra.table["image_id"]) - set(train)):
         raise CohortError(f"{pool}: {len(other)} records are not trained on, first {other[0]!r}; redo stage 06_pools")
-    place = {image_id: row for row, image_id in enumerate(own.table["image_id"])}
+    place = {image_id: row for row, image_id in enumerate(originals.table["image_id"])}
     rows = {
         role: np.array([place[i] for i in chosen.filter(role=role)["image_id"]]) for role in ("train", "val", "test")
     }
-    rows["matched"] = len(own) + pools.copies_of(copies, chosen.filter(role="test")["image_id"])
-    return Splits(own + copies + extra, rows, len(own) + len(copies) + np.arange(len(extra)))
+    rows["matched"] = len(originals) + pools.copies_of(copies, chosen.filter(role="test")["image_id"])
+    return Splits(originals + copies + extra, rows, len(originals) + len(copies) + np.arange(len(extra)))
 
 
 def load_chosen(root: str | Path) -> pl.DataFrame:
@@ -181,25 +176,25 @@ def load_chosen(root: str | Path) -> pl.DataFrame:
 
 
 def arms(sets: Splits, train: pl.DataFrame, attributes: Sequence[str], *, seed: int) -> dict:
-    """Arm -> (rows of `sets` to train on, how often each is drawn): the paper's two and three cheap controls.
+    """Arm -> (rows of `sets` to train on, weight of each): the paper's two and three controls without new images.
 
-    train: the rows "train" of `sets`, with the attributes. In a training set without weights all images are drawn
-    alike, so that balance means what it says.
+    The images of an arm have equal weights unless it re-weights them.
+
+    Args:
+        train: the rows "train" of `sets`, with the attributes.
     """
     real, pool = sets.rows["train"], sets.everything[sets.synthetic]
     lists = additions(train, attributes, seed=seed)
-    drawn = {arm: sets.synthetic[pools.copies_of(pool, train["image_id"].gather(rows))] for arm, rows in lists.items()}
+    records = {arm: train["image_id"].gather(rows) for arm, rows in lists.items()}
+    sampled = {arm: sets.synthetic[pools.copies_of(pool, ids)] for arm, ids in records.items()}
     chosen = {
         REAL: real,
-        SYNTHETIC: np.concatenate([real, drawn[SYNTHETIC]]),
+        SYNTHETIC: np.concatenate([real, sampled[SYNTHETIC]]),
         REPEATED: np.concatenate([real, real[lists[SYNTHETIC]]]),
-        UNBALANCED: np.concatenate([real, drawn[UNBALANCED]]),
+        UNBALANCED: np.concatenate([real, sampled[UNBALANCED]]),
     }
     alike = {arm: (rows, np.ones(len(rows))) for arm, rows in chosen.items()}
     return alike | {WEIGHTED: (real, resampling_weights(train, attributes))}
-
-
-# ------------------------------------------------------------------------------------------------- balancing
 
 
 def resampling_weights(table: pl.DataFrame, attributes: Sequence[str]) -> np.ndarray:
@@ -219,7 +214,7 @@ def oversample(table: pl.DataFrame, attributes: Sequence[str], *, seed: int) -> 
     """Row numbers of a balanced training set of real records alone: each row once, then repeats (control).
 
     The groups, which `attributes` form together, all become as large as the largest (paper, Methods); each of a group's
-    rows is repeated equally often but for one, drawn at random. A group without rows cannot be repeated and stays
+    rows is repeated equally often but for one, chosen at random. A group without rows cannot be repeated and stays
     empty; rows with an unknown attribute are not repeated.
     """
     check_attributes(table, attributes)
@@ -227,8 +222,8 @@ def oversample(table: pl.DataFrame, attributes: Sequence[str], *, seed: int) -> 
     rng, rows = np.random.default_rng(seed), [np.arange(len(table))]
     before = np.bincount(code[code >= 0], minlength=len(cells))
     for k, missing in enumerate(before.max(initial=0) - before):
-        own = np.flatnonzero(code == k)
-        if len(own):
-            rounds = -(-missing // len(own))
-            rows.append(np.tile(rng.permutation(own), rounds)[:missing])
+        members = np.flatnonzero(code == k)
+        if len(members):
+            rounds = -(-missing // len(members))
+            rows.append(np.tile(rng.permutation(members), rounds)[:missing])
     return np.concatenate(rows)

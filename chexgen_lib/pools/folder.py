@@ -60,7 +60,11 @@ def read_pool(folder: str | Path, size: int, by: Sequence[str] = ("record",)) ->
 
 
 def check_even(table: pl.DataFrame, by: Sequence[str] = ("record",)) -> None:
-    """Raise CohortError where there are more images of some requests than of others: arms would weigh them more."""
+    """Check that there are equally many images of each request: arms would weigh them unequally.
+
+    Raises:
+        CohortError: naming two requests with different numbers.
+    """
     held = table.group_by(by, maintain_order=True).len().sort("len", maintain_order=True)
     (*few, least), (*many, most) = held.row(0), held.row(-1)
     if least < most:

@@ -21,7 +21,9 @@ def age_group(ages: pl.Series) -> pl.Series:
     """Ages in years -> the paper's age groups (`AGE_GROUPS`), an Enum series named "age group".
 
     Years are completed ones (40.9 is 40). Under 19 there is no group, as in the paper: null, as for an unknown age.
-    Raises ValueError naming the first row with an age outside 0 to 120.
+
+    Raises:
+        ValueError: naming the first row with an age outside 0 to `MAX_AGE`.
     """
     age = ages.cast(pl.Float64).fill_nan(None).rename("age")
     wrong = (~age.is_between(0, MAX_AGE)).arg_true()
@@ -38,10 +40,13 @@ def age_group(ages: pl.Series) -> pl.Series:
 class Groups:
     """Which rows of a table belong to which group of patients; see `groups`.
 
-    table: one row per group: attribute ("sex", "sex × race"), group ("F", "F × Black"), n_images, n_patients,
-    withheld. unknown: attribute, n_images, n_patients of the rows that are in none of its groups because a value is
-    null. member: bool [N, G], row in group. patients: the distinct ids, sorted; patient: int [N], each row's place
-    among them. min_n: the least number of patients of a group that is not withheld.
+    Attributes:
+        table: a row a group: attribute ("sex", "sex × race"), group ("F", "F × Black"), n_images, n_patients, withheld.
+        unknown: attribute, n_images and n_patients of the rows that are in none of its groups, as a value is null.
+        member: bool [N, G], row in group.
+        patients: the distinct ids, sorted.
+        patient: int [N], each row's place among them.
+        min_n: the least number of patients of a group that is not withheld.
     """
 
     table: pl.DataFrame
@@ -65,11 +70,18 @@ class Groups:
 def groups(table: pl.DataFrame, attributes: Sequence[str], *, min_n: int = 10, combine: int = 3) -> Groups:
     """All groups that `attributes` (text or Enum columns) form alone and in combinations of up to `combine`.
 
-    table: one row per image, with patient_id. The first group is "everyone". Every combination of values is listed,
-    also one that nobody has; Enum columns keep their order. Rows with a null value are in no group of that attribute
-    and are counted in `unknown`. Groups of fewer than `min_n` patients are withheld because an estimate would mislead,
-    not to keep it secret: their rows count in larger groups. Raises ValueError for a missing column, a missing id, a
-    column of numbers (group them first) or min_n below 2, since one patient has no interval.
+    The first group is "everyone". Every combination of values is listed, also one that nobody has; Enum columns keep
+    their order. Rows with a null value are in no group of that attribute and are counted in `unknown`. Groups of fewer
+    than `min_n` patients are withheld because an estimate would mislead, not to keep it secret: their rows count in
+    larger groups.
+
+    Args:
+        table: a row an image, with patient_id.
+        combine: the most attributes that form groups together.
+
+    Raises:
+        ValueError: for a missing column, a missing id, a column of numbers (group them first) or min_n below 2, since
+            one patient has no interval.
     """
     if min_n < 2:
         raise ValueError(f"min_n must be at least 2 patients, got {min_n}: one patient has no interval")

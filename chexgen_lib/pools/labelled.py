@@ -76,7 +76,8 @@ def rare(cohort: pl.DataFrame, least_cases: int) -> dict[str, int]:
 def without_rare(cohort: pl.DataFrame, least_cases: int) -> pl.DataFrame:
     """The cohort with its `rare` findings unknown: nothing is trained on them, and no average counts them.
 
-    Raises CohortError if that leaves no finding.
+    Raises:
+        CohortError: if that leaves no finding.
     """
     hidden = rare(cohort, least_cases)
     if len(hidden) == len(FINDINGS):
@@ -102,7 +103,8 @@ def load(folder: str | Path, cohort: pl.DataFrame, size: int) -> LabelledSet:
 def copies_of(pool: LabelledSet, image_ids: Iterable[str]) -> np.ndarray:
     """Rows of the pool's images of these records: the first copy where an id is named first, then the next.
 
-    Raises CohortError if a record is named more often than the pool has images of it.
+    Raises:
+        CohortError: if a record is named more often than the pool has images of it.
     """
     wanted = pl.DataFrame({"image_id": list(image_ids)}, {"image_id": pl.String})
     wanted = wanted.with_columns(copy=pl.int_range(pl.len(), dtype=pl.Int64).over("image_id"))
@@ -132,7 +134,11 @@ class Splits:
     synthetic: np.ndarray
 
     def copies(self, k: int) -> np.ndarray:
-        """Rows of the first `k` synthetic images of each record. Raises CohortError where the pool has fewer."""
+        """Rows of the first `k` synthetic images of each record.
+
+        Raises:
+            CohortError: if the pool has fewer.
+        """
         copy = self.everything.table["copy"].to_numpy()[self.synthetic]
         if copy.max() + 1 < k:
             raise CohortError(
@@ -141,9 +147,10 @@ class Splits:
         return self.synthetic[copy < k]
 
     def with_pool(self, pool: LabelledSet) -> "Splits":
-        """The same real images with another pool, put behind what is there: rows of before stay what they were.
+        """The same images with another pool appended; existing row numbers stay valid.
 
-        Raises CohortError if the pool's records are not the training ones, or it holds more images of some.
+        Raises:
+            CohortError: if the pool's records are not the training ones, or it holds more images of some.
         """
         check_even(pool.table, ["image_id"])
         known = set(self.everything.table["image_id"].gather(self.rows["train"]))
@@ -180,7 +187,11 @@ def assemble(root: str | Path, pool: str | Path, resolution: int, size: int, lea
 
 
 def check_patients(table: pl.DataFrame, rows: dict[str, np.ndarray]) -> None:
-    """Raise CohortError where a patient of a set named "... train" is in another set, too."""
+    """Check that no patient of a set named "... train" is in another set, too.
+
+    Raises:
+        CohortError: naming the first such patient.
+    """
     patients = {name: set(table["patient_id"].gather(r)) for name, r in rows.items()}
     trained = set().union(*(p for name, p in patients.items() if name.endswith("train")))
     for name in (name for name in rows if not name.endswith("train")):

@@ -64,14 +64,14 @@ def load_pairs(
     Raises:
         CohortError, CacheError: if something is missing, or the cache was made of other records.
     """
-    table = cohort.load(folder).with_row_index("row").filter(pl.col("split") == split)
-    stage1, stage2 = (table.filter(flag) for flag in ("stage1", "stage2"))
+    table = cohort.load(folder)
+    stage1, stage2 = (cohort.rows(table, flag, split) for flag in ("stage1", "stage2"))
     pairs, larger = (LatentCache.load(folder / f"{name}_{split}.safetensors") for name in ("pretraining", "alignment"))
     resolution = downsampling(autoencoder) * pairs.mean.shape[-1]  # px
-    images = cohort.load_images(folder, resolution, stage2["row"])
+    images = cohort.load_images(folder, resolution, stage2)
     mean, std = encode(autoencoder, from_uint8(images))
     pairs += replace(larger, mean=mean.half(), std=std.half())
-    return truncate_cache(pairs, [*stage1["prompt"], *stage2["prompt"]], text_encoder)
+    return truncate_cache(pairs, [*table[stage1]["prompt"], *table[stage2]["prompt"]], text_encoder)
 
 
 def train_baseline(
