@@ -40,14 +40,14 @@ def compose(profile: str, output: Path, overrides: Iterable[str] = ()) -> dict[s
     return load_yaml(output)
 
 
-def stages(params: dict[str, Any]) -> dict[str, Any]:
+def stages(params: dict[str, Any], root: Path = ROOT) -> dict[str, Any]:
     """Stages of dvc.yaml that run a notebook, with the values of `params` for ${key} and ${section.key}."""
 
     def value(match: re.Match) -> str:
         found = functools.reduce(lambda level, key: (level or {}).get(key), match[1].split("."), params)
         return match[0] if found is None else str(found)
 
-    loaded = YAML(typ="safe").load(re.sub(r"\$\{([\w.]+)\}", value, (ROOT / "dvc.yaml").read_text()))["stages"]
+    loaded = YAML(typ="safe").load(re.sub(r"\$\{([\w.]+)\}", value, (root / "dvc.yaml").read_text()))["stages"]
     return {name: stage for name, stage in loaded.items() if "notebooks run" in stage.get("cmd", "")}
 
 

@@ -18,17 +18,17 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nbval.kernel import CURRENT_ENV_KERNEL_NAME, RunningKernel
 from nbval.plugin import IPyNbFile
 
-from chexgen_lib.workflow import expected
-from chexgen_lib.workflow.dag import output_paths
-from chexgen_lib.workflow.notebooks import ENVIRONMENT, ROOT, NotebookError, declared, load_yaml, read, section_of
+from chexgen_lib.workflow import dag, expected
+from chexgen_lib.workflow.notebooks import COMMON, ENVIRONMENT, ROOT, NotebookError, declared, read, section_of
 
 WORKERS = 2
 
@@ -114,8 +114,12 @@ def _since(path: Path, time_: float) -> bool:
 def needs(root: Path) -> dict[str, set[str]]:
     """For each notebook, those that make what it reads, as dvc.yaml says; for one that is no stage, all before it."""
     names = sorted(path.stem for path in (root / "notebooks").glob("*.ipynb"))
-    stages = {name: stage for name, stage in load_yaml(root / "dvc.yaml")["stages"].items() if name in names}
-    makers = [(f"{out}/", name) for name, stage in stages.items() for out in output_paths(stage)]
+    params: dict[str, Any] = {}
+    for name in names:  # their defaults are the profile `ci`
+        params[section_of(name)] = values = declared(read(root / "notebooks" / f"{name}.ipynb"), name)
+        params |= {key: values[key] for key in COMMON if key in values}
+    stages = dag.stages(params, root)
+    makers = [(f"{out}/", name) for name, stage in stages.items() for out in dag.output_paths(stage)]
     found = {name: {before for before in names if before < name} for name in names}
     for name, stage in stages.items():
         deps = [f"{dep}/" for dep in stage["deps"]]
@@ -148,11 +152,15 @@ def validate_all(root: Path, names: list[str], write: bool, workers: int) -> dic
     order = TopologicalSorter({name: before[name] & set(names) for name in names})
     order.prepare()
     passed: dict[str, bool] = {}
-    running = {}
+    ready: set[str] = set()
+    running: dict[Future, str] = {}
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_set_environment) as pool:
         while order.is_active():
-            for name in sorted(order.get_ready()):
+            ready |= set(order.get_ready())
+            while ready and len(running) < workers:
+                name = min(ready)  # the first notebooks are those that most others need
+                ready.remove(name)
                 if failed := sorted(other for other in before[name] if not passed.get(other, True)):
                     print(f"{name} not executed: it needs {', '.join(failed)}", flush=True)
                     passed[name] = False

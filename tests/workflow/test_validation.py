@@ -12,12 +12,13 @@ from chexgen_lib.workflow.notebooks import NotebookError
 
 DVC_YAML = """
 stages:
-  01_good: {deps: [data.txt], outs: [{"${root}/good": {cache: false}}]}
-  02_error: {deps: ["${root}/good/value.txt"], outs: ["${root}/error"]}
-  03_after: {deps: ["${root}/error"], outs: ["${root}/after"]}
-  04_damaged: {deps: ["${root}/good"], outs: ["${root}/damaged"]}
+  strip: {cmd: python -m chexgen_lib.workflow.notebooks strip, outs: [runs/stripped]}
+  01_good: {cmd: notebooks run 01_good, deps: [data.txt], outs: [{"${root}/good": {cache: false}}]}
+  02_error: {cmd: notebooks run 02_error, deps: ["${root}/good/value.txt"], outs: ["${root}/error"]}
+  03_after: {cmd: notebooks run 03_after, deps: ["${after.pool}"], outs: ["${root}/after"]}
+  04_damaged: {cmd: notebooks run 04_damaged, deps: ["${root}/good"], outs: ["${root}/damaged"]}
 """
-PARAMETERS = 'root = "runs/ci"\nfigures_dir = "runs/ci/figures"'
+PARAMETERS = 'root = "runs/ci"\nfigures_dir = "runs/ci/figures"\npool = "runs/ci/error/pool"'
 RESULTS = """
 from pathlib import Path
 import numpy as np
