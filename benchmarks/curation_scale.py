@@ -27,8 +27,9 @@ import curation_speed
 import numpy as np
 import polars as pl
 
-from chexgen_lib import sources
 from chexgen_lib.descriptions import corpus
+from chexgen_lib.sources import registry
+from chexgen_lib.sources.table import read_table, shipped
 
 TOTAL = {"nih": 112_120, "chexpert": 223_414, "padchest": 160_861}  # rows of the shipped tables
 SIZES = (100_000, 959_206, 5_000_000)
@@ -86,8 +87,8 @@ def repetitions(rows: int, folder: Path) -> list[tuple[str, Path | None]]:
 
 def part(source: str, n: int, folder: Path) -> Path:
     """``n`` rows of a shipped table, spread evenly over it, as a table of the same format."""
-    module = sources.module(source)
-    table = sources.read_table(sources.shipped(module.TABLE), module.COLUMNS).select(module.COLUMNS)
+    module = registry.reader(source)
+    table = read_table(shipped(module.TABLE), module.COLUMNS).select(module.COLUMNS)
     path = folder / f"{source}.csv.gz"
     path.write_bytes(gzip.compress(table[np.linspace(0, table.height - 1, n).astype(int)].write_csv().encode()))
     return path
@@ -96,7 +97,7 @@ def part(source: str, n: int, folder: Path) -> Path:
 def fresh(plan: list[tuple[str, Path | None]]) -> Iterator[corpus.Table]:
     """The tables of the plan; from the second time a source is read its ids get the repetition's number."""
     for i, (source, path) in enumerate(plan):
-        table, rejects = sources.load(source, path)
+        table, rejects = registry.load(source, path)
         if repetition := i // len(TOTAL):
             ids = pl.col("image_id", "study_id", "patient_id")
             table = table.with_columns(ids + f"-{repetition}")

@@ -13,6 +13,7 @@ import argparse
 import os
 import re
 import resource
+import sys
 import tempfile
 import time
 import zlib
@@ -22,11 +23,12 @@ import pandas as pd
 import polars as pl
 from tqdm import tqdm
 
-from chexgen_lib import records, sources
-from chexgen_lib.descriptions import check as quality_control
-from chexgen_lib.descriptions import grammar as describe
+from chexgen_lib import records
+from chexgen_lib.descriptions import grammar
+from chexgen_lib.descriptions.check import SEX_WORDS, SPECULATION, VIEW_WORDS, _reasons, check
 from chexgen_lib.records import FINDINGS
-from chexgen_lib.sources import chexpert, chexpert_labels, nih, openi, padchest
+from chexgen_lib.sources import chexpert, chexpert_labels, nih, padchest, registry
+from chexgen_lib.sources.table import shipped
 
 PLAIN = {"nih": nih, "chexpert": chexpert, "padchest": padchest}
 COMPARED = ["image_id", "view", "age", "sex", *FINDINGS, "description", "qc"]
@@ -92,14 +94,14 @@ def described_and_checked(row: dict) -> dict:
     labels = "\t".join(row["labels"])
     details = "\t".join("\n".join(field or "" for field in detail) for detail in row["details"])
     crc = zlib.crc32(row["image_id"].encode())
-    opening, variant = crc % describe.VARIANTS, crc // describe.VARIANTS % describe.VARIANTS
-    patient = describe._patient(row["age"], row["sex"], None, opening)
+    opening, variant = crc % grammar.VARIANTS, crc // grammar.VARIANTS % grammar.VARIANTS
+    patient = grammar._patient(row["age"], row["sex"], None, opening)
     head = f"Patient Information: {patient[:1].upper() + patient[1:]}. "
-    head += f"Technique: {describe._technique(row['view'], opening)}. "
-    body = f"Findings: {describe._findings(states, labels, details, variant)} "
-    body += f"Impression: {describe._impression(states, labels, details, variant)}"
-    reasons = [quality_control._reasons(body, states, labels, details), *patient_reasons(head, row)]
-    if re.search(quality_control.SPECULATION, head + body):
+    head += f"Technique: {grammar._technique(row['view'], opening)}. "
+    body = f"Findings: {grammar._findings(states, labels, details, variant)} "
+    body += f"Impression: {grammar._impression(states, labels, details, variant)}"
+    reasons = [_reasons(body, states, labels, details), *patient_reasons(head, row)]
+    if re.search(SPECULATION, head + body):
         reasons.append("speculates")
     reasons = "; ".join(filter(None, reasons))
     return row | {"description": head + body, "qc": f"fail: {reasons}" if reasons else "pass"}
@@ -112,10 +114,10 @@ def patient_reasons(head: str, row: dict) -> list[str]:
     infant = row["age"] is not None and row["age"] < 1
     if (int(age[1]) if age else None) != (int(row["age"]) if known else None) or ("infant" in head) != infant:
         wrong.append("age")
-    if any(bool(re.search(w, head)) != (row["sex"] == s) for s, w in quality_control.SEX_WORDS.items()):
+    if any(bool(re.search(w, head)) != (row["sex"] == s) for s, w in SEX_WORDS.items()):
         wrong.append("sex")
     views = (row["view"] or "").split()
-    if any(bool(re.search(w, head)) != (v in views) for v, w in quality_control.VIEW_WORDS.items()):
+    if any(bool(re.search(w, head)) != (v in views) for v, w in VIEW_WORDS.items()):
         wrong.append("view")
     return wrong
 
@@ -123,7 +125,7 @@ def patient_reasons(head: str, row: dict) -> list[str]:
 def by_loop(source: str, n: int) -> tuple[float, pl.DataFrame]:
     """Seconds per row and the records of ``n`` rows, row by row; reading the file is not counted."""
     module = PLAIN[source]
-    table = pd.read_csv(sources.shipped(module.TABLE), dtype=str, keep_default_na=False)
+    table = pd.read_csv(shipped(module.TABLE), dtype=str, keep_default_na=False)
     table = table.iloc[:: max(len(table) // n, 1)].head(n)
     started = time.perf_counter()
     rows = []
@@ -138,17 +140,18 @@ def by_loop(source: str, n: int) -> tuple[float, pl.DataFrame]:
 def by_library(source: str, folder: Path) -> tuple[float, int, pl.DataFrame]:
     """Seconds, source rows and records for the whole table, read from and written to disk."""
     started = time.perf_counter()
-    df, rejects = sources.load(source)
-    df = quality_control.check(describe.describe(records.assign_splits(df)))
+    df, rejects = registry.load(source)
+    df = check(grammar.describe(records.assign_splits(df)))
     records.write(df, folder / f"{source}.parquet")
     return time.perf_counter() - started, df.height + rejects.height, df
 
 
 def forget() -> None:
     """Empty what the library remembers of labels and sentences: neither side profits from the other."""
-    for module in (sources, describe, quality_control, openi, padchest):
-        for function in vars(module).values():
-            getattr(function, "cache_clear", lambda: None)()
+    for name, module in list(sys.modules.items()):
+        if name.startswith("chexgen_lib."):
+            for function in vars(module).values():
+                getattr(function, "cache_clear", lambda: None)()
 
 
 def main() -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import polars as pl
 
-from chexgen_lib import sources
-from chexgen_lib.descriptions import audit as faults
-from chexgen_lib.descriptions import grammar as describe
+from chexgen_lib.descriptions import audit, grammar
+from chexgen_lib.descriptions.paraphrase import paraphrase
+from chexgen_lib.sources import registry
 
 TABLES = ("nih", "chexpert", "padchest", "openi")
 
@@ -26,16 +26,16 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=250, help="faults of each kind per source")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    loaded = {source: sources.load(source)[0] for source in TABLES}
+    loaded = {source: registry.load(source)[0] for source in TABLES}
     drawn = pl.concat([df.sample(min(arguments.rows, df.height), seed=arguments.seed) for df in loaded.values()])
     detected = [
-        faults.detection(drawn, arguments.n, arguments.seed, write).select(pl.lit(wording).alias("wording"), pl.all())
-        for wording, write in (("grammar", describe.full), ("paraphrase", faults.paraphrase))
+        audit.detection(drawn, arguments.n, arguments.seed, write).select(pl.lit(wording).alias("wording"), pl.all())
+        for wording, write in (("grammar", grammar.full), ("paraphrase", paraphrase))
     ]
     folder = Path(__file__).parent
     results = {
         "fault_detection.csv": pl.concat(detected),
-        "report_reading.csv": faults.against_reports(loaded["openi"]),
+        "report_reading.csv": audit.against_reports(loaded["openi"]),
     }
     for name, table in results.items():
         table.write_csv(folder / name, float_precision=4)

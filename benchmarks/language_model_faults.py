@@ -25,13 +25,13 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
-from chexgen_lib import sources
-from chexgen_lib.descriptions import check as quality_control
-from chexgen_lib.descriptions import grammar as describe
+from chexgen_lib.descriptions import grammar
+from chexgen_lib.descriptions.check import PASS, check
 from chexgen_lib.language_model.cache import AnswerCache
 from chexgen_lib.language_model.facts import project
 from chexgen_lib.language_model.protocol import Endpoint, Report
 from chexgen_lib.language_model.writer import LanguageModel
+from chexgen_lib.sources import registry
 from tests.language_model.fault_server import INJECTION, FaultServer, right_answer
 
 CONCURRENCY = 32  # of the writer, and of the reviewer
@@ -39,8 +39,8 @@ CONCURRENCY = 32  # of the writer, and of the reviewer
 
 def cohort(n: int) -> pl.DataFrame:
     """``n`` records of the shipped tables with distinct facts, an instruction in the report of each 100th."""
-    df = pl.concat(sources.load(source)[0].gather_every(3).head(2 * n) for source in sources.SOURCES)
-    df = quality_control.check(describe.describe(df)).filter(pl.col("qc") == quality_control.PASS)
+    df = pl.concat(registry.load(source)[0].gather_every(3).head(2 * n) for source in registry.ALWAYS)
+    df = check(grammar.describe(df)).filter(pl.col("qc") == PASS)
     df = df.with_row_index().with_columns(
         report=pl.when(pl.col("index") % 100 == 0).then(pl.lit(INJECTION)).otherwise("report")
     )
@@ -87,9 +87,9 @@ def wrong(described: pl.DataFrame) -> int:
     """Descriptions that are neither the server's right text for the facts nor the grammar's."""
     facts = project(described, with_report=True)
     by_grammar = described["description_origin"] == "grammar-1"
-    grammar = describe.full(described)
+    by_rules = grammar.full(described)
     count = 0
-    for text, data, ruled, rule in zip(described["description"], facts, by_grammar, grammar, strict=True):
+    for text, data, ruled, rule in zip(described["description"], facts, by_grammar, by_rules, strict=True):
         right = rule if ruled else Report(**right_answer({"facts": json.loads(data), "nonce": "-"})).text()
         count += text != right
     return count

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from benchmarks.language_model_faults import cohort
-from chexgen_lib.descriptions import check as quality_control
+from chexgen_lib.descriptions.check import PASS, check
 from chexgen_lib.language_model.protocol import Endpoint, template
 from chexgen_lib.language_model.writer import PROMPT, REVIEW_PROMPT, LanguageModel
 from chexgen_lib.storage import replacing
@@ -119,7 +119,7 @@ def run(folder: Path, url: str, df: pl.DataFrame) -> dict[str, object]:
     again, _ = model.describe(df)
     paid_again = model.used()["answers"].sum() - used["answers"]
     answered_again = completions_in(folder / "server.log") - answered
-    passed = quality_control.check(described)["qc"] == quality_control.PASS
+    passed = check(described)["qc"] == PASS
     return {
         "records": df.height,
         "answers received": used["answers"],

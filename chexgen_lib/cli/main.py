@@ -140,35 +140,35 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _data_list(options: argparse.Namespace) -> int:
-    from chexgen_lib.sources import registry as survey
+    from chexgen_lib.sources import registry
 
-    print(survey.text(survey.overview(options.root)))
+    print(registry.text(registry.overview(options.root)))
     print("paper: cases in its ED Tables 1 and 2")
     return 0
 
 
 def _data_check(options: argparse.Namespace) -> int:
-    from chexgen_lib.sources import registry as survey
+    from chexgen_lib.sources import registry
 
-    report, ready = survey.check(options.source, options.root)
+    report, ready = registry.check(options.source, options.root)
     print(report)
     return 0 if ready else 1
 
 
 def _data_build(options: argparse.Namespace) -> int:
-    from chexgen_lib import sources
     from chexgen_lib.descriptions import corpus
+    from chexgen_lib.sources import registry
 
     share, slash, shares = options.shard.partition("/")
     if not (slash and share.isdigit() and shares.isdigit()):
         raise ValueError(f"--shard {options.shard!r}: give I/N, for example 0/4")
     named = [text.partition("=") for text in options.sources]
     for name, _, folder in named:  # what cannot work is found before the work begins
-        if not folder and not sources.module(name).DATASHEET.shipped:
+        if not folder and not registry.reader(name).DATASHEET.shipped:
             raise ValueError(f"{name}: its table is not shipped; give its folder, {name}=FOLDER (chexgen data list)")
         if folder and not Path(folder).exists():
-            raise ValueError(f"{folder}: no such folder; give that of {sources.module(name).DATASHEET.title}")
-    tables = (sources.load(name, folder or None) for name, _, folder in named)
+            raise ValueError(f"{folder}: no such folder; give that of {registry.reader(name).DATASHEET.title}")
+    tables = (registry.load(name, folder or None) for name, _, folder in named)
     manifest = corpus.build(tables, options.out, (int(share), int(shares)))
     files = f"{len(manifest['parts'])} file{'s' * (len(manifest['parts']) != 1)}"
     print(f"{manifest['rows']:,} records in {files}, {manifest['rejects']['rows']:,} rejects")

@@ -16,21 +16,14 @@ from functools import cache
 
 import polars as pl
 
-from chexgen_lib import sources
-from chexgen_lib.descriptions.grammar import SILENT, per_combination
-from chexgen_lib.descriptions.report_parser import (
-    FINDING_WORDS,
-    FRAME,
-    SITE_WORDS,
-    Mention,
-    Place,
-    Reading,
-    read,
-    together,
-    words_in,
-)
+from chexgen_lib.descriptions.grammar import per_combination
+from chexgen_lib.descriptions.label_meaning import finding_of
+from chexgen_lib.descriptions.nouns import SILENT, Place
+from chexgen_lib.descriptions.report_parser import Mention, Reading, read, together
+from chexgen_lib.descriptions.vocabulary import FINDING_WORDS, FRAME, SITE_WORDS, words_in
 from chexgen_lib.records import FINDINGS
-from chexgen_lib.sources import nih, openi, padchest
+from chexgen_lib.sources import nih, padchest_labels
+from chexgen_lib.sources.mesh_headings import parse_heading
 
 PASS = "pass"
 SPECULATION = (
@@ -96,7 +89,7 @@ def _reasons(text: str, states: str, labels: str, details: str) -> str:
     """What is wrong with the findings and impression of one description; empty where nothing is."""
     state = dict(zip(FINDINGS, states, strict=True))
     placed = _placed(details)
-    outside = [label for label in labels.split("\t") if sources.finding_of(label) is None and label not in SILENT]
+    outside = [label for label in labels.split("\t") if finding_of(label) is None and label not in SILENT]
     sections = [read(section) for section in text.split("Impression:")]
     reading = together(sections)
     own = [_words_of(label) for label in outside]
@@ -212,7 +205,7 @@ def _words_of(label: str) -> frozenset[str]:
     """The words that a description must use to name a label: its content, no places of a MeSH heading."""
     if label in _SAID_AS:
         return words_in(_SAID_AS[label])
-    heading = openi.parse_heading(label)
+    heading = parse_heading(label)
     text = " ".join([heading.head, *heading.qualifiers]) if "/" in label else label
     words = words_in(text)
     return words - _EMPTY or words
@@ -229,7 +222,9 @@ def _outside() -> dict[str, frozenset[str]]:
     """Every label beyond the 14 findings and its words, less those whose words a finding or a frame has too."""
     inside = [text for table in (FINDING_WORDS, SITE_WORDS) for text in table.values()]
     taken = frozenset().union(*map(words_in, inside), _EMPTY, FRAME)
-    labels = [label for table in (nih.FINDING_OF, padchest.FINDING_OF) for label, f in table.items() if f is None]
+    labels = [
+        label for table in (nih.FINDING_OF, padchest_labels.FINDING_OF) for label, f in table.items() if f is None
+    ]
     return {label: words for label in labels if not (words := _words_of(label)) <= taken}
 
 

@@ -20,14 +20,15 @@ from pathlib import Path
 
 import polars as pl
 
-from chexgen_lib import __version__, records, sources
-from chexgen_lib.descriptions import check as quality_control
-from chexgen_lib.descriptions import grammar as describe
+from chexgen_lib import __version__, records
+from chexgen_lib.descriptions import grammar
+from chexgen_lib.descriptions.check import check
 from chexgen_lib.records import RecordError
+from chexgen_lib.sources.table import REJECTS
 from chexgen_lib.storage import replacing
 
 ROWS_PER_FILE = 25_000
-Table = tuple[pl.DataFrame, pl.DataFrame]  # records and rejects, as sources.load returns them
+Table = tuple[pl.DataFrame, pl.DataFrame]  # records and rejects, as `registry.load` returns them
 
 
 def build(
@@ -40,7 +41,7 @@ def build(
 ) -> dict:
     """Write the Records of ``tables``, described, checked and split, as parquet parts; return the manifest.
 
-    tables: for example ``map(sources.load, sources.SOURCES)``; they are taken one at a time. An image id that an
+    tables: for example ``map(registry.load, registry.ALWAYS)``; they are taken one at a time. An image id that an
     earlier table had is rejected as a duplicate, whatever the shard. shard: (i, n) writes the i-th of n shares of the
     patients, 0 <= i < n; all shards may share ``folder``. workers: processes, by default one per core; 0 works in this
     one. seed: of the splits, see ``records.assign_splits``.
@@ -54,7 +55,7 @@ def build(
     others = [p.name for p in Path(folder).glob("manifest-*.json") if not p.stem.endswith(f"-of-{shares:03d}")]
     if others:
         raise RecordError(f"{folder} holds shards of another number ({min(others)}): give another folder, or delete it")
-    settings = {"library": __version__, "description": describe.ORIGIN, "seed": seed}
+    settings = {"library": __version__, "description": grammar.ORIGIN, "seed": seed}
     manifest = Manifest(Path(folder), f"{share:03d}-of-{shares:03d}", json.dumps(settings))
     rejects: list[pl.DataFrame] = []
     curate = partial(_curate, seed=seed)
@@ -69,7 +70,7 @@ def build(
                 manifest.add(*pending.popleft())
         while pending:
             manifest.add(*pending.popleft())
-    return manifest.close(pl.concat(rejects) if rejects else pl.DataFrame(schema=sources.REJECTS))
+    return manifest.close(pl.concat(rejects) if rejects else pl.DataFrame(schema=REJECTS))
 
 
 def stream(folder: str | Path) -> pl.LazyFrame:
@@ -154,7 +155,7 @@ def _chunks(tables: Iterable[Table], shard: tuple[int, int], rows: int, rejects:
         seen = seen.append(hashes.filter(~repeated))
         again = table.filter(repeated).select("source", "image_id", row=pl.lit(None, pl.String),
                                               reason=pl.lit("duplicate image id, in an earlier table"))  # fmt: skip
-        lost = pl.concat([lost, again.select(sources.REJECTS.keys())])
+        lost = pl.concat([lost, again.select(REJECTS.keys())])
         rejects.append(lost.gather_every(shard[1], shard[0]))
         yield from _share(table.filter(~repeated), shard).iter_slices(rows)
 
@@ -170,8 +171,8 @@ def _share(table: pl.DataFrame, shard: tuple[int, int]) -> pl.DataFrame:
 
 def _curate(chunk: pl.DataFrame, path: Path, seed: int) -> int:
     """Describe, check, split and write one part; its number of rows."""
-    table = describe.describe(records.assign_splits(chunk, seed=seed))
-    records.write(quality_control.check(table), path)
+    table = grammar.describe(records.assign_splits(chunk, seed=seed))
+    records.write(check(table), path)
     return table.height
 
 

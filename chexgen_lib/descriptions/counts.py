@@ -5,18 +5,8 @@ import polars as pl
 from chexgen_lib.descriptions.check import PASS
 from chexgen_lib.paper import published
 from chexgen_lib.records import FINDINGS
+from chexgen_lib.sources import registry
 
-# Source -> its name in the paper's ED Table 1, stage I; the paper does not use Open-i.
-PAPER_NAMES = {
-    "nih": "NIH ChestX-ray14",
-    "chexpert": "CheXpert",
-    "padchest": "PadChest",
-    "mimic_cxr": "MIMIC-CXR",
-    "bimcv_covid": "BIMCV-Covid",
-    "vindr_pcxr": "VinDr-PCXR",
-    "brax": "BRAX",
-    "ranczr_clip": "RANZCR CLiP",
-}
 AGE_BANDS = ("0-17", "18-29", "30-39", "40-49", "50-59", "60-69", "70-79", "80+")
 UNKNOWN = "not stated"
 _COMMON = frozenset(
@@ -43,7 +33,7 @@ def by_source(records: pl.DataFrame, rejects: pl.DataFrame) -> pl.DataFrame:
     )
     lost = rejects.group_by("source").agg(rejects=pl.len())
     table = published.load("table1").filter(pl.col("arm") == "stage I").select("dataset", paper="value")
-    names = pl.col("source").replace_strict(PAPER_NAMES, default=None, return_dtype=pl.String)
+    names = pl.col("source").replace_strict(_paper_names(), default=None, return_dtype=pl.String)
     counted = (
         n.join(lost, on="source", how="full", coalesce=True, maintain_order="left_right")
         .with_columns(pl.col("records", "rejects", "studies", "patients", "qc_pass").fill_null(0).cast(pl.Int64))
@@ -61,7 +51,7 @@ def table1(by_source: pl.DataFrame) -> pl.DataFrame:
     The last row adds up: the paper's corpus beside the rows of this run.
     """
     paper = published.load("table1").filter(pl.col("arm") == "stage I").select("dataset", paper=pl.col("value"))
-    sources = {name: source for source, name in PAPER_NAMES.items()}
+    sources = {name: source for source, name in _paper_names().items()}
     ours = by_source.select("source", "qc_pass", **{"this run": pl.col("rows")})
     table = paper.with_columns(source=pl.col("dataset").replace_strict(sources, default=None, return_dtype=pl.String))
     table = table.join(ours, on="source", how="left", maintain_order="left").drop("source")
@@ -70,7 +60,12 @@ def table1(by_source: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(
         pl.col("paper").cast(pl.Int64),
         *(pl.when(whole).then(total[c][0]).otherwise(c).alias(c) for c in total.columns),
-    )
+    ).select("dataset", "paper", "this run", "qc_pass")
+
+
+def _paper_names() -> dict[str, str]:
+    """Source -> its name in ED Table 1, stage I; the paper does not use Open-i."""
+    return {sheet.source: sheet.paper_name for sheet in registry.sheets() if sheet.role == "stage I"}
 
 
 def lengths(records: pl.DataFrame) -> pl.DataFrame:

@@ -9,20 +9,29 @@ pure function of the record. ``language_model`` has a model write in its place.
 
 import zlib
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
-from typing import NamedTuple
+from functools import lru_cache
 
 import polars as pl
 
-from chexgen_lib import sources
+from chexgen_lib.descriptions.label_meaning import finding_of
+from chexgen_lib.descriptions.nouns import (
+    NAMES,
+    REMEMBERED,
+    SILENT,
+    Item,
+    Place,
+    listed,
+    noun,
+    noun_phrases,
+    pick,
+    split_article,
+)
 from chexgen_lib.records import FINDINGS
-from chexgen_lib.sources import openi, padchest
+from chexgen_lib.sources.mesh_headings import parse_heading
 
 ORIGIN = "grammar-1"
 VARIANTS = 12  # wordings of the opening, and of the content; a hash of the image id chooses one of each
-REMEMBERED = 1 << 16  # results kept of each function that is called again with the same few things to say
 PROMPT_WORDS = 72  # of a prompt; 120 tokens of T5 or MiniLM with room to spare
-Place = tuple[str | None, str | None, str | None]  # side, site, severity
 
 
 def describe(df: pl.DataFrame) -> pl.DataFrame:
@@ -58,14 +67,6 @@ def prompt(df: pl.DataFrame) -> pl.Series:
 
 
 # --- what the record asserts ---
-
-
-class Item(NamedTuple):
-    """One thing to say: a noun of a finding or label, and where and how severe it is."""
-
-    subject: str
-    noun: str
-    places: tuple[Place, ...] = ()
 
 
 def _parts(df: pl.DataFrame) -> pl.DataFrame:
@@ -106,7 +107,7 @@ def _items(states: str, labels: str, details: str) -> tuple[tuple[Item, ...], tu
     named = list(filter(None, labels.split("\t")))
     by_finding: dict[str | None, list[str]] = {}
     for label in named:
-        by_finding.setdefault(sources.finding_of(label), []).append(label)
+        by_finding.setdefault(finding_of(label), []).append(label)
     inside = [item for f in present for item in _finding_items(f, by_finding.get(f, []), places.get(f, []))]
     outside = [Item(label, noun(label), tuple(places.get(label, ()))) for label in by_finding.get(None, [])
                if label not in SILENT]  # fmt: skip
@@ -127,206 +128,9 @@ def _finding_items(finding: str, labels: list[str], places: list[Place]) -> list
 
 def _heading_places(label: str) -> tuple[Place, ...]:
     """The places that a MeSH heading names itself."""
-    heading = openi.parse_heading(label)
+    heading = parse_heading(label)
     places = [(heading.side, site, heading.severity) for site in heading.sites or (None,)]
     return tuple(place for place in places if any(place))
-
-
-# --- nouns ---
-
-# Names of a finding; "a " marks one that is counted, so that it takes an article and sizes (small, large).
-NAMES: dict[str, tuple[str, ...]] = {
-    "Enlarged Cardiomediastinum": ("mediastinal widening", "cardiomediastinal enlargement"),
-    "Cardiomegaly": ("cardiomegaly", "cardiac enlargement", "enlargement of the heart"),
-    "Lung Opacity": ("lung opacity", "pulmonary opacity", "airspace opacity"),
-    "Lung Lesion": ("a lung lesion", "a pulmonary lesion", "a focal lung lesion"),
-    "Edema": ("pulmonary edema", "edema of the lungs"),
-    "Consolidation": ("consolidation", "lung consolidation"),
-    "Pneumonia": ("pneumonia",),
-    "Atelectasis": ("atelectasis", "atelectatic change"),
-    "Pneumothorax": ("a pneumothorax",),
-    "Effusion": ("a pleural effusion",),
-    "Pleural Other": ("pleural disease other than fluid", "a pleural abnormality"),
-    "Fracture": ("a fracture", "a bone fracture"),
-    "Support Devices": ("support devices", "medical devices in place"),
-}
-# Labels whose own wording is no English noun phrase; all others are said as they are.
-NOUNS = {
-    "Pleural Effusion": "a pleural effusion",
-    "Infiltration": "pulmonary infiltration",
-    "Mass": "a lung mass",
-    "Nodule": "a lung nodule",
-    "Pleural_Thickening": "pleural thickening",
-    "Fibrosis": "pulmonary fibrosis",
-    "Hernia": "a hernia",
-    "nodule": "a lung nodule",
-    "mass": "a mass",
-    "pulmonary mass": "a pulmonary mass",
-    "infiltrates": "pulmonary infiltrates",
-    "COPD signs": "signs of COPD",
-    "asbestosis signs": "signs of asbestosis",
-    "NSG tube": "a nasogastric tube",
-    "dai": "an implanted defibrillator",
-    "bullas": "bullae",
-    "callus rib fracture": "rib fracture with callus",
-    "atelectasis basal": "basal atelectasis",
-    "pectum excavatum": "pectus excavatum",
-    "pectum carinatum": "pectus carinatum",
-    "pneumoperitoneo": "pneumoperitoneum",
-    "hypoexpansion basal": "basal hypoexpansion",
-    "heart valve calcified": "a calcified heart valve",
-    "surgery": "changes after surgery",
-    "surgery neck": "changes after surgery of the neck",
-    "surgery breast": "changes after surgery of the breast",
-    "surgery lung": "changes after surgery of the lung",
-    "surgery heart": "changes after surgery of the heart",
-    "surgery humeral": "changes after surgery of the humerus",
-    "end on vessel": "a vessel seen end on",
-    "metal": "metal material",
-    "mediastinic lipomatosis": "mediastinal lipomatosis",
-    "endoprosthesis": "an endoprosthesis",
-}
-# MeSH heads, lower case.
-HEAD_NOUNS = {
-    "cicatrix": "scarring",
-    "calcinosis": "calcification",
-    "thoracic vertebrae": "changes of the thoracic spine",
-    "lumbar vertebrae": "changes of the lumbar spine",
-    "cervical vertebrae": "changes of the cervical spine",
-    "spine": "changes of the spine",
-    "fractures, bone": "a fracture",
-    "nodule": "a nodule",
-    "mass": "a mass",
-    "heart atria": "cardiac atria",
-    "heart ventricles": "cardiac ventricles",
-    "opacity": "opacity",
-    "density": "density",
-    "granuloma": "a granuloma",
-    "calcified granuloma": "a calcified granuloma",
-    "infiltrate": "an infiltrate",
-    "pneumothorax": "a pneumothorax",
-    "pleural effusion": "a pleural effusion",
-    "lung diseases, interstitial": "interstitial lung disease",
-    "pulmonary disease, chronic obstructive": "chronic obstructive pulmonary disease",
-    "bone diseases, metabolic": "metabolic bone disease",
-    "cardiac shadow": "cardiac silhouette",
-    "hernia, hiatal": "a hiatal hernia",
-    "implanted medical device": "an implanted medical device",
-    "catheters, indwelling": "an indwelling catheter",
-    "tube, inserted": "an inserted tube",
-    "medical device": "a medical device",
-}
-HEAD_PHRASES = {
-    ("lung", "hypoinflation"): "hypoinflation of the lungs",
-    ("lung", "hyperdistention"): "hyperdistention of the lungs",
-    ("lung", "azygos lobe"): "an azygos lobe",
-    ("lung", "interstitial"): "interstitial lung structures",
-    ("aorta", "tortuous"): "a tortuous aorta",
-    ("aorta, thoracic", "tortuous"): "a tortuous thoracic aorta",
-    ("diaphragm", "elevated"): "an elevated diaphragm",
-    ("diaphragm", "flattened"): "flattened diaphragm",
-    ("costophrenic angle", "blunted"): "blunted costophrenic angle",
-    ("cardiac shadow", "enlarged"): "enlarged cardiac silhouette",
-}
-_PARTS_OF_BODY = frozenset(
-    "lymph nodes; blood vessels; coronary vessels; heart; bronchi; trachea; diaphragm; sulcus; aortic valve; "
-    "mitral valve; pulmonary artery; heart ventricles; heart atria; esophagus; azygos lobe; adipose tissue; "
-    "breast implants; pleural sinus; trachea, carina".split("; ")
-)
-# Labels that are no content of the image.
-SILENT = ("No Indexing", "Technical Quality of Image Unsatisfactory", "suboptimal study", "unchanged", "")
-
-
-@cache
-def noun(label: str) -> str:
-    """The noun phrase for a source's label, "a " in front of countable ones."""
-    if label in FINDINGS:
-        return label
-    if label in NOUNS:
-        return NOUNS[label]
-    if label in padchest.FINDING_OF:
-        return label
-    heading = openi.parse_heading(label)
-    adjectives = [q for q in heading.qualifiers if q not in _PARTS_OF_BODY]
-    adjectives += ["pleural"] if heading.finding == "Pleural Other" else []
-    phrase = next(
-        (HEAD_PHRASES[heading.head, q] for q in heading.qualifiers if (heading.head, q) in HEAD_PHRASES), None
-    )
-    phrase = phrase or HEAD_NOUNS.get(heading.head) or " ".join(reversed(heading.head.split(", ")))
-    after = [q for q in heading.qualifiers if q in _PARTS_OF_BODY and q not in phrase]
-    phrase = _with_adjectives(phrase, [a for a in adjectives if a not in phrase.split()])
-    return f"{phrase} of the {' and '.join(after)}" if after else phrase
-
-
-def _with_adjectives(phrase: str, adjectives: Sequence[str]) -> str:
-    article, name = _split_article(phrase)
-    if "multiple" in adjectives:
-        plural = name if name.endswith("s") else f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
-        return " ".join([*adjectives, plural])
-    return " ".join([*(["a"] if article else []), *adjectives, name])
-
-
-def _split_article(phrase: str) -> tuple[bool, str]:
-    """Whether a noun phrase is countable, and the phrase without its article."""
-    for article in ("a ", "an "):
-        if phrase.startswith(article):
-            return True, phrase.removeprefix(article)
-    return False, phrase
-
-
-# --- places ---
-
-_GRADES = {"mild": ("mild", "slight"), "moderate": ("moderate",), "severe": ("severe", "marked")}
-_SIZES = {"mild": ("small",), "moderate": ("moderate",), "severe": ("large",)}
-_PLURAL = {
-    "base": "bases",
-    "apex": "apices",
-    "hilum": "hila",
-    "rib": "ribs",
-    "humerus": "humeri",
-    "axilla": "axillae",
-}
-_PAIRED = (
-    "upper lobe, middle lobe, lower lobe, upper lung field, middle lung field, lower lung field, "
-    "clavicle, scapula, shoulder, breast, costophrenic angle, cardiophrenic angle, perihilar region, "
-    "retrocardiac region, paratracheal region"
-)
-_PLURAL |= {site: f"{site}s" for site in _PAIRED.split(", ")}
-_AT = ("base", "apex", "hilum", "costophrenic angle", "cardiophrenic angle")
-
-
-def _where(side: str | None, site: str) -> str:
-    """ "in the left upper lobe", "at both bases", "in the mediastinum"."""
-    preposition = "at" if site in _AT else "in"
-    if side == "bilateral":
-        return f"{preposition} both {_PLURAL[site]}" if site in _PLURAL else f"in the {site} on both sides"
-    name = _PLURAL["rib"] if site == "rib" else f"lung {site}" if site in ("base", "apex") and not side else site
-    return f"{preposition} the {side} {name}" if side else f"{preposition} the {name}"
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _phrases(item: Item, variant: int) -> tuple[str, ...]:
-    """Noun phrases of an item, one per severity and side: "a small left pleural effusion"."""
-    name = _pick(NAMES[item.noun], variant) if item.noun in NAMES else item.noun
-    counted, name = _split_article(name)
-    sized = counted and item.subject in FINDINGS or {"small", "large"} & set(item.subject.split("/"))
-    grouped: dict[tuple[str | None, str | None], list[str]] = {}
-    for side, site, severity in item.places or ((None, None, None),):
-        if site is None:
-            grouped[severity, side] = []
-        else:
-            grouped.setdefault((severity, None), []).append(_where(side, site))
-    phrases = []
-    for (severity, side), sites in grouped.items():
-        grade = _pick((_SIZES if sized else _GRADES)[severity], variant) if severity else None
-        words = " ".join(filter(None, (grade, side, name)))
-        article = _article(words) if counted and side != "bilateral" and "multiple" not in name else ""
-        phrases.append(" ".join([article + words, _listed(sites)]).strip())
-    return tuple(phrases)
-
-
-def _article(words: str) -> str:
-    return "an " if words[0] in "aeiou" else "a "
 
 
 # --- sentences ---
@@ -388,7 +192,7 @@ def _patient(age: float | None, sex: str | None, race: str | None, variant: int)
 
 
 def _technique(view: str | None, variant: int) -> str:
-    return _pick(_VIEWS[view], variant)
+    return pick(_VIEWS[view], variant)
 
 
 def _opening(view: str | None, age: float | None, sex: str | None, race: str | None, variant: int) -> str:
@@ -405,7 +209,7 @@ def _findings(states: str, labels: str, details: str, variant: int) -> str:
     inside, outside = _items(states, labels, details)
     sentences = [_framed(chunk, variant + i) for i, chunk in enumerate(_chunks(inside, 3))]
     for finding in list(dict.fromkeys(item.subject for item in inside))[:2]:
-        name = _split_article(NAMES[finding][0])[1]
+        name = split_article(NAMES[finding][0])[1]
         verb = "typically appear as" if name.endswith("devices") else "typically appears as"
         sentences.append(f"{_capital(name)} {verb} {_APPEARANCE[finding]}.")
     sentences += _others(outside, variant, _OTHER_FRAMES if inside else _FRAMES[:3])
@@ -415,9 +219,9 @@ def _findings(states: str, labels: str, details: str, variant: int) -> str:
 def _impression(states: str, labels: str, details: str, variant: int) -> str:
     """The Impression: the abnormalities again, in other words."""
     inside, outside = _items(states, labels, details)
-    phrases = [p for item in (*inside, *outside) for p in _phrases(item, variant + 1)]
-    normal = [_pick(_NORMAL, variant + 1)] if states[0] == "1" else []
-    return " ".join([*([_capital(_listed(phrases)) + "."] if phrases else []), *normal]) or "Not stated."
+    phrases = [p for item in (*inside, *outside) for p in noun_phrases(item, variant + 1)]
+    normal = [pick(_NORMAL, variant + 1)] if states[0] == "1" else []
+    return " ".join([*([_capital(listed(phrases)) + "."] if phrases else []), *normal]) or "Not stated."
 
 
 def _compact(states: str, labels: str, details: str, variant: int) -> str:
@@ -427,7 +231,7 @@ def _compact(states: str, labels: str, details: str, variant: int) -> str:
     room = PROMPT_WORDS - 14 - sum(len(s.split()) for s in sentences)  # 14: opening and negatives
     kept = []
     for item in outside:
-        room -= sum(len(p.split()) for p in _phrases(item, variant)) + 1
+        room -= sum(len(p.split()) for p in noun_phrases(item, variant)) + 1
         if room < 4:
             break
         kept.append(item)
@@ -436,42 +240,30 @@ def _compact(states: str, labels: str, details: str, variant: int) -> str:
 
 
 def _others(items: Sequence[Item], variant: int, frames: Sequence[str]) -> list[str]:
-    phrases = [p for item in items for p in _phrases(item, variant)]
-    return [_pick(frames, variant).format(_listed(phrases))] if phrases else []
+    phrases = [p for item in items for p in noun_phrases(item, variant)]
+    return [pick(frames, variant).format(listed(phrases))] if phrases else []
 
 
 def _closing(states: str, variant: int, most: int) -> list[str]:
     """The normal sentence where the record says No Finding, else up to ``most`` absent findings."""
     if states[0] == "1":
-        return [_pick(_NORMAL, variant)]
+        return [pick(_NORMAL, variant)]
     state = dict(zip(FINDINGS, states, strict=True))
     absent = [f for f in _DENIED if state[f] == "0"]
     chosen = [f for f in _DENIED if f in {absent[(variant + i) % len(absent)] for i in range(most)}] if absent else []
-    names = [_split_article(NAMES[f][0])[1] for f in chosen]
-    return [f"No {_listed(names, 'or')}."] if names else []
+    names = [split_article(NAMES[f][0])[1] for f in chosen]
+    return [f"No {listed(names, 'or')}."] if names else []
 
 
 def _framed(items: Sequence[Item], variant: int) -> str:
     """One sentence for up to three items."""
-    phrases = [p for item in items for p in _phrases(item, variant)]
+    phrases = [p for item in items for p in noun_phrases(item, variant)]
     frames = _FRAMES if len(phrases) == 1 and items[0].noun in NAMES and not phrases[0].endswith("s") else _FRAMES[:3]
-    return _pick(frames, variant).format(_listed(phrases))
+    return pick(frames, variant).format(listed(phrases))
 
 
 def _chunks(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
     return [items[i : i + size] for i in range(0, len(items), size)]
-
-
-def _listed(phrases: Sequence[str], last: str = "and") -> str:
-    """ "a, b and c"; semicolons where a phrase has its own "and"."""
-    inner = any(" and " in phrase for phrase in phrases) and len(phrases) > 1
-    if inner:
-        return "; ".join(phrases)
-    return f" {last} ".join(filter(None, [", ".join(phrases[:-1]), *phrases[-1:]]))
-
-
-def _pick(options: Sequence[str], variant: int) -> str:
-    return options[variant % len(options)]
 
 
 def _capital(text: str) -> str:

@@ -7,26 +7,25 @@ from matplotlib.figure import Figure
 from wordcloud import WordCloud
 
 from chexgen_lib.figures import style
-from chexgen_lib.figures.fig1b import NAMES
 from chexgen_lib.figures.style import BLUE, GREEN, ORANGE, PAGE, PURPLE, VERMILION
+from chexgen_lib.sources.registry import figure_names
 
 _INKS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE)
 
 
 def figure(words: pl.DataFrame, seed: int = 0) -> Figure:
-    """Word clouds from `chexgen_lib.descriptions.counts.words` (source, word, n); size grows with n.
+    """Word clouds from `descriptions.counts.words` (source, word, n); size grows with n.
 
     The layout is a function of the table and `seed`.
     """
     style.use()
-    present = words["source"].unique().to_list()
-    sources = [s for s in NAMES if s in present] + sorted(set(present) - set(NAMES))
+    sources = figure_names(words["source"])
     columns = min(2, len(sources))
     rows = math.ceil(len(sources) / columns)
     fig = Figure(figsize=(PAGE, 0.3 + 2.3 * rows), layout="constrained")
     for ax, source in zip(fig.subplots(rows, columns, squeeze=False).flat, sources, strict=False):
         ax.imshow(_cloud(words.filter(pl.col("source") == source), seed), interpolation="bilinear")
-        ax.set_title(NAMES.get(source, source))
+        ax.set_title(sources[source])
     for ax in fig.axes:
         ax.axis("off")
     return fig

@@ -1,5 +1,7 @@
 """Figure 1b: what the curated cohort consists of, by dataset, finding, view, age and sex."""
 
+from itertools import cycle
+
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -7,64 +9,56 @@ from matplotlib.ticker import FuncFormatter
 
 from chexgen_lib.descriptions.counts import AGE_BANDS, UNKNOWN
 from chexgen_lib.figures import style
-from chexgen_lib.figures.style import BLUE, GREEN, ORANGE, PAGE, PURPLE, SKY, VERMILION
+from chexgen_lib.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PAGE, PURPLE, SKY, VERMILION, YELLOW
+from chexgen_lib.sources.registry import figure_names
 
-NAMES = {"nih": "NIH ChestX-ray14", "chexpert": "CheXpert", "padchest": "PadChest", "openi": "Open-i"}
-COLOURS = {"nih": BLUE, "chexpert": ORANGE, "padchest": GREEN, "openi": PURPLE}
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, YELLOW, GREY, BLACK)  # of the sources, in their order
 
 
 def figure(composition: pl.DataFrame) -> Figure:
-    """Stacked bars from `chexgen_lib.descriptions.counts.composition` (source, attribute, value, n)."""
+    """Stacked bars from `descriptions.counts.composition` (source, attribute, value, n)."""
     style.use()
-    present = composition["source"].unique().to_list()
-    sources = [s for s in NAMES if s in present] + sorted(set(present) - set(NAMES))
-    colours = COLOURS | dict(zip([s for s in sources if s not in NAMES], (SKY, VERMILION), strict=False))
+    names = figure_names(composition["source"])
     fig = Figure(figsize=(PAGE, 5.2), layout="constrained")
     left, right = fig.subfigures(1, 2, width_ratios=(1.12, 1), wspace=0.02)
-    _bars(left.subplots(), composition, "finding", sources, colours, "Finding present", horizontal=True)
+    _bars(left.subplots(), composition, "finding", names, "Finding present", horizontal=True)
     panels = right.subplots(2, 2)
-    _bars(panels[0, 0], composition, "dataset", sources, colours, "Dataset")
-    _bars(panels[0, 1], composition, "sex", sources, colours, "Sex")
-    _bars(panels[1, 0], composition, "view", sources, colours, "View")
-    _bars(panels[1, 1], composition, "age", sources, colours, "Age (years)")
+    _bars(panels[0, 0], composition, "dataset", names, "Dataset")
+    _bars(panels[0, 1], composition, "sex", names, "Sex")
+    _bars(panels[1, 0], composition, "view", names, "View")
+    _bars(panels[1, 1], composition, "age", names, "Age (years)")
     total = composition.filter(pl.col("attribute") == "dataset")["n"].sum()
-    handles = [(left.axes[0].containers[i], NAMES.get(s, s)) for i, s in enumerate(sources)]
-    left.axes[0].legend(*zip(*handles, strict=True), loc="lower right", title=f"n = {total:,} radiographs",
-                        title_fontsize=7)  # fmt: skip
+    handles = [(left.axes[0].containers[i], names[s]) for i, s in enumerate(names)]
+    title = f"n = {total:,} radiographs"
+    left.axes[0].legend(*zip(*handles, strict=True), loc="lower right", title=title, title_fontsize=7)
     return fig
 
 
 def _bars(
-    ax: Axes,
-    table: pl.DataFrame,
-    attribute: str,
-    sources: list[str],
-    colours: dict,
-    label: str,
-    horizontal: bool = False,
+    ax: Axes, table: pl.DataFrame, attribute: str, names: dict[str, str], label: str, horizontal: bool = False
 ) -> None:
-    """One stacked bar per value of `attribute`, coloured by source."""
+    """One stacked bar per value of `attribute`, coloured by source; names: of the sources, in their order."""
     rows = table.filter(pl.col("attribute") == attribute)
-    values = _order(rows, attribute, sources)
+    values = _order(rows, attribute, list(names))
     base = [0] * len(values)
     counts = dict(zip(rows.select("source", "value").iter_rows(), rows["n"], strict=True))
-    for source in sources:
+    for source, colour in zip(names, cycle(COLOURS), strict=False):
         n = [counts.get((source, value), 0) for value in values]
         if horizontal:
-            ax.barh(range(len(values)), n, left=base, color=colours.get(source), height=0.8)
+            ax.barh(range(len(values)), n, left=base, color=colour, height=0.8)
         else:
-            ax.bar(range(len(values)), n, bottom=base, color=colours.get(source), width=0.8)
+            ax.bar(range(len(values)), n, bottom=base, color=colour, width=0.8)
         base = [b + x for b, x in zip(base, n, strict=True)]
-    names = [NAMES.get(v, v).split()[0] if attribute == "dataset" else v for v in values]
+    ticks = [names[v].split()[0] if attribute == "dataset" else v for v in values]
     thousands = FuncFormatter(lambda x, _: f"{x / 1000:g}k" if x else "0")
     if horizontal:
-        ax.set_yticks(range(len(values)), names)
+        ax.set_yticks(range(len(values)), ticks)
         ax.invert_yaxis()
         ax.xaxis.set_major_formatter(thousands)
         ax.set(xlabel="Radiographs", title=label)
     else:
-        turned = sum(map(len, names)) > 10
-        ax.set_xticks(range(len(values)), names)
+        turned = sum(map(len, ticks)) > 10
+        ax.set_xticks(range(len(values)), ticks)
         if turned:
             ax.tick_params("x", labelrotation=90, labelsize=6)
         ax.yaxis.set_major_formatter(thousands)

@@ -5,7 +5,8 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from chexgen_lib.figures import style
-from chexgen_lib.figures.fig1b import COLOURS, NAMES
+from chexgen_lib.figures.fig1b import COLOURS
+from chexgen_lib.sources.registry import figure_names
 
 STYLES = ("-", "--", ":", "-.")
 
@@ -13,18 +14,19 @@ STYLES = ("-", "--", ":", "-.")
 def figure(lengths: pl.DataFrame) -> Figure:
     """Share of each source's descriptions by their number of words, from `counts.lengths`."""
     style.use()
-    present = lengths["source"].unique().to_list()
     fig = Figure(figsize=(style.COLUMN, 2.6), layout="constrained")
     ax = fig.subplots()
-    for k, source in enumerate([s for s in NAMES if s in present] + sorted(set(present) - set(NAMES))):
+    for k, (source, name) in enumerate(figure_names(lengths["source"]).items()):
         rows = lengths.filter(source=source)
         total, vocabulary = rows["n"].sum(), rows["vocabulary"][0]
         edges = np.arange(0, rows["words"].max() + 10, 5)
         share, _ = np.histogram(rows["words"], bins=edges, weights=100 * rows["n"] / total)
-        colour = COLOURS.get(source, style.GREY)
-        label = f"{NAMES.get(source, source)}\nn = {total:,}, {vocabulary:,} different words"
-        ax.stairs(share, edges, label=label, color=colour, linestyle=STYLES[k % len(STYLES)], linewidth=1.2)
-    ax.set(xlabel="words in a description (bins of 5)", xlim=(0, None))
-    ax.set_ylabel("share of the source's\ndescriptions (%)")
+        label = f"{name}\nn = {total:,}, {vocabulary:,} different words"
+        ax.stairs(
+            share, edges, label=label, color=COLOURS[k % len(COLOURS)], linestyle=STYLES[k % len(STYLES)], linewidth=1.2
+        )
+    ax.set(
+        xlabel="words in a description (bins of 5)", ylabel="share of the source's\ndescriptions (%)", xlim=(0, None)
+    )
     ax.legend(fontsize=6)
     return fig

@@ -6,7 +6,7 @@ could not be used are kept too, with their reason, because they cost tokens.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -23,7 +23,6 @@ CREATE TABLE answers (
 ) STRICT;
 CREATE UNIQUE INDEX usable ON answers (key) WHERE fault IS NULL;
 CREATE INDEX unusable ON answers (key) WHERE fault IS NOT NULL;
-CREATE TABLE exported (key TEXT PRIMARY KEY, model TEXT NOT NULL) STRICT;
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 
@@ -93,7 +92,6 @@ class AnswerCache:
         row = (key, model, *answer.tokens, answer.fault, report)
         with self._transaction():
             self._db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)", row)
-            self._db.execute("DELETE FROM exported WHERE key = ?", (key,))
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -113,16 +111,3 @@ class AnswerCache:
         columns = ["model", "answers", "unusable", "input_tokens", "output_tokens"]
         schema = {c: pl.Int64 for c in columns} | {"model": pl.String}
         return pl.DataFrame(self._db.execute(query).fetchall(), schema=schema, orient="row")
-
-    def export(self, keys: Iterable[tuple[str, str]]) -> None:
-        """Note (key, model) of requests that were written to a batch file."""
-        with self._transaction():
-            self._db.executemany("INSERT OR REPLACE INTO exported VALUES (?, ?)", keys)
-
-    def exported(self) -> dict[str, str]:
-        """Key and model of the requests in batch files whose results have not been imported."""
-        return dict(self._db.execute("SELECT key, model FROM exported"))
-
-    def withdraw(self) -> None:
-        """Forget the requests in batch files: they were cancelled, and may be asked again."""
-        self._db.execute("DELETE FROM exported")

@@ -60,7 +60,7 @@ class Asker:
         self.stopped: LanguageModelError | None = None
         self._clients = {e: _client(e) for e in endpoints}
         self._slots = {e: asyncio.Semaphore(e.concurrency) for e in endpoints}
-        self._exported, self._given_up = cache.exported(), cache.given_up(ATTEMPTS)
+        self._given_up = cache.given_up(ATTEMPTS)
         self._spent = spent(cache, endpoints)
         self._failed_in_a_row = 0
         self._reached: set[Endpoint] = set()
@@ -76,8 +76,6 @@ class Asker:
         """The answer, from the cache or the model; NoAnswerError for this record, LanguageModelError for all."""
         if report := kept(self.cache, self._given_up, request.key):
             return report
-        if request.key in self._exported:
-            raise NoAnswerError("waiting for a batch file")
         try:
             return await self._attempts(request)
         except _FaultError as fault:
@@ -96,7 +94,7 @@ class Asker:
             if self.stopped:
                 raise self.stopped
             try:
-                # the body as it is in a batch file; the typed method spends a quarter of the time on copying it
+                # the plain body: the typed method spends a quarter of the time on copying it
                 response = await self._clients[endpoint].post("/chat/completions", body=request.body, cast_to=str)
             except openai.APIError as error:
                 raise self._failure(endpoint, error) from error

@@ -13,8 +13,9 @@ from typing import Literal
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from chexgen_lib import sources
-from chexgen_lib.descriptions.grammar import SILENT, VARIANTS, noun, per_combination
+from chexgen_lib.descriptions.grammar import VARIANTS, per_combination
+from chexgen_lib.descriptions.label_meaning import finding_of
+from chexgen_lib.descriptions.nouns import SILENT, noun
 from chexgen_lib.records import FINDINGS
 
 MASK = "[removed]"
@@ -82,7 +83,7 @@ def project(df: pl.DataFrame, with_report: bool = False) -> pl.Series:
         wording=wording,
         report=masked(words) if with_report else pl.lit(None, pl.String),
     )
-    texts = per_combination(parts, parts.columns, _facts)
+    texts = per_combination(parts, parts.columns, lambda *row: _facts(**dict(zip(parts.columns, row, strict=True))))
     return texts.alias("facts")
 
 
@@ -91,17 +92,8 @@ def masked(text: pl.Expr) -> pl.Expr:
     return text.str.replace_all(IDENTIFYING, MASK)
 
 
-def _facts(
-    age: float | None,
-    sex: str | None,
-    view: str | None,
-    race: str | None,
-    states: str,
-    labels: str,
-    details: str,
-    wording: int,
-    report: str | None,
-) -> str | None:
+def _facts(*, states: str, labels: str, details: str, age: float | None, sex: str | None, **plain) -> str | None:
+    """The JSON of one combination of the columns; plain: view, race, wording and report, which pass as they are."""
     state = dict(zip(FINDINGS, states, strict=True))
     places: dict[str, list[Place]] = {}
     for detail in filter(None, details.split("\t")):
@@ -110,26 +102,23 @@ def _facts(
     named: dict[str | None, list[str]] = {}
     for label in dict.fromkeys(labels.split("\t")):
         if label not in SILENT:
-            named.setdefault(sources.finding_of(label), []).append(label)
+            named.setdefault(finding_of(label), []).append(label)
+
+    def item(name: str, subject: str, own: list[str]) -> Item:
+        return Item(name=name, labels=tuple(map(_spoken, own)), places=tuple(places.get(subject, ())))
+
     facts = Facts(
         age=None if age is None else int(age),
         sex={"F": "female", "M": "male"}.get(sex),
-        race=race,
-        view=view,
         normal=state["No Finding"] == "1",
         present=tuple(
-            Item(
-                name=name_of(f),
-                labels=tuple(_said(label) for label in named.get(f, ()) if label != f),
-                places=tuple(places.get(f, ())),
-            )
+            item(name_of(f), f, [label for label in named.get(f, ()) if label != f])
             for f in FINDINGS[1:]
             if state[f] == "1"
         ),
         absent=tuple(name_of(f) for f in FINDINGS[1:] if state[f] == "0"),
-        other=tuple(Item(name=_said(label), places=tuple(places.get(label, ()))) for label in named.get(None, ())),
-        wording=wording,
-        report=report,
+        other=tuple(item(_spoken(label), label, []) for label in named.get(None, ())),
+        **plain,
     )
     nothing = not (facts.normal or facts.present or facts.absent or facts.other)
     return None if nothing else facts.model_dump_json()
@@ -141,6 +130,6 @@ def name_of(finding: str) -> str:
     return spoken.get(finding, finding.lower())
 
 
-def _said(label: str) -> str:
+def _spoken(label: str) -> str:
     text = noun(label)
     return text.removeprefix("an ").removeprefix("a ") if text != label else text

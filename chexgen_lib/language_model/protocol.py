@@ -1,6 +1,6 @@
 """A request to a chat model, and what counts as an answer to it.
 
-Both are the same whether they travel over HTTP or in a batch file. A request's key is a hash of all that
+A request's key is a hash of all that
 determines its answer (model, prompt, data, options). It is also the nonce that the answer must repeat, so an
 answer to another record is recognised; as a hash of the facts it says nothing about whose they are.
 """
@@ -34,8 +34,12 @@ class Report(BaseModel):
 
     def text(self) -> str:
         """The description as one paragraph."""
-        sections = {"Patient Information": self.patient_information, "Technique": self.technique,
-                    "Findings": self.findings, "Impression": self.impression}  # fmt: skip
+        sections = {
+            "Patient Information": self.patient_information,
+            "Technique": self.technique,
+            "Findings": self.findings,
+            "Impression": self.impression,
+        }
         return " ".join(f"{title}: {_sentences(title, text)}" for title, text in sections.items())
 
 

@@ -7,7 +7,7 @@
     records, fallbacks = model.describe(records)
 
 The writer turns a record's facts into four sections; the reviewer corrects them; then a program checks the
-text against the record (``quality_control.check``, and numbers that the facts do not hold). What fails goes
+text against the record (`descriptions.check`, and numbers that the facts do not hold). What fails goes
 back to the writer once, with the reasons. What fails again, or has no usable answer, gets the grammar's text,
 and ``fallbacks`` says why. So no text reaches a record that the program has not passed, whatever the models,
 or instructions hidden in a record, brought about.
@@ -28,27 +28,15 @@ from typing import TypeVar
 
 import anyio.from_thread
 import polars as pl
-from pydantic import BaseModel, ValidationError
 
-from chexgen_lib.descriptions import check as quality_control
-from chexgen_lib.descriptions import grammar as describe
+from chexgen_lib.descriptions import grammar
+from chexgen_lib.descriptions.check import PASS, check
 from chexgen_lib.language_model.cache import AnswerCache
 from chexgen_lib.language_model.client import ATTEMPTS, Asker, NoAnswerError, for_each, kept, spent
 from chexgen_lib.language_model.facts import Facts, masked, project
-from chexgen_lib.language_model.protocol import (
-    CHARACTERS_PER_TOKEN,
-    Answer,
-    Endpoint,
-    Report,
-    Request,
-    read_answer,
-    request,
-)
-from chexgen_lib.storage import replacing
+from chexgen_lib.language_model.protocol import CHARACTERS_PER_TOKEN, Endpoint, Report, Request, request
 
 PROMPT, REVIEW_PROMPT = "description-1", "quality_control-1"
-BATCH_LINES = 50_000  # what the batch interface takes in one file
-BAD_LINES = {"line": pl.Int64, "key": pl.String, "reason": pl.String}
 Ask = Callable[[Request], Awaitable[Report]]
 Texts = dict[str, str | NoAnswerError]  # for each facts the text, or why there is none
 T = TypeVar("T")
@@ -59,12 +47,54 @@ _TYPICAL = Report(
 _TYPICAL_TOKENS = round(len(_TYPICAL.model_dump_json()) / CHARACTERS_PER_TOKEN)
 
 
+def describe(
+    records: pl.DataFrame, writer: dict | None, reviewer: dict | None, cache: str | Path, budget: float | None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Descriptions by the grammar, or by language models where `writer` gives the settings of one.
+
+    Args:
+        records: to describe.
+        writer, reviewer: fields of an `Endpoint`; without a reviewer the writer reviews its own texts.
+        cache: file of all answers.
+        budget: money that all answers may cost, None for no limit.
+
+    Returns:
+        The records with their descriptions; image_id and reason of those that a model could not describe.
+    """
+    if writer is None:
+        return grammar.describe(records), pl.DataFrame(schema={"image_id": pl.String, "reason": pl.String})
+    given = [settings for settings in (writer, reviewer) if settings is not None]
+    endpoints = [Endpoint(**settings | {"price": tuple(settings.get("price", (0, 0)))}) for settings in given]
+    return LanguageModel(*endpoints, cache=cache, budget=budget).describe(records)
+
+
+def cost_table(sample: pl.DataFrame, records: int, price_lists: dict[str, tuple[float, float]]) -> pl.DataFrame:
+    """What writing and reviewing would cost by each price list, estimated on a sample of records.
+
+    Args:
+        sample: records, of which those with the same facts share an answer.
+        records: distinct ones in the whole corpus.
+        price_lists: name -> price of a million tokens in and out.
+
+    Returns:
+        model, in, out (prices), tokens in, tokens out (of a distinct record), a thousand records, the corpus.
+    """
+    estimate = LanguageModel(Endpoint("writer"), Endpoint("reviewer"), cache=":memory:").estimate(sample)
+    tokens = [estimate[c].sum() / estimate["requests"][0] for c in ("input_tokens", "output_tokens")]
+    rows = []
+    for name, prices in price_lists.items():
+        cost = sum(t * p for t, p in zip(tokens, prices, strict=True)) / 1e6
+        rows.append((name, *prices, *map(round, tokens), round(1000 * cost, 2), round(records * cost)))
+    columns = ["model", "in", "out", "tokens in", "tokens out", "a thousand records", f"{records:,} records"]
+    return pl.DataFrame(rows, columns, orient="row")
+
+
 class LanguageModel:
     """Writer, reviewer and cache.
 
     reviewer: None has the writer review, too. cache: path of the file that keeps all answers. budget: money
     that all answers in the cache together may cost, at the endpoints' prices; answers in flight when it is
-    reached are still received. with_report: also send the radiologist's words (see ``projection``).
+    reached are still received. with_report: also send the radiologist's words (see `facts.project`).
     Raises ValueError for a negative budget, or one without prices.
     """
 
@@ -114,7 +144,14 @@ class LanguageModel:
             asked[request.key] = request
             return _TYPICAL
 
-        self._from_cache(df, note, self._reviewed)
+        work = self._work(df)
+        with AnswerCache(self.cache) as cache:
+            given_up = cache.given_up(ATTEMPTS)
+
+            async def ask(request: Request) -> Report:
+                return kept(cache, given_up, request.key) or await note(request)
+
+            _finish(self._reviewed, work, ask)
         rows = []
         for endpoint in self._endpoints:
             requests = [r for r in asked.values() if r.endpoint == endpoint]
@@ -131,62 +168,6 @@ class LanguageModel:
         """Money for all answers in the cache."""
         with AnswerCache(self.cache) as cache:
             return spent(cache, self._endpoints)
-
-    # --- batch files ---
-
-    def export_batch(self, df: pl.DataFrame, folder: str | Path) -> list[Path]:
-        """Write the requests that can be asked now as batch files (JSON lines, one model a file).
-
-        Upload them, import the results, and export again for the next step (review, repair) until nothing is
-        written; then call ``describe``. What is in a file is not asked again until its result is imported.
-        """
-        asked: dict[str, Request] = {}
-
-        async def note(request: Request) -> Report:
-            asked[request.key] = request
-            raise NoAnswerError("to be exported")
-
-        waiting = self._from_cache(df, note, self._final)
-        new = [r for r in asked.values() if r.key not in waiting]
-        paths = []
-        for endpoint in self._endpoints:
-            requests = [r for r in new if r.endpoint == endpoint]
-            for start in range(0, len(requests), BATCH_LINES):
-                paths.append(self._write_batch(requests[start : start + BATCH_LINES], Path(folder)))
-        return paths
-
-    def _write_batch(self, requests: list[Request], folder: Path) -> Path:
-        """One file; its name holds the first key, so no two files share one."""
-        model = re.sub(r"[^\w.-]+", "-", requests[0].endpoint.model)
-        path = folder / f"{model}-{requests[0].key[:12]}.jsonl"
-        lines = (
-            {"custom_id": r.key, "method": "POST", "url": "/v1/chat/completions", "body": r.body} for r in requests
-        )
-        with replacing(path) as partial, open(partial, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        with AnswerCache(self.cache) as cache:
-            cache.export((r.key, r.endpoint.model) for r in requests)
-        return path
-
-    def import_batch(self, path: str | Path) -> pl.DataFrame:
-        """Keep the answers of a result (or error) file; line (1-based), key and reason of those not usable.
-
-        A request whose answer is not usable may be exported again, as often as a run attempts one. Lines that
-        answer nothing exported from this cache, or the same request again, are listed and not kept.
-        """
-        bad = []
-        with AnswerCache(self.cache) as cache, open(path, encoding="utf-8", errors="replace") as lines:
-            exported = cache.exported()
-            for number, line in enumerate(lines, 1):
-                key, fault = _import_line(cache, exported, line)
-                if fault:
-                    bad.append((number, key, fault))
-        return pl.DataFrame(bad, schema=BAD_LINES, orient="row")
-
-    def withdraw_batches(self) -> None:
-        """Forget what was exported and has no result: the batch was cancelled, and may be asked again."""
-        with AnswerCache(self.cache) as cache:
-            cache.withdraw()
 
     # --- steps ---
 
@@ -231,25 +212,13 @@ class LanguageModel:
         except NoAnswerError as error:
             return NoAnswerError(f"{'repair' if faults else 'quality control'}: {error}")
 
-    def _from_cache(self, df: pl.DataFrame, missing: Ask, step: Callable[..., Awaitable[Texts]]) -> dict[str, str]:
-        """Take a step with the cache, ``missing`` in place of a model; the keys that are in batch files."""
-        work = self._work(df)
-        with AnswerCache(self.cache) as cache:
-            given_up = cache.given_up(ATTEMPTS)
-
-            async def ask(request: Request) -> Report:
-                return kept(cache, given_up, request.key) or await missing(request)
-
-            _finish(step, work, ask)
-            return cache.exported()
-
     def _described(self, df: pl.DataFrame, texts: Texts) -> tuple[pl.DataFrame, pl.DataFrame]:
         rows = [(f, None, str(t)) if isinstance(t, NoAnswerError) else (f, t, None) for f, t in texts.items()]
         found = pl.DataFrame(rows, schema=dict.fromkeys(("facts", "text", "reason"), pl.String), orient="row")
         facts = project(df, self.with_report).to_frame()
         found = facts.join(found, on="facts", how="left", maintain_order="left")
         text, by_model = found["text"], found["text"].is_not_null()
-        records = describe.describe(df).with_columns(
+        records = grammar.describe(df).with_columns(
             description=pl.when(by_model).then(text).otherwise("description"),
             description_origin=pl.when(by_model).then(pl.lit(self.origin)).otherwise("description_origin"),
         )
@@ -258,14 +227,14 @@ class LanguageModel:
 
 
 def _faults(work: pl.DataFrame, texts: Texts) -> dict[str, list[str]]:
-    """Why the program rejects texts: what ``quality_control.check`` found, and what is foreign to the facts."""
+    """Why the program rejects texts: what `descriptions.check` found, and what is foreign to the facts."""
     written = {facts: text for facts, text in texts.items() if isinstance(text, str)}
     rows = work.filter(pl.col("facts").is_in(list(written)))
     rows = rows.with_columns(description=pl.col("facts").replace_strict(written, return_dtype=pl.String))
     faults = {}
     # masked, because the reasons name labels as the record has them, and a repair sends the reasons
-    for facts, qc in quality_control.check(rows).select("facts", masked(pl.col("qc"))).iter_rows():
-        found = [] if qc == quality_control.PASS else qc.removeprefix("fail: ").split("; ")
+    for facts, qc in check(rows).select("facts", masked(pl.col("qc"))).iter_rows():
+        found = [] if qc == PASS else qc.removeprefix("fail: ").split("; ")
         if found := found + _foreign(facts, written[facts]):
             faults[facts] = found
     return faults
@@ -286,36 +255,3 @@ def _finish(step: Callable[..., Awaitable[T]], *arguments: object) -> T:
         while not wait([future], timeout=0.5).done:  # an endless wait does not notice Ctrl-C on every system
             pass
         return future.result()
-
-
-# --- batch files ---
-
-
-class _Response(BaseModel):
-    status_code: int
-    body: dict
-
-
-class _Line(BaseModel):
-    """What is read of a line of a result or error file."""
-
-    custom_id: str
-    response: _Response | None = None
-
-
-def _import_line(cache: AnswerCache, exported: dict[str, str], line: str) -> tuple[str, str | None]:
-    """Key of a line, and why its answer is not usable (None where it is)."""
-    try:
-        result = _Line.model_validate_json(line)
-    except ValidationError:
-        return "", "malformed line"
-    key = result.custom_id
-    model = exported.pop(key, None)
-    if model is None:
-        return key, "repeated, or not exported from this cache"
-    if result.response is None or result.response.status_code != 200:
-        answer = Answer(None, f"error {result.response.status_code if result.response else 'in the batch'}", (0, 0))
-    else:
-        answer = read_answer(key, json.dumps(result.response.body))
-    cache.add(key, model, answer)
-    return key, answer.fault

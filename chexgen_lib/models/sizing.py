@@ -24,6 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from chexgen_lib.models.transformer import SIZES, ChexGenTransformer, Size
+from chexgen_lib.paper import training
 
 PEAK_FLOPS = {"A100": 312e12, "H100": 989e12}  # bf16 a second, dense; NVIDIA's data sheets of the SXM modules
 STATE_BYTES = 4 * 5  # a parameter: float32 weight, gradient, AdamW's two moments, average (EMA)
@@ -182,13 +183,19 @@ class Run:
         return price * self.gpu_hours(utilisation, gpu, checkpointing)
 
 
-# As the papers state them. ChexGen: Methods (ChexGen Model Training) and ED Table 4, on 32 A100. The rectified flow's
-# summary gives 1.3 B parameters, 1.2 M images and 1.6 T tokens, but neither resolution nor batch: those are ours here.
-PAPERS = {
-    "ChexGen stage I": Run("xl2", 256, 959_206, 800, 32 * 192),
-    "ChexGen stage II": Run("xl2", 512, 45_000, 300, 32 * 64),
-    "rectified flow": Run("rf-1b", 512, 1_200_000, 1, 32 * 64).of_tokens(1.6e12),
-}
+def _stated(name: str) -> Run:
+    """ChexGen's training as the paper states it."""
+    paper = training.values(name)
+    return Run("xl2", paper["resolution"], paper["pairs"], paper["epochs"], paper["batch"])
+
+
+def _flow() -> Run:
+    """The rectified flow's training; its summary gives neither resolution nor batch: those are ours."""
+    paper = training.values(training.FLOW)
+    return Run("rf-1b", 512, paper["images"], 1, 32 * 64).of_tokens(paper["tokens"])
+
+
+PAPERS = {name: _stated(name) for name in (training.STAGE1, training.STAGE2)} | {training.FLOW: _flow()}
 
 
 def table(runs: dict[str, Run], gpus: int, utilisation: float, price: float, gpu: str = "A100") -> pl.DataFrame:

@@ -1,1 +1,1 @@
-"""What the paper reports: its numbers, as published."""
+"""What the papers report, as published: results (`published`) and how they trained (`training`)."""

@@ -13,8 +13,10 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from chexgen_lib.records import FINDINGS, MAX_AGE, SCHEMA, RecordError, conform
-from chexgen_lib.sources import REPAIRS, contradicted, padchest, separate, sex, states, unread
+from chexgen_lib.sources import padchest_labels as padchest
+from chexgen_lib.sources.columns import contradicted, sex, states
 from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.table import REPAIRS, separate, unread
 
 DATASHEET = Datasheet(
     source="bimcv_covid",

@@ -9,9 +9,9 @@ from pathlib import Path
 import polars as pl
 
 from chexgen_lib.records import conform
-from chexgen_lib.sources import read_table, separate
 from chexgen_lib.sources.datasheet import Datasheet, Part, locate
 from chexgen_lib.sources.masks import no_repairs, union_of_rle
+from chexgen_lib.sources.table import read_table, separate
 
 SOURCE = "candid_ptx"
 FRAME = (1024, 1024)  # height and width of every image

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import polars as pl
 
-from chexgen_lib.records import FINDINGS, RecordError, conform
-from chexgen_lib.sources import read_table, separate, states
+from chexgen_lib.records import FINDINGS, conform
+from chexgen_lib.sources.columns import states
 from chexgen_lib.sources.datasheet import Datasheet, Part, locate
 from chexgen_lib.sources.masks import no_repairs
+from chexgen_lib.sources.table import read_table, separate
 
 SOURCE = "chest_dr"
-SHOTS, DRAWS = (1, 5, 10), (1, 2, 3, 4, 5)
 FINDING_OF: dict[str, str | None] = {  # in the order of the publisher's columns
     "pleural_effusion": "Effusion",
     "nodule": "Lung Lesion",
@@ -89,25 +89,6 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     )
     ill = pl.when(pl.col("labels").list.len() > 0).then(0.0)
     return conform(records.with_columns(ill.cast(pl.Float32).alias("No Finding"))), rejects
-
-
-def few_shot(folder: str | Path, shots: int, draw: int) -> list[str]:
-    """Image ids of a published support set: ``shots`` (1, 5, 10) images for each of the 19 labels, ``draw`` 1 to 5.
-
-    RecordError where there is no such set, or a line of its file is not an image and 19 labels.
-    """
-    if shots not in SHOTS or draw not in DRAWS:
-        raise RecordError(f"{shots} shots, draw {draw}: choose shots from {SHOTS} and a draw from {DRAWS}")
-    path = locate(folder, f"**/chest_{shots}-shot_train_exp{draw}.txt")
-    try:
-        lines = path.read_text("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: not readable text ({error}); fetch it again") from error
-    table = pl.DataFrame({"line": [line.strip() for line in lines if line.strip()]}, schema={"line": pl.String})
-    names = table["line"].str.extract(rf"^(\S+)\.\w+ (?:[01],){{{len(FINDING_OF) - 1}}}[01]$")
-    if names.null_count() or names.is_empty():
-        raise RecordError(f"{path}: needs lines of an image and {len(FINDING_OF)} labels, 0 or 1; fetch it again")
-    return [f"{SOURCE}:{name}" for name in names]
 
 
 def _prepare(table: pl.DataFrame) -> pl.DataFrame:

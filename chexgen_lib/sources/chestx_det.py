@@ -11,10 +11,11 @@ from typing import Any
 import polars as pl
 
 from chexgen_lib.records import FINDINGS, RecordError, conform
-from chexgen_lib.sources import separate, states
+from chexgen_lib.sources.columns import states
 from chexgen_lib.sources.datasheet import Datasheet, Part, locate
 from chexgen_lib.sources.masks import ROWS, MaskError, box_around, no_repairs, numbers, read_json, stem_of, write
 from chexgen_lib.sources.nih import OPACITIES
+from chexgen_lib.sources.table import separate
 
 SOURCE = "chestx_det"
 FRAME = (1024, 1024)  # height and width of every image

@@ -5,8 +5,10 @@ from pathlib import Path
 import polars as pl
 
 from chexgen_lib.records import SCHEMA, conform
-from chexgen_lib.sources import chexpert_labels, contradicted, read_table, separate, sex, shipped, unread, years
+from chexgen_lib.sources import chexpert_labels
+from chexgen_lib.sources.columns import contradicted, sex, years
 from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.table import read_table, separate, shipped, unread
 
 DATASHEET = Datasheet(
     source="chexpert",

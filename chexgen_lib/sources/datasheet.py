@@ -31,11 +31,12 @@ class Datasheet:
         source: name of its module, and of its folder below a data root.
         title, citation: as the publisher asks it to be cited.
         role: one of `ROLES`, what the paper uses it for.
-        paper_name: its name in ED Tables 1 and 2 (`figures/published_results.csv`); None if it is in neither.
+        paper_name: its name in ED Tables 1 and 2 (`paper/published_results.csv`); None if it is in neither.
         size: images, patients and what is annotated.
         licence, obtain: terms, and how access is given.
         parts: the files, in the publisher's layout; those that can come in several layouts are not `needed`.
         shipped: whether its table comes with torchxrayvision and needs no download.
+        short_name: for figures, where neither the paper's name nor the title serves.
     """
 
     source: str
@@ -48,6 +49,12 @@ class Datasheet:
     citation: str
     parts: tuple[Part, ...]
     shipped: bool = False
+    short_name: str | None = None
+
+    @property
+    def figure_name(self) -> str:
+        """Its name in figures: short, the paper's where it has one."""
+        return self.short_name or self.paper_name or self.title
 
     def check(self, folder: Path) -> pl.DataFrame:
         """State of each part in a folder: part, holds, files, bytes, state (one of the constants above)."""

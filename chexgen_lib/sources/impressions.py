@@ -31,7 +31,6 @@ HEADERS = {
 }
 TRAIN_FOLDERS = tuple(f"p{n}" for n in range(10, 19))
 TEST_FOLDERS = ("p19",)
-PAPER = {"train": 45_000, "test": 3_500}  # image-report pairs of stage II (paper, Methods, Model Training)
 
 _SECTION_OF = {header: section for section, headers in HEADERS.items() for header in headers.split(", ")}
 _LONGEST_FIRST = sorted(_SECTION_OF, key=len, reverse=True)
@@ -87,8 +86,8 @@ def impressions(
     tokens, one image per study and one study per impression (the first in the table, within its split), with
     ``split`` set by the patient's folder: p10 to p18 "train", p19 "test".
 
-    Returns the records and a funnel: step, n, train, test. The last row stands beside PAPER. The paper does not
-    say how it came from the impressions that fit to 45,000 and 3,500; nothing is drawn at random here.
+    Returns the records and a funnel: step, n, train, test. The paper keeps 45,000 and 3,500 pairs
+    (`paper.training`) and does not say how it came to these; nothing is drawn at random here.
 
     Raises:
         RecordError: where there is no record of mimic_cxr, or a patient id names no folder.

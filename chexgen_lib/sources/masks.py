@@ -25,7 +25,7 @@ from PIL import Image
 from skimage import draw
 
 from chexgen_lib.records import SCHEMA, RecordError
-from chexgen_lib.sources import REPAIRS
+from chexgen_lib.sources.table import REPAIRS
 
 SHAPES = ("rle", "runs", "polygon", "ellipse", "box")
 MERGED = "merged with an earlier row of its image"

@@ -14,9 +14,10 @@ from pathlib import Path
 import polars as pl
 
 from chexgen_lib.records import MAX_AGE, SCHEMA, RecordError, conform
-from chexgen_lib.sources import chexpert_labels, contradicted, read_table, separate, sex, unread
-from chexgen_lib.sources import impressions as reports
+from chexgen_lib.sources import chexpert_labels, impressions
+from chexgen_lib.sources.columns import contradicted, sex
 from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.table import read_table, separate, unread
 
 DATASHEET = Datasheet(
     source="mimic_cxr",
@@ -77,7 +78,7 @@ def load(folder: str | Path, mimic_iv: str | Path | None = None) -> tuple[pl.Dat
     kept, rejects = separate(_prepare(folder, mimic_iv), "mimic_cxr")
     records = chexpert_labels.with_states(kept)
     records = records.join(_reports(folder, kept), on="study_id", how="left", maintain_order="left")
-    records = records.with_columns(reports.sections(records["report"])["impression"], source=pl.lit("mimic_cxr"))
+    records = records.with_columns(impressions.sections(records["report"])["impression"], source=pl.lit("mimic_cxr"))
     return conform(records.select(c for c in SCHEMA if c in records.columns)), rejects
 
 

@@ -5,19 +5,9 @@ from pathlib import Path
 import polars as pl
 
 from chexgen_lib.records import FINDINGS, SCHEMA, RecordError, conform
-from chexgen_lib.sources import (
-    REJECTS,
-    contradicted,
-    no_finding,
-    read_table,
-    separate,
-    sex,
-    shipped,
-    states,
-    unread,
-    years,
-)
+from chexgen_lib.sources.columns import contradicted, no_finding, sex, states, years
 from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.table import REJECTS, read_table, separate, shipped, unread
 
 DATASHEET = Datasheet(
     source="nih",

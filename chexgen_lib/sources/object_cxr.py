@@ -9,9 +9,9 @@ from pathlib import Path
 import polars as pl
 
 from chexgen_lib.records import conform
-from chexgen_lib.sources import read_table, separate
 from chexgen_lib.sources.datasheet import Datasheet, Part, locate
 from chexgen_lib.sources.masks import ROWS, MaskError, box_around, frame_of, no_repairs, stem_of, write
+from chexgen_lib.sources.table import read_table, separate
 
 SOURCE = "object_cxr"
 LABEL, CLASS = "foreign object", "Support Devices"

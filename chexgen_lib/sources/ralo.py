@@ -11,9 +11,9 @@ from pathlib import Path
 import polars as pl
 
 from chexgen_lib.records import RecordError, conform
-from chexgen_lib.sources import separate
 from chexgen_lib.sources.datasheet import Datasheet, Part, locate
 from chexgen_lib.sources.masks import no_repairs
+from chexgen_lib.sources.table import separate
 
 SOURCE = "ralo"
 MAX_TOTAL = 8  # both lungs

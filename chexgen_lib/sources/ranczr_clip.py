@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 
 from chexgen_lib.records import conform
-from chexgen_lib.sources import REPAIRS, read_table, separate
 from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.table import REPAIRS, read_table, separate
 
 DATASHEET = Datasheet(
     source="ranczr_clip",

@@ -1,21 +1,81 @@
-"""All datasets at a glance: what each is, what of it lies on this disk, and its counts beside the paper's."""
+"""The one list of datasets: their readers, what of them lies on this disk, and their counts beside the paper's.
 
+A new dataset is a module in this folder and its name in `ALL`.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import polars as pl
 from tqdm import tqdm
 
-from chexgen_lib import sources
 from chexgen_lib.paper import published
-from chexgen_lib.records import RecordError
+from chexgen_lib.records import FINDINGS, RecordError
+from chexgen_lib.sources import mesh_headings
 from chexgen_lib.sources.datasheet import EMPTY, MISSING, PRESENT, ROLES, Datasheet
 
-SHIPPED = "ships with torchxrayvision"
+ALWAYS = ("nih", "chexpert", "padchest", "openi")  # curated in every run: torchxrayvision ships their tables
+ALL = (
+    *ALWAYS,
+    *("mimic_cxr", "bimcv_covid", "vindr_pcxr", "brax", "vindr_cxr"),
+    *("ranczr_clip", "siim_acr_ptx", "candid_ptx", "vindr_ribcxr", "object_cxr", "chestx_det", "ralo", "chest_dr"),
+)
+STATE_SHIPPED = "ships with torchxrayvision"
 INTRODUCTION = """Made from the datasheets in `chexgen_lib/sources` by `make docs`.
 
 Put each dataset, or a link to it, into a folder of its source's name below a data root `DATA`;
 `chexgen data check --source NAME --root DATA` then says what is missing. Patterns are those of Python's `Path.glob`. A
 part that is optional is not needed to read the records, or is one of several forms of the same."""
+
+
+def reader(source: str) -> ModuleType:
+    """The module of a source.
+
+    Raises:
+        RecordError: if there is none of that name.
+    """
+    if source not in ALL:
+        raise RecordError(f"unknown source {source!r}: choose from {', '.join(ALL)}")
+    return import_module(f"{__package__}.{source}")
+
+
+def load(source: str, path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Records and rejects of a source by name.
+
+    Raises:
+        RecordError: for an unknown source, one whose table is not shipped where no path is given, or an unusable file.
+    """
+    module = reader(source)
+    sheet = module.DATASHEET
+    if path is None and not sheet.shipped:
+        raise RecordError(f"{source}: its table is not shipped; give its folder. To obtain: {sheet.obtain}")
+    return module.load(path)
+
+
+def repairs(source: str, path: str | Path | None = None) -> pl.DataFrame:
+    """The values of a source that could not be used, one row each: the Record holds null in their place."""
+    return reader(source).repairs(path)
+
+
+@cache
+def finding_of(label: str) -> str | None:
+    """The CheXpert finding that a source's label means, or None where it means none of the 14."""
+    if label in FINDINGS:
+        return label
+    for source in ALL:
+        if label in (table := getattr(reader(source), "FINDING_OF", {})):
+            return table[label]
+    return mesh_headings.parse_heading(label).finding  # Open-i's labels are no closed list
+
+
+def figure_names(sources: Iterable[str]) -> dict[str, str]:
+    """Source -> its name in figures, each once, in the order of `ALL`; last those that are not in it, as they are."""
+    present = set(sources)
+    known = {source: reader(source).DATASHEET.figure_name for source in ALL if source in present}
+    return known | {source: source for source in sorted(present - set(ALL))}
 
 
 def overview(root: Path | None = None) -> pl.DataFrame:
@@ -28,7 +88,7 @@ def overview(root: Path | None = None) -> pl.DataFrame:
 
 def sheets() -> list[Datasheet]:
     """Every dataset's datasheet, in the order of the roles."""
-    found = [sources.module(source).DATASHEET for source in sources.ALL]
+    found = [reader(source).DATASHEET for source in ALL]
     return sorted(found, key=lambda sheet: ROLES.index(sheet.role))
 
 
@@ -47,16 +107,24 @@ def load_all(root: Path | None = None) -> dict[str, tuple[pl.DataFrame, pl.DataF
     _check_root(root)
     stage1 = [sheet.source for sheet in sheets() if sheet.role == "stage I"]
     loaded = {}
-    for source in tqdm([*sources.SOURCES, *(s for s in stage1 if s not in sources.SOURCES)], desc="reading"):
+    for source in tqdm([*ALWAYS, *(s for s in stage1 if s not in ALWAYS)], desc="reading"):
         if root is not None and (root / source).is_dir():
-            records, rejects = sources.load(source, root / source)
+            records, rejects = load(source, root / source)
             if source == "nih":  # its table does not say in which folder an image lies
-                records, absent = sources.module("nih").attach_images(records, root / source)
+                records, absent = reader("nih").attach_images(records, root / source)
                 rejects = pl.concat([rejects, absent])
             loaded[source] = records.with_columns(image=pl.lit(f"{source}/") + pl.col("image")), rejects
-        elif source in sources.SOURCES:
-            loaded[source] = sources.load(source)
+        elif source in ALWAYS:
+            loaded[source] = load(source)
     return loaded
+
+
+def with_images(loaded: dict[str, tuple[pl.DataFrame, pl.DataFrame]], folder: str | Path) -> dict:
+    """What `load_all` returns, with NIH's records only where their image lies in `folder`, and no other images."""
+    no_pixels = pl.lit(None, pl.String).alias("image")
+    attached, absent = reader("nih").attach_images(loaded["nih"][0], folder)
+    others = {source: (records.with_columns(no_pixels), rejects) for source, (records, rejects) in loaded.items()}
+    return others | {"nih": (attached, pl.concat([loaded["nih"][1], absent]))}
 
 
 def check(source: str, root: Path | None = None) -> tuple[str, bool]:
@@ -65,7 +133,7 @@ def check(source: str, root: Path | None = None) -> tuple[str, bool]:
     Raises:
         RecordError: for an unknown source, or one that is not shipped where no root is given.
     """
-    sheet = sources.module(source).DATASHEET
+    sheet = reader(source).DATASHEET
     lines = [f"{sheet.title} ({source}): {sheet.size}"]
     if root is None and not sheet.shipped:
         raise RecordError(f"{source}: its table is not shipped; name the data root that holds {source}/ (--root)")
@@ -80,7 +148,7 @@ def check(source: str, root: Path | None = None) -> tuple[str, bool]:
             lines += [f"first remedy: {folder / first['part']} ({first['holds']}) is {first['state']}.", _obtain(sheet)]
             return "\n".join(lines), False
     try:
-        records, rejects = sources.load(source, None if root is None else folder)
+        records, rejects = load(source, None if root is None else folder)
     except RecordError as error:
         return "\n".join([*lines, f"first remedy: {error}"]), False
     paper = paper_cases(sheet)
@@ -109,7 +177,7 @@ def _obtain(sheet: Datasheet) -> str:
 
 
 def _state(sheet: Datasheet, root: Path | None) -> str:
-    absent = SHIPPED if sheet.shipped else "absent"
+    absent = STATE_SHIPPED if sheet.shipped else "absent"
     if root is None or not (root / sheet.source).is_dir():
         return absent
     parts = sheet.check(root / sheet.source)

@@ -10,9 +10,9 @@ from pathlib import Path
 import polars as pl
 
 from chexgen_lib.records import RecordError, conform
-from chexgen_lib.sources import read_table, separate, shipped
 from chexgen_lib.sources.datasheet import Datasheet, Part, locate
 from chexgen_lib.sources.masks import no_repairs, union_of_rle
+from chexgen_lib.sources.table import read_table, separate, shipped
 
 SOURCE = "siim_acr_ptx"
 TABLE = "siim-pneumothorax-train-rle.csv.gz"

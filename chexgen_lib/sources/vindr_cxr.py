@@ -12,10 +12,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from chexgen_lib.records import FINDINGS, conform
-from chexgen_lib.sources import read_table, separate, shipped, states
+from chexgen_lib.sources.columns import states
 from chexgen_lib.sources.datasheet import Datasheet, Part, locate
 from chexgen_lib.sources.masks import MERGED, no_repairs, one_row_per_image
 from chexgen_lib.sources.nih import OPACITIES
+from chexgen_lib.sources.table import read_table, separate, shipped
 
 SOURCE = "vindr_cxr"
 TABLE = "vinbigdata-train.csv.gz"

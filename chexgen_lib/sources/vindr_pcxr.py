@@ -11,8 +11,9 @@ import polars as pl
 from pydicom import dcmread
 
 from chexgen_lib.records import FINDINGS, SCHEMA, conform
-from chexgen_lib.sources import REPAIRS, contradicted, no_finding, read_table, separate, sex, states, unread, years
+from chexgen_lib.sources.columns import contradicted, no_finding, sex, states, years
 from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.table import REPAIRS, read_table, separate, unread
 
 DATASHEET = Datasheet(
     source="vindr_pcxr",

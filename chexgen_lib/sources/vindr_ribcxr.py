@@ -11,9 +11,9 @@ from typing import Any
 import polars as pl
 
 from chexgen_lib.records import RecordError, conform
-from chexgen_lib.sources import separate
 from chexgen_lib.sources.datasheet import Datasheet, Part, locate
 from chexgen_lib.sources.masks import ROWS, MaskError, frame_of, no_repairs, numbers, read_json, stem_of, write
+from chexgen_lib.sources.table import separate
 
 SOURCE = "vindr_ribcxr"
 RIBS = tuple(f"{side}{rib}" for side in "RL" for rib in range(1, 11))

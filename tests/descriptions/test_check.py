@@ -3,11 +3,10 @@
 import polars as pl
 import pytest
 
-from chexgen_lib import records, sources
-from chexgen_lib.descriptions import check as quality_control
-from chexgen_lib.descriptions import grammar as describe
-from chexgen_lib.descriptions import report_parser as reading
-from chexgen_lib.descriptions.check import PASS
+from chexgen_lib import records
+from chexgen_lib.descriptions import grammar, report_parser
+from chexgen_lib.descriptions.check import PASS, check, reasons_for
+from chexgen_lib.sources import registry
 
 HEAD = "Patient Information: A 63-year-old woman. Technique: PA chest radiograph. "
 
@@ -20,7 +19,7 @@ def verdict(text: str, details=(), labels=(), age=63, sex="F", view="PA", **stat
     row |= {name.replace("_", " "): value for name, value in states.items()}
     df = records.validate(pl.DataFrame([row], schema_overrides={"labels": pl.List(pl.String)}))
     text = text if "Technique:" in text else HEAD + text
-    return quality_control.check(df.with_columns(description=pl.lit(text)))["qc"][0]
+    return check(df.with_columns(description=pl.lit(text)))["qc"][0]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +132,7 @@ def test_no_finding():
     ],
 )
 def test_negation_and_doubt(text, affirmed, denied, hedged):
-    said = [{m.finding for m in mentions if m.finding} for mentions in reading.read(text)[:3]]
+    said = [{m.finding for m in mentions if m.finding} for mentions in report_parser.read(text)[:3]]
     assert said == [set(filter(None, names.split(", "))) for names in (affirmed, denied, hedged)]
 
 
@@ -158,10 +157,10 @@ def test_left_and_right_are_both_sides():
 def real() -> pl.DataFrame:
     """1,500 records of each shipped table, spread over it, described."""
     frames = []
-    for source in sources.SOURCES:
-        df = sources.load(source)[0]
+    for source in registry.ALWAYS:
+        df = registry.load(source)[0]
         frames.append(df.gather_every(max(df.height // 1500, 1)).head(1500))
-    return quality_control.check(describe.describe(pl.concat(frames)))
+    return check(grammar.describe(pl.concat(frames)))
 
 
 def test_grammar_passes_on_real_records(real):
@@ -173,18 +172,18 @@ def test_grammar_passes_on_real_records(real):
 
 def test_prompts_are_right_and_fit_the_encoder(real):
     """The short form passes the same check; omitted labels beyond the 14 are allowed there."""
-    prompts = describe.prompt(real)
-    assert prompts.str.split(" ").list.len().max() <= describe.PROMPT_WORDS
-    checked = quality_control.check(real.with_columns(description=prompts))
+    prompts = grammar.prompt(real)
+    assert prompts.str.split(" ").list.len().max() <= grammar.PROMPT_WORDS
+    checked = check(real.with_columns(description=prompts))
     wrong = checked.filter((pl.col("qc") != PASS) & (real["qc"] == PASS) & ~pl.col("qc").str.contains("omits label"))
     assert wrong.height <= 0.001 * real.height, wrong.select("qc", "description").head(5).to_dicts()
 
 
 def test_reasons_are_counted():
     qc = pl.Series("qc", [PASS, "fail: omits Edema; sex", "fail: omits Edema"])
-    assert dict(quality_control.reasons_for(qc).iter_rows()) == {"omits": 2, "sex": 1}
+    assert dict(reasons_for(qc).iter_rows()) == {"omits": 2, "sex": 1}
 
 
 def test_empty_table():
     empty = pl.DataFrame(schema=records.SCHEMA)
-    assert quality_control.check(describe.describe(empty)).height == 0
+    assert check(grammar.describe(empty)).height == 0

@@ -5,11 +5,11 @@ import json
 import polars as pl
 import pytest
 
-from chexgen_lib import records, sources
-from chexgen_lib.descriptions import check as quality_control
-from chexgen_lib.descriptions import corpus
-from chexgen_lib.descriptions import grammar as describe
+from chexgen_lib import records
+from chexgen_lib.descriptions import corpus, grammar
+from chexgen_lib.descriptions.check import PASS, check
 from chexgen_lib.records import FINDINGS, RecordError
+from chexgen_lib.sources.table import REJECTS
 
 
 def table(source: str = "nih", n: int = 90, start: int = 0) -> corpus.Table:
@@ -19,13 +19,13 @@ def table(source: str = "nih", n: int = 90, start: int = 0) -> corpus.Table:
     ids |= {"patient_id": pl.format("{}:p{}", pl.lit(source), pl.col("i") // 3), "source": pl.lit(source)}
     states = {f: ((pl.col("i") + k) % 4 == 0).cast(pl.Float32) for k, f in enumerate(FINDINGS[1:])}
     df = pl.DataFrame({"i": number}).select(**ids, **states, age=pl.col("i") % 90, sex=pl.lit("F"), view=pl.lit("PA"))
-    lost = pl.DataFrame([(source, str(start), None, "no image id")], schema=sources.REJECTS, orient="row")
+    lost = pl.DataFrame([(source, str(start), None, "no image id")], schema=REJECTS, orient="row")
     return records.conform(df), lost
 
 
 def directly(*tables: corpus.Table) -> pl.DataFrame:
     df = pl.concat(df for df, _ in tables)
-    return records.validate(quality_control.check(describe.describe(records.assign_splits(df))))
+    return records.validate(check(grammar.describe(records.assign_splits(df))))
 
 
 def read(folder) -> pl.DataFrame:
@@ -38,7 +38,7 @@ def test_parts_hold_what_one_table_would(tmp_path, workers):
     manifest = corpus.build(tables, tmp_path, rows_per_file=40, workers=workers)
     assert [part["rows"] for part in manifest["parts"]] == [40, 40, 10, 20]
     assert manifest["complete"] and manifest["rows"] == 110
-    assert read(tmp_path)["qc"].unique().to_list() == [quality_control.PASS]
+    assert read(tmp_path)["qc"].unique().to_list() == [PASS]
     assert read(tmp_path).equals(directly(*tables))
     assert pl.read_parquet(tmp_path / manifest["rejects"]["file"]).height == 2
 

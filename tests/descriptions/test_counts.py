@@ -5,11 +5,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from chexgen_lib import records
-from chexgen_lib.descriptions import check as quality_control
-from chexgen_lib.descriptions import counts
-from chexgen_lib.descriptions import grammar as describe
+from chexgen_lib.descriptions import counts, grammar
+from chexgen_lib.descriptions.check import PASS, check
 from chexgen_lib.figures import ed_fig1, fig1b, lengths, style
-from chexgen_lib.sources import REJECTS
+from chexgen_lib.sources.table import REJECTS
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +19,7 @@ def cohort() -> pl.DataFrame:
         for s in ("nih", "padchest") for i, a in enumerate([0.2, 17.5, 18, 29, 55, None, 80, 99])
     ]  # fmt: skip
     df = records.validate(pl.DataFrame(rows))
-    return quality_control.check(describe.describe(df))
+    return check(grammar.describe(df))
 
 
 def test_by_source_stands_beside_the_paper(cohort):
@@ -41,7 +40,7 @@ def test_by_source_stands_beside_the_paper(cohort):
 
 def test_table_1_is_complete_with_gaps_where_a_dataset_is_absent(cohort):
     rejects = pl.DataFrame([("nih", "9", "nih:9", "broken row")], schema=REJECTS, orient="row")
-    passing = cohort.with_columns(qc=pl.lit(quality_control.PASS))
+    passing = cohort.with_columns(qc=pl.lit(PASS))
     table = counts.table1(counts.by_source(passing, rejects))
     rows = {row["dataset"]: row for row in table.to_dicts()}
     assert len(rows) == 9 and rows["NIH ChestX-ray14"]["this run"] == 9 and rows["BRAX"]["this run"] is None

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from chexgen_lib import records
-from chexgen_lib.descriptions import grammar as describe
+from chexgen_lib.descriptions import grammar
 from chexgen_lib.records import FINDINGS
 
 
@@ -27,7 +27,7 @@ def variants(n: int = 60, **kwargs) -> pl.DataFrame:
 
 def test_sections_and_facts():
     df = table(record(details=[("Effusion", "left", None, "moderate")], Effusion=1, Cardiomegaly=1, Pneumothorax=0))
-    text = describe.full(df)[0]
+    text = grammar.full(df)[0]
     assert [text.index(s) for s in ("Patient Information:", "Technique:", "Findings:", "Impression:")]
     findings, impression = text.split("Findings: ")[1].split("Impression: ")
     for section in (findings, impression):
@@ -39,7 +39,7 @@ def test_sections_and_facts():
 
 def test_only_what_is_asserted_in_every_wording():
     df = variants(Edema=1, Pneumonia=0)
-    for text in [*describe.full(df), *describe.prompt(df)]:
+    for text in [*grammar.full(df), *grammar.prompt(df)]:
         words = text.lower()
         assert "edema" in words
         for other in (
@@ -58,17 +58,17 @@ def test_only_what_is_asserted_in_every_wording():
 
 def test_uncertain_findings_are_not_mentioned():
     df = variants(5, Edema=1).with_columns(uncertain=pl.lit(["Pneumonia"]))
-    assert not describe.full(df).str.to_lowercase().str.contains("pneumonia").any()
+    assert not grammar.full(df).str.to_lowercase().str.contains("pneumonia").any()
 
 
 def test_wording_varies_and_is_deterministic():
     df = variants(Effusion=1, Cardiomegaly=1)
-    texts = describe.full(df)
+    texts = grammar.full(df)
     assert texts.n_unique() > 8
-    assert texts.equals(describe.full(df))
+    assert texts.equals(grammar.full(df))
     shuffled = df.sample(fraction=1, shuffle=True, seed=1)
     assert (
-        shuffled.with_columns(text=describe.full(shuffled))
+        shuffled.with_columns(text=grammar.full(shuffled))
         .sort("image_id")["text"]
         .equals(df.with_columns(text=texts).sort("image_id")["text"])
     )
@@ -86,17 +86,17 @@ def test_wording_varies_and_is_deterministic():
     ],
 )
 def test_patient(age, sex, expected):
-    assert expected in describe.prompt(table(record(age=age, sex=sex)))[0]
+    assert expected in grammar.prompt(table(record(age=age, sex=sex)))[0]
 
 
 def test_article_and_race():
-    text = describe.prompt(table(record(age=81.0, race="Black")))[0]
+    text = grammar.prompt(table(record(age=81.0, race="Black")))[0]
     assert "of an 81-year-old Black woman." in text
 
 
 def test_no_finding_is_short():
     absent = {f.replace(" ", "_"): 0 for f in FINDINGS[1:]}
-    for text in describe.prompt(variants(12, No_Finding=1, **absent)):
+    for text in grammar.prompt(variants(12, No_Finding=1, **absent)):
         assert len(text.split()) < 25
         assert "No acute" in text
 
@@ -109,7 +109,7 @@ def test_labels_beyond_the_findings_are_said_with_their_place():
             Lung_Lesion=1,
         )
     )
-    text = describe.full(df)[0]
+    text = grammar.full(df)[0]
     assert "calcified granuloma in the right upper lobe" in text
     assert "kyphosis" in text and "calcification in the aorta" in text
 
@@ -117,32 +117,32 @@ def test_labels_beyond_the_findings_are_said_with_their_place():
 def test_two_labels_of_one_finding_do_not_swap_their_places():
     labels = ["Nodule/lung/upper lobe/left", "Mass/lung/lower lobe/right/large"]
     details = [("Lung Lesion", "left", "upper lobe", None), ("Lung Lesion", "right", "lower lobe", "severe")]
-    text = describe.full(table(record(labels=labels, details=details, Lung_Lesion=1)))[0]
+    text = grammar.full(table(record(labels=labels, details=details, Lung_Lesion=1)))[0]
     assert "nodule in the left upper lobe" in text
     assert "large mass in the right lower lobe" in text
     # Nothing tells which of two plain labels is where: neither is given the place.
-    text = describe.full(table(record(labels=["nodule", "pulmonary mass"], details=details, Lung_Lesion=1)))[0]
+    text = grammar.full(table(record(labels=["nodule", "pulmonary mass"], details=details, Lung_Lesion=1)))[0]
     assert "nodule in" not in text and "mass in" not in text
 
 
 def test_prompt_is_short_whatever_the_record_says():
     states = {f.replace(" ", "_"): 1 for f in FINDINGS[1:]}
-    text = describe.prompt(table(record(labels=["kyphosis", "goiter", "scoliosis", "hiatal hernia"], **states)))[0]
-    assert len(text.split()) <= describe.PROMPT_WORDS
+    text = grammar.prompt(table(record(labels=["kyphosis", "goiter", "scoliosis", "hiatal hernia"], **states)))[0]
+    assert len(text.split()) <= grammar.PROMPT_WORDS
 
 
 def test_the_origin_is_named():
-    assert describe.describe(variants(3, Edema=1))["description_origin"].unique().to_list() == ["grammar-1"]
+    assert grammar.describe(variants(3, Edema=1))["description_origin"].unique().to_list() == ["grammar-1"]
 
 
 def test_empty_table():
     empty = variants(1).clear()
-    assert describe.full(empty).len() == describe.prompt(empty).len() == 0
+    assert grammar.full(empty).len() == grammar.prompt(empty).len() == 0
 
 
 def test_each_combination_is_written_once_whatever_its_columns_are_called():
     df = pl.DataFrame({"text": ["a", None, "a", "b", None], "n": [1, 2, 1, 1, 2]})
     calls = []
-    written = describe.per_combination(df, ("text", "n"), lambda *row: calls.append(row) or f"{row[0]}{row[1]}")
+    written = grammar.per_combination(df, ("text", "n"), lambda *row: calls.append(row) or f"{row[0]}{row[1]}")
     assert written.to_list() == ["a1", "None2", "a1", "b1", "None2"]
     assert sorted(calls, key=str) == [("a", 1), ("b", 1), (None, 2)]

@@ -4,11 +4,11 @@ import pytest
 from tenacity import wait_none
 
 from benchmarks import local_chat_server as local
-from chexgen_lib import sources
-from chexgen_lib.language_model import client as asking
+from chexgen_lib.language_model import client
 from chexgen_lib.language_model.cache import LanguageModelError
 from chexgen_lib.language_model.protocol import Endpoint
 from chexgen_lib.language_model.writer import LanguageModel
+from chexgen_lib.sources import registry
 
 pytestmark = pytest.mark.skipif(
     bool(local.MISSING), reason=f"{', '.join(local.MISSING)} not installed: pip install 'transformers[serving]'"
@@ -31,18 +31,18 @@ def url(folder):
 @pytest.fixture(scope="module")
 def df():
     """Three real records."""
-    return sources.load("nih")[0].gather_every(50_000)
+    return registry.load("nih")[0].gather_every(50_000)
 
 
 def test_nonsense_is_caught_replaced_and_paid_for_once(folder, url, df, monkeypatch):
-    monkeypatch.setattr(asking, "BACKOFF", wait_none())
+    monkeypatch.setattr(client, "BACKOFF", wait_none())
     results = local.run(folder, url, df)
     assert results["records"] == results["fallbacks to the grammar"] == 3
     assert results["final texts that pass quality control"] == 3
     assert results["model's texts that passed the check"] == results["answers that were JSON of the schema"] == 0
-    assert results["answers received"] == results["answers, by the server's log"] == 3 * asking.ATTEMPTS
-    assert results["input tokens"] > 3 * asking.ATTEMPTS * 500  # the prompt alone is longer
-    assert 0 < results["output tokens"] <= 3 * asking.ATTEMPTS * local.OPTIONS["max_completion_tokens"]
+    assert results["answers received"] == results["answers, by the server's log"] == 3 * client.ATTEMPTS
+    assert results["input tokens"] > 3 * client.ATTEMPTS * 500  # the prompt alone is longer
+    assert 0 < results["output tokens"] <= 3 * client.ATTEMPTS * local.OPTIONS["max_completion_tokens"]
     assert results["second run, answers paid for"] == results["second run, answers by the server's log"] == 0
     assert results["second run, same texts"]
 

@@ -16,9 +16,9 @@ from aiohttp import web
 from tenacity import wait_none
 
 from chexgen_lib import records
-from chexgen_lib.descriptions import check as quality_control
-from chexgen_lib.descriptions import grammar as describe
-from chexgen_lib.language_model import client as asking
+from chexgen_lib.descriptions import grammar
+from chexgen_lib.descriptions.check import check
+from chexgen_lib.language_model import client
 from chexgen_lib.language_model.cache import AnswerCache, LanguageModelError
 from chexgen_lib.language_model.client import BudgetError, retry_after
 from chexgen_lib.language_model.facts import MASK, Facts, project
@@ -67,7 +67,7 @@ def two_models(url: str, folder: Path, **settings: object) -> LanguageModel:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr(asking, "BACKOFF", wait_none())
+    monkeypatch.setattr(client, "BACKOFF", wait_none())
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_every_record_gets_the_models_text(server, tmp_path):
     records.validate(described)
     assert described["image_id"].equals(df["image_id"]) and fallbacks.is_empty()
     assert set(described["description_origin"]) == {"writer description-1"}
-    assert set(quality_control.check(described)["qc"]) == {"pass"}
+    assert set(check(described)["qc"]) == {"pass"}
     asked = len(server.served)
     assert asked == 24 and llm.used().select("model", "answers").sort("model").rows() == [
         ("reviewer", 12),
@@ -147,7 +147,7 @@ def test_every_record_gets_the_models_text(server, tmp_path):
 def test_equal_facts_share_an_answer_and_wordings_vary(server, tmp_path):
     df = cohort(60, age=50.0, view="PA", sex="F", Edema=1.0)
     described, _ = model(server.url, tmp_path).describe(df)
-    assert described.height == 60 and len(server.served) == 2 * project(df).n_unique() <= 2 * describe.VARIANTS
+    assert described.height == 60 and len(server.served) == 2 * project(df).n_unique() <= 2 * grammar.VARIANTS
 
 
 def test_another_prompt_model_or_option_asks_again():
@@ -209,7 +209,7 @@ def test_each_fault_is_survived(fault, tmp_path):
     assert server.faults[fault] > 0
     assert set(described["description_origin"]) <= {"writer description-1", "grammar-1"}
     assert (described["description_origin"] != "grammar-1").sum() >= 5
-    assert set(quality_control.check(described)["qc"]) == {"pass"}
+    assert set(check(described)["qc"]) == {"pass"}
     assert max(server.delivered.values()) == 1
 
 
@@ -250,7 +250,7 @@ def test_an_obeyed_instruction_never_reaches_a_record(tmp_path):
         described, fallbacks = model(server.url, tmp_path, with_report=True).describe(df)
     assert server.faults["obeyed instruction"] > 10 and fallbacks.height
     assert not described["description"].str.contains(OBEYED, literal=True).any()
-    assert set(quality_control.check(described)["qc"]) == {"pass"}
+    assert set(check(described)["qc"]) == {"pass"}
 
 
 @pytest.mark.parametrize("added", ["It measures 3 cm.", "See <b>.", "Write to a@b.org."])
@@ -285,7 +285,7 @@ def test_answers_are_judged_without_raising():
 
 
 def curate(folder: Path, url: str) -> None:
-    asking.BACKOFF = wait_none()
+    client.BACKOFF = wait_none()
     described, _ = model(url, folder, concurrency=8).describe(pl.read_parquet(folder / "records.parquet"))
     described.write_parquet(folder / "described.parquet")
 
@@ -308,7 +308,7 @@ def test_a_killed_run_resumes_and_pays_for_nothing_twice(tmp_path):
         curate(tmp_path, server.url)
     described = pl.read_parquet(tmp_path / "described.parquet")
     assert described["image_id"].is_unique().all() and described.height == 200
-    assert set(quality_control.check(described)["qc"]) == {"pass"}
+    assert set(check(described)["qc"]) == {"pass"}
     assert {key for key, n in server.delivered.items() if n > 1} <= lost
     assert len(lost) <= 8  # what was in flight
 
@@ -342,8 +342,8 @@ def test_unusable_answers_are_counted(tmp_path):
     with FaultServer(rates={"malformed answer": 1.0}, latency=0.0).running() as server:
         llm = model(server.url, tmp_path)
         _, fallbacks = llm.describe(cohort(1))
-    assert fallbacks["reason"][0] == f"description: malformed answer, {asking.ATTEMPTS} attempts"
-    assert llm.used().select("answers", "unusable").row(0) == (asking.ATTEMPTS, asking.ATTEMPTS)
+    assert fallbacks["reason"][0] == f"description: malformed answer, {client.ATTEMPTS} attempts"
+    assert llm.used().select("answers", "unusable").row(0) == (client.ATTEMPTS, client.ATTEMPTS)
     assert llm.used()["input_tokens"][0] > 0
 
 
@@ -355,9 +355,9 @@ def test_what_was_given_up_is_not_paid_for_again(tmp_path):
         first = llm.describe(df)
         paid = len(server.served)
         second = llm.describe(df)
-        assert paid == 2 * asking.ATTEMPTS == len(server.served)
+        assert paid == 2 * client.ATTEMPTS == len(server.served)
         assert [a.equals(b) for a, b in zip(first, second, strict=True)] == [True, True]
-        assert llm.estimate(df)["requests"].sum() == 0 and llm.export_batch(df, tmp_path / "out") == []
+        assert llm.estimate(df)["requests"].sum() == 0
         model(server.url, tmp_path, options={"max_completion_tokens": 2000}).describe(df)
         assert len(server.served) == 2 * paid
 
@@ -451,64 +451,3 @@ def test_a_cache_of_another_version_or_kind(tmp_path):
 def test_a_cache_is_open_once(tmp_path):
     with AnswerCache(tmp_path / "c"), pytest.raises(LanguageModelError, match="another run"):
         AnswerCache(tmp_path / "c")
-
-
-# --- batch files ---
-
-
-def results(path: Path, server: FaultServer) -> list[dict]:
-    """What the batch interface returns for a file of requests."""
-    lines = []
-    for line in map(json.loads, path.read_text().splitlines()):
-        user = line["body"]["messages"][-1]["content"]
-        data = json.loads(user.removeprefix("<data>\n").removesuffix("\n</data>"))
-        body = json.loads(completion(json.dumps(right_answer(data)), user))
-        lines.append({"custom_id": line["custom_id"], "response": {"status_code": 200, "body": body}, "error": None})
-    return lines
-
-
-def written(path: Path, lines: list) -> Path:
-    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
-    return path
-
-
-def test_batch_files_describe_a_cohort(server, tmp_path):
-    df, llm = cohort(10), two_models(server.url, tmp_path)
-    for round_ in range(2):  # written, reviewed
-        (path,) = llm.export_batch(df, tmp_path / str(round_))
-        assert llm.export_batch(df, tmp_path / "again") == []
-        assert llm.import_batch(written(tmp_path / "results.jsonl", results(path, server))).is_empty()
-    assert llm.export_batch(df, tmp_path / "more") == []
-    described, fallbacks = llm.describe(df)
-    assert fallbacks.is_empty() and not server.served
-    assert set(quality_control.check(described)["qc"]) == {"pass"}
-
-
-def test_bad_lines_of_a_batch_are_listed_and_may_be_exported_again(server, tmp_path):
-    df, llm = cohort(6), two_models(server.url, tmp_path)
-    (path,) = llm.export_batch(df, tmp_path / "out")
-    lines = results(path, server)
-    lines[0]["response"]["status_code"] = 500
-    lines[1]["response"] = None
-    lines[2]["response"]["body"], lines[3]["response"]["body"] = (lines[i]["response"]["body"] for i in (3, 2))
-    unknown = lines[4] | {"custom_id": "0" * 32}
-    bad = llm.import_batch(written(tmp_path / "r.jsonl", [*lines, lines[5], unknown, "{half", "[]"]))
-    assert bad["line"].to_list() == [1, 2, 3, 4, 7, 8, 9, 10]
-    assert bad["reason"].to_list() == [
-        "error 500",
-        "error in the batch",
-        *["another record's answer"] * 2,
-        *["repeated, or not exported from this cache"] * 2,
-        *["malformed line"] * 2,
-    ]
-    exported = [len(p.read_text().splitlines()) for p in llm.export_batch(df, tmp_path / "next")]
-    assert exported == [4, 2]  # four to be written again, two to be reviewed
-
-
-def test_what_is_in_a_batch_is_not_asked_until_it_is_withdrawn(server, tmp_path):
-    df, llm = cohort(2), model(server.url, tmp_path)
-    llm.export_batch(df, tmp_path / "out")
-    _, fallbacks = llm.describe(df)
-    assert set(fallbacks["reason"]) == {"description: waiting for a batch file"} and not server.served
-    llm.withdraw_batches()
-    assert llm.describe(df)[1].is_empty()

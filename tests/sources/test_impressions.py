@@ -5,7 +5,7 @@ import pytest
 
 from chexgen_lib import records
 from chexgen_lib.records import RecordError
-from chexgen_lib.sources import impressions as reports
+from chexgen_lib.sources import impressions
 
 MIMIC = """                                 FINAL REPORT
  EXAMINATION:  CHEST (PA AND LAT)
@@ -29,8 +29,8 @@ MIMIC = """                                 FINAL REPORT
 
 def parsed(text: str | None) -> dict[str, str]:
     """The sections that a report has."""
-    row = reports.sections(pl.Series([text], dtype=pl.String)).row(0, named=True)
-    assert tuple(row) == reports.SECTIONS
+    row = impressions.sections(pl.Series([text], dtype=pl.String)).row(0, named=True)
+    assert tuple(row) == impressions.SECTIONS
     return {name: value for name, value in row.items() if value is not None}
 
 
@@ -79,9 +79,9 @@ def test_shapes_of_reports(text, expected):
 
 
 def test_rows_stay_in_order():
-    table = reports.sections(pl.Series(["IMPRESSION: a", None, "IMPRESSION: b"]))
+    table = impressions.sections(pl.Series(["IMPRESSION: a", None, "IMPRESSION: b"]))
     assert table["impression"].to_list() == ["a", None, "b"]
-    assert reports.sections(pl.Series([], dtype=pl.String)).shape == (0, 6)
+    assert impressions.sections(pl.Series([], dtype=pl.String)).shape == (0, 6)
 
 
 def cohort(rows: list[tuple]) -> pl.DataFrame:
@@ -108,7 +108,7 @@ def test_stage_two_selection():
         ("18000000", 6, "PA", "no  acute process"),  # same words as the first
         ("19000000", 7, "PA", "No acute process."),  # same words, but of the test folder
     ])  # fmt: skip
-    selected, funnel = reports.impressions(table, words, max_tokens=120)
+    selected, funnel = impressions.impressions(table, words, max_tokens=120)
     assert selected["study_id"].to_list() == ["mimic_cxr:1", "mimic_cxr:5", "mimic_cxr:7"]
     assert selected["split"].to_list() == ["train", "train", "test"]
     assert funnel["n"].to_list() == [8, 7, 6, 5, 4, 3]
@@ -117,9 +117,9 @@ def test_stage_two_selection():
 
 def test_stage_two_without_mimic():
     with pytest.raises(RecordError, match="no record of source 'mimic_cxr'"):
-        reports.impressions(pl.DataFrame(schema=records.SCHEMA), words)
+        impressions.impressions(pl.DataFrame(schema=records.SCHEMA), words)
 
 
 def test_unknown_folder_is_an_error():
     with pytest.raises(RecordError, match="42"):
-        reports.impressions(cohort([("42", 1, "PA", "Edema.")]), words)
+        impressions.impressions(cohort([("42", 1, "PA", "Edema.")]), words)

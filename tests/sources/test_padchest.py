@@ -2,8 +2,8 @@
 
 import pytest
 
-from chexgen_lib import records, sources
-from chexgen_lib.sources import padchest
+from chexgen_lib import records
+from chexgen_lib.sources import padchest, registry
 
 DEFAULT = dict.fromkeys(padchest.COLUMNS, "") | {
     "ImageDir": "3",
@@ -126,6 +126,6 @@ def test_quoted_line_break_is_one_row(tmp_path):
 
 def test_every_label_and_location_is_mapped():
     assert len(padchest.FINDING_OF) == 190
-    assert all(sources.finding_of(label) == finding for label, finding in padchest.FINDING_OF.items())
+    assert all(registry.finding_of(label) == finding for label, finding in padchest.FINDING_OF.items())
     assert all(label.strip() == label for label in padchest.FINDING_OF)
     assert set().union(*(v.split(", ") for v in padchest.MAYBE.values())) <= set(padchest.FINDING_OF)

@@ -1,32 +1,33 @@
-"""`chexgen data`: what there is, what of it is on the disk, and what to do first."""
+"""The datasets and `chexgen data`: what there is, what of it is on the disk, and what to do first."""
 
+import re
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from chexgen_lib import sources
+from chexgen_lib import code_digest
 from chexgen_lib.cli import main as cli
 from chexgen_lib.descriptions import corpus
 from chexgen_lib.records import RecordError
-from chexgen_lib.sources import nih
-from chexgen_lib.sources import registry as survey
+from chexgen_lib.sources import nih, registry
 from chexgen_lib.sources.datasheet import ROLES
+from chexgen_lib.sources.table import read_table, shipped
 
 DOCS = Path(__file__).parents[2] / "docs/datasets.md"
 
 
 def test_every_dataset_has_a_datasheet_under_its_own_name():
-    sheets = survey.sheets()
-    assert {sheet.source for sheet in sheets} == set(sources.ALL) >= set(sources.SOURCES)
-    assert [sheet.source for sheet in sheets if sheet.shipped].__len__() >= len(sources.SOURCES)
+    sheets = registry.sheets()
+    assert {sheet.source for sheet in sheets} == set(registry.ALL) >= set(registry.ALWAYS)
+    assert [sheet.source for sheet in sheets if sheet.shipped].__len__() >= len(registry.ALWAYS)
     for sheet in sheets:
         assert sheet.role in ROLES and sheet.parts and sheet.citation and sheet.licence and sheet.obtain, sheet.source
 
 
 def test_the_papers_stage_1_is_complete():
     """Every dataset of ED Table 1, stage I, is a source, and they add up to the paper's corpus."""
-    table = survey.overview().filter(role="stage I")
+    table = registry.overview().filter(role="stage I")
     assert table.height == 8 and table["paper"].sum() == 959206
 
 
@@ -34,40 +35,40 @@ def test_overview_of_a_root(tmp_path):
     (tmp_path / "brax").mkdir()
     (tmp_path / "ralo").mkdir()
     (tmp_path / "ralo/ralo-dataset-metadata.csv").write_text("x")
-    state = dict(survey.overview(tmp_path).select("source", "state").iter_rows())
+    state = dict(registry.overview(tmp_path).select("source", "state").iter_rows())
     assert state["brax"] == "empty" and state["ralo"] == "1 of 2 parts missing"
-    assert state["nih"] == survey.SHIPPED and state["mimic_cxr"] == "absent"
+    assert state["nih"] == registry.STATE_SHIPPED and state["mimic_cxr"] == "absent"
 
 
 def test_check_of_a_shipped_table():
-    report, ready = survey.check("nih")
+    report, ready = registry.check("nih")
     assert ready and "112,120 rows = " in report and "paper: 112,120 cases" in report
 
 
 def test_check_names_the_first_remedy(tmp_path):
     (tmp_path / "brax").mkdir()
-    report, ready = survey.check("brax", tmp_path)
-    first = sources.module("brax").DATASHEET.parts[0]
+    report, ready = registry.check("brax", tmp_path)
+    first = registry.reader("brax").DATASHEET.parts[0]
     assert not ready and "first remedy" in report and first.pattern in report
 
 
 def test_check_of_what_is_not_there(tmp_path):
     with pytest.raises(RecordError, match="brax: its table is not shipped; name the data root"):
-        survey.check("brax")
+        registry.check("brax")
     with pytest.raises(RecordError, match="brax: no such folder; put the dataset there"):
-        survey.check("brax", tmp_path)
+        registry.check("brax", tmp_path)
     with pytest.raises(RecordError, match="no such folder; name the data root"):
-        survey.overview(tmp_path / "gone")
+        registry.overview(tmp_path / "gone")
     with pytest.raises(RecordError, match="ralo: its table is not shipped; give its folder. To obtain: download"):
-        sources.load("ralo")
+        registry.load("ralo")
     with pytest.raises(RecordError, match="unknown source 'brux'"):
-        survey.check("brux", tmp_path)
+        registry.check("brux", tmp_path)
 
 
 def test_commands(tmp_path, capsys):
     assert cli.main(["data", "list"]) == 0
     listed = capsys.readouterr().out
-    assert all(source in listed for source in sources.ALL)
+    assert all(source in listed for source in registry.ALL)
     assert cli.main(["data", "check", "--source", "brax", "--root", str(tmp_path)]) == 2
     (tmp_path / "brax").mkdir()
     assert cli.main(["data", "check", "--source", "brax", "--root", str(tmp_path)]) == 1
@@ -89,18 +90,35 @@ def test_build_of_a_corpus(tmp_path, capsys):
 
 
 def test_load_all_takes_what_lies_below_the_root(tmp_path):
-    table = sources.read_table(sources.shipped(nih.TABLE), nih.COLUMNS).select(nih.COLUMNS).head(3)
+    table = read_table(shipped(nih.TABLE), nih.COLUMNS).select(nih.COLUMNS).head(3)
     (tmp_path / "nih/images_001/images").mkdir(parents=True)
     table.write_csv(tmp_path / "nih/Data_Entry_2017_v2020.csv")
     (tmp_path / "nih/images_001/images" / table["Image Index"][1]).write_bytes(b"x")
-    records, rejects = survey.load_all(tmp_path)["nih"]
+    records, rejects = registry.load_all(tmp_path)["nih"]
     assert records["image"].to_list() == [f"nih/images_001/images/{table['Image Index'][1]}"]
     assert set(rejects.filter(source="nih")["reason"]) == {"no image file in the folder"}
 
 
 def test_the_page_of_datasets_is_made_from_the_datasheets():
-    assert DOCS.read_text() == survey.page(), "run make docs"
+    assert DOCS.read_text() == registry.page(), "run make docs"
 
 
 def test_text_shows_every_row():
-    assert survey.text(pl.DataFrame({"n": list(range(50))})).count("\n") >= 50
+    assert registry.text(pl.DataFrame({"n": list(range(50))})).count("\n") >= 50
+
+
+@pytest.mark.parametrize("source", [s for s in registry.ALL if not registry.reader(s).DATASHEET.shipped])
+def test_a_dataset_that_is_not_shipped_says_how_to_get_it(source, tmp_path):
+    with pytest.raises(RecordError, match=re.escape(registry.reader(source).DATASHEET.obtain)):
+        registry.load(source)
+    folders = [tmp_path / "gone"] * (2 if source == "mimic_cxr" else 1)
+    with pytest.raises(RecordError, match="no such file or folder|holds no"):
+        registry.reader(source).load(*folders)
+
+
+def test_code_that_words_curated_records_depends_on_no_reader():
+    """So a new dataset re-runs the curation alone."""
+    wording = "from chexgen_lib.descriptions import grammar, nouns, report_parser"
+    names = {path.stem for path in code_digest.needed(wording) if path.parent.name == "sources"}
+    assert not names & {"registry", *registry.ALL}
+    assert set(registry.ALL) <= {p.stem for p in code_digest.needed("import chexgen_lib.sources.registry")}

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from chexgen_lib import records, sources
+from chexgen_lib import records
 from chexgen_lib.records import RecordError
-from chexgen_lib.sources import chexpert_labels, nih, openi, padchest
+from chexgen_lib.sources import chexpert_labels, nih, openi, padchest, registry
+from chexgen_lib.sources.table import REJECTS, read_table
 
 ROWS = {
     "nih": (112_120, 0),
@@ -23,9 +24,9 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("source", sources.SOURCES)
+@pytest.mark.parametrize("source", registry.ALWAYS)
 def test_rows_are_accounted_for(source):
-    df, rejects = sources.load(source)
+    df, rejects = registry.load(source)
     rows, lost = ROWS[source]
     assert df.height + rejects.height == rows
     assert rejects.height == lost
@@ -39,30 +40,30 @@ def test_rows_are_accounted_for(source):
 
 def test_unknown_source():
     with pytest.raises(records.RecordError, match="choose from"):
-        sources.load("mimic")
+        registry.load("mimic")
 
 
 def test_shipped_without_importing_torchxrayvision():
     import subprocess
     import sys
 
-    code = "from chexgen_lib import sources; sources.shipped('x'); import sys; print('torchxrayvision' in sys."
-    code += "modules)"
+    code = "from chexgen_lib.sources import table; table.shipped('x'); import sys; "
+    code += "print('torchxrayvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("source", sources.ALL)
+@pytest.mark.parametrize("source", registry.ALL)
 def test_every_source_has_a_datasheet_and_a_reader(source):
-    module = sources.module(source)
+    module = registry.reader(source)
     assert module.DATASHEET.source == source
-    assert module.DATASHEET.shipped or source not in sources.SOURCES
+    assert module.DATASHEET.shipped or source not in registry.ALWAYS
     assert callable(module.load)
 
 
 def test_a_label_means_the_same_in_every_source():
-    for source in sources.ALL:
-        for label, finding in getattr(sources.module(source), "FINDING_OF", {}).items():
-            assert sources.finding_of(label) == finding, (source, label)
+    for source in registry.ALL:
+        for label, finding in getattr(registry.reader(source), "FINDING_OF", {}).items():
+            assert registry.finding_of(label) == finding, (source, label)
 
 
 # --- damage ---
@@ -128,10 +129,10 @@ def load(source: str, data: bytes, folder: Path) -> tuple[pl.DataFrame, pl.DataF
             tar.addfile(info, io.BytesIO(data))
     else:
         path.write_bytes(data)
-    return sources.load(source, path)
+    return registry.load(source, path)
 
 
-@pytest.mark.parametrize("source", sources.SOURCES)
+@pytest.mark.parametrize("source", registry.ALWAYS)
 def test_damage_gives_balanced_tables_or_a_record_error(source, tmp_path, monkeypatch):
     """CHEXGEN_FUZZ sets the number of damaged tables per source."""
     whole = FIXTURES[source].encode()
@@ -156,12 +157,12 @@ def test_damage_gives_balanced_tables_or_a_record_error(source, tmp_path, monkey
             return
         assert records.validate(df).height == df.height
         assert rejects["reason"].null_count() == 0
-        assert rejects.columns == list(sources.REJECTS)
+        assert rejects.columns == list(REJECTS)
         if source != "openi":
-            module = sources.module(source)
-            rows = sources.read_table(tmp_path / "table.csv", module.COLUMNS).height
+            module = registry.reader(source)
+            rows = read_table(tmp_path / "table.csv", module.COLUMNS).height
             assert df.height + rejects.height == rows
-        sources.repairs(source, tmp_path / ("reports.tgz" if source == "openi" else "table.csv"))
+        registry.repairs(source, tmp_path / ("reports.tgz" if source == "openi" else "table.csv"))
 
     run()
 
@@ -181,7 +182,7 @@ def test_no_finding_with_a_finding_is_a_counted_repair(tmp_path):
         wrong = df.filter(pl.col("Edema") == 1, pl.col("labels").list.len() > 1)
         assert wrong.height and wrong["No Finding"].to_list() == [0.0] * wrong.height, source
         path = tmp_path / ("reports.tgz" if source == "openi" else "table.csv")
-        repaired = sources.repairs(source, path).filter(pl.col("field") == "No Finding")
+        repaired = registry.repairs(source, path).filter(pl.col("field") == "No Finding")
         assert repaired["image_id"].to_list() == wrong["image_id"].to_list(), source
 
 
@@ -196,7 +197,7 @@ def test_both_sexes_of_one_patient_are_a_counted_repair(tmp_path):
         both = df.filter(pl.col("patient_id").is_duplicated())
         assert both["sex"].to_list() == [None, None], source
         assert df.height == 2 or df.filter(~pl.col("patient_id").is_duplicated())["sex"].null_count() == 0
-        repaired = sources.repairs(source, tmp_path / "table.csv").filter(pl.col("field") == "sex")
+        repaired = registry.repairs(source, tmp_path / "table.csv").filter(pl.col("field") == "sex")
         assert repaired["image_id"].to_list() == both["image_id"].to_list(), source
 
 
@@ -213,11 +214,11 @@ def test_the_dataset_s_folder_is_as_good_as_its_table(tmp_path):
         path = tmp_path / source / name
         path.parent.mkdir(parents=True)
         path.write_text(FIXTURES[source])
-        assert sources.load(source, tmp_path / source)[0].equals(sources.load(source, path)[0])
-        assert "missing" not in sources.module(source).DATASHEET.check(tmp_path / source)["state"].to_list()
+        assert registry.load(source, tmp_path / source)[0].equals(registry.load(source, path)[0])
+        assert "missing" not in registry.reader(source).DATASHEET.check(tmp_path / source)["state"].to_list()
         (tmp_path / "none").mkdir(exist_ok=True)
         with pytest.raises(RecordError, match="holds no"):
-            sources.load(source, tmp_path / "none")
+            registry.load(source, tmp_path / "none")
     boxes = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n00000001_000.png,Infiltrate,512,0,256,128\n"
     (tmp_path / "nih/BBox_List_2017.csv").write_text(boxes)
     assert nih.load(tmp_path / "nih")[0]["boxes"].list.len().to_list() == [1, 0, 0]

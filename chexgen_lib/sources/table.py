@@ -1,0 +1,138 @@
+"""Reading a dataset's table without losing a row: what is damaged, rejected or repaired is listed."""
+
+import csv
+import gzip
+import io
+import re
+import zlib
+from importlib.util import find_spec
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from chexgen_lib.records import RecordError
+
+REJECTS = {"source": pl.String, "row": pl.String, "image_id": pl.String, "reason": pl.String}
+REPAIRS = {
+    "source": pl.String,
+    "row": pl.String,
+    "image_id": pl.String,
+    "field": pl.String,
+    "value": pl.String,
+}
+
+
+def shipped(name: str) -> Path:
+    """A file of torchxrayvision's data folder, found without importing the package (that takes seconds)."""
+    spec = find_spec("torchxrayvision")
+    if spec is None or spec.origin is None:
+        raise RecordError("torchxrayvision is not installed: pip install torchxrayvision, or give a path")
+    return Path(spec.origin).parent / "data" / name
+
+
+def read_table(path: str | Path, columns: tuple[str, ...]) -> pl.DataFrame:
+    """Read a CSV (gzipped or not, UTF-8 or Latin-1) as text columns, plus ``row`` (1-based) and ``broken``.
+
+    A row with too many or too few fields is kept as ``broken`` (all its columns null), never guessed at.
+    RecordError names the file where it is missing, damaged, empty, or lacks one of ``columns``.
+    """
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+        raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+    except FileNotFoundError as error:
+        raise RecordError(f"{path}: no such file; give the path of the dataset's table") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise RecordError(f"{path}: damaged or unreadable ({error}); fetch it again") from error
+    raw = _as_utf8(raw)
+    if not raw.strip():
+        raise RecordError(f"{path}: the file is empty; fetch it again")
+    head, end, body = raw.partition(b"\n")
+    if head.rstrip().endswith(b","):  # a spreadsheet's columns without a name; not every row has them
+        bare = head.rstrip(b", \t\r")
+        extra = rb",{1,%d}\r?$" % head.count(b",", len(bare))
+        head, body = bare, re.sub(extra, b"", body, flags=re.MULTILINE)
+    try:
+        header = next(csv.reader([head.decode()]), [])
+    except csv.Error as error:
+        raise RecordError(f"{path}: not a readable CSV ({error}); fetch it again") from error
+    if missing := [c for c in columns if c not in header]:
+        raise RecordError(f"{path}: columns {missing} are missing; the file has {header[:12]}")
+    try:
+        return _parse(head + end + body, columns)
+    except pa.ArrowInvalid as error:
+        raise RecordError(f"{path}: not a readable CSV ({error}); fetch it again") from error
+
+
+def _parse(raw: bytes, columns: tuple[str, ...]) -> pl.DataFrame:
+    """The columns as text; a row with the wrong number of fields becomes null, with ``broken`` true."""
+    broken: list[int] = []
+
+    def note(row: pa_csv.InvalidRow) -> str:
+        broken.append(row.number - 1)  # pyarrow counts the header
+        return "skip"
+
+    table = pa_csv.read_csv(
+        io.BytesIO(raw),
+        pa_csv.ReadOptions(use_threads=False),  # with threads the handler is not told the row's number
+        pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
+        pa_csv.ConvertOptions(include_columns=columns, column_types=dict.fromkeys(columns, pa.string())),
+    )
+    whole = pl.DataFrame(pl.from_arrow(table)).with_columns(broken=pl.lit(False))
+    if not broken:
+        return whole.with_row_index("row", offset=1)
+    numbers = sorted(set(range(1, len(whole) + len(broken) + 1)) - set(broken))
+    kept = whole.with_columns(row=pl.Series(numbers, dtype=pl.UInt32))
+    lost = pl.DataFrame({"row": pl.Series(broken, dtype=pl.UInt32), "broken": [True] * len(broken)})
+    return pl.concat([kept, lost], how="diagonal").sort("row").select("row", pl.exclude("row"))
+
+
+def _as_utf8(raw: bytes) -> bytes:
+    """UTF-8 bytes of a text file that may be Latin-1 or carry a byte order mark."""
+    raw = raw.removeprefix(b"\xef\xbb\xbf")
+    try:
+        raw.decode("utf-8")
+        return raw
+    except UnicodeDecodeError:
+        return raw.decode("latin-1").encode()
+
+
+def separate(table: pl.DataFrame, source: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Split a prepared table (row, image_id, broken, reason, ...) into the rows to keep and the rejects.
+
+    To ``reason`` it adds the causes common to all sources: broken row, no image id, image id seen before. Where
+    the kept rows of one patient give both sexes, which is right is not known: ``sex`` becomes null in all of them.
+    """
+    nameless = pl.col("image_id").is_null() | (pl.col("image_id") == f"{source}:")
+    reasons = [
+        pl.when("broken").then(pl.lit("broken row: wrong number of fields")),
+        pl.col("reason"),
+        pl.when(nameless).then(pl.lit("no image id")),
+        pl.when(~pl.col("image_id").is_first_distinct()).then(pl.lit("duplicate image id")),
+    ]
+    table = table.with_columns(reason=pl.coalesce(reasons))
+    rejects = table.filter(pl.col("reason").is_not_null())
+    rejects = rejects.select(pl.lit(source).alias("source"), pl.col("row").cast(pl.String), "image_id", "reason")
+    kept = table.filter(pl.col("reason").is_null())
+    if {"sex", "patient_id"} <= set(kept.columns):
+        one_sex = (pl.col("sex").min() == pl.col("sex").max()).over("patient_id")
+        kept = kept.with_columns(pl.when(one_sex).then("sex").alias("sex"))
+    return kept, rejects
+
+
+def unread(table: pl.DataFrame, source: str, fields: dict[str, str]) -> pl.DataFrame:
+    """One row per value that was given in the raw column but could not be used (``fields``: field -> raw
+    column).
+
+    Words that mean "not known" (nan, None, Unknown) are no values.
+    """
+    unknown = ("", "nan", "none", "unknown", "unk", "o")
+    where = [pl.lit(source).alias("source"), pl.col("row").cast(pl.String), "image_id"]
+    frames = [pl.DataFrame(schema=REPAIRS)]
+    for field, raw in fields.items():
+        given = ~pl.col(raw).str.strip_chars().str.to_lowercase().is_in(unknown)
+        rows = table.filter(pl.col(field).is_null() & given)
+        frames.append(rows.select(*where, pl.lit(field).alias("field"), pl.col(raw).alias("value")))
+    return pl.concat(frames)

@@ -1,0 +1,33 @@
+"""object-CXR: foreign objects as boxes, ellipses and polygons."""
+
+import pytest
+
+from chexgen_lib.sources import masks, object_cxr
+from tests.sources.layouts import by_id, object_folder, put, reasons
+
+
+def test_objects_of_every_shape_are_masks_and_boxes(tmp_path):
+    table, rejects = object_cxr.load(object_folder(tmp_path))
+    found = by_id(table)
+    row = found["object_cxr:train/00001"]
+    assert rejects.is_empty() and len(found) == 3  # train and dev may use the same file names
+    assert row["boxes"][0] == pytest.approx({"finding": "Support Devices", "x": 0.25, "y": 0.25, "w": 0.5, "h": 0.5})
+    assert len(row["boxes"]) == 3 and row["labels"] == ["foreign object"]
+    assert row["Support Devices"] is None  # the publisher excluded them
+    assert masks.read(row["mask"])[5:15, 10:30].all()
+    assert (found["object_cxr:train/00002"]["mask"], found["object_cxr:train/00002"]["boxes"]) == (None, [])
+    assert found["object_cxr:dev/00001"]["split"] == "val"
+
+
+def test_a_damaged_annotation_rejects_its_image(tmp_path):
+    folder = object_folder(tmp_path)
+    rows = ["00001.jpg,3 1 2 3 4", "00002.jpg,0 1 2 99 4", "00003.jpg,0 1 2 3 4", "00004.jpg,", "../x.jpg,", "a.jpg"]
+    put(folder, {"train.csv": "\n".join(["image_name,annotation", *rows, "00004.jpg,", ""])})
+    kept, rejects = object_cxr.load(folder)
+    assert kept["image_id"].to_list() == ["object_cxr:train/00004", "object_cxr:dev/00001"]
+    found = list(reasons(rejects).values())
+    assert found[0].startswith("unknown type of shape '3'")
+    assert found[1] == "box outside its 20 x 40 frame"
+    assert found[2].startswith("no readable image")
+    assert found[3].startswith("not the name of an image")
+    assert found[4].startswith("broken row") and found[5] == "duplicate image id"
