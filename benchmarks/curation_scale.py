@@ -2,13 +2,13 @@
 
     python benchmarks/curation_scale.py [--rows 100000 959206 5000000] [--loop-rows 1000]
 
-The rows are those of the shipped NIH, CheXpert and PadChest tables, in their proportions, repeated with fresh
-image, study and patient ids; each repetition is read from its CSV again. A run reads, describes, checks, splits and
-writes (``corpus.build``) in a process of its own, with one worker per core. The loop is that of curation_speed.py
-over rows spread evenly over the tables; its cost per row does not depend on their number. Its records, descriptions
-and verdicts must be those of the corpus, or the benchmark stops; its time leaves out reading, splitting and writing.
-``peak_gib`` adds the peak of the reading process and, for each worker, that of the largest: an upper bound.
-Writes curation_scale.csv beside this file.
+The rows are those of the shipped NIH, CheXpert and PadChest tables, in their proportions, repeated with fresh image,
+study and patient ids; each repetition is read from its CSV again. A run reads, describes, checks, splits and writes
+(`corpus.build`) in a process of its own, with one worker per core. The loop is that of curation_speed.py over rows
+spread evenly over the tables; its cost per row does not depend on their number. Its records, descriptions and verdicts
+must be those of the corpus, or the benchmark stops; its time leaves out reading, splitting and writing. `peak_gib` adds
+the peak of the reading process and, for each worker, that of the largest: an upper bound. Writes curation_scale.csv
+beside this file.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def measured(rows: int, folder: Path) -> dict:
-    """Build a corpus of ``rows`` source rows and say what it took."""
+    """Build a corpus of `rows` source rows and say what it took."""
     plan = repetitions(rows, folder)
     cpu_s, started = cpu_seconds(), time.perf_counter()
     manifest = corpus.build(fresh(plan), folder / "corpus")
@@ -76,7 +76,7 @@ def measured(rows: int, folder: Path) -> dict:
 
 
 def repetitions(rows: int, folder: Path) -> list[tuple[str, Path | None]]:
-    """(source, table) to read for a corpus of ``rows``: whole shipped tables, then one part of each."""
+    """(source, table) to read for a corpus of `rows`: whole shipped tables, then one part of each."""
     whole, left = divmod(rows, sum(TOTAL.values()))
     share = {source: left * n // sum(TOTAL.values()) for source, n in TOTAL.items()}
     share["chexpert"] += left - sum(share.values())
@@ -86,7 +86,7 @@ def repetitions(rows: int, folder: Path) -> list[tuple[str, Path | None]]:
 
 
 def part(source: str, n: int, folder: Path) -> Path:
-    """``n`` rows of a shipped table, spread evenly over it, as a table of the same format."""
+    """`n` rows of a shipped table, spread evenly over it, as a table of the same format."""
     module = registry.reader(source)
     table = read_table(shipped(module.TABLE), module.COLUMNS).select(module.COLUMNS)
     path = folder / f"{source}.csv.gz"

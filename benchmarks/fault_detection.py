@@ -2,10 +2,10 @@
 
     python benchmarks/fault_detection.py [--rows 4000] [--n 250] [--seed 0]
 
-Reads the four tables that torchxrayvision ships, draws "--rows" records of each, plants up to "--n" faults of
-each kind per source in the grammar's wording and in the hand-written paraphrases, and writes
-fault_detection.csv (wording, source, fault, n, found, low, high; "clean": the share flagged without a fault)
-and report_reading.csv (one row per finding, all Open-i reports) beside this file.
+Reads the four tables that torchxrayvision ships, draws "--rows" records of each, plants up to "--n" faults of each kind
+per source in the grammar's wording and in the hand-written paraphrases, and writes fault_detection.csv (wording,
+source, fault, n, found, low, high; "clean": the share flagged without a fault) and report_reading.csv (one row per
+finding, all Open-i reports) beside this file.
 """
 
 import argparse
@@ -17,8 +17,6 @@ from chexgen_lib.descriptions import audit, grammar
 from chexgen_lib.descriptions.paraphrase import paraphrase
 from chexgen_lib.sources import registry
 
-TABLES = ("nih", "chexpert", "padchest", "openi")
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -26,7 +24,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=250, help="faults of each kind per source")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    loaded = {source: registry.load(source)[0] for source in TABLES}
+    loaded = {source: registry.load(source)[0] for source in registry.ALWAYS}
     drawn = pl.concat([df.sample(min(arguments.rows, df.height), seed=arguments.seed) for df in loaded.values()])
     detected = [
         audit.detection(drawn, arguments.n, arguments.seed, write).select(pl.lit(wording).alias("wording"), pl.all())

@@ -2,14 +2,13 @@
 
     python -m benchmarks.language_model_faults [--records 20000] [--limit 60] [--stall 30] [--kills 3]
 
-Records of the shipped tables with distinct facts, some with an instruction hidden in their report, are
-described by a process that is killed and started again; the server (tests/curation/fault_server.py) runs here
-and counts. "Wrong" is any text that is neither exactly what the server says of that record's facts nor the
-grammar's. "Lost" are answers that were sent in full to a process that was killed before it could keep them:
-only those may be paid for twice. Throughput is served requests, good or faulty, as a share of the server's
-limit: in the median second, while a process was running (from its first request to its last, so with the tails
-in which only stalled requests are left), and over all, with the starts of the processes.
-Writes language_model_faults.csv beside this file.
+Records of the shipped tables with distinct facts, some with an instruction hidden in their report, are described by a
+process that is killed and started again; the server (tests/curation/fault_server.py) runs here and counts. "Wrong" is
+any text that is neither exactly what the server says of that record's facts nor the grammar's. "Lost" are answers that
+were sent in full to a process that was killed before it could keep them: only those may be paid for twice. Throughput
+is served requests, good or faulty, as a share of the server's limit: in the median second, while a process was running
+(from its first request to its last, so with the tails in which only stalled requests are left), and over all, with the
+starts of the processes. Writes language_model_faults.csv beside this file.
 """
 
 import argparse
@@ -38,7 +37,7 @@ CONCURRENCY = 32  # of the writer, and of the reviewer
 
 
 def cohort(n: int) -> pl.DataFrame:
-    """``n`` records of the shipped tables with distinct facts, an instruction in the report of each 100th."""
+    """`n` records of the shipped tables with distinct facts, an instruction in the report of each 100th."""
     df = pl.concat(registry.load(source)[0].gather_every(3).head(2 * n) for source in registry.ALWAYS)
     df = check(grammar.describe(df)).filter(pl.col("qc") == PASS)
     df = df.with_row_index().with_columns(

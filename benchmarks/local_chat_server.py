@@ -2,11 +2,11 @@
 
     python -m benchmarks.local_chat_server [--records 40] [--seed 0]
 
-A tiny Llama with seeded random weights, its vocabulary trained on our own prompts, is served by `transformers
-serve` in a process of its own; it writes and reviews descriptions of records of the shipped tables, greedily, so
-an answer depends on nothing but its request. "By the server's log" is what the server wrote of itself; all other
-numbers are the client's. A second run over the same records must pay for nothing.
-Needs the packages of `pip install "transformers[serving]"`. Writes local_chat_server.csv beside this file.
+A tiny Llama with seeded random weights, its vocabulary trained on our own prompts, is served by `transformers serve` in
+a process of its own; it writes and reviews descriptions of records of the shipped tables, greedily, so an answer
+depends on nothing but its request. "By the server's log" is what the server wrote of itself; all other numbers are the
+client's. A second run over the same records must pay for nothing. Needs the packages of `pip install
+"transformers[serving]"`. Writes local_chat_server.csv beside this file.
 """
 
 import argparse
@@ -49,7 +49,7 @@ OF_THE_SCHEMA = (None, "another record's answer", "empty section")
 
 
 def write_model(folder: Path, seed: int = 0) -> int:
-    """Write model and tokenizer to ``folder``; the number of parameters."""
+    """Write model and tokenizer to `folder`; the number of parameters."""
     bpe = ByteLevelBPETokenizer()
     words = [template(PROMPT), template(REVIEW_PROMPT)]
     special = [END, "<|system|>", "<|user|>", "<|assistant|>"]
@@ -77,7 +77,7 @@ def write_model(folder: Path, seed: int = 0) -> int:
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """The address of `transformers serve` with the model in ``folder``/MODEL; its log is ``folder``/server.log.
+    """The address of `transformers serve` with the model in `folder`/MODEL; its log is `folder`/server.log.
 
     Raises RuntimeError, with the end of the log, where the server does not start.
     """
@@ -110,7 +110,7 @@ def _wait_until_open(server: subprocess.Popen, address: tuple[str, int], log: Pa
 
 
 def run(folder: Path, url: str, df: pl.DataFrame) -> dict[str, object]:
-    """Describe the records ``df`` twice by the server of ``folder``; what came of it, for each quantity."""
+    """Describe the records `df` twice by the server of `folder`; what came of it, for each quantity."""
     endpoint = Endpoint(MODEL, base_url=url, concurrency=4, timeout=300, options=OPTIONS)
     model = LanguageModel(endpoint, cache=folder / "answers.sqlite", with_report=True)
     described, fallbacks = model.describe(df)

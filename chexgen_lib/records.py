@@ -1,9 +1,9 @@
 """The Record table: one row per chest radiograph, whatever its source.
 
-Every stage reads and writes this table, so its columns, label states and limits are declared and enforced
-here only. A finding's state follows torchxrayvision's convention: 1 present, 0 absent, null unknown (not
-annotated by the source, or uncertain; uncertain ones are also named in ``uncertain``). The finding names are
-CheXpert's 14 (paper, ED Table 6) as torchxrayvision spells them.
+Every stage reads and writes this table, so its columns, label states and limits are declared and enforced here only. A
+finding's state follows torchxrayvision's convention: 1 present, 0 absent, null unknown (not annotated by the source, or
+uncertain; uncertain ones are also named in `uncertain`). The finding names are CheXpert's 14 (paper, ED Table 6) as
+torchxrayvision spells them.
 """
 
 import hashlib
@@ -71,9 +71,10 @@ class RecordError(ValueError):
 
 
 def conform(df: pl.DataFrame) -> pl.DataFrame:
-    """Add the optional columns that ``df`` lacks (null, or an empty list), cast and order all as in SCHEMA.
+    """Add the optional columns that `df` lacks (null, or an empty list), cast and order all as in SCHEMA.
 
-    Raises RecordError where a required column is missing, a column is unknown or a cast would lose values.
+    Raises:
+        RecordError: if a required column is missing, a column is unknown or a cast would lose values.
     """
     if missing := [c for c in REQUIRED if c not in df.columns]:
         raise RecordError(f"columns {missing} are missing: every Record needs {list(REQUIRED)}")
@@ -91,10 +92,11 @@ def conform(df: pl.DataFrame) -> pl.DataFrame:
 
 
 def validate(df: pl.DataFrame) -> pl.DataFrame:
-    """Return ``df`` in SCHEMA's column order and types, every value checked; raise RecordError otherwise.
+    """`df` in SCHEMA's column order and types, every value checked. An empty table with the required columns is valid.
 
-    The error names the first offending row (0-based, with its image_id), the column, the value and the
-    remedy. An empty table with the required columns is valid.
+    Raises:
+        RecordError: for the first offending row; it names the row (0-based, with its image_id), column, value and
+            remedy.
     """
     df = conform(df)
     for column in REQUIRED:
@@ -117,7 +119,7 @@ def validate(df: pl.DataFrame) -> pl.DataFrame:
 
 
 def write(df: pl.DataFrame, path: str | Path) -> Path:
-    """Validate ``df`` and write it to ``path`` as parquet, atomically: a reader never sees half a table."""
+    """Validate `df` and write it to `path` as parquet, atomically: a reader never sees half a table."""
     df, path = validate(df), Path(path)
     with replacing(path) as partial:
         df.write_parquet(partial, compression="zstd")
@@ -125,7 +127,11 @@ def write(df: pl.DataFrame, path: str | Path) -> Path:
 
 
 def read(path: str | Path) -> pl.DataFrame:
-    """Read and validate a Record table written by ``write``; RecordError names the file and what is wrong."""
+    """Read and validate a Record table written by `write`.
+
+    Raises:
+        RecordError: if the file is missing, unreadable or not valid; it names the file and what is wrong.
+    """
     path = Path(path)
     if not path.is_file():
         raise RecordError(f"{path}: no such file; run the curation stage (notebook 01) first")
@@ -138,10 +144,18 @@ def read(path: str | Path) -> pl.DataFrame:
 
 
 def assign_splits(df: pl.DataFrame, fractions: Mapping[str, float] | None = None, seed: int = 0) -> pl.DataFrame:
-    """Fill ``split`` so that no patient is in two splits.
+    """Fill `split` so that no patient is in two splits.
 
-    fractions: share of patients in train, val and test, summing to 1 (default 80/10/10). A patient's split is
-    a hash of the patient id and ``seed`` alone: it stays the same when rows or sources are added or removed.
+    A patient's split is a hash of the patient id and `seed` alone: it stays the same when rows or sources are added or
+    removed.
+
+    Args:
+        df: Records.
+        fractions: share of patients in train, val and test, summing to 1 (default 80/10/10).
+        seed: of the hash.
+
+    Raises:
+        RecordError: if the fractions do not sum to 1, or a patient id is null.
     """
     fractions = dict(fractions or DEFAULT_SPLITS)
     if set(fractions) - set(SPLITS) or min(fractions.values()) < 0 or abs(sum(fractions.values()) - 1) > 1e-6:
@@ -160,7 +174,7 @@ def assign_splits(df: pl.DataFrame, fractions: Mapping[str, float] | None = None
 
 
 def positions(patients: pl.Series, salt: str) -> pl.Series:
-    """A number in [0, 1) per patient id that depends on it and on ``salt`` only, on every machine and version.
+    """A number in [0, 1) per patient id that depends on it and on `salt` only, on every machine and version.
 
     It is a cryptographic hash, one call per id: give each patient once.
     """
@@ -197,7 +211,7 @@ def _rows(df: pl.DataFrame, column: str, *others: str) -> pl.DataFrame:
 
 
 def _forbid(df: pl.DataFrame, wrong: pl.Expr, column: str, remedy: str, value: str | None = None) -> None:
-    """Raise RecordError for the first row where ``wrong`` is true (null is not wrong)."""
+    """Raise RecordError for the first row where `wrong` is true (null is not wrong)."""
     index = df.select(wrong.arg_true()).to_series()
     if index.len():
         row = df.row(index[0], named=True)

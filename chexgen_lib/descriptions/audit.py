@@ -1,9 +1,9 @@
-"""How good is quality control? Descriptions with one planted fault each, and radiologists' own sentences.
+"""How well does the check work? Measured on planted faults and on radiologists' own sentences.
 
-``detection`` plants faults in descriptions that pass and counts how many ``quality_control.check`` reports,
-once in the grammar's wording and once in ``paraphrase``'s, whose sentences were written by hand without
-regard to the grammar or to the check. ``against_reports`` reads real reports (Open-i) and compares what was
-read with the findings that human indexers coded.
+`detection` plants one fault each in descriptions that pass and counts how many `check` reports: in the grammar's
+wording and in that of `paraphrase`, whose sentences were written by hand without regard to grammar or check.
+`against_reports` compares what the report parser reads in real reports (Open-i) with the findings that human indexers
+coded.
 """
 
 from collections.abc import Callable
@@ -22,13 +22,20 @@ _SHARE = {"n": pl.Int64, "found": pl.Float64, "low": pl.Float64, "high": pl.Floa
 
 
 def detection(records: pl.DataFrame, n: int = 150, seed: int = 0, write: Write = grammar.full) -> pl.DataFrame:
-    """Columns source, fault, n, found, low, high: the share of planted faults that ``check`` reports.
+    """The share of planted faults that `check` reports.
 
-    records: of any sources; the row "clean" is the share of their descriptions that is flagged without a
-    fault. For each fault up to ``n`` records per source to which it applies, and whose description passes,
-    are drawn. low and high: 95 % interval (Wilson). Left out, because nothing false is said: records with
-    nothing to describe, texts that the fault does not change, and swapped sides where left and right are
-    given alike.
+    Excluded, because the altered text would still be true: records with nothing to describe, texts that the fault does
+    not change, and swapped sides where left and right are given alike.
+
+    Args:
+        records: of any sources.
+        n: records for each source and fault, at most; sampled from those whose description passes.
+        seed: of the sample.
+        write: Records -> one description each.
+
+    Returns:
+        Columns source, fault, n, found (share), low, high (95 % interval, Wilson). The fault "clean" is the share of
+            unaltered descriptions that is flagged.
     """
     rows = []
     for part in records.with_columns(write(records).alias("description")).partition_by("source", maintain_order=True):
@@ -89,21 +96,27 @@ def pooled(detection: pl.DataFrame) -> dict[str, float]:
 
 
 def against_reports(records: pl.DataFrame) -> pl.DataFrame:
-    """What ``read`` finds in radiologists' sentences, beside the Records' findings; one row per finding.
+    """What the report parser reads in radiologists' sentences, compared with the Records' findings.
 
-    records: with ``report`` or ``impression``; the first record of each study is taken. Columns finding;
-    present, sensitivity and its 95 % interval (sensitivity_low, sensitivity_high); absent, specificity and
-    interval; affirmed, precision and interval; hedged. A finding that the text only doubts ("may represent",
-    "cannot exclude") is neither read as present nor as absent: it is counted in ``hedged`` and left out of
-    the rest, as are unknown findings. "No Finding" is read where a text denies acute disease and affirms no
-    other finding.
+    A finding that the text only doubts ("may represent", "cannot exclude") counts neither as present nor as absent: it
+    is counted as hedged and left out of the rest, as are unknown findings. "No Finding" is read where a text denies
+    acute disease and affirms no other finding.
+
+    Args:
+        records: with `report` or `impression`; the first record of each study is taken.
+
+    Returns:
+        One row a finding: finding; present, sensitivity, sensitivity_low, sensitivity_high (95 % interval); absent and
+            specificity, affirmed and precision likewise; hedged.
     """
     studies = records.unique("study_id", keep="first", maintain_order=True)
     text = pl.concat_str("report", "impression", separator="\n\n", ignore_nulls=True)
     studies = studies.select(*FINDINGS, text=text).filter(pl.col("text") != "")
     readings = [_findings_read(text) for text in studies["text"]]
-    return pl.DataFrame([_agreement(f, studies[f], pl.Series([r[f] for r in readings], dtype=pl.Boolean))
-                         for f in FINDINGS], infer_schema_length=None)  # fmt: skip
+    return pl.DataFrame(
+        [_agreement(f, studies[f], pl.Series([r[f] for r in readings], dtype=pl.Boolean)) for f in FINDINGS],
+        infer_schema_length=None,
+    )
 
 
 def _findings_read(text: str) -> dict[str, bool | None]:
@@ -163,8 +176,11 @@ def _negated(df: pl.DataFrame, write: Write) -> pl.Series:
     gone = left.select(pl.coalesce(pl.when(pl.col(f).is_null() & (df[f] == 1)).then(pl.lit(f)) for f in FINDINGS[1:]))
     denials = pl.Series([denial(f, hash_of(image)) for f, image in zip(gone.to_series(), df["image_id"], strict=True)])
     texts = write(left).str.replace_all("Not stated.", "", literal=True)
-    return pl.select(texts.str.replace("Findings: ", pl.format("Findings: {} ", denials))
-                     .str.replace("Impression: ", pl.format("Impression: {} ", denials))).to_series()  # fmt: skip
+    return pl.select(
+        texts.str.replace("Findings: ", pl.format("Findings: {} ", denials)).str.replace(
+            "Impression: ", pl.format("Impression: {} ", denials)
+        )
+    ).to_series()
 
 
 def _contradicted(df: pl.DataFrame, write: Write) -> pl.Series:
@@ -190,7 +206,7 @@ def _doubted(df: pl.DataFrame, write: Write) -> pl.Series:
 
 
 def _changed(field: str, value: pl.Expr) -> pl.Expr:
-    """Every detail's ``field`` set to another value."""
+    """Every detail's `field` set to another value."""
     return pl.col("details").list.eval(pl.element().struct.with_fields(value.alias(field)))
 
 

@@ -1,10 +1,10 @@
 """Does a description say what its Record says? (the paper's second stage, there done by Qwen-2.5; ED Table 5)
 
-The text is read by ``reading.read``, which knows nothing of the grammar that wrote it, so the check serves for any
-writer. ``check`` compares what was read with the record:
+The text is read by `report_parser.read`, which knows nothing of the grammar that wrote it, so the check serves for any
+writer. `check` compares what was read with the record:
 
 - each finding that is 1 is affirmed; no finding that is not 1 is affirmed; only a finding that is 0 is denied
-- side, site and severity are those of ``details``, no more and no fewer
+- side, site and severity are those of `details`, no more and no fewer
 - labels beyond the 14 findings are named, and no such label that the record lacks
 - age, sex and view are the record's
 - nothing is speculated, and there is something to describe
@@ -48,16 +48,14 @@ AGE_WORDS = r"(\d+)(?:[- ]year| ?y/o\b)"
 INFANT_WORDS = r"(?i)\binfant\b"
 # Words of labels that carry no content of their own.
 _EMPTY = frozenset(
-    "a an and of the in on at to via with for other than sign change normal seen pattern lung pulmonary "
-    "chest "
-    "thorax heart bone multiple single left right bilateral both side mild moderate severe small large "
-    "chronic "
-    "region disease wall end through".split()
+    "a an and of the in on at to via with for other than sign change normal seen pattern lung pulmonary chest thorax "
+    "heart bone multiple single left right bilateral both side mild moderate severe small large chronic region "
+    "disease wall end through".split()
 )
 
 
 def check(df: pl.DataFrame) -> pl.DataFrame:
-    """``df`` with ``qc``: "pass", or "fail: " and the reasons, separated by semicolons."""
+    """`df` with `qc`: "pass", or "fail: " and the reasons, separated by semicolons."""
     fields = [pl.element().struct.field(f).fill_null("") for f in ("finding", "side", "site", "severity")]
     parts = pl.col("description").fill_null("").str.splitn("Findings:", 2).struct
     columns = df.select(

@@ -4,8 +4,8 @@
 
 The sources are read one after the other, each once. What is held at a time is one source's table, the parts being
 written, and 8 bytes per image id read so far: memory follows the largest source, not the corpus. Parts are written by
-``workers`` processes, whole or not at all, and listed in a manifest with their digests. A run that was cut off goes
-on: it reads the sources again, but does not redo a part whose input, settings and bytes are as the manifest says.
+`workers` processes, whole or not at all, and listed in a manifest with their digests. A run that was cut off goes on:
+it reads the sources again, but does not redo a part whose input, settings and bytes are as the manifest says.
 """
 
 import hashlib
@@ -39,15 +39,23 @@ def build(
     workers: int | None = None,
     seed: int = 0,
 ) -> dict:
-    """Write the Records of ``tables``, described, checked and split, as parquet parts; return the manifest.
+    """Write Records, described, checked and split, as parquet parts.
 
-    tables: for example ``map(registry.load, registry.ALWAYS)``; they are taken one at a time. An image id that an
-    earlier table had is rejected as a duplicate, whatever the shard. shard: (i, n) writes the i-th of n shares of the
-    patients, 0 <= i < n; all shards may share ``folder``. workers: processes, by default one per core; 0 works in this
-    one. seed: of the splits, see ``records.assign_splits``.
+    Args:
+        tables: for example `map(registry.load, registry.ALWAYS)`; taken one at a time. An image id that an earlier
+            table had is rejected as a duplicate, whatever the shard.
+        folder: of the parts; all shards may share it.
+        shard: (i, n) writes the i-th of n shares of the patients, 0 <= i < n.
+        rows_per_file: of each part.
+        workers: processes, by default one per core; 0 works in this one.
+        seed: of the splits, see `records.assign_splits`.
 
-    The manifest holds ``parts`` (file, rows, sha256, input), ``rejects`` (the same of the shard's rejects), ``rows``
-    and ``complete``. Raises RecordError if a table is not valid.
+    Returns:
+        The manifest: `parts` (file, rows, sha256, input), `rejects` (the same of the shard's rejects), `rows`,
+            `complete`.
+
+    Raises:
+        RecordError: if a table is not valid.
     """
     share, shares = shard
     if not 0 <= share < shares:
@@ -74,9 +82,10 @@ def build(
 
 
 def stream(folder: str | Path) -> pl.LazyFrame:
-    """All Records of a finished corpus, lazily, in the order of shards and parts: filter, select, ``collect_batches``.
+    """All Records of a finished corpus, lazily, in the order of shards and parts: filter, select, `collect_batches`.
 
-    Raises RecordError if a shard or a part is not there, or a part is not as long as the manifest says.
+    Raises:
+        RecordError: if a shard or a part is not there, or a part is not as long as the manifest says.
     """
     folder = Path(folder)
     manifests = [json.loads(path.read_text()) for path in sorted(folder.glob("manifest-*.json"))]
@@ -95,7 +104,7 @@ def stream(folder: str | Path) -> pl.LazyFrame:
 
 
 class Manifest:
-    """The parts of one shard, on disk in ``manifest-<shard>.json`` after each part."""
+    """The parts of one shard, on disk in `manifest-<shard>.json` after each part."""
 
     def __init__(self, folder: Path, shard: str, settings: str):
         self.folder, self.shard, self.settings = folder, shard, settings
@@ -147,14 +156,15 @@ class Manifest:
 
 
 def _chunks(tables: Iterable[Table], shard: tuple[int, int], rows: int, rejects: list) -> Iterator[pl.DataFrame]:
-    """The shard's Records in pieces of ``rows``; its share of the rejects is appended to ``rejects``."""
+    """The shard's Records in pieces of `rows`; its share of the rejects is appended to `rejects`."""
     seen = pl.Series(dtype=pl.UInt64)  # a false hit needs two of n ids to share 64 bits: n^2 / 2^65, 7e-7 at 5 million
     for table, lost in tables:
         hashes = table["image_id"].hash()
         repeated = ~hashes.is_first_distinct() | hashes.is_in(seen.implode())
         seen = seen.append(hashes.filter(~repeated))
-        again = table.filter(repeated).select("source", "image_id", row=pl.lit(None, pl.String),
-                                              reason=pl.lit("duplicate image id, in an earlier table"))  # fmt: skip
+        again = table.filter(repeated).select(
+            "source", "image_id", row=pl.lit(None, pl.String), reason=pl.lit("duplicate image id, in an earlier table")
+        )
         lost = pl.concat([lost, again.select(REJECTS.keys())])
         rejects.append(lost.gather_every(shard[1], shard[0]))
         yield from _share(table.filter(~repeated), shard).iter_slices(rows)

@@ -10,20 +10,17 @@ from chexgen_lib.sources import registry
 AGE_BANDS = ("0-17", "18-29", "30-39", "40-49", "50-59", "60-69", "70-79", "80+")
 UNKNOWN = "not stated"
 _COMMON = frozenset(
-    "a an and are as at both for in is no not of on or other seen shows stated than that the there to "
-    "typically "
-    "which with without acute also appear appears area demonstrates examination findings finding image "
-    "impression "
-    "increased noted radiograph reveals".split()
+    "a an and are as at both for in is no not of on or other seen shows stated than that the there to typically which "
+    "with without acute also appear appears area demonstrates examination findings finding image impression increased "
+    "noted radiograph reveals".split()
 )
 
 
 def by_source(records: pl.DataFrame, rejects: pl.DataFrame) -> pl.DataFrame:
-    """One row per source: source, records, rejects, rows (their sum), studies, patients, qc_pass, paper,
-    difference.
+    """One row per source: source, records, rejects, rows (their sum), studies, patients, qc_pass, paper, difference.
 
-    ``paper`` is the number of cases in ED Table 1, null where the paper does not have the source;
-    ``difference`` is rows less that.
+    `paper` is the number of cases in ED Table 1, null where the paper does not have the source; `difference` is rows
+    less that.
     """
     n = records.group_by("source", maintain_order=True).agg(
         records=pl.len(),
@@ -93,18 +90,19 @@ def by_reason(rejects: pl.DataFrame) -> pl.DataFrame:
 def composition(records: pl.DataFrame) -> pl.DataFrame:
     """What the cohort consists of, long form: source, attribute, value, n, share (of the source's records).
 
-    attribute is "dataset", "view", "age" (bands of years), "sex" or "finding" (those that are 1; a record
-    counts once for each).
+    attribute is "dataset", "view", "age" (bands of years), "sex" or "finding" (those that are 1; a record counts once
+    for each).
     """
     band = pl.when(pl.col("age") >= 80).then(pl.lit(AGE_BANDS[-1]))
     for name in AGE_BANDS[-2::-1]:
         band = band.when(pl.col("age") >= int(name.split("-")[0])).then(pl.lit(name))
     plain = records.select("source", "view", "sex", dataset="source", age=band)
     frames = [
-        plain.group_by("source", value=pl.col(attribute).fill_null(UNKNOWN)).agg(n=pl.len())
+        plain.group_by("source", value=pl.col(attribute).fill_null(UNKNOWN))
+        .agg(n=pl.len())
         .with_columns(attribute=pl.lit(attribute))
         for attribute in ("dataset", "view", "age", "sex")
-    ]  # fmt: skip
+    ]
     present = records.group_by("source").agg((pl.col(f) == 1).sum() for f in FINDINGS)
     frames.append(
         present.unpivot(index="source", variable_name="value", value_name="n").with_columns(attribute=pl.lit("finding"))

@@ -2,9 +2,9 @@
 
 The paper asks GPT-4 for patient information, technique, findings as one paragraph and an impression, with
 every abnormality of the metadata and nothing beyond it. Here rules write the same sections:
-only what the record asserts (findings that are 1, with a side, site or severity where ``details`` has one;
+only what the record asserts (findings that are 1, with a side, site or severity where `details` has one;
 a few absent findings where the record says 0), in wording that a hash of the image id chooses. It is a
-pure function of the record. ``language_model`` has a model write in its place.
+pure function of the record. `language_model` has a model write in its place.
 """
 
 import zlib
@@ -35,7 +35,7 @@ PROMPT_WORDS = 72  # of a prompt; 120 tokens of T5 or MiniLM with room to spare
 
 
 def describe(df: pl.DataFrame) -> pl.DataFrame:
-    """``df`` with ``description`` and ``description_origin`` filled by the grammar."""
+    """`df` with `description` and `description_origin` filled by the grammar."""
     return df.with_columns(full(df).alias("description"), pl.lit(ORIGIN).alias("description_origin"))
 
 
@@ -55,9 +55,8 @@ def full(df: pl.DataFrame) -> pl.Series:
 def prompt(df: pl.DataFrame) -> pl.Series:
     """Description as one short paragraph, positive findings first: what the generator is conditioned on.
 
-    At most PROMPT_WORDS words, so that a text encoder with 120 tokens sees all of it; where a record has
-    more to say, labels beyond the 14 findings are left out first. The full description always says
-    everything.
+    At most PROMPT_WORDS words, so that a text encoder with 120 tokens sees all of it; where a record has more to say,
+    labels beyond the 14 findings are left out first. The full description always says everything.
     """
     parts = _parts(df)
     opening = per_combination(parts, ("view", "age", "sex", "race", "opening"), _opening)
@@ -88,11 +87,12 @@ def _parts(df: pl.DataFrame) -> pl.DataFrame:
 
 
 def per_combination(df: pl.DataFrame, columns: Sequence[str], write: Callable[..., str]) -> pl.Series:
-    """``write(*row)`` for every row's ``columns``, called once for each distinct combination of them."""
+    """`write(*row)` for every row's `columns`, called once for each distinct combination of them."""
     distinct = df.select(columns).unique()
     texts = pl.Series("written", [write(*row) for row in distinct.iter_rows()], dtype=pl.String)
-    placed = df.select(columns).join(distinct.with_columns(texts), on=columns, how="left", nulls_equal=True,
-                                     maintain_order="left")  # fmt: skip
+    placed = df.select(columns).join(
+        distinct.with_columns(texts), on=columns, how="left", nulls_equal=True, maintain_order="left"
+    )
     return placed["written"]
 
 
@@ -109,8 +109,11 @@ def _items(states: str, labels: str, details: str) -> tuple[tuple[Item, ...], tu
     for label in named:
         by_finding.setdefault(finding_of(label), []).append(label)
     inside = [item for f in present for item in _finding_items(f, by_finding.get(f, []), places.get(f, []))]
-    outside = [Item(label, noun(label), tuple(places.get(label, ()))) for label in by_finding.get(None, [])
-               if label not in SILENT]  # fmt: skip
+    outside = [
+        Item(label, noun(label), tuple(places.get(label, ())))
+        for label in by_finding.get(None, [])
+        if label not in SILENT
+    ]
     return tuple(inside), tuple(outside)
 
 
@@ -245,7 +248,7 @@ def _others(items: Sequence[Item], variant: int, frames: Sequence[str]) -> list[
 
 
 def _closing(states: str, variant: int, most: int) -> list[str]:
-    """The normal sentence where the record says No Finding, else up to ``most`` absent findings."""
+    """The normal sentence where the record says No Finding, else up to `most` absent findings."""
     if states[0] == "1":
         return [pick(_NORMAL, variant)]
     state = dict(zip(FINDINGS, states, strict=True))

@@ -171,9 +171,9 @@ _PLURAL = {
     "axilla": "axillae",
 }
 _PAIRED = (
-    "upper lobe, middle lobe, lower lobe, upper lung field, middle lung field, lower lung field, "
-    "clavicle, scapula, shoulder, breast, costophrenic angle, cardiophrenic angle, perihilar region, "
-    "retrocardiac region, paratracheal region"
+    "upper lobe, middle lobe, lower lobe, upper lung field, middle lung field, lower lung field, clavicle, scapula, "
+    "shoulder, breast, costophrenic angle, cardiophrenic angle, perihilar region, retrocardiac region, "
+    "paratracheal region"
 )
 _PLURAL |= {site: f"{site}s" for site in _PAIRED.split(", ")}
 _AT = ("base", "apex", "hilum", "costophrenic angle", "cardiophrenic angle")

@@ -1,7 +1,7 @@
 """What a report or description says: findings affirmed, denied or left open, with side, site and severity.
 
-A vocabulary of how radiologists name findings and places and how they negate, and a reader that applies it sentence by
-sentence. It knows nothing of records or of who wrote the text; ``quality_control`` compares it with a record.
+Applies the vocabulary sentence by sentence. It knows nothing of records or of who wrote the text;
+`check` compares what it reads with a record.
 """
 
 import re
@@ -38,7 +38,7 @@ class Mention(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What a text affirms, denies and leaves open (doubt, history); ``words`` are all its words outside negations."""
+    """What a text affirms, denies and leaves open (doubt, history); `words` are all its words outside negations."""
 
     affirmed: tuple[Mention, ...]
     denied: tuple[Mention, ...]
@@ -60,8 +60,7 @@ def together(readings: list[Reading]) -> Reading:
 def _read_sentence(sentence: str) -> Reading:
     """One sentence: modifiers belong to the finding of their segment; segments end at commas, conjunctions and cues.
 
-    A segment that names nothing places the thing named before it: "at the left base and in the right upper
-    lobe".
+    A segment that names nothing places the thing named before it: "at the left base and in the right upper lobe".
     """
     segments = _segments(sentence)
     _turn(segments)
@@ -164,7 +163,7 @@ class _Segment:
             self.site |= set(tokens) if kind == "site" else set()
 
     def mentions(self, last: Mention | None, before: "_Segment") -> list[Mention]:
-        """What the segment names; ``last`` was named last, ``before`` is the segment before it."""
+        """What the segment names; `last` was named last, `before` is the segment before it."""
         modifiers = self.modifiers
         if self.boundary in EXPLAINS and not before.findings:  # "blunting of the left angle consistent with effusion"
             modifiers = before.modifiers | modifiers
@@ -202,8 +201,9 @@ def _phrases() -> dict[str, list[tuple[tuple[str, ...], str, str]]]:
         ("side", SIDE_WORDS),
         ("severity", SEVERITY_WORDS),
     ]
-    rows = [(kind, value, phrase) for kind, table in tables for value, text in table.items()
-            for phrase in text.split(", ")]  # fmt: skip
+    rows = [
+        (kind, value, phrase) for kind, table in tables for value, text in table.items() for phrase in text.split(", ")
+    ]
     rows += [("cue", cue, phrase) for cue, text in CUES.items() for phrase in text.split(", ")]
     rows += [("boundary", token, token) for token in (*BOUNDARIES, *ENDS)]
     rows += [("definition", "", phrase) for phrase in DEFINITIONS.split(", ")]

@@ -5,58 +5,51 @@ from functools import cache
 
 # How reports name the findings (singular; a plural s is understood).
 FINDING_WORDS = {
-    "No Finding": "acute cardiopulmonary abnormality, acute cardiopulmonary disease, "
-    "acute cardiopulmonary process, acute abnormality of the heart or lungs, acute cardiopulmonary finding, "
-    "acute abnormality, acute disease, acute process, acute finding, acute pulmonary abnormality, "
-    "acute pulmonary disease, acute pulmonary process, acute pulmonary finding, acute intrathoracic abnormality, "
-    "acute intrathoracic process, acute intrathoracic disease, acute chest disease, acute thoracic abnormality, "
-    "active disease, active cardiopulmonary disease, active pulmonary disease, active lung disease, "
-    "active process, acute or active disease, abnormal finding, abnormality",
+    "No Finding": "acute cardiopulmonary abnormality, acute cardiopulmonary disease, acute cardiopulmonary process, "
+    "acute abnormality of the heart or lungs, acute cardiopulmonary finding, acute abnormality, acute disease, "
+    "acute process, acute finding, acute pulmonary abnormality, acute pulmonary disease, acute pulmonary process, "
+    "acute pulmonary finding, acute intrathoracic abnormality, acute intrathoracic process, "
+    "acute intrathoracic disease, acute chest disease, acute thoracic abnormality, active disease, "
+    "active cardiopulmonary disease, active pulmonary disease, active lung disease, active process, "
+    "acute or active disease, abnormal finding, abnormality",
     "Enlarged Cardiomediastinum": "mediastinal widening, cardiomediastinal enlargement, widened mediastinum, "
-    "widened superior mediastinum, "
-    "mediastinal enlargement, superior mediastinal enlargement, mediastinal mass, enlarged mediastinum, "
-    "prominent mediastinum, enlarged cardiomediastinum, enlarged cardiomediastinal silhouette, "
-    "widening of the mediastinum, enlargement of the cardiomediastinal silhouette, "
-    "enlargement of the mediastinum, enlargement of the cardiomediastinum",
+    "widened superior mediastinum, mediastinal enlargement, superior mediastinal enlargement, mediastinal mass, "
+    "enlarged mediastinum, prominent mediastinum, enlarged cardiomediastinum, enlarged cardiomediastinal silhouette, "
+    "widening of the mediastinum, enlargement of the cardiomediastinal silhouette, enlargement of the mediastinum, "
+    "enlargement of the cardiomediastinum",
     "Cardiomegaly": "cardiomegaly, cardiac enlargement, enlargement of the heart, enlarged heart, "
     "enlarged cardiac silhouette, enlarged cardiac shadow, enlargement of the cardiac silhouette, "
     "enlarged heart size, increased heart size, increased cardiothoracic ratio",
     "Lung Opacity": "opacity, lung opacity, pulmonary opacity, airspace opacity, infiltration, infiltrate, "
     "pulmonary infiltration, pulmonary infiltrate, airspace disease, alveolar pattern, interstitial pattern, "
-    "reticular interstitial pattern, reticulonodular interstitial pattern, ground glass pattern, "
-    "increased density, miliary opacities, opacification, density, parenchymal opacity, haziness, "
-    "interstitial opacity, interstitial infiltrate, interstitial prominence",
+    "reticular interstitial pattern, reticulonodular interstitial pattern, ground glass pattern, increased density, "
+    "miliary opacities, opacification, density, parenchymal opacity, haziness, interstitial opacity, "
+    "interstitial infiltrate, interstitial prominence",
     "Lung Lesion": "lung lesion, pulmonary lesion, lesion, lung nodule, nodule, multiple nodules, lung mass, "
-    "pulmonary mass, mass, granuloma, calcified granuloma, lung metastasis, lung metastases, "
-    "cavitation, abscess, "
+    "pulmonary mass, mass, granuloma, calcified granuloma, lung metastasis, lung metastases, cavitation, abscess, "
     "lepidic adenocarcinoma, pulmonary nodule, nodularity, granulomata",
     "Edema": "pulmonary edema, edema, edema of the lungs, kerley line, interstitial edema, alveolar edema, "
     "fluid overload",
     "Consolidation": "consolidation, lung consolidation, air bronchogram, consolidative change, consolidated",
     "Pneumonia": "pneumonia, atypical pneumonia, bronchopneumonia, pneumonic infiltrate",
-    "Atelectasis": "atelectasis, pulmonary atelectasis, atelectatic change, laminar atelectasis, "
-    "lobar atelectasis, segmental atelectasis, total atelectasis, round atelectasis, "
-    "basal atelectasis, collapse, atelectatic band",
+    "Atelectasis": "atelectasis, pulmonary atelectasis, atelectatic change, laminar atelectasis, lobar atelectasis, "
+    "segmental atelectasis, total atelectasis, round atelectasis, basal atelectasis, collapse, atelectatic band",
     "Pneumothorax": "pneumothorax, hydropneumothorax, hemopneumothorax, pleural air, air in the pleural space",
     "Effusion": "pleural effusion, effusion, loculated pleural effusion, loculated fissural effusion, "
     "empyema, hemothorax, pleural fluid, fluid in the pleural space",
-    "Pleural Other": "pleural abnormality, pleural disease, pleural disease other than fluid, "
-    "pleural thickening, apical pleural thickening, calcified pleural thickening, pleural plaque, "
-    "calcified pleural plaque, "
-    "pleural mass, fissure thickening, minor fissure thickening, major fissure thickening, pleural scarring, "
-    "pleural calcification",
+    "Pleural Other": "pleural abnormality, pleural disease, pleural disease other than fluid, pleural thickening, "
+    "apical pleural thickening, calcified pleural thickening, pleural plaque, calcified pleural plaque, pleural mass, "
+    "fissure thickening, minor fissure thickening, major fissure thickening, pleural scarring, pleural calcification",
     "Fracture": "fracture, bone fracture, rib fracture, callus rib fracture, rib fracture with callus, "
     "clavicle fracture, humeral fracture, vertebral fracture",
     "Support Devices": "support device, medical device, medical devices in place, implanted medical device, "
     "indwelling catheter, inserted tube, stent, spinal fusion, catheter, pacemaker, implanted defibrillator, "
-    "nasogastric tube, endotracheal tube, tracheostomy tube, chest drain tube, gastrostomy tube, "
-    "nephrostomy tube, "
+    "nasogastric tube, endotracheal tube, tracheostomy tube, chest drain tube, gastrostomy tube, nephrostomy tube, "
     "ventriculoperitoneal drain tube, double j stent, central venous catheter, "
     "central venous catheter via jugular vein, central venous catheter via subclavian vein, "
     "central venous catheter via umbilical vein, reservoir central venous catheter, single chamber device, "
     "dual chamber device, electrical device, artificial heart valve, artificial mitral heart valve, "
-    "artificial aortic heart valve, aortic endoprosthesis, endoprosthesis, osteosynthesis material, picc, "
-    "picc line, "
+    "artificial aortic heart valve, aortic endoprosthesis, endoprosthesis, osteosynthesis material, picc, picc line, "
     "port-a-cath, portacath, mediport, central line, central venous line, venous line, chest tube, feeding tube, "
     "enteric tube, gastric tube, et tube, ng tube, ett, tracheostomy, aicd, icd, defibrillator, stimulator, "
     "pacing lead, monitor lead, lead, generator, shunt, prosthetic valve, valve replacement, tubing, tube, line",
@@ -64,14 +57,11 @@ FINDING_WORDS = {
 # Names that contain a finding's word and mean something else.
 NO_FINDING_WORDS = (
     "subcutaneous emphysema, soft tissue mass, breast mass, mass of the breast, end on, cervical rib, "
-    "calcified density, "
-    "sclerotic bone lesion, lytic bone lesion, blastic bone lesion, pericardial effusion, vessel seen "
-    "end on, "
-    "heart valve, humeral prosthesis, increased attenuation, joint effusion, mass effect, bone density, "
-    "costophrenic angle blunting, pleural line, septal line, fracture line, lead to, soft tissue edema, "
-    "sclerotic lesion, "
-    "lytic lesion, bony lesion, osseous lesion, thyroid mass, thyroid nodule, "
-    "bony density, bone lesion, catheterization"
+    "calcified density, sclerotic bone lesion, lytic bone lesion, blastic bone lesion, pericardial effusion, "
+    "vessel seen end on, heart valve, humeral prosthesis, increased attenuation, joint effusion, mass effect, "
+    "bone density, costophrenic angle blunting, pleural line, septal line, fracture line, lead to, soft tissue edema, "
+    "sclerotic lesion, lytic lesion, bony lesion, osseous lesion, thyroid mass, thyroid nodule, bony density, "
+    "bone lesion, catheterization"
 )
 SITE_WORDS = {
     "upper lobe": "upper lobe",
@@ -116,26 +106,25 @@ SEVERITY_WORDS = {
     "moderate": "moderate, moderate-sized, moderately",
     "severe": "severe, marked, large, extensive, massive, severely, markedly",
 }
-# What turns a statement -> (which way, where). "ahead": what follows; "behind": what it follows, if anything;
-# "either": what follows directly, else what it follows ("may represent edema", "edema may be present").
+# What turns a statement -> (which way, where). "ahead": what follows; "behind": what it follows, if anything; "either":
+# what follows directly, else what it follows ("may represent edema", "edema may be present").
 CUES = {
     ("denied", "ahead"): "no, without, absence of, negative for, free of, clear of, no evidence of, denies, neither, "
     "nor, resolution of, removal of, clearing of, rather than",
     ("denied", "behind"): "absent, resolved, excluded, ruled out, unlikely, cleared, removed, no longer seen",
     ("denied", "either"): "not, no longer",
     ("hedged", "ahead"): "possible, probable, questionable, question of, question, concern for, concerning for, "
-    "suspicious for, suspicion for, cannot exclude, cannot rule out, not exclude, suggestive of, "
-    "suggesting, suggest, versus, vs, history of, status post, evaluate for, exclude, differential, possibility of, "
-    "favor, favoring, indeterminate, rule out, difficult to exclude, if, borderline",
+    "suspicious for, suspicion for, cannot exclude, cannot rule out, not exclude, suggestive of, suggesting, suggest, "
+    "versus, vs, history of, status post, evaluate for, exclude, differential, possibility of, favor, favoring, "
+    "indeterminate, rule out, difficult to exclude, if, borderline",
     ("hedged", "behind"): "cannot be excluded, not excluded, not be excluded, not be entirely excluded, "
     "is suspected, is questioned",
     ("hedged", "either"): "may, might, could, possibly, probably, likely, suspected, questioned, perhaps, would",
-}  # fmt: skip
+}
 # Words that look like a negation and are none.
 NO_NEGATIONS = (
     "no change, no significant change, no interval change, no significant interval change, without change, "
-    "without significant change, no increase, not significantly changed, not changed, not only, "
-    "no longer than, "
+    "without significant change, no increase, not significantly changed, not changed, not only, no longer than, "
     "not well seen, not well evaluated, not well visualized, no comparison, to suggest, evidence to suggest"
 )
 # What follows one of these is the finding that what precedes it looks like: it takes over side and severity.
@@ -143,8 +132,22 @@ EXPLAINS = ("consistent with", "compatible with", "representing", "related to", 
 BOUNDARIES = (",", ":", "/", "and", "or", "with", *EXPLAINS)
 DEFINITIONS = "typically, appears as, appearing as, seen as, manifested as, manifesting as, characterized by"
 # Boundaries that a negation or a doubt does not pass.
-ENDS = (";", "but", "however", "although", "though", "except", "except for", "other than", "aside from", "apart from",
-        "which", "while", "there is", "there are")  # fmt: skip
+ENDS = (
+    ";",
+    "but",
+    "however",
+    "although",
+    "though",
+    "except",
+    "except for",
+    "other than",
+    "aside from",
+    "apart from",
+    "which",
+    "while",
+    "there is",
+    "there are",
+)
 _DOUBT = r"may|might|could|would|possibly|probably|likely|suggest\w*"
 # How prose says the same as the vocabulary above: pattern of a sentence in lower case -> its canonical words.
 _LINK = (
@@ -227,9 +230,9 @@ _SAME = {
 }
 # Words that any sentence may hold.
 FRAME = frozenset(
-    "a an and of the in on at to via for finding impression show shows demonstrate demonstrates reveal "
-    "reveals examination there is are be also noted seen radiograph image film stated x-ray chest evident "
-    "visible present this study include includes".split()
+    "a an and of the in on at to via for finding impression show shows demonstrate demonstrates reveal reveals "
+    "examination there is are be also noted seen radiograph image film stated x-ray chest evident visible present "
+    "this study include includes".split()
 )
 
 

@@ -1,8 +1,8 @@
 """Every answer that a language model gave, in one SQLite file: what is in it is not asked, or paid for, again.
 
-An answer is written before anything else is done with it, in a transaction of its own, so a killed process
-loses none that it had received. (A power cut may lose the last few: the file stays whole.) Answers that
-could not be used are kept too, with their reason, because they cost tokens.
+An answer is written before anything else is done with it, in a transaction of its own, so a killed process loses none
+that it had received. (A power cut may lose the last few: the file stays whole.) Answers that could not be used are kept
+too, with their reason, because they cost tokens.
 """
 
 import sqlite3
@@ -34,8 +34,9 @@ class LanguageModelError(RuntimeError):
 class AnswerCache:
     """The answers in one file, open for one process at a time.
 
-    Raises LanguageModelError where another process has the file open, it is no such cache, or another
-    version of this library wrote it.
+    Raises:
+        LanguageModelError: if another process has the file open, it is no such cache, or another version of this
+            library wrote it.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -48,11 +48,11 @@ def _wait(state: RetryCallState) -> float:
 
 
 class Asker:
-    """Asks the models of a run, each at most ``concurrency`` times at once. Use inside one event loop.
+    """Asks the models of a run, each at most `concurrency` times at once. Use inside one event loop.
 
-    Every answer is in the cache before anyone sees it. The run stops (``stopped`` holds why, requests in
-    flight are still received) where the budget is spent, the server refuses what is common to all requests
-    (key, model, format), or nobody has had an answer for ATTEMPTS attempts of every slot.
+    Every answer is in the cache before anyone sees it. The run stops (`stopped` holds why, requests in flight are still
+    received) where the budget is spent, the server refuses what is common to all requests (key, model, format), or
+    nobody has had an answer for ATTEMPTS attempts of every slot.
     """
 
     def __init__(self, cache: AnswerCache, endpoints: Collection[Endpoint], budget: float | None) -> None:
@@ -155,7 +155,7 @@ def _client(endpoint: Endpoint) -> AsyncOpenAI:
 
 
 def kept(cache: AnswerCache, given_up: Mapping[str, str], key: str) -> Report | None:
-    """The usable answer in the cache; NoAnswerError where earlier runs gave the request up (``cache.given_up``)."""
+    """The usable answer in the cache; NoAnswerError where earlier runs gave the request up (`cache.given_up`)."""
     report = cache.report(key)
     if report is None and key in given_up:
         raise NoAnswerError(f"{given_up[key]}, {ATTEMPTS} attempts")
@@ -183,9 +183,10 @@ def retry_after(headers) -> float | None:
 
 
 async def for_each(items: Collection[str], do: Callable[[str], Awaitable[None]], workers: int, title: str) -> None:
-    """Await ``do(item)`` for every item, ``workers`` at a time, with a progress bar.
+    """Await `do(item)` for every item, `workers` at a time, with a progress bar.
 
-    Where one raises LanguageModelError the others finish what they have begun, then the first error is raised.
+    Raises:
+        LanguageModelError: the first that an item raises, after the others have finished what they began.
     """
     queue, errors = iter(items), []
     with tqdm(total=len(items), desc=title, leave=False) as bar:

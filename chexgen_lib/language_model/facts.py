@@ -1,10 +1,9 @@
 """What a language model is told about a radiograph: the facts its description may state, and nothing else.
 
-``Facts`` is everything that leaves the machine. It has no field for an id, a path, a date or a split, so none
-can be sent by mistake. Findings that are unknown or uncertain are left out too: what is not sent cannot be
-stated. In the three places where a source's own words pass (race, labels, report), words with five or more
-digits and numeric dates are replaced by MASK; names of people are not recognised, so send reports only where
-the source has removed them.
+`Facts` is everything that leaves the machine. It has no field for an id, a path, a date or a split, so none can be sent
+by mistake. Findings that are unknown or uncertain are left out too: what is not sent cannot be stated. In the three
+places where a source's own words pass (race, labels, report), words with five or more digits and numeric dates are
+replaced by MASK; names of people are not recognised, so send reports only where the source has removed them.
 """
 
 import zlib
@@ -48,8 +47,8 @@ class Item(Sent):
 class Facts(Sent):
     """What a description may state.
 
-    age is in whole years (0 for infants); ``normal`` is the finding "No Finding"; ``wording`` (1 to VARIANTS)
-    is a hash of the image id that varies the style, too small to tell images apart.
+    age is in whole years (0 for infants); `normal` is the finding "No Finding"; `wording` (1 to VARIANTS) is a hash of
+    the image id that varies the style, too small to tell images apart.
     """
 
     age: int | None
@@ -65,9 +64,11 @@ class Facts(Sent):
 
 
 def project(df: pl.DataFrame, with_report: bool = False) -> pl.Series:
-    """``Facts`` of each record as JSON text; null where there is nothing to describe.
+    """`Facts` of each record as JSON text; null where there is nothing to describe.
 
-    with_report: also send the radiologist's findings and impression, masked.
+    Args:
+        df: Records.
+        with_report: also send the radiologist's findings and impression, masked.
     """
     fields = [pl.element().struct.field(f).fill_null("") for f in ("finding", "side", "site", "severity")]
     words = pl.concat_str("report", "impression", separator="\n", ignore_nulls=True)

@@ -1,8 +1,8 @@
 """A request to a chat model, and what counts as an answer to it.
 
-A request's key is a hash of all that
-determines its answer (model, prompt, data, options). It is also the nonce that the answer must repeat, so an
-answer to another record is recognised; as a hash of the facts it says nothing about whose they are.
+A request's key is a hash of all that determines its answer (model, prompt, data, options). It is also the nonce that
+the answer must repeat, so an answer to another record is recognised; as a hash of the facts it says nothing about whose
+they are.
 """
 
 import hashlib
@@ -53,11 +53,14 @@ def _sentences(title: str, text: str) -> str:
 class Endpoint:
     """A model behind an OpenAI-compatible address.
 
-    base_url: None for OpenAI's own, otherwise such as "http://127.0.0.1:8000/v1" (vLLM, transformers serve).
-    api_key_variable: the environment variable that holds the key; a server of one's own may need none.
-    concurrency: requests in flight at once. timeout: seconds, of one attempt.
-    price: money per million tokens, of requests and of answers. options: further fields of the request; a
-    change of them, of the model or of a prompt asks every record again.
+    Attributes:
+        model: its name.
+        base_url: None for OpenAI's own, otherwise such as "http://127.0.0.1:8000/v1" (vLLM, transformers serve).
+        api_key_variable: the environment variable that holds the key; a server of one's own may need none.
+        concurrency: requests in flight at once.
+        timeout: seconds, of one attempt.
+        price: money per million tokens, of requests and of answers.
+        options: further fields of the request. A change of them, of the model or of a prompt asks every record again.
     """
 
     model: str
@@ -78,7 +81,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Request:
-    """One question to a model: ``body`` is what the chat completions interface takes."""
+    """One question to a model: `body` is what the chat completions interface takes."""
 
     key: str
     endpoint: Endpoint
@@ -99,7 +102,7 @@ class Answer(NamedTuple):
 
 
 def request(endpoint: Endpoint, prompt: str, **data: object) -> Request:
-    """The request that puts ``data`` to a model under the prompt of that name, such as "description-1"."""
+    """The request that puts `data` to a model under the prompt of that name, such as "description-1"."""
     parts = [endpoint.model, template(prompt), data, dict(endpoint.options), _response_format()]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
     # "<" is escaped, so no text in the data can close the delimiter.
@@ -147,7 +150,7 @@ class _Completion(BaseModel):
 
 
 def read_answer(key: str, response: bytes | str) -> Answer:
-    """Judge the body of a response to the request with ``key``; never raises, whatever the body holds."""
+    """Judge the body of a response to the request with `key`; never raises, whatever the body holds."""
     try:
         completion = _Completion.model_validate_json(response)
     except ValidationError:

@@ -6,17 +6,17 @@
     model.estimate(records)
     records, fallbacks = model.describe(records)
 
-The writer turns a record's facts into four sections; the reviewer corrects them; then a program checks the
-text against the record (`descriptions.check`, and numbers that the facts do not hold). What fails goes
-back to the writer once, with the reasons. What fails again, or has no usable answer, gets the grammar's text,
-and ``fallbacks`` says why. So no text reaches a record that the program has not passed, whatever the models,
-or instructions hidden in a record, brought about.
+The writer turns a record's facts into four sections; the reviewer corrects them; then a program checks the text against
+the record (`descriptions.check`, and numbers that the facts do not hold). What fails goes back to the writer once, with
+the reasons. What fails again, or has no usable answer, gets the grammar's text, and `fallbacks` says why. So no text
+reaches a record that the program has not passed, whatever the models, or instructions hidden in a record, brought
+about.
 
-Records with the same facts and wording number (12, from a hash of the image id) share one answer: that keeps
-wordings varied and a cohort of many normal radiographs affordable. All answers are kept in ``cache``: a run
-that was stopped is resumed by calling it again. What a process had in flight when it was killed was paid for
-and is not known, at most ``concurrency`` requests. A request whose answers in the cache are all unusable, as
-many as a run attempts, is not asked again: that takes other options (more tokens, say), or another cache.
+Records with the same facts and wording number (12, from a hash of the image id) share one answer: that keeps wordings
+varied and a cohort of many normal radiographs affordable. All answers are kept in `cache`: a run that was stopped is
+resumed by calling it again. What a process had in flight when it was killed was paid for and is not known, at most
+`concurrency` requests. A request whose answers in the cache are all unusable, as many as a run attempts, is not asked
+again: that takes other options (more tokens, say), or another cache.
 """
 
 import json
@@ -92,10 +92,16 @@ def cost_table(sample: pl.DataFrame, records: int, price_lists: dict[str, tuple[
 class LanguageModel:
     """Writer, reviewer and cache.
 
-    reviewer: None has the writer review, too. cache: path of the file that keeps all answers. budget: money
-    that all answers in the cache together may cost, at the endpoints' prices; answers in flight when it is
-    reached are still received. with_report: also send the radiologist's words (see `facts.project`).
-    Raises ValueError for a negative budget, or one without prices.
+    Args:
+        writer: endpoint of the model that writes.
+        reviewer: of the one that reviews; without one the writer reviews its own texts.
+        cache: path of the file that keeps all answers.
+        budget: money that all answers in the cache together may cost, at the endpoints' prices; answers in flight when
+            it is reached are still received.
+        with_report: also send the radiologist's words (see `facts.project`).
+
+    Raises:
+        ValueError: for a negative budget, or one without prices.
     """
 
     def __init__(
@@ -119,9 +125,13 @@ class LanguageModel:
         return f"{self.writer.model} {PROMPT}"
 
     def describe(self, df: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """(records, fallbacks): ``df`` with description and its origin; image_id and reason of the grammar's texts.
+        """Descriptions by the models, by the grammar where they fail; calling again resumes.
 
-        Raises LanguageModelError (BudgetError) where it cannot go on; calling again resumes.
+        Returns:
+            `df` with description and its origin; image_id and reason of the grammar's texts.
+
+        Raises:
+            LanguageModelError: where it cannot go on (BudgetError: the budget is spent).
         """
         work = self._work(df)
         with AnswerCache(self.cache) as cache:
@@ -134,7 +144,7 @@ class LanguageModel:
         return self._described(df, texts)
 
     def estimate(self, df: pl.DataFrame) -> pl.DataFrame:
-        """What ``describe(df)`` would still ask: columns model, requests, input_tokens, output_tokens, cost.
+        """What `describe(df)` would still ask: columns model, requests, input_tokens, output_tokens, cost.
 
         A rough figure: tokens from characters, answers of typical length, no repairs and no faults.
         """
@@ -160,7 +170,7 @@ class LanguageModel:
         return pl.DataFrame(rows, schema=["model", "requests", "input_tokens", "output_tokens", "cost"], orient="row")
 
     def used(self) -> pl.DataFrame:
-        """Answers and tokens per model, over all runs with this cache; see ``AnswerCache.used``."""
+        """Answers and tokens per model, over all runs with this cache; see `AnswerCache.used`."""
         with AnswerCache(self.cache) as cache:
             return cache.used()
 

@@ -24,8 +24,8 @@ def items() -> list[str]:
 def load(item: str) -> pl.DataFrame:
     """Rows of one figure or table, for example `load("fig2a")`; columns as in `COLUMNS`.
 
-    `value` and `sd` are in the unit that `metric` names; `sd` and `note` are null where the paper has none.
-    Raises ValueError, with the known names, when the paper has no such item.
+    `value` and `sd` are in the unit that `metric` names; `sd` and `note` are null where the paper has none. Raises
+    ValueError, with the known names, when the paper has no such item.
     """
     rows = _table().filter(pl.col("item") == item)
     if rows.is_empty():

@@ -51,11 +51,13 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records and rejects of the radiographs in a folder, at any depth.
 
     The session's labels hold for all its images. A label that is not listed is absent, except in incomplete reports,
-    where MAYBE leaves it open, and beside a label that FINDING_OF does not know. Age is given per patient, as a list
-    of one or two years: the lower, so within one year. View is the `vp-` tag of the file's name. Of several reports
-    of one session the first is taken. Rejected: file name without patient and session, other body part, session
-    without labels, study that the dataset excludes, second file of a name. RecordError: a table is missing or cannot
-    be read.
+    where MAYBE leaves it open, and beside a label that FINDING_OF does not know. Age is given per patient, as a list of
+    one or two years: the lower is taken, so it is right within one year. View is the `vp-` tag of the file's name. Of
+    several reports of one session the first is taken. Rejected: file name without patient and session, other body part,
+    session without labels, study that the dataset excludes, second file of a name.
+
+    Raises:
+        RecordError: if a table is missing or cannot be read.
     """
     kept, rejects = separate(_prepare(Path(folder)), "bimcv_covid")
     kept = _with_states(kept)
@@ -96,12 +98,17 @@ def _prepare(folder: Path) -> pl.DataFrame:
     known = [*FINDING_OF, *padchest.INCOMPLETE, "exclude"]
     part = pl.col("part").str.to_lowercase()
     reason = (
-        pl.when(pl.col("session").is_null()).then(pl.lit("file name without sub-S... and ses-E..."))
-        .when(~part.is_in(["chest", "thorax"])).then(pl.format("body part '{}'", "part"))
-        .when(pl.col("Labels").is_null()).then(pl.format("no labels of {}", "session"))
-        .when(~pl.col("Labels").str.starts_with("[")).then(pl.lit("no labels"))
-        .when(pl.col("labels").list.contains("exclude")).then(pl.lit("study excluded by the dataset"))
-    )  # fmt: skip
+        pl.when(pl.col("session").is_null())
+        .then(pl.lit("file name without sub-S... and ses-E..."))
+        .when(~part.is_in(["chest", "thorax"]))
+        .then(pl.format("body part '{}'", "part"))
+        .when(pl.col("Labels").is_null())
+        .then(pl.format("no labels of {}", "session"))
+        .when(~pl.col("Labels").str.starts_with("["))
+        .then(pl.lit("no labels"))
+        .when(pl.col("labels").list.contains("exclude"))
+        .then(pl.lit("study excluded by the dataset"))
+    )
     return table.with_columns(strange=pl.col("labels").list.filter(~pl.element().is_in(known)), reason=reason)
 
 

@@ -42,9 +42,15 @@ VIEWS = (
 def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records and rejects of the master spreadsheet, one row per image.
 
-    folder: the dataset's folder, or the spreadsheet itself. `image` is the PNG, or the DICOM where no PNG is named.
-    Age is published in groups of five years ("85 or more" is the last): the group's first year is taken. Rejected:
-    row without patient, study or path, unknown state, broken or duplicate row. RecordError: see `read_table`.
+    `image` is the PNG, or the DICOM where no PNG is named. Age is published in groups of five years ("85 or more" is
+    the last): the group's first year is taken. Rejected: row without patient, study or path, unknown state, broken or
+    duplicate row.
+
+    Args:
+        folder: the dataset's folder, or the spreadsheet itself.
+
+    Raises:
+        RecordError: if a table is missing or cannot be read.
     """
     kept, rejects = separate(_prepare(folder), "brax")
     keep = ["image_id", "patient_id", "study_id", "image", "view", "age", "sex", "labels", "uncertain", *FINDINGS]
@@ -69,10 +75,12 @@ def _prepare(folder: str | Path) -> pl.DataFrame:
     image = pl.coalesce(pl.col("PngPath", "DicomPath").replace("", None))
     name = image.str.replace(r"^(images|Anonymized_DICOMs)/", "").str.replace(r"\.\w+$", "")
     reason = (
-        pl.when(pl.col("PatientID") == "").then(pl.lit("no patient id"))
-        .when(pl.col("AccessionNumber") == "").then(pl.lit("no study id"))
+        pl.when(pl.col("PatientID") == "")
+        .then(pl.lit("no patient id"))
+        .when(pl.col("AccessionNumber") == "")
+        .then(pl.lit("no study id"))
         .otherwise(chexpert_labels.unknown_state())
-    )  # fmt: skip
+    )
     group_end = r"\s*(-|to)\s*\d+$|\s*or more$|\s*\+$"
     return table.with_columns(
         image_id=pl.format("brax:{}", name),

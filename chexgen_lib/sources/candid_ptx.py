@@ -1,7 +1,7 @@
 """CANDID-PTX (Feng et al. 2021): 19,237 radiographs, reports; masks of pneumothorax, chest tube, acute rib fracture.
 
 The paper tests pneumothorax segmentation on it (its "Candix-PTX"). The three tables hold one row per region, RLE in a
-1024 x 1024 frame as in SIIM-ACR; ``-1`` means nothing drawn.
+1024 x 1024 frame as in SIIM-ACR; `-1` means nothing drawn.
 """
 
 from pathlib import Path
@@ -46,10 +46,10 @@ repairs = no_repairs
 
 
 def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Records and rejects of the three tables in the dataset's folder; a reject's row is ``file row``.
+    """Records and rejects of the three tables in the dataset's folder; a reject's row is `file row`.
 
     An image's rows are one Record, whose mask is their union; its further rows are rejects that say so. Rejected with
-    all rows of its image: damaged RLE, a mask and ``-1`` for one class. Only the three annotated things are known:
+    all rows of its image: damaged RLE, a mask and `-1` for one class. Only the three annotated things are known:
     without a chest tube, other devices are possible, and without an acute rib fracture, other fractures.
     """
     tables = [_reports(locate(folder, REPORTS, f"**/{REPORTS}"))]

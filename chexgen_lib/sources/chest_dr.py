@@ -62,7 +62,7 @@ repairs = no_repairs
 def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records and rejects of the training table in the dataset's folder, and of the test table where it is there.
 
-    A reject's row is ``file row``. Rejected: a label that is neither 0 nor 1, broken and duplicate rows. Only old
+    A reject's row is `file row`. Rejected: a label that is neither 0 nor 1, broken and duplicate rows. Only old
     fractures are labelled, so without one the state of Fracture is unknown. No Finding is 0 where a label is present
     and unknown elsewhere: the 19 labels are not all there is to find.
     """

@@ -1,8 +1,8 @@
 """ChestX-Det (Lian et al. 2021): 3,578 images of NIH ChestX-ray14, boxes and outlines of 13 findings by radiologists.
 
-The images are renumbered (``36199.png``): neither NIH's name nor the patient can be told, and the numbers are not
-rows of NIH's table. A patient of these images can therefore also be among NIH's or SIIM-ACR's; splits cannot prevent
-that. Do not train on one of the three and test on another where such a leak matters.
+The images are renumbered (`36199.png`): neither NIH's name nor the patient can be told, and the numbers are not rows of
+NIH's table. A patient of these images can therefore also be among NIH's or SIIM-ACR's; splits cannot prevent that. Do
+not train on one of the three and test on another where such a leak matters.
 """
 
 from pathlib import Path
@@ -59,7 +59,7 @@ repairs = no_repairs
 
 
 def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Records and rejects of the two JSON files in the dataset's folder; a reject's row is ``file number``.
+    """Records and rejects of the two JSON files in the dataset's folder; a reject's row is `file number`.
 
     Classes of the mask and names of boxes are the findings, or the labels that are none of the 14. An image without
     annotations is No Finding, as in the paper (ED Table 7). Rejected: an unknown label, boxes or outlines that are

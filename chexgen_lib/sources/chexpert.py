@@ -34,11 +34,11 @@ COLUMNS = (*ABOUT, *chexpert_labels.COLUMNS)
 
 
 def load(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Records and rejects of ``train.csv``; rejected: unreadable path or state, broken or duplicate row.
+    """Records and rejects of `train.csv`; rejected: unreadable path or state, broken or duplicate row.
 
-    Blank stays null (not mentioned), -1 becomes null and is named in ``uncertain``. Where No Finding is 1,
-    the pathologies are 0 (torchxrayvision's convention), Support Devices excepted; where one is 1, No
-    Finding is 0, whatever the table says of it.
+    Blank stays null (not mentioned), -1 becomes null and is named in `uncertain`. Where No Finding is 1, the
+    pathologies are 0 (torchxrayvision's convention), Support Devices excepted; where one is 1, No Finding is 0,
+    whatever the table says of it.
     """
     table, rejects = separate(_prepare(path), "chexpert")
     return conform(table.select(c for c in SCHEMA if c in table.columns)), rejects

@@ -15,16 +15,18 @@ STATES = {"1.0": 1.0, "1": 1.0, "0.0": 0.0, "0": 0.0, "-1.0": -1.0, "-1": -1.0, 
 
 def unknown_state() -> pl.Expr:
     """Reason to reject a row with a cell that is none of 1, 0, -1 and blank; null for the others."""
-    wrong = (pl.when(~text.is_in(list(STATES))).then(pl.format("unknown state {} '{}'", pl.lit(finding), text))
-             for finding, text in _cells().items())  # fmt: skip
+    wrong = (
+        pl.when(~text.is_in(list(STATES))).then(pl.format("unknown state {} '{}'", pl.lit(finding), text))
+        for finding, text in _cells().items()
+    )
     return pl.coalesce(wrong)
 
 
 def with_states(table: pl.DataFrame) -> pl.DataFrame:
     """The table with 14 states in place of its cells, `labels` (what is 1, in its words), `uncertain` (what is -1).
 
-    Blank and -1 become null. Where No Finding is 1, a pathology that is not mentioned is 0; where a pathology is 1,
-    No Finding is 0. Support Devices decide neither (torchxrayvision's convention).
+    Blank and -1 become null. Where No Finding is 1, a pathology that is not mentioned is 0; where a pathology is 1, No
+    Finding is 0. Support Devices decide neither (torchxrayvision's convention).
     """
     cells = [f"cell {name}" for name in COLUMNS]
     table = table.rename(dict(zip(COLUMNS, cells, strict=True)))

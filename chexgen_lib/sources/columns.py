@@ -9,7 +9,7 @@ PATHOLOGIES = tuple(f for f in FINDINGS if f not in ("No Finding", "Support Devi
 
 
 def years(text: pl.Expr) -> pl.Expr:
-    """Age in years from ``63``, ``060Y``, ``006M``, ``02W`` or ``010D``; null where empty or implausible."""
+    """Age in years from `63`, `060Y`, `006M`, `02W` or `010D`; null where empty or implausible."""
     text = text.str.strip_chars().str.to_uppercase()
     parts = text.str.extract_groups(r"^(?<number>\d{1,4}(?:\.\d+)?)\s*(?<unit>[YMWD]?)$").struct
     per_year = parts["unit"].replace_strict({"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}, default=None)
@@ -26,9 +26,10 @@ def sex(text: pl.Expr) -> pl.Expr:
 def states(present: pl.Expr, unknown: dict[str, pl.Expr], annotated: tuple[str, ...]) -> list[pl.Expr]:
     """The 14 state columns of a source that lists what is present: listed 1, else 0, else null where unknown.
 
-    present: list column of the findings that the row's labels mean. unknown: finding -> condition under
-    which a finding that is not listed may still be there. annotated: the findings that the source looks
-    for at all.
+    Args:
+        present: list column of the findings that the row's labels mean.
+        unknown: finding -> condition under which a finding that is not listed may still be there.
+        annotated: the findings that the source looks for at all.
     """
     columns = []
     for finding in FINDINGS:
@@ -47,10 +48,19 @@ def no_finding() -> pl.Expr:
 
 
 def contradicted(table: pl.DataFrame, source: str, normal: pl.Expr, value: str) -> pl.DataFrame:
-    """The repairs of rows that are called normal although one of PATHOLOGIES is 1, see ``no_finding``.
+    """The repairs of rows that are called normal although one of PATHOLOGIES is 1, see `no_finding`.
 
-    table: with the 14 state columns. normal: whether the source calls the row normal. value: the column to quote.
+    Args:
+        table: with the 14 state columns.
+        source: its name.
+        normal: whether the source calls the row normal.
+        value: the column to quote.
     """
     rows = table.filter(normal & pl.any_horizontal(pl.col(f) == 1 for f in PATHOLOGIES))
-    return rows.select(pl.lit(source).alias("source"), pl.col("row").cast(pl.String), "image_id",
-                       pl.lit("No Finding").alias("field"), pl.col(value).alias("value"))  # fmt: skip
+    return rows.select(
+        pl.lit(source).alias("source"),
+        pl.col("row").cast(pl.String),
+        "image_id",
+        pl.lit("No Finding").alias("field"),
+        pl.col(value).alias("value"),
+    )

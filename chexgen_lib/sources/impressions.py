@@ -1,8 +1,8 @@
 """Free-text reports: their sections, and the records that stage II trains and tests on.
 
-Written for MIMIC-CXR's reports (Johnson et al. 2019: "FINAL REPORT", headers in capitals, de-identified words
-as underscores), and liberal about what other hospitals do: synonyms of headers, headers in any case at the start
-of a line, addenda, several headers in one, or none at all.
+Written for MIMIC-CXR's reports (Johnson et al. 2019: "FINAL REPORT", headers in capitals, de-identified words as
+underscores), and liberal about what other hospitals do: synonyms of headers, headers in any case at the start of a
+line, addenda, several headers in one, or none at all.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,19 +15,18 @@ SECTIONS = ("indication", "comparison", "technique", "findings", "impression", "
 # Header -> the section that it opens; "" opens text that belongs to no section.
 HEADERS = {
     "indication": "indication, indications, clinical indication, reason for exam, reason for examination, "
-    "reason for study, reason for this examination, history, clinical history, clinical information, "
-    "patient history, medical condition",
+    "reason for study, reason for this examination, history, clinical history, clinical information, patient history, "
+    "medical condition",
     "comparison": "comparison, comparisons, comparison study, comparison studies, comparison film, prior study, "
     "prior studies",
     "technique": "technique, procedure, projection, views, number of views",
     "findings": "findings, finding, report, chest findings",
-    "impression": "impression, impressions, conclusion, conclusions, summary, opinion, "
-    "findings and impression, findings/impression, impression and findings, impression/findings, "
-    "preliminary impression, final impression",
+    "impression": "impression, impressions, conclusion, conclusions, summary, opinion, findings and impression, "
+    "findings/impression, impression and findings, impression/findings, preliminary impression, final impression",
     "addendum": "addendum, addenda, final addendum",
     "": "final report, wet read, wet read version, preliminary report, examination, exam, study, type of examination, "
-    "recommendation, recommendations, notification, notifications, "
-    "attestation, signed by, dictated by, electronically signed by",
+    "recommendation, recommendations, notification, notifications, attestation, signed by, dictated by, "
+    "electronically signed by",
 }
 TRAIN_FOLDERS = tuple(f"p{n}" for n in range(10, 19))
 TEST_FOLDERS = ("p19",)
@@ -37,25 +36,29 @@ _LONGEST_FIRST = sorted(_SECTION_OF, key=len, reverse=True)
 _ANY, _CAPITALS = "|".join(_LONGEST_FIRST), "|".join(h.upper() for h in _LONGEST_FIRST)
 _TITLES = "|".join(header.capitalize() for header in _LONGEST_FIRST)
 _WORDS = r"[A-Z ,&/0-9()-]*"
-_HEADER = "|".join((
-    rf"(?m)^[ \t]*(?i:{_ANY})[ \t]*:",  # at the start of a line, in any case
-    rf"\b(?:{_CAPITALS}|{_TITLES})[ \t]*:",  # within a line
-    rf"^[ \t]*(?:{_CAPITALS})[ \t]*$",  # alone on its line, without a colon
-    r"^[ \t]*(?:FINAL REPORT|WET READ|FINAL ADDENDUM|ADDENDUM)\b",
-    # The examination's name in place of FINDINGS: "PORTABLE CHEST, 9:12:", "PA AND LATERAL VIEWS:"
-    rf"^[ \t]*{_WORDS}\b(?:CHEST|VIEWS?|RADIOGRAPHS?|LATERAL|PORTABLE|AP|PA)\b{_WORDS}:",
-))  # fmt: skip
+_HEADER = "|".join(
+    (
+        rf"(?m)^[ \t]*(?i:{_ANY})[ \t]*:",  # at the start of a line, in any case
+        rf"\b(?:{_CAPITALS}|{_TITLES})[ \t]*:",  # within a line
+        rf"^[ \t]*(?:{_CAPITALS})[ \t]*$",  # alone on its line, without a colon
+        r"^[ \t]*(?:FINAL REPORT|WET READ|FINAL ADDENDUM|ADDENDUM)\b",
+        # The examination's name in place of FINDINGS: "PORTABLE CHEST, 9:12:", "PA AND LATERAL VIEWS:"
+        rf"^[ \t]*{_WORDS}\b(?:CHEST|VIEWS?|RADIOGRAPHS?|LATERAL|PORTABLE|AP|PA)\b{_WORDS}:",
+    )
+)
 _MARK = "\x1e"  # no report holds this control character
 
 
 def sections(reports: pl.Series) -> pl.DataFrame:
     """The sections of each report, as columns indication, comparison, technique, findings, impression, addendum.
 
-    reports: String; one row each, in order. A section that a report lacks, or leaves empty, is null. A combined
-    header ("FINDINGS AND IMPRESSION") opens the impression. Text before the first header, and under "FINAL
-    REPORT" or "WET READ", belongs to no section; but where a report has neither findings nor impression, that
-    text is its findings. A section that occurs several times is joined in order; the lines of a section are
-    joined by single spaces, de-identified words (``___``) kept.
+    A section that a report lacks, or leaves empty, is null. A combined header ("FINDINGS AND IMPRESSION") opens the
+    impression. Text before the first header, and under "FINAL REPORT" or "WET READ", belongs to no section; but where a
+    report has neither findings nor impression, that text is its findings. A section that occurs several times is joined
+    in order; the lines of a section are joined by single spaces, de-identified words (`___`) kept.
+
+    Args:
+        reports: String; the result has a row each, in order.
     """
     reports = reports.rename("report").cast(pl.String)
     marked = reports.to_frame().select(
@@ -81,23 +84,31 @@ def impressions(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The records of stage II, and how many are left after each step of their selection (paper, Methods).
 
-    records: of source ``mimic_cxr``; others are left out by the first step. token_counts: texts -> number of
-    tokens of each, by the tokenizer in use. Kept are PA views with an impression of fewer than ``max_tokens``
-    tokens, one image per study and one study per impression (the first in the table, within its split), with
-    ``split`` set by the patient's folder: p10 to p18 "train", p19 "test".
+    Kept are PA views with an impression of fewer than `max_tokens` tokens, one image per study and one study per
+    impression (the first in the table, within its split), with `split` set by the patient's folder: p10 to p18 "train",
+    p19 "test". The paper keeps 45,000 and 3,500 pairs (`paper.training`) and does not say how it came to these; nothing
+    is sampled here.
 
-    Returns the records and a funnel: step, n, train, test. The paper keeps 45,000 and 3,500 pairs
-    (`paper.training`) and does not say how it came to these; nothing is drawn at random here.
+    Args:
+        records: of source `mimic_cxr`; others are left out by the first step.
+        token_counts: texts -> number of tokens of each, by the tokenizer in use.
+        max_tokens: an impression has fewer.
+
+    Returns:
+        The records, and a funnel: step, n, train, test.
 
     Raises:
-        RecordError: where there is no record of mimic_cxr, or a patient id names no folder.
+        RecordError: if there is no record of mimic_cxr, or a patient id names no folder.
     """
     records = records.filter(pl.col("source") == "mimic_cxr")
     if records.is_empty():
-        raise RecordError("no record of source 'mimic_cxr': load its tables (sources.load) before stage II's selection")
+        raise RecordError(
+            "no record of source 'mimic_cxr': load its tables (registry.load) before stage II's selection"
+        )
     folder = "p" + pl.col("patient_id").str.extract(r"^mimic_cxr:p?(\d{2})\d{6}$")
-    split = pl.when(folder.is_in(TRAIN_FOLDERS)).then(pl.lit("train")).when(folder.is_in(TEST_FOLDERS)).then(
-        pl.lit("test"))  # fmt: skip
+    split = (
+        pl.when(folder.is_in(TRAIN_FOLDERS)).then(pl.lit("train")).when(folder.is_in(TEST_FOLDERS)).then(pl.lit("test"))
+    )
     records = records.with_columns(split=split)
     if (strange := records.filter(pl.col("split").is_null())).height:
         raise RecordError(

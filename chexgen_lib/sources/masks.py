@@ -1,6 +1,6 @@
-"""Masks as text: how a Record's ``mask`` is written, checked and drawn; and what readers of annotations share.
+"""Masks as text: how a Record's `mask` is written, checked and drawn; and what readers of annotations share.
 
-A mask is ``HxW; class=shape values; class=shape values; ...``: the frame's height and width in pixels, then one
+A mask is `HxW; class=shape values; class=shape values; ...`: the frame's height and width in pixels, then one
 part per annotated shape. Values are pixels from the top left corner, x to the right and y down:
 
     rle      offset run offset run ...  down the columns, left to right; an offset counts from the end of the
@@ -10,7 +10,7 @@ part per annotated shape. Values are pixels from the top left corner, x to the r
     ellipse  x1 y1 x2 y2                the box around it
     box      x1 y1 x2 y2
 
-For example ``1024x1024; Pneumothorax=rle 557374 2 1015 8``. A class may have several parts: its mask is their union.
+For example `1024x1024; Pneumothorax=rle 557374 2 1015 8`. A class may have several parts: its mask is their union.
 """
 
 import json
@@ -30,7 +30,7 @@ from chexgen_lib.sources.table import REPAIRS
 SHAPES = ("rle", "runs", "polygon", "ellipse", "box")
 MERGED = "merged with an earlier row of its image"
 SPOILED = "another row of its image cannot be used"
-# What a reader that works row by row gives to ``separate``: a Record's columns and why it cannot be one.
+# What a reader that works row by row gives to `separate`: a Record's columns and why it cannot be one.
 ROWS = {"row": pl.String(), "broken": pl.Boolean(), "reason": pl.String()} | SCHEMA
 _NAME = re.compile(r"[\w.-]+\.(png|jpg)", re.ASCII)
 _PART = re.compile(r"(?P<name>[^=;]+)=(?P<shape>[a-z]+) (?P<values>[^=;]+)")
@@ -41,9 +41,14 @@ class MaskError(ValueError):
 
 
 def write(frame: tuple[int, int], parts: Iterable[tuple[str, str, str]]) -> str | None:
-    """The text of a mask, None without parts; MaskError where a part cannot be drawn.
+    """The text of a mask, None without parts.
 
-    frame: height and width. parts: class, shape and values (numbers with spaces between) of each.
+    Args:
+        frame: height and width.
+        parts: class, shape and values (numbers with spaces between) of each.
+
+    Raises:
+        MaskError: if a part cannot be drawn.
     """
     texts = []
     for name, shape, values in parts:
@@ -53,7 +58,11 @@ def write(frame: tuple[int, int], parts: Iterable[tuple[str, str, str]]) -> str 
 
 
 def read(text: str, *names: str) -> np.ndarray:
-    """The mask bool [H, W] of the classes ``names``, or of all; MaskError where one is not in it or cannot be drawn."""
+    """The mask bool [H, W] of the classes `names`, or of all.
+
+    Raises:
+        MaskError: if one of them is not in it, or cannot be drawn.
+    """
     frame, parts = _parse(text)
     if missing := set(names) - {name for name, _, _ in parts}:
         raise MaskError(f"no part {sorted(missing)} in a mask of {list(classes(text))}")
@@ -125,9 +134,12 @@ def read_json(path: Path) -> Any:
 
 
 def one_row_per_image(table: pl.DataFrame) -> pl.DataFrame:
-    """Complete ``reason`` where an image has several rows: only the first keeps none, and only if all are usable.
+    """Complete `reason` where an image has several rows: only the first keeps none, and only if all are usable.
 
-    table: image_id (null where not known), broken, reason. A union, or a vote, without one of its rows would be wrong.
+    A union, or a vote, without one of its rows would be wrong.
+
+    Args:
+        table: image_id (null where not known), broken, reason.
     """
     known = pl.col("image_id").is_not_null()
     spoiled = pl.col("reason").is_not_null().any().over("image_id")
@@ -137,9 +149,11 @@ def one_row_per_image(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def union_of_rle(table: pl.DataFrame, frame: tuple[int, int]) -> pl.DataFrame:
-    """Add ``mask``, the union of all rows of an image, and the ``reason`` why a row is not, or not alone, its Record.
+    """Add `mask`, the union of all rows of an image, and the `reason` why a row is not, or not alone, its Record.
 
-    table: image_id, broken, name (class), rle ("-1": nothing of that class).
+    Args:
+        table: image_id, broken, name (class), rle ("-1": nothing of that class).
+        frame: height and width of every image.
     """
     faults = table["rle"].map_elements(
         lambda rle: None if rle == "-1" else fault(frame, "rle", rle), return_dtype=pl.String
@@ -164,7 +178,7 @@ def _parse(text: str) -> tuple[tuple[int, int], list[tuple[str, str, str]]]:
 
 
 def _values(frame: tuple[int, int], shape: str, text: str) -> np.ndarray:
-    """The values of a shape as numbers, ``runs`` turned into ``rle``; MaskError unless they lie in the frame."""
+    """The values of a shape as numbers, `runs` turned into `rle`; MaskError unless they lie in the frame."""
     if shape not in SHAPES:
         raise MaskError(f"unknown shape {shape!r}: use one of {', '.join(SHAPES)}")
     lengths = shape in ("rle", "runs")
@@ -204,7 +218,7 @@ def _points(frame: tuple[int, int], shape: str, values: np.ndarray) -> np.ndarra
 
 
 def _fill(mask: np.ndarray, shape: str, values: np.ndarray) -> None:
-    """Set the pixels of a shape in ``mask``, bool [H, W]."""
+    """Set the pixels of a shape in `mask`, bool [H, W]."""
     height, width = mask.shape
     if shape in ("rle", "runs"):
         inside = np.repeat(np.arange(values.size) % 2 == 1, values)

@@ -89,7 +89,7 @@ _SILENT = ("lung", "pleura", "thorax", "borderline", "abnormal", "pulmonary alve
 
 
 class Heading(NamedTuple):
-    """A MeSH heading taken apart; ``qualifiers`` are the words that are no side, site or severity."""
+    """A MeSH heading taken apart; `qualifiers` are the words that are no side, site or severity."""
 
     head: str
     finding: str | None
@@ -102,7 +102,7 @@ class Heading(NamedTuple):
 
 @cache
 def parse_heading(label: str) -> Heading:
-    """``Opacity/lung/base/left/streaky`` -> "opacity", Lung Opacity, left, ("base",), None, ("streaky",)."""
+    """`Opacity/lung/base/left/streaky` -> "opacity", Lung Opacity, left, ("base",), None, ("streaky",)."""
     head, *parts = [part.strip().lower() for part in label.split("/")]
     finding = HEADS.get(head) or next((_QUALIFIED[head, p] for p in parts if (head, p) in _QUALIFIED), None)
     if finding in _OF_LUNG and _ELSEWHERE.intersection(parts) and "lung" not in parts:

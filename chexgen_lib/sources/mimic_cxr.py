@@ -1,8 +1,8 @@
 """MIMIC-CXR (Johnson et al. 2019): 377,110 radiographs, 227,835 reports, 65,379 patients of one Boston hospital.
 
 Two releases, which may lie in one folder: MIMIC-CXR (DICOM images, reports) and MIMIC-CXR-JPG (JPEG images, views,
-dates, CheXpert labels). Age, sex and race are not in them; they come from MIMIC-IV, whose subject ids and shifted
-dates are the same (paper, Methods, Model bias detection).
+dates, CheXpert labels). Age, sex and race are not in them; they come from MIMIC-IV, whose subject ids and shifted dates
+are the same (paper, Methods, Model bias detection).
 """
 
 import zipfile
@@ -62,17 +62,21 @@ BATCH = 10_000  # reports that are Python objects at a time
 def load(folder: str | Path, mimic_iv: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records and rejects of the JPG release's metadata, or else of the DICOM release's record list.
 
-    folder: with the publisher's tables and `files`; reports unpacked there or as mimic-cxr-reports.zip.
-    mimic_iv: MIMIC-IV's folder, for age, sex and race; by default the folder mimic_iv beside `folder`. Without it they
-    are null.
-
     Split: folders p10 to p18 train, p19 test (paper, Methods), not the publisher's. Age is anchor_age + year of the
-    study - anchor_year, all three of MIMIC-IV's one shifted calendar; MIMIC-IV writes 91 for all older than 89. Race
-    is that of the last admission before the study that states one of RACES, or else of the first after it. View,
-    date and findings are known from the JPG release only. A study without labels or report has null there; `impression`
-    is that section of the report (`curation.reports`). Rejected:
-    ids that are not MIMIC's, unknown state, broken or duplicate row. RecordError: a table or the archive of reports
-    cannot be read, or a table that is joined by an id has that id twice.
+    study - anchor_year, all three in MIMIC-IV's shifted calendar; MIMIC-IV writes 91 for all older than 89. Race is
+    that of the last admission before the study that states one of RACES, or else of the first after it. View, date and
+    findings are known from the JPG release only. A study without labels or report has null there; `impression` is that
+    section of the report (`impressions.sections`). Rejected: ids that are not MIMIC's, unknown state, broken or
+    duplicate row.
+
+    Args:
+        folder: with the publisher's tables and `files`; reports unpacked there or as mimic-cxr-reports.zip.
+        mimic_iv: MIMIC-IV's folder, for age, sex and race, null without it; by default the folder mimic_iv beside
+            `folder`.
+
+    Raises:
+        RecordError: if a table or the archive of reports cannot be read, or a table that is joined by an id has an id
+            twice.
     """
     folder = Path(folder)
     kept, rejects = separate(_prepare(folder, mimic_iv), "mimic_cxr")
@@ -103,10 +107,12 @@ def _prepare(folder: Path, mimic_iv: str | Path | None) -> pl.DataFrame:
     age = pl.col("anchor_age").cast(pl.Int32, strict=False) + year - pl.col("anchor_year").cast(pl.Int32, strict=False)
     dates = pl.format("{} in {}, study {}", "anchor_age", "anchor_year", "StudyDate")
     reason = (
-        pl.when(~pl.col("subject_id").str.contains(r"^1\d{7}$")).then(pl.format("no subject: '{}'", "subject_id"))
-        .when(~pl.col("study_id").str.contains(r"^\d{8}$")).then(pl.format("no study: '{}'", "study_id"))
+        pl.when(~pl.col("subject_id").str.contains(r"^1\d{7}$"))
+        .then(pl.format("no subject: '{}'", "subject_id"))
+        .when(~pl.col("study_id").str.contains(r"^\d{8}$"))
+        .then(pl.format("no study: '{}'", "study_id"))
         .otherwise(chexpert_labels.unknown_state())
-    )  # fmt: skip
+    )
     return table.with_columns(
         image_id=pl.format("mimic_cxr:{}", "dicom_id"),
         patient_id=pl.format("mimic_cxr:{}", "subject_id"),

@@ -33,7 +33,7 @@ COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patien
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 BOX_FRAME = 1024  # pixels: the side of the released images, in which the boxes are given
 
-# Emphysema, Fibrosis and Hernia are none of the 14 findings and stay in ``labels``.
+# Emphysema, Fibrosis and Hernia are none of the 14 findings and stay in `labels`.
 FINDING_OF: dict[str, str | None] = {
     "No Finding": "No Finding",
     "Atelectasis": "Atelectasis",
@@ -57,10 +57,10 @@ OPACITIES = ("Atelectasis", "Consolidation", "Edema", "Lung Lesion", "Pneumonia"
 
 
 def load(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Records and rejects of ``Data_Entry_2017``; rejected: unknown label, no label, broken or duplicate row.
+    """Records and rejects of `Data_Entry_2017`; rejected: unknown label, no label, broken or duplicate row.
 
-    Findings that the dataset does not look for (Fracture, Support Devices, ...) are null. Boxes of
-    ``BBox_List_2017`` are joined where the shipped table or the dataset's folder is read, see ``load_boxes``.
+    Findings that the dataset does not look for (Fracture, Support Devices, ...) are null. Boxes of `BBox_List_2017` are
+    joined where the shipped table or the dataset's folder is read, see `load_boxes`.
     """
     kept, rejects = separate(_prepare(path), "nih")
     records = kept.with_columns(no_finding(), source=pl.lit("nih"))
@@ -85,8 +85,7 @@ def _boxes_beside(path: str | Path | None) -> Path | None:
 
 
 def load_boxes(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """(image_id, boxes) with one row per image, and the rejects: boxes that leave the image or cannot be
-    read.
+    """(image_id, boxes) with one row per image, and the rejects: boxes that leave the image or cannot be read.
 
     Boxes are given in pixels of the 1024 x 1024 release and returned as fractions of width and height.
     """
@@ -98,10 +97,13 @@ def load_boxes(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFra
     inside = (pl.col("x") + pl.col("w") <= 1) & (pl.col("y") + pl.col("h") <= 1)
     inside &= (pl.min_horizontal("x", "y") >= 0) & (pl.min_horizontal("w", "h") > 0)
     reason = (
-        pl.when("broken").then(pl.lit("broken row: wrong number of fields"))
-        .when(finding.is_null()).then(pl.format("unknown label '{}'", "Finding Label"))
-        .when(~inside.fill_null(False)).then(pl.lit("box leaves the 1024 x 1024 image"))
-    )  # fmt: skip
+        pl.when("broken")
+        .then(pl.lit("broken row: wrong number of fields"))
+        .when(finding.is_null())
+        .then(pl.format("unknown label '{}'", "Finding Label"))
+        .when(~inside.fill_null(False))
+        .then(pl.lit("box leaves the 1024 x 1024 image"))
+    )
     table = table.with_columns(
         image_id=pl.format("nih:{}", _stem(pl.col("Image Index"))), reason=reason, finding=finding
     )
@@ -113,11 +115,11 @@ def load_boxes(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFra
 
 
 def attach_images(records: pl.DataFrame, folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The records whose image lies in ``folder`` (any depth and size, .png or .jpg), and what is left over.
+    """The records whose image lies in `folder` (any depth and size, .png or .jpg), and what is left over.
 
-    ``image`` becomes the file's path relative to the folder. Rejects: every record without a file (source
-    "nih"), and every file that is no record's image (source "nih files": other type, no bytes, unknown
-    name, second file of a name). Whether the pixels can be read is for ``chexgen_lib.images`` to say.
+    `image` becomes the file's path relative to the folder. Rejects: every record without a file (source "nih"), and
+    every file that is no record's image (source "nih files": other type, no bytes, unknown name, second file of a
+    name). Whether the pixels can be read is for `chexgen_lib.images` to say.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -166,17 +168,22 @@ def _prepare(path: str | Path | None) -> pl.DataFrame:
         view=pl.col("View Position").replace_strict({"PA": "PA", "AP": "AP"}, default=None, return_dtype=pl.String),
     )
     reason = (
-        pl.when(stem == "").then(pl.lit("no image id"))
-        .when(pl.col("Patient ID") == "").then(pl.lit("no patient id"))
-        .when(stem.str.slice(0, 8) != patient).then(pl.format("not an image of patient {}", "Patient ID"))
-        .when(pl.col("Finding Labels") == "").then(pl.lit("no label"))
-        .when(pl.col("unknown label").is_not_null()).then(pl.format("unknown label '{}'", "unknown label"))
-    )  # fmt: skip
+        pl.when(stem == "")
+        .then(pl.lit("no image id"))
+        .when(pl.col("Patient ID") == "")
+        .then(pl.lit("no patient id"))
+        .when(stem.str.slice(0, 8) != patient)
+        .then(pl.format("not an image of patient {}", "Patient ID"))
+        .when(pl.col("Finding Labels") == "")
+        .then(pl.lit("no label"))
+        .when(pl.col("unknown label").is_not_null())
+        .then(pl.format("unknown label '{}'", "unknown label"))
+    )
     return table.with_columns(reason=reason)
 
 
 def _labels(given: pl.Series) -> pl.DataFrame:
-    """What each distinct text of labels means: ``labels``, the states of the 14 findings, and its unknown label."""
+    """What each distinct text of labels means: `labels`, the states of the 14 findings, and its unknown label."""
     labels = pl.col(given.name).str.split("|").list.eval(pl.element().str.strip_chars())
     present = pl.col("labels").list.eval(pl.element().replace_strict(FINDING_OF, default=None, return_dtype=pl.String))
     opaque = pl.col("present").list.set_intersection(list(OPACITIES)).list.len() > 0

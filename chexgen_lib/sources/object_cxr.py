@@ -39,10 +39,10 @@ repairs = no_repairs
 
 
 def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Records and rejects of train.csv and dev.csv in the dataset's folder; a reject's row is ``file row``.
+    """Records and rejects of train.csv and dev.csv in the dataset's folder; a reject's row is `file row`.
 
-    ``labels`` says whether there are foreign objects, ``mask`` and ``boxes`` where. Rejected: an annotated image that
-    is not in the folder (it gives the frame), an annotation that is damaged or leaves the image.
+    `labels` says whether there are foreign objects, `mask` and `boxes` where. Rejected: an annotated image that is not
+    in the folder (it gives the frame), an annotation that is damaged or leaves the image.
     """
     rows = []
     for name, split in SPLITS.items():

@@ -1,8 +1,8 @@
 """Open-i / Indiana University (Demner-Fushman et al. 2016): 3,955 reports by radiologists, 7,470 radiographs.
 
-``report`` and ``impression`` are the FINDINGS and IMPRESSION sections verbatim (XXXX: removed by the
-dataset's de-identification). ``labels`` are the MeSH headings that human indexers gave each report, for
-example ``Opacity/lung/base/left/streaky``; ``parse_heading`` takes one apart.
+`report` and `impression` are the FINDINGS and IMPRESSION sections verbatim (XXXX: removed by the dataset's
+de-identification). `labels` are the MeSH headings that human indexers gave each report, for example
+`Opacity/lung/base/left/streaky`; `parse_heading` takes one apart.
 """
 
 import re
@@ -87,9 +87,8 @@ _UNINDEXED = ("no indexing", "technical quality of image unsatisfactory")
 def load(path: str | Path | None = None, metadata: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records, one per image, and rejects of the reports archive and the images' DICOM metadata.
 
-    Rejected: a report without an image, an unreadable XML file, a duplicate image id. A finding that no
-    heading names is absent, unless the report was not indexed or MAYBE leaves it open; "borderline" is
-    uncertain.
+    Rejected: a report without an image, an unreadable XML file, a duplicate image id. A finding that no heading names
+    is absent, unless the report was not indexed or MAYBE leaves it open; "borderline" is uncertain.
     """
     table, rejects = _prepare(path, metadata)
     normal = pl.when(pl.col("No Finding") == 1).then(no_finding()).otherwise("No Finding")
@@ -101,8 +100,9 @@ def repairs(path: str | Path | None = None, metadata: str | Path | None = None) 
     """Images without usable DICOM metadata (their age is null), and "normal" where a finding is a heading too."""
     table, _ = _prepare(path, metadata)
     missing = table.filter(pl.col("age").is_null())
-    missing = missing.select(source=pl.lit("openi"), row="row", image_id="image_id", field=pl.lit("age"),
-                             value=pl.lit("no DICOM metadata")).cast(REPAIRS)  # fmt: skip
+    missing = missing.select(
+        source=pl.lit("openi"), row="row", image_id="image_id", field=pl.lit("age"), value=pl.lit("no DICOM metadata")
+    ).cast(REPAIRS)
     normal, table = pl.col("No Finding") == 1, table.with_columns(value=pl.col("labels").list.join("|"))
     return pl.concat([missing, contradicted(table, "openi", normal, "value")])
 
@@ -210,8 +210,8 @@ def _meaning(labels: list[str]) -> dict[str, list]:
 def _metadata(path: str | Path | None) -> pl.DataFrame:
     """key (image id), view, and age (years from birth date to study date of the same row) of every image.
 
-    The view is lateral if the DICOM header or torchxrayvision's t-SNE table says so, else as in the
-    header, else as in that table, else unknown.
+    The view is lateral if the DICOM header or torchxrayvision's t-SNE table says so, else as in the header, else as in
+    that table, else unknown.
     """
     keyed = pl.col("imageid").str.replace(_NUMBERED, "${1}_IM").alias("key")
     table = read_table(path or shipped(METADATA), COLUMNS).with_columns(keyed)

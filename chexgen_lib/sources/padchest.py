@@ -1,7 +1,7 @@
 """PadChest (Bustos et al. 2020): 160,861 radiographs, Spanish reports, labels and locations on a UMLS tree.
 
-39,053 rows were labelled by physicians and 121,808 by the authors' text classifier; both use the same English
-label and location names. ``report`` is the dataset's pre-processed (stemmed) Spanish text, verbatim.
+39,053 rows were labelled by physicians and 121,808 by the authors' text classifier; both use the same English label and
+location names. `report` is the dataset's pre-processed (stemmed) Spanish text, verbatim.
 """
 
 import gzip
@@ -49,10 +49,9 @@ VIEWS = {"PA": "PA", "AP": "AP", "AP_horizontal": "AP SUPINE", "L": "LATERAL", "
 def load(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records and rejects of the PadChest table.
 
-    Rejected: no labels (nan), studies or projections that the dataset marks "exclude", unknown labels,
-    broken or duplicate rows. Age is the study's year less the birth year (both of the same row), so within
-    one year. A label that a row does not list is absent, except in incomplete reports and where MAYBE
-    leaves it open.
+    Rejected: no labels (nan), studies or projections that the dataset marks "exclude", unknown labels, broken or
+    duplicate rows. Age is the study's year less the birth year (both of the same row), so within one year. A label that
+    a row does not list is absent, except in incomplete reports and where MAYBE leaves it open.
     """
     table, rejects = separate(_prepare(path), "padchest")
     table = table.with_columns(source=pl.lit("padchest"))
@@ -60,15 +59,23 @@ def load(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def repairs(path: str | Path | None = None) -> pl.DataFrame:
-    """Birth years, sexes and projections that could not be used, locations that LOCATIONS does not know, and
-    "normal" where a finding is listed too."""
+    """Values that could not be used.
+
+    These are birth years, sexes and projections, locations that LOCATIONS does not know, and "normal" where a finding
+    is listed too.
+    """
     table = separate(_prepare(path), "padchest")[0]
     fields = {"age": "PatientBirth", "sex": "PatientSex_DICOM", "view": "Projection"}
     names = pl.col("LabelsLocalizationsBySentence").str.extract_all(r"'\s*loc [^']+'")
     places = table.select("row", "image_id", value=names).explode("value").drop_nulls("value")
     places = places.filter(~pl.col("value").str.strip_chars(" '").str.slice(4).is_in(list(LOCATIONS)))
-    places = places.select(pl.lit("padchest").alias("source"), pl.col("row").cast(pl.String), "image_id",
-                           pl.lit("details").alias("field"), "value")  # fmt: skip
+    places = places.select(
+        pl.lit("padchest").alias("source"),
+        pl.col("row").cast(pl.String),
+        "image_id",
+        pl.lit("details").alias("field"),
+        "value",
+    )
     normal = pl.col("labels").list.contains("normal")
     return pl.concat([unread(table, "padchest", fields), places, contradicted(table, "padchest", normal, "Labels")])
 
@@ -91,12 +98,17 @@ def _prepare(path: str | Path | None) -> pl.DataFrame:
     year = pl.col("StudyDate_DICOM").str.slice(0, 4).cast(pl.Int32, strict=False)
     age = year - pl.col("PatientBirth").cast(pl.Float64, strict=False).cast(pl.Int32, strict=False)
     reason = (
-        pl.when(pl.col("PatientID") == "").then(pl.lit("no patient id"))
-        .when(~pl.col("Labels").str.starts_with("[")).then(pl.lit("no labels"))
-        .when("excluded").then(pl.lit("study excluded by the dataset"))
-        .when(pl.col("Projection") == "EXCLUDE").then(pl.lit("projection excluded by the dataset"))
-        .when(pl.col("unknown label").is_not_null()).then(pl.format("unknown label '{}'", "unknown label"))
-    )  # fmt: skip
+        pl.when(pl.col("PatientID") == "")
+        .then(pl.lit("no patient id"))
+        .when(~pl.col("Labels").str.starts_with("["))
+        .then(pl.lit("no labels"))
+        .when("excluded")
+        .then(pl.lit("study excluded by the dataset"))
+        .when(pl.col("Projection") == "EXCLUDE")
+        .then(pl.lit("projection excluded by the dataset"))
+        .when(pl.col("unknown label").is_not_null())
+        .then(pl.format("unknown label '{}'", "unknown label"))
+    )
     return table.with_columns(
         image_id=pl.format("padchest:{}", pl.col("ImageID").str.replace(r"\.\w+$", "")),
         patient_id=pl.format("padchest:{}", "PatientID"),
@@ -111,8 +123,8 @@ def _prepare(path: str | Path | None) -> pl.DataFrame:
 
 
 def _labels(given: pl.Series) -> pl.DataFrame:
-    """What each distinct text of labels means: ``labels``, the states of the 14 findings, ``excluded`` and the
-    first unknown label."""
+    """What each distinct text of labels means: `labels`, the states of the 14 findings, `excluded` and the first
+    unknown label."""
     quoted = pl.col(given.name).str.extract_all(r"'[^']*'|\"[^\"]*\"")
     listed = quoted.list.eval(pl.element().str.strip_chars("'\" ")).list.unique(maintain_order=True)
     table = given.drop_nulls().unique().to_frame().with_columns(labels=listed)

@@ -10,76 +10,61 @@ _LABELS: dict[str | None, str] = {
     "Cardiomegaly": "cardiomegaly",
     "Lung Opacity": "infiltrates, alveolar pattern, interstitial pattern, reticular interstitial pattern, "
     "reticulonodular interstitial pattern, ground glass pattern, increased density, miliary opacities",
-    "Lung Lesion": "nodule, multiple nodules, pulmonary mass, granuloma, calcified granuloma, "
-    "lung metastasis, "
+    "Lung Lesion": "nodule, multiple nodules, pulmonary mass, granuloma, calcified granuloma, lung metastasis, "
     "lepidic adenocarcinoma, cavitation, abscess",
     "Edema": "pulmonary edema, kerley lines",
     "Consolidation": "consolidation, air bronchogram",
     "Pneumonia": "pneumonia, atypical pneumonia",
-    "Atelectasis": "atelectasis, laminar atelectasis, lobar atelectasis, segmental atelectasis, "
-    "total atelectasis, "
+    "Atelectasis": "atelectasis, laminar atelectasis, lobar atelectasis, segmental atelectasis, total atelectasis, "
     "round atelectasis, atelectasis basal",
     "Pneumothorax": "pneumothorax, hydropneumothorax",
     "Effusion": "pleural effusion, loculated pleural effusion, loculated fissural effusion, empyema",
-    "Pleural Other": "pleural thickening, apical pleural thickening, calcified pleural thickening, "
-    "pleural plaques, "
-    "calcified pleural plaques, pleural mass, fissure thickening, minor fissure thickening, "
-    "major fissure thickening",
+    "Pleural Other": "pleural thickening, apical pleural thickening, calcified pleural thickening, pleural plaques, "
+    "calcified pleural plaques, pleural mass, fissure thickening, minor fissure thickening, major fissure thickening",
     "Fracture": "fracture, rib fracture, callus rib fracture, clavicle fracture, humeral fracture, vertebral fracture",
     "Support Devices": "NSG tube, endotracheal tube, tracheostomy tube, chest drain tube, gastrostomy tube, "
     "nephrostomy tube, ventriculoperitoneal drain tube, double J stent, catheter, central venous catheter, "
     "central venous catheter via jugular vein, central venous catheter via subclavian vein, "
-    "central venous catheter via umbilical vein, reservoir central venous catheter, pacemaker, "
-    "single chamber device, dual chamber device, dai, electrical device, artificial heart valve, "
-    "artificial mitral heart valve, artificial aortic heart valve, aortic endoprosthesis, endoprosthesis, "
-    "osteosynthesis material",
+    "central venous catheter via umbilical vein, reservoir central venous catheter, pacemaker, single chamber device, "
+    "dual chamber device, dai, electrical device, artificial heart valve, artificial mitral heart valve, "
+    "artificial aortic heart valve, aortic endoprosthesis, endoprosthesis, osteosynthesis material",
     None: "COPD signs, aortic elongation, supra aortic elongation, ascendent aortic elongation, "
     "descendent aortic elongation, aortic button enlargement, aortic atheromatosis, aortic aneurysm, "
-    "right sided aortic arch, scoliosis, kyphosis, chronic changes, costophrenic angle blunting, "
-    "air trapping, "
-    "vertebral degenerative changes, vascular hilar enlargement, hilar enlargement, hilar congestion, "
-    "fibrotic band, "
+    "right sided aortic arch, scoliosis, kyphosis, chronic changes, costophrenic angle blunting, air trapping, "
+    "vertebral degenerative changes, vascular hilar enlargement, hilar enlargement, hilar congestion, fibrotic band, "
     "sternotomy, bronchiectasis, hemidiaphragm elevation, hiatal hernia, heart insufficiency, volume loss, "
-    "vertebral anterior compression, vertebral compression, pseudonodule, bronchovascular markings, "
-    "hypoexpansion, "
-    "hypoexpansion basal, nipple shadow, suture material, diaphragmatic eventration, "
-    "calcified densities, metal, "
-    "goiter, emphysema, mastectomy, pulmonary fibrosis, gynecomastia, osteopenia, osteoporosis, "
-    "tuberculosis, tuberculosis sequelae, flattened diaphragm, calcified adenopathy, adenopathy, "
-    "calcified mediastinal adenopathy, mammary prosthesis, tracheal shift, sclerotic bone lesion, bullas, "
-    "hyperinflated lung, azygos lobe, surgery, surgery neck, surgery breast, surgery lung, surgery heart, "
-    "surgery humeral, axial hyperostosis, pectum excavatum, pectum carinatum, mediastinic lipomatosis, "
-    "lipomatosis, "
+    "vertebral anterior compression, vertebral compression, pseudonodule, bronchovascular markings, hypoexpansion, "
+    "hypoexpansion basal, nipple shadow, suture material, diaphragmatic eventration, calcified densities, metal, "
+    "goiter, emphysema, mastectomy, pulmonary fibrosis, gynecomastia, osteopenia, osteoporosis, tuberculosis, "
+    "tuberculosis sequelae, flattened diaphragm, calcified adenopathy, adenopathy, calcified mediastinal adenopathy, "
+    "mammary prosthesis, tracheal shift, sclerotic bone lesion, bullas, hyperinflated lung, azygos lobe, surgery, "
+    "surgery neck, surgery breast, surgery lung, surgery heart, surgery humeral, axial hyperostosis, "
+    "pectum excavatum, pectum carinatum, mediastinic lipomatosis, lipomatosis, "
     "non axial articular degenerative changes, vascular redistribution, central vascular redistribution, "
-    "end on vessel, thoracic cage deformation, post radiotherapy changes, subcutaneous emphysema, "
-    "air fluid level, "
+    "end on vessel, thoracic cage deformation, post radiotherapy changes, subcutaneous emphysema, air fluid level, "
     "pulmonary artery enlargement, pulmonary hypertension, pulmonary artery hypertension, "
     "pulmonary venous hypertension, lung vascular paucity, costochondral junction hypertrophy, "
-    "sternoclavicular junction hypertrophy, bone metastasis, heart valve calcified, humeral prosthesis, "
-    "prosthesis, "
+    "sternoclavicular junction hypertrophy, bone metastasis, heart valve calcified, humeral prosthesis, prosthesis, "
     "cervical rib, soft tissue mass, breast mass, mass, asbestosis signs, abnormal foreign body, "
     "external foreign body, blastic bone lesion, lytic bone lesion, pneumoperitoneo, pneumomediastinum, "
-    "azygoesophageal recess shift, mediastinal shift, obesity, calcified fibroadenoma, "
-    "subacromial space narrowing, respiratory distress, lymphangitis carcinomatosa, Chilaiditi sign, "
-    "dextrocardia, "
-    "bone cement, cyst, pericardial effusion, esophagic dilatation",
+    "azygoesophageal recess shift, mediastinal shift, obesity, calcified fibroadenoma, subacromial space narrowing, "
+    "respiratory distress, lymphangitis carcinomatosa, Chilaiditi sign, dextrocardia, bone cement, cyst, "
+    "pericardial effusion, esophagic dilatation",
 }
 FINDING_OF: dict[str, str | None] = {
     label: finding for finding, labels in _LABELS.items() for label in labels.split(", ")
 }
-# Not about the image's content: compared with an earlier study, or badly taken. Nothing is absent for lack of
-# a label there, because the report did not go through the findings.
+# Not about the image's content: compared with an earlier study, or badly taken. Nothing is absent for lack of a label
+# there, because the report did not go through the findings.
 INCOMPLETE = ("unchanged", "suboptimal study", "")
 # A finding that may be there although its own label is not, because one of these is.
 MAYBE = {
-    "Lung Opacity": "pneumonia, atypical pneumonia, consolidation, air bronchogram, atelectasis, "
-    "lobar atelectasis, "
+    "Lung Opacity": "pneumonia, atypical pneumonia, consolidation, air bronchogram, atelectasis, lobar atelectasis, "
     "total atelectasis, segmental atelectasis, laminar atelectasis, atelectasis basal, pulmonary edema, "
-    "pulmonary mass, nodule, multiple nodules, lung metastasis, cavitation, abscess, volume loss, "
-    "pulmonary fibrosis, tuberculosis, calcified densities, lymphangitis carcinomatosa",
+    "pulmonary mass, nodule, multiple nodules, lung metastasis, cavitation, abscess, volume loss, pulmonary fibrosis, "
+    "tuberculosis, calcified densities, lymphangitis carcinomatosa",
     "Lung Lesion": "mass, pseudonodule, calcified densities, tuberculosis, cyst",
-    "Edema": "hilar congestion, vascular redistribution, central vascular redistribution, "
-    "heart insufficiency, "
+    "Edema": "hilar congestion, vascular redistribution, central vascular redistribution, heart insufficiency, "
     "respiratory distress",
     "Consolidation": "pneumonia, atypical pneumonia, alveolar pattern, infiltrates, lobar atelectasis",
     "Pneumonia": "infiltrates, alveolar pattern, consolidation, air bronchogram, abscess",
@@ -146,14 +131,11 @@ LOCATIONS: dict[str, tuple[str | None, str | None]] = {
     "axilar": (None, "axilla"),
 } | dict.fromkeys(
     "cardiac, pleural, aortic, hemithorax, tracheal, diaphragm, central, bronchi, lobar, superior cave vein, "
-    "subsegmental, infradiaphragm, column, subclavian vein, bone, pectoral, supra aortic, nipple, "
-    "cervical, fissure, "
+    "subsegmental, infradiaphragm, column, subclavian vein, bone, pectoral, supra aortic, nipple, cervical, fissure, "
     "lung field, gastric chamber, minor fissure, major fissure, soft tissue, aortic button, subcutaneous, "
     "paravertebral, shoulder, pulmonary artery, paracardiac, esophageal, brachiocephalic veins, peribronchi, "
-    "subpleural, aortopulmonary window, gallbladder, glenohumeral joint, thymus, extrapleural, "
-    "intersomatic space, "
-    "paramediastinum, rotator cuff, acromioclavicular joint, coronary, extrapulmonary, epigastric, "
-    "costoesternal, "
+    "subpleural, aortopulmonary window, gallbladder, glenohumeral joint, thymus, extrapleural, intersomatic space, "
+    "paramediastinum, rotator cuff, acromioclavicular joint, coronary, extrapulmonary, epigastric, costoesternal, "
     "supraspisnous, rib cartilage, airways, supradiaphragm, carotid artery".split(", "),
     (None, None),
 )
@@ -175,11 +157,10 @@ _SIDED = re.compile(r" (both sides|left side|right side)$")
 
 
 def parse_details(text: str) -> list[Detail]:
-    """(finding, side, site) from one LabelsLocalizationsBySentence, e.g. ``[['pleural effusion', 'loc
-    left']]``.
+    """(finding, side, site) from one LabelsLocalizationsBySentence, e.g. `[['pleural effusion', 'loc left']]`.
 
-    Locations follow the label, or the labels, that they belong to. After several labels they are used only if
-    all mean the same finding: the table does not say which of them is meant, and no site is invented.
+    Locations follow the label, or the labels, that they belong to. After several labels they are used only if all mean
+    the same finding: the table does not say which of them is meant, and no site is invented.
     """
     details = (detail for sentence in text.split("]") for detail in _sentence(sentence))
     return list(dict.fromkeys(details))

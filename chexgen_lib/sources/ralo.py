@@ -1,7 +1,7 @@
 """RALO (Cohen et al. 2022): 2,373 radiographs of COVID-19 patients at Stony Brook, scored by two radiologists.
 
-Each reader scores the geographic extent and the opacity of each lung from 0 to 4; the totals of both lungs, 0 to 8,
-are used here. The image of data row i, counted from 0, is ``CXR_images_scored/i.jpg``.
+Each reader scores the geographic extent and the opacity of each lung from 0 to 4; the totals of both lungs, 0 to 8, are
+used here. The image of data row i, counted from 0, is `CXR_images_scored/i.jpg`.
 """
 
 import csv
@@ -39,16 +39,18 @@ repairs = no_repairs
 
 
 def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Records and rejects of ``ralo-dataset-metadata.csv`` in the dataset's folder.
+    """Records and rejects of `ralo-dataset-metadata.csv` in the dataset's folder.
 
-    ``severity`` holds the mean of the two readers divided by 8, so 0..1, for "Lung Opacity" (the paper's target) and
+    `severity` holds the mean of the two readers divided by 8, so 0..1, for "Lung Opacity" (the paper's target) and
     "geographic extent". Lung Opacity is 1 where both readers score above 0, 0 where both score 0, else uncertain.
     Rejected: a score that is missing or not in 0..8, no patient, broken rows.
     """
     table, rejects = separate(_read(locate(folder, "**/ralo-dataset-metadata.csv")), SOURCE)
     least, most = pl.min_horizontal("opacity", "opacity 2"), pl.max_horizontal("opacity", "opacity 2")
-    means = {"Lung Opacity": pl.mean_horizontal("opacity", "opacity 2"),
-             "geographic extent": pl.mean_horizontal("extent", "extent 2")}  # fmt: skip
+    means = {
+        "Lung Opacity": pl.mean_horizontal("opacity", "opacity 2"),
+        "geographic extent": pl.mean_horizontal("extent", "extent 2"),
+    }
     doubtful = (least == 0) & (most > 0)
     records = table.select(
         "image_id",
@@ -86,9 +88,11 @@ def _read(path: Path) -> pl.DataFrame:
         row=pl.col("number") + 1,
         image_id=pl.format(f"{SOURCE}:{{}}", "number"),
         image=pl.format("CXR_images_scored/{}.jpg", "number"),
-        reason=pl.when(pl.col("patient") == "").then(pl.lit("no patient id"))
-        .when(~known).then(pl.lit(f"a score is missing or not in 0 to {MAX_TOTAL}")),
-    )  # fmt: skip
+        reason=pl.when(pl.col("patient") == "")
+        .then(pl.lit("no patient id"))
+        .when(~known)
+        .then(pl.lit(f"a score is missing or not in 0 to {MAX_TOTAL}")),
+    )
 
 
 def _rows(path: Path) -> list[list[str]]:

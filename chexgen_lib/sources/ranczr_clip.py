@@ -40,10 +40,15 @@ FINDING_OF: dict[str, str | None] = dict.fromkeys(DEVICES, "Support Devices")
 def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records and rejects of `train.csv`, one row per image.
 
-    folder: the dataset's folder, or the table itself. Support Devices is 1 where any label is 1; else it is null,
-    because a device of another kind (pacemaker, drain) may be there. The other findings were not looked for: null.
-    Rejected: row without a patient, a label that is neither 0 nor 1, broken or duplicate row. RecordError: see
-    `read_table`.
+    Support Devices is 1 where any label is 1; else it is null, because a device of another kind (pacemaker, drain) may
+    be there. The other findings were not looked for: null. Rejected: row without a patient, a label that is neither 0
+    nor 1, broken or duplicate row.
+
+    Args:
+        folder: the dataset's folder, or the table itself.
+
+    Raises:
+        RecordError: if a table is missing or cannot be read.
     """
     kept, rejects = separate(_prepare(folder), "ranczr_clip")
     keep = ["image_id", "patient_id", "study_id", "image", "view", "labels", "Support Devices"]
@@ -59,8 +64,9 @@ def repairs(folder: str | Path) -> pl.DataFrame:
 def _prepare(folder: str | Path) -> pl.DataFrame:
     """The Record's columns, and the reason to reject a row, if any."""
     table = read_table(locate(folder, "train.csv"), COLUMNS).with_columns(pl.col(COLUMNS).str.strip_chars())
-    wrong = pl.coalesce(pl.when(~pl.col(d).is_in(["0", "1"])).then(pl.format("unknown state {} '{}'", pl.lit(d), d))
-                        for d in DEVICES)  # fmt: skip
+    wrong = pl.coalesce(
+        pl.when(~pl.col(d).is_in(["0", "1"])).then(pl.format("unknown state {} '{}'", pl.lit(d), d)) for d in DEVICES
+    )
     labels = pl.concat_list(pl.when(pl.col(d) == "1").then(pl.lit(d)) for d in DEVICES).list.drop_nulls()
     return table.select(
         "row",

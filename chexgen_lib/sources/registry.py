@@ -100,7 +100,7 @@ def paper_cases(sheet: Datasheet) -> int | None:
 
 
 def load_all(root: Path | None = None) -> dict[str, tuple[pl.DataFrame, pl.DataFrame]]:
-    """(records, rejects) of the shipped sources, and of those of stage I that have a folder below the data root.
+    """Records and rejects of the shipped sources, and of those of stage I that have a folder below the data root.
 
     A dataset that lies below the root is read from there, and `image` begins with its folder.
     """

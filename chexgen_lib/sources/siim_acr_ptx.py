@@ -1,8 +1,8 @@
 """SIIM-ACR Pneumothorax (Filice et al. 2020): 12,047 radiographs of NIH ChestX-ray14, 2,669 with pneumothorax masks.
 
-The training table has 12,954 rows: one per region that was drawn, or one ``-1`` where there is no pneumothorax.
-It has neither NIH's image names nor patients, so a patient of these images can also be among NIH's and
-ChestX-Det's: train on one of the three and test on another only where such a leak does not matter.
+The training table has 12,954 rows: one per region that was drawn, or one `-1` where there is no pneumothorax. It has
+neither NIH's image names nor patients, so a patient of these images can also be among NIH's and ChestX-Det's: train on
+one of the three and test on another only where such a leak does not matter.
 """
 
 from pathlib import Path
@@ -39,10 +39,10 @@ repairs = no_repairs
 
 
 def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Records and rejects of ``train-rle.csv`` in the dataset's folder, or of the table that torchxrayvision ships.
+    """Records and rejects of `train-rle.csv` in the dataset's folder, or of the table that torchxrayvision ships.
 
     An image's rows are one Record, whose mask is their union; its further rows are rejects that say so. Rejected with
-    all rows of its image: RLE that is damaged or leaves the image, a mask and ``-1`` for one image.
+    all rows of its image: RLE that is damaged or leaves the image, a mask and `-1` for one image.
     """
     path = shipped(TABLE) if folder is None else locate(folder, "train-rle.csv", "**/*train*rle*.csv*")
     table, rejects = separate(union_of_rle(_read(path), FRAME), SOURCE)

@@ -33,10 +33,12 @@ def shipped(name: str) -> Path:
 
 
 def read_table(path: str | Path, columns: tuple[str, ...]) -> pl.DataFrame:
-    """Read a CSV (gzipped or not, UTF-8 or Latin-1) as text columns, plus ``row`` (1-based) and ``broken``.
+    """Read a CSV (gzipped or not, UTF-8 or Latin-1) as text columns, plus `row` (1-based) and `broken`.
 
-    A row with too many or too few fields is kept as ``broken`` (all its columns null), never guessed at.
-    RecordError names the file where it is missing, damaged, empty, or lacks one of ``columns``.
+    A row with too many or too few fields is kept as `broken` (all its columns null), never guessed at.
+
+    Raises:
+        RecordError: if the file is missing, damaged, empty, or lacks one of `columns`; it names the file.
     """
     path = Path(path)
     try:
@@ -67,7 +69,7 @@ def read_table(path: str | Path, columns: tuple[str, ...]) -> pl.DataFrame:
 
 
 def _parse(raw: bytes, columns: tuple[str, ...]) -> pl.DataFrame:
-    """The columns as text; a row with the wrong number of fields becomes null, with ``broken`` true."""
+    """The columns as text; a row with the wrong number of fields becomes null, with `broken` true."""
     broken: list[int] = []
 
     def note(row: pa_csv.InvalidRow) -> str:
@@ -100,10 +102,14 @@ def _as_utf8(raw: bytes) -> bytes:
 
 
 def separate(table: pl.DataFrame, source: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split a prepared table (row, image_id, broken, reason, ...) into the rows to keep and the rejects.
+    """Split a prepared table into the rows to keep and the rejects.
 
-    To ``reason`` it adds the causes common to all sources: broken row, no image id, image id seen before. Where
-    the kept rows of one patient give both sexes, which is right is not known: ``sex`` becomes null in all of them.
+    Where the kept rows of one patient give both sexes, which is right is not known: `sex` becomes null in all of them.
+
+    Args:
+        table: row, image_id, broken, reason, and the Record's columns. To `reason` the causes common to all sources are
+            added: broken row, no image id, image id seen before.
+        source: its name.
     """
     nameless = pl.col("image_id").is_null() | (pl.col("image_id") == f"{source}:")
     reasons = [
@@ -123,10 +129,14 @@ def separate(table: pl.DataFrame, source: str) -> tuple[pl.DataFrame, pl.DataFra
 
 
 def unread(table: pl.DataFrame, source: str, fields: dict[str, str]) -> pl.DataFrame:
-    """One row per value that was given in the raw column but could not be used (``fields``: field -> raw
-    column).
+    """One row per value that was given in the raw column but could not be used.
 
     Words that mean "not known" (nan, None, Unknown) are no values.
+
+    Args:
+        table: the rows that are kept.
+        source: its name.
+        fields: column of the Record -> raw column.
     """
     unknown = ("", "nan", "none", "unknown", "unk", "o")
     where = [pl.lit(source).alias("source"), pl.col("row").cast(pl.String), "image_id"]

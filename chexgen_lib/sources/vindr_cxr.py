@@ -82,15 +82,15 @@ repairs = no_repairs
 
 
 def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Records and rejects of the four tables in the dataset's folder, or of the shipped one; a reject's row is
-    ``file row``.
+    """Records and rejects of the four tables in the dataset's folder, or of the shipped one; a reject's row is `file
+    row`.
 
     An image's rows are one Record, its further rows are rejects that say so. A finding is present if more than half of
-    the image's readers (two of three) name it, absent if none does, else null and named in ``uncertain``; ``labels``
-    are those that more than half name. Boxes of one label that overlap by half are one, their mean, kept where more
-    than half drew it. Boxes are pixels of images whose sizes no table holds: only where the DICOM file is in the
-    folder can they be fractions, elsewhere ``boxes`` is empty. Rejected with all rows of its image: an unknown
-    label, no reader, a box that is damaged or leaves the image.
+    the image's readers (two of three) name it, absent if none does, else null and named in `uncertain`; `labels` are
+    those that more than half name. Boxes of one label that overlap by half are one, their mean, kept where more than
+    half drew it. Boxes are pixels of images whose sizes no table holds: only where the DICOM file is in the folder can
+    they be fractions, elsewhere `boxes` is empty. Rejected with all rows of its image: an unknown label, no reader, a
+    box that is damaged or leaves the image.
     """
     votes = _votes(folder)
     usable = votes.filter(pl.col("reason").is_null() | (pl.col("reason") == MERGED))
@@ -113,12 +113,15 @@ def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _votes(folder: str | Path | None) -> pl.DataFrame:
-    """A row per source row: the ``labels`` that a ``reader`` gives an image, and the corners of the box, if any."""
+    """A row per source row: the `labels` that a `reader` gives an image, and the corners of the box, if any."""
     if folder is None:
         tables = [_annotations(shipped(TABLE), "train")]
     else:
-        names = [(f"**/{name}_{split}.csv", split, read) for split in ("train", "test")
-                 for name, read in (("annotations", _annotations), ("image_labels", _image_labels))]  # fmt: skip
+        names = [
+            (f"**/{name}_{split}.csv", split, read)
+            for split in ("train", "test")
+            for name, read in (("annotations", _annotations), ("image_labels", _image_labels))
+        ]
         tables = [read(locate(folder, name), split) for name, split, read in names]
     table = _with_sizes(pl.concat(tables, how="diagonal"), folder)
     strange = pl.col("labels").list.filter(~pl.element().is_in(list(FINDING_OF))).list.first()
@@ -127,12 +130,17 @@ def _votes(folder: str | Path | None) -> pl.DataFrame:
     inside = (pl.min_horizontal(CORNERS) >= 0) & (pl.col("x_max") <= pl.col("width").fill_null(float("inf")))
     inside &= pl.col("y_max") <= pl.col("height").fill_null(float("inf"))
     reason = (
-        pl.when(pl.col("reader") == "").then(pl.lit("no reader"))
-        .when(pl.col("reason").is_not_null()).then("reason")
-        .when(strange.is_not_null()).then(pl.format("unknown label '{}'", strange))
-        .when(pl.col("boxed") & ~numbers).then(pl.lit("box with corners that are not numbers"))
-        .when(pl.col("boxed") & ~(ordered & inside)).then(pl.lit("box is empty or leaves the image"))
-    )  # fmt: skip
+        pl.when(pl.col("reader") == "")
+        .then(pl.lit("no reader"))
+        .when(pl.col("reason").is_not_null())
+        .then("reason")
+        .when(strange.is_not_null())
+        .then(pl.format("unknown label '{}'", strange))
+        .when(pl.col("boxed") & ~numbers)
+        .then(pl.lit("box with corners that are not numbers"))
+        .when(pl.col("boxed") & ~(ordered & inside))
+        .then(pl.lit("box is empty or leaves the image"))
+    )
     return one_row_per_image(table.with_columns(reason=reason))
 
 
@@ -167,8 +175,9 @@ def _image_labels(path: Path, split: str) -> pl.DataFrame:
 
 def _identified(table: pl.DataFrame, path: Path, split: str) -> pl.DataFrame:
     name = pl.col("image_id").str.strip_chars()
-    corners = [pl.col(corner) if corner in table.columns else pl.lit(None, pl.Float64).alias(corner)
-               for corner in CORNERS]  # fmt: skip
+    corners = [
+        pl.col(corner) if corner in table.columns else pl.lit(None, pl.Float64).alias(corner) for corner in CORNERS
+    ]
     return table.select(
         "broken",
         "labels",
@@ -200,12 +209,14 @@ def _size(path: Path) -> tuple[int | None, int | None]:
 
 
 def _agreed(votes: pl.DataFrame) -> pl.DataFrame:
-    """Of each image: labels and findings (``present``) of more than half of its readers, the other findings that are
-    named (``uncertain``), and all findings and labels that anybody names (``named``)."""
+    """Of each image: labels and findings (`present`) of more than half of its readers, the other findings that are
+    named (`uncertain`), and all findings and labels that anybody names (`named`)."""
     votes = votes.with_columns(readers=pl.col("reader").n_unique().over("image_id"), label="labels").explode("label")
     votes = votes.with_columns(finding=pl.col("label").replace_strict(FINDING_OF, return_dtype=pl.String))
-    agreed = {kind: pl.col("reader").n_unique().over("image_id", kind) * 2 > pl.col("readers")
-              for kind in ("label", "finding")}  # fmt: skip
+    agreed = {
+        kind: pl.col("reader").n_unique().over("image_id", kind) * 2 > pl.col("readers")
+        for kind in ("label", "finding")
+    }
     votes = votes.with_columns(**{f"{kind} agreed": value for kind, value in agreed.items()})
 
     def among(kind: str, chosen: pl.Expr) -> pl.Expr:
@@ -220,7 +231,7 @@ def _agreed(votes: pl.DataFrame) -> pl.DataFrame:
 
 
 def _boxes(votes: pl.DataFrame) -> pl.DataFrame:
-    """``boxes`` of each image, as fractions: the mean of those of one label that overlap, where readers agree."""
+    """`boxes` of each image, as fractions: the mean of those of one label that overlap, where readers agree."""
     votes = votes.with_columns(
         readers=pl.col("reader").n_unique().over("image_id"), label=pl.col("labels").list.first()
     )

@@ -1,8 +1,8 @@
 """VinDr-PCXR (Pham et al. 2022): 9,125 radiographs of children under 10 from Vietnam, read by radiologists.
 
-An image has 15 diagnoses (`image_labels_*.csv`) and boxes of 36 findings (`annotations_*.csv`). The paper's 7,728
-cases are the publisher's training set. The spelling of names is the publisher's. Patients are not identified: each
-image is taken as one patient.
+An image has 15 diagnoses (`image_labels_*.csv`) and boxes of 36 findings (`annotations_*.csv`). The paper's 7,728 cases
+are the publisher's training set. The spelling of names is the publisher's. Patients are not identified: each image is
+taken as one patient.
 """
 
 from pathlib import Path
@@ -84,25 +84,29 @@ TAGS = ("Rows", "Columns", "PatientAge", "PatientSex", "ViewPosition")
 def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records and rejects of `image_labels_train.csv` and, where it is there, `image_labels_test.csv`.
 
-    `labels` are the diagnoses and the boxes' names, `split` is the publisher's. Boxes are given in pixels: they
-    become fractions with the size in the DICOM header, and are left out (see `repairs`) where the file is not there.
-    Age, sex and view are the header's; without it age and sex are null and the view FRONTAL. Findings that only boxes
-    show are null where a set's boxes are not there or a box's name is unknown. Rejected: a diagnosis that is neither
-    0 nor 1, broken or duplicate row. RecordError: see `read_table`.
+    `labels` are the diagnoses and the boxes' names, `split` is the publisher's. Boxes are given in pixels: they become
+    fractions with the size in the DICOM header, and are left out (see `repairs`) where the file is not there. Age, sex
+    and view are the header's; without it age and sex are null and the view is FRONTAL. Findings that only boxes show
+    are null where a set's boxes are not there or a box's name is unknown. Rejected: a diagnosis that is neither 0 nor
+    1, broken or duplicate row.
+
+    Raises:
+        RecordError: if a table is missing or cannot be read.
     """
     images, boxes = _prepare(Path(folder))
     kept, rejects = separate(images, "vindr_pcxr")
     kept = _with_states(kept)
     usable = boxes.filter("usable").group_by("image_id", maintain_order=True)
     finding = pl.coalesce(_meaning(pl.col("class_name")), "class_name")
-    kept = kept.join(usable.agg(boxes=pl.struct(finding.alias("finding"), *"xywh")), on="image_id", how="left",
-                     maintain_order="left")  # fmt: skip
+    kept = kept.join(
+        usable.agg(boxes=pl.struct(finding.alias("finding"), *"xywh")), on="image_id", how="left", maintain_order="left"
+    )
     return conform(kept.select(c for c in SCHEMA if c in kept.columns)), rejects
 
 
 def repairs(folder: str | Path) -> pl.DataFrame:
-    """Headers, ages, sexes and views that could not be used, boxes left out, boxes' unknown names (state null), and
-    No Finding where a pathology is present."""
+    """Headers, ages, sexes and views that could not be used, boxes left out, boxes' unknown names (state null), and No
+    Finding where a pathology is present."""
     images, boxes = _prepare(Path(folder))
     kept = _with_states(separate(images, "vindr_pcxr")[0])
     values = unread(kept, "vindr_pcxr", {"age": "PatientAge", "sex": "PatientSex", "header": "damage"})
@@ -110,8 +114,9 @@ def repairs(folder: str | Path) -> pl.DataFrame:
     lost = boxes.filter(~pl.col("usable")).with_columns(field=pl.lit("boxes"))
     strange = boxes.filter(~_is_known(pl.col("class_name"))).with_columns(field=pl.lit("labels"))
     value = pl.format("{} at {}", "class_name", pl.concat_str(EDGES, separator=" ", ignore_nulls=True))
-    rows = pl.concat([lost, strange]).select(pl.lit("vindr_pcxr").alias("source"), "row", "image_id", "field",
-                                             value.alias("value"))  # fmt: skip
+    rows = pl.concat([lost, strange]).select(
+        pl.lit("vindr_pcxr").alias("source"), "row", "image_id", "field", value.alias("value")
+    )
     return pl.concat([values, contradicted(kept, "vindr_pcxr", normal, "No finding"), rows.cast(REPAIRS)])
 
 
@@ -144,8 +149,9 @@ def _images(folder: Path, split: str) -> pl.DataFrame:
     table = read_table(folder / f"image_labels_{split}.csv", ("image_id", *DIAGNOSES))
     table = table.with_columns(pl.col("image_id", *DIAGNOSES).str.strip_chars())
     table = table.with_columns(pl.col(list(DIAGNOSES)).replace({"0.0": "0", "1.0": "1"}))
-    wrong = pl.coalesce(pl.when(~pl.col(d).is_in(["0", "1"])).then(pl.format("unknown state {} '{}'", pl.lit(d), d))
-                        for d in DIAGNOSES)  # fmt: skip
+    wrong = pl.coalesce(
+        pl.when(~pl.col(d).is_in(["0", "1"])).then(pl.format("unknown state {} '{}'", pl.lit(d), d)) for d in DIAGNOSES
+    )
     image_id = pl.format("vindr_pcxr:{}", "image_id")
     return table.select(
         "broken",
@@ -169,8 +175,9 @@ def _boxes(folder: Path, split: str) -> pl.DataFrame:
     if not path.is_file():
         return pl.DataFrame(schema=dict.fromkeys(("row", *columns), pl.String))
     table = read_table(path, columns).with_columns(pl.col(columns).str.strip_chars())
-    table = table.with_columns(row=pl.format("{} box:{}", pl.lit(split), "row"),
-                               image_id=pl.format("vindr_pcxr:{}", "image_id"))  # fmt: skip
+    table = table.with_columns(
+        row=pl.format("{} box:{}", pl.lit(split), "row"), image_id=pl.format("vindr_pcxr:{}", "image_id")
+    )
     return table.filter(pl.col("class_name").str.to_lowercase().ne_missing("no finding")).drop("broken")
 
 

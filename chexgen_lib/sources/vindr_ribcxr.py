@@ -40,10 +40,10 @@ repairs = no_repairs
 
 
 def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Records and rejects of the two JSON files in the dataset's folder; a reject's row is ``file number``.
+    """Records and rejects of the two JSON files in the dataset's folder; a reject's row is `file number`.
 
-    The mask has a class for each rib that is drawn (``RIBS``; "None" means not drawn). Rejected: an image that is not
-    in the folder (it gives the frame), an outline that is damaged or leaves it, no outline at all.
+    The mask has a class for each rib that is drawn (`RIBS`; "None" means not drawn). Rejected: an image that is not in
+    the folder (it gives the frame), an outline that is damaged or leaves it, no outline at all.
     """
     rows = []
     for split in SPLITS:
@@ -58,7 +58,7 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _read(path: Path) -> dict[str, dict]:
-    """``img``: key -> image; ``R1`` ... ``L10``: key -> corners of that rib, or "None"."""
+    """`img`: key -> image; `R1` ... `L10`: key -> corners of that rib, or "None"."""
     table = read_json(path)
     if not isinstance(table, dict) or not all(isinstance(table.get(name), dict) for name in ("img", *RIBS)):
         raise RecordError(f"{path}: needs the objects 'img' and 'R1' to 'L10'; fetch it again")

@@ -14,17 +14,27 @@ from chexgen_lib.sources.table import REJECTS
 @pytest.fixture(scope="module")
 def cohort() -> pl.DataFrame:
     rows = [
-        {"image_id": f"{s}:{i}", "patient_id": f"{s}:{i // 2}", "study_id": f"{s}:{i}", "source": s,
-         "Edema": i % 2, "age": a, "sex": "F" if i % 3 else None, "view": "PA"}
-        for s in ("nih", "padchest") for i, a in enumerate([0.2, 17.5, 18, 29, 55, None, 80, 99])
-    ]  # fmt: skip
+        {
+            "image_id": f"{s}:{i}",
+            "patient_id": f"{s}:{i // 2}",
+            "study_id": f"{s}:{i}",
+            "source": s,
+            "Edema": i % 2,
+            "age": a,
+            "sex": "F" if i % 3 else None,
+            "view": "PA",
+        }
+        for s in ("nih", "padchest")
+        for i, a in enumerate([0.2, 17.5, 18, 29, 55, None, 80, 99])
+    ]
     df = records.validate(pl.DataFrame(rows))
     return check(grammar.describe(df))
 
 
 def test_by_source_stands_beside_the_paper(cohort):
-    rejects = pl.DataFrame([("nih", "9", "nih:9", "broken row: x"), ("padchest", "3", None, "no labels")],
-                           schema=REJECTS, orient="row")  # fmt: skip
+    rejects = pl.DataFrame(
+        [("nih", "9", "nih:9", "broken row: x"), ("padchest", "3", None, "no labels")], schema=REJECTS, orient="row"
+    )
     nih, padchest = counts.by_source(cohort, rejects).to_dicts()
     assert (nih["records"], nih["rejects"], nih["rows"], nih["patients"], nih["paper"]) == (
         8,

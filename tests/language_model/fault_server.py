@@ -1,8 +1,8 @@
 """A chat-completions server on this machine that answers rightly, except where a fault is drawn.
 
-It writes from the facts of the request, as a good model would. Faults are drawn with a seeded generator at
-given rates. It serves at most ``limit`` requests a second (429 beyond), counts what it delivered, and stops by
-itself after ``max_requests`` or ``max_seconds``.
+It writes from the facts of the request, as a good model would. Faults are drawn with a seeded generator at given rates.
+It serves at most `limit` requests a second (429 beyond), counts what it delivered, and stops by itself after
+`max_requests` or `max_seconds`.
 """
 
 import asyncio
@@ -146,9 +146,13 @@ class FaultServer:
 
     def _content(self, fault: str | None, content: str) -> str:
         previous, self._previous = self._previous, content
-        broken = {"truncated answer": content[: len(content) // 2], "malformed answer": content.replace('":', '"', 2),
-                  "empty text": "", "another record's answer": previous or "{}",
-                  "empty section": json.dumps(json.loads(content) | {"findings": " "})}  # fmt: skip
+        broken = {
+            "truncated answer": content[: len(content) // 2],
+            "malformed answer": content.replace('":', '"', 2),
+            "empty text": "",
+            "another record's answer": previous or "{}",
+            "empty section": json.dumps(json.loads(content) | {"findings": " "}),
+        }
         return broken.get(fault, content)
 
     async def _send(self, request: web.Request, fault: str | None, key: str, text: str) -> web.StreamResponse:
@@ -175,8 +179,11 @@ class FaultServer:
 
 def completion(content: str, user: str, truncated: bool = False) -> str:
     """The body of a chat completion, ASCII."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": content},
-              "finish_reason": "length" if truncated else "stop"}  # fmt: skip
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": content},
+        "finish_reason": "length" if truncated else "stop",
+    }
     usage = {"prompt_tokens": len(user) // 4, "completion_tokens": len(content) // 4}
     return json.dumps({"id": "c", "object": "chat.completion", "choices": [choice], "usage": usage})
 

@@ -10,7 +10,7 @@ HEADER = ",".join(chexpert.COLUMNS)
 
 
 def load(tmp_path, *rows: dict):
-    """A table whose rows have the given states by finding, and ``Path``, ``Sex``, ... where given."""
+    """A table whose rows have the given states by finding, and `Path`, `Sex`, ... where given."""
     lines = [HEADER]
     for i, row in enumerate(rows):
         default = {"Path": f"C/train/patient{i:05d}/study1/view1_frontal.jpg", "Sex": "Female", "Age": "63"}

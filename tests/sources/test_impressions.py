@@ -51,16 +51,24 @@ def test_mimic_report():
         ("FINDINGS AND IMPRESSION: Small effusion.", {"impression": "Small effusion."}),
         ("FINDINGS/IMPRESSION: Small effusion.", {"impression": "Small effusion."}),
         ("REASON FOR EXAM: fall\nIMPRESSION: Normal.", {"indication": "fall", "impression": "Normal."}),
-        ("HISTORY: ___ year old man.\nCHEST, TWO VIEWS: Large heart.\nIMPRESSION: Cardiomegaly.",
-         {"indication": "___ year old man.", "findings": "Large heart.", "impression": "Cardiomegaly."}),
+        (
+            "HISTORY: ___ year old man.\nCHEST, TWO VIEWS: Large heart.\nIMPRESSION: Cardiomegaly.",
+            {"indication": "___ year old man.", "findings": "Large heart.", "impression": "Cardiomegaly."},
+        ),
         ("WET READ: ___ 10:10 PM\n no pneumothorax\n FINAL REPORT\n IMPRESSION: Normal.", {"impression": "Normal."}),
         ("WET READ VERSION #1 ___ 9 PM\n clear\nFINDINGS: Clear lungs.", {"findings": "Clear lungs."}),
-        ("IMPRESSION: Normal.\nADDENDUM: Read with Dr. ___.",
-         {"impression": "Normal.", "addendum": "Read with Dr. ___."}),
-        ("FINAL ADDENDUM\n A nodule.\n FINAL REPORT\n IMPRESSION: Normal.",
-         {"addendum": "A nodule.", "impression": "Normal."}),
-        ("FINDINGS: THE LUNGS ARE CLEAR. IMPRESSION: NORMAL.",
-         {"findings": "THE LUNGS ARE CLEAR.", "impression": "NORMAL."}),
+        (
+            "IMPRESSION: Normal.\nADDENDUM: Read with Dr. ___.",
+            {"impression": "Normal.", "addendum": "Read with Dr. ___."},
+        ),
+        (
+            "FINAL ADDENDUM\n A nodule.\n FINAL REPORT\n IMPRESSION: Normal.",
+            {"addendum": "A nodule.", "impression": "Normal."},
+        ),
+        (
+            "FINDINGS: THE LUNGS ARE CLEAR. IMPRESSION: NORMAL.",
+            {"findings": "THE LUNGS ARE CLEAR.", "impression": "NORMAL."},
+        ),
         ("Findings: Clear lungs. Impression: Normal.", {"findings": "Clear lungs.", "impression": "Normal."}),
         ("findings:\nclear\nimpression:\nnormal", {"findings": "clear", "impression": "normal"}),
         ("FINDINGS\nClear lungs.\n\nIMPRESSION\nNormal.", {"findings": "Clear lungs.", "impression": "Normal."}),
@@ -73,7 +81,7 @@ def test_mimic_report():
         ("", {}),
         (None, {}),
     ],
-)  # fmt: skip
+)
 def test_shapes_of_reports(text, expected):
     assert parsed(text) == expected
 
@@ -86,11 +94,21 @@ def test_rows_stay_in_order():
 
 def cohort(rows: list[tuple]) -> pl.DataFrame:
     """Records (subject, study, view, impression) of mimic_cxr."""
-    return records.validate(pl.DataFrame([
-        {"image_id": f"mimic_cxr:{i}", "source": "mimic_cxr", "patient_id": f"mimic_cxr:{subject}",
-         "study_id": f"mimic_cxr:{study}", "view": view, "impression": impression}
-        for i, (subject, study, view, impression) in enumerate(rows)
-    ]))  # fmt: skip
+    return records.validate(
+        pl.DataFrame(
+            [
+                {
+                    "image_id": f"mimic_cxr:{i}",
+                    "source": "mimic_cxr",
+                    "patient_id": f"mimic_cxr:{subject}",
+                    "study_id": f"mimic_cxr:{study}",
+                    "view": view,
+                    "impression": impression,
+                }
+                for i, (subject, study, view, impression) in enumerate(rows)
+            ]
+        )
+    )
 
 
 def words(texts: list[str]) -> list[int]:
@@ -98,16 +116,18 @@ def words(texts: list[str]) -> list[int]:
 
 
 def test_stage_two_selection():
-    table = cohort([
-        ("10000032", 1, "PA", "No acute process."),
-        ("10000032", 1, "PA", "No acute process."),  # second image of the study
-        ("10000032", 2, "AP", "Edema."),
-        ("11000000", 3, "PA", None),
-        ("12000000", 4, "PA", "word " * 120),
-        ("12000000", 5, "PA", "word " * 119),
-        ("18000000", 6, "PA", "no  acute process"),  # same words as the first
-        ("19000000", 7, "PA", "No acute process."),  # same words, but of the test folder
-    ])  # fmt: skip
+    table = cohort(
+        [
+            ("10000032", 1, "PA", "No acute process."),
+            ("10000032", 1, "PA", "No acute process."),  # second image of the study
+            ("10000032", 2, "AP", "Edema."),
+            ("11000000", 3, "PA", None),
+            ("12000000", 4, "PA", "word " * 120),
+            ("12000000", 5, "PA", "word " * 119),
+            ("18000000", 6, "PA", "no  acute process"),  # same words as the first
+            ("19000000", 7, "PA", "No acute process."),  # same words, but of the test folder
+        ]
+    )
     selected, funnel = impressions.impressions(table, words, max_tokens=120)
     assert selected["study_id"].to_list() == ["mimic_cxr:1", "mimic_cxr:5", "mimic_cxr:7"]
     assert selected["split"].to_list() == ["train", "train", "test"]

@@ -141,8 +141,12 @@ def test_damage_gives_balanced_tables_or_a_record_error(source, tmp_path, monkey
         metadata = openi._metadata(None)
         monkeypatch.setattr(openi, "_metadata", lambda path: metadata)
 
-    @settings(max_examples=int(os.environ.get("CHEXGEN_FUZZ", 30)), deadline=None, database=None,
-              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @settings(
+        max_examples=int(os.environ.get("CHEXGEN_FUZZ", 30)),
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(damages)
     @example([("odd number", 0, 0)])
     @example([("odd number", 0, 3)])

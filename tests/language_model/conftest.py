@@ -1,0 +1,19 @@
+"""Every test of this folder talks to a server on this machine, and does not wait between attempts."""
+
+import pytest
+from tenacity import wait_none
+
+from chexgen_lib.language_model import client
+from tests.language_model.fault_server import FaultServer
+from tests.language_model.models import FAULTLESS
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(client, "BACKOFF", wait_none())
+
+
+@pytest.fixture
+def server():
+    with FaultServer(rates=FAULTLESS, latency=0.0).running() as running:
+        yield running

@@ -1,0 +1,122 @@
+"""Asking over HTTP: faults are survived, and what cannot work ends at once with the remedy."""
+
+import signal
+import socket
+import threading
+import time
+
+import pytest
+from aiohttp import web
+
+from chexgen_lib.descriptions.check import check
+from chexgen_lib.language_model.cache import LanguageModelError
+from chexgen_lib.language_model.client import retry_after
+from chexgen_lib.language_model.protocol import Endpoint
+from chexgen_lib.language_model.writer import LanguageModel
+from tests.language_model.fault_server import RATES, FaultServer
+from tests.language_model.models import FAULTLESS, cohort, model
+
+
+@pytest.mark.parametrize("fault", [f for f in RATES if f not in ("stall", "wrong findings")])
+def test_each_fault_is_survived(fault, tmp_path):
+    rates = {fault: 0.3}
+    with FaultServer(rates=rates, latency=0.0, hang=3.0, seed=3).running() as server:
+        described, _ = model(server.url, tmp_path, timeout=0.5 if fault == "time-out" else 5.0).describe(cohort(6))
+    assert server.faults[fault] > 0
+    assert set(described["description_origin"]) <= {"writer description-1", "grammar-1"}
+    assert (described["description_origin"] != "grammar-1").sum() >= 5
+    assert set(check(described)["qc"]) == {"pass"}
+    assert max(server.delivered.values()) == 1
+
+
+def test_retry_after_is_honoured(tmp_path, monkeypatch):
+    faults = iter(["429 with Retry-After", "503 with Retry-After"])
+    monkeypatch.setattr(FaultServer, "_draw", lambda _: next(faults, None))
+    with FaultServer(latency=0.0).running() as server:
+        model(server.url, tmp_path).describe(cohort(1))
+    first, second, third, _ = server.served
+    assert second - first >= 1.0 and third - second >= 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("3", 3), ("0.5", 0.5), ("-4", 0), ("soon", None), ("", None), ("nan", None), ("inf", None)],
+)
+def test_retry_after_header(text, seconds):
+    assert retry_after({"retry-after": text}) == seconds
+
+
+def test_retry_after_date():
+    date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 30))
+    assert 27 < retry_after({"retry-after": date}) <= 30
+
+
+def test_unreachable_server(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(LanguageModelError, match="does not answer.*base_url"):
+        model(f"http://127.0.0.1:{port}/v1", tmp_path).describe(cohort(20))
+
+
+def test_an_outage_ends_the_run(tmp_path):
+    with FaultServer(rates={"500": 1.0}, latency=0.0).running() as server:
+        with pytest.raises(LanguageModelError, match="error 500"):
+            model(server.url, tmp_path, concurrency=2).describe(cohort(200))
+    assert len(server.served) < 50
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "remedy"),
+    [
+        (401, "invalid_api_key", "API key"),
+        (403, "forbidden", "access"),
+        (404, "model_not_found", "model's name"),
+        (400, "invalid_request", "JSON-schema"),
+        (429, "insufficient_quota", "credit"),
+    ],
+)
+def test_refusals_end_the_run_at_once(status, code, remedy, tmp_path):
+    with FaultServer(status=(status, code)).running() as server:
+        with pytest.raises(LanguageModelError, match=remedy):
+            model(server.url, tmp_path, concurrency=2).describe(cohort(50))
+        assert next(server._number) <= 40
+
+
+def test_a_refusal_in_a_servers_own_form_is_passed_on(tmp_path, monkeypatch):
+    def refusal(status: int, *_: str) -> web.Response:
+        return web.json_response({"detail": "unexpected field top_k"}, status=status)
+
+    monkeypatch.setattr("tests.language_model.fault_server._error", refusal)
+    with FaultServer(status=(422, "")).running() as server:
+        with pytest.raises(LanguageModelError, match="422.*unexpected field top_k.*options"):
+            model(server.url, tmp_path).describe(cohort(1))
+
+
+def test_a_filtered_record_does_not_stop_the_others(tmp_path):
+    with FaultServer(status=(400, "content_filter")).running() as server:
+        _, fallbacks = model(server.url, tmp_path).describe(cohort(3))
+    assert fallbacks["reason"].to_list() == ["description: content_filter"] * 3
+
+
+def test_missing_key(monkeypatch, tmp_path):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(LanguageModelError, match="OPENAI_API_KEY.*base_url"):
+        LanguageModel(Endpoint("gpt-4o"), cache=tmp_path / "c").describe(cohort(1))
+
+
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as in a terminal: a process that a shell puts into the background ignores it from the start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_ends_a_run(tmp_path, ctrl_c):
+    with FaultServer(rates=FAULTLESS, latency=20.0).running() as server:
+        began = time.monotonic()
+        threading.Timer(1.5, signal.raise_signal, [signal.SIGINT]).start()
+        with pytest.raises(KeyboardInterrupt):
+            model(server.url, tmp_path, timeout=60.0).describe(cohort(10))
+    assert time.monotonic() - began < 15
