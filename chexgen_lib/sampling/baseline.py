@@ -1,6 +1,6 @@
 """Sampling from the baseline generators: the U-Net of this library, and Stable Diffusion pipelines such as RoentGen's.
 
-Both are for `synthesise`: prompts in, grey images in 0..1 out. Neither reads more than 77 tokens of a prompt;
+Both are for `sample_pool`: prompts in, grey images in 0..1 out. Neither reads more than 77 tokens of a prompt;
 `models.baseline.truncate(pipeline.tokenizer, prompts)` counts the prompts that are longer.
 """
 
@@ -33,7 +33,7 @@ def assemble_baseline(unet: BaselineUNet, autoencoder: str, text_encoder: str) -
 
 
 class GreyStableDiffusionPipeline(StableDiffusionPipeline):
-    """A Stable Diffusion pipeline of radiographs, called as `ChexGenPipeline` is by `synthesise`."""
+    """A Stable Diffusion pipeline of radiographs, called as `ChexGenPipeline` is by `sample_pool`."""
 
     @property
     def transformer(self) -> UNet2DConditionModel:
