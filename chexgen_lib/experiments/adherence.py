@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from chexgen_lib.estimates.resampling import bootstrap_interval, paired_wilcoxon
+from chexgen_lib.estimates.wording import format_interval, format_p
 from chexgen_lib.learners.segmenter import Segmenter, dice
-from chexgen_lib.pools import annotations
 from chexgen_lib.pools.annotations import KINDS, Annotated, boxes_of, overlap
 
 CONTROLLED, FREE, REAL = "with control", "prompt alone", "real images"
@@ -67,10 +67,19 @@ def table(
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
-# Old names, until notebook 05 takes them from `pools.annotations`.
-drawings, load_embedded, load_lung_masks = (
-    annotations.condition_images,
-    annotations.load_embedded,
-    annotations.load_lung_masks,
-)
-requests, varied = annotations.choose_requests, annotations.varied
+def written(table: pl.DataFrame) -> pl.DataFrame:
+    """`table` for a reader: the measure with its 95 % interval as one text."""
+    texts = [format_interval(*row, digits=1) for row in table.select("value", "low", "high").iter_rows()]
+    p = [None if value is None else format_p(value) for value in table["p"]]
+    return table.select(
+        "kind", "metric", "arm", pl.Series("mean [95 % CI]", texts), "n", pl.Series("p", p, dtype=pl.String)
+    )
+
+
+def numbers(table: pl.DataFrame) -> dict[str, dict[str, dict]]:
+    """`table` for metrics.json: "metric, kind" -> arm -> value, low, high and n."""
+    nested: dict[str, dict[str, dict]] = {}
+    for row in table.iter_rows(named=True):
+        rounded = {key: float(f"{row[key]:.6g}") for key in ("value", "low", "high")} | {"n": row["n"]}
+        nested.setdefault(f"{row['metric']}, {row['kind']}", {})[row["arm"]] = rounded
+    return nested

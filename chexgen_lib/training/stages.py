@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from chexgen_lib.storage import replacing, write_json
+from chexgen_lib.storage import write_json
 from chexgen_lib.training.config import TrainingConfig
 from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.run import Model, remove_checkpoints
@@ -28,6 +28,7 @@ def train_model(
     after an interruption, it goes on from the newest checkpoint in `folder`.
 
     Args:
+        weights: folder of the weights; "." for `folder` itself.
         launched: where `chexgen train` may have left a checkpoint of the same training, to go on from.
 
     Raises:
@@ -35,8 +36,7 @@ def train_model(
     """
     before = noise_error(model, held_out)
     history = train(model, pairs, config, folder, keep_last=True, continued_from=launched)
-    with replacing(folder / weights) as partial:
-        model.save_pretrained(partial)
+    model.save_pretrained(folder / weights)
     pl.DataFrame(history).write_parquet(folder / "history.parquet")
     write_json({"before": before, "after": noise_error(model, held_out)}, folder / "noise_error.json")
     remove_checkpoints(folder)

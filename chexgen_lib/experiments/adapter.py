@@ -1,0 +1,80 @@
+"""What the adherence experiment trains: the control adapter, and the segmenter that reads its samples.
+
+Each function fills a folder for `kept.kept`.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import load_file, save_file
+
+from chexgen_lib.learners.base import LearnerConfig
+from chexgen_lib.learners.segmenter import SIZES, Segmenter, train_segmenter
+from chexgen_lib.models.control import ControlledTransformer
+from chexgen_lib.models.text import load_text_encoder
+from chexgen_lib.models.transformer import ChexGenTransformer
+from chexgen_lib.pools.annotations import Annotated, condition_images
+from chexgen_lib.training.config import TrainingConfig
+from chexgen_lib.training.latent_cache import LatentCache
+from chexgen_lib.training.stages import train_model
+
+SEGMENTER = "segmenter.safetensors"
+
+
+def train_adapter(
+    folder: Path,
+    base: ChexGenTransformer,
+    copied_blocks: int,
+    data: Annotated,
+    requests: dict[str, pl.DataFrame],
+    autoencoder: AutoencoderKL,
+    text_encoder: str,
+    config: TrainingConfig,
+) -> None:
+    """Train an adapter for `base` on the requests "train"; `folder` itself becomes the adapter's.
+
+    Beside the weights it holds what `stages.train_model` writes, with the errors on the requests "held out".
+
+    Args:
+        requests: rows of `annotations.choose_requests`, for "train" and "held out".
+        text_encoder: a name, as `load_text_encoder` takes it.
+    """
+    encoder = load_text_encoder(text_encoder)
+    pairs, held_out = (
+        LatentCache.of(
+            data.images[table["row"].to_list()],
+            table["prompt"].to_list(),
+            autoencoder,
+            encoder,
+            condition_images(data, table),
+        )
+        for table in (requests["train"], requests["held out"])
+    )
+    torch.manual_seed(config.seed)  # of the projection into the adapter
+    train_model(folder, ControlledTransformer.on(base, copied_blocks), pairs, held_out, config, weights=".")
+
+
+def train_reader(
+    folder: Path, images: np.ndarray, masks: np.ndarray, classes: tuple[str, ...], config: LearnerConfig
+) -> None:
+    """Train a segmenter on images [N, H, W] and masks [N, C, H, W], and save it for `load_reader`."""
+    segmenter = train_segmenter(images, masks, classes, config)
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in segmenter.net.state_dict().items()}
+    save_file(tensors, folder / SEGMENTER)
+
+
+def load_reader(folder: Path, classes: tuple[str, ...], config: LearnerConfig) -> Segmenter:
+    """The segmenter that `train_reader` saved with the same classes and settings."""
+    segmenter = Segmenter(config.size_in(SIZES), classes, device=config.device)
+    segmenter.net.load_state_dict(load_file(folder / SEGMENTER))
+    segmenter.net.eval()
+    return segmenter
+
+
+def changed_tensors(base: ChexGenTransformer, adapter: ControlledTransformer) -> int:
+    """How many tensors of the frozen model differ from those it had before the adapter was trained."""
+    now = adapter.base_model.cpu().state_dict()
+    return sum(not torch.equal(tensor, now[name]) for name, tensor in base.cpu().state_dict().items())
