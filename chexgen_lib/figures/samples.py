@@ -26,7 +26,7 @@ def draw(prompts: list[str], images: np.ndarray) -> Figure:
     fig = Figure(figsize=(style.PAGE, 2.3 * lines), layout="constrained")
     axes = fig.subplots(lines, columns, squeeze=False).flat
     for ax in axes:
-        ax.set(xticks=[], yticks=[], frame_on=False)
+        ax.set(xticks=[], yticks=[], frame_on=False, anchor="N")
     for ax, prompt, image in zip(fig.axes, prompts, images, strict=False):
         ax.imshow(image, cmap="gray", vmin=0, vmax=1)
         ax.set_xlabel(textwrap.fill(textwrap.shorten(prompt, 100, placeholder=" ..."), 30), fontsize=6)
