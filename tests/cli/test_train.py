@@ -6,7 +6,6 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 
 from chexgen_lib.cli import main as cli
 from chexgen_lib.kept import kept
@@ -17,12 +16,6 @@ from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.stages import train_model
 
 CONFIG = TrainingConfig(steps=4, batch_size=4, learning_rate=1e-2, precision="fp32", checkpoint_every=2, seed=3)
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
 
 
 def pairs(side: int) -> LatentCache:

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
 from chexgen_lib.models.baseline import BaselineUNet
@@ -27,12 +26,6 @@ CONFIG = TrainingConfig(
     checkpoint_every=2,
     log_every=1,
 )
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
 
 
 @pytest.fixture
@@ -152,10 +145,9 @@ def test_loss_falls(cache, tmp_path, build):
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_every_setting_changes_the_weights(cache, tmp_path, build, change):
+def test_every_setting_changes_the_weights(cache, tmp_path, build, change, fresh_accelerate):
     base, _ = run(cache, tmp_path / "base", build, steps=4)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
+    fresh_accelerate()
     changed, _ = run(cache, tmp_path / "changed", build, **{"steps": 4, **change})
     assert not torch.equal(base, changed)
 
@@ -169,8 +161,8 @@ def test_every_setting_changes_the_weights(cache, tmp_path, build, change):
         (flow, dict(time_shift=3.0)),
     ],
 )
-def test_settings_of_an_objective_are_refused_with_the_other(cache, tmp_path, build, change):
-    test_every_setting_changes_the_weights(cache, tmp_path, build, change)
+def test_settings_of_an_objective_are_refused_with_the_other(cache, tmp_path, build, change, fresh_accelerate):
+    test_every_setting_changes_the_weights(cache, tmp_path, build, change, fresh_accelerate)
     (name,) = change
     other = "rectified_flow" if build is model else "ddpm"
     with pytest.raises(TrainingError, match=f"{name} is for the objective {build().objective}"):
@@ -278,7 +270,7 @@ def test_an_adapter_learns_and_not_one_bit_of_the_frozen_model_moves(cache, tmp_
 
 
 @pytest.mark.parametrize("build", [model, flow])
-def test_an_interrupted_adapter_goes_on(cache, tmp_path, monkeypatch, build):
+def test_an_interrupted_adapter_goes_on(cache, tmp_path, monkeypatch, build, fresh_accelerate):
     def adapter():
         return ControlledTransformer.on(build().eval(), 1)
 
@@ -289,7 +281,7 @@ def test_an_interrupted_adapter_goes_on(cache, tmp_path, monkeypatch, build):
     with pytest.raises(KeyboardInterrupt):
         train(cut, conditions, config, tmp_path / "cut")
     monkeypatch.undo()
-    AcceleratorState._reset_state(reset_partial_state=True)
+    fresh_accelerate()
     cut = adapter()
     train(cut, conditions, config, tmp_path / "cut")
     assert torch.equal(weights(whole), weights(cut))
