@@ -123,22 +123,22 @@ def _findings_read(text: str) -> dict[str, bool | None]:
     """Finding -> affirmed; None where it is only doubted."""
     reading = read(text)
     affirmed, hedged, denied = ({m.finding for m in ms} for ms in (reading.affirmed, reading.hedged, reading.denied))
-    said = {f: True if f in affirmed else None if f in hedged else False for f in FINDINGS}
-    return said | {"No Finding": "No Finding" in denied and not affirmed & set(FINDINGS)}
+    states = {f: True if f in affirmed else None if f in hedged else False for f in FINDINGS}
+    return states | {"No Finding": "No Finding" in denied and not affirmed & set(FINDINGS)}
 
 
-def _agreement(finding: str, truth: pl.Series, said: pl.Series) -> dict:
+def _agreement(finding: str, truth: pl.Series, reading: pl.Series) -> dict:
     known = truth.is_not_null()
-    certain = known & said.is_not_null()
+    certain = known & reading.is_not_null()
     row: dict = {"finding": finding}
     measures = {
-        ("present", "sensitivity"): said.filter(certain & (truth == 1)),
-        ("absent", "specificity"): ~said.filter(certain & (truth == 0)),
-        ("affirmed", "precision"): truth.filter(certain & said) == 1,
+        ("present", "sensitivity"): reading.filter(certain & (truth == 1)),
+        ("absent", "specificity"): ~reading.filter(certain & (truth == 0)),
+        ("affirmed", "precision"): truth.filter(certain & reading) == 1,
     }
     for (count, name), agrees in measures.items():
         row[count], row[name], row[f"{name}_low"], row[f"{name}_high"] = _share(agrees)
-    return row | {"hedged": (known & said.is_null()).sum()}
+    return row | {"hedged": (known & reading.is_null()).sum()}
 
 
 def _share(hits: pl.Series) -> tuple[int, float | None, float | None, float | None]:

@@ -66,10 +66,10 @@ def check(df: pl.DataFrame) -> pl.DataFrame:
         labels=pl.col("labels").list.join("\t"),
         details=pl.col("details").list.eval(pl.concat_str(fields, separator="\n")).list.join("\t"),
     )
-    said = per_combination(columns, ("text", "states", "labels", "details"), _reasons)
+    stated = per_combination(columns, ("text", "states", "labels", "details"), _reasons)
     patient = per_combination(columns, ("head", "age", "sex", "race", "view"), _patient_reasons)
     guesses = pl.when(pl.col("description").str.contains(SPECULATION)).then(pl.lit("speculates")).otherwise(pl.lit(""))
-    text = pl.concat_str(said, patient, guesses, separator="; ").str.replace_all("(; )+", "; ").str.strip_chars("; ")
+    text = pl.concat_str(stated, patient, guesses, separator="; ").str.replace_all("(; )+", "; ").str.strip_chars("; ")
     qc = pl.when(text == "").then(pl.lit(PASS)).otherwise(pl.concat_str(pl.lit("fail: "), text))
     return df.with_columns(qc=qc)
 
@@ -112,13 +112,13 @@ def _finding_reasons(state: dict, placed: dict, reading: Reading, sections: list
             continue
         mentions = affirmed.get(finding, ())
         # "A mass in the breast" names a label beyond the 14, not Lung Lesion.
-        said = {m.place for m in mentions}
+        stated = {m.place for m in mentions}
         certain = {m.place for m in mentions if not any(m.words <= words for words in own)}
         if state[finding] == "1":
-            asked = placed.get(finding, set())
+            recorded = placed.get(finding, set())
             if finding not in in_all:
                 yield f"omits {finding}"
-            elif _misplaced(asked, said, certain) and _misplaced(*map(_merged, (asked, said, certain))):
+            elif _misplaced(recorded, stated, certain) and _misplaced(*map(_merged, (recorded, stated, certain))):
                 yield f"misplaces {finding}"
         elif certain:
             yield f"adds {finding}"
@@ -126,8 +126,8 @@ def _finding_reasons(state: dict, placed: dict, reading: Reading, sections: list
             yield f"denies {finding}"
 
 
-def _misplaced(asked: set[Place], said: set[Place], certain: set[Place]) -> bool:
-    return bool(asked - said or certain - asked - {(None, None, None)})
+def _misplaced(recorded: set[Place], stated: set[Place], certain: set[Place]) -> bool:
+    return bool(recorded - stated or certain - recorded - {(None, None, None)})
 
 
 def _merged(places: set[Place]) -> set[Place]:
@@ -154,17 +154,17 @@ def _label_reasons(
             yield f"omits label {label}"
             continue
         named = [m for m in reading.affirmed if m.words & words and (m.finding is None or m.words <= words)]
-        said = [m.place for m in named if words <= m.words] or [m.place for m in named]
-        asked = placed.get(label, set())
-        if not asked and not any(map(any, said)):
+        stated = [m.place for m in named if words <= m.words] or [m.place for m in named]
+        recorded = placed.get(label, set())
+        if not recorded and not any(map(any, stated)):
             continue
         # Two labels may share their words: scoliosis of the thoracic and of the lumbar spine.
         sharing = [other for other in outside if words & _words_of(other)] + [m.finding for m in named]
         allowed = set().union(*(placed.get(subject, set()) for subject in sharing))
         named_by = frozenset().union(*(words_in(other) for other in (label, *filter(None, sharing))))
         for i in range(3):
-            missing = {p[i] for p in asked} - {p[i] for p in said}
-            extra = {p[i] for p in said} - {p[i] for p in allowed}
+            missing = {p[i] for p in recorded} - {p[i] for p in stated}
+            extra = {p[i] for p in stated} - {p[i] for p in allowed}
             if any(value and not words_in(value) <= named_by for value in missing | extra):
                 yield f"misplaces label {label}"
     named = frozenset().union(*(_labels_in(m.words) for m in reading.affirmed))
@@ -183,11 +183,11 @@ def _placed(details: str) -> dict[str, set[Place]]:
 
 def _patient_reasons(head: str, age: float | None, sex: str | None, race: str | None, view: str | None) -> str:
     """What is wrong with age, sex, race and view."""
-    told = re.search(AGE_WORDS, head)
+    stated_age = re.search(AGE_WORDS, head)
     years = int(age) if age is not None and age >= 1 else None
     infant = age is not None and age < 1
     wrong = {
-        "age": (int(told[1]) if told else None) != years or bool(re.search(INFANT_WORDS, head)) != infant,
+        "age": (int(stated_age[1]) if stated_age else None) != years or bool(re.search(INFANT_WORDS, head)) != infant,
         "sex": any(bool(re.search(words, head)) != (sex == s) for s, words in SEX_WORDS.items()),
         "race": (race or "") not in head,
         "view": any(bool(re.search(words, head)) != (v in (view or "").split()) for v, words in VIEW_WORDS.items()),

@@ -1,10 +1,10 @@
 """Descriptions of radiographs from their Records, in the style of the paper's ED Table 5.
 
-The paper asks GPT-4 for patient information, technique, findings as one paragraph and an impression, with
-every abnormality of the metadata and nothing beyond it. Here rules write the same sections:
-only what the record asserts (findings that are 1, with a side, site or severity where `details` has one;
-a few absent findings where the record says 0), in wording that a hash of the image id chooses. It is a
-pure function of the record. `language_model` has a model write in its place.
+The paper asks GPT-4 for patient information, technique, findings as one paragraph and an impression, with every
+abnormality of the metadata and nothing beyond it. Here rules write the same sections. They state only what the record
+asserts: findings that are 1, with a side, site or severity where `details` has one, and a few absent findings that are
+0. A hash of the image id chooses the wording, so a description is a pure function of its record. `language_model` has a
+model write in the grammar's place.
 """
 
 import zlib

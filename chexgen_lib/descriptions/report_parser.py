@@ -52,8 +52,8 @@ def read(text: str) -> Reading:
 
 
 def together(readings: list[Reading]) -> Reading:
-    said = (tuple(chain.from_iterable(r[i] for r in readings)) for i in range(3))
-    return Reading(*said, frozenset().union(*(r.words for r in readings)))
+    mentions = (tuple(chain.from_iterable(r[i] for r in readings)) for i in range(3))
+    return Reading(*mentions, frozenset().union(*(r.words for r in readings)))
 
 
 @cache
@@ -64,7 +64,7 @@ def _read_sentence(sentence: str) -> Reading:
     """
     segments = _segments(sentence)
     _turn(segments)
-    said: dict[str, list[Mention]] = {"affirmed": [], "denied": [], "hedged": []}
+    by_state: dict[str, list[Mention]] = {"affirmed": [], "denied": [], "hedged": []}
     words: set[str] = set()
     before = _Segment()
     last: Mention | None = None
@@ -73,11 +73,11 @@ def _read_sentence(sentence: str) -> Reading:
             before = segment  # an appearance that the finding after it explains
             continue
         found = segment.mentions(last if segment.state == before.state else None, before)
-        said[segment.state].extend(found)
+        by_state[segment.state].extend(found)
         last, before = found[-1] if found else last, segment
         if segment.state != "denied":
             words.update(segment.words)
-    return Reading(*map(tuple, said.values()), frozenset(words))
+    return Reading(*map(tuple, by_state.values()), frozenset(words))
 
 
 def _segments(sentence: str) -> list["_Segment"]:

@@ -70,10 +70,10 @@ def sections(reports: pl.Series) -> pl.DataFrame:
         section=pl.when(pl.col("at") % 2 == 1).then(header.replace_strict(_SECTION_OF, default="findings"))
     ).with_columns(pl.col("section").forward_fill().over("row").fill_null(""))
     text = pl.col("report").str.replace_all(r"\s+", " ").str.strip_chars(" ")
-    told = pieces.filter(pl.col("at") % 2 == 0).with_columns(text=text).filter(pl.col("text") != "")
+    parts = pieces.filter(pl.col("at") % 2 == 0).with_columns(text=text).filter(pl.col("text") != "")
     table = pl.DataFrame({"row": pl.int_range(reports.len(), dtype=pl.UInt32, eager=True)})
     for section in (*SECTIONS, ""):
-        texts = told.filter(pl.col("section") == section).group_by("row").agg(pl.col("text").str.join(" "))
+        texts = parts.filter(pl.col("section") == section).group_by("row").agg(pl.col("text").str.join(" "))
         table = table.join(texts.rename({"text": section}), on="row", how="left", maintain_order="left")
     untitled = pl.when(pl.col("findings").is_null() & pl.col("impression").is_null()).then(pl.col(""))
     return table.with_columns(findings=pl.coalesce("findings", untitled)).select(SECTIONS)

@@ -159,8 +159,8 @@ def _races(studies: pl.DataFrame, mimic_iv: str | Path | None) -> pl.DataFrame:
     """subject_id, StudyDate and race of the studies of patients with an admission that states one of RACES."""
     columns = ("hadm_id", "subject_id", "admittime", "race")
     admissions = _nothing(*columns) if mimic_iv is None else _keyed(locate(mimic_iv, "hosp/admissions.csv*"), columns)
-    said = pl.col("race").str.strip_chars().str.to_uppercase()
-    group = pl.coalesce(pl.when(said.str.starts_with(word)).then(pl.lit(name)) for word, name in RACES.items())
+    text = pl.col("race").str.strip_chars().str.to_uppercase()
+    group = pl.coalesce(pl.when(text.str.starts_with(word)).then(pl.lit(name)) for word, name in RACES.items())
     day = pl.col("admittime").str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)
     stated = admissions.select("subject_id", day=day, race=group).drop_nulls().sort("day")
     day = pl.col("StudyDate").str.to_date("%Y%m%d", strict=False)

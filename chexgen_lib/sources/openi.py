@@ -170,12 +170,12 @@ def _report(root: Element, file: str) -> list[dict]:
         raise ValueError("it has no uId")
     sections = {a.get("Label"): (a.text or "").strip() or None for a in root.iter("AbstractText")}
     labels = ["/".join(part.strip() for part in m.text.split("/")) for m in root.iter("major") if m.text]
-    told = _SEX.search(sections.get("INDICATION") or "")
+    sex = _SEX.search(sections.get("INDICATION") or "")
     shared = {
         "row": file,
         "patient_id": f"openi:{uid.get('id')}",
         "study_id": f"openi:{uid.get('id')}",
-        "sex": None if told is None else "F" if told[1].lower() in ("female", "woman", "lady") else "M",
+        "sex": None if sex is None else "F" if sex[1].lower() in ("female", "woman", "lady") else "M",
         "report": sections.get("FINDINGS"),
         "impression": sections.get("IMPRESSION"),
         "labels": list(dict.fromkeys(labels)),
