@@ -66,17 +66,7 @@ def sample(options: argparse.Namespace) -> int:
     Raises:
         PromptError, ConditionError, CheckpointError, ValueError: before anything is sampled, naming row and remedy.
     """
-    for name in ("images_per_prompt", "steps", "batch_size"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}")
-    names = [name for samplers in SAMPLERS.values() for name in samplers]
-    if options.sampler not in (None, *names):
-        raise ValueError(f"--sampler {options.sampler!r} is none of {', '.join(names)}")
-    compiler = os.environ.get("CXX", "g++")
-    if options.compile and not torch.cuda.is_available() and shutil.which(compiler) is None:
-        raise ValueError(
-            f"--compile needs a C++ compiler and there is no {compiler}: install it, or leave --compile out"
-        )
+    _check_options(options)
     prompts, state = read_prompts(options.prompts), PartialState()
     pipeline = _load(options.weights, options).to(state.device)
     pipeline.set_progress_bar_config(disable=True)
@@ -108,6 +98,21 @@ def sample(options: argparse.Namespace) -> int:
         for file, reason in failed.items():
             print(f"chexgen: not sampled: {file}: {reason}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Raise ValueError for a number, a sampler or a compiler that cannot be used."""
+    for name in ("images_per_prompt", "steps", "batch_size"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}")
+    names = [name for samplers in SAMPLERS.values() for name in samplers]
+    if options.sampler not in (None, *names):
+        raise ValueError(f"--sampler {options.sampler!r} is none of {', '.join(names)}")
+    compiler = os.environ.get("CXX", "g++")
+    if options.compile and not torch.cuda.is_available() and shutil.which(compiler) is None:
+        raise ValueError(
+            f"--compile needs a C++ compiler and there is no {compiler}: install it, or leave --compile out"
+        )
 
 
 def _batches(jobs: list[dict], size: int) -> list[list[dict]]:
@@ -181,16 +186,7 @@ def _check_lengths(prompts: pl.DataFrame, pipeline: ChexGenPipeline) -> None:
 
 def _jobs(prompts: pl.DataFrame, options: argparse.Namespace, pipeline: ChexGenPipeline) -> tuple[list[dict], dict]:
     """One dict an image, and file -> reason of those that cannot be drawn."""
-    settings = dict(
-        sampler=type(pipeline.scheduler).__name__,
-        steps=options.steps,
-        guidance=options.guidance,
-        weights_sha256=digest(options.weights),
-        chexgen_lib=chexgen_lib.__version__,
-        **({"weights": "int8"} if options.int8 else {}),
-        **({"compiled": True} if options.compile else {}),
-        **({"metadata_guidance": json.dumps(options.metadata_guidance)} if options.metadata_guidance else {}),
-    )
+    settings = _settings(options, pipeline)
     sources = pipeline.transformer.metadata_sources
     if sources is None and options.metadata_guidance:
         raise ValueError("--metadata-guidance is for weights with a metadata encoder")
@@ -224,6 +220,20 @@ def _jobs(prompts: pl.DataFrame, options: argparse.Namespace, pipeline: ChexGenP
             for k in range(options.images_per_prompt)
         ]
     return jobs, failed
+
+
+def _settings(options: argparse.Namespace, pipeline: ChexGenPipeline) -> dict:
+    """What the manifest states of all images alike."""
+    return dict(
+        sampler=type(pipeline.scheduler).__name__,
+        steps=options.steps,
+        guidance=options.guidance,
+        weights_sha256=digest(options.weights),
+        chexgen_lib=chexgen_lib.__version__,
+        **({"weights": "int8"} if options.int8 else {}),
+        **({"compiled": True} if options.compile else {}),
+        **({"metadata_guidance": json.dumps(options.metadata_guidance)} if options.metadata_guidance else {}),
+    )
 
 
 def _metadata(row: dict, sources: Sequence[str], weights: Mapping[str, float]) -> dict:
