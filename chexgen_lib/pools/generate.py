@@ -150,14 +150,8 @@ def fingerprint(pipeline: ChexGenPipeline) -> str:
     return digest([*models, type(pipeline.scheduler).__name__, scheduler])
 
 
-# Old names, until every notebook calls `sample_pool` and `requests`.
+# Old names, until notebook 12 calls `sample_pool`.
 def synthesise(pipeline, records, folder, images_per_prompt=4, num_inference_steps=100, guidance_scale=4.0,
                batch_size=64, seed=0, conditions=None, metadata=None, metadata_guidance=None):  # fmt: skip
     sampling = Sampling(images_per_prompt, num_inference_steps, guidance_scale, batch_size, seed, metadata_guidance)
     return sample_pool(pipeline, records, folder, sampling, conditions, metadata)
-
-
-def choose_prompts(*args, **kwargs):
-    from chexgen_lib.pools.requests import choose_prompts
-
-    return choose_prompts(*args, **kwargs)
