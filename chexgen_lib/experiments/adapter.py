@@ -54,7 +54,7 @@ def train_adapter(
         for table in (requests["train"], requests["held out"])
     )
     torch.manual_seed(config.seed)  # of the projection into the adapter
-    train_model(folder, ControlledTransformer.on(base, copied_blocks), pairs, held_out, config, weights=".")
+    train_model(folder, ControlledTransformer.on(base, copied_blocks), pairs, held_out, config)
 
 
 def train_reader(

@@ -84,7 +84,7 @@ def train_baseline(
 ) -> None:
     """Train a fresh U-Net on the pairs of both stages and fill `folder` as `stages.train_model` does.
 
-    Writes the weights `folder/unet`, and `pairs.json`: the numbers of training and held-out pairs, of prompts cut
+    Writes `pairs.json` beside the weights: the numbers of training and held-out pairs, of prompts cut
     after 77 tokens, and of parameters.
 
     Args:
@@ -98,7 +98,7 @@ def train_baseline(
     unet = BaselineUNet.of_size(size, sample_size=pairs.mean.shape[-1], text_dim=pairs.states.shape[1])
     numbers = {"training": len(pairs), "held out": len(held_out), "cut": cut, "parameters": unet.num_parameters()}
     write_json(numbers, folder / "pairs.json")
-    train_model(folder, unet, pairs, held_out, config, weights="unet")
+    train_model(folder, unet, pairs, held_out, config)
 
 
 def keep_baseline(
@@ -112,15 +112,14 @@ def keep_baseline(
 ) -> tuple[pl.DataFrame, dict[str, int | float]]:
     """The history and the numbers of a baseline that is trained once and kept in `folder` (`train_baseline`).
 
-    Where `weights` are given, nothing is trained: the history has no rows, `folder/unet` and `folder/log` are empty.
+    Where `weights` are given, nothing is trained: the history has no rows, and `folder` is empty.
 
     Returns:
         history (step, loss, grad_norm, learning_rate), and noise_error_untrained, steps, prompts_cut and noise_error.
     """
     if weights is not None:
-        for name in ("unet", "log"):
-            remove(folder / name)
-            (folder / name).mkdir(parents=True)
+        remove(folder)
+        folder.mkdir(parents=True)
         return pl.DataFrame(schema=dict.fromkeys(("step", "loss", "grad_norm", "learning_rate"), pl.Float64)), {}
     parts = {"autoencoder": load_autoencoder(autoencoder), "text_encoder": text_encoder}
     kept(train_baseline, folder, cohort=cohort, size=size, config=config, **parts)

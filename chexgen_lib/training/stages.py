@@ -18,17 +18,15 @@ def train_model(
     pairs: LatentCache,
     held_out: LatentCache,
     config: TrainingConfig,
-    weights: str = "transformer",
     launched: Path | None = None,
 ) -> None:
-    """Train `model` on `pairs` and fill `folder` with all that a notebook shows of it.
+    """Train `model` on `pairs`; `folder` becomes that of the model, with all that a notebook shows of its training.
 
-    Writes the averaged weights `folder/<weights>`, `history.parquet` (step, loss, grad_norm, learning_rate), the
+    Writes the averaged weights as `save_pretrained` does, `history.parquet` (step, loss, grad_norm, learning_rate), the
     trainer's `log` and `noise_error.json`: `before` and `after`, on the held-out pairs. For `kept.kept`: called again
     after an interruption, it goes on from the newest checkpoint in `folder`.
 
     Args:
-        weights: folder of the weights; "." for `folder` itself.
         launched: where `chexgen train` may have left a checkpoint of the same training, to go on from.
 
     Raises:
@@ -36,7 +34,7 @@ def train_model(
     """
     before = noise_error(model, held_out)
     history = train(model, pairs, config, folder, keep_last=True, continued_from=launched)
-    model.save_pretrained(folder / weights)
+    model.save_pretrained(folder)
     pl.DataFrame(history).write_parquet(folder / "history.parquet")
     write_json({"before": before, "after": noise_error(model, held_out)}, folder / "noise_error.json")
     remove_checkpoints(folder)

@@ -60,16 +60,17 @@ def output_paths(stage: dict[str, Any]) -> list[str]:
 def check_outputs() -> None:
     """The files in runs/ci must be those that dvc.yaml declares for that profile; raises on a difference."""
     params = compose("ci", ROOT / "runs/ci/params.yaml")
-    declared = [path for stage in stages(params).values() for path in output_paths(stage)]
-    folders = [Path(params["root"], section_of(name)) for name in stages(params)]
+    run = stages(params, ROOT)
+    declared = [path for stage in run.values() for path in output_paths(stage)]
+    folders = [Path(params["root"], section_of(name)) for name in run]
     folders.append(Path(params["figures_dir"]))
     files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*")) if path.is_file()]
     written = [path.relative_to(ROOT).as_posix() for path in files if not path.name.startswith(".")]
     missing = [path for path in declared if not (ROOT / path).exists()]
     extra = [path for path in written if not any(f"{path}/".startswith(f"{out}/") for out in declared)]
     # A notebook that is no stage writes figures too; its source names them.
-    others = [cell.source for name in set(names()) - set(stages(params)) for cell in code_cells(read(path_of(name)))]
-    extra = [path for path in extra if f'"{Path(path).stem}.png"' not in "".join(others)]
+    others = [cell.source for name in set(names()) - set(run) for cell in code_cells(read(path_of(name)))]
+    extra = [path for path in extra if f'"{Path(path).stem}"' not in "".join(others)]
     if missing or extra:
         lines = [f"declared, not written: {path}" for path in missing]
         lines += [f"written, not declared: {path}" for path in extra]

@@ -42,12 +42,13 @@ def chexgen_train(folder, *more: str, cache: str = "low", settings: str = "param
 
 
 def fingerprints(folder) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (folder / "transformer").iterdir()}
+    weights = [p for p in (folder / "transformer").iterdir() if p.name == "config.json" or p.suffix == ".safetensors"]
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in weights}
 
 
 def as_the_notebook(folder, cache, transformer):
     data = dict(pairs=pairs(cache), held_out=pairs(cache))
-    kept(train_model, folder, {"launched": folder}, model=transformer, config=CONFIG, **data)
+    kept(train_model, folder / "transformer", {"launched": folder}, model=transformer, config=CONFIG, **data)
     return fingerprints(folder)
 
 
