@@ -4,7 +4,9 @@ import numpy as np
 import polars as pl
 
 from chexgen_lib.descriptions import check, grammar
+from chexgen_lib.experiments.fairness.scores import evaluate
 from chexgen_lib.pools.annotations import Annotated
+from chexgen_lib.pools.groups import AGE_GROUPS, groups
 from chexgen_lib.records import FINDINGS, assign_splits, conform
 from chexgen_lib.sampling.conditions import CLASSES
 
@@ -141,3 +143,69 @@ def annotated_images(n=6, size=32) -> Annotated:
         }
     )
     return Annotated(table, np.zeros((n, size, size), np.uint8), masks, CLASSES)
+
+
+# Patients in groups, for fairness
+
+FAIRNESS_ATTRIBUTES = ["sex", "race", "age group"]
+RACES = ("Asian", "Black", "White")
+
+
+def grouped_cohort(patients=150, seed=0, most=3, unknown=0.0):
+    """Rows of patients with one to `most` images, and labels [N, 14], of which the share `unknown` is NaN."""
+    rng = np.random.default_rng(seed)
+    patient = np.repeat(np.arange(patients), rng.integers(1, most + 1, patients))
+    table = pl.DataFrame(
+        {
+            "patient_id": [f"a:{i}" for i in patient],
+            "sex": rng.choice(["F", "M"], patients)[patient],
+            "race": rng.choice(RACES, patients, p=[0.2, 0.3, 0.5])[patient],
+            "age group": pl.Series(rng.choice(list(AGE_GROUPS), patients)[patient], dtype=pl.Enum(list(AGE_GROUPS))),
+        }
+    )
+    labels = (rng.random((len(table), 14)) < np.linspace(0.2, 0.5, 14)).astype(float)
+    labels[rng.random(labels.shape) < unknown] = np.nan
+    return table, labels
+
+
+def scores_around(labels, seed=0, noise=0.5):
+    """Scores around the label; `noise`: a number, or one for each row."""
+    random = np.random.default_rng(seed).normal(size=labels.shape)
+    return np.nan_to_num(labels, nan=0.5) + np.broadcast_to(noise, len(labels))[:, None] * random
+
+
+def scored(table, labels, scores, *, attributes=FAIRNESS_ATTRIBUTES, min_n=10, n_resamples=100, seed=0, **options):
+    formed = groups(table, attributes, min_n=min_n, **options)
+    return evaluate(formed, labels, scores, np.full(14, 0.5), n_resamples=n_resamples, seed=seed)
+
+
+def harder(table, race="Black"):
+    """Noise with which a classifier does badly in one group."""
+    return np.where(table["race"] == race, 2.0, 0.5)
+
+
+def few(labels, n=3):
+    """The labels of the first n findings; the others are unknown, which makes fairlearn's work small."""
+    return np.where(np.arange(14) < n, labels, np.nan)
+
+
+def trainings(table, labels, noise, seeds=(0,), **options):
+    """Evaluations of a training arm, one for each seed."""
+    runs = (scores_around(labels, seed, noise) for seed in seeds)
+    return [scored(table, labels, scores, attributes=["sex", "race"], **options) for scores in runs]
+
+
+def attributed_records(n=60):
+    """Records of two sources with age, sex, view, and effusion in half of them."""
+    rng = np.random.default_rng(0)
+    sick = rng.integers(0, 2, n)
+    states = {f: np.zeros(n) for f in FINDINGS} | {"Effusion": sick, "Lung Opacity": sick, "No Finding": 1 - sick}
+    about = {
+        "patient_id": [f"p{k}" for k in range(n)],
+        "image_id": [f"i{k}" for k in range(n)],
+        "age": rng.uniform(20, 90, n),
+        "sex": rng.choice(["F", "M"], n).tolist(),
+        "view": (["PA", "AP", "LATERAL"] * n)[:n],
+        "source": rng.choice(("here", "there"), n).tolist(),
+    }
+    return pl.DataFrame(about | states)

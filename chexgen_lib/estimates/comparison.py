@@ -149,7 +149,7 @@ def auroc_table(
     runs = {arm: np.asarray(values, np.float64) for arm, values in scores.items()}
     _check_runs(runs, labels, reference, draws)
     arms = {
-        arm: _aurocs(x.reshape(-1, draws, *labels.shape), labels, resampling.weights, fewest) for arm, x in runs.items()
+        arm: aurocs(x.reshape(-1, draws, *labels.shape), labels, resampling.weights, fewest) for arm, x in runs.items()
     }
     about = [
         {"finding": f, "n": int(np.isfinite(y).sum()), "positives": int(np.nansum(y))}
@@ -171,8 +171,12 @@ def auroc_table(
     return table.sort(order, maintain_order=True).select(columns)
 
 
-def _aurocs(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, fewest: int) -> np.ndarray:
-    """Scores [S, draws, N, 14] -> AUROC of the findings and last their mean, [S, 1 + B, 15]."""
+def aurocs(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, fewest: int = LEAST) -> np.ndarray:
+    """Scores [S, draws, N, 14] -> AUROC of the findings and last their mean, [S, 1 + B, 15].
+
+    Raises:
+        ValueError: if no finding has `fewest` cases of either label.
+    """
     each = [
         [auroc_of_draws(y, s, weights, fewest) for y, s in zip(labels.T, np.moveaxis(seed, -1, 0), strict=True)]
         for seed in scores

@@ -66,4 +66,5 @@ def readable(table: pl.DataFrame, value: str = "value", digits: int = 3) -> pl.D
         columns["difference"] = pl.Series("difference", [verdict(row, digits) for row in rows], pl.String)
         hidden |= {"difference_low", "difference_high", "p", "detectable"}
     shown = table.with_columns(**columns).drop(hidden & set(table.columns))
-    return shown.select(c for c in shown.columns if shown[c].null_count() < len(shown) or not len(shown))
+    kept = [c for c in shown.columns if not len(shown) or any(v not in (None, "") for v in shown[c])]
+    return shown.select(kept)

@@ -22,6 +22,7 @@ COLUMNS = {
     **dict.fromkeys(("value", "low", "high", "sd"), pl.Float64),
     "n": pl.Int64,
     **dict.fromkeys(("x", "y"), pl.Float64),
+    **dict.fromkeys(("better", "axis"), pl.String),
 }
 ARM_COLOURS = {GENERATOR: style.BLUE, IGNORES: style.ORANGE, FLOOR: style.GREEN, NOISE: style.GREY}
 PAPER_COLOURS = {"ChexGen": style.BLUE, "RoentGen": style.VERMILION, "MINIM-CXR": style.PURPLE}
@@ -51,16 +52,16 @@ def table(metrics: pl.DataFrame, points: pl.DataFrame, readers: pl.DataFrame | N
     """All that Figure 2 plots, tidy: panel (a, b, c), source (this run or paper), metric, arm and the
     numbers.
 
-    metrics: `quality.evaluate(...).table`; points: `tsne(...)`; readers: `reader_study.summarise(...)` or
-    None.
+    metrics: `quality.evaluate(...).table`, of which panel a shows what has an `axis`; points: `tsne(...)`; readers:
+    `reader_study.summarise(...)` or None.
     """
-    fids = [m for m in metrics["metric"].unique(maintain_order=True) if m.startswith("FID-") and "," not in m]
-    shown = [*fids, "MS-SSIM", "Pearson r"]
-    if len(fids) != 2:
-        raise ValueError(f"Figure 2a shows the Frechet distances of two embedders, the table has {fids}")
-    ours = metrics.filter(pl.col("metric").is_in(shown)).with_columns(panel=pl.lit("a"), source=pl.lit(GENERATOR))
+    ours = metrics.drop_nulls("axis").with_columns(panel=pl.lit("a"), source=pl.lit(GENERATOR))
     paper = published.load("fig2a").with_columns(
-        panel=pl.lit("a"), source=pl.lit(PAPER), n=pl.col("dataset").str.extract(r"n=(\d+)").cast(pl.Int64)
+        panel=pl.lit("a"),
+        source=pl.lit(PAPER),
+        n=pl.col("dataset").str.extract(r"n=(\d+)").cast(pl.Int64),
+        better=pl.when(pl.col("metric") == "Pearson r").then(pl.lit("higher")).otherwise(pl.lit("lower")),
+        axis=pl.lit("linear"),
     )
     b = points.with_columns(panel=pl.lit("b"), source=pl.lit(GENERATOR))
     if readers is None:
@@ -90,7 +91,8 @@ def draw(plotted: pl.DataFrame) -> Figure:
     for part, source, title in zip((top, middle), (GENERATOR, PAPER), titles, strict=True):
         rows = a.filter(pl.col("source") == source)
         part.suptitle(title, x=0.01, ha="left", fontsize=8, fontweight="bold")
-        for ax, metric in zip(part.subplots(1, 4), rows["metric"].unique(maintain_order=True), strict=True):
+        names = rows["metric"].unique(maintain_order=True).to_list()
+        for ax, metric in zip(part.subplots(1, len(names), squeeze=False)[0], names, strict=True):
             first = ax.get_subplotspec().is_first_col()
             _dots(ax, rows.filter(pl.col("metric") == metric), source, labels=first)
     left, right = bottom.subplots(1, 2)
@@ -116,11 +118,9 @@ def _dots(ax: Axes, rows: pl.DataFrame, source: str, labels: bool) -> None:
     ax.set_yticks(range(len(colours)), colours if labels else [])
     ax.margins(x=0.25)
     metric = rows["metric"][0]
-    if metric.startswith("FID") and source == GENERATOR:
-        ax.set_xscale("log")  # pixel noise is orders of magnitude away
-    better = "lower" if metric.startswith(("FID", "MS-SSIM")) else "higher"
+    ax.set_xscale(rows["axis"][0])
     n = sorted(set(rows["n"].to_list()))
-    ax.set_xlabel(f"{metric}\n({better} is better; n = {', '.join(map(str, n))})", fontsize=7)
+    ax.set_xlabel(f"{metric}\n({rows['better'][0]} is better; n = {', '.join(map(str, n))})", fontsize=7)
     if source == PAPER:
         ax.set_facecolor(PAPER_SHADE)
 

@@ -1,4 +1,4 @@
-"""Multi-label classification of the 14 CheXpert findings: a DenseNet, its training and its AUROC.
+"""Multi-label classification of the 14 CheXpert findings: a DenseNet and its training.
 
 The paper trains DenseNet121 at 256 px (Methods, "Training data augmentation experiments"; ED Table 6), and the released
 training runs keep the epoch that is best on the test set. Here the checkpoint is selected on the validation split, and
@@ -12,14 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from torchvision.models import DenseNet
 
-from chexgen_lib.estimates.measures import auroc, macro_auroc
-from chexgen_lib.estimates.resampling import interval_of, resample_counts
+from chexgen_lib.estimates.measures import macro_auroc
 from chexgen_lib.learners.base import Check, Learner, LearnerConfig, augment, fit, seeded
 from chexgen_lib.records import FINDINGS
 from chexgen_lib.storage import replacing
@@ -188,32 +186,3 @@ def masked_bce(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     known = ~labels.isnan()
     loss = F.binary_cross_entropy_with_logits(logits, labels.nan_to_num(), reduction="none")
     return (loss * known).sum() / known.sum().clamp(min=1)
-
-
-# Measures
-
-
-def auroc_table(labels: np.ndarray, scores: np.ndarray, *, n_resamples: int = 1000, seed: int = 0) -> pl.DataFrame:
-    """AUROC of each finding and their mean ("Average", ED Table 6) with 95 % intervals over resampled rows.
-
-    labels: [N, 14]; scores: [N, 14], or [N, S, 14] for S images of each row (whole rows are resampled).
-    Columns: finding, value, low, high, n (rows with a known label), positives. A finding without known
-    positives and negatives keeps its row with null values and is not part of the average.
-    """
-    labels, scores = np.asarray(labels, np.float64), np.asarray(scores, np.float64)
-    scores = scores.reshape(len(labels), -1, len(FINDINGS))  # [N, S, 14]
-    n, per_row, _ = scores.shape
-    counts = resample_counts(n, n_resamples, np.random.default_rng(seed)).repeat(per_row, axis=1)
-    long_labels, long_scores = labels.repeat(per_row, axis=0), scores.reshape(n * per_row, -1)
-    rows, values, resampled = [], [], []
-    for f, finding in enumerate(FINDINGS):
-        values.append(auroc(long_labels[:, f], long_scores[:, f])[0])
-        resampled.append(auroc(long_labels[:, f], long_scores[:, f], counts))
-        interval = interval_of(values[-1], resampled[-1] if np.isfinite(values[-1]) else [], n)
-        known = int((~np.isnan(labels[:, f])).sum())
-        rows.append((finding, interval.value, interval.low, interval.high, known, int(np.nansum(labels[:, f]))))
-    defined = np.isfinite(values)
-    if defined.any():
-        mean = interval_of(np.mean(np.array(values)[defined]), np.nanmean(np.array(resampled)[defined], axis=0), n)
-        rows.append(("Average", mean.value, mean.low, mean.high, n, None))
-    return pl.DataFrame(rows, ["finding", "value", "low", "high", "n", "positives"], orient="row").fill_nan(None)

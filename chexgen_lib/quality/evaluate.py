@@ -1,201 +1,315 @@
-"""Quality of generated radiographs: fidelity, diversity, factual correctness, copies of training images
-(Figure 2).
+"""Quality of generated radiographs: fidelity, diversity, factual correctness, copies of training images (Figure 2).
 
-`evaluate` is the one call that a notebook needs; it runs on any generator, from arrays alone.
+`evaluate` measures any generator from arrays alone. What it measures is the list of `Metric`s that `metrics` returns:
+Figure 2 draws those with an axis, and the paper's numbers stand beside those that name one. Each number stands beside
+what bounds it: real images against others, the same samples permuted among the prompts, independent Gaussian pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Protocol
 
 import numpy as np
 import polars as pl
 
-from chexgen_lib import images as im
-from chexgen_lib.estimates.resampling import Interval, bootstrap_interval, paired_wilcoxon
-from chexgen_lib.learners.classifier import auroc_table
+from chexgen_lib.estimates.comparison import auroc_table, aurocs, estimate, paired_wilcoxon
+from chexgen_lib.estimates.measures import mean
+from chexgen_lib.estimates.resampling import Resampling
+from chexgen_lib.estimates.wording import format_interval
+from chexgen_lib.paper import published
 from chexgen_lib.quality.diversity import pairwise_similarity, scales
 from chexgen_lib.quality.embedders import Embedder
 from chexgen_lib.quality.factuality import derangement, same_findings, score_correlation, score_errors
-from chexgen_lib.quality.frechet import frechet_intervals, halves
-from chexgen_lib.quality.neighbours import Neighbours, memorisation, nearest
-from chexgen_lib.records import FINDINGS
+from chexgen_lib.quality.frechet import halves, resampled_distances
+from chexgen_lib.quality.held_out import HeldOut
+from chexgen_lib.quality.neighbours import CLOSER, RATIO, Neighbours, memorisation, nearest
 
 GENERATOR, FLOOR, IGNORES, NOISE = "this run", "real vs real", "ignores its prompt", "Gaussian pixels"
+REAL = "real images"
+FRECHET_RESAMPLES = 200  # each costs a singular value decomposition for every sample of a prompt
 
 
 class Scorer(Protocol):
-    """A classifier of the 14 findings: [N, H, W] in [0, 1] -> [N, 14], NaN where it does not know a
-    finding."""
+    """A classifier of the 14 findings: [N, H, W] in [0, 1] -> [N, 14], NaN where it does not know a finding."""
 
     def predict(self, images: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One arm by one metric: its values on the data and on B resamples [1 + B], and what they are of.
+
+    n counts prompts or images, samples the samples averaged for each prompt; p_wilcoxon compares the arm with this run,
+    prompt by prompt (two-sided).
+    """
+
+    resampled: np.ndarray
+    n: int
+    samples: int
+    p_wilcoxon: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Something to measure of a generator.
+
+    Attributes:
+        name: as in tables and figures.
+        better: "lower" or "higher".
+        measure: arms that the metric applies to, from what all metrics share.
+        axis: of its panel in Figure 2a, "linear" or "log"; None: it has none.
+        paper: the paper's metric of Figure 2a that it corresponds to.
+        differs: why the two numbers are nevertheless not on one scale.
+    """
+
+    name: str
+    better: str
+    measure: Callable[["Bench"], dict[str, Measured]]
+    axis: str | None = None
+    paper: str | None = None
+    differs: str = ""
+
+
+def metrics(embedders: Sequence[Embedder]) -> list[Metric]:
+    """All that is measured, in the order of the table. The paper's embedders are CLIP and XRV, in this order."""
+    first, *others = embedders
+    return [
+        *_frechet_metrics(first, "FID-CLIP"),
+        Metric(f"memorisation, {RATIO}", "higher", partial(_memorisation, first, RATIO)),
+        Metric(f"memorisation, {CLOSER}", "lower", partial(_memorisation, first, CLOSER)),
+        *(m for k, e in enumerate(others) for m in _frechet_metrics(e, None if k else "FID-XRV")),
+        Metric("MS-SSIM", "lower", partial(_similarity, "MS-SSIM"), "linear", "MS-SSIM", "512 px, SSIM or MS-SSIM"),
+        Metric("SSIM", "lower", partial(_similarity, "SSIM")),
+        Metric(
+            "Pearson r",
+            "higher",
+            partial(_correlation, False, False),
+            "linear",
+            "Pearson r",
+            "scores of XRV (MIMIC-CXR)",
+        ),
+        Metric("Pearson r, within findings", "higher", partial(_correlation, False, True)),
+        Metric("Pearson r with labels", "higher", partial(_correlation, True, False)),
+        Metric("Pearson r with labels, within findings", "higher", partial(_correlation, True, True)),
+        Metric("AUROC of requested findings", "higher", _requested_auroc),
+    ]
+
+
+def _frechet_metrics(embedder: Embedder, paper: str | None) -> list[Metric]:
+    name = f"FID-{embedder.name}"
+    differs = f"features of {paper.removeprefix('FID-')}, n = 3,500" if paper else ""
+    return [
+        Metric(name, "lower", partial(_frechet, embedder), "log", paper, differs),  # pixel noise is far away
+        Metric(f"{name}, all images", "lower", partial(_frechet_of_all, embedder)),
+    ]
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What `evaluate` measured.
 
-    table: metric, arm, value, low, high, n, samples, p, seed, note; one row per number. `n` counts prompts or
-    images,
-    `samples` the seeds averaged per prompt, `p` compares the arm with this run (two-sided paired Wilcoxon).
-    per_finding: AUROC of the classifier on synthetic images against the asked findings, and on the real
-    images. features: embedder name -> {"real" [N, D], "synthetic" [N, D] (first sample of each prompt)}, for
-    t-SNE. nearest: nearest training image of every sample, rows in the order of synthetic.reshape(N * S,
-    ...).
+    Attributes:
+        table: metric, arm, value, low, high, n, samples, p_wilcoxon, note (of `Measured`), better, axis (of `Metric`),
+            seed.
+        per_finding: `auroc_table` of the scorer, arm "synthetic" on the samples against the requested findings, arm
+            "real" on the real images.
+        features: embedder -> {"real" [N, D], "synthetic" [N, D] (first sample of each prompt)}, for t-SNE.
+        nearest: nearest training image of every sample, rows in the order of synthetic.reshape(N * S, ...).
+        metrics: what was measured.
     """
 
     table: pl.DataFrame
     per_finding: pl.DataFrame
     features: dict[str, dict[str, np.ndarray]]
     nearest: Neighbours
+    metrics: list[Metric]
+
+    def row(self, metric: str, arm: str) -> dict:
+        """One row of the table."""
+        return self.table.row(by_predicate=(pl.col("metric") == metric) & (pl.col("arm") == arm), named=True)
+
+
+class Bench:
+    """What the metrics share: the arms' images, features and scores, and the resamples of patients."""
+
+    def __init__(self, data: HeldOut, scorer: Scorer, embedders: Sequence[Embedder], n_resamples: int, seed: int):
+        self.data, self.embedders, self.seed = data, embedders, seed
+        self.resampling = Resampling(data.patients, n_resamples, seed)
+        self.n, self.samples = data.synthetic.shape[:2]
+        self.permuted = derangement(self.n, seed)
+        self.noise = gaussian_pixels(data.train, (self.n, self.samples), seed)
+        self.features = {
+            e.name: {
+                "real": e(data.real),
+                "synthetic": _per_prompt(e, data.synthetic),
+                "noise": e(self.noise[:, 0]),
+            }
+            for e in embedders
+        }
+        self.scores, self.real_scores = _per_prompt(scorer.predict, data.synthetic), scorer.predict(data.real)
+
+    @cached_property
+    def per_finding(self) -> pl.DataFrame:
+        """AUROC by finding on the samples (mean of those of each prompt's samples) and on the real images."""
+        labels, real = self.data.labels, self.real_scores[None]
+        synthetic = auroc_table(
+            {"synthetic": np.moveaxis(self.scores, 1, 0)}, labels, self.resampling, None, self.samples, 1
+        )
+        return pl.concat([synthetic, auroc_table({"real": real}, labels, self.resampling, fewest=1)])
+
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        """Nearest training image of every sample by the first embedder's features."""
+        features = self.features[self.embedders[0].name]["synthetic"]
+        return nearest(features.reshape(self.n * self.samples, -1), self._train_features)
+
+    @cached_property
+    def _train_features(self) -> np.ndarray:
+        return self.embedders[0](self.data.train)
+
+    @cached_property
+    def memorisation(self) -> dict[str, np.ndarray]:
+        """Both measures of `neighbours.memorisation`."""
+        away = nearest(self.features[self.embedders[0].name]["real"], self._train_features).distance
+        distances = self.neighbours.distance.reshape(self.n, self.samples)
+        return memorisation(distances, away, self.resampling.rows())
+
+    @cached_property
+    def similarity(self) -> dict[str, dict[str, np.ndarray]]:
+        """Similarity within a prompt; beside it of samples of different prompts, of different patients, of noise."""
+        shift = np.arange(self.samples) * max(self.n // self.samples, 1)
+        # each row holds as many different prompts as a prompt has samples
+        rows = (np.random.default_rng(self.seed).permutation(self.n)[:, None] + shift) % self.n
+        arms = {
+            GENERATOR: self.data.synthetic,
+            IGNORES: self.data.synthetic[rows, np.arange(self.samples)],
+            FLOOR: self.data.real[rows],
+            NOISE: self.noise,
+        }
+        return {arm: pairwise_similarity(images) for arm, images in arms.items()}
 
 
 def evaluate(
-    real: np.ndarray,
-    synthetic: np.ndarray,
-    labels: np.ndarray,
-    train: np.ndarray,
-    classifier: Scorer,
-    embedders: Sequence[Embedder],
-    *,
-    patients: Sequence[str] | None = None,
-    n_resamples: int = 1000,
-    seed: int = 0,
+    data: HeldOut, scorer: Scorer, embedders: Sequence[Embedder], *, n_resamples: int = 1000, seed: int = 0
 ) -> Evaluation:
-    """Measure a generator on held-out prompts.
+    """Measure a generator on held-out prompts; the first embedder also finds the nearest training images."""
+    if not embedders:
+        raise ValueError("embedders: needs at least one")
+    bench, rows = Bench(data, scorer, embedders, n_resamples, seed), []
+    measured = metrics(embedders)
+    for metric in measured:
+        for arm, m in metric.measure(bench).items():
+            about = {"n": m.n, "samples": m.samples, "p_wilcoxon": m.p_wilcoxon, "note": m.note}
+            own = {"better": metric.better, "axis": metric.axis, "seed": seed}
+            rows.append({"metric": metric.name, "arm": arm} | estimate(m.resampled) | about | own)
+    features = {n: {"real": f["real"], "synthetic": f["synthetic"][:, 0]} for n, f in bench.features.items()}
+    table = pl.DataFrame(rows, infer_schema_length=None)
+    return Evaluation(table, bench.per_finding, features, bench.neighbours, measured)
 
-    real: [N, H, W] in [0, 1], the test images that the prompts belong to; synthetic: [N, S, H, W], S >= 2
-    samples for each prompt, in the same order; labels: [N, 14], 1, 0 or NaN, what the prompts ask for; train:
-    [M, H, W], the generator's training images (for memorisation and the Gaussian pixels); patients: id per
-    test row (default: all different). The first embedder also finds the nearest training images. Raises
-    ValueError or ImageError naming the array that does not fit.
-    """
-    real, train = im.check(real, "real"), im.check(train, "train")
-    labels = np.asarray(labels, np.float64)
-    patients = np.asarray(np.arange(len(real)) if patients is None else patients)
-    _check_shapes(real, synthetic, labels, train, patients, embedders)
-    flat = im.check(synthetic.reshape(-1, *real.shape[1:]), "synthetic")
-    synthetic = flat.reshape(synthetic.shape)
-    dealt = derangement(len(real), seed)
-    noise = gaussian_pixels(train, synthetic.shape[:2], seed)
-    options = {"n_resamples": n_resamples, "seed": seed}
 
-    rows, features = [], {}
-    for e, embedder in enumerate(embedders):
-        emb = {
-            "real": embedder(real),
-            "synthetic": _embed(embedder, synthetic),
-            "noise": embedder(noise[:, 0]),
-        }
-        rows += _fidelity(embedder.name, emb, **options)
-        features[embedder.name] = {"real": emb["real"], "synthetic": emb["synthetic"][:, 0]}
-        if e == 0:
-            train_features = embedder(train)
-            found = nearest(emb["synthetic"].reshape(len(flat), -1), train_features)
-            away = nearest(emb["real"], train_features).distance
-            distances = memorisation(found.distance.reshape(synthetic.shape[:2]), away, **options)
-            note = f"nearest training image by {embedder.name} features; 1 or 0.05 = as far as unseen patients"
-            rows += [
-                _row(f"memorisation, {k}", GENERATOR, v, synthetic.shape[1], note=note) for k, v in distances.items()
-            ]
-    rows += _diversity(real, synthetic, noise, seed=seed, n_resamples=n_resamples)
-    scores = classifier.predict(flat).reshape(*synthetic.shape[:2], len(FINDINGS))
-    real_scores = classifier.predict(real)
-    rows += _factuality(scores, real_scores, labels, dealt, same_findings(labels, patients, seed), **options)
-    tables = {
-        "synthetic": auroc_table(labels, scores, **options),
-        "real": auroc_table(labels, real_scores, **options),
-    }
-    per_finding = pl.concat([t.with_columns(pl.lit(name).alias("images")) for name, t in tables.items()])
-    for name, arm in (("synthetic", GENERATOR), ("real", "real images")):
-        average = tables[name].filter(pl.col("finding") == "Average")
-        for r in average.iter_rows(named=True):
-            interval = Interval(r["value"], r["low"], r["high"], r["n"])
-            rows.append(_row("AUROC of asked findings", arm, interval, 1 if name == "real" else synthetic.shape[1]))
-    table = pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.lit(seed).alias("seed"))
-    return Evaluation(table, per_finding, features, found)
+def beside_paper(found: Evaluation) -> pl.DataFrame:
+    """The paper's numbers of Figure 2a beside this run's: paper metric, paper, metric, this run, not comparable."""
+    paper = dict(published.load("fig2a").filter(arm="ChexGen").select("metric", "value").iter_rows())
+    rows = []
+    for m in found.metrics:
+        if m.paper:
+            r = found.row(m.name, GENERATOR)
+            value = f"{format_interval(r['value'], r['low'], r['high'])}, n = {r['n']}"
+            rows.append((m.paper, paper[m.paper], m.name, value, f"paper: {m.differs}"))
+    return pl.DataFrame(rows, ["paper metric", "paper", "metric", "this run", "not comparable"], orient="row")
+
+
+def verdicts(found: Evaluation) -> pl.DataFrame:
+    """Where this run stands by its intervals: each metric of Figure 2a against each arm that bounds it."""
+    rows = []
+    for m in (m for m in found.metrics if m.axis):
+        own = found.row(m.name, GENERATOR)
+        for r in found.table.filter(pl.col("arm") != GENERATOR, metric=m.name).iter_rows(named=True):
+            above, below = own["low"] > r["high"], own["high"] < r["low"]
+            better, worse = (above, below) if m.better == "higher" else (below, above)
+            rows.append((m.name, r["arm"], "better" if better else "worse" if worse else "intervals overlap"))
+    return pl.DataFrame(rows, ["metric", "against", "this run is"], orient="row")
 
 
 def gaussian_pixels(train: np.ndarray, shape: tuple[int, int], seed: int) -> np.ndarray:
-    """Images [*shape, H, W] with each pixel drawn alone from the training images' mean and sd at that
-    pixel."""
+    """Images [*shape, H, W] with each pixel sampled alone from the training images' mean and sd at that pixel."""
     noise = np.random.default_rng(seed).standard_normal((*shape, *train.shape[1:]), np.float32)
     return np.clip(noise * train.std(0) + train.mean(0), 0, 1)
 
 
-def _check_shapes(real, synthetic, labels, train, patients, embedders) -> None:
-    n, shape = len(real), real.shape[1:]
-    if real.ndim != 3 or n < 4:
-        raise ValueError(f"real: needs at least 4 images [N, H, W], got shape {real.shape}")
-    if synthetic.ndim != 4 or len(synthetic) != n or synthetic.shape[1] < 2 or synthetic.shape[2:] != shape:
-        raise ValueError(f"synthetic: needs [{n}, S >= 2, {shape[0]}, {shape[1]}], got shape {synthetic.shape}")
-    if labels.shape != (n, len(FINDINGS)):
-        raise ValueError(f"labels: needs [{n}, {len(FINDINGS)}], got shape {labels.shape}")
-    if train.ndim != 3 or train.shape[1:] != shape or len(train) < 2:
-        raise ValueError(f"train: needs at least 2 images of {shape}, got shape {train.shape}")
-    if len(patients) != n:
-        raise ValueError(f"patients: needs {n} ids, got {len(patients)}")
-    if not embedders:
-        raise ValueError("embedders: needs at least one")
+def _per_prompt(function: Callable[[np.ndarray], np.ndarray], samples: np.ndarray) -> np.ndarray:
+    """A function of images on samples [N, S, H, W] -> [N, S, D]."""
+    return function(samples.reshape(-1, *samples.shape[2:])).reshape(*samples.shape[:2], -1)
 
 
-def _embed(embedder: Embedder, samples: np.ndarray) -> np.ndarray:
-    """[N, S, H, W] -> [N, S, D]."""
-    return embedder(samples.reshape(-1, *samples.shape[2:])).reshape(*samples.shape[:2], -1)
+# The metrics: arms and their values from a Bench.
 
 
-def _row(metric: str, arm: str, interval: Interval, samples: int, p: float | None = None, note: str = "") -> dict:
-    numbers = {"value": interval.value, "low": interval.low, "high": interval.high, "n": interval.n}
-    return {"metric": metric, "arm": arm, **numbers, "samples": samples, "p": p, "note": note}
-
-
-def _fidelity(name: str, emb: dict[str, np.ndarray], n_resamples: int, seed: int) -> list[dict]:
-    """All arms against one half of the real images, at the floor's n; this run also at full n."""
-    left, right = halves(len(emb["real"]), seed)
-    arms = {FLOOR: emb["real"][right], GENERATOR: emb["synthetic"][right], NOISE: emb["noise"][right]}
-    n_resamples = min(n_resamples, 200)  # each resample costs a singular value decomposition per sample
-    matched = frechet_intervals(emb["real"][left], arms, n_resamples=n_resamples, seed=seed)
-    samples = {arm: 1 if x.ndim == 2 else x.shape[1] for arm, x in arms.items()}
+def _frechet(embedder: Embedder, bench: Bench) -> dict[str, Measured]:
+    """All arms against one half of the real images, at the n of the other half, which is the floor."""
+    f, weights = bench.features[embedder.name], bench.resampling.weights[: 1 + FRECHET_RESAMPLES]
+    left, right = halves(bench.n, bench.seed)
+    arms = {FLOOR: f["real"][right], GENERATOR: f["synthetic"][right], NOISE: f["noise"][right]}
     note = "half of the real images against as many others, as the floor is"
-    rows = [_row(f"FID-{name}", arm, v, samples[arm], note=note) for arm, v in matched.items()]
-    full = frechet_intervals(emb["real"], {GENERATOR: emb["synthetic"]}, n_resamples=n_resamples, seed=seed)
-    return [*rows, _row(f"FID-{name}, all images", GENERATOR, full[GENERATOR], samples[GENERATOR])]
-
-
-def _diversity(real: np.ndarray, synthetic: np.ndarray, noise: np.ndarray, seed: int, n_resamples: int) -> list[dict]:
-    """Similarity within a prompt; beside it the samples of different prompts, and different patients."""
-    n, s = synthetic.shape[:2]
-    shift = np.arange(s) * max(n // s, 1)
-    rows_of = (np.random.default_rng(seed).permutation(n)[:, None] + shift) % n  # s different prompts to a row
-    arms = {
-        GENERATOR: synthetic,
-        IGNORES: synthetic[rows_of, np.arange(s)],
-        FLOOR: real[rows_of],
-        NOISE: noise,
+    found = resampled_distances(f["real"][left], arms, weights[:, left], weights[:, right])
+    return {
+        arm: Measured(v, len(right), bench.samples if arm == GENERATOR else 1, note=note) for arm, v in found.items()
     }
-    similar = {arm: pairwise_similarity(x) for arm, x in arms.items()}
-    rows = []
-    for metric in ("MS-SSIM", "SSIM"):
-        note = f"{scales(min(real.shape[1:]))} scales" if metric == "MS-SSIM" else ""
-        for arm, values in similar.items():
-            v = values[metric]
-            interval = bootstrap_interval(np.mean, v, n_resamples=n_resamples, seed=seed)
-            p = None if arm == GENERATOR else paired_wilcoxon(v, similar[GENERATOR][metric])
-            rows.append(_row(metric, arm, interval, s, p, note))
-    return rows
 
 
-def _factuality(scores, real_scores, labels, dealt, twins, n_resamples: int, seed: int) -> list[dict]:
-    """Pearson r with the paired real image's scores (main text) and with the labels (Methods), raw and
-    within."""
-    arms = {GENERATOR: scores, IGNORES: scores[dealt], FLOOR: real_scores[twins][:, None]}
-    rows = []
-    for metric, target in (("Pearson r", real_scores), ("Pearson r with labels", labels)):
-        errors = {arm: score_errors(x, target) for arm, x in arms.items()}
-        for suffix, within in (("", False), (", within findings", True)):
-            for arm, x in arms.items():
-                r = score_correlation(x, target, within_findings=within, n_resamples=n_resamples, seed=seed)
-                p = None if arm == GENERATOR else paired_wilcoxon(errors[arm], errors[GENERATOR])
-                note = "real image of another patient with the most similar labels" if arm == FLOOR else ""
-                rows.append(_row(metric + suffix, arm, r, x.shape[1], p, note))
-    return rows
+def _frechet_of_all(embedder: Embedder, bench: Bench) -> dict[str, Measured]:
+    f, weights = bench.features[embedder.name], bench.resampling.weights[: 1 + FRECHET_RESAMPLES]
+    found = resampled_distances(f["real"], {GENERATOR: f["synthetic"]}, weights)
+    return {GENERATOR: Measured(found[GENERATOR], bench.n, bench.samples)}
+
+
+def _memorisation(embedder: Embedder, name: str, bench: Bench) -> dict[str, Measured]:
+    note = f"nearest training image by {embedder.name} features; 1 or 0.05 = as far as unseen patients"
+    return {GENERATOR: Measured(bench.memorisation[name], bench.n, bench.samples, note=note)}
+
+
+def _similarity(name: str, bench: Bench) -> dict[str, Measured]:
+    note = f"{scales(min(bench.data.real.shape[1:]))} scales" if name == "MS-SSIM" else ""
+    values = {arm: v[name] for arm, v in bench.similarity.items()}
+    return {
+        arm: Measured(mean(v, bench.resampling.weights), bench.n, bench.samples, _against(values, arm), note)
+        for arm, v in values.items()
+    }
+
+
+def _correlation(with_labels: bool, within: bool, bench: Bench) -> dict[str, Measured]:
+    """Pearson r with the scores of the prompt's real image (main text) or with its labels (Methods)."""
+    twins = same_findings(bench.data.labels, np.asarray(bench.data.patients), bench.seed)
+    arms = {
+        GENERATOR: bench.scores,
+        IGNORES: bench.scores[bench.permuted],
+        FLOOR: bench.real_scores[twins][:, None],
+    }
+    target = bench.data.labels if with_labels else bench.real_scores
+    errors = {arm: score_errors(x, target) for arm, x in arms.items()}
+    note = {FLOOR: "real image of another patient with the most similar labels"}
+    return {
+        arm: Measured(
+            score_correlation(x, target, bench.resampling.weights, within),
+            bench.n,
+            x.shape[1],
+            _against(errors, arm),
+            note.get(arm, ""),
+        )
+        for arm, x in arms.items()
+    }
+
+
+def _requested_auroc(bench: Bench) -> dict[str, Measured]:
+    """The scorer's mean AUROC: of the requested findings on the samples, of the labels on the real images."""
+    arms = {GENERATOR: np.moveaxis(bench.scores, 1, 0), REAL: bench.real_scores[None]}
+    return {
+        arm: Measured(aurocs(x[None], bench.data.labels, bench.resampling.weights, 1)[0, :, -1], bench.n, len(x))
+        for arm, x in arms.items()
+    }
+
+
+def _against(values: dict[str, np.ndarray], arm: str) -> float | None:
+    return None if arm == GENERATOR else paired_wilcoxon(values[arm], values[GENERATOR])

@@ -4,18 +4,18 @@ A classifier scores the 14 findings on every image. The paper's main text correl
 and paired real images, its Methods the scores and the ground truth, both over all N x 14 values; here both
 are computed. Over N x 14 values a constant answer already correlates, because common findings score high
 everywhere. So the same correlation with each finding's mean removed ("within findings") stands beside it, and
-so does a generator that ignores its prompt: the same samples, dealt to the wrong prompts.
+so does a generator that ignores its prompt: the same samples, permuted among the prompts.
 """
 
 import numpy as np
 
-from chexgen_lib.estimates.resampling import Interval, correlation, interval_of, pair_sums, resample_counts
+from chexgen_lib.estimates.measures import correlation, pair_sums
 
 
 def derangement(n: int, seed: int) -> np.ndarray:
     """A random order of n items in which none keeps its place (one cycle, Sattolo 1986)."""
     if n < 2:
-        raise ValueError(f"needs at least 2 prompts to deal samples to the wrong one, got {n}")
+        raise ValueError(f"needs at least 2 prompts to permute samples among them, got {n}")
     rng, order = np.random.default_rng(seed), np.arange(n)
     for i in range(n - 1, 0, -1):
         j = rng.integers(i)  # below i, never i itself
@@ -24,32 +24,28 @@ def derangement(n: int, seed: int) -> np.ndarray:
 
 
 def score_correlation(
-    synthetic: np.ndarray,
-    target: np.ndarray,
-    *,
-    within_findings: bool = False,
-    n_resamples: int = 1000,
-    seed: int = 0,
-) -> Interval:
-    """Pearson r of synthetic scores [P, S, F] and target [P, F] (real scores or labels, NaN = unknown).
+    synthetic: np.ndarray, target: np.ndarray, weights: np.ndarray, within_findings: bool = False
+) -> np.ndarray:
+    """Pearson r of synthetic scores [P, S, F] and target [P, F] (real scores or labels, NaN = unknown), [1 + B].
 
-    One r over P x F values for each of the S samples of a prompt, averaged over S; the interval is over
-    resampled prompts. `within_findings` removes each finding's mean first, which leaves only what differs
-    between prompts.
+    One r over P x F values for each of the S samples of a prompt, averaged over S.
+
+    Args:
+        weights: int [1 + B, P] of `Resampling`.
+        within_findings: remove each finding's mean first, which leaves only what differs between prompts.
+
+    Raises:
+        ValueError: where r is undefined on the data.
     """
     synthetic, target = np.asarray(synthetic, np.float64), np.asarray(target, np.float64)
     if synthetic.ndim != 3 or target.shape != (synthetic.shape[0], synthetic.shape[2]):
         raise ValueError(f"needs scores [P, S, F] and targets [P, F], got {synthetic.shape} and {target.shape}")
-    n = len(target)
     sums = pair_sums(synthetic, np.broadcast_to(target[:, None], synthetic.shape))  # [P, S, F, 6]
-    counts = resample_counts(n, n_resamples, np.random.default_rng(seed))
-    counts = np.concatenate([np.ones((1, n), int), counts])  # the first row is the data themselves
-    totals = (counts @ sums.reshape(n, -1)).reshape(len(counts), *sums.shape[1:])  # [B, S, F, 6]
-    r = _within(totals) if within_findings else correlation(totals.sum(2))  # [B, S]
-    r = r.mean(1)
+    totals = (weights @ sums.reshape(len(target), -1)).reshape(len(weights), *sums.shape[1:])  # [1 + B, S, F, 6]
+    r = (_within(totals) if within_findings else correlation(totals.sum(2))).mean(1)
     if np.isnan(r[0]):
         raise ValueError("Pearson r is undefined: the scores or the targets are constant, or all are unknown")
-    return interval_of(r[0], r[1:], n)
+    return r
 
 
 def _within(sums: np.ndarray) -> np.ndarray:
@@ -70,7 +66,7 @@ def same_findings(labels: np.ndarray, patients: np.ndarray, seed: int) -> np.nda
     """For each row the row of another patient whose labels differ least; ties are broken at random.
 
     labels: [N, 14], NaN = unknown, which differs from both 0 and 1 by one half. The real images of these rows
-    show what a perfect generator would score: the asked findings in somebody else.
+    show what a perfect generator would score: the requested findings in another patient.
     """
     labels = np.where(np.isnan(labels), 0.5, labels)
     differs = np.abs(labels[:, None] - labels[None]).sum(-1)  # [N, N]

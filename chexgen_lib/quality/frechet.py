@@ -9,11 +9,10 @@ compare only at equal n: the real-vs-real floor and every arm beside it use sets
 always given.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-
-from chexgen_lib.estimates.resampling import Interval, interval_of
 
 
 @dataclass(frozen=True)
@@ -24,16 +23,27 @@ class Moments:
     root: np.ndarray
 
 
-def moments(features: np.ndarray) -> Moments:
-    """First two moments of features [n, D], in float64. Raises ValueError for n < 2 or a non-finite value."""
+def moments(features: np.ndarray, weights: np.ndarray | None = None) -> Moments:
+    """First two moments of features [n, D], in float64.
+
+    Args:
+        weights: int [n], how often each image counts; None: once.
+
+    Raises:
+        ValueError: for fewer than 2 images or a value that is not finite.
+    """
     x = np.asarray(features, np.float64)
     if x.ndim != 2 or len(x) < 2:
         raise ValueError(f"needs features [n, D] of at least 2 images, got shape {x.shape}")
     if not np.isfinite(x).all():
         row = int(np.flatnonzero(~np.isfinite(x).all(1))[0])
         raise ValueError(f"the features of image {row} are not finite; check that image and the embedder")
-    mean = x.mean(0)
-    return Moments(mean, np.linalg.qr((x - mean) / np.sqrt(len(x) - 1), mode="r"))
+    if weights is None:
+        mean = x.mean(0)
+        return Moments(mean, np.linalg.qr((x - mean) / np.sqrt(len(x) - 1), mode="r"))
+    x, weights = x[weights > 0], weights[weights > 0]
+    mean = weights @ x / weights.sum()
+    return Moments(mean, np.linalg.qr((x - mean) * np.sqrt(weights / (weights.sum() - 1))[:, None], mode="r"))
 
 
 def distance(a: Moments, b: Moments) -> float:
@@ -46,35 +56,48 @@ def distance(a: Moments, b: Moments) -> float:
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Squared Frechet distance of features a [n, D] and b [m, D]; see the module for bias and
-    comparability."""
+    """Squared Frechet distance of features a [n, D] and b [m, D]; see the module for bias and comparability."""
     return distance(moments(a), moments(b))
 
 
-def frechet_intervals(
-    reference: np.ndarray, arms: dict[str, np.ndarray], *, n_resamples: int = 200, seed: int = 0
-) -> dict[str, Interval]:
-    """Frechet distance of each arm to `reference` [n, D] with a 95 % bootstrap interval.
+def resampled_distances(
+    reference: np.ndarray,
+    arms: Mapping[str, np.ndarray],
+    weights: np.ndarray,
+    arm_weights: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """Frechet distance of each arm to the reference [n, D], on the data and on all resamples: [1 + B].
 
-    An arm is [n, D], or [n, S, D] for S samples of each of n prompts: then the mean of the S distances. All
-    sets must have one n (see the module). Rows of the reference and of the arms are resampled independently,
-    all samples of a prompt together. A resample repeats images, which adds bias once more, so the resampled
-    distances are moved to have the estimate as their mean before the percentiles are taken.
+    A resample repeats images, which adds bias once more; so the resampled distances are scaled to have the estimate as
+    their mean, and stay positive.
+
+    Args:
+        arms: name -> [n, D], or [n, S, D] for S samples of each of n prompts: then the mean of the S distances. All
+            sets must have one n (see the module).
+        weights: int [1 + B, n] of `Resampling`, of the reference and, without `arm_weights`, also of the arms.
     """
     arms = {name: x if x.ndim == 3 else x[:, None] for name, x in arms.items()}  # [n, S, D]
-    n = len(reference)
-    if sizes := {name: len(x) for name, x in arms.items() if len(x) != n}:
-        raise ValueError(f"Frechet distances compare at equal n only: the reference has {n} images, arms {sizes}")
+    if sizes := {name: len(x) for name, x in arms.items() if len(x) != len(reference)}:
+        raise ValueError(
+            f"Frechet distances compare at equal n only: the reference has {len(reference)} images, arms {sizes}"
+        )
 
-    def distances(real: np.ndarray, fake: np.ndarray) -> list[float]:
-        ref = moments(reference[real])
-        return [float(np.mean([distance(ref, moments(x[fake, s])) for s in range(x.shape[1])])) for x in arms.values()]
+    def distances(here: np.ndarray | None, there: np.ndarray | None) -> list[float]:
+        if here is not None and min((here > 0).sum(), (there > 0).sum()) < 2:
+            return [np.nan] * len(arms)  # all images of one patient
+        ref = moments(reference, here)
+        return [np.mean([distance(ref, moments(x[:, s], there)) for s in range(x.shape[1])]) for x in arms.values()]
 
-    rng = np.random.default_rng(seed)
-    values = distances(np.arange(n), np.arange(n))
-    resampled = np.array([distances(rng.integers(n, size=n), rng.integers(n, size=n)) for _ in range(n_resamples)])
-    resampled = np.maximum(resampled - resampled.mean(0) + values, 0)
-    return {name: interval_of(values[i], resampled[:, i], n) for i, name in enumerate(arms)}
+    pairs = zip(weights[1:], (weights if arm_weights is None else arm_weights)[1:], strict=True)
+    values = np.array([distances(None, None), *(distances(*pair) for pair in pairs)], np.float64)
+    return {name: scaled(values[:, i]) for i, name in enumerate(arms)}
+
+
+def scaled(resampled: np.ndarray) -> np.ndarray:
+    """Distances [1 + B], first on the data, with the resampled ones scaled to have the estimate as their mean."""
+    drawn = resampled[1:][np.isfinite(resampled[1:])]
+    factor = resampled[0] / max(drawn.mean(), np.finfo(float).tiny) if len(drawn) else 1.0
+    return np.concatenate([resampled[:1], resampled[1:] * factor])
 
 
 def halves(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

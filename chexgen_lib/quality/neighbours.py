@@ -6,12 +6,13 @@ training images than unseen real images are; the comparison with held-out real p
 distance its meaning.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 
 from chexgen_lib import images as im
-from chexgen_lib.estimates.resampling import Interval, interval_of
 
 
 @dataclass(frozen=True)
@@ -41,24 +42,43 @@ def pixel_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(1) / np.maximum(np.sqrt((a**2).sum(1) * (b**2).sum(1)), 1e-12)
 
 
-def memorisation(
-    synthetic: np.ndarray, held_out: np.ndarray, *, n_resamples: int = 1000, seed: int = 0
-) -> dict[str, Interval]:
-    """Distances to the nearest training image: synthetic [P] or [P, S] against held-out real [N].
+def listed(
+    found: Neighbours, prompts: Sequence[int], samples: np.ndarray, train: np.ndarray, train_ids: Sequence[str]
+) -> tuple[pl.DataFrame, np.ndarray]:
+    """The nearest training image of the first sample of some prompts, and these images [K, H, W].
+
+    Args:
+        found: of all samples [N, S, H, W] in the order of samples.reshape(N * S, ...).
+        prompts: rows of `samples`.
+
+    Returns:
+        nearest (image_id), distance (of features), pixel_r (correlation of the pixels).
+    """
+    first = np.asarray(prompts) * samples.shape[1]
+    images = train[found.index[first]]
+    table = {
+        "nearest": [train_ids[int(i)] for i in found.index[first]],
+        "distance": found.distance[first],
+        "pixel_r": pixel_correlation(samples[np.asarray(prompts), 0], images),
+    }
+    return pl.DataFrame(table), images
+
+
+RATIO, CLOSER = "distance ratio", "closer than 5 % of real"
+
+
+def memorisation(synthetic: np.ndarray, held_out: np.ndarray, rows: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Distances to the nearest training image: synthetic [N] or [N, S] against held-out real [N]; each [1 + B].
 
     `distance ratio`: median synthetic / median held-out; 1 = as far as unseen patients, below 1 = closer.
     `closer than 5 % of real`: share of samples closer than the held-out 5th percentile; 0.05 is expected.
+
+    Args:
+        rows: `Resampling.rows`, those of the data first; a patient's samples and real images are drawn together.
     """
-    synthetic = synthetic.reshape(len(synthetic), -1)
-    rng = np.random.default_rng(seed)
 
     def measure(s: np.ndarray, h: np.ndarray) -> tuple[float, float]:
         return np.median(s) / max(np.median(h), 1e-12), np.mean(s < np.quantile(h, 0.05))
 
-    draw = [
-        measure(synthetic[rng.integers(len(synthetic), size=len(synthetic))], rng.choice(held_out, len(held_out)))
-        for _ in range(n_resamples)
-    ]
-    values, resampled = measure(synthetic, held_out), np.array(draw)
-    names = ("distance ratio", "closer than 5 % of real")
-    return {k: interval_of(values[i], resampled[:, i], len(synthetic)) for i, k in enumerate(names)}
+    values = np.array([measure(synthetic[own], held_out[own]) for own in rows])
+    return dict(zip((RATIO, CLOSER), values.T, strict=True))

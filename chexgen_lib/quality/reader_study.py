@@ -13,7 +13,9 @@ import numpy as np
 import polars as pl
 
 from chexgen_lib import images as im
-from chexgen_lib.estimates.resampling import bootstrap_interval, paired_wilcoxon
+from chexgen_lib.estimates.comparison import estimate, paired_wilcoxon
+from chexgen_lib.estimates.measures import mean
+from chexgen_lib.estimates.resampling import Resampling
 
 ANCHORS = {  # paper, Methods, "Quality Assessment of Generated Images"
     -2: "complete mismatch between image and report",
@@ -87,15 +89,21 @@ def read(folder: str | Path) -> pl.DataFrame:
 
 
 def summarise(scores: pl.DataFrame, *, baseline: str, n_resamples: int = 1000, seed: int = 0) -> pl.DataFrame:
-    """Per reader and arm: mean, sd, 95 % interval over cases, n, and p of the paired test against
-    `baseline`."""
+    """Each reader's mean of each arm with its interval over cases, and the paired test against `baseline`.
+
+    Returns:
+        reader, arm, value, sd (over cases), low, high, n (cases), p_wilcoxon (None for the baseline).
+    """
     if baseline not in scores["arm"].to_list():
         raise ValueError(f"baseline {baseline!r} is not among the arms {sorted(set(scores['arm']))}")
     rows = []
     for (reader, arm), group in scores.sort("case").group_by("reader", "arm", maintain_order=True):
-        other = scores.filter(pl.col("reader") == reader, pl.col("arm") == baseline).sort("case")["score"]
-        interval = bootstrap_interval(np.mean, group["score"].to_numpy(), n_resamples=n_resamples, seed=seed)
-        p = None if arm == baseline else paired_wilcoxon(group["score"].to_numpy(), other.to_numpy())
-        rows.append((reader, arm, interval.value, group["score"].std(), interval.low, interval.high, group.height, p))
-    columns = ["reader", "arm", "value", "sd", "low", "high", "n", "p"]
-    return pl.DataFrame(rows, columns, orient="row").sort("reader", "arm")
+        own = group["score"].to_numpy()
+        other = scores.filter(pl.col("reader") == reader, pl.col("arm") == baseline).sort("case")["score"].to_numpy()
+        numbers = estimate(mean(own, Resampling(group["case"], n_resamples, seed).weights))
+        p = None if arm == baseline else paired_wilcoxon(own, other)
+        rows.append(
+            {"reader": reader, "arm": arm} | numbers | {"sd": group["score"].std(), "n": len(own), "p_wilcoxon": p}
+        )
+    columns = ["reader", "arm", "value", "sd", "low", "high", "n", "p_wilcoxon"]
+    return pl.DataFrame(rows, infer_schema_length=None).select(columns).sort("reader", "arm")

@@ -55,6 +55,18 @@ def test_both_ways_to_an_auroc_equal_sklearn_with_ties(weights, rows):
     assert np.isfinite(m.auroc_of_draws(y, s[None], weights[:1], fewest=1)).all()
 
 
+def test_the_macro_auroc_is_over_the_findings_that_have_both_labels():
+    rng = np.random.default_rng(0)
+    y, s = np.full((N, 14), np.nan), rng.random((N, 14))
+    y[:, 0], y[:, 1] = rng.random(N) < 0.5, 1  # all positive
+    assert m.macro_auroc(y, s) == pytest.approx(roc_auc_score(y[:, 0], s[:, 0]))
+    y[5, 0] = np.nan
+    known = np.arange(N) != 5
+    assert m.macro_auroc(y, s) == pytest.approx(roc_auc_score(y[known, 0], s[known, 0]))
+    with pytest.raises(ValueError, match="no finding"):
+        m.macro_auroc(np.ones((5, 14)), s[:5])
+
+
 def test_weighted_f1_is_sklearns(weights, rows):
     rng = np.random.default_rng(0)
     labels, scores = rng.integers(0, 2, (N, 14)).astype(float), rng.random((N, 14))

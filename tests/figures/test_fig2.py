@@ -8,6 +8,13 @@ from chexgen_lib.figures import fig2, gallery, style
 from chexgen_lib.paper import published
 from chexgen_lib.quality.evaluate import FLOOR, GENERATOR, IGNORES, NOISE
 
+KIND = {
+    "FID-classifier": {"better": "lower", "axis": "log"},
+    "FID-radiomics": {"better": "lower", "axis": "log"},
+    "MS-SSIM": {"better": "lower", "axis": "linear"},
+    "Pearson r": {"better": "higher", "axis": "linear"},
+}
+
 
 def metrics():
     values = {
@@ -18,11 +25,11 @@ def metrics():
         "Pearson r": {GENERATOR: 0.5, IGNORES: 0.2, FLOOR: 0.7},
     }
     rows = [
-        {"metric": m, "arm": a, "value": v, "low": 0.9 * v, "high": 1.1 * v, "n": 300}
+        {"metric": m, "arm": a, "value": v, "low": 0.9 * v, "high": 1.1 * v, "n": 300, **KIND.get(m, {"axis": None})}
         for m, arms in values.items()
         for a, v in arms.items()
     ]
-    return pl.DataFrame(rows)
+    return pl.DataFrame(rows, infer_schema_length=None)
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +105,13 @@ def test_tsne_is_seeded_and_takes_at_most():
         fig2.tsne({"real": np.zeros((3, 2)), "synthetic": np.zeros((3, 2))})
 
 
-def test_a_table_without_two_embedders_is_refused(plotted):
-    with pytest.raises(ValueError, match="two embedders"):
-        fig2.table(metrics().filter(pl.col("metric") != "FID-classifier"), plotted)
+def test_a_metric_more_or_less_is_a_panel_more_or_less(plotted):
+    points = plotted.filter(pl.col("panel") == "b").select("arm", "x", "y")
+    new = metrics().filter(metric="Pearson r").with_columns(metric=pl.lit("new metric"))
+    for table, panels in ((pl.concat([metrics(), new]), 5), (metrics().filter(pl.col("metric") != "MS-SSIM"), 3)):
+        axes = fig2.draw(fig2.table(table, points)).findobj(lambda o: hasattr(o, "get_xlabel"))
+        assert sum("n = 300" in ax.get_xlabel() for ax in axes) == panels
+        assert sum("n = 3500" in ax.get_xlabel() for ax in axes) == 4
 
 
 def test_gallery():

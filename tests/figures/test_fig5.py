@@ -4,7 +4,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from chexgen_lib.experiments import fairness as fa
+from chexgen_lib.experiments import fairness
+from chexgen_lib.experiments.fairness import scores as fs
+from chexgen_lib.experiments.fairness.agreement import agreement
+from chexgen_lib.experiments.fairness.disparity import disparity
+from chexgen_lib.experiments.fairness.mitigation import compare
 from chexgen_lib.figures import fig5, style
 from chexgen_lib.pools.groups import age_group, groups
 
@@ -33,17 +37,17 @@ def made_up(patients, min_n):
 
     def evaluate(seed):
         scores = np.nan_to_num(labels) + np.random.default_rng(seed).normal(size=labels.shape)
-        return fa.evaluate(grouped, labels, scores, np.full(14, 0.5), n_resamples=30)
+        return fs.evaluate(grouped, labels, scores, np.full(14, 0.5), n_resamples=30)
 
     real, synthetic = evaluate(1), evaluate(2)
     return {
         "training": grouped,
-        "real": fa.group_table(real),
-        "synthetic": fa.group_table(synthetic),
-        "agreed": fa.agreement(real, synthetic),
-        "permuted": fa.agreement(real, evaluate(3)),
-        "unequal": fa.disparity(real),
-        "compared": fa.compare({"imbalanced": [real], "balanced": [synthetic]}, before="imbalanced"),
+        "real": fs.group_table(real),
+        "synthetic": fs.group_table(synthetic),
+        "agreed": agreement(real, synthetic),
+        "permuted": agreement(real, evaluate(3)),
+        "unequal": disparity(real),
+        "compared": compare({"imbalanced": [real], "balanced": [synthetic]}, before="imbalanced"),
     }
 
 
@@ -82,9 +86,9 @@ def test_the_papers_numbers_stand_apart_under_our_names(plotted):
         "age group": 0.93,
         "sex × race × age group": 0.831,
     }
-    gap = paper.filter(panel="c", measure=fa.GAP, attribute="sex").sort("value")["value"].to_list()
+    gap = paper.filter(panel="c", measure=fairness.GAP, attribute="sex").sort("value")["value"].to_list()
     assert gap == pytest.approx([0.016, 0.025])  # printed as %, here fractions like the run's
-    assert paper.filter(panel="c", measure=fa.WORST)["value"].max() == 0.419
+    assert paper.filter(panel="c", measure=fairness.WORST)["value"].max() == 0.419
     assert paper["low"].null_count() == paper.height and set(paper["note"].str.slice(0, 9)) == {"MIMIC-CXR"}
     assert set(plotted["source"]) == {"this run", "paper"}
 
@@ -100,7 +104,7 @@ def test_the_table_holds_the_runs_numbers(plotted, run):
         assert ours.filter(panel="b", arm=arm)["value"].equals(run[arm]["f1"].rename("value"))
         assert ours.filter(panel="b", arm=arm)["n"].equals(run[arm]["n_patients"].rename("n"))
     assert set(ours.filter(panel="c")["arm"]) == {"imbalanced", "balanced", "equal groups"}
-    key = {"attribute": "race", "measure": fa.GAP}
+    key = {"attribute": "race", "measure": fairness.GAP}
     assert (
         ours.filter(panel="c", arm="equal groups", **key)["high"].item()
         == run["unequal"].filter(**key)["equal_high"].item()

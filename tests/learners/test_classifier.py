@@ -3,10 +3,8 @@
 import json
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
 
 from chexgen_lib.learners import classifier as c
 from chexgen_lib.learners.base import LearnerConfig
@@ -71,42 +69,6 @@ def test_unknown_labels_have_no_gradient():
     c.masked_bce(logits, labels).backward()
     assert logits.grad.nonzero().tolist() == [[0, 3]]
     assert c.masked_bce(torch.zeros(1, 14), torch.full((1, 14), torch.nan)) == 0
-
-
-def test_auroc_equals_scikit_learn_with_ties_and_weights():
-    rng = np.random.default_rng(0)
-    y, s = (rng.random(200) < 0.3).astype(float), np.round(rng.random(200), 1)
-    assert c.auroc(y, s)[0] == pytest.approx(roc_auc_score(y, s), abs=1e-12)
-    counts = rng.multinomial(200, np.full(200, 1 / 200), size=3)
-    expected = [roc_auc_score(y, s, sample_weight=w) for w in counts]
-    np.testing.assert_allclose(c.auroc(y, s, counts), expected, atol=1e-12)
-    y[5], s[6] = np.nan, np.nan
-    keep = np.ones(200, bool)
-    keep[[5, 6]] = False
-    assert c.auroc(y, s)[0] == pytest.approx(roc_auc_score(y[keep], s[keep]), abs=1e-12)
-
-
-def test_undefined_findings_are_shown_but_not_averaged():
-    y, rng = np.full((50, 14), np.nan), np.random.default_rng(0)
-    y[:, 0], y[:, 1] = (
-        rng.random(50) < 0.5,
-        1,
-    )  # one finding with both kinds, one all positive, the rest unknown
-    s = rng.random((50, 14))
-    table = c.auroc_table(y, s, n_resamples=50)
-    assert table.height == 15 and table["value"].null_count() == 13
-    average = table.filter(pl.col("finding") == "Average")["value"].item()
-    assert average == pytest.approx(roc_auc_score(y[:, 0], s[:, 0])) == c.macro_auroc(y, s)
-    with pytest.raises(ValueError, match="no finding"):
-        c.macro_auroc(np.ones((5, 14)), s[:5])
-
-
-def test_several_images_per_row_are_resampled_together():
-    y = (np.random.default_rng(0).random((60, 14)) < 0.5).astype(float)
-    one = y + np.random.default_rng(1).normal(0, 1, (60, 14))
-    four = np.repeat(one[:, None], 4, axis=1)  # copies carry no more information than one
-    a, b = c.auroc_table(y, one, n_resamples=200), c.auroc_table(y, four, n_resamples=200)
-    np.testing.assert_allclose(b["low"].to_numpy(), a["low"].to_numpy(), atol=1e-9)
 
 
 def test_bad_data_names_split_row_and_finding():

@@ -1,12 +1,12 @@
 """The whole measurement on a toy cohort whose generator obeys, and on broken input."""
 
 import numpy as np
-import polars as pl
 import pytest
 
 from chexgen_lib.quality import evaluate as quality
 from chexgen_lib.quality.embedders import RadiomicsEmbedder
 from chexgen_lib.quality.evaluate import FLOOR, GENERATOR, IGNORES, NOISE
+from chexgen_lib.quality.held_out import HeldOut
 
 
 class Toy:
@@ -33,22 +33,28 @@ def cohort(n, seed, labels=None):
 def arrays():
     real, labels = cohort(40, 0)
     synthetic = np.stack([0.95 * cohort(40, 10 + s, labels)[0] for s in range(4)], 1)
-    return {"real": real, "synthetic": synthetic, "labels": labels, "train": cohort(60, 1)[0]}
+    return {
+        "real": real,
+        "synthetic": synthetic,
+        "labels": labels,
+        "train": cohort(60, 1)[0],
+        "patients": [str(i // 2) for i in range(40)],
+    }
 
 
 @pytest.fixture(scope="module")
 def found(arrays):
     embedders = [Toy(), RadiomicsEmbedder(arrays["train"])]
-    return quality.evaluate(**arrays, classifier=Toy(), embedders=embedders, n_resamples=60, seed=1)
+    return quality.evaluate(HeldOut(**arrays), Toy(), embedders, n_resamples=60, seed=1)
 
 
 def at(found, metric, arm):
-    return found.table.row(by_predicate=(pl.col("metric") == metric) & (pl.col("arm") == arm), named=True)
+    return found.row(metric, arm)
 
 
 def test_every_number_has_n_and_an_interval_that_holds_it(found):
     t = found.table
-    assert t.null_count().drop("p").sum_horizontal().item() == 0
+    assert t.null_count().drop("p_wilcoxon", "axis").sum_horizontal().item() == 0
     assert (t["low"] <= t["value"]).all() and (t["value"] <= t["high"]).all()
     assert t.select("metric", "arm").is_duplicated().sum() == 0
 
@@ -61,21 +67,21 @@ def test_the_arms_are_ordered(found):
     for metric in ("Pearson r", "Pearson r with labels"):
         for suffix in ("", ", within findings"):
             ours, ignores = (at(found, metric + suffix, arm) for arm in (GENERATOR, IGNORES))
-            assert ours["low"] > ignores["high"] and ignores["p"] < 0.01
+            assert ours["low"] > ignores["high"] and ignores["p_wilcoxon"] < 0.01
     assert at(found, "Pearson r, within findings", IGNORES)["value"] < 0.2
     assert at(found, "MS-SSIM", GENERATOR)["value"] > at(found, "MS-SSIM", FLOOR)["value"]
-    assert at(found, "AUROC of asked findings", GENERATOR)["value"] > 0.95
+    assert at(found, "AUROC of requested findings", GENERATOR)["value"] > 0.95
 
 
 def test_features_and_neighbours_have_one_row_per_image(found):
     assert found.features["toy"]["synthetic"].shape == (40, 16)
     assert found.nearest.index.shape == (160,)
-    assert set(found.per_finding["images"]) == {"real", "synthetic"}
+    assert set(found.per_finding["arm"]) == {"real", "synthetic"}
 
 
 def test_it_is_a_function_of_its_input_and_seed(arrays, found):
     embedders = [Toy(), RadiomicsEmbedder(arrays["train"])]
-    again = quality.evaluate(**arrays, classifier=Toy(), embedders=embedders, n_resamples=60, seed=1)
+    again = quality.evaluate(HeldOut(**arrays), Toy(), embedders, n_resamples=60, seed=1)
     assert again.table.equals(found.table)
 
 
@@ -90,10 +96,30 @@ def test_it_is_a_function_of_its_input_and_seed(arrays, found):
         ("labels", np.zeros((40, 13))),
         ("train", np.zeros((60, 32, 32), np.float32)),
         ("patients", ["a"]),
-        ("embedders", []),
     ],
 )
 def test_arrays_that_do_not_fit_are_named(arrays, name, value):
-    options = {**arrays, "classifier": Toy(), "embedders": [Toy()], "n_resamples": 10, name: value}
     with pytest.raises(ValueError, match=name):
-        quality.evaluate(**options)
+        HeldOut(**{**arrays, name: value})
+
+
+def test_the_papers_numbers_stand_beside_the_metrics_that_name_them(found):
+    table = quality.beside_paper(found)
+    assert table["paper metric"].to_list() == ["FID-CLIP", "FID-XRV", "MS-SSIM", "Pearson r"]
+    assert table["metric"].to_list() == ["FID-toy", "FID-radiomics", "MS-SSIM", "Pearson r"]
+    assert table["paper"][0] == 0.89 and "[" in table["this run"][0]
+
+
+def test_patients_are_resampled_not_prompts(arrays):
+    twice = {k: v if k == "train" else np.repeat(v, 2, axis=0) for k, v in arrays.items() if k != "patients"}
+    widths = []
+    for patients in (np.repeat(np.arange(40), 2), np.arange(80)):
+        found = quality.evaluate(HeldOut(**twice, patients=patients), Toy(), [Toy()], n_resamples=200)
+        row = found.row("Pearson r", GENERATOR)
+        widths.append(row["high"] - row["low"])
+    assert widths[0] > 1.2 * widths[1]
+
+
+def test_embedders_are_needed(arrays):
+    with pytest.raises(ValueError, match="embedders"):
+        quality.evaluate(HeldOut(**arrays), Toy(), [])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from chexgen_lib.estimates.resampling import Resampling, percentile_interval
 from chexgen_lib.quality.factuality import derangement, same_findings, score_correlation, score_errors
 
 
@@ -16,34 +17,39 @@ def cohort(n=200, seed=0):
     return labels, 0.5 * prevalence + 0.5 * labels[:, None] + noise
 
 
+def interval(scores, labels, n_resamples=20, seed=0, within=False):
+    weights = Resampling(np.arange(len(labels)), n_resamples, seed).weights
+    return percentile_interval(score_correlation(scores, labels, weights, within), len(labels))
+
+
 def test_flat_r_is_the_mean_of_scipy_over_samples():
     labels, scores = cohort()
     labels[3, 2] = np.nan
     known = ~np.isnan(labels)
     expected = np.mean([stats.pearsonr(scores[:, s][known], labels[known])[0] for s in range(4)])
-    assert score_correlation(scores, labels, n_resamples=20).value == pytest.approx(expected, abs=1e-9)
+    assert interval(scores, labels).value == pytest.approx(expected, abs=1e-9)
 
 
 def test_within_findings_removes_the_prevalence():
     labels, scores = cohort()
-    dealt = scores[derangement(len(labels), 0)]
-    flat, within = (score_correlation(dealt, labels, within_findings=w, n_resamples=200) for w in (False, True))
+    permuted = scores[derangement(len(labels), 0)]
+    flat, within = (interval(permuted, labels, 200, within=w) for w in (False, True))
     assert flat.low > 0.3  # ignoring the prompt still correlates ...
     assert abs(within.value) < 0.1 and within.low < 0 < within.high  # ... until the findings' means are gone
     centred = [
         stats.pearsonr((scores[:, s] - scores[:, s].mean(0)).ravel(), (labels - labels.mean(0)).ravel())[0]
         for s in range(4)
     ]
-    obeying = score_correlation(scores, labels, within_findings=True, n_resamples=200)
+    obeying = interval(scores, labels, 200, within=True)
     assert obeying.value == pytest.approx(np.mean(centred), abs=1e-9)
     assert obeying.low > within.high
 
 
 def test_interval_holds_the_estimate_and_repeats():
     labels, scores = cohort(80)
-    a = score_correlation(scores, labels, seed=3)
+    a = interval(scores, labels, 200, seed=3)
     assert a.low < a.value < a.high and a.n == 80
-    assert a == score_correlation(scores, labels, seed=3)
+    assert a == interval(scores, labels, 200, seed=3)
 
 
 @pytest.mark.parametrize("n", [2, 3, 50])
@@ -72,8 +78,8 @@ def test_errors_are_per_prompt_and_skip_unknown():
 
 def test_bad_input():
     with pytest.raises(ValueError, match="constant"):
-        score_correlation(np.ones((5, 2, 14)), np.ones((5, 14)))
+        interval(np.ones((5, 2, 14)), np.ones((5, 14)))
     with pytest.raises(ValueError, match="needs scores"):
-        score_correlation(np.ones((5, 14)), np.ones((5, 14)))
+        interval(np.ones((5, 14)), np.ones((5, 14)))
     with pytest.raises(ValueError, match="at least 2"):
         derangement(1, 0)

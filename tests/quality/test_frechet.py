@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from chexgen_lib.quality.frechet import frechet_distance, frechet_intervals, halves
+from chexgen_lib.estimates.resampling import Resampling, percentile_interval
+from chexgen_lib.quality.frechet import frechet_distance, halves, moments, resampled_distances
 
 
 def textbook(a, b):
@@ -48,19 +49,28 @@ def test_intervals_hold_the_estimate_and_order_the_arms():
     rng = np.random.default_rng(0)
     real = rng.normal(size=(150, 8))
     arms = {"floor": rng.normal(size=(150, 8)), "far": rng.normal(1, 1, (150, 4, 8))}
-    found = frechet_intervals(real, arms, n_resamples=60)
-    for arm in arms:
-        assert found[arm].low <= found[arm].value <= found[arm].high and found[arm].n == 150
+    weights = Resampling(np.arange(150), 60).weights
+    resampled = resampled_distances(real, arms, weights)
+    found = {arm: percentile_interval(values) for arm, values in resampled.items()}
+    for arm, values in resampled.items():
+        assert 0 < found[arm].low <= found[arm].value <= found[arm].high and len(values) == 61
+        assert values[1:].mean() == pytest.approx(values[0])
     assert found["floor"].high < found["far"].low
     assert found["floor"].value == pytest.approx(frechet_distance(real, arms["floor"]))
     each = [frechet_distance(real, arms["far"][:, s]) for s in range(4)]
     assert found["far"].value == pytest.approx(np.mean(each))
-    assert found == frechet_intervals(real, arms, n_resamples=60)
 
 
 def test_unequal_n_is_refused_because_the_bias_depends_on_n():
     with pytest.raises(ValueError, match="equal n"):
-        frechet_intervals(np.zeros((10, 2)), {"arm": np.zeros((11, 2))})
+        resampled_distances(np.zeros((10, 2)), {"arm": np.zeros((11, 2))}, np.ones((2, 10), int))
+
+
+def test_weights_repeat_images():
+    x, weights = np.random.default_rng(0).normal(size=(8, 3)), np.array([0, 1, 3, 0, 2, 1, 1, 0])
+    one, other = moments(x, weights), moments(np.repeat(x, weights, axis=0))
+    np.testing.assert_allclose(one.mean, other.mean)
+    np.testing.assert_allclose(one.root.T @ one.root, other.root.T @ other.root, atol=1e-12)
 
 
 def test_halves_are_disjoint_and_equal():

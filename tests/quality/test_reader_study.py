@@ -39,8 +39,8 @@ def test_round_trip_and_summary(study):
     assert scores.height == 24
     summary = rs.summarise(scores, baseline="other", n_resamples=100)
     ours = summary.filter(pl.col("arm") == "ours")
-    assert ours["value"].to_list() == [2, 2] and ours["n"].to_list() == [6, 6] and (ours["p"] < 0.05).all()
-    assert summary.filter(pl.col("arm") == "other")["p"].to_list() == [None, None]
+    assert ours["value"].to_list() == [2, 2] and ours["n"].to_list() == [6, 6] and (ours["p_wilcoxon"] < 0.05).all()
+    assert summary.filter(pl.col("arm") == "other")["p_wilcoxon"].to_list() == [None, None]
     with pytest.raises(ValueError, match="baseline"):
         rs.summarise(scores, baseline="nobody")
 

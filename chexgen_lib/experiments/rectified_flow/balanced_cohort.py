@@ -1,28 +1,35 @@
-"""Test cohorts that no hospital has: as many of each kind of patient, and one thing changed at a time.
+"""Test cohorts that no hospital has: as many of each kind of patient, and one factor changed at a time.
 
-`balanced` asks for every combination of sex, age group, view, source and finding equally often; a classifier's F1 by
-group on it (`fairness.evaluate`) is its performance surface. Each group has the same findings, so that prevalence,
+`balanced` requests every combination of sex, age group, view, source and finding equally often; a classifier's F1 by
+group on it (`Tester.surface`) is its performance surface. Each group has the same findings, so that prevalence,
 which F1 follows, does not tell the groups apart; among real patients it does. `rank_agreement` says whether the groups
 come in the same order there. `stress` starts from one kind of patient and changes one factor, with the same noise.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import numpy as np
 import polars as pl
 from scipy import stats
 
-from chexgen_lib.estimates.resampling import LEVEL, interval_of, resample_counts
-from chexgen_lib.experiments.fairness import GroupScores, confusion, weighted_f1
-from chexgen_lib.experiments.rectified_flow.control import ControlError
-from chexgen_lib.pools.groups import AGE_GROUPS, EVERYONE
+from chexgen_lib.estimates.comparison import compare, estimate, tidy
+from chexgen_lib.estimates.measures import confusion, weighted_f1
+from chexgen_lib.estimates.resampling import Resampling
+from chexgen_lib.experiments.fairness import ALL_GROUPS, FEWER_THAN_3
+from chexgen_lib.experiments.fairness.scores import GroupScores, evaluate, group_table, thresholds
+from chexgen_lib.experiments.rectified_flow.requests import ControlError
+from chexgen_lib.images import from_uint8
+from chexgen_lib.pools.groups import AGE_GROUPS, EVERYONE, TIMES, age_group, groups
+from chexgen_lib.pools.labelled import LabelledSet
+from chexgen_lib.quality.evaluate import Scorer
 from chexgen_lib.records import FINDINGS
 
-AGES = {"19-40": 30, "41-65": 53, "66+": 76}  # years that are asked for
+AGES = {"19-40": 30, "41-65": 53, "66+": 76}  # years that are requested
 ATTRIBUTES = ("sex", "age group", "view", "source")  # and the finding
 BASE = {"sex": "M", "age group": "41-65", "view": "AP"}  # where the stress set starts; its source is the first one
-ALL_GROUPS = "all groups"
 
 
 def levels(sources: Sequence[str]) -> dict[str, list[str]]:
@@ -59,7 +66,7 @@ def stress(sources: Sequence[str], findings: Sequence[str], n: int) -> dict[str,
 
 
 def labels(table: pl.DataFrame) -> np.ndarray:
-    """What the patients of `balanced` or `stress` were asked to have: [N, 14], 1, 0 or NaN."""
+    """The findings requested of the patients of `balanced` or `stress`: [N, 14], 1, 0 or NaN."""
     return table.select(pl.col(FINDINGS).cast(pl.Float64)).fill_null(np.nan).to_numpy()
 
 
@@ -73,22 +80,22 @@ def _check(findings: Sequence[str], n: int, name: str) -> None:
 def _table(
     cells: Sequence[Mapping], name: str = "{sex}/{age group}/{view}/{source}/{finding}/{copy}"
 ) -> tuple[pl.DataFrame, list[dict]]:
-    asked = [_states(cell["finding"]) for cell in cells]
+    findings = [_states(cell["finding"]) for cell in cells]
     metadata = [
         {"sex": c["sex"], "age": AGES[c["age group"]], "view": c["view"], "source": c["source"]} | states
-        for c, states in zip(cells, asked, strict=True)
+        for c, states in zip(cells, findings, strict=True)
     ]
     ids = [name.format(**cell) for cell in cells]
     rows = [
         {"image_id": i, "patient_id": i} | {k: v for k, v in cell.items() if k != "copy"} | states
-        for i, cell, states in zip(ids, cells, asked, strict=True)
+        for i, cell, states in zip(ids, cells, findings, strict=True)
     ]
     schema = {f: pl.Float64 for f in FINDINGS} | {"age group": pl.Enum(list(AGE_GROUPS))}
     return pl.DataFrame(rows, schema_overrides=schema), metadata
 
 
 def _states(finding: str) -> dict[str, int | None]:
-    """One finding present, the others absent; a lung opacity is unsaid where the finding may be one."""
+    """One finding present, the others absent; a lung opacity is left unknown where the finding may be one."""
     states: dict[str, int | None] = dict.fromkeys(FINDINGS, 0) | {finding: 1}
     if finding not in ("No Finding", "Lung Opacity"):
         states["Lung Opacity"] = None
@@ -97,15 +104,66 @@ def _states(finding: str) -> dict[str, int | None]:
     return states
 
 
-# --------------------------------------------------------------------------------------------------- measuring
+def grouped(real: LabelledSet, sources: Sequence[str]) -> pl.DataFrame:
+    """The table of real images with the factors `ATTRIBUTES`; any other view or source is in no group (null)."""
+    table, known = real.table.with_columns(age_group(real.table["age"])), levels(sources)
+    return table.with_columns(pl.when(pl.col(n).is_in(known[n])).then(pl.col(n)) for n in ("view", "source"))
+
+
+@dataclass(frozen=True)
+class Tester:
+    """A classifier that is tested on cohorts, with thresholds from real validation images.
+
+    Attributes:
+        findings: that count; all others have no threshold.
+        min_patients: of a group with an estimate.
+        n_resamples, seed: of the patients.
+    """
+
+    classifier: Scorer
+    validation: LabelledSet
+    findings: Sequence[str]
+    min_patients: int
+    n_resamples: int = 1000
+    seed: int = 0
+
+    @cached_property
+    def thresholds(self) -> np.ndarray:
+        """The score from which each finding is called present, [14]; NaN for findings that do not count."""
+        chosen = thresholds(self.validation.labels, self.classifier.predict(self.validation.images))
+        return np.where([f in self.findings for f in FINDINGS], chosen, np.nan)
+
+    def surface(self, table: pl.DataFrame, labels: np.ndarray, images: np.ndarray) -> GroupScores:
+        """The performance surface: decisions on uint8 images by groups of one or two of the factors `ATTRIBUTES`."""
+        formed = groups(table, ATTRIBUTES, min_n=self.min_patients, combine=2)
+        scores = self.classifier.predict(from_uint8(images))
+        return evaluate(formed, labels, scores, self.thresholds, n_resamples=self.n_resamples, seed=self.seed)
+
+    def stress_table(self, labels: np.ndarray, images: Mapping[str, np.ndarray]) -> pl.DataFrame:
+        """`stress_table` of the arms' uint8 images."""
+        scores = {arm: self.classifier.predict(from_uint8(own)) for arm, own in images.items()}
+        return stress_table(labels, scores, self.thresholds, self.n_resamples, self.seed)
+
+
+def surface_table(surfaces: Mapping[str, GroupScores]) -> pl.DataFrame:
+    """`group_table` of several cohorts, with the column `cohort`."""
+    return pl.concat(group_table(scored).with_columns(cohort=pl.lit(name)) for name, scored in surfaces.items())
+
+
+def single_attributes(surface: pl.DataFrame) -> pl.DataFrame:
+    """The rows of a `surface_table` of groups of one attribute."""
+    return surface.filter(~pl.col("attribute").str.contains(TIMES, literal=True))
 
 
 def rank_agreement(real: GroupScores, synthetic: GroupScores) -> pl.DataFrame:
     """Do the groups come in the same order on real patients and on a cohort of other, synthetic ones?
 
-    Spearman's rho and Kendall's tau-b of the groups' F1, for each attribute and over all. Columns: attribute, measure,
-    value, low, high, n (groups with an F1 in both), note. The 95 % interval is 1.96 standard errors of real and
-    synthetic patients resampled, each in their own cohort, cut at -1 and 1; fewer than 3 groups have no value.
+    Spearman's rho and Kendall's tau-b of the groups' F1, for each attribute and over all. Real and synthetic patients
+    are resampled, each in their own cohort; the intervals are centred (noise draws an order's agreement to 0) and cut
+    at -1 and 1.
+
+    Returns:
+        attribute, measure, value, low, high, n (groups with an F1 in both), note; fewer than 3 groups have no value.
     """
     names = [scored.groups.table.select("attribute", "group").rows() for scored in (real, synthetic)]
     place = {name: g for g, name in enumerate(names[1])}
@@ -116,42 +174,30 @@ def rank_agreement(real: GroupScores, synthetic: GroupScores) -> pl.DataFrame:
     for name in [*real.groups.attributes, ALL_GROUPS]:
         of = both & ((attribute == name) if name != ALL_GROUPS else (attribute != EVERYONE))
         for measure, function in (("Spearman rho", stats.spearmanr), ("Kendall tau", stats.kendalltau)):
-            row = {"attribute": name, "measure": measure, "n": int(of.sum())}
-            if of.sum() < 3:
-                rows.append(row | {"note": "fewer than 3 groups: 1 or -1 whatever the data"})
-                continue
-            drawn = np.array([function(a, b).statistic for a, b in zip(x[:, of], y[:, of], strict=True)])
-            half = stats.norm.ppf(0.5 + LEVEL / 2) * np.nanstd(drawn[1:], ddof=1)
-            low, high = np.clip([drawn[0] - half, drawn[0] + half], -1, 1)
-            rows.append(row | {"value": float(drawn[0]), "low": float(low), "high": float(high), "note": ""})
-    columns = {"attribute": pl.String, "measure": pl.String, "value": pl.Float64, "low": pl.Float64,
-               "high": pl.Float64, "n": pl.Int64, "note": pl.String}  # fmt: skip
-    return pl.DataFrame(rows, schema=columns).fill_nan(None)
+            row = {"attribute": name, "measure": measure, "n": int(of.sum()), "note": FEWER_THAN_3 * bool(of.sum() < 3)}
+            if of.sum() >= 3:
+                r = np.array([function(a, b).statistic for a, b in zip(x[:, of], y[:, of], strict=True)])
+                row |= {k: float(np.clip(v, -1, 1)) for k, v in estimate(r, centred=True).items()}
+            rows.append(row)
+    return tidy(rows, ["attribute", "measure", "value", "low", "high", "n", "note"])
 
 
 def stress_table(
-    labels: np.ndarray,
-    scores: Mapping[str, np.ndarray],
-    thresholds: np.ndarray,
-    n_resamples: int = 1000,
-    seed: int = 0,
+    labels: np.ndarray, scores: Mapping[str, np.ndarray], thresholds: np.ndarray, n_resamples: int = 1000, seed: int = 0
 ) -> pl.DataFrame:
     """Weighted F1 of each arm of `stress`, and its difference from "base" for the same patients.
 
-    labels: [N, 14] of all arms; scores: arm -> [N, 14]; thresholds: [14], as for `fairness.confusion`. Columns: arm,
-    value, low, high, difference, difference_low, difference_high, n; patients are resampled.
+    Args:
+        labels: [N, 14] of all arms.
+        scores: arm -> [N, 14].
+        thresholds: [14], as for `measures.confusion`.
+
+    Returns:
+        n, arm, and the estimate as in `estimates.comparison`.
     """
-    n = len(labels)
-    counts = resample_counts(n, n_resamples, np.random.default_rng(seed))
-    counts = np.concatenate([np.ones((1, n), int), counts])
+    resampling = Resampling(np.arange(len(labels)), n_resamples, seed)
     f1 = {
-        arm: weighted_f1(np.tensordot(counts, confusion(labels, own, thresholds), 1)) for arm, own in scores.items()
-    }  # [1 + B]
-    rows = []
-    for arm, values in f1.items():
-        own, moved = (interval_of(v[0], v[1:], n) for v in (values, values - f1["base"]))
-        row = {"arm": arm, "value": own.value, "low": own.low, "high": own.high, "n": n}
-        if arm != "base":
-            row |= {"difference": moved.value, "difference_low": moved.low, "difference_high": moved.high}
-        rows.append(row)
-    return pl.DataFrame(rows, infer_schema_length=None)
+        arm: weighted_f1(np.tensordot(resampling.weights, confusion(labels, own, thresholds), 1))[None, :, None]
+        for arm, own in scores.items()
+    }
+    return compare(f1, [{"n": len(labels)}], resampling, "base")

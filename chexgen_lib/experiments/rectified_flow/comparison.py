@@ -1,11 +1,12 @@
 """ChexGen's objective and rectified flow on equal terms: trained on the same pairs, sampled in the same few steps.
 
 Both objectives train the same transformer with the same metadata encoder, pairs, optimiser steps, seeds and starting
-weights; only what is predicted and the time steps differ. `train_and_sample` is one such run (for `runs.run_all`),
+weights; only the prediction target and the time steps differ. `train_and_sample` is one such run (for `kept.run_all`),
 `compare` measures them all.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
@@ -14,51 +15,100 @@ import polars as pl
 import torch
 
 from chexgen_lib import images as im
-from chexgen_lib.estimates.resampling import (
-    Interval,
-    correlation,
-    format_interval,
-    interval_of,
-    pair_sums,
-    resample_counts,
-)
+from chexgen_lib.estimates import comparison as estimates
+from chexgen_lib.estimates.measures import auroc, known_mean, pearson
+from chexgen_lib.estimates.resampling import Resampling
+from chexgen_lib.estimates.wording import estimate
 from chexgen_lib.experiments.augmentation import by_arm
-from chexgen_lib.experiments.rectified_flow.control import Probes
-from chexgen_lib.learners.classifier import auroc
-from chexgen_lib.models.transformer import ChexGenTransformer
-from chexgen_lib.quality.embedders import Embedder
-from chexgen_lib.quality.evaluate import Scorer
+from chexgen_lib.experiments.rectified_flow.data import Instruments
+from chexgen_lib.models.autoencoder import decode, encode, load_autoencoder
+from chexgen_lib.models.transformer import OBJECTIVES, ChexGenTransformer
+from chexgen_lib.pools.labelled import LabelledSet
+from chexgen_lib.quality.evaluate import FRECHET_RESAMPLES
 from chexgen_lib.quality.factuality import score_correlation
-from chexgen_lib.quality.frechet import frechet_intervals
+from chexgen_lib.quality.frechet import frechet_distance, resampled_distances
 from chexgen_lib.records import FINDINGS
 from chexgen_lib.sampling.pipeline import ChexGenPipeline, assemble
+from chexgen_lib.training.config import TrainingConfig
 from chexgen_lib.training.latent_cache import LatentCache
-from chexgen_lib.training.trainer import TrainingConfig, train
+from chexgen_lib.training.trainer import train
 
-SECONDS = "seconds an image"
 WEIGHT = "weight "  # before the name of a tensor, in what a run returns
+LONG = "flow"  # the run of the rectified flow that is trained longer
+
+
+@dataclass(frozen=True)
+class FlowModel:
+    """A transformer with a metadata encoder, for pairs as `textless` makes them.
+
+    Attributes:
+        size: a name in `models.transformer.SIZES`.
+        token_width: of the one empty text token.
+        sources: that the metadata encoder knows.
+        autoencoder: as `load_autoencoder` takes it.
+    """
+
+    size: str
+    token_width: int
+    sources: Sequence[str]
+    autoencoder: str
+
+    def untrained(self, objective: str, sample_size: int) -> ChexGenTransformer:
+        """The transformer with weights from torch's global generator."""
+        return ChexGenTransformer.of_size(
+            self.size,
+            sample_size=sample_size,
+            text_dim=self.token_width,
+            text_tokens=1,
+            objective=objective,
+            metadata_sources=list(self.sources),
+        )
+
+    def restored(self, run: Mapping[str, np.ndarray], sample_size: int) -> ChexGenTransformer:
+        """The trained rectified flow of a run that returned its weights."""
+        model = self.untrained("rectified_flow", sample_size)
+        weights = {name.removeprefix(WEIGHT): torch.from_numpy(x) for name, x in run.items() if name.startswith(WEIGHT)}
+        model.load_state_dict(weights)
+        return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class FewSteps:
+    """What a run samples: metadata requests, each in every number of steps.
+
+    Every run and number of steps starts from the same noise for a request.
+    """
+
+    requests: Sequence[Mapping]
+    steps: Sequence[int]
+    guidance_scale: float
 
 
 def textless(mean: torch.Tensor, std: torch.Tensor, metadata: torch.Tensor, width: int) -> LatentCache:
     """Training pairs of latents and metadata codes [N, CODES]; the text is empty: one token of zeros of that width.
 
-    All that a generated description says the metadata says too, and one token is cheaper than forty.
+    The metadata hold all that a generated description says, and one token is cheaper than forty.
     """
     n = len(mean)
     states, offsets = torch.zeros(n, width, dtype=torch.float16), torch.arange(n + 1)
     return LatentCache(mean, std, states, offsets, metadata=metadata)
 
 
-def new_model(objective: str, size: str, sample_size: int, width: int, sources: Sequence[str]) -> ChexGenTransformer:
-    """An untrained transformer with a metadata encoder, for pairs as `textless` makes them."""
-    return ChexGenTransformer.of_size(
-        size,
-        sample_size=sample_size,
-        text_dim=width,
-        text_tokens=1,
-        objective=objective,
-        metadata_sources=list(sources),
-    )
+def jobs(model: FlowModel, training: Mapping, flow_steps: int, few: FewSteps, seeds: int, seed: int) -> dict[str, dict]:
+    """Runs by name: "objective / seed k" with `training`, and `LONG`, one rectified flow trained for `flow_steps`."""
+
+    def config(objective: str, own_seed: int, **changes) -> TrainingConfig:
+        fields = {**training, "objective": objective, "seed": own_seed, **changes}
+        if objective != "ddpm":
+            fields["noisy_weight"] = 1.0  # a setting of the other objective
+        return TrainingConfig(**fields)
+
+    long = {"model": model, "training": config("rectified_flow", seed, steps=flow_steps), "sampling": None}
+    return {LONG: long} | {  # the longest first, so that no worker waits for it
+        f"{objective} / seed {k}": {"model": model, "training": config(objective, 1000 * seed + k), "sampling": few}
+        for k in range(seeds)
+        for objective in OBJECTIVES
+    }
 
 
 def train_and_sample(
@@ -66,59 +116,44 @@ def train_and_sample(
     std: np.ndarray,
     metadata: np.ndarray,
     *,
-    objective: str,
-    size: str,
-    width: int,
-    sources: Sequence[str],
-    training: Mapping,
-    requests: Sequence[Mapping],
-    sampling_steps: Sequence[int],
-    guidance_scale: float,
-    autoencoder: str,
+    model: FlowModel,
+    training: TrainingConfig,
+    sampling: FewSteps | None,
     folder: Path,
-    seed: int,
-    keep_weights: bool = False,
 ) -> dict[str, np.ndarray]:
-    """One run: ``steps N`` uint8 [R, H, W], samples of the requests in N steps, for each N; ``seconds`` an image [N].
+    """One training and its samples, or without `sampling` its weights.
 
-    mean, std, metadata: of the training pairs, as in `LatentCache`. Every run and number of steps starts from the
-    same noise for a request. A share of the empty texts (`caption_dropout`) is dropped in training, so that the model
-    learns the null caption too, which sampling uses for the unconditional prediction.
+    A share of the empty texts (`caption_dropout`) is dropped in training, so that the model learns the null caption
+    too, which sampling uses for the unconditional prediction.
 
     Args:
-        training: settings of `TrainingConfig` but its objective and seed.
+        mean, std, metadata: of the training pairs, as in `LatentCache`.
         folder: where the training keeps its checkpoints and log.
-        keep_weights: return the trained weights as well, for `restore`.
+
+    Returns:
+        `steps N` uint8 [R, H, W] for each number of steps, and `seconds` an image for each; or the trained weights, for
+        `FlowModel.restored`. Also `loss`, of the training's log.
     """
-    cache = textless(*(torch.from_numpy(np.array(x)) for x in (mean, std, metadata)), width)
-    weighting = {} if objective == "ddpm" else {"noisy_weight": 1.0}
-    config = TrainingConfig(**{**training, **weighting}, objective=objective, seed=seed)
-    torch.manual_seed(seed)
-    model = new_model(objective, size, mean.shape[-1], width, sources)
-    history = train(model, cache, config, folder, keep_last=True)
-    pipeline = sampler(model, autoencoder)
-    result, seconds = {"loss": np.array([entry["loss"] for entry in history])}, []
-    for steps in sampling_steps:
+    cache = textless(*(torch.from_numpy(np.array(x)) for x in (mean, std, metadata)), model.token_width)
+    torch.manual_seed(training.seed)
+    transformer = model.untrained(training.objective, mean.shape[-1])
+    history = train(transformer, cache, training, folder, keep_last=True)
+    result = {"loss": np.array([entry["loss"] for entry in history])}
+    if sampling is None:
+        return result | {WEIGHT + name: tensor.cpu().numpy() for name, tensor in transformer.state_dict().items()}
+    pipeline, seconds = sampler(transformer, model.autoencoder), []
+    for steps in sampling.steps:
         start = perf_counter()
         images = pipeline(
-            metadata=list(requests),
+            metadata=list(sampling.requests),
             num_inference_steps=steps,
-            guidance_scale=guidance_scale,
+            guidance_scale=sampling.guidance_scale,
             generator=torch.Generator().manual_seed(0),
             output_type="np",
         ).images
         seconds.append((perf_counter() - start) / len(images))
         result[f"steps {steps}"] = im.to_uint8(images)
-    if keep_weights:
-        result |= {WEIGHT + name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
     return result | {"seconds": np.array(seconds)}
-
-
-def restore(model: ChexGenTransformer, run: Mapping[str, np.ndarray]) -> ChexGenTransformer:
-    """The trained model of a run that kept its weights: `model`, of `new_model` and the run's settings, with them."""
-    weights = {name.removeprefix(WEIGHT): torch.from_numpy(x) for name, x in run.items() if name.startswith(WEIGHT)}
-    model.load_state_dict(weights)
-    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def sampler(model: ChexGenTransformer, autoencoder: str) -> ChexGenPipeline:
@@ -131,52 +166,74 @@ def sampler(model: ChexGenTransformer, autoencoder: str) -> ChexGenPipeline:
 def compare(
     runs: Mapping[str, Mapping[str, np.ndarray]],
     sampling_steps: Sequence[int],
-    real: np.ndarray,
-    values: np.ndarray,
+    real: LabelledSet,
+    truth: np.ndarray,
     attributes: Sequence[str],
-    embedders: Sequence[Embedder],
-    classifier: Scorer,
-    probes: Probes,
-    n_resamples: int = 1000,
-    seed: int = 0,
+    tools: Instruments,
+    resampling: Resampling,
 ) -> pl.DataFrame:
     """Every objective at every number of steps, on samples of the real images' own metadata.
 
-    runs: "objective / seed k" -> what `train_and_sample` returned; real: [N, H, W] in [0, 1], in the order of the
-    requests; values: what they are, `control.truth` [N, A].
+    Args:
+        runs: "objective / seed k" -> what `train_and_sample` returned.
+        real: in the order of the requests.
+        truth: of the real images, [N, A].
+        resampling: of their patients.
 
-    Columns: objective, steps, metric, value, low, high, n, seeds. Metrics: "FID-<embedder>" against the real images,
-    "Pearson r" of the classifier's scores on samples and on their real images, "AUROC sex" (view, source, "AUROC
-    findings": their mean) and "r age" of the probes' answers with what was asked, "seconds an image". Each is a mean
-    over the seeds; intervals are over resampled images, and no interval covers what another training would change.
+    Returns:
+        steps, metric, n, objective, and the estimate as in `estimates.comparison`: means over the seeds, intervals over
+        patients and seeds, rectified flow against ChexGen's objective. Metrics: "FID-<embedder>" against the real
+        images, "Pearson r" of the classifier's scores on samples and on their real images, "AUROC sex" (view, source,
+        "AUROC findings": their mean) and "r age" of the probes' answers with what was requested.
     """
-    arms = {
-        (objective, steps): im.from_uint8(np.stack([run[f"steps {steps}"] for run in seeds], axis=1))
+    pixels, tables = im.from_uint8(real.images), []
+    real_scores, features = tools.classifier.predict(pixels), {e.name: e(pixels) for e in tools.embedders}
+    for steps in sampling_steps:
+        measured = {}
+        for objective, seeds in by_arm(runs).items():
+            images = im.from_uint8(np.stack([run[f"steps {steps}"] for run in seeds], axis=1))  # [N, S, H, W]
+            own = _distances(images, features, tools, resampling)
+            scores = _flat(tools.classifier.predict, images)
+            own["Pearson r"] = np.stack(
+                [score_correlation(scores[:, [s]], real_scores, resampling.weights) for s in range(len(seeds))]
+            )
+            measured[objective] = own | _control(_flat(tools.probes, images), truth, attributes, resampling.weights)
+        about = [{"steps": steps, "metric": name, "n": len(real)} for name in next(iter(measured.values()))]
+        arms = {objective: np.stack(list(values.values()), axis=-1) for objective, values in measured.items()}
+        tables.append(estimates.compare(arms, about, resampling, reference=next(iter(arms))))
+    return pl.concat(tables).rename({"arm": "objective"})
+
+
+def _distances(
+    images: np.ndarray, real: Mapping[str, np.ndarray], tools: Instruments, resampling: Resampling
+) -> dict[str, np.ndarray]:
+    """FID of samples [N, S, H, W] by each embedder, [S, 1 + B]; NaN beyond `FRECHET_RESAMPLES`."""
+    found = {}
+    for embedder in tools.embedders:
+        fake = _flat(embedder, images)
+        seeds = {str(s): fake[:, s] for s in range(fake.shape[1])}
+        values = resampled_distances(real[embedder.name], seeds, resampling.weights[: 1 + FRECHET_RESAMPLES])
+        padded = np.full((len(seeds), len(resampling.weights)), np.nan)
+        padded[:, : 1 + FRECHET_RESAMPLES] = list(values.values())
+        found[f"FID-{embedder.name}"] = padded
+    return found
+
+
+def autoencoder_bounds(real: LabelledSet, tools: Instruments, autoencoder: str) -> dict[str, float]:
+    """Each FID of real images after the autoencoder against themselves, which no sample passes."""
+    vae, pixels = load_autoencoder(autoencoder), im.from_uint8(real.images)
+    decoded = decode(vae, encode(vae, pixels)[0])
+    return {f"FID-{e.name}": frechet_distance(e(pixels), e(decoded)) for e in tools.embedders}
+
+
+def seconds(runs: Mapping[str, Mapping[str, np.ndarray]], sampling_steps: Sequence[int]) -> pl.DataFrame:
+    """Milliseconds an image on this machine, mean over the seeds: objective, steps, ms an image."""
+    rows = [
+        (objective, steps, 1000 * float(np.mean([run["seconds"][k] for run in seeds])))
         for objective, seeds in by_arm(runs).items()
-        for steps in sampling_steps
-    }  # [N, S, H, W]
-    rows = []
-    for embedder in embedders:
-        features = {" ".join(map(str, arm)): _flat(embedder, images) for arm, images in arms.items()}
-        found = frechet_intervals(embedder(real), features, n_resamples=min(n_resamples, 200), seed=seed)
-        rows += [
-            _row(arm, f"FID-{embedder.name}", interval) for arm, interval in zip(arms, found.values(), strict=True)
-        ]
-    real_scores = classifier.predict(real)
-    options = {"n_resamples": n_resamples, "seed": seed}
-    counts = resample_counts(len(real), n_resamples, np.random.default_rng(seed))
-    counts = np.concatenate([np.ones((1, len(real)), int), counts])
-    for arm, images in arms.items():
-        rows.append(
-            _row(arm, "Pearson r", score_correlation(_flat(classifier.predict, images), real_scores, **options))
-        )
-        answers = _flat(probes, images)  # [N, S, A]
-        for metric, resampled in _control(answers, values, attributes, counts).items():
-            rows.append(_row(arm, metric, interval_of(resampled[0], resampled[1:], len(real))))
-        spent = np.mean([run["seconds"][list(sampling_steps).index(arm[1])] for run in by_arm(runs)[arm[0]]])
-        rows.append(_row(arm, SECONDS, Interval(float(spent), np.nan, np.nan, len(real))))
-    seeds = next(iter(arms.values())).shape[1]
-    return pl.DataFrame(rows).fill_nan(None).with_columns(seeds=pl.lit(seeds))
+        for k, steps in enumerate(sampling_steps)
+    ]
+    return pl.DataFrame(rows, ["objective", "steps", "ms an image"], orient="row")
 
 
 def _flat(function: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:
@@ -184,49 +241,48 @@ def _flat(function: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> n
     return function(images.reshape(-1, *images.shape[2:])).reshape(*images.shape[:2], -1)
 
 
-def _row(arm: tuple[str, int], metric: str, found: Interval) -> dict:
-    numbers = {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
-    return {"objective": arm[0], "steps": arm[1], "metric": metric} | numbers
-
-
 def _control(
-    answers: np.ndarray, values: np.ndarray, attributes: Sequence[str], counts: np.ndarray
+    answers: np.ndarray, truth: np.ndarray, attributes: Sequence[str], weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Metric -> resampled values [1 + B], mean over the seeds; without attributes of which only one pole is known."""
+    """Metric -> values [S, 1 + B] of each seed; without attributes of which only one pole is known."""
     found, findings = {}, []
     for a, name in enumerate(attributes):
-        known = ~np.isnan(values[:, a])
-        want, have, drawn = values[known, a], answers[known, :, a], counts[:, known]
+        known = ~np.isnan(truth[:, a])
+        want, have, own = truth[known, a], answers[known, :, a].T, weights[:, known]
         if len(np.unique(want)) < 2:
             continue
         if name == "age":
-            r = [correlation(drawn @ pair_sums(want, column)) for column in have.T]
-            found["r age"] = np.mean(r, axis=0)
+            found["r age"] = np.stack([pearson(want, column, own) for column in have])
             continue
-        resampled = np.mean([auroc(want, column, drawn) for column in have.T], axis=0)
+        resampled = np.stack([auroc(want, column, own) for column in have])
         if name in FINDINGS:
             findings.append(resampled)
         else:
             found[f"AUROC {name}"] = resampled
-    return found | ({"AUROC findings": np.nanmean(findings, axis=0)} if findings else {})
+    return found | ({"AUROC findings": known_mean(np.stack(findings), 0)} if findings else {})
 
 
-def verdict(table: pl.DataFrame, few: int, many: int) -> list[str]:
-    """For each FID: is rectified flow in `few` steps no worse than ChexGen's objective in `many`? One line each.
+def no_worse(table: pl.DataFrame, few: int, many: int) -> pl.DataFrame:
+    """For each FID: is rectified flow in `few` steps no worse than ChexGen's objective in `many`?
 
-    No worse: its distance is not above the other's 95 % interval. Raises ValueError for steps that were not compared.
+    No worse: its distance is not above the other's 95 % interval.
+
+    Returns:
+        metric, rectified flow, DDIM, verdict.
+
+    Raises:
+        ValueError: for steps that were not compared.
     """
     if missing := {few, many} - set(table["steps"]):
         raise ValueError(f"{min(missing)} steps were not compared: use two of {sorted(set(table['steps']))}")
-    lines = []
+    rows = []
     for metric in table.filter(pl.col("metric").str.starts_with("FID"))["metric"].unique(maintain_order=True):
         flow = table.row(by_predicate=_is("rectified_flow", few, metric), named=True)
         ddim = table.row(by_predicate=_is("ddpm", many, metric), named=True)
         miss = flow["value"] - ddim["high"]
         said = "no worse" if miss <= 0 else f"worse by {miss:.2f} beyond the interval"
-        spans = (format_interval(r["value"], r["low"], r["high"]) for r in (flow, ddim))
-        lines.append(f"{metric}: flow at {few} {{}}, DDIM at {many} {{}}: {said}".format(*spans))
-    return lines
+        rows.append((metric, estimate(flow, digits=2), estimate(ddim, digits=2), said))
+    return pl.DataFrame(rows, ["metric", f"flow, {few} steps", f"DDIM, {many} steps", "verdict"], orient="row")
 
 
 def _is(objective: str, steps: int, metric: str) -> pl.Expr:

@@ -4,20 +4,20 @@ import numpy as np
 import polars as pl
 import pytest
 
-from chexgen_lib.experiments import fairness
+from chexgen_lib.experiments.fairness import ALL_GROUPS
+from chexgen_lib.experiments.fairness.scores import GroupScores, evaluate
 from chexgen_lib.experiments.rectified_flow import balanced_cohort
-from chexgen_lib.experiments.rectified_flow.balanced_cohort import ALL_GROUPS
-from chexgen_lib.experiments.rectified_flow.control import ControlError
+from chexgen_lib.experiments.rectified_flow.requests import ControlError
 from chexgen_lib.models.metadata import encode_metadata
 from chexgen_lib.pools.groups import age_group, groups
 from chexgen_lib.records import FINDINGS
 
 SOURCES = ("here", "there")
-ASKED = ["No Finding", "Effusion", "Support Devices"]
+REQUESTED = ["No Finding", "Effusion", "Support Devices"]
 
 
-def test_every_combination_is_asked_for_equally_often():
-    table, metadata = balanced_cohort.balanced(SOURCES, ASKED, 2)
+def test_every_combination_is_requested_equally_often():
+    table, metadata = balanced_cohort.balanced(SOURCES, REQUESTED, 2)
     assert len(table) == len(metadata) == 2 * 3 * 2 * 2 * 3 * 2 and table["image_id"].is_unique().all()
     assert table.group_by("sex", "age group", "view", "source", "finding").len()["len"].unique().to_list() == [2]
     encode_metadata(metadata, SOURCES)  # nothing contradicts
@@ -31,7 +31,7 @@ def test_every_combination_is_asked_for_equally_often():
 
 
 def test_the_stress_set_changes_one_factor_for_the_same_patients():
-    arms = balanced_cohort.stress(SOURCES, ASKED, 4)
+    arms = balanced_cohort.stress(SOURCES, REQUESTED, 4)
     assert set(arms) == {
         "base", "sex: F", "age group: 19-40", "age group: 66+", "view: PA", "source: there",
     }  # fmt: skip
@@ -46,10 +46,10 @@ def test_findings_that_do_not_exist_are_named():
     with pytest.raises(ControlError, match="unknown finding 'Cough'"):
         balanced_cohort.balanced(SOURCES, ["Cough"], 1)
     with pytest.raises(ControlError, match="0 copies of 3 findings"):
-        balanced_cohort.balanced(SOURCES, ASKED, 0)
+        balanced_cohort.balanced(SOURCES, REQUESTED, 0)
 
 
-def cohort(good: dict[str, float], seed: int, prefix: str) -> fairness.GroupScores:
+def cohort(good: dict[str, float], seed: int, prefix: str) -> GroupScores:
     """300 patients of three ages; a classifier is right in the share `good` of each age's patients."""
     rng = np.random.default_rng(seed)
     ages = rng.choice(list(good), 300)
@@ -60,7 +60,7 @@ def cohort(good: dict[str, float], seed: int, prefix: str) -> fairness.GroupScor
     scores[wrong, 0] = 1 - scores[wrong, 0]
     table = pl.DataFrame({"patient_id": [f"{prefix}{k}" for k in range(300)], "age": ages.tolist()})
     formed = groups(table, ["age"], combine=1)
-    return fairness.evaluate(formed, labels, scores, np.full(len(FINDINGS), 0.5), n_resamples=50)
+    return evaluate(formed, labels, scores, np.full(len(FINDINGS), 0.5), n_resamples=50)
 
 
 def test_the_order_of_groups_is_compared_between_other_patients():

@@ -1,0 +1,115 @@
+"""What a generator is measured on: held-out real images, samples of the same prompts, and its training images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from chexgen_lib import images as im
+from chexgen_lib.cohort import layout as cohort
+from chexgen_lib.learners.base import LearnerConfig
+from chexgen_lib.learners.classifier import train_classifier
+from chexgen_lib.pools import labelled
+from chexgen_lib.pools.labelled import LabelledSet
+from chexgen_lib.records import FINDINGS
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Prompts of held-out records with their real images and samples, in one order.
+
+    Attributes:
+        real: float32 [N, H, W] in [0, 1], the image that each prompt belongs to.
+        synthetic: float32 [N, S, H, W] in [0, 1], S >= 2 samples of each prompt.
+        labels: [N, 14], 1, 0 or NaN: what the prompts request.
+        train: float32 [M, H, W] in [0, 1], the generator's training images.
+        patients: the patient of each prompt; patients are what is resampled.
+
+    Raises:
+        ValueError: naming the array that does not fit (ImageError for pixels out of range).
+    """
+
+    real: np.ndarray
+    synthetic: np.ndarray
+    labels: np.ndarray
+    train: np.ndarray
+    patients: Sequence[str]
+
+    def __post_init__(self):
+        im.check(self.real, "real")
+        im.check(self.train, "train")
+        n, shape, s = len(self.real), self.real.shape[1:], self.synthetic.shape
+        if self.real.ndim != 3 or n < 4:
+            raise ValueError(f"real: needs at least 4 images [N, H, W], got shape {self.real.shape}")
+        if len(s) != 4 or s[0] != n or s[1] < 2 or s[2:] != shape:
+            raise ValueError(f"synthetic: needs [{n}, S >= 2, {shape[0]}, {shape[1]}], got shape {s}")
+        im.check(self.synthetic.reshape(-1, *shape), "synthetic")
+        if np.shape(self.labels) != (n, len(FINDINGS)):
+            raise ValueError(f"labels: needs [{n}, {len(FINDINGS)}], got shape {np.shape(self.labels)}")
+        if self.train.ndim != 3 or self.train.shape[1:] != shape or len(self.train) < 2:
+            raise ValueError(f"train: needs at least 2 images of {shape}, got shape {self.train.shape}")
+        if len(self.patients) != n:
+            raise ValueError(f"patients: needs {n} ids, got {len(self.patients)}")
+
+
+def load(root: str | Path, resolution: int) -> tuple[HeldOut, pl.DataFrame]:
+    """The samples of stage 06_synthesis with the real images of their records, and the prompts: image_id, prompt.
+
+    Records are looked up by id, never by position.
+
+    Raises:
+        ValueError: if samples and cohort are not of one making, or a prompt is not of the test split.
+    """
+    root = Path(root)
+    table = cohort.load(root / "cohort")
+    manifest = pl.read_parquet(root / "synthesis/manifest.parquet")
+    samples = np.load(root / "synthesis/samples.npy", allow_pickle=False)
+    if samples.ndim != 4 or len(manifest) != len(samples) or set(samples.shape[2:]) != {resolution}:
+        raise ValueError(
+            f"{len(manifest)} prompts and samples {samples.shape} do not fit {resolution} px; run stage 06 again"
+        )
+    row_of = {image_id: row for row, image_id in enumerate(table["image_id"])}
+    if unknown := [i for i in manifest["image_id"] if i not in row_of]:
+        raise ValueError(
+            f"manifest.parquet: {len(unknown)} ids are not in the cohort, first {unknown[0]!r}; run stage 06"
+        )
+    rows = [row_of[i] for i in manifest["image_id"]]
+    if set(table["split"].gather(rows)) != {"test"}:
+        raise ValueError(
+            "manifest.parquet: prompts must belong to the test split, or the generator was trained on them"
+        )
+    train = np.flatnonzero((table["split"] == "train").to_numpy())
+    real, known = (im.from_uint8(cohort.load_images(root / "cohort", resolution, r)) for r in (rows, train))
+    labels = table[rows].select(pl.col(FINDINGS).cast(pl.Float64)).fill_null(np.nan).to_numpy()
+    held_out = HeldOut(real, im.from_uint8(samples), labels, known, table["patient_id"].gather(rows).to_list())
+    return held_out, manifest.select("image_id", "prompt")
+
+
+def real_images(root: str | Path, resolution: int, split: str) -> LabelledSet:
+    """All real images of a split of the cohort, with their labels."""
+    folder = Path(root, "cohort")
+    table = cohort.load(folder).with_row_index("row").filter(split=split)
+    return labelled.real(table, cohort.load_images(folder, resolution, table["row"]), resolution)
+
+
+def train_scorer(folder: Path, train: LabelledSet, val: LabelledSet, config: LearnerConfig) -> None:
+    """Train a classifier on real images, select its checkpoint on others, and save it in `folder` (for `kept`)."""
+    train_classifier(train.images, train.labels, config, val=(val.images, val.labels)).save(folder)
+
+
+def examples(held_out: HeldOut, at_most: int = 6) -> list[int]:
+    """Prompts for a gallery: one for each finding that is requested."""
+    chosen: list[int] = []
+    for labels in np.asarray(held_out.labels).T:
+        chosen += [int(p) for p in np.flatnonzero(labels == 1) if p not in chosen][:1]
+    return chosen[:at_most] or list(range(min(at_most, len(held_out.real))))
+
+
+def requested(held_out: HeldOut) -> pl.DataFrame:
+    """Per finding: how many prompts request its presence, and of how many it is known: finding, present, known."""
+    labels = np.asarray(held_out.labels)
+    return pl.DataFrame(
+        {"finding": FINDINGS, "present": np.nansum(labels, 0).astype(int), "known": np.isfinite(labels).sum(0)}
+    )
