@@ -9,6 +9,7 @@ import polars as pl
 from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image as Pixels
 from PIL import ImageColor
 
@@ -99,11 +100,16 @@ def save(fig: Figure, table: pl.DataFrame, path: str | Path) -> Path:
         The path of the PNG.
 
     Raises:
-        ValueError: If `path` does not end in .png.
+        ValueError: If `path` does not end in .png, or a text is smaller than a journal prints.
     """
     path = Path(path)
     if path.suffix != ".png":
         raise ValueError(f"{path}: a figure is saved as .png; its CSV is written beside it")
+    for text in fig.findobj(Text):
+        if text.get_text() and text.get_visible() and text.get_fontsize() < SMALL:
+            raise ValueError(
+                f"{path.name}: {text.get_text()!r} is set in {text.get_fontsize():g} pt; use {SMALL} or more"
+            )
     with replacing(path) as png, replacing(path.with_suffix(".csv")) as csv:
         fig.savefig(png, format="png", dpi=200, metadata={"Software": None})
         table.write_csv(csv)

@@ -76,6 +76,14 @@ def test_only_the_papers_panel_is_shaded():
     assert papers.get_title(loc="left") == "b  paper"
 
 
+def test_a_figure_with_type_too_small_to_print_is_refused(tmp_path):
+    figure = Figure()
+    figure.subplots().set_title("a footnote", fontsize=5)
+    with pytest.raises(ValueError, match="'a footnote' is set in 5 pt; use 6 or more"):
+        style.save(figure, pl.DataFrame(), tmp_path / "x.png")
+    assert not list(tmp_path.iterdir())
+
+
 def test_figures_are_saved_as_png_only(tmp_path):
     with pytest.raises(ValueError, match=".png"):
         style.save(Figure(), pl.DataFrame(), tmp_path / "x.pdf")
