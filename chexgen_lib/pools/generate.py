@@ -148,10 +148,3 @@ def fingerprint(pipeline: ChexGenPipeline) -> str:
     models = [model for model in (pipeline.transformer, pipeline.vae, pipeline.text_encoder) if model is not None]
     scheduler = {key: value for key, value in pipeline.scheduler.config.items() if not key.startswith("_")}
     return digest([*models, type(pipeline.scheduler).__name__, scheduler])
-
-
-# Old names, until notebook 12 calls `sample_pool`.
-def synthesise(pipeline, records, folder, images_per_prompt=4, num_inference_steps=100, guidance_scale=4.0,
-               batch_size=64, seed=0, conditions=None, metadata=None, metadata_guidance=None):  # fmt: skip
-    sampling = Sampling(images_per_prompt, num_inference_steps, guidance_scale, batch_size, seed, metadata_guidance)
-    return sample_pool(pipeline, records, folder, sampling, conditions, metadata)
