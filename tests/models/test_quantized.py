@@ -38,9 +38,9 @@ def test_every_product_of_the_blocks_is_int8(controlled):
 
 
 def test_numbers_are_rounded_to_the_nearest_step():
-    x = torch.tensor([[-1.0, 0.0, 0.5, 3.0]])
+    x = torch.tensor([[-1.0, 0.0, 0.5, 2.0]])
     rounded, scale, zero = quantized(x)
-    assert scale.item() == pytest.approx(4 / STEPS) and rounded.max() - rounded.min() == STEPS
+    assert scale.item() == pytest.approx(3 / STEPS) and rounded.max() - rounded.min() == STEPS
     assert ((scale * (rounded.float() - zero) - x).abs() <= scale / 2 * 1.001).all()
     assert (quantized(torch.zeros(2, 3))[0] == 0).all()
     assert quantized(torch.full((2, 3), 5.0))[0].unique().tolist() == [STEPS]  # zero is always a step
@@ -86,13 +86,14 @@ def test_pieces_of_a_batch_are_put_together_in_order(pipeline, monkeypatch):
     x, table = torch.randn(5, 16, 64), torch.randn(5, 6, 64)
     k, v = torch.randn(2, 5, 2, 9, 32)
     mask = torch.arange(9) < torch.tensor([9, 3, 5, 9, 1])[:, None, None, None]
+    rounding = 0.05 * 254 / STEPS  # without VNNI a step is twice as long
     with torch.inference_mode():
         for seen in (None, mask[:1], mask):
             monkeypatch.setattr("chexgen_lib.models.quantized.AT_A_TIME", 10**9)
             whole = block(x, table, k, v, seen)
             monkeypatch.setattr("chexgen_lib.models.quantized.AT_A_TIME", 2 * 16 * 64)
             for one, same, other in zip(block(x, table, k, v, seen), whole, whole.roll(1, 0), strict=True):
-                assert (one - same).std() < 0.05 < 0.5 < (one - other).std()
+                assert (one - same).std() < rounding < 0.5 < (one - other).std()
 
 
 def test_it_counts_as_another_generator(pipeline):
