@@ -23,10 +23,19 @@ COLUMNS = ("without", *(f"{severity} {n}" for n in (1, 2) for severity in SEVERI
 def make(size: int = 128, seed: int = 0) -> tuple[Figure, pl.DataFrame]:
     """Render and draw the sheet: a row per finding, the finding's mask outlined.
 
-    Returns the figure and its table with the columns finding, view, side, severity, mask_area (share of the
-    image) and mean_difference (grey level with minus without the finding, inside the mask). Sided findings
-    are shown on the patient's right (image's left) and then left; those of both sides from the front and
-    then from the side. Raises PhantomError for a size that cannot be rendered.
+    Sided findings are shown on the patient's right (the image's left) and then left; those of both sides from the
+    front and then from the side.
+
+    Args:
+        size: Pixels of a side.
+        seed: Of the patients.
+
+    Returns:
+        The figure, and its table with the columns finding, view, side, severity, mask_area (share of the image) and
+        mean_difference (grey level with minus without the finding, inside the mask).
+
+    Raises:
+        PhantomError: If the size cannot be rendered.
     """
     style.use()
     fig = Figure(figsize=(style.PAGE, 1.02 * len(SHOWN) + 0.3), layout="constrained")

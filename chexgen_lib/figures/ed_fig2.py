@@ -22,7 +22,11 @@ UNITS = {"MS-SSIM": "MS-SSIM", HELD_OUT: "noise error (MSE)"}
 def draw(runs: pl.DataFrame, means: pl.DataFrame, fits: pl.DataFrame, measured_on: str) -> Figure:
     """Above: the first model on parts of the data with its power laws; below: all models on all pairs.
 
-    runs, means: as `scaling.tables` makes them; fits: `scaling.fits`. measured_on: "n = 100 prompts x 4 samples".
+    Args:
+        runs: One number of one run a row, see `scaling.tables`.
+        means: Means over seeds with their intervals, likewise.
+        fits: See `scaling.fits`.
+        measured_on: What the measures are taken on: "n = 100 prompts x 4 samples".
     """
     style.use()
     measures, first = fits["measure"].to_list(), runs["model"][0]

@@ -1,4 +1,4 @@
-"""Extended Data Figures 6 to 8: supervised pretraining by finding, and where the networks look.
+"""Extended Data Figures 6 to 8: supervised pretraining by finding, and where the networks attend.
 
 The paper's captions are not printed with its text. Here 6 is each finding's AUROC against the real images of this
 cohort, 7 the same at another site and with few shots, 8 the attention inside the findings' masks.

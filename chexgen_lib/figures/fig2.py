@@ -1,9 +1,8 @@
 """Figure 2, a to c: quality of this run's generator, with the paper's numbers beside it on axes of their own.
 
-a: Frechet distances, MS-SSIM and Pearson r with 95 % intervals, for this run's generator and for what bounds
-it; below, the paper's generators on MIMIC-CXR p19 (other images, other embedders: not one scale). b: t-SNE of
-real and synthetic images. c: the reader study (the paper's, unless this run had readers). Figure 2d is
-`figures.gallery`.
+a: Frechet distances, MS-SSIM and Pearson r with 95 % intervals, for this run's generator and for what bounds it;
+below, the paper's generators on MIMIC-CXR p19 (other images, other embedders: not one scale). b: t-SNE of real and
+synthetic images. c: the reader study (the paper's, unless this run had readers). Figure 2d is `figures.gallery`.
 """
 
 import numpy as np
@@ -29,10 +28,18 @@ PAPER_COLOURS = {"ChexGen": style.BLUE, "RoentGen": style.VERMILION, "MINIM-CXR"
 
 
 def tsne(features: dict[str, np.ndarray], *, at_most: int = 500, seed: int = 0) -> pl.DataFrame:
-    """Two-dimensional map of {"real": [N, D], "synthetic": [M, D]} -> columns arm, x, y (paper, Methods;
-    sklearn).
+    """Map features to two dimensions by t-SNE (paper, Methods).
 
-    Features are standardised; of each set at most `at_most` images are taken, at random.
+    Args:
+        features: "real" -> [N, D], "synthetic" -> [M, D]; standardised here.
+        at_most: Images of each set, chosen at random.
+        seed: Of the choice and of t-SNE.
+
+    Returns:
+        The columns arm, x and y.
+
+    Raises:
+        ValueError: If there are fewer than 8 images.
     """
     rng = np.random.default_rng(seed)
     chosen = {k: x[np.sort(rng.permutation(len(x))[:at_most])] for k, x in features.items()}
@@ -49,11 +56,12 @@ def tsne(features: dict[str, np.ndarray], *, at_most: int = 500, seed: int = 0) 
 
 
 def table(metrics: pl.DataFrame, points: pl.DataFrame, readers: pl.DataFrame | None = None) -> pl.DataFrame:
-    """All that Figure 2 plots, tidy: panel (a, b, c), source (this run or paper), metric, arm and the
-    numbers.
+    """All that Figure 2 plots, tidy: panel (a, b, c), source (this run or paper), metric, arm and the numbers.
 
-    metrics: `quality.evaluate(...).table`, of which panel a shows what has an `axis`; points: `tsne(...)`; readers:
-    `reader_study.summarise(...)` or None.
+    Args:
+        metrics: Table of `quality.evaluate`, of which panel a shows what has an `axis`.
+        points: See `tsne`.
+        readers: See `reader_study.summarise`; None shows the paper's readers.
     """
     ours = metrics.drop_nulls("axis").with_columns(panel=pl.lit("a"), source=pl.lit(GENERATOR))
     paper = published.load("fig2a").with_columns(

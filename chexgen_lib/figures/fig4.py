@@ -74,18 +74,18 @@ def draw_maps(images: np.ndarray, masks: np.ndarray, names: Sequence[str], maps:
     place = {"extent": (0, masks.shape[2], masks.shape[1], 0)}  # an image may have other pixels than its mask
     for k, (image, mask, name) in enumerate(zip(images, masks, names, strict=True)):
         axes[0, k].set_title(name.replace(" ", "\n", 1), fontsize=6)
-        for line, start in enumerate([None, *maps]):
+        for line, network in enumerate([None, *maps]):
             ax = axes[line, k]
             ax.imshow(image, vmin=0, vmax=1, cmap="gray", **place)
-            if start is not None:
-                heat = maps[start][k]
+            if network is not None:
+                heat = maps[network][k]
                 ax.imshow(heat, cmap="inferno", alpha=0.5, vmin=0, **place)
                 share = heat[mask].sum() / heat.sum() if heat.sum() > 0 else mask.mean()
                 ax.set_xlabel(f"{share:.2f} (even: {mask.mean():.2f})", fontsize=6, labelpad=1)
             ax.contour(mask, [0.5], colors="white", linewidths=0.7, extent=(0, len(mask), 0, len(mask)))
             ax.set(xticks=[], yticks=[])
             if k == 0:
-                ax.set_ylabel("image and mask" if start is None else start.replace(" ", "\n", 1), fontsize=6.5)
+                ax.set_ylabel("image and mask" if network is None else network.replace(" ", "\n", 1), fontsize=6.5)
     return fig
 
 

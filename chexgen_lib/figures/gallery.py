@@ -13,9 +13,15 @@ from chexgen_lib.figures import style
 def draw(rows: pl.DataFrame, real: np.ndarray, samples: np.ndarray, neighbours: np.ndarray) -> Figure:
     """One line per prompt: prompt | real image | S samples | training image nearest to the first sample.
 
-    rows: K rows with the columns prompt, distance (of the nearest training image, 0 = same direction) and
-    pixel_r (its pixels' correlation with the first sample). real: [K, H, W], samples: [K, S, H, W],
-    neighbours: [K, H, W], all in [0, 1]. Raises ValueError when the numbers of rows differ.
+    Args:
+        rows: K rows with the columns prompt, distance (of the nearest training image; 0 is the same direction) and
+            pixel_r (correlation of its pixels with the first sample's).
+        real: [K, H, W] in [0, 1].
+        samples: [K, S, H, W] in [0, 1].
+        neighbours: [K, H, W] in [0, 1].
+
+    Raises:
+        ValueError: If the numbers of rows differ.
     """
     sizes = {len(real), len(samples), len(neighbours), rows.height}
     if len(sizes) != 1 or samples.ndim != 4 or not len(real):

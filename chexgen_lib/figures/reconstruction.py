@@ -1,4 +1,4 @@
-"""What the frozen autoencoder keeps: originals, reconstructions and PSNR of unseen patients."""
+"""How well the frozen autoencoder reconstructs radiographs of unseen patients: examples and PSNR."""
 
 import numpy as np
 import polars as pl
@@ -10,7 +10,10 @@ from chexgen_lib.figures import style
 def draw(originals: np.ndarray, reconstructions: np.ndarray, psnr: pl.DataFrame) -> Figure:
     """Columns of original, reconstruction and their difference (x 5), beside the distribution of the PSNR.
 
-    originals, reconstructions: [K, H, W] in [0, 1]. psnr: columns resolution (px) and psnr (dB), one row an image.
+    Args:
+        originals: [K, H, W] in [0, 1].
+        reconstructions: Likewise.
+        psnr: Columns resolution (px) and psnr (dB), one row an image.
     """
     style.use()
     k = len(originals)

@@ -11,7 +11,12 @@ COLUMNS = ("step", "loss", "grad_norm", "learning_rate")  # of a history, as the
 def draw(history: pl.DataFrame, title: str) -> Figure:
     """Loss and gradient norm against the optimiser step.
 
-    history: with `COLUMNS`. Raises ValueError when empty.
+    Args:
+        history: With `COLUMNS`.
+        title: The training's name.
+
+    Raises:
+        ValueError: If the history is empty.
     """
     if history.is_empty():
         raise ValueError("the training history is empty: nothing was logged")
@@ -30,7 +35,7 @@ def draw(history: pl.DataFrame, title: str) -> Figure:
 
 
 def not_trained(weights: str) -> Figure:
-    """What stands for the curves of a model that was given."""
+    """A placeholder for the curves of a model that was loaded, not trained."""
     style.use()
     fig = Figure(figsize=(style.PAGE, 0.5))
     fig.text(0.5, 0.5, f"not trained here: the weights are those of {weights}", ha="center", va="center")
