@@ -2,9 +2,11 @@
 
 import numpy as np
 import polars as pl
+from PIL import Image
 
 from chexgen_lib.descriptions import check, grammar
 from chexgen_lib.experiments.fairness.scores import evaluate
+from chexgen_lib.pools import annotations
 from chexgen_lib.pools.annotations import Annotated
 from chexgen_lib.pools.groups import AGE_GROUPS, groups
 from chexgen_lib.records import FINDINGS, assign_splits, conform
@@ -209,3 +211,34 @@ def attributed_records(n=60):
         "source": rng.choice(("here", "there"), n).tolist(),
     }
     return pl.DataFrame(about | states)
+
+
+def lung_folder(folder, patients=10):
+    """Patients with one to three images each, two bright lungs on a dark ground."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir()
+    rng = np.random.default_rng(0)
+    for name in (f"patient{i}-{k}" for i in range(patients) for k in range(1 + i % 3)):
+        mask = np.zeros((32, 32), bool)
+        top = rng.integers(2, 10)
+        mask[top : top + 16, 4:12] = mask[top : top + 16, 20:28] = True
+        Image.fromarray((40 + 150 * mask + rng.integers(0, 30, mask.shape)).astype(np.uint8)).save(
+            folder / "images" / f"{name}.png"
+        )
+        Image.fromarray(mask).save(folder / "masks" / f"{name}.png")
+    return folder
+
+
+def lung_pool(folder, size):
+    """What stage 06 leaves: two images for each mask of a training patient; the pixels do not matter."""
+    data = annotations.load_lung_masks(folder, size)
+    requests = annotations.choose_requests(data, "train", {"lungs": 100})
+    hashes = [annotations.condition_hash(image) for image in annotations.condition_images(data, requests)]
+    manifest = requests.with_columns(
+        record=data.table["image_id"].gather(requests["row"]), condition_hash=pl.Series(hashes)
+    )
+    (folder / "pool").mkdir()
+    manifest.drop("row").write_parquet(folder / "pool/manifest.parquet")
+    rng = np.random.default_rng(1)
+    np.save(folder / "pool/samples.npy", rng.integers(0, 255, (len(requests), 2, size, size), np.uint8))
+    return folder / "pool"

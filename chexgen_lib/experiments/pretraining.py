@@ -2,166 +2,202 @@
 
 The paper pretrains DenseNet121 on 1x to 5x synthetic images that inherit their record's labels, and fine-tunes it on 1
 to 100 % of the real training images, against ImageNet weights (Methods, Supervised pretraining experiments); the same
-on another hospital's images, and with 1, 5 and 10 images a finding (the MedFMC protocol). Here the start without
-pretraining is the network's default initialisation.
+on another hospital's images, and with 1, 5 and 10 images of each finding (the MedFMC protocol). Here the reference is
+the network's default initialisation.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
-from monai.visualize import GradCAM
 
-from chexgen_lib.cohort import layout as cohort
-from chexgen_lib.experiments.arms import DEFAULT, LONGER  # noqa: F401
-from chexgen_lib.experiments.augmentation import LEAST_POSITIVES, auroc_table, by_arm, compare, weighted_mean
+from chexgen_lib.estimates.comparison import auroc_table
+from chexgen_lib.estimates.wording import readable
+from chexgen_lib.experiments import attention
+from chexgen_lib.experiments.arms import DEFAULT, LONGER, pretrained
+from chexgen_lib.experiments.attention import Cases
+from chexgen_lib.experiments.repeats import Repeats, Results
 from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.classifier import Classifier, balanced_weights, train_classifier
-from chexgen_lib.pools.labelled import Labelled, Sets
+from chexgen_lib.pools.labelled import LabelledSet, Splits
 from chexgen_lib.records import FINDINGS
 
-LARGEST = 0.5  # share of the image that a mask may fill
-LOOKED_AT = "looked at"  # the fine-tuning after which attention is measured
+SHOWN = ("value", "low", "high", "difference", "difference_low", "difference_high", "p", "detectable")
+INTERNAL, EXTERNAL, FEW_SHOT = "internal", "external", "few-shot"  # groups of fine-tunings
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Which real images are fine-tuned on, and how.
+
+    Attributes:
+        shares: of the real training images.
+        shots: external images of each finding.
+        draws: few-shot sets of each size; the draws of a seed are averaged.
+        fine_tuning: with shares of the images.
+        few_shot: with few shots.
+    """
+
+    shares: Sequence[float]
+    shots: Sequence[int]
+    draws: int
+    fine_tuning: LearnerConfig
+    few_shot: LearnerConfig
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A fine-tuning.
+
+    Attributes:
+        group: INTERNAL, EXTERNAL or FEW_SHOT.
+        set: of real images: "10 %", "5-shot".
+        train, val, test: rows.
+        measure_attention: whether the attention of the fine-tuned network is measured.
+    """
+
+    group: str
+    set: str
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+    config: LearnerConfig
+    measure_attention: bool = False
 
 
 def pretrain_and_fine_tune(
     images: np.ndarray,
     labels: np.ndarray,
-    masks: np.ndarray,
+    val: np.ndarray,
+    cases: Cases,
     *,
     synthetic: np.ndarray,
-    tunings: Mapping[str, Mapping],
-    cases: np.ndarray,
-    val: np.ndarray,
-    seed: int,
-    pretraining: Mapping,
-    fine_tuning: Mapping,
-    more_steps: int = 0,
+    pretraining: LearnerConfig,
+    tunings: Mapping[str, Tuning],
 ) -> dict[str, np.ndarray]:
     """One pretraining and all fine-tunings that start from it.
 
     Args:
         images, labels: uint8 [N, H, W] and [N, 14], real and synthetic.
-        masks: bool [K, h, w] of `cases`, see `attention_cases`.
-        synthetic: rows to pretrain on; empty: none, the default initialisation. `val`: to choose its moment.
-        tunings: of this seed, see `tunings`.
-        cases: rows and findings [K, 2] whose attention is measured.
-        pretraining, fine_tuning: `train_classifier`'s settings.
-        more_steps: of every fine-tuning, for a start that is to have as many steps in all as a pretrained one.
+        val: rows, to select the pretraining's checkpoint.
+        cases: whose attention is measured.
+        synthetic: rows to pretrain on; empty for the default initialisation.
 
     Returns:
-        name of the tuning -> scores [len(test), 14]; "attention" -> share [K] of the attention inside the masks, and
-        "maps" -> the attention itself, see `attention_maps`.
+        Name of the tuning -> scores [len(test), 14]; "maps" -> the attention, see `attention.maps`; "attention" -> the
+        share [K] of it inside the masks.
     """
-    start = None
-    if len(synthetic):
-        start = _train(images, labels, synthetic, val, seed, **pretraining)
+    start = _train(images, labels, synthetic, val, pretraining) if len(synthetic) else None
     result = {}
     for name, tuning in tunings.items():
-        own = dict(fine_tuning) | tuning["settings"]
-        own["steps"] += more_steps
-        model = _train(images, labels, tuning["train"], tuning["val"], seed, initial=start, **own)
-        result[name] = model.predict(images[tuning["test"]])
-        if tuning[LOOKED_AT]:
-            result["maps"] = attention_maps(model, images[cases[:, 0]], cases[:, 1])
-            result["attention"] = inside(result["maps"], masks)
+        model = _train(images, labels, tuning.train, tuning.val, tuning.config, initial=start)
+        result[name] = model.predict(images[tuning.test])
+        if tuning.measure_attention:
+            result["maps"] = attention.maps(model, images[cases.rows], cases.findings)
+            result["attention"] = attention.inside(result["maps"], cases.masks)
     return result
 
 
 def _train(
-    images: np.ndarray, labels: np.ndarray, train: np.ndarray, val: np.ndarray, seed: int, **settings
+    images: np.ndarray,
+    labels: np.ndarray,
+    train: np.ndarray,
+    val: np.ndarray,
+    config: LearnerConfig,
+    initial: Classifier | None = None,
 ) -> Classifier:
-    initial, config = settings.pop("initial", None), LearnerConfig(seed=seed, **settings)
-    own = {"val": (images[val], labels[val]), "weights": balanced_weights(labels[train]), "initial": initial}
-    return train_classifier(images[train], labels[train], config, **own)
+    options = {"val": (images[val], labels[val]), "weights": balanced_weights(labels[train]), "initial": initial}
+    return train_classifier(images[train], labels[train], config, **options)
 
 
-# ---------------------------------------------------------------------------------------- choosing real images
+def pretrain_all(
+    sets: Splits,
+    cases: Cases,
+    copies: Sequence[int],
+    pretraining: LearnerConfig,
+    protocol: Protocol,
+    repeats: Repeats,
+    folder: Path,
+) -> Results:
+    """Pretrain and fine-tune from every initialisation: `DEFAULT`, `LONGER`, and one for each of `copies`.
 
-
-def tunings(
-    sets: Sets, shares: Sequence[float], shots_: Sequence[int], draws: int, seeds: int, seed: int, full: dict, few: dict
-) -> list[dict[str, dict]]:
-    """The fine-tunings of each seed, by name: group (internal, external, few-shot), set, draw, rows and settings.
-
-    Internal and external ones take `shares` of the real training images, few-shot ones `draws` times `shots_` external
-    images of each finding. Without external images there are only internal ones.
+    Without pretraining the networks are fine-tuned with the learning rate of pretraining. `LONGER` has the steps of
+    pretraining in each fine-tuning, and is trained on the fewest and the most real images of each group alone.
 
     Args:
-        full, few: settings of `train_classifier` for shares and for shots.
+        cases: whose attention is measured.
+        copies: synthetic images of each record to pretrain on.
+        folder: for finished trainings.
     """
-    return [_tunings(sets, shares, shots_, draws, 1000 * seed + k, full, few) for k in range(seeds)]
+    everything = sets.everything
+    synthetic = {DEFAULT: [], LONGER: []} | {pretrained(k): sets.copies(k) for k in copies}
+    jobs: dict[str, list[dict]] = {name: [] for name in synthetic}
+    for config in repeats.configs(pretraining):
+        seeded = tunings(sets, protocol, config.seed)
+        for name, rows in synthetic.items():
+            own = first_and_last(seeded) if name == LONGER else seeded
+            more = pretraining.steps if name == LONGER else 0
+            rate = None if len(rows) else pretraining.learning_rate
+            own = {key: _adapted(tuning, more, rate, config.device) for key, tuning in own.items()}
+            jobs[name].append({"synthetic": np.asarray(rows, np.int64), "pretraining": config, "tunings": own})
+    data = {"images": everything.images, "labels": everything.labels, "val": sets.rows["val"], "cases": cases}
+    return repeats.train(pretrain_and_fine_tune, data, jobs, folder)
 
 
-def _tunings(
-    sets: Sets, shares: Sequence[float], shots_: Sequence[int], draws: int, seed: int, full: dict, few: dict
-) -> dict[str, dict]:
-    chosen: dict[str, dict] = {}
-    for group, prefix in (("internal", ""), ("external", "external ")):
+def _adapted(tuning: Tuning, more_steps: int, learning_rate: float | None, device: str) -> Tuning:
+    config = tuning.config
+    rate = learning_rate or config.learning_rate
+    config = replace(config, steps=config.steps + more_steps, learning_rate=rate, device=device)
+    return replace(tuning, config=config)
+
+
+# The real images of each fine-tuning
+
+
+def tunings(sets: Splits, protocol: Protocol, seed: int) -> dict[str, Tuning]:
+    """The fine-tunings of a seed, by name.
+
+    Internal and external ones take shares of the real training images, few-shot ones a few external images of each
+    finding, several times. Without external images there are only internal ones.
+    """
+    chosen: dict[str, Tuning] = {}
+    for group, prefix in ((INTERNAL, ""), (EXTERNAL, "external ")):
         train, val, test = (sets.rows[prefix + name] for name in ("train", "val", "test"))
         if not len(train) or not len(test):
             continue
-        parts = {name: train[rows] for name, rows in fractions(sets.everything[train], shares, seed).items()}
-        common = {"group": group, "draw": 0, "val": val, "test": test, "settings": full}
-        last = list(parts)[-1] if group == "internal" else None
-        chosen |= {f"{group} {n}": common | {"set": n, "train": r, LOOKED_AT: n == last} for n, r in parts.items()}
-        if group == "external":
-            common |= {"group": "few-shot", "settings": few, LOOKED_AT: False}
-            chosen |= {
-                f"{k}-shot {draw}": common | {"set": f"{k}-shot", "draw": draw,
-                                              "train": train[shots(sets.everything[train], k, draw, seed)]}
-                for k in shots_ for draw in range(draws)
-            }  # fmt: skip
+        config = replace(protocol.fine_tuning, seed=seed)
+        parts = {name: train[rows] for name, rows in fractions(sets.everything[train], protocol.shares, seed).items()}
+        last = list(parts)[-1] if group == INTERNAL else None
+        chosen |= {f"{group} {n}": Tuning(group, n, rows, val, test, config, n == last) for n, rows in parts.items()}
+        if group == EXTERNAL:
+            config = replace(protocol.few_shot, seed=seed)
+            for k in protocol.shots:
+                for draw in range(protocol.draws):
+                    rows = train[shots(sets.everything[train], k, draw, seed)]
+                    chosen[f"{k}-shot {draw}"] = Tuning(FEW_SHOT, f"{k}-shot", rows, val, test, config)
     return chosen
 
 
-def ends(tunings: Mapping[str, Mapping]) -> dict[str, Mapping]:
-    """Of the fine-tunings of a seed, those on the first and the last set of each group, the fewest and the most images.
+def first_and_last(tunings: Mapping[str, Tuning]) -> dict[str, Tuning]:
+    """The fine-tunings on the first and the last set of each group, the fewest and the most images.
 
     For a control that is too costly to be trained on every set.
     """
     sets: dict[str, list[str]] = {}
     for tuning in tunings.values():
-        sets.setdefault(tuning["group"], []).append(tuning["set"])
-    return {name: t for name, t in tunings.items() if t["set"] in (sets[t["group"]][0], sets[t["group"]][-1])}
+        sets.setdefault(tuning.group, []).append(tuning.set)
+    return {name: t for name, t in tunings.items() if t.set in (sets[t.group][0], sets[t.group][-1])}
 
 
-def curves(
-    results: Mapping[str, Mapping[str, np.ndarray]],
-    tunings: Sequence[Mapping[str, Mapping]],
-    sets: Sets,
-    n_resamples: int,
-    seed: int,
-) -> pl.DataFrame:
-    """`augmentation.auroc_table` of every set that the starts were fine-tuned on, against the default initialisation.
-
-    results: "start / seed k" -> what `pretrain_and_fine_tune` returned; a start may lack some sets. tunings: of each
-    seed. The draws of a seed are averaged, and resampled with their seed as one.
-
-    Columns: those of `auroc_table`, group, set, and images: how many real ones, the mean over seeds and draws.
-    """
-    draws: dict[tuple[str, str], list[str]] = {}  # group and set -> names of its fine-tunings
-    for name, tuning in tunings[0].items():
-        draws.setdefault((tuning["group"], tuning["set"]), []).append(name)
-    labels, tables = sets.everything.labels, []
-    for (group, chosen), names in draws.items():
-        test = "test" if group == "internal" else "external test"
-        about = {"group": group, "set": chosen, "images": np.mean([len(t[n]["train"]) for t in tunings for n in names])}
-        options = {"n_resamples": n_resamples, "seed": seed, "draws": len(names)}
-        table = auroc_table(_scores(results, names), labels[sets.rows[test]], sets.patients(test), DEFAULT, **options)
-        tables.append(table.with_columns(**{key: pl.lit(value) for key, value in about.items()}))
-    return pl.concat(tables)
+def sizes(tunings: Mapping[str, Tuning]) -> pl.DataFrame:
+    """How many real images each fine-tuning has."""
+    return pl.DataFrame([{"fine-tuning": name, "real images": len(t.train)} for name, t in tunings.items()])
 
 
-def _scores(results: Mapping[str, Mapping[str, np.ndarray]], names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Start -> scores [S * len(names), N, 14], a seed's together; without the starts that were not fine-tuned so."""
-    starts = by_arm({job: result for job, result in results.items() if set(names) <= set(result)})
-    return {start: np.stack([run[name] for run in runs for name in names]) for start, runs in starts.items()}
-
-
-def fractions(train: Labelled, shares: Sequence[float], seed: int) -> dict[str, np.ndarray]:
+def fractions(train: LabelledSet, shares: Sequence[float], seed: int) -> dict[str, np.ndarray]:
     """Rows of nested random subsets of patients, by name ("10 %"): a smaller share is part of every larger one.
 
     Raises:
@@ -169,7 +205,7 @@ def fractions(train: Labelled, shares: Sequence[float], seed: int) -> dict[str, 
     """
     patients = train.table["patient_id"].unique(maintain_order=True).to_list()
     order = np.random.default_rng(seed).permutation(len(patients))
-    found = {}
+    parts = {}
     for share in shares:
         if not 0 < share <= 1:
             raise ValueError(f"a share of the real images must be in (0, 1], got {share}")
@@ -177,14 +213,14 @@ def fractions(train: Labelled, shares: Sequence[float], seed: int) -> dict[str, 
         rows = np.flatnonzero(train.table["patient_id"].is_in(list(kept)).to_numpy())
         if len(rows) < 2:
             raise ValueError(f"{share:.0%} of {len(train)} images are fewer than two; take a larger share")
-        found[f"{100 * share:g} %"] = rows
-    return found
+        parts[f"{100 * share:g} %"] = rows
+    return parts
 
 
-def shots(train: Labelled, k: int, draw: int, seed: int) -> np.ndarray:
-    """Rows with `k` images of each finding, as the MedFMC protocol draws them (a row may serve several findings).
+def shots(train: LabelledSet, k: int, draw: int, seed: int) -> np.ndarray:
+    """Rows of a random few-shot set with `k` images of each finding, as in the MedFMC protocol.
 
-    A finding with fewer than `k` images gives all it has.
+    A row may serve several findings; a finding with fewer than `k` images gives all it has.
     """
     rng = np.random.default_rng([seed, k, draw])
     chosen: set[int] = set()
@@ -194,90 +230,71 @@ def shots(train: Labelled, k: int, draw: int, seed: int) -> np.ndarray:
     return np.array(sorted(chosen), np.int64)
 
 
-# --------------------------------------------------------------------------------------------------- attention
+# Measures
 
 
-def attention_maps(model: Classifier, images: np.ndarray, findings: np.ndarray) -> np.ndarray:
-    """Grad-CAM (Selvaraju et al. 2017; MONAI's) of a finding in each image, [K, h, w] at least 0: what speaks for it.
+def curves(results: Results, sets: Splits, protocol: Protocol, repeats: Repeats) -> pl.DataFrame:
+    """`auroc_table` of every set of real images, against the default initialisation.
 
-    images: [K, H, W]; findings: index in FINDINGS of each. h and w are the network's last feature maps'.
+    An initialisation may lack some sets. The draws of a seed are averaged, and resampled with their seed as one.
+
+    Args:
+        results: of `pretrain_all`.
+
+    Returns:
+        The columns of `auroc_table`, group, set, and images: how many real ones, the mean over seeds and draws.
     """
-    model.net.eval()
-    # not the norm after it: torchvision's forward changes that one's output in place
-    cam = GradCAM(model.net, target_layers=f"features.denseblock{len(model.size.block_config)}")
-    # MONAI turns attention upside down and scales it to 0..1; the raw map of what speaks for the finding is wanted
-    maps: dict[int, np.ndarray] = {}
-    for finding in np.unique(findings):
-        rows = np.flatnonzero(findings == finding)
-        found = cam.compute_map(model.prepare(images[rows]), class_idx=int(finding))[:, 0].detach().cpu().numpy()
-        maps |= dict(zip(rows.tolist(), found, strict=True))
-    return np.stack([maps[row] for row in range(len(images))]) if maps else np.zeros((0, 1, 1), np.float32)
+    seeded = [tunings(sets, protocol, config.seed) for config in repeats.configs(protocol.fine_tuning)]
+    draws: dict[tuple[str, str], list[str]] = {}  # group and set -> names of its fine-tunings
+    for name, tuning in seeded[0].items():
+        draws.setdefault((tuning.group, tuning.set), []).append(name)
+    labels, tables = sets.everything.labels, []
+    for (group, chosen), names in draws.items():
+        test = "test" if group == INTERNAL else "external test"
+        resampling = repeats.resampling(sets.patients(test))
+        scores = _scores(results, names)
+        table = auroc_table(scores, labels[sets.rows[test]], resampling, DEFAULT, draws=len(names))
+        images = np.mean([len(own[name].train) for own in seeded for name in names])
+        tables.append(table.with_columns(group=pl.lit(group), set=pl.lit(chosen), images=pl.lit(images)))
+    return pl.concat(tables)
 
 
-def inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Share of the attention [K, h, w] that lies inside the masks, bool [K, H, W]: [K].
+def _scores(results: Results, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Initialisation -> scores [S * len(names), N, 14], a seed's together; without those that were not trained so."""
+    return {
+        start: np.stack([run[name] for run in runs for name in names])
+        for start, runs in results.items()
+        if set(names) <= set(runs[0])
+    }
 
-    By chance it is the mask's share of the image (`masks.mean((1, 2))`). Where the map is zero everywhere, its
-    attention is as spread as can be: chance.
+
+def summary(curves: pl.DataFrame) -> pl.DataFrame:
+    """For a reader: macro AUROC of every initialisation on every set, with the differences from the default."""
+    average = curves.filter(finding="Average").rename({"arm": "initialisation"})
+    return readable(average.select("group", "set", pl.col("images").round(), "initialisation", *SHOWN, "n"))
+
+
+def metrics(curves: pl.DataFrame, overall: pl.DataFrame) -> dict[str, Any]:
+    """Macro AUROC by group, set and initialisation, and the share of attention inside the masks.
+
+    Args:
+        curves: see `curves`.
+        overall: rows of "Average" of `attention.table`.
     """
-    heat = enlarged(maps, masks.shape[1:])
-    total, within = heat.sum((1, 2)), (heat * masks).sum((1, 2))
-    return np.where(total > 0, within / np.where(total > 0, total, 1), masks.mean((1, 2)))
+    values: dict[str, Any] = {}
+    for row in curves.filter(finding="Average").iter_rows(named=True):
+        values.setdefault(row["group"], {}).setdefault(row["set"], {})[row["arm"]] = round(row["value"], 5)
+    shares = overall.drop_nulls("value").iter_rows(named=True)
+    return values | {"attention": {row["start"]: round(row["value"], 5) for row in shares}}
 
 
-def enlarged(maps: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Attention [K, h, w] on the image's pixels, [K, *shape]."""
-    return torch.nn.functional.interpolate(torch.from_numpy(maps)[:, None], shape, mode="bilinear")[:, 0].numpy()
-
-
-def attention_cases(folder: Path, rows: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A seeded draw of at most `n` findings with a mask among cohort rows: (row, finding) [K, 2], masks [K, H, W].
-
-    A finding that fills nearly the whole image, or none of it, says nothing; No Finding has no place. Real radiographs
-    have no masks, so there K = 0.
-    """
-    if not cohort.has_masks(folder):
-        return np.zeros((0, 2), np.int64), np.zeros((0, 1, 1), bool)
-    masks = cohort.load_finding_masks(folder, rows.tolist())  # [R, 14, H, W]
-    places = np.argwhere((masks.mean((2, 3)) > 0) & (masks.mean((2, 3)) < LARGEST))
-    chosen = places[np.sort(np.random.default_rng(seed).permutation(len(places))[:n])]
-    return np.column_stack([rows[chosen[:, 0]], chosen[:, 1]]), masks[chosen[:, 0], chosen[:, 1]]
-
-
-def attention_table(
-    shares: Mapping[str, np.ndarray],
-    findings: np.ndarray,
-    masks: np.ndarray,
-    patients: Sequence[str],
-    n_resamples: int,
-    seed: int,
-) -> pl.DataFrame:
-    """Mean share of the attention inside the masks over seeds and cases, of all ("Average") and of each finding.
-
-    shares: start -> [S, K], the first is the reference of the differences; findings: index in FINDINGS of each case;
-    patients: of each case; whole patients are resampled, and seeds. A finding with fewer than `LEAST_POSITIVES` cases
-    is listed without an estimate; without cases the table is empty.
-
-    Columns: finding, start, value, low, high, difference, difference_low, difference_high, n (cases), seeds, chance.
-    """
-    groups = {"Average": np.arange(len(findings))}
-    groups |= {FINDINGS[f]: np.flatnonzero(findings == f) for f in np.unique(findings)}
-    names = ("value", "low", "high", "difference", "difference_low", "difference_high")
-    columns = {"finding": pl.String, "start": pl.String, **dict.fromkeys(names, pl.Float64)}
-    columns |= {"n": pl.Int64, "seeds": pl.Int64, "chance": pl.Float64}
-    options, tables = {"reference": next(iter(shares)), "n_resamples": n_resamples, "seed": seed}, []
-
-    def measure(found: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        return weighted_mean(found, counts)[:, None]
-
-    for name, rows in groups.items():
-        about = {"finding": name, "n": len(rows), "chance": float(masks[rows].mean()) if len(rows) else None}
-        if len(rows) < LEAST_POSITIVES:
-            tables.append(pl.DataFrame([about | {"start": start, "seeds": len(s)} for start, s in shares.items()]))
-            continue
-        own = {start: values[:, rows] for start, values in shares.items()}
-        table = compare(own, measure, [about], [patients[row] for row in rows], **options)
-        tables.append(table.rename({"arm": "start"}))
-    table = pl.concat(tables, how="diagonal_relaxed") if len(findings) else pl.DataFrame(schema=columns)
-    missing = [pl.lit(None, pl.Float64).alias(name) for name in names if name not in table.columns]
-    return table.with_columns(missing).select(list(columns))
+def beside_paper(curves: pl.DataFrame, published: pl.DataFrame) -> pl.DataFrame:
+    """Macro AUROC by set and initialisation, the paper's (`published`, Figure 4a) and below them this run's."""
+    paper = published.select(
+        "arm", source=pl.lit("paper"), images="dataset", set="category", AUROC=(pl.col("value") / 100).round(3)
+    )
+    own = curves.filter(finding="Average").select(
+        "arm", "set", source=pl.lit("this run"), images="group", AUROC=pl.col("value").round(3)
+    )
+    columns = ("source", "images", "set", pl.col("arm").alias("initialisation"), "AUROC")
+    return pl.concat([paper, own], how="diagonal").select(columns)

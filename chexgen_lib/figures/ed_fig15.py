@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from chexgen_lib.estimates.resampling import format_interval
-from chexgen_lib.experiments.arms import BASELINE
+from chexgen_lib.experiments.arms import BASELINE, CHEXGEN
 from chexgen_lib.figures import style
 from chexgen_lib.learners.regressor import GRADES
 
@@ -18,12 +18,12 @@ RECORDS = 2  # shown of each grade
 COPIES = 2  # shown of each record
 TICKS = (0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.7, 1)
 TRUTH = "test"  # the set of real images, which bounds what can be predicted
-LOOKS = {"": ("ChexGen", style.BLUE, "o"), BASELINE: ("baseline generator", style.ORANGE, "^")}
+LOOKS = {CHEXGEN: ("ChexGen", style.BLUE, "o"), BASELINE: ("baseline generator", style.ORANGE, "^")}
 
 
 def shown(read: pl.DataFrame) -> pl.DataFrame:
     """Predictions of ChexGen's samples that are shown: of each grade the records with scores nearest to its median."""
-    own = read.filter(pl.col("set") == "", pl.col("copy") < COPIES)
+    own = read.filter(pl.col("set") == CHEXGEN, pl.col("copy") < COPIES)
     records = own.unique("image_id", maintain_order=True).with_columns(
         off=(pl.col("asked") - pl.col("asked").median().over("grade")).abs()
     )

@@ -23,7 +23,7 @@ DATASETS = {  # of the paper -> task
 FROM_TEXT = ("classification", "severity")
 NOT_APPLICABLE = "no arm: its images are drawn from masks or boxes, which a generator of text alone does not take"
 COLUMNS = ("source", "task", "test", "arm", "category", "metric", "value", "sd", "low", "high", "difference",
-           "difference_low", "difference_high", "p", "visible", "n", "seeds", "note")  # fmt: skip
+           "difference_low", "difference_high", "p", "detectable", "n", "seeds", "note")  # fmt: skip
 
 
 def run_rows(auroc: dict[str, pl.DataFrame], measured: dict[str, pl.DataFrame]) -> pl.DataFrame:

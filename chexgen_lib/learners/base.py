@@ -1,7 +1,7 @@
 """What the networks of the experiments share: their settings, how images enter them, and the loop that trains them."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +81,16 @@ class Learner:
             raise im.ImageError(f"needs at least one image as [N, H, W], got shape {images.shape}")
         self.net.eval()
         return (self.prepare(images[i : i + batch_size]) for i in range(0, len(images), batch_size))
+
+    def predict(self, images: np.ndarray) -> Sequence:
+        """What the network says of each image."""
+        raise NotImplementedError
+
+    def predict_sets(self, images: np.ndarray, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Predictions for several sets of rows of `images`, by name; all rows go through the network in one series."""
+        predictions = self.predict(images[np.concatenate(list(sets.values()))])
+        ends = np.cumsum([len(rows) for rows in sets.values()])
+        return {name: predictions[end - len(rows) : end] for (name, rows), end in zip(sets.items(), ends, strict=True)}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ import numpy as np
 import polars as pl
 
 from chexgen_lib.cohort.layout import CohortError
-from chexgen_lib.experiments.arms import REAL
 from chexgen_lib.images import reduced, resize
 from chexgen_lib.pools.annotations import (
     KINDS,
@@ -39,13 +38,13 @@ class Task:
         images: uint8 [N, S, S].
         origin: [N], the annotated image (row of `AnnotatedSplits.data`) whose annotation each has.
         rows: rows of `images`: "train" (the images that the pool was sampled from), "val", "test", "external test".
-        arms: arm -> rows to train on: the real images alone, and with one, two, ... synthetic copies of each.
+        copies: [K, R], rows of the K synthetic images of each training image.
     """
 
     images: np.ndarray
     origin: np.ndarray
     rows: dict[str, np.ndarray]
-    arms: dict[str, np.ndarray]
+    copies: np.ndarray
 
     @property
     def tests(self) -> dict[str, np.ndarray]:
@@ -90,8 +89,7 @@ class AnnotatedSplits:
         )
         origin = np.concatenate([np.arange(len(self.data.images)), np.tile(train, len(samples))])
         copies = len(self.data.images) + np.arange(len(samples) * len(train)).reshape(len(samples), -1)
-        arms = {f"real + {k + 1}x": np.concatenate([train, *copies[: k + 1]]) for k in range(len(copies))}
-        return Task(images, origin, {"train": train} | self.rows, {REAL: train} | arms)
+        return Task(images, origin, {"train": train} | self.rows, copies)
 
     def masks(self, task: Task, kind: str) -> np.ndarray:
         """Bool [N, S, S]: the mask of each image of a task, at its size."""

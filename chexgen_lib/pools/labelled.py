@@ -163,7 +163,12 @@ class Splits:
         return Splits(self.everything + pool, self.rows, np.arange(len(pool)) + len(self.everything))
 
     def patients(self, name: str) -> list[str]:
-        return self.everything.table["patient_id"].gather(self.rows[name]).to_list()
+        """The patient of each image of a set."""
+        return self.patients_of(self.rows[name])
+
+    def patients_of(self, rows: np.ndarray) -> list[str]:
+        """The patient of each image of some rows."""
+        return self.everything.table["patient_id"].gather(rows).to_list()
 
 
 def assemble(root: str | Path, pool: str | Path, resolution: int, size: int, least_cases: int = 0) -> Splits:

@@ -106,3 +106,13 @@ def test_aurocs_are_averaged_over_findings_with_enough_cases():
     with pytest.raises(ValueError, match="'good': scores of run 2"):
         c.auroc_table({"good": good}, labels, resampling)
     assert isinstance(table, pl.DataFrame)
+
+
+def test_draws_of_one_seed_are_resampled_together():
+    rng, labels = np.random.default_rng(0), (np.random.default_rng(1).random((100, 14)) < 0.4).astype(float)
+    of_seed = [labels * k + rng.standard_normal((100, 14)) for k in (0.2, 2.0)]  # seeds that differ, draws that do not
+    scores, resampling = {"real": np.repeat(of_seed, 3, axis=0)}, Resampling(range(100), 400)
+    tables = [c.auroc_table(scores, labels, resampling, draws=draws) for draws in (3, 1)]
+    width = [(t["high"] - t["low"]).mean() for t in tables]
+    assert width[0] > 1.3 * width[1] and [t["seeds"][0] for t in tables] == [2, 6]
+    assert tables[0]["value"].to_list() == pytest.approx(tables[1]["value"].to_list())

@@ -4,9 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from chexgen_lib.experiments import augmentation
+from chexgen_lib.estimates.comparison import ESTIMATE, auroc_table
+from chexgen_lib.estimates.resampling import Resampling
 from chexgen_lib.experiments.arms import DEFAULT, LONGER, REAL
-from chexgen_lib.experiments.augmentation import auroc_table
 from chexgen_lib.figures import ed_fig6_8, ed_tables, fig3, fig4
 
 ARMS = (REAL, "real + 1x", "real + 1x baseline")
@@ -18,7 +18,7 @@ def measured():
     labels = (rng.random((60, 14)) < 0.4).astype(float)
     labels[:, 4] = 0  # nobody has it: listed, not drawn
     scores = {arm: labels + rng.normal(0, 1, (2, 60, 14)) for arm in ARMS}
-    return auroc_table(scores, labels, [str(i) for i in range(60)], n_resamples=50)
+    return auroc_table(scores, labels, Resampling(range(60), 50), REAL)
 
 
 def points(ax):
@@ -29,7 +29,7 @@ def task_rows(category, metric, value):
     about = {"test": "test", "category": category, "metric": metric, "n": 30}
     rows = [about | {"arm": arm, "value": value, "low": 0.2, "high": 0.9, "seeds": 2} for arm in ARMS[:2]]
     return pl.DataFrame(rows, schema_overrides={"value": pl.Float64}).with_columns(
-        pl.lit(None, pl.Float64).alias(c) for c in augmentation.ESTIMATE if c not in ("value", "low", "high")
+        pl.lit(None, pl.Float64).alias(c) for c in ESTIMATE if c not in ("value", "low", "high")
     )
 
 

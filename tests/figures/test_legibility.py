@@ -85,7 +85,7 @@ def conditioned(name: str = "ed_fig11_14") -> Figure:
 
 def severity() -> Figure:
     chexgen = next(iter(ed_fig15.LOOKS))
-    read = table("ed_fig15").with_columns(pl.col("set").fill_null(chexgen))
+    read = table("ed_fig15").with_columns(pl.col("set").fill_null("").replace("", chexgen))
     estimate = {"metric": "Pearson r", "value": 0.42, "low": 0.26, "high": 0.6, "n": 240, "patients": 120}
     agreed = pl.DataFrame([{"set": name} | estimate for name in (*ed_fig15.LOOKS, ed_fig15.TRUTH)])
     return ed_fig15.draw(read, agreed, np.zeros((read["row"].max() + 1, 8, 8), np.uint8))

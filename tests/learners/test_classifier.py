@@ -88,3 +88,12 @@ def test_paper_size_is_densenet121():
     net = c.Classifier(c.SIZES["paper"]).net
     assert net.classifier.in_features == 1024
     assert sum(isinstance(m, torch.nn.Conv2d) for m in net.modules()) == 120  # and one linear layer
+
+
+def test_rare_findings_are_drawn_as_often_as_common_ones():
+    labels = np.zeros((1000, 14))
+    labels[:300, 2], labels[300:310, 9] = 1, 1
+    labels[310:320, 9] = np.nan
+    weight = c.balanced_weights(labels)
+    assert weight[:300].sum() == pytest.approx(weight[300:310].sum())
+    assert set(weight[310:]) == {weight[0]}

@@ -96,15 +96,11 @@ def test_sources_that_were_sampled_from_are_internal(run):
     assert sets.patients(task, "test") == ["p5"]
 
 
-def test_arms_hold_the_copies_of_their_training_images(run):
+def test_each_training_image_has_its_copies(run):
     task = load(run).task("pneumothorax", SIZE)
-    arms = task.arms
-    assert list(arms) == ["real", "real + 1x", "real + 2x"]
-    bright = {arm: sorted(task.images[rows, 0, 0].tolist()) for arm, rows in arms.items()}
-    real = bright["real"]
-    assert real == [0, 1, 2, 3]  # two with, and two without, each once
-    assert bright["real + 1x"] == [*real, *(100 + k for k in real)]
-    assert bright["real + 2x"] == [*bright["real + 1x"], *(110 + k for k in real)]
+    real = task.images[task.rows["train"], 0, 0]
+    assert sorted(real) == [0, 1, 2, 3]  # two with, and two without, each once
+    assert task.images[task.copies, 0, 0].tolist() == [(100 + real).tolist(), (110 + real).tolist()]
 
 
 def test_a_synthetic_image_has_the_annotation_that_was_requested(run):
@@ -162,18 +158,14 @@ def folder(tmp_path):
 def test_another_generators_folder_stands_in_for_pools(run, folder):
     sets = ap.load(run, SIZE, [folder])
     task = sets.task("pneumothorax", SIZE)
-    real = task.images[task.arms["real"], 0, 0].tolist()
+    real = task.images[task.rows["train"], 0, 0]
     assert sorted(real) == [0, 1, 2, 3]  # two with, and two without, each once
-    assert task.images[task.arms["real + 2x"], 0, 0].tolist() == [
-        *real,
-        *(100 + k for k in real),
-        *(110 + k for k in real),
-    ]
+    assert task.images[task.copies, 0, 0].tolist() == [(100 + real).tolist(), (110 + real).tolist()]
     masks = sets.masks(task, "pneumothorax")
     for image, mask in zip(task.images[:, 0, 0] % 10, masks, strict=True):
         assert mask.any() == (image in (0, 1)) and (not mask.any() or mask[10 + image : 18 + image, 20:28].all())
     boxes = sets.task("boxes", SIZE)
-    assert boxes.images[boxes.arms["real + 1x"], 0, 0].tolist() == [3, 103]
+    assert boxes.images[[boxes.rows["train"], boxes.copies[0]], 0, 0].tolist() == [[3], [103]]
     mixed = ap.load(run, SIZE, [folder, run / "pools/boxes"])
     assert len(mixed.requests) == 5 + 4 and mixed.samples.shape == (9, 2, SIZE, SIZE)
 

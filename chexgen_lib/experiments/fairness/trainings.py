@@ -8,33 +8,17 @@ import numpy as np
 import polars as pl
 
 from chexgen_lib.cohort import layout as cohort
+from chexgen_lib.experiments.augmentation import train_and_score
 from chexgen_lib.experiments.fairness import EQUAL, GAP, PEARSON, WORST
 from chexgen_lib.experiments.fairness.scores import GroupScores, evaluate, thresholds
 from chexgen_lib.experiments.repeats import Repeats, Results
 from chexgen_lib.learners.base import LearnerConfig
-from chexgen_lib.learners.classifier import train_classifier
 from chexgen_lib.pools import balancing
 from chexgen_lib.pools.groups import TIMES, Groups
 from chexgen_lib.pools.labelled import Splits
 from chexgen_lib.quality.factuality import derangement
 
 TESTS = ("val", "test", "matched")  # what the classifiers score; "matched" is the copies of "test"
-
-
-def train_and_score(
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
-    train: np.ndarray,
-    val: np.ndarray,
-    tests: Mapping[str, np.ndarray],
-    config: LearnerConfig,
-    weights: np.ndarray,
-) -> dict[str, np.ndarray]:
-    """Train a classifier on the rows `train`, select its checkpoint on `val`, and score the test sets, [N, 14] each."""
-    model = train_classifier(images[train], labels[train], config, val=(images[val], labels[val]), weights=weights)
-    scores = model.predict(images[np.concatenate(list(tests.values()))])
-    return dict(zip(tests, np.split(scores, np.cumsum([len(rows) for rows in tests.values()])[:-1]), strict=True))
 
 
 def train_arms(

@@ -19,8 +19,8 @@ from chexgen_lib.estimates import comparison as estimates
 from chexgen_lib.estimates.measures import auroc, known_mean, pearson
 from chexgen_lib.estimates.resampling import Resampling
 from chexgen_lib.estimates.wording import estimate
-from chexgen_lib.experiments.augmentation import by_arm
 from chexgen_lib.experiments.rectified_flow.data import Instruments
+from chexgen_lib.experiments.repeats import by_arm
 from chexgen_lib.models.autoencoder import decode, encode, load_autoencoder
 from chexgen_lib.models.transformer import OBJECTIVES, ChexGenTransformer
 from chexgen_lib.pools.labelled import LabelledSet
