@@ -40,7 +40,7 @@ def train_and_score(
     Args:
         images, labels: of all arms.
         tests: name -> rows.
-        weights: [len(train)], how often each image is drawn; None balances the findings.
+        weights: [len(train)], how often each image is sampled; None balances the findings.
 
     Returns:
         Name of the test set -> scores, float32 [N, 14].

@@ -72,8 +72,8 @@ def train_and_detect(
     predicted = model.predict_sets(images, tests)
     return {
         f"{name}/{key}": array
-        for name, found in predicted.items()
-        for key, array in detector.to_arrays(found, classes).items()
+        for name, own in predicted.items()
+        for key, array in detector.to_arrays(own, classes).items()
     }
 
 

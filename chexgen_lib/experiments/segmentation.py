@@ -88,8 +88,8 @@ def segmentation_table(
         shown = masks.any(axis=(1, 2))
         kinds = {DICE: shown} if shown.all() else {POSITIVE: shown, NEGATIVE: ~shown}
         about = [{"category": "all", "metric": kind, "n": int(some.sum())} for kind, some in kinds.items()]
-        return about, lambda found, weights: np.stack(
-            [case_mean(found[some], weights[:, some]) for some in kinds.values()], axis=1
+        return about, lambda scores, weights: np.stack(
+            [case_mean(scores[some], weights[:, some]) for some in kinds.values()], axis=1
         )
 
     return task_table(results, truth, patients, repeats, measures)

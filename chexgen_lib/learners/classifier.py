@@ -111,7 +111,7 @@ def train_classifier(
     Args:
         config: its `size` is a name in `SIZES` or a `ClassifierSize`.
         val: images and labels of the validation split.
-        weights: [N], how often an image is drawn, see `balanced_weights`; None goes through all images in turn.
+        weights: [N], how often an image is sampled, see `balanced_weights`; None goes through all images in turn.
         initial: start from a copy of this classifier's weights (its size is taken too) instead of random ones.
 
     Raises:
