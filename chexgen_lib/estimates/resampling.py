@@ -65,10 +65,14 @@ class Resampling:
         weights = self.weights if n_resamples is None else self.weights[: 1 + n_resamples]
         return [np.repeat(np.arange(len(w)), w) for w in weights]
 
-    def seed_counts(self, n: int) -> np.ndarray:
-        """How often each of n seeds is drawn in each resample, int [B, n]; the same for all arms of n seeds."""
-        rng = np.random.default_rng()
-        rng.bit_generator.state = self._state
+    def seed_counts(self, n: int, stream: int = 0) -> np.ndarray:
+        """How often each of n seeds is drawn in each resample, int [B, n].
+
+        The same for all arms of n seeds, which pairs them; another `stream` for trainings that are not paired.
+        """
+        rng = np.random.default_rng((self.seed, stream) if stream else None)
+        if not stream:
+            rng.bit_generator.state = self._state
         return rng.multinomial(n, np.full(n, 1 / n), size=len(self))
 
     def over_seeds(self, values: np.ndarray) -> np.ndarray:

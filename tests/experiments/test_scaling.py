@@ -1,15 +1,15 @@
 """Subsets keep the distribution, runs differ by their data alone, and power laws are found and refused."""
 
-from dataclasses import asdict
-
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
-from chexgen_lib.experiments import scaling as s
+from chexgen_lib.estimates.resampling import Resampling
+from chexgen_lib.experiments.scaling import HELD_OUT, SEEN, data, measures, models, power_law, training
 from chexgen_lib.models.transformer import SIZES
 from chexgen_lib.records import FINDINGS
+from chexgen_lib.training.config import TrainingConfig
 from chexgen_lib.training.latent_cache import LatentCache
 from tests.builders import PAIRS_OF_RUNS as D
 from tests.builders import RUN_JITTER as JITTER
@@ -43,7 +43,7 @@ def cache(n=24, seed=0):
 def test_subsets_are_nested_whole_patients_with_the_distribution_of_the_whole():
     table = records()
     for seed in range(5):
-        found = s.subsets(table, FRACTIONS, 8, seed)
+        found = data.subsets(table, FRACTIONS, 8, seed)
         assert [len(rows) for rows in found.values()] == [40, 200, 400] and list(found) == ["10 %", "50 %", "100 %"]
         assert set(found["10 %"]) < set(found["50 %"]) < set(found["100 %"])
         small = table[found["10 %"]]
@@ -52,7 +52,7 @@ def test_subsets_are_nested_whole_patients_with_the_distribution_of_the_whole():
         assert abs((small["source"] == "a").sum() - 20) <= 4
         half = table[found["50 %"]]
         assert (half["Effusion"] == 1).sum() in (18, 20, 22)
-    again, other = (s.subsets(table, FRACTIONS, 8, seed)["10 %"].tolist() for seed in (4, 5))
+    again, other = (data.subsets(table, FRACTIONS, 8, seed)["10 %"].tolist() for seed in (4, 5))
     assert found["10 %"].tolist() == again != other
 
 
@@ -68,18 +68,18 @@ def test_subsets_are_nested_whole_patients_with_the_distribution_of_the_whole():
 )
 def test_fractions_that_cannot_be_used_are_named(fractions, message):
     with pytest.raises(ValueError, match=message):
-        s.subsets(records(), fractions, 8, 0)
+        data.subsets(records(), fractions, 8, 0)
 
 
 def test_records_and_cache_of_two_makings_are_refused(tmp_path):
     flags = [pl.lit(True).alias("stage1"), pl.lit("val").alias("split")]
     records(24).with_columns(flags).write_parquet(tmp_path / "cohort.parquet")
     cache().save(tmp_path / "pretraining_val.safetensors")
-    table, pairs = s.stage1_pairs(tmp_path, "val")
+    table, pairs = data.stage1_pairs(tmp_path, "val")
     assert len(table) == len(pairs) == 24 and table["row"].to_list() == list(range(24))
     records(20).with_columns(flags).write_parquet(tmp_path / "cohort.parquet")
     with pytest.raises(ValueError, match="24 pairs for 20 records"):
-        s.stage1_pairs(tmp_path, "val")
+        data.stage1_pairs(tmp_path, "val")
 
 
 # ------------------------------------------------------------------------------------------------------ the models
@@ -87,13 +87,13 @@ def test_records_and_cache_of_two_makings_are_refused(tmp_path):
 
 def test_models_of_equal_compute_and_their_runs():
     specs = ["ci", {"depth": 4, "hidden_size": 64, "num_heads": 2, "gelu": "none"}]
-    models = s.equal_compute(specs, cache(), text_tokens=8, batch_size=8, steps=1000)
-    small, deep = models.values()
-    assert list(models) == ["ci", "4 x 64"] and small.steps == 1000 and small.size == SIZES["ci"]
+    chosen = models.equal_compute(specs, cache(), text_tokens=8, batch_size=8, steps=1000)
+    small, deep = chosen.values()
+    assert list(chosen) == ["ci", "4 x 64"] and small.steps == 1000 and small.size == SIZES["ci"]
     assert 400 < deep.steps < 700 and deep.flops == pytest.approx(small.flops, rel=0.002)
     assert deep.parameters > 1.3 * small.parameters
-    shares = [s.subsets(records(24), [0.5, 0.75, 1], 8, seed) for seed in range(2)]
-    about, rows = s.plan(models, shares, np.arange(24))
+    shares = [data.subsets(records(24), [0.5, 0.75, 1], 8, seed) for seed in range(2)]
+    about, rows = models.plan(chosen, shares, np.arange(24))
     assert about["run"].n_unique() == len(about) == len(rows) == 2 * (3 + 1)
     assert about.filter(model="4 x 64")["share"].to_list() == ["100 %"] * 2
     assert about["pairs"].to_list() == [len(own) for own in rows]
@@ -105,12 +105,12 @@ def test_models_of_equal_compute_and_their_runs():
 )
 def test_unknown_sizes_are_named(spec, message):
     with pytest.raises(ValueError, match=message):
-        s.size_of(spec)
+        models.size_of(spec)
 
 
 def test_a_model_given_twice_is_named():
     with pytest.raises(ValueError, match="'ci' is given twice"):
-        s.equal_compute(["ci", "ci"], cache(), text_tokens=8, batch_size=8, steps=10)
+        models.equal_compute(["ci", "ci"], cache(), text_tokens=8, batch_size=8, steps=10)
 
 
 # ----------------------------------------------------------------------------------------------------------- a run
@@ -118,7 +118,7 @@ def test_a_model_given_twice_is_named():
 
 def test_taken_rows_are_those_of_the_cache():
     whole, rows = cache(), np.array([20, 3, 7])
-    own = s.taken(s.arrays(whole), rows)
+    own = training.subset(training.arrays(whole), rows)
     for place, row in enumerate(rows):
         assert torch.equal(own.mean[place], whole.mean[row])
         mine, theirs = (c.states[c.offsets[i] : c.offsets[i + 1]] for c, i in ((own, place), (whole, row)))
@@ -126,18 +126,14 @@ def test_taken_rows_are_those_of_the_cache():
 
 
 def test_a_run_trains_on_its_rows_and_samples_every_prompt(tmp_path):
-    common = {
-        "size": asdict(SIZES["ci"]),
-        "text_tokens": 8,
-        "training": {"steps": 30, "batch_size": 8, "learning_rate": 3e-3, "ema_decay": 0.9, "precision": "fp32"},
-        "sampling": {"images_per_prompt": 2, "num_inference_steps": 2, "guidance_scale": 2.0, "batch_size": 4},
-        "autoencoder": "shipped",
-    }
+    fields = {"steps": 30, "batch_size": 8, "learning_rate": 3e-3, "ema_decay": 0.9, "precision": "fp32"}
+    common = {"size": SIZES["ci"], "text_tokens": 8, "sampling": training.FewSamples(2, 2, 2.0, 4, "shipped")}
     folders = (tmp_path / str(k) for k in range(9))
 
     def run(rows, seed=0, held_out=1):
-        data = [s.arrays(c) for c in (cache(), s.taken(s.arrays(cache(seed=held_out)), np.arange(6)))]
-        return s.train_and_sample(*data, rows=rows, seed=seed, folder=next(folders), **common)
+        unseen = training.subset(training.arrays(cache(seed=held_out)), np.arange(6))
+        arrays, config = map(training.arrays, (cache(), unseen)), TrainingConfig(**fields, seed=seed)
+        return training.train_and_sample(*arrays, rows=rows, training=config, folder=next(folders), **common)
 
     few, again, all_, other = (run(np.arange(8)), run(np.arange(8)), run(np.arange(24)), run(np.arange(8), seed=1))
     assert few["samples"].shape == (6, 2, 32, 32) and few["samples"].dtype == np.uint8
@@ -150,16 +146,21 @@ def test_a_run_trains_on_its_rows_and_samples_every_prompt(tmp_path):
 
 
 def test_seen_pairs_are_of_all_the_rows(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(s, "train", lambda *_, **__: None)
-    monkeypatch.setattr(s, "sample", lambda *_, **__: np.zeros((2, 1, 4, 4), np.uint8))
-    monkeypatch.setattr(s, "noise_error", lambda model, pairs: asked.append(pairs.mean) or 0.0)
-    whole, unseen = cache(), s.taken(s.arrays(cache(seed=1)), np.arange(3))
-    s.train_and_sample(
-        *map(s.arrays, (whole, unseen)), rows=np.arange(24), size=asdict(SIZES["ci"]), text_tokens=8, seed=0,
-        training={"steps": 1, "batch_size": 8}, sampling={}, autoencoder="shipped", folder=tmp_path,
-    )  # fmt: skip
-    assert torch.equal(asked[1], whole.mean[[0, 12, 23]])  # records stand by source: the first ones are of one
+    measured = []
+    monkeypatch.setattr(training, "train", lambda *_, **__: None)
+    monkeypatch.setattr(training, "sample", lambda *_, **__: np.zeros((2, 1, 4, 4), np.uint8))
+    monkeypatch.setattr(training, "noise_error", lambda model, pairs: measured.append(pairs.mean) or 0.0)
+    whole, unseen = cache(), training.subset(training.arrays(cache(seed=1)), np.arange(3))
+    training.train_and_sample(
+        *map(training.arrays, (whole, unseen)),
+        rows=np.arange(24),
+        size=SIZES["ci"],
+        text_tokens=8,
+        training=TrainingConfig(steps=1, batch_size=8),
+        sampling=training.FewSamples(1, 1, 1.0, 1, "shipped"),
+        folder=tmp_path,
+    )
+    assert torch.equal(measured[1], whole.mean[[0, 12, 23]])  # records stand by source: the first ones are of one
 
 
 # --------------------------------------------------------------------------------------------------- the measures
@@ -187,8 +188,8 @@ def measured_runs():
 
 def test_measures_tell_good_samples_from_bad():
     runs, real = measured_runs()
-    found = s.measure(runs, real, [Flat()], n_resamples=30, seed=0)
-    assert list(found) == ["FID-flat", "MS-SSIM", s.HELD_OUT, s.SEEN]
+    found = measures.measure(runs, real, [Flat()], Resampling(np.arange(16), 30))
+    assert list(found) == ["FID-flat", "MS-SSIM", HELD_OUT, SEEN]
     for m in found.values():
         assert m.values.shape == (3,) and m.resampled.shape == (30, 3)
     fid, similar = found["FID-flat"], found["MS-SSIM"]
@@ -196,14 +197,14 @@ def test_measures_tell_good_samples_from_bad():
     assert fid.resampled.mean(0) == pytest.approx(fid.values)
     assert similar.values[2] < similar.values[:2].min()
     assert similar.resampled.mean(0) == pytest.approx(similar.values, abs=0.05) and similar.resampled[:, 0].std() > 0
-    assert (found[s.SEEN].resampled == 0.2).all()
+    assert (found[SEEN].resampled == 0.2).all()
 
 
 def law_of(values, spread=0.0, seed=0):
     about, values = scaling_runs(), np.asarray(values, float)
     noise = np.random.default_rng(seed).normal(0, spread, (200, len(values)))
-    m = s.Measured(values, values * np.exp(noise))
-    return s.power_law(about["pairs"].to_numpy(), about["share"].to_list(), m)
+    m = measures.Measured(values, values * np.exp(noise))
+    return power_law.power_law(about["pairs"].to_numpy(), about["share"].to_list(), m, Resampling(np.arange(9), 200))
 
 
 def test_a_power_law_is_found_with_its_interval():
@@ -222,27 +223,29 @@ def test_fits_that_the_data_do_not_support_are_called_so():
     flat = law_of(JITTER)
     assert flat.low < 0 < flat.high and "interval of b holds 0" in flat.verdict
     loose = law_of(5 * D**-0.2 * np.exp(np.tile([0.6, 0.0, -0.6], 4)))
-    assert loose.r2 < s.MIN_R2 and loose.verdict.startswith("not supported")
+    assert loose.r2 < power_law.MIN_R2 and loose.verdict.startswith("not supported")
     bent = law_of(np.maximum(5 * D**-0.4, 5 * 150**-0.4) * JITTER)
     assert bent.bends < 0.01 and bent.verdict != "supported"
 
 
 def test_power_laws_need_three_subsets_and_positive_scores():
-    m = s.Measured(np.ones(4), np.ones((2, 4)))
+    m = measures.Measured(np.ones(4), np.ones((2, 4)))
     with pytest.raises(ValueError, match="at least 3 fractions of the data, got 2"):
-        s.power_law(np.array([1, 1, 2, 2]), list("aabb"), m)
+        power_law.power_law(np.array([1, 1, 2, 2]), list("aabb"), m, Resampling(np.arange(9), 2))
     with pytest.raises(ValueError, match="positive scores, got 0"):
-        s.power_law(np.array([1, 2, 3, 4]), list("abcd"), s.Measured(np.arange(4.0), np.ones((2, 4))))
+        m = measures.Measured(np.arange(4.0), np.ones((2, 4)))
+        power_law.power_law(np.array([1, 2, 3, 4]), list("abcd"), m, Resampling(np.arange(9), 2))
 
 
 def test_tables_and_fits_leave_other_models_and_seen_pairs_out_of_the_law():
     about = pl.concat([scaling_runs(), scaling_runs((2000,)).with_columns(model=pl.lit("other"))])
     values = np.append(5 * D**-0.3 * JITTER, [99.0] * 3)
-    measured = dict.fromkeys(("FID-flat", s.SEEN), s.Measured(values, np.tile(values, (40, 1))))
-    runs, means = s.tables(about, measured, 0)
+    measured = dict.fromkeys(("FID-flat", SEEN), measures.Measured(values, np.tile(values, (40, 1))))
+    resampling = Resampling(np.arange(9), 40)
+    runs, means = measures.tables(about, measured, resampling)
     assert len(runs) == 2 * 15 and len(means) == 2 * 5
     first = means.row(0, named=True)
     assert first["value"] == pytest.approx(values[:3].mean()) and first["seeds"] == 3 and first["pairs"] == 20
     assert values[:3].min() <= first["low"] < first["high"] <= values[:3].max()
-    laws = s.fits(about, measured, 0)
+    laws = power_law.fits(about, measured, resampling)
     assert laws["measure"].to_list() == ["FID-flat"] and laws["b"][0] == pytest.approx(-0.3, abs=0.02)

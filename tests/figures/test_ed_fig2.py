@@ -3,7 +3,8 @@
 import numpy as np
 import polars as pl
 
-from chexgen_lib.experiments import scaling as s
+from chexgen_lib.estimates.resampling import Resampling
+from chexgen_lib.experiments.scaling import HELD_OUT, SEEN, measures, power_law
 from chexgen_lib.figures import ed_fig2
 from tests.builders import PAIRS_OF_RUNS as D
 from tests.builders import RUN_JITTER as JITTER
@@ -14,10 +15,11 @@ def test_ed_figure_2():
     other = scaling_runs((2000,)).with_columns(model=pl.lit("other"), parameters=pl.lit(90, pl.Int64))
     about = pl.concat([scaling_runs(), other])
     falling = np.append(5 * D**-0.3 * JITTER, [0.4, 0.5, 0.6])
-    values = {"FID-flat": falling, "MS-SSIM": np.ones(15), s.HELD_OUT: falling, s.SEEN: falling / 2}
-    measured = {name: s.Measured(v, np.tile(v, (20, 1))) for name, v in values.items()}
-    runs, means = s.tables(about, measured, 0)
-    figure = ed_fig2.draw(runs, means, s.fits(about, measured, 0), "n = 7 prompts x 2 samples")
+    values = {"FID-flat": falling, "MS-SSIM": np.ones(15), HELD_OUT: falling, SEEN: falling / 2}
+    resampling = Resampling(np.arange(9), 20)
+    measured = {name: measures.Measured(v, np.tile(v, (20, 1))) for name, v in values.items()}
+    runs, means = measures.tables(about, measured, resampling)
+    figure = ed_fig2.draw(runs, means, power_law.fits(about, measured, resampling), "n = 7 prompts x 2 samples")
     above, below = figure.axes[:3], figure.axes[3:]
     assert {ax.get_xscale() for ax in figure.axes} == {"log"} and "n = 7" in figure.get_suptitle()
     assert above[0].get_ylabel() == "FID-flat" and above[0].get_xlabel() == "training pairs D"

@@ -1,0 +1,93 @@
+"""The power law S = a D^b, fitted to the runs of one model on parts of the data, and what supports it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from scipy import stats
+
+from chexgen_lib.estimates.resampling import Resampling, percentile_interval
+from chexgen_lib.experiments.scaling import SEEN
+from chexgen_lib.experiments.scaling.measures import Measured
+
+MIN_R2 = 0.8  # a fit that explains less of log S is not called a power law
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """S = a D^b by least squares in log S and log D over all runs.
+
+    low, high: 95 % bootstrap interval of b. r2: share of the variance of log S that the line explains. bends: p-value
+    of the F test for lack of fit, which compares how far the means at each D are from the line with how far the seeds
+    are from their means; a small one says that no straight line fits, whatever r2 is.
+    """
+
+    a: float
+    b: float
+    low: float
+    high: float
+    r2: float
+    bends: float
+    runs: int
+
+    @property
+    def verdict(self) -> str:
+        """A fit is supported if the interval of b leaves out 0 and r2 is at least `MIN_R2`."""
+        if self.low <= 0 <= self.high:
+            return "not supported: the interval of b holds 0"
+        if self.r2 < MIN_R2:
+            return f"not supported: R2 below {MIN_R2}"
+        return "supported as a trend, but it bends" if self.bends < 0.05 else "supported"
+
+
+def power_law(pairs: np.ndarray, shares: Sequence[str], measured: Measured, resampling: Resampling) -> PowerLaw:
+    """Fit S = a D^b to K runs (paper, ED Fig 2).
+
+    A resample draws the seeds of each subset anew, and the patients as `measured` has them; with few seeds its interval
+    is rather too narrow.
+
+    Args:
+        pairs: [K], D of each run.
+        shares: [K], the name of its subset.
+
+    Raises:
+        ValueError: for fewer than 3 subsets, or a score that is not positive.
+    """
+    shares = np.asarray(shares)
+    groups = [np.flatnonzero(shares == name) for name in dict.fromkeys(shares.tolist())]
+    if len(groups) < 3:
+        raise ValueError(f"a power law is fitted to at least 3 fractions of the data, got {len(groups)}")
+    if not (np.isfinite(measured.values).all() and (measured.values > 0).all()):
+        raise ValueError(f"a power law needs positive scores, got {measured.values.min():g}: leave that measure out")
+    x, y = np.log(pairs), np.log(measured.values)
+    b, log_a = np.polyfit(x, y, 1)
+    counts = np.zeros((len(measured.resampled), len(x)))  # how often each run is drawn
+    for k, own in enumerate(groups):
+        counts[:, own] = resampling.seed_counts(len(own), stream=1 + k)
+    scores = np.log(measured.resampled)
+    slopes = [np.polyfit(x, own, 1, w=np.sqrt(drawn))[0] for own, drawn in zip(scores, counts, strict=True)]
+    interval = percentile_interval(np.array([b, *slopes]))
+    off_line = ((y - log_a - b * x) ** 2).sum()
+    r2 = 1 - off_line / max(((y - y.mean()) ** 2).sum(), np.finfo(float).tiny)
+    bends = _lack_of_fit(off_line, sum(((y[own] - y[own].mean()) ** 2).sum() for own in groups), len(x), len(groups))
+    return PowerLaw(float(np.exp(log_a)), float(b), interval.low, interval.high, float(r2), bends, len(x))
+
+
+def _lack_of_fit(off_line: float, off_means: float, runs: int, groups: int) -> float:
+    """p-value of the F test of a straight line against a mean for each group; NaN without repeats."""
+    if runs == groups:
+        return float("nan")
+    bend = max(off_line - off_means, 0) / (groups - 2)
+    return float(stats.f.sf(bend / max(off_means / (runs - groups), np.finfo(float).tiny), groups - 2, runs - groups))
+
+
+def fits(about: pl.DataFrame, measured: Mapping[str, Measured], resampling: Resampling) -> pl.DataFrame:
+    """The power law of each measure over the first model's runs: measure, the fields of `PowerLaw`, verdict."""
+    own = np.flatnonzero((about["model"] == about["model"][0]).to_numpy())
+    pairs, shares, rows = about["pairs"].to_numpy()[own], about["share"].to_numpy()[own], []
+    for name, m in measured.items():
+        if name != SEEN:
+            law = power_law(pairs, shares, Measured(m.values[own], m.resampled[:, own]), resampling)
+            rows.append({"measure": name, **vars(law), "verdict": law.verdict})
+    return pl.DataFrame(rows)
