@@ -62,6 +62,7 @@ lab: .venv/.complete
 lint: .venv/.complete
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
 
 # Retrains the small autoencoder that the package ships; minutes to half an hour on 2 cores.
 autoencoder: params

@@ -83,7 +83,7 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
     _repeated_blocks = ["Block", "Int8Block"]  # what diffusers' compile_repeated_blocks compiles, once for all
 
     @register_to_config
-    def __init__(
+    def __init__(  # noqa: PLR0913  # diffusers stores each as configuration
         self,
         sample_size: int = 32,
         in_channels: int = 4,

@@ -186,4 +186,3 @@ def join(
     return AnnotatedSplits(data, dict(rows), requests.select("row", "kind"), samples)
 
 
-Sets = AnnotatedSplits

@@ -92,7 +92,7 @@ class ChexGenPipeline(DiffusionPipeline):
         self._check_objective()
 
     @torch.inference_mode()
-    def __call__(
+    def __call__(  # noqa: PLR0913  # as diffusers' pipelines
         self,
         prompt: str | Sequence[str] | None = None,
         metadata: Mapping | Sequence[Mapping] | None = None,
