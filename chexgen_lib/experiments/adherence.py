@@ -8,7 +8,9 @@ beside it: the same prompts and seeds without control, and the real images that 
 import numpy as np
 import polars as pl
 
-from chexgen_lib.estimates.resampling import bootstrap_interval, paired_wilcoxon
+from chexgen_lib.estimates.comparison import estimate, paired_wilcoxon
+from chexgen_lib.estimates.measures import mean
+from chexgen_lib.estimates.resampling import Resampling
 from chexgen_lib.estimates.wording import format_interval, format_p
 from chexgen_lib.learners.segmenter import Segmenter, dice
 from chexgen_lib.pools.annotations import KINDS, Annotated, boxes_of, overlap
@@ -48,7 +50,7 @@ def _recall(requested: list[dict], masks: np.ndarray, classes: tuple[str, ...]) 
 def table(
     requests: pl.DataFrame, scores: dict[str, np.ndarray], n_resamples: int = 1000, seed: int = 0
 ) -> pl.DataFrame:
-    """One row for each kind and arm: metric, value, 95 % interval over requests, n, and p against the control arm.
+    """One row for each kind and arm: metric, value, 95 % interval over patients, n, and p against the control arm.
 
     Args:
         scores: arm -> [R] as `adherence` returns them. There is no p where fewer than `LEAST_PAIRS` differ.
@@ -56,14 +58,16 @@ def table(
     rows = []
     for kind in KINDS:
         inside = (requests["kind"] == kind).to_numpy()
-        if inside.sum() < 2:
+        patients = requests.filter(kind=kind)["patient_id"]
+        if patients.n_unique() < 2:
             continue
+        weights = Resampling(patients, n_resamples, seed).weights
         for arm, values in scores.items():
-            interval = bootstrap_interval(np.mean, values[inside], n_resamples=n_resamples, seed=seed)
             these, control = values[inside], scores[CONTROLLED][inside]
             p = paired_wilcoxon(these, control) if (these != control).sum() >= LEAST_PAIRS else None
             metric = "box recall" if kind == "boxes" else "Dice"
-            rows.append(dict(kind=kind, metric=metric, arm=arm, **vars(interval), p=p))
+            numbers = estimate(mean(these, weights)) | {"n": len(these), "p": p}
+            rows.append({"kind": kind, "metric": metric, "arm": arm} | numbers)
     return pl.DataFrame(rows, infer_schema_length=None)
 
 

@@ -9,7 +9,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from chexgen_lib.estimates.resampling import format_interval
+from chexgen_lib.estimates.wording import format_interval
 from chexgen_lib.experiments.arms import BASELINE, CHEXGEN
 from chexgen_lib.figures import style
 from chexgen_lib.learners.regressor import GRADES

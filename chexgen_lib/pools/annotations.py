@@ -197,7 +197,7 @@ def choose_requests(data: Annotated, split: str, per_kind: int | Mapping[str, in
     if not chosen:
         raise CohortError(f"no {split} image has a mask or a box to request")
     requests = pl.DataFrame(chosen)
-    about = data.table[requests["row"].to_list()].select("image_id", "prompt")
+    about = data.table[requests["row"].to_list()].select("image_id", "prompt", "patient_id")
     requests = pl.concat([requests, about], how="horizontal")
     return requests.with_columns(pl.format("{}:{}", "image_id", "kind").alias("image_id"))
 

@@ -38,6 +38,7 @@ def test_adherence_is_one_for_what_was_requested_and_none_for_nothing():
 def test_table_compares_arms_request_by_request():
     requests = pl.DataFrame({"kind": ["lungs"] * 8 + ["boxes"]})
     scores = {a2i.CONTROLLED: np.linspace(0.8, 0.9, 9), a2i.FREE: np.linspace(0.3, 0.5, 9)}
+    requests = requests.with_columns(patient_id=pl.int_range(pl.len()))
     table = a2i.table(requests, scores, 100)
     assert table["kind"].to_list() == ["lungs", "lungs"]  # one box request gives no interval
     assert table["n"].to_list() == [8, 8] and table["metric"].to_list() == ["Dice", "Dice"]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchmetrics.detection import MeanAveragePrecision
 
-from chexgen_lib.estimates.resampling import resample_counts
+from chexgen_lib.estimates.resampling import Resampling
 from chexgen_lib.images import ImageError
 from chexgen_lib.learners import detector as d
 from chexgen_lib.learners.base import LearnerConfig
@@ -128,7 +128,7 @@ def test_values_are_those_of_torchmetrics():
 
 def test_a_resample_equals_evaluating_the_resampled_images():
     truth, predicted = guessed_boxes(12, 1)
-    counts = np.vstack([np.ones(12, int), resample_counts(12, 5, np.random.default_rng(0))])
+    counts = Resampling(np.arange(12), 5).weights
     for row, values in zip(counts, d.resampled(truth, predicted, BOX_CLASSES, counts), strict=True):
         drawn = np.repeat(np.arange(12), row)
         expected = d.evaluate([truth[i] for i in drawn], [predicted[i] for i in drawn], BOX_CLASSES)
