@@ -184,5 +184,3 @@ def join(
             "06_pools"
         )
     return AnnotatedSplits(data, dict(rows), requests.select("row", "kind"), samples)
-
-

@@ -41,6 +41,10 @@ class Stage:
             table.write_csv(partial)
         return table
 
+    def read(self, name: str) -> pl.DataFrame:
+        """The table `name`.csv in the stage's folder."""
+        return pl.read_csv(self.folder / f"{name}.csv", infer_schema_length=None)
+
     def metrics(self, values: dict[str, Any]) -> None:
         """Write the stage's numbers, for `dvc metrics`."""
         write_json(values, self.folder / "metrics.json")
