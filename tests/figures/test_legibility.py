@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import polars as pl
@@ -35,7 +34,6 @@ from chexgen_lib.figures import (
     style,
     training,
 )
-from chexgen_lib.phantom.render import Radiograph
 from chexgen_lib.sampling.conditions import LEGEND
 from tests.figures.legibility import faults
 
@@ -128,9 +126,8 @@ def balanced() -> Figure:
 
 def findings_sheet() -> Figure:
     """With made-up radiographs: rendering takes a minute."""
-    radiograph = Radiograph(images(), dict.fromkeys(contact_sheet.SHOWN, masks()), [], {}, {})
-    with mock.patch.object(contact_sheet.phantom, "render", lambda record, size: radiograph):
-        return contact_sheet.make(64)[0]
+    pictures = {"images": images(13, 6), "masks": masks(13, 6), "without": images(13)}
+    return contact_sheet.draw(pictures, table("contact_sheet"))
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {
