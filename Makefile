@@ -6,6 +6,9 @@ SHELL := /bin/bash
 UV_VERSION := 0.13.9
 PROFILE := laptop
 BIN := .venv/bin
+# As it was given, for Python to split: make expands nothing in it, and no shell takes its spaces and brackets apart.
+override SET := $(value SET)
+export SET
 # The stages and the notebooks' kernels are started as `python`: let that be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Threads that wait must not spin: beside any other program that makes a step many times as slow.
@@ -15,7 +18,7 @@ export GOMP_SPINCOUNT ?= 0
 help:
 	@echo "make env        build .venv from requirements.lock"
 	@echo "make repro      run the whole DAG; what is up to date is not run again. Another profile, and values:"
-	@echo "                make repro PROFILE=nih-mini SET='curation.image_folder=FOLDER seed=1'"
+	@echo "                make repro PROFILE=nih-mini SET='curation.image_folder=/data/my images seed=1'"
 	@echo "                Up to one stage only: make repro STAGE=07_quality"
 	@echo "make test       lint, tests, and every notebook re-executed and compared (profile ci)"
 	@echo "make lab        open the notebooks in JupyterLab"
@@ -45,7 +48,7 @@ lock: .venv/.complete
 	  $(if $(UPGRADE),--upgrade) --quiet --output-file requirements.lock
 
 params: .venv/.complete
-	$(BIN)/python -m chexgen_lib.workflow.dag params $(PROFILE) $(SET)
+	$(BIN)/python -m chexgen_lib.workflow.dag params '$(PROFILE)' $(if $(SET),--set "$$SET")
 
 repro: params
 	$(BIN)/dvc repro $(STAGE)

@@ -8,12 +8,15 @@ import argparse
 import functools
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
+from chexgen_lib.storage import replacing
+from chexgen_lib.workflow import settings
 from chexgen_lib.workflow.notebooks import ROOT, NotebookError, code_cells, load_yaml, names, path_of, read, section_of
 
 
@@ -24,20 +27,49 @@ def profiles() -> list[str]:
 def compose(profile: str, output: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """Compose a profile as `dvc exp run -S profile=...` does, write it to the file `output`, return it.
 
-    `overrides` are Hydra's: "curation.image_folder=data/mine".
+    Args:
+        profile: a name in conf/profile.
+        output: replaced only when all is well.
+        overrides: "curation.image_folder=data/my images", one each, as `settings.for_hydra` takes them.
+
+    Raises:
+        NotebookError: for an unknown profile or setting, or a value of another type than the profile's.
     """
     from dvc.utils.hydra import compose_and_dump
-    from hydra.errors import HydraException
 
     if profile not in profiles():
         raise NotebookError(f"no profile {profile!r} in conf/profile; there are: {', '.join(profiles())}")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    overrides = list(overrides)
+    if overrides:
+        others = [plain(other) for other in profiles() if other != profile]
+        overrides = settings.for_hydra(overrides, [plain(profile), *others])
     plugins = str(ROOT / ".dvc/hydra_plugins")
-    try:
-        compose_and_dump(output, str(ROOT / "conf"), None, "config", plugins, [f"profile={profile}", *overrides])
-    except HydraException as error:
-        raise NotebookError(f"profile {profile!r}: {error}") from error
+    with _named(profile, overrides), replacing(output) as partial:
+        compose_and_dump(partial, str(ROOT / "conf"), None, "config", plugins, [f"profile={profile}", *overrides])
     return load_yaml(output)
+
+
+@functools.cache
+def plain(profile: str) -> dict[str, Any]:
+    """The values of a profile without overrides; not to be changed."""
+    import hydra
+    from omegaconf import OmegaConf
+
+    with _named(profile, []), hydra.initialize_config_dir(str(ROOT / "conf"), version_base=None):
+        return OmegaConf.to_container(hydra.compose("config", overrides=[f"profile={profile}"]), resolve=True)
+
+
+@contextmanager
+def _named(profile: str, overrides: list[str]) -> Iterator[None]:
+    """Errors of Hydra with the profile and the overrides that brought them about."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        given = f" with {' '.join(overrides)}" if overrides else ""
+        raise NotebookError(f"profile {profile!r}{given} cannot be composed: {error}") from error
 
 
 def stages(params: dict[str, Any], root: Path = ROOT) -> dict[str, Any]:
@@ -85,12 +117,14 @@ def main() -> None:
     params = commands.add_parser("params")
     params.add_argument("profile", nargs="?", default="laptop")
     params.add_argument("overrides", nargs="*", metavar="section.key=value")
+    params.add_argument("--set", default="", help="overrides in one text, as make's SET")
     arguments = parser.parse_args()
     match arguments.command:
         case "outputs":
             check_outputs()
         case "params":
-            compose(arguments.profile, ROOT / "params.yaml", arguments.overrides)
+            together = settings.split(arguments.set, plain(arguments.profile)) if arguments.set else []
+            compose(arguments.profile, ROOT / "params.yaml", [*arguments.overrides, *together])
 
 
 if __name__ == "__main__":
