@@ -13,7 +13,8 @@ from typing import Self
 
 import polars as pl
 
-from chexgen_lib.language_model.protocol import Answer, Report
+from chexgen_lib.language_model.answers import Answer
+from chexgen_lib.language_model.protocol import Report
 
 SCHEMA_VERSION = 1
 SCHEMA = f"""

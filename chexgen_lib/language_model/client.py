@@ -12,10 +12,12 @@ from openai import AsyncOpenAI
 from tenacity import RetryCallState, retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 from tqdm import tqdm
 
+from chexgen_lib.language_model.answers import Answer, read_answer
 from chexgen_lib.language_model.cache import AnswerCache, LanguageModelError
-from chexgen_lib.language_model.protocol import Endpoint, Report, Request, read_answer
+from chexgen_lib.language_model.protocol import Endpoint, Report, Request
 
 ATTEMPTS = 6  # of one request, not counting those that the server put off
+UNUSABLE = 2 * ATTEMPTS  # answers of a model, before which none could be used: after these it is not asked any more
 BACKOFF = wait_random_exponential(multiplier=1, max=60)  # seconds, where the server names none
 LONGEST_WAIT = 3600  # seconds that a server may ask for before the run stops instead
 
@@ -51,8 +53,8 @@ class Asker:
     """Asks the models of a run, each at most `concurrency` times at once. Use inside one event loop.
 
     Every answer is in the cache before anyone sees it. The run stops (`stopped` holds why, requests in flight are still
-    received) where the budget is spent, the server refuses what is common to all requests (key, model, format), or
-    nobody has had an answer for ATTEMPTS attempts of every slot.
+    received) where the budget is spent, the server refuses what is common to all requests (key, model, format), a
+    model's first answers are all unusable, or nobody has had an answer for ATTEMPTS attempts of every slot.
     """
 
     def __init__(self, cache: AnswerCache, endpoints: Collection[Endpoint], budget: float | None) -> None:
@@ -64,6 +66,8 @@ class Asker:
         self._spent = spent(cache, endpoints)
         self._failed_in_a_row = 0
         self._reached: set[Endpoint] = set()
+        self._unusable = dict.fromkeys(endpoints, 0)  # answers before the first usable one
+        self._used: set[Endpoint] = set()
 
     async def __aenter__(self) -> "Asker":
         return self
@@ -100,22 +104,37 @@ class Asker:
                 raise self._failure(endpoint, error) from error
         self._reached.add(endpoint)
         self._failed_in_a_row = 0
-        answer = read_answer(request.key, response)
+        answer = read_answer(request.key, response, request.tokens)
         self.cache.add(request.key, endpoint.model, answer)
         self._spent += endpoint.cost(*answer.tokens)
         if answer.report is None:
-            raise _FaultError(answer.fault)
+            raise self._unusable_answer(endpoint, answer)
+        self._used.add(endpoint)
         return answer.report
+
+    def _unusable_answer(self, endpoint: Endpoint, answer: Answer) -> Exception:
+        """Try again, or stop the run where nothing that this model answers can be used."""
+        self._unusable[endpoint] += answer.fault != "refused"
+        if endpoint not in self._used and self._unusable[endpoint] > UNUSABLE:
+            self.stopped = self.stopped or LanguageModelError(
+                f"{self._where(endpoint)}: none of {self._unusable[endpoint]} answers can be used, the last one: "
+                f"{answer.fault}; try another model, or other options of the endpoint"
+            )
+            return self.stopped
+        return _FaultError(answer.fault)
+
+    def _where(self, endpoint: Endpoint) -> str:
+        return f"{endpoint.model} at {self._clients[endpoint].base_url}"
 
     def _failure(self, endpoint: Endpoint, error: openai.APIError) -> Exception:
         """What an error means: try again, give this record up, or stop the run."""
         status, code = getattr(error, "status_code", None), error.code
-        where = f"{endpoint.model} at {self._clients[endpoint].base_url}"
+        where = self._where(endpoint)
         if code in ("content_filter", "context_length_exceeded"):
             return NoAnswerError(code)
-        passing = status is None or status in (408, 409, 425, 429) or status >= 500
+        passing = status is None or status in (408, 409, 425, 429) or status >= 500 and status != 501
+        said = error.response.text.strip()[:500] if status else ""  # the client's message has only OpenAI's form
         if not passing or code == "insufficient_quota":
-            said = error.response.text.strip()[:500]  # the client's message leaves out what is not in OpenAI's form
             remedy = REMEDIES.get(status, "check the endpoint")
             self.stopped = LanguageModelError(f"{where}: error {status}: {said}; {remedy}")
             return self.stopped
@@ -124,19 +143,26 @@ class Asker:
         self._failed_in_a_row += 1
         never = endpoint not in self._reached and _unconnected(error)
         if never or self._failed_in_a_row > ATTEMPTS * endpoint.concurrency:
-            self.stopped = LanguageModelError(f"{where} does not answer ({reason}); check base_url and the server")
+            self.stopped = LanguageModelError(
+                f"{where} does not answer ({reason}); check base_url and the server{said and ', which says: '}{said}"
+            )
         elif wait is not None and wait > LONGEST_WAIT:
             self.stopped = LanguageModelError(f"{where} asks to wait for {wait:.0f} s; run again after that")
         return self.stopped or (_BusyError if status == 429 else _FaultError)(reason, wait)
 
 
+FORMAT = (
+    "does it know JSON-schema output and the endpoint's options? If not, set these, for example "
+    "options: {max_tokens: 1000, response_format: {type: json_object}}"
+)
 REMEDIES = {
-    400: "does it know JSON-schema output and the endpoint's options?",
+    400: FORMAT,
     401: "check the API key in the endpoint's environment variable",
     403: "the key has no access to this model",
     404: "check the model's name and base_url",
-    422: "does it know the endpoint's options?",
+    422: FORMAT,
     429: "the account has no credit left: add some and run again",
+    501: FORMAT,
 }
 
 
@@ -146,7 +172,9 @@ def _unconnected(error: openai.APIError) -> bool:
 
 
 def _client(endpoint: Endpoint) -> AsyncOpenAI:
-    key = os.environ.get(endpoint.api_key_variable)
+    key = os.environ.get(endpoint.api_key_variable, "").strip()
+    if not key.isascii() or not key.isprintable():
+        raise LanguageModelError(f"the API key in {endpoint.api_key_variable} has characters that no key has")
     if not key and endpoint.base_url is None:
         raise LanguageModelError(
             f"no API key: set {endpoint.api_key_variable}, or give base_url, the address of a server of your own"

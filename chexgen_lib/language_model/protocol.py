@@ -1,4 +1,4 @@
-"""A request to a chat model, and what counts as an answer to it.
+"""A request to a chat model, and the report that it asks for.
 
 A request's key is a hash of all that determines its answer (model, prompt, data, options). It is also the nonce that
 the answer must repeat, so an answer to another record is recognised; as a hash of the facts it says nothing about whose
@@ -12,13 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 CHARACTERS_PER_TOKEN = 3.5  # of English prose and JSON in the vocabularies of GPT-4 and Qwen2.5, roughly
-# Markdown around JSON: the habit of models where the server does not hold them to the schema (transformers serve).
-FENCED = re.compile(r"\s*```(?:json)?(.*)```\s*", re.DOTALL)
 
 
 class Report(BaseModel):
@@ -60,7 +57,8 @@ class Endpoint:
         concurrency: requests in flight at once.
         timeout: seconds, of one attempt.
         price: money per million tokens, of requests and of answers.
-        options: further fields of the request. A change of them, of the model or of a prompt asks every record again.
+        options: further fields of the request, None to leave one out. A change of them, of the model or of a prompt
+            asks every record again.
     """
 
     model: str
@@ -74,6 +72,8 @@ class Endpoint:
     def __post_init__(self) -> None:
         if not self.model or self.concurrency < 1 or self.timeout <= 0 or min(self.price) < 0:
             raise ValueError(f"{self}: needs a model, concurrency >= 1, timeout > 0 and prices >= 0")
+        if self.base_url is not None and not re.match("https?://[^/]", self.base_url):
+            raise ValueError(f"base_url {self.base_url!r}: write it as http://127.0.0.1:8000/v1")
 
     def cost(self, input_tokens: int, output_tokens: int) -> float:
         return (input_tokens * self.price[0] + output_tokens * self.price[1]) / 1e6
@@ -93,14 +93,6 @@ class Request:
         return round(sum(len(m["content"]) for m in self.body["messages"]) / CHARACTERS_PER_TOKEN)
 
 
-class Answer(NamedTuple):
-    """What came back: a report, or the fault that makes it unusable; tokens of request and answer."""
-
-    report: Report | None
-    fault: str | None
-    tokens: tuple[int, int]
-
-
 def request(endpoint: Endpoint, prompt: str, **data: object) -> Request:
     """The request that puts `data` to a model under the prompt of that name, such as "description-1"."""
     parts = [endpoint.model, template(prompt), data, dict(endpoint.options), _response_format()]
@@ -112,7 +104,7 @@ def request(endpoint: Endpoint, prompt: str, **data: object) -> Request:
         {"role": "user", "content": f"<data>\n{payload}\n</data>"},
     ]
     body = {"model": endpoint.model, "messages": messages, "response_format": _response_format()}
-    return Request(key, endpoint, body | dict(endpoint.options))
+    return Request(key, endpoint, {name: v for name, v in (body | dict(endpoint.options)).items() if v is not None})
 
 
 @cache
@@ -125,51 +117,3 @@ def template(name: str) -> str:
 def _response_format() -> dict:
     schema = {"name": "report", "strict": True, "schema": Report.model_json_schema()}
     return {"type": "json_schema", "json_schema": schema}
-
-
-class _Message(BaseModel):
-    content: str | None = None
-    refusal: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Usage(BaseModel):
-    prompt_tokens: int = Field(ge=0)
-    completion_tokens: int = Field(ge=0)
-
-
-class _Completion(BaseModel):
-    """The parts of a chat completion that are read; servers differ in the others."""
-
-    choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage | None = None
-
-
-def read_answer(key: str, response: bytes | str) -> Answer:
-    """Judge the body of a response to the request with `key`; never raises, whatever the body holds."""
-    try:
-        completion = _Completion.model_validate_json(response)
-    except ValidationError:
-        return Answer(None, "malformed response", (0, 0))
-    choice, content = completion.choices[0], completion.choices[0].message.content or ""
-    usage = completion.usage or _Usage(prompt_tokens=0, completion_tokens=round(len(content) / CHARACTERS_PER_TOKEN))
-    tokens = (usage.prompt_tokens, usage.completion_tokens)
-    if choice.message.refusal or choice.finish_reason == "content_filter":
-        return Answer(None, "refused", tokens)
-    if not content.strip():
-        return Answer(None, "empty", tokens)
-    if fenced := FENCED.fullmatch(content):
-        content = fenced[1]
-    try:
-        report = Report.model_validate_json(content)
-    except ValidationError:
-        return Answer(None, "truncated" if choice.finish_reason == "length" else "malformed answer", tokens)
-    if report.nonce != key:
-        return Answer(None, "another record's answer", tokens)
-    if not all(text.strip() for text in report.model_dump().values()):
-        return Answer(None, "empty section", tokens)
-    return Answer(report, None, tokens)

@@ -19,6 +19,7 @@ resumed by calling it again. What a process had in flight when it was killed was
 again: that takes other options (more tokens, say), or another cache.
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -63,9 +64,15 @@ def describe(
     """
     if writer is None:
         return grammar.describe(records), pl.DataFrame(schema={"image_id": pl.String, "reason": pl.String})
-    given = [settings for settings in (writer, reviewer) if settings is not None]
-    endpoints = [Endpoint(**settings | {"price": tuple(settings.get("price", (0, 0)))}) for settings in given]
+    endpoints = [_endpoint(settings) for settings in (writer, reviewer) if settings is not None]
     return LanguageModel(*endpoints, cache=cache, budget=budget).describe(records)
+
+
+def _endpoint(settings: dict) -> Endpoint:
+    known = [field.name for field in dataclasses.fields(Endpoint)]
+    if not isinstance(settings, dict) or "model" not in settings or not settings.keys() <= set(known):
+        raise ValueError(f"writer or reviewer {settings}: give `model`, and of {', '.join(known[1:])} what differs")
+    return Endpoint(**settings | {"price": tuple(settings.get("price", (0, 0)))})
 
 
 def cost_table(sample: pl.DataFrame, records: int, price_lists: dict[str, tuple[float, float]]) -> pl.DataFrame:

@@ -131,7 +131,7 @@ def _value(key: str, text: str, values: list[Any]) -> str:
     if str not in known and not unknown:
         raise _refusal(key, text, given, known)
     if not text or given is None or isinstance(given, list | dict) or unknown and (number or text[0] in "[{"):
-        also = f", for a number SET=\"{key}={given}\"" if number else ""
+        also = f', for a number SET="{key}={given}"' if number else ""
         raise NotebookError(f'{key}={text} is no text as it stands: for a text write SET="{key}={_quoted(text)}"{also}')
     call = re.match(r"\w+\s*\(", text)  # a function of Hydra's
     return _quoted(given if isinstance(given, str) and not call else text)

@@ -72,7 +72,8 @@ def test_an_outage_ends_the_run(tmp_path):
         (401, "invalid_api_key", "API key"),
         (403, "forbidden", "access"),
         (404, "model_not_found", "model's name"),
-        (400, "invalid_request", "JSON-schema"),
+        (400, "invalid_request", "JSON-schema.*response_format: {type: json_object}"),
+        (501, "not_implemented", "JSON-schema"),
         (429, "insufficient_quota", "credit"),
     ],
 )
@@ -97,6 +98,13 @@ def test_a_filtered_record_does_not_stop_the_others(tmp_path):
     with FaultServer(status=(400, "content_filter")).running() as server:
         _, fallbacks = model(server.url, tmp_path).describe(cohort(3))
     assert fallbacks["reason"].to_list() == ["description: content_filter"] * 3
+
+
+@pytest.mark.parametrize("key", ["“sk-1”", "sk\n1"])
+def test_a_key_with_what_no_key_has(key, monkeypatch, tmp_path):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(LanguageModelError, match="API key in OPENAI_API_KEY"):
+        LanguageModel(Endpoint("gpt-4o"), cache=tmp_path / "c").describe(cohort(1))
 
 
 def test_missing_key(monkeypatch, tmp_path):

@@ -1,13 +1,10 @@
-"""A request to a chat model, and what counts as an answer to it."""
+"""A request to a chat model: what it holds, and what makes it another one."""
 
 import json
 
 import pytest
 
-from chexgen_lib.language_model.facts import project
-from chexgen_lib.language_model.protocol import Endpoint, Report, read_answer, request
-from tests.language_model.fault_server import completion, right_answer
-from tests.language_model.models import cohort
+from chexgen_lib.language_model.protocol import Endpoint, Report, request
 
 
 def test_data_cannot_close_its_delimiter():
@@ -34,25 +31,15 @@ def test_another_prompt_model_or_option_asks_again():
     assert request(elsewhere, "description-1", facts={}).key in keys
 
 
-@pytest.mark.parametrize("fence", ["```json\n{}\n```", "\n```\n{}```\n"])
-def test_json_in_a_markdown_fence_is_read(fence):
-    """Models fence their JSON where the server does not hold them to the schema."""
-    report = right_answer({"facts": json.loads(project(cohort(1))[0]), "nonce": "k"})
-    fenced = fence.replace("{}", json.dumps(report))
-    assert read_answer("k", completion(fenced, "")).report == Report(**report)
-    assert read_answer("k", completion(fenced[:60], "", truncated=True)).fault == "truncated"
-    assert read_answer("k", completion(f"Here it is: {fenced}", "")).fault == "malformed answer"
+def test_an_option_of_none_leaves_a_field_out():
+    sent = request(Endpoint("m", options={"max_tokens": 5, "response_format": None}), "description-1", facts={}).body
+    assert sent["max_tokens"] == 5 and "response_format" not in sent
 
 
-def test_answers_are_judged_without_raising():
-    report = right_answer({"facts": json.loads(project(cohort(1))[0]), "nonce": "k"})
-    good = completion(json.dumps(report), "")
-    assert read_answer("k", good).report is not None
-    assert read_answer("other", good).fault == "another record's answer"
-    for body in ("", "[]", "{}", '{"choices": []}', "<html>", good[:50], good.replace("prompt_tokens", "p")):
-        assert read_answer("k", body).report is None
-    assert read_answer("k", completion("null", "")).fault == "malformed answer"
-    assert read_answer("k", completion(json.dumps(report)[:40], "", truncated=True)).fault == "truncated"
+@pytest.mark.parametrize("address", ["localhost:8000/v1", "ftp://a/v1", "http://", ""])
+def test_an_address_says_how_to_reach_it(address):
+    with pytest.raises(ValueError, match="write it as http"):
+        Endpoint("m", base_url=address)
 
 
 @pytest.mark.parametrize("wrong", [{"model": ""}, {"concurrency": 0}, {"timeout": 0}, {"price": (-1, 0)}])

@@ -13,7 +13,7 @@ from chexgen_lib import records
 from chexgen_lib.descriptions import grammar
 from chexgen_lib.descriptions.check import check
 from chexgen_lib.language_model import client, writer
-from chexgen_lib.language_model.cache import AnswerCache
+from chexgen_lib.language_model.cache import AnswerCache, LanguageModelError
 from chexgen_lib.language_model.client import BudgetError
 from chexgen_lib.language_model.facts import project
 from chexgen_lib.language_model.protocol import Endpoint
@@ -146,7 +146,7 @@ def test_unusable_answers_are_counted(tmp_path):
     with FaultServer(rates={"malformed answer": 1.0}, latency=0.0).running() as server:
         llm = model(server.url, tmp_path)
         _, fallbacks = llm.describe(cohort(1))
-    assert fallbacks["reason"][0] == f"description: malformed answer, {client.ATTEMPTS} attempts"
+    assert fallbacks["reason"][0] == f"description: malformed answer: no JSON object, {client.ATTEMPTS} attempts"
     assert llm.used().select("answers", "unusable").row(0) == (client.ATTEMPTS, client.ATTEMPTS)
     assert llm.used()["input_tokens"][0] > 0
 
@@ -164,6 +164,25 @@ def test_what_was_given_up_is_not_paid_for_again(tmp_path):
         assert llm.estimate(df)["requests"].sum() == 0
         model(server.url, tmp_path, options={"max_completion_tokens": 2000}).describe(df)
         assert len(server.served) == 2 * paid
+
+
+def test_a_model_whose_answers_cannot_be_used_is_not_asked_for_every_record(tmp_path):
+    with FaultServer(rates={"malformed answer": 1.0}, latency=0.0).running() as server:
+        with pytest.raises(LanguageModelError, match="none of 1. answers can be used.*no JSON object.*another model"):
+            model(server.url, tmp_path, concurrency=2).describe(cohort(50))
+    assert len(server.served) <= client.UNUSABLE + 2
+
+
+def test_some_unusable_answers_do_not_stop_a_run(tmp_path):
+    with FaultServer(rates={"malformed answer": 0.5}, latency=0.0, seed=1).running() as server:
+        _, fallbacks = model(server.url, tmp_path, concurrency=2).describe(cohort(30))
+    assert fallbacks.height < 5 and server.faults["malformed answer"] > 20
+
+
+@pytest.mark.parametrize("settings", [{"modle": "m"}, {"model": "m", "url": "http://a"}, "gpt", {}])
+def test_settings_of_a_model_that_make_no_sense(settings, tmp_path):
+    with pytest.raises(ValueError, match="writer or reviewer.*give `model`.*base_url"):
+        writer.describe(cohort(1), settings, None, tmp_path / "a.sqlite", None)
 
 
 @pytest.mark.parametrize("budget", [-1, 5])

@@ -47,7 +47,9 @@ def test_quotes_of_hydra_still_work(tmp_path):
     together = settings.split("""curation.image_folder='/data/a seed=2' root="runs/x y" """, dag.plain("laptop"))
     params = composed(tmp_path, *together)
     assert (params["curation"]["image_folder"], params["root"]) == ("/data/a seed=2", "runs/x y")
-    assert composed(tmp_path, r"curation.image_folder=/data/my\ images")["curation"]["image_folder"] == "/data/my images"
+    assert (
+        composed(tmp_path, r"curation.image_folder=/data/my\ images")["curation"]["image_folder"] == "/data/my images"
+    )
     assert composed(tmp_path, "root=runs/${profile}-2")["root"] == "runs/laptop-2"
 
 
@@ -91,7 +93,7 @@ def test_values_of_the_profiles_types_are_taken(key, text, value, tmp_path):
         ("seed=null", "a whole number"),
         ("root=", "SET=\"root=''\""),
         ("root=[a]", r"SET=\"root='\[a\]'\""),
-        ("baseline.weights=2024_01", "SET=\"baseline.weights='2024_01'\", for a number SET=\"baseline.weights=202401\""),
+        ("baseline.weights=2024_01", 'SET="baseline.weights=\'2024_01\'", for a number SET="baseline.weights=202401"'),
         ("cohort.stage1_sources=nih", r"write cohort.stage1_sources=\[nih\]"),
         ("cohort.stage1_sources=nih,chexpert", r"write cohort.stage1_sources=\[nih,chexpert\]"),
         ("cohort.stage1_sources=[2024_01]", "in quotes"),
@@ -134,7 +136,7 @@ def test_a_word_that_may_be_a_setting_or_belong_to_a_path(tmp_path):
 
 
 def test_make_hands_set_on_as_it_is(root, tmp_path):
-    given = "root=runs/${profile} curation.image_folder=/data/it's \"a\" (1) $x {a,b}"
+    given = 'root=runs/${profile} curation.image_folder=/data/it\'s "a" (1) $x {a,b}'
     makefile = (root / "Makefile").read_text().replace("$(BIN)/python -m chexgen_lib.workflow.dag", "@printf '%s\\n'")
     (tmp_path / "Makefile").write_text(makefile.replace("params: .venv/.complete", "params:"))
     made = subprocess.run(["make", "params", f"SET={given}"], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -1,0 +1,145 @@
+"""A report is found in whatever a model or a server wraps it, tokens are estimated, and faults name their cause."""
+
+import json
+
+import pytest
+
+from chexgen_lib.language_model.answers import read_answer
+from chexgen_lib.language_model.protocol import Report
+from tests.language_model.fault_server import completion
+
+REPORT = dict(nonce="k", patient_information="A man.", technique="PA view.", findings="Edema.", impression="Edema.")
+GOOD = json.dumps(REPORT)
+DRAFT = json.dumps(REPORT | {"impression": "A draft."})
+
+
+def body(content, finish="stop", usage=None, **message) -> str:
+    choice = {"index": 0, "message": {"role": "assistant", "content": content, **message}, "finish_reason": finish}
+    return json.dumps({"choices": [choice], "usage": usage})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"```json\n{GOOD}\n```".replace("\\\n", "\n"),
+        f"\n```\n{GOOD}```\n",
+        f"Here is the report:\n```json\n{GOOD}\n```\nAnything else?",
+        f"{GOOD} That is all {{really}}.",
+        f"<think>\nthe heart {DRAFT}\n</think>\n\n{GOOD}",
+        f"<think></think>{GOOD}",
+        f"the heart {DRAFT} </think> {GOOD}",
+        f"[THINK]{DRAFT}[/THINK]{GOOD}",
+        f"<Thinking>{DRAFT}</Thinking><reasoning>and</reasoning>{GOOD}",
+        f"<think>{GOOD}",
+        f"{DRAFT} No, corrected: {GOOD}",
+        f'The form is {{"nonce": "...", "findings": "..."}}. {GOOD}',
+        json.dumps({"report": REPORT}),
+        json.dumps([REPORT]),
+        json.dumps(REPORT | {"confidence": 0.9, "findings": ["Edema."]}),
+        json.dumps({name.replace("_", " ").title(): text for name, text in REPORT.items()}),
+        json.dumps(REPORT | {"nonce": " k "}),
+        [{"type": "text", "text": GOOD[:30]}, {"type": "text", "text": GOOD[30:]}],
+        [{"type": "thinking", "thinking": DRAFT}, {"type": "text", "text": GOOD}],
+    ],
+)
+@pytest.mark.parametrize("finish", ["stop", "length", None])
+def test_a_report_is_found_in_its_wrapping(content, finish):
+    answer = read_answer("k", body(content, finish))
+    if content == f"<think>{GOOD}" and finish == "length":
+        assert answer.fault.startswith("truncated while thinking")
+    else:
+        assert answer.report == Report(**REPORT)
+
+
+def test_line_breaks_within_texts_are_read():
+    found = read_answer("k", body(GOOD.replace("PA view.", "PA\nview."))).report
+    assert found.technique == "PA\nview."
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"reasoning_content": GOOD},
+        {"reasoning": f"So: {GOOD}"},
+        {"tool_calls": [{"type": "function", "function": {"name": "report", "arguments": GOOD}}]},
+        {"function_call": {"name": "report", "arguments": GOOD}},
+    ],
+)
+@pytest.mark.parametrize("content", [None, "", " \n"])
+def test_an_answer_in_another_field_is_read(message, content):
+    assert read_answer("k", body(content, **message)).report == Report(**REPORT)
+
+
+@pytest.mark.parametrize(
+    ("response", "fault"),
+    [
+        (body(None), "empty"),
+        (body("", reasoning_content="the heart"), "thinking (reasoning) and no answer"),
+        (body("<think>the heart</think>"), "thinking (reasoning) and no answer"),
+        (body("<think>the heart is", "length"), "truncated while thinking: allow more tokens"),
+        (body(None, "length", reasoning_content=DRAFT), "truncated while thinking"),
+        (body(f"<think>{DRAFT}", "length"), "truncated while thinking"),
+        (body(GOOD[:40], "length"), "truncated: allow more tokens"),
+        (body("I cannot see images."), "malformed answer: no JSON object"),
+        (body("null"), "malformed answer: no JSON object"),
+        (body(json.dumps({"nonce": "k", "findings": "Edema."})), "without patient_information, technique, impression"),
+        (body(json.dumps(REPORT | {"findings": None})), "empty section"),
+        (body(json.dumps(REPORT | {"nonce": "j"})), "another record's answer"),
+        (body(json.dumps(REPORT | {"findings": {"heart": "large"}})), "malformed answer: without findings"),
+        (body(None, refusal="I will not."), "refused"),
+        (body(GOOD, "content_filter"), "refused"),
+        (json.dumps({"error": {"message": "model is\n loading"}}), "malformed response: model is loading"),
+        ('{"error": "model \\ud83d is loading"}', "malformed response: model ? is loading"),
+        ("<html>Bad gateway</html>", "malformed response: no chat completion"),
+        ("", "malformed response: an empty body"),
+        (b"\xff\xfe", "malformed response"),
+        ("[" * 10_000, "malformed response"),
+        *((text, "malformed response") for text in ("[]", "{}", '{"choices": []}', '{"choices": [7]}', GOOD)),
+    ],
+)
+def test_what_cannot_be_used_names_its_cause(response, fault):
+    answer = read_answer("k", response)
+    assert answer.report is None and fault in answer.fault
+
+
+@pytest.mark.parametrize("content", ["{" * 100_000, '{"a":' * 50_000, "<think>" * 50_000, "[{" * 50_000, "\ud800{}"])
+def test_hostile_answers_end_soon(content):
+    assert read_answer("k", body(content)).report is None
+
+
+def test_halves_of_characters_are_replaced():
+    assert read_answer("k", body(GOOD.replace("Edema.", "\\ud800."))).report.findings == "?."
+
+
+WRITTEN = round(len(GOOD) / 3.5)
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        ({"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}, (5, 7)),
+        (None, (100, WRITTEN)),
+        ({}, (100, WRITTEN)),
+        ({"prompt_tokens": 5}, (5, WRITTEN)),
+        ({"prompt_tokens": 5, "completion_tokens": None, "total_tokens": 12}, (5, 7)),
+        ({"completion_tokens": 7, "total_tokens": 12}, (5, 7)),
+        ({"completion_tokens": 7}, (100, 7)),
+        ({"total_tokens": 12}, (100, WRITTEN)),
+        ({"prompt_tokens": -5, "completion_tokens": "7"}, (100, WRITTEN)),
+        ({"prompt_tokens": 1e300, "completion_tokens": True}, (100, WRITTEN)),
+        ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, (100, WRITTEN)),
+        ([], (100, WRITTEN)),
+    ],
+)
+def test_tokens_that_are_not_reported_are_estimated(usage, tokens):
+    answer = read_answer("k", body(GOOD, usage=usage), sent=100)
+    assert answer.report is not None and answer.tokens == tokens
+
+
+def test_thoughts_are_counted_among_the_tokens():
+    assert read_answer("k", body(GOOD, reasoning_content="x" * 350), sent=9).tokens == (9, round(len(GOOD) / 3.5 + 100))
+
+
+def test_answers_of_the_fault_server_are_read():
+    assert read_answer("k", completion(GOOD, "")).report == Report(**REPORT)
+    assert read_answer("k", completion(GOOD[:40], "", truncated=True)).fault.startswith("truncated")
