@@ -5,14 +5,26 @@ lies on top. The mean of a colour's channels is different for every class, so th
 """
 
 import colorsys
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from chexgen_lib.records import FINDINGS
 
+CLASS_KEYS = ("class", "finding", "label", "category", "category_name", "class_name")
+SIDES = (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("left", "top", "width", "height"))
+CORNERS = (
+    ("x1", "y1", "x2", "y2"),
+    ("x0", "y0", "x1", "y1"),
+    ("xmin", "ymin", "xmax", "ymax"),
+    ("x_min", "y_min", "x_max", "y_max"),
+    ("left", "top", "right", "bottom"),
+)
+BOX = "{class, x, y, w, h}: top left corner, width and height as fractions of the image"
 CLASSES = ("lungs", "heart", "ribs", *(f for f in FINDINGS if f != "No Finding"))
 
 
@@ -42,24 +54,25 @@ def draw(size: int, masks: Mapping[str, np.ndarray] | None = None, boxes: Sequen
 
     Args:
         masks: two-valued (0 and 1, 0 and 255, or bool), square; another size is resized to `size`.
-        boxes: dicts of `class` (or `finding`), x, y, w, h: top left corner and size as fractions of the image.
+        boxes: dicts of `class`, x, y, w, h (top left corner and size as fractions of the image), or what `read_box`
+            takes beside them.
 
     Raises:
         ConditionError: nothing to draw, an unknown class, a mask that is empty, not square or not two-valued, a box
             that is inverted or leaves the image.
     """
-    masks, boxes = dict(masks or {}), list(boxes or [])
+    masks, boxes = dict(masks or {}), read_boxes(boxes)
     if not masks and not boxes:
         raise ConditionError("there is neither a mask nor a box: sample without control instead")
-    for name in (*masks, *(_class_of(box) for box in boxes)):
+    for name in (*masks, *(box["class"] for box in boxes)):
         if name not in LEGEND:
             raise ConditionError(f"unknown class {name!r}: use one of {', '.join(LEGEND)}")
     image = np.zeros((size, size, 3), np.uint8)
     for name in (name for name in LEGEND if name in masks):
         image[_resized(_two_valued(name, masks[name]), size)] = LEGEND[name]
     for name in LEGEND:
-        for box in (box for box in boxes if _class_of(box) == name):
-            _outline(image, name, box)
+        for box in (box for box in boxes if box["class"] == name):
+            _outline(image, box)
     return image
 
 
@@ -85,11 +98,101 @@ def check_drawing(image: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.NEAREST))
 
 
-def _class_of(box: dict) -> str:
-    name = box.get("class", box.get("finding"))
-    if name is None:
-        raise ConditionError(f"box {box} has no class")
-    return name
+def read_boxes(value: Any) -> list[dict]:
+    """Boxes as dicts of class, x, y, w and h, in fractions of the image.
+
+    Args:
+        value: "Lung Lesion 0.6 0.3 0.1 0.1; ..." (class, x, y, w, h), one box or a list of them as `read_box` takes
+            them, the same in JSON text, or a mapping of classes to `[x, y, w, h]`; None or empty for no box.
+
+    Raises:
+        ConditionError: for a box that cannot be understood, or that is not inside the image.
+    """
+    if isinstance(value, str):
+        value = _of_text(value)
+    if value is None or isinstance(value, Mapping | Sequence) and not value:
+        return []
+    if isinstance(value, Mapping):
+        value = _of_classes(value) if set(value) <= set(CLASSES) else [value]
+    elif not isinstance(value, Sequence):
+        raise ConditionError(f"boxes {value!r} are not understood: write a list of {BOX}")
+    elif isinstance(value[0], str):  # one in the order of the text form
+        value = [value]
+    return [read_box(box) for box in value]
+
+
+def _of_classes(boxes: Mapping) -> list[tuple]:
+    """Boxes of a mapping of classes, of one or of several each, with the class before their numbers."""
+    several = {name: box if box and isinstance(box[0], list | tuple) else [box] for name, box in boxes.items() if box}
+    return [(name, *box) for name, of_class in several.items() for box in of_class]
+
+
+def _of_text(text: str) -> Any:
+    if text.lstrip()[:1] in ("[", "{"):
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ConditionError(f"boxes {text!r} are no JSON ({error}): write a list of {BOX}") from error
+    parts = [part.replace(",", " ").rsplit(maxsplit=4) for part in text.split(";") if part.strip()]
+    if any(len(part) != 5 for part in parts):
+        raise ConditionError(f"boxes {text!r} are not written as 'class x y w h; class x y w h'")
+    return [(part[0].rstrip(": "), *part[1:]) for part in parts]
+
+
+def read_box(box: Any) -> dict:
+    """One box as a dict of class, x, y, w and h, in fractions of the image.
+
+    Args:
+        box: a list `[class, x, y, w, h]`, or a dict of its class (or finding, label, category) and of x, y, w, h, of
+            corners (x1, y1, x2, y2 or xmin, ... or left, top, right, bottom), or of COCO's `bbox` [x, y, w, h]; in
+            pixels with `image_width` and `image_height`.
+
+    Raises:
+        ConditionError: for another form, or a box that is not inside the image.
+    """
+    if isinstance(box, list | tuple) and len(box) == 2 and isinstance(box[1], list | tuple):
+        box = (box[0], *box[1])
+    if isinstance(box, list | tuple) and len(box) == 5:
+        box = dict(zip(("class", *"xywh"), box, strict=True))
+    if not isinstance(box, Mapping):
+        raise ConditionError(f"box {box!r} is not understood: write {BOX}")
+    given = {name: value for name, value in box.items() if value is not None}  # of a table, what others have
+    name = next((given[key] for key in CLASS_KEYS if key in given), None)
+    if not isinstance(name, str):
+        number = "" if name is None else f", the number {name!r} names none"
+        raise ConditionError(f"box {given} has no class{number}: give one of {', '.join(CLASSES)}")
+    try:
+        forms = _forms(given)
+        width, height = (float(given.get(key, 1)) for key in ("image_width", "image_height"))
+        x, y, w, h = forms[0]
+        x, y, w, h = x / width, y / height, w / width, h / height
+    except (IndexError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise ConditionError(f"box {given}: needs numbers x, y, w and h ({BOX})") from error
+    if any(np.abs(np.subtract(forms[0], form)).max() > 1e-6 for form in forms[1:]):
+        raise ConditionError(f"box {given} says two places: give {BOX}, or its corners, not both")
+    _check_inside(given, (x, y, w, h))
+    return {"class": name.strip(), "x": x, "y": y, "w": w, "h": h}
+
+
+def _forms(box: Mapping) -> list[list[float]]:
+    """x, y, w and h by each of the forms that a dict has."""
+    sides = [[float(box[key]) for key in keys] for keys in SIDES if all(key in box for key in keys)]
+    corners = [[float(box[key]) for key in keys] for keys in CORNERS if all(key in box for key in keys)]
+    coco = [[float(value) for value in box["bbox"]]] if "bbox" in box else []
+    if any(len(values) != 4 for values in coco):
+        raise ValueError("a bbox has four numbers")
+    return [*sides, *coco, *([x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in corners)]
+
+
+def _check_inside(box: Mapping, place: tuple[float, float, float, float]) -> None:
+    x, y, w, h = place
+    if 0 <= x and 0 <= y and w > 0 and h > 0 and x + w <= 1 + 1e-6 and y + h <= 1 + 1e-6:
+        return
+    if max(place) > 1:
+        how = "is in pixels: divide by the image's width and height, or add image_width and image_height"
+    else:
+        how = "w and h must be positive and the box inside the image (fractions 0 to 1); corners are x1, y1, x2, y2"
+    raise ConditionError(f"box {dict(box)}: {how}")
 
 
 def _two_valued(name: str, mask: np.ndarray) -> np.ndarray:
@@ -109,17 +212,12 @@ def _resized(mask: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST))
 
 
-def _outline(image: np.ndarray, name: str, box: dict) -> None:
-    try:
-        x, y, w, h = (float(box[key]) for key in ("x", "y", "w", "h"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConditionError(f"box {box}: needs numbers x, y, w and h") from error
-    if not (0 <= x and 0 <= y and w > 0 and h > 0 and x + w <= 1 + 1e-6 and y + h <= 1 + 1e-6):
-        raise ConditionError(f"box {box}: w and h must be positive and the box inside the image (fractions 0 to 1)")
+def _outline(image: np.ndarray, box: dict) -> None:
+    x, y, w, h = (box[key] for key in "xywh")
     size = len(image)
     left, top = (min(round(a * size), size - 1) for a in (x, y))  # a box shows at least one pixel
     right, bottom = (max(round((a + b) * size), c + 1) for a, b, c in ((x, w, left), (y, h, top)))
     line = max(1, size // 64)
     frame = np.ones((bottom - top, right - left), bool)
     frame[line:-line, line:-line] = False
-    image[top:bottom, left:right][frame] = LEGEND[name]
+    image[top:bottom, left:right][frame] = LEGEND[box["class"]]

@@ -1,5 +1,6 @@
 """Files of prompts (.csv, .json, .jsonl, .txt), checked row by row before anything is sampled."""
 
+import codecs
 import json
 import re
 import warnings
@@ -9,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from chexgen_lib.records import FINDINGS, VIEWS
+from chexgen_lib.sampling.conditions import read_boxes
 
 METADATA = ("sex", "age", "race", "view")
 ENCODED = ("source", *FINDINGS)  # further columns, which only a metadata encoder reads
@@ -16,7 +18,12 @@ COLUMNS = ("name", "impression", *METADATA, "mask", "boxes")
 SEXES = {"M": "Male", "F": "Female", "Male": "Male", "Female": "Female"}
 OLDEST = 120  # years
 NAME = re.compile(r"[\w][\w.-]*")  # a file name: no folder, no "..", no leading dot
-READERS = {".csv": pl.read_csv, ".json": pl.read_json, ".jsonl": pl.read_ndjson}
+KINDS = {
+    ".csv": "a table with commas and a line of column names",
+    ".json": "a list of objects, [{...}, ...]",
+    ".jsonl": "an object a line, {...}",
+    ".txt": "a prompt a line",
+}
 
 
 class PromptError(ValueError):
@@ -34,7 +41,7 @@ def read_prompts(path: str | Path) -> pl.DataFrame:
     something to a metadata encoder; `text` is then empty. A warning lists columns that no model uses.
 
     mask: "lungs=lungs.png; Effusion=effusion.png", or in JSON {"lungs": "lungs.png"}; relative to the prompt file.
-    boxes: "Lung Lesion 0.6 0.3 0.1 0.1; ..." (class, x, y, w, h), or in JSON a list of dicts with these keys.
+    boxes: "Lung Lesion 0.6 0.3 0.1 0.1; ..." (class, x, y, w, h), or what else `conditions.read_boxes` takes.
     `masks` lists dicts of class and path, `boxes` dicts of class, x, y, w and h.
 
     Raises:
@@ -43,37 +50,26 @@ def read_prompts(path: str | Path) -> pl.DataFrame:
             be understood. All rows are checked and the first ten bad ones listed. The masks' files are not opened.
     """
     path = Path(path)
-    table = _read(path)
-    textless = "impression" not in table.columns and not {*METADATA, *ENCODED}.isdisjoint(table.columns)
-    missing = [column for column in (("name",) if textless else ("name", "impression")) if column not in table.columns]
+    columns, table = _read(path)
+    textless = "impression" not in columns and not {*METADATA, *ENCODED}.isdisjoint(columns)
+    missing = [column for column in (("name",) if textless else ("name", "impression")) if column not in columns]
     if missing:
-        raise PromptError(f"{path}: no column {' or '.join(missing)}; found {', '.join(table.columns)}")
-    if table.is_empty():
+        raise PromptError(f"{path}: no column {' or '.join(missing)}; found {', '.join(columns)}")
+    if not table:
         raise PromptError(f"{path} has no rows: write one prompt a row")
     known = (*COLUMNS, *ENCODED)
-    unused = [column for column in table.columns if column not in known]
+    unused = [column for column in columns if column not in known]
     if unused:
         warnings.warn(f"{path}: not used: {', '.join(unused)}; known columns: {', '.join(known)}", stacklevel=2)
     wrong, rows, names = [], [], set()
-    for number, row in enumerate(table.iter_rows(named=True), start=1):
-        name, text = row["name"], "" if textless else row["impression"]
-        name = str(name) if isinstance(name, int) else name
-        if not isinstance(name, str) or not NAME.fullmatch(name):
-            wrong.append(f"row {number}: name {name!r} is no plain file name (letters, digits, '_', '-', '.')")
-        elif name in names:
-            wrong.append(f"row {number}: name {name!r} is used twice")
-        elif not textless and (not isinstance(text, str) or not text.strip()):
-            wrong.append(f"row {number} ({name}): impression {text!r} is empty or not text")
-        else:
-            try:
-                given = check_metadata({key: row.get(key) for key in METADATA})
-                encoded = {key: row[key] for key in ENCODED if row.get(key) not in (None, "")}
-                prompt = dict(prompt=with_metadata(text, given), text=text, metadata=json.dumps(given | encoded))
-                asked = dict(masks=_masks(row.get("mask"), path.parent), boxes=_boxes(row.get("boxes")))
-                rows.append({"name": name, **prompt, "row": number, **asked})
-            except (ValueError, TypeError, AttributeError, KeyError) as error:
-                wrong.append(f"row {number} ({name}): {error}")
-        names.add(name)
+    for number, row in enumerate(table, start=1):
+        try:
+            name = _name(row.get("name"), names)
+            rows.append({"name": name, "row": number, **_prompt(row, "" if textless else row.get("impression"), path)})
+        except _NameError as error:
+            wrong.append(f"row {number}: {error}")
+        except ValueError as error:
+            wrong.append(f"row {number} ({row['name']}): {error}")
     if wrong:
         more = f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
         raise PromptError(f"{path}: {len(wrong)} rows cannot be used:\n  " + "\n  ".join(wrong[:10]) + more)
@@ -82,39 +78,81 @@ def read_prompts(path: str | Path) -> pl.DataFrame:
     return pl.DataFrame(rows, schema_overrides={"masks": pl.List(mask), "boxes": pl.List(box)})
 
 
+class _NameError(ValueError):
+    """A name that is none; it cannot name its row."""
+
+
+def _name(name: object, names: set[str]) -> str:
+    """A row's name, added to the `names` before it."""
+    name = str(name) if isinstance(name, int) else name
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise _NameError(f"name {name!r} is no plain file name (letters, digits, '_', '-', '.')")
+    if name in names:
+        raise _NameError(f"name {name!r} is used twice")
+    names.add(name)
+    return name
+
+
+def _prompt(row: dict, text: object, path: Path) -> dict:
+    """What a row asks, in columns of `read_prompts`; ValueError where it cannot be understood."""
+    if not isinstance(text, str) or (not text.strip() and "impression" in row):
+        raise ValueError(f"impression {text!r} is empty or not text")
+    given = check_metadata({key: row.get(key) for key in METADATA})
+    encoded = {key: row[key] for key in ENCODED if row.get(key) not in (None, "")}
+    prompt = {"prompt": with_metadata(text, given), "text": text, "metadata": json.dumps(given | encoded)}
+    return prompt | {"masks": _masks(row.get("mask"), path.parent), "boxes": read_boxes(row.get("boxes"))}
+
+
 def _masks(value: str | dict | None, folder: Path) -> list[dict]:
-    if isinstance(value, str):
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"mask {value!r} is no JSON ({error})") from error
+    elif isinstance(value, str):
         pairs = [part.split("=", 1) for part in value.split(";") if part.strip()]
         if any(len(pair) != 2 for pair in pairs):
             raise ValueError(f"mask {value!r} is not written as 'class=file; class=file'")
         value = {name.strip(): path.strip() for name, path in pairs}
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"mask {value!r} is not written as {{class: file}}")
     given = {name: path for name, path in (value or {}).items() if path}
+    if not all(isinstance(path, str) for path in given.values()):
+        raise ValueError(f"mask {value!r} does not name a file for each class")
     return [{"class": name, "path": str(folder / path)} for name, path in given.items()]
 
 
-def _boxes(value: str | list | None) -> list[dict]:
-    if isinstance(value, str):
-        parts = [part.rsplit(maxsplit=4) for part in value.split(";") if part.strip()]
-        if any(len(part) != 5 for part in parts):
-            raise ValueError(f"boxes {value!r} are not written as 'class x y w h; class x y w h'")
-        value = [dict(zip(("class", *"xywh"), part, strict=True)) for part in parts]
-    return [{"class": str(box["class"]).strip(), **{key: float(box[key]) for key in "xywh"}} for box in value or []]
-
-
-def _read(path: Path) -> pl.DataFrame:
-    if path.suffix not in (*READERS, ".txt"):
-        raise PromptError(f"{path}: prompts are read from {', '.join(READERS)} or .txt files")
+def _read(path: Path) -> tuple[list[str], list[dict]]:
+    """Columns and rows of a file."""
+    kind = path.suffix.lower()
+    if kind not in KINDS:
+        raise PromptError(f"{path}: prompts are read from {', '.join(KINDS)} files")
     try:
-        if path.suffix == ".txt":
-            lines = path.read_text(encoding="utf-8").splitlines()
-            return pl.DataFrame({"name": [f"{i:06d}" for i in range(1, len(lines) + 1)], "impression": lines})
-        # A name stays as it is written: 001 is not 1.
-        options = dict(infer_schema_length=None, schema_overrides={"name": pl.String}) if path.suffix == ".csv" else {}
-        return READERS[path.suffix](path, **options)
+        text = _text(path)
+        if kind == ".txt":
+            lines = text.splitlines()
+            return ["name", "impression"], [{"name": f"{i:06d}", "impression": line} for i, line in enumerate(lines, 1)]
+        if kind == ".csv":
+            # A name stays as it is written: 001 is not 1.
+            table = pl.read_csv(text.encode(), infer_schema_length=None, schema_overrides={"name": pl.String})
+            return table.columns, table.rows(named=True)
+        rows = json.loads(text) if kind == ".json" else [json.loads(line) for line in text.splitlines() if line.strip()]
     except FileNotFoundError as error:
         raise PromptError(f"{path} does not exist") from error
-    except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
-        raise PromptError(f"{path} cannot be read as {path.suffix}: {error}") from error
+    except (OSError, ValueError, RecursionError, pl.exceptions.PolarsError) as error:
+        said = next(iter(str(error).splitlines()), "")
+        raise PromptError(f"{path} cannot be read as {kind}: {said}; it should be {KINDS[kind]}, in UTF-8") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise PromptError(f"{path} cannot be read as {kind}: it should be {KINDS[kind]}")
+    return list(dict.fromkeys(column for row in rows for column in row)), rows
+
+
+def _text(path: Path) -> str:
+    """The text of a file in UTF-8, or in what its byte order mark says."""
+    raw = path.read_bytes()
+    marks = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
+    marks |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+    return raw.decode(next((marks[mark] for mark in marks if raw.startswith(mark)), "utf-8-sig"))
 
 
 def with_metadata(prompt: str, metadata: Mapping) -> str:
@@ -139,6 +177,9 @@ def check_metadata(metadata: Mapping) -> dict[str, str | float]:
     if unknown:
         raise ValueError(f"unknown metadata {', '.join(map(repr, unknown))}: use {', '.join(METADATA)}")
     given = {key: metadata[key] for key in METADATA if metadata.get(key) not in (None, "")}
+    for key in ("sex", "race", "view"):
+        if not isinstance(given.get(key, ""), str):
+            raise ValueError(f"{key} {given[key]!r} is no text")
     if given.get("sex", "M") not in SEXES:
         raise ValueError(f"sex {given['sex']!r} is none of {', '.join(SEXES)}")
     if given.get("view", "PA") not in VIEWS:

@@ -1,8 +1,8 @@
 """Settings beside a profile, `key=value`: split, compared with the profiles' types, and written as Hydra reads them.
 
-Left to itself, Hydra merges mappings, makes 202401 of the folder 2024_01 and a true text of `no`, and refuses paths with
-brackets, `=` or accents. The profiles tell what type a setting has: a text is taken as it stands, and what would be
-merged or would change its type is refused with the form that works.
+Left to itself, Hydra merges mappings, makes 202401 of the folder 2024_01 and a true text of `no`, and refuses paths
+with brackets, `=` or accents. The profiles tell what type a setting has: a text is taken as it stands, and what would
+be merged or would change its type is refused with the form that works.
 """
 
 import copy

@@ -1,11 +1,13 @@
 """Conditions show every class apart, in colour and in grey, and refuse what cannot be drawn."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from chexgen_lib.models.autoencoder import encode_conditions, new_autoencoder
-from chexgen_lib.sampling.conditions import LEGEND, ConditionError, draw
+from chexgen_lib.sampling.conditions import LEGEND, ConditionError, draw, read_boxes
 
 
 def square(value=1, dtype=np.uint8):
@@ -67,6 +69,80 @@ BOX = {"class": "Effusion", "x": 0.1, "y": 0.1, "w": 0.2, "h": 0.2}
 def test_what_cannot_be_drawn_is_named(arguments, message):
     with pytest.raises(ConditionError, match=message):
         draw(64, **arguments)
+
+
+PLACED = {"class": "Lung Lesion", "x": 0.5, "y": 0.25, "w": 0.125, "h": 0.25}
+CORNERS = (0.5, 0.25, 0.625, 0.5)
+PIXELS = {"image_width": 512, "image_height": 1024}
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        "Lung Lesion 0.5 0.25 0.125 0.25",
+        "Lung Lesion: 0.5, 0.25, 0.125, 0.25;",
+        [PLACED],
+        PLACED,
+        json.dumps([PLACED]),
+        json.dumps(PLACED),
+        [PLACED | {"x1": None, "bbox": None}],
+        [PLACED | dict(zip(("x1", "y1", "x2", "y2"), CORNERS, strict=True))],
+        {"finding": "Lung Lesion", "x": 0.5, "y": 0.25, "width": 0.125, "height": "0.25"},
+        {"label": "Lung Lesion", "left": 0.5, "top": 0.25, "width": 0.125, "height": 0.25},
+        *(
+            [{"class": "Lung Lesion", **dict(zip(keys.split(), CORNERS, strict=True))}]
+            for keys in (
+                "x1 y1 x2 y2", "x0 y0 x1 y1", "xmin ymin xmax ymax", "x_min y_min x_max y_max", "left top right bottom"
+            )
+        ),
+        [{"category": "Lung Lesion", "bbox": [0.5, 0.25, 0.125, 0.25], "area": 3, "iscrowd": 0}],
+        [{"category_name": "Lung Lesion", "category_id": 4, "bbox": [256, 256, 64, 256], **PIXELS}],
+        [{"class": "Lung Lesion", "xmin": 256, "ymin": 256, "xmax": 320, "ymax": 512, **PIXELS}],
+        [["Lung Lesion", 0.5, 0.25, 0.125, 0.25]],
+        ["Lung Lesion", 0.5, "0.25", 0.125, 0.25],
+        [("Lung Lesion", (0.5, 0.25, 0.125, 0.25))],
+        {"Lung Lesion": [0.5, 0.25, 0.125, 0.25]},
+        {"Lung Lesion": [[0.5, 0.25, 0.125, 0.25]], "Effusion": []},
+    ],
+)  # fmt: skip
+def test_boxes_of_every_form_are_one_place(boxes):
+    assert read_boxes(boxes) == [pytest.approx(PLACED)]
+    assert np.array_equal(draw(64, boxes=boxes), draw(64, boxes=[PLACED]))
+
+
+@pytest.mark.parametrize("boxes", [None, "", [], {}, " ; "])
+def test_no_boxes(boxes):
+    assert read_boxes(boxes) == []
+
+
+def test_several_boxes():
+    assert [box["class"] for box in read_boxes({"Effusion": [[0, 0, 1, 1], [0, 0, 0.5, 0.5]]})] == ["Effusion"] * 2
+    assert [box["class"] for box in read_boxes("Effusion 0 0 1 1; Edema 0 0 1 1")] == ["Effusion", "Edema"]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ([{"class": "Effusion", "bbox": [256, 256, 64, 256]}], "in pixels: divide .* or add image_width"),
+        ([{"class": "Effusion", "bbox": [0.5, 0.5, 0.6, 0.6]}], "corners are x1, y1, x2, y2"),
+        ([{"class": "Effusion", "bbox": [0.5, 0.5, 0.6]}], "needs numbers"),
+        ([{"class": "Effusion", "bbox": 3}], "needs numbers"),
+        ([{"class": "Effusion", "x1": 0.5, "y1": 0.5, "x2": 0.4, "y2": 0.6}], "must be positive"),
+        ([{"class": "Effusion", "x1": 0.5, "y1": 0.5}], "needs numbers"),
+        ([{"category_id": 3, "bbox": [0, 0, 1, 1]}], "has no class: give one of lungs"),
+        ([{"category": 3, "bbox": [0, 0, 1, 1]}], "the number 3 names none"),
+        ([BOX | {"bbox": [0.5, 0.5, 0.1, 0.1]}], "two places"),
+        ([BOX | {"image_width": 0}], "needs numbers"),
+        ([[0.1, 0.1, 0.2, 0.2]], "write {class, x, y, w, h}"),
+        ([0.1, 0.1, 0.2, 0.2], "write {class, x, y, w, h}"),
+        (7, "not understood"),
+        ('[{"class": ', "no JSON"),
+        ("Effusion 0 0 1", "class x y w h; class x y w h"),
+    ],
+)
+def test_boxes_that_are_ambiguous_or_none_are_named(boxes, message):
+    with pytest.raises(ConditionError, match=message):
+        read_boxes(boxes)
 
 
 def test_a_grey_autoencoder_tells_classes_apart():

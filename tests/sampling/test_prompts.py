@@ -116,7 +116,10 @@ def test_columns_that_are_not_used_are_named(tmp_path):
         ("name,impression,sex\na,Clear.,X\n", "row 1 .a.: sex 'X' is none of"),
         ("name,impression,mask\na,Clear.,lungs.png\n", "not written as 'class=file; class=file'"),
         ("name,impression,boxes\na,Clear.,Effusion 0 0 1\n", "not written as 'class x y w h"),
-        ("name,impression,boxes\na,Clear.,Effusion 0 0 1 wide\n", r"row 1 .a.: could not convert string to float"),
+        ("name,impression,boxes\na,Clear.,Effusion 0 0 1 wide\n", r"row 1 .a.: box .* needs numbers x, y, w and h"),
+        ("name,impression,boxes\na,Clear.,Effusion 10 20 200 300\n", "row 1 .a.: box .* is in pixels: divide"),
+        ('name,impression,boxes\na,Clear.,"[{""class"": 1"\n', "row 1 .a.: boxes .* are no JSON"),
+        ("name,impression,mask\na,Clear.,{lungs}\n", "row 1 .a.: mask .* is no JSON"),
         ("name,text\na,Clear.\n", "no column impression; found name, text"),
         ("name,impression\n", "has no rows"),
         ("", "cannot be read as .csv"),
@@ -129,7 +132,53 @@ def test_bad_rows_are_named(tmp_path, content, message):
         read_prompts(path)
 
 
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32"]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("kind", [".csv", ".json", ".jsonl", ".txt", ".CSV"])
+def test_byte_order_marks_are_no_text(kind, encoding, tmp_path):
+    content = {
+        ".json": json.dumps([{"name": "a", "impression": "Épanchement."}], ensure_ascii=False),
+        ".jsonl": json.dumps({"name": "a", "impression": "Épanchement."}, ensure_ascii=False) + "\r\n",
+        ".txt": "Épanchement.\r\n",
+    }
+    path = tmp_path / f"p{kind}"
+    path.write_text(content.get(kind, "name,impression\r\na,Épanchement.\r\n"), encoding=encoding, newline="")
+    assert read_prompts(path)["prompt"].to_list() == ["Épanchement."]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"mask": ["lungs.png"]}, "mask .* is not written as {class: file}"),
+        ({"mask": {"lungs": 3}}, "does not name a file"),
+        ({"boxes": 5}, "boxes 5 are not understood"),
+        ({"boxes": [7]}, "box 7 is not understood"),
+        ({"sex": ["M"]}, r"sex \['M'\] is no text"),
+        ({"view": {"a": 1}}, "view .* is no text"),
+        ({"impression": ["Clear."]}, "is empty or not text"),
+    ],
+)
+def test_values_of_another_kind_in_json_are_named(row, message, tmp_path):
+    (tmp_path / "p.json").write_text(
+        json.dumps([{"name": "a", "impression": "Clear."}, {"name": "b", **{"impression": "Clear."} | row}])
+    )
+    with pytest.raises(PromptError, match=f"row 2 .b.: .*{message}|row 2 .b.: {message}"):
+        read_prompts(tmp_path / "p.json")
+
+
 def test_bad_files(tmp_path):
+    for name, content in {
+        "a.json": "{}",
+        "b.json": "[1]",
+        "c.jsonl": "7",
+        "d.json": "[" * 10_000,
+        "e.json": "null",
+    }.items():
+        (tmp_path / name).write_text(content)
+        with pytest.raises(PromptError, match=f"{name} cannot be read as .*it should be an? "):
+            read_prompts(tmp_path / name)
     with pytest.raises(PromptError, match="does not exist"):
         read_prompts(tmp_path / "none.csv")
     with pytest.raises(PromptError, match="are read from .csv"):
