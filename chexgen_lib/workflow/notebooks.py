@@ -165,6 +165,20 @@ def stage_parameters(name: str, declared_names: Iterable[str], params: dict[str,
     return values
 
 
+def check_types(name: str, defaults: dict[str, Any], values: dict[str, Any]) -> None:
+    """Raise where a value has another type than the notebook's: `dvc exp run -S` makes a true text of int8=no."""
+    kinds = {bool: bool, int: (int, float), float: (int, float), list: list, str: (str, dict)}
+    for key, value in values.items():
+        default = defaults[key]
+        kind = kinds.get(type(default), object)
+        retyped = not isinstance(value, kind) or isinstance(value, bool) and kind not in (bool, object)
+        if value is not None and retyped:
+            raise NotebookError(
+                f"{name}: params.yaml has {value!r} for {key}, the notebook {default!r}: give a value of that type "
+                "(`make params` and `make repro` with SET check it)"
+            )
+
+
 def run(name: str) -> None:
     """Execute the stripped copy with the values of params.yaml; the executed copy is in <root>/notebooks."""
     import papermill
@@ -174,7 +188,9 @@ def run(name: str) -> None:
     if not stripped.is_file():
         raise NotebookError(f"runs/stripped/{name}.ipynb is missing: `dvc repro {name}` makes it first")
     params = load_yaml(ROOT / "params.yaml")
-    values = stage_parameters(name, declared(read(stripped), name), params)
+    defaults = declared(read(stripped), name)
+    values = stage_parameters(name, defaults, params)
+    check_types(name, defaults, values)
     executed = ROOT / params["root"] / "notebooks" / f"{name}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
     os.environ.update(ENVIRONMENT)

@@ -17,7 +17,7 @@ from chexgen_lib.workflow.notebooks import NotebookError
 NONE = type(None)
 NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list [a, b]",
          dict: "a mapping", NONE: "null"}  # fmt: skip
-START = re.compile(r"[+]{0,2}[A-Za-z_][\w.@/-]*=|~[\w.@/-]+(?==|\s|$)")
+START = re.compile(r"[+]{0,2}[A-Za-z_][\w.@-]*=|~[\w.@-]+(?==|\s|$)")
 QUOTED = re.compile(r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'""", re.DOTALL)
 MISSING, UNREADABLE = object(), object()
 
@@ -32,7 +32,7 @@ def split(text: str, profile: dict[str, Any]) -> list[str]:
     Raises:
         NotebookError: for text before the first key, or where a new key may as well belong to the value before it.
     """
-    found, rest = [], text.strip()
+    found, rest = [], text.replace("\\\n", " ").strip()
     while rest:
         start = START.match(rest)
         if start is None:
@@ -56,7 +56,7 @@ def _length(text: str, start: str, profile: dict[str, Any]) -> int:
         if following is None:
             continue
         key = following[0].rstrip("=")
-        if key[0] in "+~" or re.search("[@/]", key) or _at(profile, key) is not MISSING:
+        if key[0] in "+~" or "@" in key or _at(profile, key) is not MISSING:
             text = text[: gap.start()]
             break
         unknown = unknown or key
@@ -105,7 +105,7 @@ def _for_hydra(setting: str, profiles: list[dict[str, Any]]) -> str:
     mark, key, text = parts[1], parts[2], parts[3].strip()
     if key == "profile":
         raise NotebookError(f"{setting}: another profile is chosen by PROFILE={text}, not by SET")
-    if re.search("[@/]", key):  # a group of Hydra's
+    if "@" in key:  # a group of Hydra's
         return setting
     values = [_at(profile, key) for profile in profiles]
     if values[0] is MISSING:

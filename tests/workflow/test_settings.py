@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from chexgen_lib.workflow import dag, settings
+from chexgen_lib.workflow import dag, notebooks, settings
 from chexgen_lib.workflow.notebooks import NotebookError
 
 
@@ -19,6 +19,7 @@ PATHS = [
     "/data/radiología",
     "/data/肺",
     "/data/nih=v2",
+    "/data/nih v2/part=1/x",
     "/data/a, b",
     "/data/Anna's",
     '/data/the "old" ones',
@@ -133,6 +134,30 @@ def test_a_word_that_may_be_a_setting_or_belong_to_a_path(tmp_path):
     assert settings.split(text, dag.plain("laptop")) == [f"curation.image_folder={tmp_path}/a b=c", "seed=1"]
     with pytest.raises(NotebookError, match="'images' is no setting"):
         settings.split("images seed=1", dag.plain("laptop"))
+
+
+@pytest.mark.parametrize("profile", dag.profiles())
+def test_profiles_have_the_types_of_the_notebooks(profile):
+    for name in dag.stages({}):
+        defaults = notebooks.declared(notebooks.read(notebooks.path_of(name)), name)
+        notebooks.check_types(name, defaults, notebooks.stage_parameters(name, defaults, dag.plain(profile)))
+
+
+@pytest.mark.parametrize(
+    "values", [{"int8": "no"}, {"int8": 1}, {"steps": "5"}, {"steps": True}, {"rate": "a"}, {"names": "a"}, {"root": 5}]
+)
+def test_a_stage_refuses_values_that_were_retyped_on_another_way(values):
+    defaults = {"int8": True, "steps": 5, "rate": 0.1, "names": ["a"], "root": "runs/ci", "folder": None}
+    given = {"int8": False, "steps": 6.0, "rate": 1, "names": [], "root": {"depth": 1}, "folder": 3}
+    notebooks.check_types("01_x", defaults, given)
+    notebooks.check_types("01_x", defaults, dict.fromkeys(defaults))
+    with pytest.raises(NotebookError, match=f"01_x: params.yaml has .* for {next(iter(values))}, .* of that type"):
+        notebooks.check_types("01_x", defaults, given | values)
+
+
+def test_settings_may_go_over_lines():
+    together = settings.split("seed=1 \\\n  root=runs/a\n figures_dir=b", dag.plain("laptop"))
+    assert together == ["seed=1", "root=runs/a", "figures_dir=b"]
 
 
 def test_make_hands_set_on_as_it_is(root, tmp_path):
