@@ -145,7 +145,7 @@ def read_box(box: Any) -> dict:
     Args:
         box: a list `[class, x, y, w, h]`, or a dict of its class (or finding, label, category) and of x, y, w, h, of
             corners (x1, y1, x2, y2 or xmin, ... or left, top, right, bottom), or of COCO's `bbox` [x, y, w, h]; in
-            pixels with `image_width` and `image_height`.
+            pixels with `image_width` and `image_height` (beside a bbox also `width` and `height`).
 
     Raises:
         ConditionError: for another form, or a box that is not inside the image.
@@ -163,9 +163,10 @@ def read_box(box: Any) -> dict:
         raise ConditionError(f"box {given} has no class{number}: give one of {', '.join(CLASSES)}")
     try:
         forms = _forms(given)
-        width, height = (float(given.get(key, 1)) for key in ("image_width", "image_height"))
         x, y, w, h = forms[0]
-        x, y, w, h = x / width, y / height, w / width, h / height
+        if max(forms[0]) > 1:
+            width, height = _image_size(given)
+            x, y, w, h = x / width, y / height, w / width, h / height
     except (IndexError, TypeError, ValueError, ZeroDivisionError) as error:
         raise ConditionError(f"box {given}: needs numbers x, y, w and h ({BOX})") from error
     if any(np.abs(np.subtract(forms[0], form)).max() > 1e-6 for form in forms[1:]):
@@ -182,6 +183,13 @@ def _forms(box: Mapping) -> list[list[float]]:
     if any(len(values) != 4 for values in coco):
         raise ValueError("a bbox has four numbers")
     return [*sides, *coco, *([x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in corners)]
+
+
+def _image_size(box: Mapping) -> tuple[float, float]:
+    """Width and height of the image that a box in pixels names, or 1 and 1; beside a bbox, `width` is the image's."""
+    named = [("image_width", "image_height")] + [("width", "height")] * ("bbox" in box and "x" not in box)
+    sizes = [(float(box[w]), float(box[h])) for w, h in named if w in box and h in box]
+    return sizes[0] if sizes else (1.0, 1.0)
 
 
 def _check_inside(box: Mapping, place: tuple[float, float, float, float]) -> None:
