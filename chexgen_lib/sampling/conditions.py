@@ -121,10 +121,14 @@ def read_boxes(value: Any) -> list[dict]:
     return [read_box(box) for box in value]
 
 
-def _of_classes(boxes: Mapping) -> list[tuple]:
-    """Boxes of a mapping of classes, of one or of several each, with the class before their numbers."""
-    several = {name: box if box and isinstance(box[0], list | tuple) else [box] for name, box in boxes.items() if box}
-    return [(name, *box) for name, of_class in several.items() for box in of_class]
+def _of_classes(boxes: Mapping) -> list[Any]:
+    """Boxes of a mapping of classes, of one or of several each, with their class."""
+    of_class = [(name, box) for name, given in boxes.items() for box in (given if _several(given) else [given])]
+    return [{"class": name, **box} if isinstance(box, Mapping) else (name, box) for name, box in of_class]
+
+
+def _several(given: Any) -> bool:
+    return isinstance(given, list | tuple) and all(isinstance(box, list | tuple | Mapping) for box in given)
 
 
 def _of_text(text: str) -> Any:

@@ -104,6 +104,7 @@ PIXELS = {"image_width": 512, "image_height": 1024}
         ["Lung Lesion", 0.5, "0.25", 0.125, 0.25],
         [("Lung Lesion", (0.5, 0.25, 0.125, 0.25))],
         {"Lung Lesion": [0.5, 0.25, 0.125, 0.25]},
+        {"Lung Lesion": {key: PLACED[key] for key in "xywh"}},
         {"Lung Lesion": [[0.5, 0.25, 0.125, 0.25]], "Effusion": []},
     ],
 )  # fmt: skip
@@ -138,6 +139,7 @@ def test_several_boxes():
         ([[0.1, 0.1, 0.2, 0.2]], "write {class, x, y, w, h}"),
         ([0.1, 0.1, 0.2, 0.2], "write {class, x, y, w, h}"),
         (7, "not understood"),
+        ({"Effusion": 7}, "not understood"),
         ('[{"class": ', "no JSON"),
         ("Effusion 0 0 1", "class x y w h; class x y w h"),
     ],
