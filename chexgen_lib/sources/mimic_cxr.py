@@ -62,7 +62,7 @@ BATCH = 10_000  # reports that are Python objects at a time
 def load(folder: str | Path, mimic_iv: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records and rejects of the JPG release's metadata, or else of the DICOM release's record list.
 
-    Split: folders p10 to p18 train, p19 test (paper, Methods), not the publisher's. Age is anchor_age + year of the
+    Split: folders p10 to p18 train, p19 test (paper, Methods), not the publisher's; `records.assign_splits` keeps it. Age is anchor_age + year of the
     study - anchor_year, all three in MIMIC-IV's shifted calendar; MIMIC-IV writes 91 for all older than 89. Race is
     that of the last admission before the study that states one of RACES, or else of the first after it. View, date and
     findings are known from the JPG release only. A study without labels or report has null there; `impression` is that

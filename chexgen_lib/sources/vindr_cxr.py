@@ -100,7 +100,9 @@ def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     opacities = pl.col("named").list.set_intersection([*OPACITIES, "ILD"]).list.len() > 0
     unknown = {finding: pl.col("uncertain").list.contains(finding) for finding in findings}
     unknown["Lung Opacity"] |= opacities
-    records = table.select("image_id", "image", "split").join(_agreed(usable), on="image_id", maintain_order="left")
+    records = table.select("image_id", "image", "split").join(
+        _agreed(usable), on="image_id", how="left", maintain_order="left"
+    )
     records = records.join(_boxes(usable), on="image_id", how="left", maintain_order="left")
     records = records.with_columns(
         *states(pl.col("present"), unknown, findings),
@@ -211,8 +213,10 @@ def _size(path: Path) -> tuple[int | None, int | None]:
 def _agreed(votes: pl.DataFrame) -> pl.DataFrame:
     """Of each image: labels and findings (`present`) of more than half of its readers, the other findings that are
     named (`uncertain`), and all findings and labels that anybody names (`named`)."""
-    votes = votes.with_columns(readers=pl.col("reader").n_unique().over("image_id"), label="labels").explode("label")
-    votes = votes.with_columns(finding=pl.col("label").replace_strict(FINDING_OF, return_dtype=pl.String))
+    votes = votes.with_columns(readers=pl.col("reader").n_unique().over("image_id"), label="labels")
+    votes = votes.explode("label", empty_as_null=True)  # a reader who names nothing is a reader, too
+    finding = pl.col("label").replace_strict(FINDING_OF, default=None, return_dtype=pl.String)
+    votes = votes.with_columns(finding=finding)
     agreed = {
         kind: pl.col("reader").n_unique().over("image_id", kind) * 2 > pl.col("readers")
         for kind in ("label", "finding")
