@@ -16,7 +16,8 @@ from defusedxml.ElementTree import fromstring
 
 from chexgen_lib.records import FINDINGS, MAX_AGE, SCHEMA, RecordError, conform
 from chexgen_lib.sources.columns import contradicted, no_finding, states
-from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.datasheet import Datasheet, Part
+from chexgen_lib.sources.files import Tree, locate, located
 from chexgen_lib.sources.mesh_headings import parse_heading
 from chexgen_lib.sources.table import REPAIRS, read_table, separate, shipped
 
@@ -109,9 +110,10 @@ def repairs(path: str | Path | None = None, metadata: str | Path | None = None) 
 
 def _prepare(path: str | Path | None, metadata: str | Path | None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The Record's columns, No Finding as the headings say it, and all rejects."""
-    if path is not None and metadata is None and Path(path).is_dir():
-        metadata = next(iter(sorted(Path(path).glob(f"**/{METADATA.removesuffix('.gz')}*"))), None)
-    images, lost = read_reports(locate(path, REPORTS, f"**/{REPORTS}") if path else shipped(REPORTS))
+    tree = None if path is None else Tree.of(path)
+    if tree is not None and metadata is None and tree.folder.is_dir():
+        metadata = located(tree, METADATA.removesuffix(".gz"))
+    images, lost = read_reports(shipped(REPORTS) if tree is None else locate(tree, REPORTS))
     images = images.join(_metadata(metadata), on="key", how="left", maintain_order="left")
     table, rejects = separate(images, "openi")
     heads = pl.col("labels").list.eval(pl.element().str.to_lowercase().str.split("/").list.first().str.strip_chars())

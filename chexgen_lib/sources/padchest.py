@@ -11,7 +11,8 @@ import polars as pl
 
 from chexgen_lib.records import FINDINGS, MAX_AGE, SCHEMA, conform
 from chexgen_lib.sources.columns import contradicted, sex, states
-from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.datasheet import Datasheet, Part
+from chexgen_lib.sources.files import locate
 from chexgen_lib.sources.padchest_labels import FINDING_OF, INCOMPLETE, LOCATIONS, MAYBE, parse_details
 from chexgen_lib.sources.table import read_table, separate, shipped, unread
 
@@ -87,7 +88,7 @@ def physical_lines(path: str | Path | None = None) -> int:
 
 
 def _table(path: str | Path | None) -> Path:
-    return locate(path, "PADCHEST*.csv*", "**/PADCHEST*.csv*", "**/*160K*.csv*") if path else shipped(TABLE)
+    return locate(path, "PADCHEST*.csv", "*160K*.csv") if path else shipped(TABLE)
 
 
 def _prepare(path: str | Path | None) -> pl.DataFrame:

@@ -29,6 +29,7 @@ from chexgen_lib.sources import (
     registry,
     vindr_pcxr,
 )
+from chexgen_lib.sources.files import read_text
 from chexgen_lib.sources.table import read_table
 from tests.sources.layouts import (
     CANDID,
@@ -118,9 +119,9 @@ CHEST_TABLES = ("chest_train.csv", "chest_test_WithLabel.csv")
 DATASETS = {
     "siim_acr_ptx": plain({"train-rle.csv": SIIM}),
     "candid_ptx": plain(CANDID),
-    "vindr_ribcxr": Dataset(rib_folder, RIBS, RIBS, lambda path: len(json.loads(path.read_bytes())["img"])),
+    "vindr_ribcxr": Dataset(rib_folder, RIBS, RIBS, lambda path: len(json.loads(read_text(path))["img"])),
     "object_cxr": Dataset(object_folder, tuple(OBJECTS), tuple(OBJECTS)),
-    "chestx_det": plain(CHESTX_DET, rows=lambda path: len(json.loads(path.read_bytes()))),
+    "chestx_det": plain(CHESTX_DET, rows=lambda path: len(json.loads(read_text(path)))),
     "ralo": plain({"ralo-dataset-metadata.csv": RALO}, rows=ralo_rows),
     "vindr_cxr": Dataset(vindr_folder, tuple(VINDR), tuple(VINDR)),
     "chest_dr": plain(CHEST_DR, CHEST_TABLES),
