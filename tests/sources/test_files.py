@@ -11,11 +11,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from chexgen_lib.records import RecordError
+from chexgen_lib.descriptions import grammar
+from chexgen_lib.descriptions.check import check
+from chexgen_lib.records import RecordError, assign_splits, validate
 from chexgen_lib.sources import chexpert, chexpert_labels, mimic_cxr, nih, registry
 from chexgen_lib.sources.files import Tree, locate, read_text
 from chexgen_lib.sources.table import read_table
-from tests.sources.layouts import CHESTX_DET, OBJECTS, SIIM, VINDR, dicom, picture, put
+from tests.sources.layouts import CANDID, CHEST_DR, CHESTX_DET, OBJECTS, RALO, SIIM, VINDR, dicom, picture, put
 
 TABLE = "a,b\n1,x\n2,y\n"
 REPORT = "FINAL REPORT\n IMPRESSION:  Cardiomegaly.\n"
@@ -256,3 +258,39 @@ def test_the_lists_of_nih_give_its_splits(tmp_path):
     put(tmp_path, {"lists/test_list.txt": "\n".join(names[:2])})
     with pytest.raises(RecordError, match="image 'nih:00000001_000' is in both lists"):
         nih.load(tmp_path)
+
+
+SMALL = {
+    "siim_acr_ptx": {"train-rle.csv": SIIM},
+    "candid_ptx": CANDID,
+    "chestx_det": CHESTX_DET,
+    "ralo": {"ralo-dataset-metadata.csv": RALO},
+    "chest_dr": CHEST_DR,
+    "object_cxr": {"train.csv": "image_name,annotation\n00001.jpg,\n", "dev.csv": "image_name,annotation\n1.jpg,\n"},
+    "mimic_cxr": {"mimic-cxr-2.0.0-metadata.csv": MIMIC},
+    "chexpert": {"train.csv": chexpert_rows("CheXpert-v1.0", "patient00001")},
+}
+DAMAGES = {
+    "no image": lambda folder: None,
+    "an image of nobody": lambda folder: picture(folder / "else/of_nobody.png"),
+    "only hidden copies": lambda folder: put(folder, {"__MACOSX/train/._a.png": "x", ".cache/train/a.jpg": "x"}),
+    "a broken link": lambda folder: (folder / "images").symlink_to(folder / "gone"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("source", SMALL)
+def test_no_check_is_fine_where_no_record_finds_an_image(source, damage, tmp_path):
+    DAMAGES[damage](put(tmp_path / source, SMALL[source]))
+    text, ready = report(source, tmp_path)
+    assert not ready and "first remedy: " in text
+
+
+def test_whatever_lies_below_the_root_can_be_described_and_split(tmp_path):
+    for source, files in SMALL.items():
+        put(tmp_path / source, files)
+    loaded = registry.load_all(tmp_path)
+    assert set(SMALL) <= set(loaded)
+    table = pl.concat(loaded[source][0] for source in SMALL)
+    table = check(grammar.describe(assign_splits(table)))
+    assert validate(table).height == table.height and (table["qc"] == "pass").sum() > table.height / 2
