@@ -15,6 +15,7 @@ from safetensors import safe_open
 
 from chexgen_lib.cohort import layout
 from chexgen_lib.cohort.layout import FLAGS, CohortError
+from chexgen_lib.records import person
 
 CACHES = {"stage1": "pretraining", "stage2": "alignment"}  # flag of the cohort -> name of its latent caches
 ELSEWHERE = "pools/lungs"  # its records are not the cohort's; `experiments.lungs` keeps the patients apart
@@ -45,7 +46,7 @@ def walk(root: str | Path) -> pl.DataFrame:
 
 def _sets(root: Path) -> Iterator[tuple[str, bool, pl.Series]]:
     """Name, whether it is trained on, and the patient of each image."""
-    table = layout.load(root / "cohort")
+    table = layout.load(root / "cohort").with_columns(patient_id=person())  # one in several datasets is one
     for flag in FLAGS:
         for (split,), rows in table.filter(flag).group_by("split", maintain_order=True):
             if split != "test" and flag in CACHES:
@@ -58,7 +59,9 @@ def _sets(root: Path) -> Iterator[tuple[str, bool, pl.Series]]:
             yield name, name not in TESTED, _patients(path, table)
     chosen = root / "pools/fairness.parquet"
     if chosen.is_file():
-        for (role,), rows in pl.read_parquet(chosen).group_by("role", maintain_order=True):
+        for (role,), rows in (
+            pl.read_parquet(chosen).with_columns(patient_id=person()).group_by("role", maintain_order=True)
+        ):
             yield f"fairness, {role}", role == "train", rows["patient_id"]
 
 

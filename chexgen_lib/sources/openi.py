@@ -7,6 +7,8 @@ de-identification). `labels` are the MeSH headings that human indexers gave each
 
 import re
 import tarfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
@@ -17,7 +19,7 @@ from defusedxml.ElementTree import fromstring
 from chexgen_lib.records import FINDINGS, MAX_AGE, SCHEMA, RecordError, conform
 from chexgen_lib.sources.columns import contradicted, no_finding, states
 from chexgen_lib.sources.datasheet import Datasheet, Part
-from chexgen_lib.sources.files import Tree, locate, located
+from chexgen_lib.sources.files import Tree, every, located
 from chexgen_lib.sources.mesh_headings import parse_heading
 from chexgen_lib.sources.table import REPAIRS, read_table, separate, shipped
 
@@ -32,7 +34,8 @@ DATASHEET = Datasheet(
     citation="Demner-Fushman D, Kohli MD, Rosenman MB, et al. Preparing a collection of radiology examinations for "
     "distribution and retrieval. Journal of the American Medical Informatics Association 23(2):304-310, 2016.",
     parts=(
-        Part("**/NLMCXR_reports.tgz", "reports as XML, with headings and the names of their images"),
+        Part("**/NLMCXR_reports.tgz", "reports as XML, with headings and the names of their images", needed=False),
+        Part("**/*.xml", "the reports, unpacked", needed=False),
         Part(
             "**/nlmcxr_dicom_metadata.csv*", "dates and views of the images; comes with torchxrayvision", needed=False
         ),
@@ -113,7 +116,7 @@ def _prepare(path: str | Path | None, metadata: str | Path | None) -> tuple[pl.D
     tree = None if path is None else Tree.of(path)
     if tree is not None and metadata is None and tree.folder.is_dir():
         metadata = located(tree, METADATA.removesuffix(".gz"))
-    images, lost = read_reports(shipped(REPORTS) if tree is None else locate(tree, REPORTS))
+    images, lost = read_reports(shipped(REPORTS) if tree is None else located(tree, REPORTS) or every(tree, "*.xml"))
     images = images.join(_metadata(metadata), on="key", how="left", maintain_order="left")
     table, rejects = separate(images, "openi")
     heads = pl.col("labels").list.eval(pl.element().str.to_lowercase().str.split("/").list.first().str.strip_chars())
@@ -131,30 +134,39 @@ def _prepare(path: str | Path | None, metadata: str | Path | None) -> tuple[pl.D
     return table, pl.concat([lost, rejects])
 
 
-def read_reports(archive: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """One row per image of every report in the archive, and the reports that have none or cannot be read."""
-    archive, images, lost = Path(archive), [], []
-    try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                if member.isfile() and member.name.endswith(".xml"):
-                    file = Path(member.name).name
-                    try:
-                        rows = _report(fromstring(tar.extractfile(member).read()), file)
-                    except (ParseError, DefusedXmlException, ValueError) as error:
-                        lost.append(("openi", file, None, f"unreadable report: {error}"))
-                        continue
-                    images += rows
-                    if not rows:
-                        lost.append(("openi", file, None, "report without an image"))
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise RecordError(f"{archive}: not a readable .tgz of reports ({error}); fetch it again") from error
+def read_reports(archive: str | Path | list[Path]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """One row per image of every report in the archive (or of these files), and the reports that have none or cannot
+    be read."""
+    images, lost = [], []
+    for file, raw in _files(archive):
+        try:
+            rows = _report(fromstring(raw), file)
+        except (ParseError, DefusedXmlException, ValueError) as error:
+            lost.append(("openi", file, None, f"unreadable report: {error}"))
+            continue
+        images += rows
+        if not rows:
+            lost.append(("openi", file, None, "report without an image"))
     if not images and not lost:
         raise RecordError(f"{archive}: no XML report inside; give NLMCXR_reports.tgz")
     schema = ("source", "row", "image_id", "reason")
     return pl.DataFrame(images, schema=_IMAGE), pl.DataFrame(
         lost, schema=dict.fromkeys(schema, pl.String), orient="row"
     )
+
+
+def _files(archive: str | Path | list[Path]) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each report, packed in a .tgz or not."""
+    if isinstance(archive, list):
+        yield from ((path.name, path.read_bytes()) for path in archive)
+        return
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                if member.isfile() and member.name.endswith(".xml"):
+                    yield Path(member.name).name, tar.extractfile(member).read()
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise RecordError(f"{archive}: not a readable .tgz of reports ({error}); fetch it again") from error
 
 
 # The archive writes CXR1_1_IM-0001-3001 where the metadata write CXR1_IM-0001-3001.

@@ -73,7 +73,15 @@ def leak_by_role(run):
     pl.read_parquet(path).with_columns(patient_id=pl.col("patient_id").replace({"e": "b"})).write_parquet(path)
 
 
+def leak_by_another_dataset(run):
+    """a, who is trained on, is d of a dataset with the same images, who is tested on."""
+    path, names = run / "cohort/cohort.parquet", {"a": "nih:00000007", "d": "chestx_det:00000007"}
+    table = pl.read_parquet(path).with_columns(patient_id=pl.col("patient_id").replace(names))
+    table.write_parquet(path)
+
+
 LEAKS = {
+    "a patient of two datasets": leak_by_another_dataset,
     "a patient in two splits": leak_by_split,
     "a pool drawn from a test record": lambda run: manifest(run / "pools/text", ["b1", "d1"]),
     "a pool drawn from a test record's masks": lambda run: manifest(run / "pools/masks", ["a1:ribs"], record=["e1"]),
