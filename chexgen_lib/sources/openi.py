@@ -16,7 +16,7 @@ import polars as pl
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from chexgen_lib.records import FINDINGS, MAX_AGE, SCHEMA, RecordError, conform
+from chexgen_lib.records import FINDINGS, FRONTAL, MAX_AGE, SCHEMA, RecordError, conform
 from chexgen_lib.sources.columns import contradicted, no_finding, states
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, every, located
@@ -101,14 +101,19 @@ def load(path: str | Path | None = None, metadata: str | Path | None = None) -> 
 
 
 def repairs(path: str | Path | None = None, metadata: str | Path | None = None) -> pl.DataFrame:
-    """Images without usable DICOM metadata (their age is null), and "normal" where a finding is a heading too."""
+    """Images without usable DICOM metadata (their age is null), views that are not believed (see `_told_apart`), and
+    "normal" where a finding is a heading too."""
     table, _ = _prepare(path, metadata)
     missing = table.filter(pl.col("age").is_null())
     missing = missing.select(
         source=pl.lit("openi"), row="row", image_id="image_id", field=pl.lit("age"), value=pl.lit("no DICOM metadata")
     ).cast(REPAIRS)
+    views = table.filter(pl.col("disbelieved").is_not_null())
+    views = views.select(
+        source=pl.lit("openi"), row="row", image_id="image_id", field=pl.lit("view"), value="disbelieved"
+    ).cast(REPAIRS)
     normal, table = pl.col("No Finding") == 1, table.with_columns(value=pl.col("labels").list.join("|"))
-    return pl.concat([missing, contradicted(table, "openi", normal, "value")])
+    return pl.concat([missing, views, contradicted(table, "openi", normal, "value")])
 
 
 def _prepare(path: str | Path | None, metadata: str | Path | None) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -118,6 +123,7 @@ def _prepare(path: str | Path | None, metadata: str | Path | None) -> tuple[pl.D
         metadata = located(tree, METADATA.removesuffix(".gz"))
     images, lost = read_reports(shipped(REPORTS) if tree is None else located(tree, REPORTS) or every(tree, "*.xml"))
     images = images.join(_metadata(metadata), on="key", how="left", maintain_order="left")
+    images = _told_apart(images)
     table, rejects = separate(images, "openi")
     heads = pl.col("labels").list.eval(pl.element().str.to_lowercase().str.split("/").list.first().str.strip_chars())
     unindexed = heads.list.set_intersection(list(_UNINDEXED)).list.len() + (heads.list.len() == 0) > 0
@@ -132,6 +138,18 @@ def _prepare(path: str | Path | None, metadata: str | Path | None) -> tuple[pl.D
     )
     table = table.with_columns(normal.otherwise(pl.col("No Finding")).cast(pl.Float32).alias("No Finding"))
     return table, pl.concat([lost, rejects])
+
+
+def _told_apart(images: pl.DataFrame) -> pl.DataFrame:
+    """Keep the views of reports all of whose images are called frontal only where torchxrayvision's table says so, too.
+
+    Such headers call the lateral image of the pair PA (1,089 of 3,208 reports with two images, as the images' shapes
+    show), so what they say of an image that the table does not name is not known: null. `disbelieved` is that view.
+    """
+    frontal = pl.col("view").is_in(FRONTAL).fill_null(False)
+    alike = (frontal.all() & (pl.col("image_id").n_unique() > 1)).over("study_id")
+    believed = ~alike | pl.col("named").fill_null(False)
+    return images.with_columns(view=pl.when(believed).then("view"), disbelieved=pl.when(~believed).then("view"))
 
 
 def read_reports(archive: str | Path | list[Path]) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -225,7 +243,7 @@ def _metadata(path: str | Path | None) -> pl.DataFrame:
     """key (image id), view, and age (years from birth date to study date of the same row) of every image.
 
     The view is lateral if the DICOM header or torchxrayvision's t-SNE table says so, else as in the header, else as in
-    that table, else unknown.
+    that table, else unknown; `named` is whether that table calls it PA.
     """
     keyed = pl.col("imageid").str.replace(_NUMBERED, "${1}_IM").alias("key")
     table = read_table(path or shipped(METADATA), COLUMNS).with_columns(keyed)
@@ -240,6 +258,7 @@ def _metadata(path: str | Path | None) -> pl.DataFrame:
     frontal = pl.coalesce(frontal, pl.col("tsne-view").replace_strict({"PA": "PA"}, default=None))
     return table.select(
         "key",
+        named=pl.col("tsne-view") == "PA",
         view=pl.when(lateral.fill_null(False)).then(pl.lit("LATERAL")).otherwise(frontal),
         age=pl.when(age.is_between(0, MAX_AGE)).then(age).cast(pl.Float32),
     )

@@ -166,6 +166,8 @@ def check(source: str, root: Path | None = None) -> tuple[str, bool]:
     lines += [f"{rows:,} rows = {records.height:,} records + {rejects.height:,} rejects ({beside})"]
     reasons = rejects["reason"].value_counts(sort=True).head(5)
     lines += [f"  {n:,} x {reason}" for reason, n in reasons.iter_rows()]
+    views = records["view"].fill_null("unknown").value_counts(sort=True)
+    lines += ["views: " + ", ".join(f"{n:,} {view}" for view, n in views.iter_rows())]
     return "\n".join([*lines, *wants]), ready and not records.is_empty()
 
 
