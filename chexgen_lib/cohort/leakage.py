@@ -27,7 +27,7 @@ def walk(root: str | Path) -> pl.DataFrame:
 
     Returns:
         A row a set: set, trained_on (or else validated or tested on), images, patients, shared (how many of its
-        patients are on the other side, too) and first (one of them).
+        patients, or of their studies, are on the other side, too) and first (one of them).
 
     Raises:
         CohortError: if the run has no cohort, a manifest names a record that the cohort lacks, or a latent cache does
@@ -35,10 +35,15 @@ def walk(root: str | Path) -> pl.DataFrame:
     """
     root = Path(root)
     sets = list(_sets(root))
-    sides = {side: {p for _, trained, people in sets if trained == side for p in people} for side in (True, False)}
+    table = layout.load(root / "cohort").group_by(patient_id=person()).agg("study_id")
+    keys = {patient: {patient, *studies} for patient, studies in table.iter_rows()}
+    sides = {
+        side: {key for _, trained, people in sets if trained == side for p in set(people) for key in keys.get(p, {p})}
+        for side in (True, False)
+    }
     rows = []
     for name, trained, people in sets:
-        shared = sorted(set(people) & sides[not trained])
+        shared = sorted(p for p in set(people) if not sides[not trained].isdisjoint(keys.get(p, {p})))
         rows.append((name, trained, len(people), people.n_unique(), len(shared), shared[0] if shared else None))
     columns = {"set": pl.String, "trained_on": pl.Boolean, "images": pl.Int64, "patients": pl.Int64}
     return pl.DataFrame(rows, columns | {"shared": pl.Int64, "first": pl.String}, orient="row")

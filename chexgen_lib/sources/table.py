@@ -31,10 +31,11 @@ def shipped(name: str) -> Path:
     return Path(spec.origin).parent / "data" / name
 
 
-def read_table(path: str | Path, columns: tuple[str, ...]) -> pl.DataFrame:
+def read_table(path: str | Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> pl.DataFrame:
     """Read a CSV (packed or not, see `files.read_text`) as text columns, plus `row` (1-based) and `broken`.
 
-    A row with too many or too few fields is kept as `broken` (all its columns null), never guessed at.
+    A row with too many or too few fields is kept as `broken` (all its columns null), never guessed at. Of the columns
+    `optional` those are read that are there.
 
     Raises:
         RecordError: if the file is missing, damaged, empty, or lacks one of `columns`; it names the file.
@@ -55,7 +56,7 @@ def read_table(path: str | Path, columns: tuple[str, ...]) -> pl.DataFrame:
     if missing := [c for c in columns if c not in header]:
         raise RecordError(f"{path}: columns {missing} are missing; the file has {header[:12]}")
     try:
-        return _parse(head + end + body, columns)
+        return _parse(head + end + body, (*columns, *(c for c in optional if c in header)))
     except pa.ArrowException as error:
         raise RecordError(f"{path}: not a readable CSV ({error}); fetch it again") from error
 
