@@ -64,6 +64,13 @@ SCHEMA: dict[str, pl.DataType] = {
 }
 REQUIRED = ("image_id", "source", "patient_id", "study_id")
 DEFAULT_SPLITS = {"train": 0.8, "val": 0.1, "test": 0.1}
+# The sets that a dataset publishes, which take the place of any other split: the one rule for all stages. MIMIC-CXR's
+# are the paper's (folders p10 to p18 and p19), NIH's are those of its two lists, where these lie beside its table.
+PUBLISHED = {
+    **dict.fromkeys(("mimic_cxr", "nih", "vindr_cxr", "vindr_pcxr", "chestx_det", "chest_dr"), ("train", "test")),
+    **dict.fromkeys(("vindr_ribcxr", "object_cxr"), ("train", "val")),
+}
+OF_NIH = ("chestx_det", "ranczr_clip", "siim_acr_ptx")  # their images are NIH ChestX-ray14's, under other names
 
 
 class RecordError(ValueError):
@@ -112,9 +119,8 @@ def validate(df: pl.DataFrame) -> pl.DataFrame:
     for finding in FINDINGS:
         _forbid(df, ~pl.col(finding).is_in([0.0, 1.0]), finding, "use 1 present, 0 absent, null unknown")
     _validate_lists(df)
-    shared = df.group_by("patient_id").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
-    if shared.height:
-        raise RecordError(f"patient {shared['patient_id'].min()!r} is in several splits: use assign_splits")
+    if shared := in_several_splits(df):
+        raise RecordError(f"patient {shared[0]!r} is in several splits: use assign_splits")
     return df
 
 
@@ -144,10 +150,13 @@ def read(path: str | Path) -> pl.DataFrame:
 
 
 def assign_splits(df: pl.DataFrame, fractions: Mapping[str, float] | None = None, seed: int = 0) -> pl.DataFrame:
-    """Fill `split` so that no patient is in two splits.
+    """Fill `split` so that no person is in two splits, and what a dataset publishes stays as it is published.
 
-    A patient's split is a hash of the patient id and `seed` alone: it stays the same when rows or sources are added or
-    removed.
+    Who is in a set of `PUBLISHED` (the `split` that the source's reader gives) stays there; where the dataset
+    publishes no validation set, it is cut from its training set. A person in several published sets, of one dataset
+    or of several that share images, is tested on if one of them tests on her, or else validates if one does: nobody
+    is trained on who is held out anywhere. All others' split is a hash of the person and `seed` alone: it stays the
+    same when rows or sources are added or removed.
 
     Args:
         df: Records.
@@ -162,15 +171,53 @@ def assign_splits(df: pl.DataFrame, fractions: Mapping[str, float] | None = None
         raise RecordError(f"fractions {fractions}: give non-negative shares of {SPLITS} that sum to 1")
     if df["patient_id"].null_count():
         raise RecordError("patient_id: null in some rows; without it splits could share a patient")
-    patients = df.select(pl.col("patient_id").unique(maintain_order=True))
+    people = _published(df)
+    position = positions(people["person"], str(seed))
+    people = people.with_columns(hashed=_intervals(position, fractions))
+    kept = fractions.get("train", 0.0) + fractions.get("val", 0.0)
+    cut = pl.Series(position < fractions.get("val", 0.0) / kept if kept else position < 0)
+    given = pl.when(pl.col("cut") & cut).then(pl.lit("val")).otherwise("given")
+    people = people.select("person", split=pl.coalesce(given, "hashed"))
+    df = df.drop("split", strict=False).with_columns(person=person())
+    return df.join(people, on="person", how="left", maintain_order="left").drop("person")
+
+
+def person() -> pl.Expr:
+    """Who is shown: the patient, by NIH's number where a dataset of NIH's images knows it (`<source>:<8 digits>`)."""
+    number = pl.col("patient_id").str.extract(rf"^(?:{'|'.join(OF_NIH)}):(\d{{8}})$")
+    return pl.coalesce(pl.format("nih:{}", number), "patient_id")
+
+
+def in_several_splits(df: pl.DataFrame) -> list[str]:
+    """The people of Records who are in more than one split, sorted."""
+    splits = df.group_by(person=person()).agg(pl.col("split").n_unique())
+    return splits.filter(pl.col("split") > 1)["person"].sort().to_list()
+
+
+def _published(df: pl.DataFrame) -> pl.DataFrame:
+    """Each person's published set (`given`, null where none is), and whether validation is to be `cut` from it."""
+    source = pl.col("patient_id").str.extract(r"^([^:]+):")
+    split = pl.col("split") if "split" in df.columns else pl.lit(None, pl.String)
+    rows = df.select(source=source, person=person(), split=split)
+    rows = rows.with_columns(pl.when(pl.col("source").is_in(list(PUBLISHED))).then("split"))
+    rank = {split: i for i, split in enumerate(SPLITS)}
+    no_val = pl.col("source").is_in([source for source, sets in PUBLISHED.items() if "val" not in sets])
+    people = rows.group_by("person", maintain_order=True).agg(
+        given=pl.col("split").replace_strict(rank, return_dtype=pl.Int8).max(),
+        cut=(no_val | pl.col("split").is_null()).all(),
+    )
+    given = pl.col("given").replace_strict(dict(enumerate(SPLITS)), return_dtype=pl.String)
+    return people.with_columns(given=given, cut=pl.col("cut") & (pl.col("given") == 0).fill_null(False))
+
+
+def _intervals(position: pl.Series, fractions: Mapping[str, float]) -> pl.Expr:
+    """The split in whose share of [0, 1) each position lies."""
     split, upper = pl.lit(None, pl.String), 0.0
     for name in SPLITS:
         lower, upper = upper, upper + fractions.get(name, 0.0)
-        inside = (pl.col("position") >= lower) & (pl.col("position") < upper + 1e-6 * (upper > 1 - 1e-6))
+        inside = (position >= lower) & (position < upper + 1e-6 * (upper > 1 - 1e-6))
         split = pl.when(inside).then(pl.lit(name)).otherwise(split)
-    position = positions(patients["patient_id"], str(seed))
-    patients = patients.with_columns(position=position).select("patient_id", split=split)
-    return df.drop("split", strict=False).join(patients, on="patient_id", how="left", maintain_order="left")
+    return split
 
 
 def positions(patients: pl.Series, salt: str) -> pl.Series:

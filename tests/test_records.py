@@ -110,3 +110,48 @@ def test_wrong_fractions_are_refused(fractions):
 
 def test_findings_are_the_paper_s_fourteen():
     assert len(FINDINGS) == len(set(FINDINGS)) == 14
+
+
+def published(rows: list[tuple[str, str | None]]) -> pl.DataFrame:
+    """Records of (patient id, the set that its dataset publishes)."""
+    ids = [f"{patient.partition(':')[0]}:{i}" for i, (patient, _) in enumerate(rows)]
+    named = {"source": [patient.partition(":")[0] for patient, _ in rows], "patient_id": [p for p, _ in rows]}
+    return records.conform(
+        pl.DataFrame({"image_id": ids, **named, "study_id": ids, "split": [split for _, split in rows]})
+    )
+
+
+def test_published_sets_stay_and_validation_is_cut_from_training():
+    folders = [
+        (f"mimic_cxr:{number}{i:06}", "test" if number == 19 else "train") for number in (12, 19) for i in range(900)
+    ]
+    table = published([*folders, *((f"object_cxr:{i}", "train") for i in range(50)), ("object_cxr:x", "val")])
+    split = records.validate(records.assign_splits(table, {"train": 0.6, "val": 0.2, "test": 0.2}, seed=1))
+    counts = dict(split.filter(source="mimic_cxr").group_by("split").len().iter_rows())
+    assert counts["test"] == 900 and counts["val"] == pytest.approx(900 / 4, abs=40)
+    assert set(split.filter(split="test")["patient_id"].str.slice(10, 2)) == {"19"}
+    assert split.filter(source="object_cxr")["split"].value_counts(sort=True).rows() == [("train", 50), ("val", 1)]
+    assert records.assign_splits(split[::-1], seed=1)["split"].to_list()[-900:].count("test") == 0
+
+
+def test_people_shared_by_datasets_are_on_one_side():
+    table = published(
+        [
+            *((f"nih:{i:08}", None) for i in range(60)),
+            *((f"chestx_det:{i:08}", "test" if i % 2 else "train") for i in range(40)),
+            *((f"ranczr_clip:{i:08}", None) for i in range(20, 60)),
+            ("chestx_det:36199", "train"),
+        ]
+    )
+    split = records.assign_splits(table)
+    assert records.in_several_splits(split) == []
+    assert split.filter(split="test", source="chestx_det")["patient_id"].len() == 20
+    torn = split.with_columns(split=pl.when(source="nih").then(pl.lit("train")).otherwise(pl.lit("test")))
+    assert records.in_several_splits(torn)[0] == "nih:00000000"
+    with pytest.raises(RecordError, match="'nih:00000000' is in several splits"):
+        records.validate(torn)
+
+
+def test_a_patient_in_two_published_sets_is_held_out():
+    table = published([("nih:00000001", "train"), ("nih:00000001", "test"), ("chestx_det:00000001", "train")])
+    assert records.assign_splits(table)["split"].to_list() == ["test"] * 3

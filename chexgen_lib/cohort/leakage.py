@@ -15,6 +15,7 @@ from safetensors import safe_open
 
 from chexgen_lib.cohort import layout
 from chexgen_lib.cohort.layout import FLAGS, CohortError
+from chexgen_lib.records import person
 
 CACHES = {"stage1": "pretraining", "stage2": "alignment"}  # flag of the cohort -> name of its latent caches
 ELSEWHERE = "pools/lungs"  # its records are not the cohort's; `experiments.lungs` keeps the patients apart
@@ -26,7 +27,7 @@ def walk(root: str | Path) -> pl.DataFrame:
 
     Returns:
         A row a set: set, trained_on (or else validated or tested on), images, patients, shared (how many of its
-        patients are on the other side, too) and first (one of them).
+        patients, or of their studies, are on the other side, too) and first (one of them).
 
     Raises:
         CohortError: if the run has no cohort, a manifest names a record that the cohort lacks, or a latent cache does
@@ -34,10 +35,15 @@ def walk(root: str | Path) -> pl.DataFrame:
     """
     root = Path(root)
     sets = list(_sets(root))
-    sides = {side: {p for _, trained, people in sets if trained == side for p in people} for side in (True, False)}
+    table = layout.load(root / "cohort").group_by(patient_id=person()).agg("study_id")
+    keys = {patient: {patient, *studies} for patient, studies in table.iter_rows()}
+    sides = {
+        side: {key for _, trained, people in sets if trained == side for p in set(people) for key in keys.get(p, {p})}
+        for side in (True, False)
+    }
     rows = []
     for name, trained, people in sets:
-        shared = sorted(set(people) & sides[not trained])
+        shared = sorted(p for p in set(people) if not sides[not trained].isdisjoint(keys.get(p, {p})))
         rows.append((name, trained, len(people), people.n_unique(), len(shared), shared[0] if shared else None))
     columns = {"set": pl.String, "trained_on": pl.Boolean, "images": pl.Int64, "patients": pl.Int64}
     return pl.DataFrame(rows, columns | {"shared": pl.Int64, "first": pl.String}, orient="row")
@@ -45,7 +51,7 @@ def walk(root: str | Path) -> pl.DataFrame:
 
 def _sets(root: Path) -> Iterator[tuple[str, bool, pl.Series]]:
     """Name, whether it is trained on, and the patient of each image."""
-    table = layout.load(root / "cohort")
+    table = layout.load(root / "cohort").with_columns(patient_id=person())  # one in several datasets is one
     for flag in FLAGS:
         for (split,), rows in table.filter(flag).group_by("split", maintain_order=True):
             if split != "test" and flag in CACHES:
@@ -58,7 +64,9 @@ def _sets(root: Path) -> Iterator[tuple[str, bool, pl.Series]]:
             yield name, name not in TESTED, _patients(path, table)
     chosen = root / "pools/fairness.parquet"
     if chosen.is_file():
-        for (role,), rows in pl.read_parquet(chosen).group_by("role", maintain_order=True):
+        for (role,), rows in (
+            pl.read_parquet(chosen).with_columns(patient_id=person()).group_by("role", maintain_order=True)
+        ):
             yield f"fairness, {role}", role == "train", rows["patient_id"]
 
 

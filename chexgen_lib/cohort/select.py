@@ -10,7 +10,7 @@ import polars as pl
 from chexgen_lib.cohort.layout import FLAGS, CohortError
 from chexgen_lib.descriptions import grammar
 from chexgen_lib.phantom import render as phantom
-from chexgen_lib.records import FINDINGS, FRONTAL, positions
+from chexgen_lib.records import FINDINGS, FRONTAL, in_several_splits, positions
 from chexgen_lib.sources import impressions
 
 TokenCounts = Callable[[list[str]], Sequence[int]]  # texts -> number of tokens of each
@@ -57,7 +57,8 @@ def select(
         with_images: only records that name an image file (real radiographs).
 
     Raises:
-        CohortError: if a source has no record, or a selection that is not optional finds no training record.
+        CohortError: if a source has no record, a selection that is not optional finds no training record, or a person
+            is in several splits.
     """
     wanted = {source for selection in selections for source in selection.sources}
     if absent := sorted(wanted - set(records["source"])):
@@ -82,6 +83,11 @@ def select(
             )
         chosen.append(picked.with_columns(pl.lit(flag == selection.flag).alias(flag) for flag in FLAGS))
     every = pl.concat(chosen)
+    if torn := in_several_splits(every):
+        raise CohortError(
+            f"{len(torn)} patients are in several splits, first {torn[0]!r}: run the curation stage (notebook 01) "
+            "again, which assigns splits"
+        )
     first = [pl.col(c).first() for c in every.columns if c not in ("image_id", *FLAGS)]
     return every.group_by("image_id", maintain_order=True).agg(*first, pl.col(FLAGS).max()).sort("image_id").rechunk()
 

@@ -15,7 +15,8 @@ import pyarrow.csv as pa_csv
 from chexgen_lib.records import FINDINGS, MAX_AGE, SCHEMA, RecordError, conform
 from chexgen_lib.sources import padchest_labels as padchest
 from chexgen_lib.sources.columns import contradicted, sex, states
-from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.datasheet import Datasheet, Part
+from chexgen_lib.sources.files import Tree, every, read_text
 from chexgen_lib.sources.table import REPAIRS, separate, unread
 
 DATASHEET = Datasheet(
@@ -59,7 +60,7 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     Raises:
         RecordError: if a table is missing or cannot be read.
     """
-    kept, rejects = separate(_prepare(Path(folder)), "bimcv_covid")
+    kept, rejects = separate(_prepare(folder), "bimcv_covid")
     kept = _with_states(kept)
     kept = kept.join(_details(kept), on="image_id", how="left", maintain_order="left")
     kept = kept.with_columns(pl.col("labels").list.filter(~pl.element().is_in(["", "unchanged"])))
@@ -69,7 +70,7 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 def repairs(folder: str | Path) -> pl.DataFrame:
     """Ages, sexes and views that could not be used, labels that FINDING_OF does not know, and "normal" where a
     pathology is present."""
-    kept = _with_states(separate(_prepare(Path(folder)), "bimcv_covid")[0])
+    kept = _with_states(separate(_prepare(folder), "bimcv_covid")[0])
     values = unread(kept, "bimcv_covid", {"age": "given age", "sex": "gender", "view": "tag"})
     strange = kept.explode("strange").drop_nulls("strange")
     strange = strange.select("source", "row", "image_id", pl.lit("labels").alias("field"), value="strange")
@@ -77,13 +78,14 @@ def repairs(folder: str | Path) -> pl.DataFrame:
     return pl.concat([values, strange.cast(REPAIRS), contradicted(kept, "bimcv_covid", normal, "Labels")])
 
 
-def _prepare(folder: Path) -> pl.DataFrame:
+def _prepare(folder: str | Path | Tree) -> pl.DataFrame:
     """One row per image: the Record's plain columns, the session's labels, and the reason to reject it, if any."""
-    table = _images(folder)
-    labels = _tables(folder, LABELS, COLUMNS).unique("ReportID", keep="first", maintain_order=True)
+    tree = Tree.of(folder)
+    table = _images(tree)
+    labels = _tables(tree, LABELS, COLUMNS).unique("ReportID", keep="first", maintain_order=True)
     table = table.join(labels, left_on="session", right_on="ReportID", how="left", maintain_order="left")
     columns = ("participant", "age", "gender")
-    people = _tables(folder, PARTICIPANTS, columns) if any(folder.glob(PARTICIPANTS)) else _nothing(columns)
+    people = _tables(tree, PARTICIPANTS, columns) if tree.matches(PARTICIPANTS) else _nothing(columns)
     people = people.rename({"age": "given age"}).unique("participant", keep="first", maintain_order=True)
     table = table.join(people, left_on="subject", right_on="participant", how="left", maintain_order="left")
     table = table.with_columns(pl.col("given age").str.strip_chars("[]' "))
@@ -112,11 +114,10 @@ def _prepare(folder: Path) -> pl.DataFrame:
     return table.with_columns(strange=pl.col("labels").list.filter(~pl.element().is_in(known)), reason=reason)
 
 
-def _images(folder: Path) -> pl.DataFrame:
+def _images(tree: Tree) -> pl.DataFrame:
     """The PNG files and what their names say, for example sub-S03169_ses-E07193_run-1_bp-chest_vp-ap_dx.png."""
-    locate(folder, IMAGES)
-    files = sorted(path.relative_to(folder).as_posix() for path in folder.glob(IMAGES))
-    name = pl.col("image").str.extract(r"([^/]+)\.png$")
+    files = [path.relative_to(tree.folder).as_posix() for path in every(tree, IMAGES)]
+    name = pl.col("image").str.extract(r"(?i)([^/]+)\.png$")
     ids = name.str.extract_groups(r"^(?<subject>sub-[^_/]+)_(?<session>ses-[^_/]+)").struct
     tag = name.str.extract(r"_vp-([^_]+)")
     return pl.DataFrame({"image": files}, schema={"image": pl.String}).with_columns(
@@ -134,10 +135,9 @@ def _images(folder: Path) -> pl.DataFrame:
     )
 
 
-def _tables(folder: Path, pattern: str, columns: tuple[str, ...]) -> pl.DataFrame:
+def _tables(tree: Tree, pattern: str, columns: tuple[str, ...]) -> pl.DataFrame:
     """The tables of all iterations that the folder holds, below each other."""
-    locate(folder, pattern)
-    return pl.concat([_nothing(columns), *(_read_tsv(path, columns) for path in sorted(folder.glob(pattern)))])
+    return pl.concat([_nothing(columns), *(_read_tsv(path, columns) for path in every(tree, pattern))])
 
 
 def _read_tsv(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
@@ -145,16 +145,11 @@ def _read_tsv(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
     images are rejected, as they have no labels."""
     options = pa_csv.ParseOptions(delimiter="\t", newlines_in_values=True, invalid_row_handler=lambda row: "skip")
     convert = pa_csv.ConvertOptions(include_columns=columns, column_types=dict.fromkeys(columns, pa.string()))
+    raw = read_text(path)
     try:
-        raw = path.read_bytes()
-        try:
-            raw.decode("utf-8")
-            encoding = "utf8"
-        except UnicodeDecodeError:
-            encoding = "latin1"
-        read = pa_csv.ReadOptions(use_threads=False, encoding=encoding)
+        read = pa_csv.ReadOptions(use_threads=False)
         return pl.DataFrame(pl.from_arrow(pa_csv.read_csv(io.BytesIO(raw), read, options, convert)))
-    except (OSError, pa.ArrowException) as error:
+    except pa.ArrowException as error:
         hint = f"needs a tab-separated table with the columns {list(columns)}"
         raise RecordError(f"{path}: {hint} ({error}); fetch it again") from error
 

@@ -10,7 +10,8 @@ import polars as pl
 from chexgen_lib.records import FINDINGS, conform
 from chexgen_lib.sources import chexpert_labels
 from chexgen_lib.sources.columns import contradicted, sex, years
-from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.datasheet import Datasheet, Part
+from chexgen_lib.sources.files import locate
 from chexgen_lib.sources.table import read_table, separate, unread
 
 DATASHEET = Datasheet(

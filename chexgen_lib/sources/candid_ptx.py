@@ -9,7 +9,8 @@ from pathlib import Path
 import polars as pl
 
 from chexgen_lib.records import conform
-from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.datasheet import Datasheet, Part
+from chexgen_lib.sources.files import Tree, locate
 from chexgen_lib.sources.masks import no_repairs, union_of_rle
 from chexgen_lib.sources.table import read_table, separate
 
@@ -40,6 +41,7 @@ DATASHEET = Datasheet(
         Part("**/*[Rr]ib_fracture*.csv", "acute rib fracture masks, RLE"),
         Part("dataset/*", "images, DICOM without a suffix, 1024 x 1024"),
     ),
+    gives=("image", "report", "mask"),
 )
 
 repairs = no_repairs
@@ -52,9 +54,10 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     all rows of its image: damaged RLE, a mask and `-1` for one class. Only the three annotated things are known:
     without a chest tube, other devices are possible, and without an acute rib fracture, other fractures.
     """
-    tables = [_reports(locate(folder, REPORTS, f"**/{REPORTS}"))]
+    tree = Tree.of(folder)
+    tables = [_reports(locate(tree, REPORTS))]
     for name, files in DEVICES_AND_FRACTURES.items():
-        tables.append(_regions(locate(folder, *files, *(f"**/{file}" for file in files)), name))
+        tables.append(_regions(locate(tree, *files), name))
     table = union_of_rle(pl.concat(tables, how="diagonal"), FRAME)
     stray = pl.col("reason").is_null() & (pl.col("name") != "Pneumothorax")  # an image's first row is of the reports
     patient = pl.col("filename").str.extract(r"^(P?\d+)_")

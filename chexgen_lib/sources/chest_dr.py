@@ -9,7 +9,8 @@ import polars as pl
 
 from chexgen_lib.records import FINDINGS, conform
 from chexgen_lib.sources.columns import states
-from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.datasheet import Datasheet, Part
+from chexgen_lib.sources.files import Tree, locate, located
 from chexgen_lib.sources.masks import no_repairs
 from chexgen_lib.sources.table import read_table, separate
 
@@ -66,10 +67,10 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     fractures are labelled, so without one the state of Fracture is unknown. No Finding is 0 where a label is present
     and unknown elsewhere: the 19 labels are not all there is to find.
     """
-    tables = []
+    tables, tree = [], Tree.of(folder)
     for split, name in TABLES.items():
-        if split == "train" or any(Path(folder).rglob(name)):
-            path = locate(folder, f"**/{name}")
+        path = locate(tree, name) if split == "train" else located(tree, name)
+        if path is not None:
             table = read_table(path, ("img_id", *FINDING_OF))
             tables.append(table.with_columns(row=pl.format(f"{path.name} {{}}", "row"), split=pl.lit(split)))
     table, rejects = separate(_prepare(pl.concat(tables)), SOURCE)

@@ -1,8 +1,9 @@
 """ChestX-Det (Lian et al. 2021): 3,578 images of NIH ChestX-ray14, boxes and outlines of 13 findings by radiologists.
 
-The images are renumbered (`36199.png`): neither NIH's name nor the patient can be told, and the numbers are not rows of
-NIH's table. A patient of these images can therefore also be among NIH's or SIIM-ACR's; splits cannot prevent that. Do
-not train on one of the three and test on another where such a leak matters.
+The images are renumbered (`36199.png`); the numbers are not rows of NIH's table. The authors' `mapping.json`, where it
+lies in the folder, gives NIH's names: then the patient is known, and is in one split here and among NIH's own. Without
+it each image counts as a patient, who can also be among NIH's or SIIM-ACR's: do not train on one and test on another
+where such a leak matters.
 """
 
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 import polars as pl
 
 from chexgen_lib.records import FINDINGS, RecordError, conform
+from chexgen_lib.sources import nih_names
 from chexgen_lib.sources.columns import states
-from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.datasheet import Datasheet, Part
+from chexgen_lib.sources.files import Tree, locate
 from chexgen_lib.sources.masks import ROWS, MaskError, box_around, no_repairs, numbers, read_json, stem_of, write
 from chexgen_lib.sources.nih import OPACITIES
 from chexgen_lib.sources.table import separate
@@ -50,9 +53,11 @@ DATASHEET = Datasheet(
     parts=(
         Part("**/ChestX_Det_train.json", "boxes and outlines, train"),
         Part("**/ChestX_Det_test.json", "boxes and outlines, test"),
+        Part("**/*mapping*.json", "NIH's name of each image: issue 2 of the repository", needed=False),
         Part("train/*.png", "images, train, 1024 x 1024"),
         Part("test/*.png", "images, test, 1024 x 1024"),
     ),
+    gives=("image", "mask"),
 )
 
 repairs = no_repairs
@@ -65,9 +70,9 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     annotations is No Finding, as in the paper (ED Table 7). Rejected: an unknown label, boxes or outlines that are
     damaged, leave the image or are not one per label.
     """
-    rows = []
+    rows, tree = [], Tree.of(folder)
     for split in SPLITS:
-        path = locate(folder, f"**/ChestX_Det_{split}.json")
+        path = locate(tree, f"ChestX_Det_{split}.json")
         items = read_json(path)
         if not isinstance(items, list):
             raise RecordError(f"{path}: needs a list of images; fetch it again")
@@ -80,7 +85,7 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     present = pl.when(labels.list.len() == 0).then(pl.lit(["No Finding"])).otherwise(present)
     unknown = {"Lung Opacity": labels.list.set_intersection(list(OPACITIES)).list.len() > 0}
     records = table.drop("row", "broken", "reason").with_columns(states(present, unknown, ANNOTATED))
-    return conform(records), rejects
+    return nih_names.with_patients(conform(records), tree), rejects
 
 
 def _record(item: Any, split: str) -> dict:

@@ -7,7 +7,8 @@ import polars as pl
 from chexgen_lib.records import SCHEMA, conform
 from chexgen_lib.sources import chexpert_labels
 from chexgen_lib.sources.columns import contradicted, sex, years
-from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.datasheet import Datasheet, Part
+from chexgen_lib.sources.files import locate
 from chexgen_lib.sources.table import read_table, separate, shipped, unread
 
 DATASHEET = Datasheet(
@@ -24,7 +25,7 @@ DATASHEET = Datasheet(
     parts=(
         Part("**/train.csv", "path, sex, age, view and 14 states of every training image"),
         Part("**/valid.csv", "the same of the 234 validation images, read by radiologists", needed=False),
-        Part("**/train/patient*/study*/*.jpg", "images", needed=False),
+        Part("**/patient*/study*/*.jpg", "images", needed=False),
     ),
     shipped=True,
 )
@@ -54,7 +55,7 @@ def repairs(path: str | Path | None = None) -> pl.DataFrame:
 
 def _prepare(path: str | Path | None) -> pl.DataFrame:
     """The Record's columns, the raw ones with "raw " before their names, and the reason to reject a row, if any."""
-    table = read_table(locate(path, "train.csv", "**/train.csv") if path else shipped(TABLE), COLUMNS)
+    table = read_table(locate(path, "train.csv") if path else shipped(TABLE), COLUMNS)
     table = table.rename({c: f"raw {c}" for c in ABOUT}).with_columns(wrong=chexpert_labels.unknown_state())
     table = chexpert_labels.with_states(table)
     path_parts = pl.col("raw Path").str.extract_groups(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from chexgen_lib.records import RecordError
+from chexgen_lib.sources.files import Tree
 
 ROLES = ("stage I", "stage II", "annotation-to-image", "downstream")
 PRESENT, MISSING, EMPTY, OPTIONAL = "present", "missing", "empty", "not there (optional)"
@@ -16,11 +16,24 @@ PRESENT, MISSING, EMPTY, OPTIONAL = "present", "missing", "empty", "not there (o
 
 @dataclass(frozen=True)
 class Part:
-    """Files that belong together. `pattern` is relative to the dataset's folder, as `Path.glob` understands it."""
+    """Files that belong together; `pattern` is as `files.Tree.matches` understands it."""
 
     pattern: str
     holds: str
     needed: bool = True
+
+    @property
+    def is_image(self) -> bool:
+        """Whether these are the radiographs, which `files.Tree.find` finds in other places, too."""
+        return self.pattern.endswith((".png", ".jpg", ".dcm", ".dicom", "/*"))
+
+    def files(self, tree: Tree) -> list[Path]:
+        """Those that a dataset's folder holds, sorted. A pattern `../NAME/...` is of the folder NAME beside it."""
+        if not self.pattern.startswith("../"):
+            return [tree.folder / name for name in tree.matches(self.pattern)]
+        _, beside, pattern = self.pattern.split("/", 2)
+        folder = tree.folder.parent / beside
+        return [folder / name for name in Tree(folder).matches(pattern)] if folder.is_dir() else []
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,7 @@ class Datasheet:
         parts: the files, in the publisher's layout; those that can come in several layouts are not `needed`.
         shipped: whether its table comes with torchxrayvision and needs no download.
         short_name: for figures, where neither the paper's name nor the title serves.
+        gives: the Record's columns that are of no use to anybody if all are empty: image, report, mask.
     """
 
     source: str
@@ -50,35 +64,19 @@ class Datasheet:
     parts: tuple[Part, ...]
     shipped: bool = False
     short_name: str | None = None
+    gives: tuple[str, ...] = ("image",)
 
     @property
     def figure_name(self) -> str:
         """Its name in figures: short, the paper's where it has one."""
         return self.short_name or self.paper_name or self.title
 
-    def check(self, folder: Path) -> pl.DataFrame:
+    def check(self, folder: Path | Tree) -> pl.DataFrame:
         """State of each part in a folder: part, holds, files, bytes, state (one of the constants above)."""
-        rows = []
+        rows, tree = [], Tree.of(folder)
         for part in self.parts:
-            sizes = [path.stat().st_size for path in folder.glob(part.pattern) if path.is_file()]
+            sizes = [path.stat().st_size for path in part.files(tree)]
             state = PRESENT if any(sizes) else EMPTY if sizes else MISSING if part.needed else OPTIONAL
             rows.append((part.pattern, part.holds, len(sizes), sum(sizes), state))
         columns = {"part": pl.String, "holds": pl.String, "files": pl.Int64, "bytes": pl.Int64, "state": pl.String}
         return pl.DataFrame(rows, schema=columns, orient="row")
-
-
-def locate(path: str | Path, *names: str) -> Path:
-    """The file itself, or the first of `names` (relative, glob patterns allowed) that a dataset's folder holds.
-
-    Raises:
-        RecordError: if there is none; it says what was looked for, and where.
-    """
-    path = Path(path)
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise RecordError(f"{path}: no such file or folder; give the dataset's folder as its publisher lays it out")
-    for name in names:
-        if found := sorted(path.glob(name)):
-            return found[0]
-    raise RecordError(f"{path}: holds no {' or '.join(names)}; give the dataset's folder as its publisher lays it out")

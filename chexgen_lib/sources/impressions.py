@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import polars as pl
 
-from chexgen_lib.records import RecordError
+from chexgen_lib.records import SPLITS, RecordError
 
 SECTIONS = ("indication", "comparison", "technique", "findings", "impression", "addendum")
 # Header -> the section that it opens; "" opens text that belongs to no section.
@@ -28,8 +28,7 @@ HEADERS = {
     "recommendation, recommendations, notification, notifications, attestation, signed by, dictated by, "
     "electronically signed by",
 }
-TRAIN_FOLDERS = tuple(f"p{n}" for n in range(10, 19))
-TEST_FOLDERS = ("p19",)
+TEST_FOLDER = "p19"
 
 _SECTION_OF = {header: section for section, headers in HEADERS.items() for header in headers.split(", ")}
 _LONGEST_FIRST = sorted(_SECTION_OF, key=len, reverse=True)
@@ -85,9 +84,9 @@ def impressions(
     """The records of stage II, and how many are left after each step of their selection (paper, Methods).
 
     Kept are PA views with an impression of fewer than `max_tokens` tokens, one image per study and one study per
-    impression (the first in the table, within its split), with `split` set by the patient's folder: p10 to p18 "train",
-    p19 "test". The paper keeps 45,000 and 3,500 pairs (`paper.training`) and does not say how it came to these; nothing
-    is sampled here.
+    impression (the first in the table, within its split). The splits are those of all stages, "test" the folder
+    p19, "train" and "val" p10 to p18 (`records.assign_splits`). The paper keeps 45,000 and 3,500 pairs
+    (`paper.training`) and does not say how it came to these; nothing is sampled here.
 
     Args:
         records: of source `mimic_cxr`; others are left out by the first step.
@@ -95,25 +94,27 @@ def impressions(
         max_tokens: an impression has fewer.
 
     Returns:
-        The records, and a funnel: step, n, train, test.
+        The records, and a funnel: step, n, train, val, test.
 
     Raises:
-        RecordError: if there is no record of mimic_cxr, or a patient id names no folder.
+        RecordError: if there is no record of mimic_cxr, a patient id names no folder, or a split is not its folder's.
     """
     records = records.filter(pl.col("source") == "mimic_cxr")
     if records.is_empty():
         raise RecordError(
             "no record of source 'mimic_cxr': load its tables (registry.load) before stage II's selection"
         )
-    folder = "p" + pl.col("patient_id").str.extract(r"^mimic_cxr:p?(\d{2})\d{6}$")
-    split = (
-        pl.when(folder.is_in(TRAIN_FOLDERS)).then(pl.lit("train")).when(folder.is_in(TEST_FOLDERS)).then(pl.lit("test"))
-    )
-    records = records.with_columns(split=split)
-    if (strange := records.filter(pl.col("split").is_null())).height:
+    folder = pl.col("patient_id").str.extract(r"^mimic_cxr:p?(1\d)\d{6}$")
+    if (strange := records.filter(folder.is_null())).height:
         raise RecordError(
             f"patient_id {strange['patient_id'][0]!r} is in none of the folders p10 to p19 "
             f"({strange.height} such rows): MIMIC-CXR's subject ids have 8 digits, from 10000000 to 19999999"
+        )
+    test = ("p" + folder) == TEST_FOLDER
+    if (strange := records.filter(pl.col("split").is_null() | (test != (pl.col("split") == "test")))).height:
+        raise RecordError(
+            f"patient_id {strange['patient_id'][0]!r} has the split {strange['split'][0]!r} ({strange.height} such "
+            f"rows): {TEST_FOLDER} alone is tested on; run the curation stage (notebook 01) again, which assigns splits"
         )
     steps = [("images of mimic_cxr", records)]
 
@@ -130,6 +131,6 @@ def impressions(
     keep("one image per study", pl.col("study_id").is_first_distinct())
     same = pl.col("impression").str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars(" .")
     keep("one study per impression", pl.struct("split", same).is_first_distinct())
-    funnel = [(step, df.height, *((df["split"] == s).sum() for s in ("train", "test"))) for step, df in steps]
-    schema = {"step": pl.String, "n": pl.Int64, "train": pl.Int64, "test": pl.Int64}
+    funnel = [(step, df.height, *((df["split"] == s).sum() for s in SPLITS)) for step, df in steps]
+    schema = {"step": pl.String, "n": pl.Int64} | dict.fromkeys(SPLITS, pl.Int64)
     return steps[-1][1], pl.DataFrame(funnel, schema, orient="row")

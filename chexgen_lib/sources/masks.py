@@ -25,6 +25,7 @@ from PIL import Image
 from skimage import draw
 
 from chexgen_lib.records import SCHEMA, RecordError
+from chexgen_lib.sources.files import read_text
 from chexgen_lib.sources.table import REPAIRS
 
 SHAPES = ("rle", "runs", "polygon", "ellipse", "box")
@@ -128,8 +129,10 @@ def no_repairs(folder: str | Path | None = None) -> pl.DataFrame:
 def read_json(path: Path) -> Any:
     """The contents of a JSON file; RecordError where it is damaged or not text."""
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        return json.loads(read_text(path))
+    except RecordError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{path}: not a readable JSON file ({error}); fetch it again") from error
 
 

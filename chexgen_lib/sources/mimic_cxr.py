@@ -5,10 +5,11 @@ dates, CheXpert labels). Age, sex and race are not in them; they come from MIMIC
 are the same (paper, Methods, Model bias detection).
 """
 
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import polars as pl
@@ -16,7 +17,8 @@ import polars as pl
 from chexgen_lib.records import MAX_AGE, SCHEMA, RecordError, conform
 from chexgen_lib.sources import chexpert_labels, impressions
 from chexgen_lib.sources.columns import contradicted, sex
-from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.datasheet import Datasheet, Part
+from chexgen_lib.sources.files import Tree, as_utf8, locate, located
 from chexgen_lib.sources.table import read_table, separate, unread
 
 DATASHEET = Datasheet(
@@ -35,14 +37,15 @@ DATASHEET = Datasheet(
         Part("mimic-cxr-*-chexpert.csv*", "JPG release: 14 labels of each study", needed=False),
         Part("cxr-record-list.csv*", "DICOM release: path of each image", needed=False),
         Part("mimic-cxr-reports.zip", "DICOM release: reports, packed", needed=False),
-        Part("files/p1?/p*/s*.txt", "DICOM release: reports, unpacked", needed=False),
-        Part("files/p1?/p*/s*/*.jpg", "JPG release: radiographs", needed=False),
-        Part("files/p1?/p*/s*/*.dcm", "DICOM release: radiographs", needed=False),
+        Part("p1?/p*/s*.txt", "DICOM release: reports, unpacked", needed=False),
+        Part("p1?/p*/s*/*.jpg", "JPG release: radiographs", needed=False),
+        Part("p1?/p*/s*/*.dcm", "DICOM release: radiographs", needed=False),
         Part("../mimic_iv/hosp/patients.csv*", "MIMIC-IV: age and sex", needed=False),
         Part("../mimic_iv/hosp/admissions.csv*", "MIMIC-IV: race", needed=False),
     ),
+    gives=("image", "report"),
 )
-METADATA, RECORD_LIST, REPORTS = "mimic-cxr-*-metadata.csv*", "cxr-record-list.csv*", "mimic-cxr-reports.zip"
+METADATA, RECORD_LIST, REPORTS = "mimic-cxr-*-metadata.csv", "cxr-record-list.csv", "mimic-cxr-reports*.zip"
 VIEWS = (
     {"PA": "PA", "AP": "AP", "AP LORDOTIC": "LORDOTIC", "LORDOTIC": "LORDOTIC"}
     | dict.fromkeys(("LATERAL", "LL", "RL", "XTABLE LATERAL"), "LATERAL")
@@ -54,23 +57,24 @@ RACES = {
     **{"WHITE": "White", "PORTUGUESE": "White", "BLACK": "Black", "ASIAN": "Asian"},
     **{"HISPANIC": "Hispanic", "SOUTH AMERICAN": "Hispanic"},
 }
-# Folder of a study's images; its report has the same name and the ending .txt.
+# Folder of a study's images; its report has the same name and the ending .txt, in the folder of its patient.
 STUDY = pl.format("files/p{}/p{}/s{}", pl.col("subject_id").str.slice(0, 2), "subject_id", "study_id")
+REPORT = re.compile(r"p1\d/p1\d{7}/s(\d{8})\.txt$", re.IGNORECASE)
 BATCH = 10_000  # reports that are Python objects at a time
 
 
 def load(folder: str | Path, mimic_iv: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records and rejects of the JPG release's metadata, or else of the DICOM release's record list.
 
-    Split: folders p10 to p18 train, p19 test (paper, Methods), not the publisher's. Age is anchor_age + year of the
-    study - anchor_year, all three in MIMIC-IV's shifted calendar; MIMIC-IV writes 91 for all older than 89. Race is
-    that of the last admission before the study that states one of RACES, or else of the first after it. View, date and
-    findings are known from the JPG release only. A study without labels or report has null there; `impression` is that
-    section of the report (`impressions.sections`). Rejected: ids that are not MIMIC's, unknown state, broken or
-    duplicate row.
+    Split: folders p10 to p18 train, p19 test (paper, Methods), not the publisher's; `records.assign_splits` keeps
+    it. Age is anchor_age + year of the study - anchor_year, all three in MIMIC-IV's shifted calendar; MIMIC-IV
+    writes 91 for all older than 89. Race is that of the last admission before the study that states one of RACES,
+    or else of the first after it. View, date and findings are known from the JPG release only. A study without
+    labels or report has null there; `impression` is that section of the report (`impressions.sections`). Rejected:
+    ids that are not MIMIC's, unknown state, broken or duplicate row.
 
     Args:
-        folder: with the publisher's tables and `files`; reports unpacked there or as mimic-cxr-reports.zip.
+        folder: with the publisher's tables and `files`; reports unpacked, in any folder, or as mimic-cxr-reports.zip.
         mimic_iv: MIMIC-IV's folder, for age, sex and race, null without it; by default the folder mimic_iv beside
             `folder`.
 
@@ -78,29 +82,29 @@ def load(folder: str | Path, mimic_iv: str | Path | None = None) -> tuple[pl.Dat
         RecordError: if a table or the archive of reports cannot be read, or a table that is joined by an id has an id
             twice.
     """
-    folder = Path(folder)
-    kept, rejects = separate(_prepare(folder, mimic_iv), "mimic_cxr")
+    tree = Tree.of(folder)
+    kept, rejects = separate(_prepare(tree, mimic_iv), "mimic_cxr")
     records = chexpert_labels.with_states(kept)
-    records = records.join(_reports(folder, kept), on="study_id", how="left", maintain_order="left")
+    records = records.join(_reports(tree, kept), on="study_id", how="left", maintain_order="left")
     records = records.with_columns(impressions.sections(records["report"])["impression"], source=pl.lit("mimic_cxr"))
     return conform(records.select(c for c in SCHEMA if c in records.columns)), rejects
 
 
 def repairs(folder: str | Path, mimic_iv: str | Path | None = None) -> pl.DataFrame:
     """Views, ages and sexes that could not be used, and No Finding where a pathology is present."""
-    kept, _ = separate(_prepare(Path(folder), mimic_iv), "mimic_cxr")
+    kept, _ = separate(_prepare(Tree.of(folder), mimic_iv), "mimic_cxr")
     values = unread(kept, "mimic_cxr", {"view": "ViewPosition", "age": "dates", "sex": "gender"})
     states = chexpert_labels.with_states(kept.with_columns(normal=pl.col("No Finding")))
     normal = pl.col("labels").list.contains("No Finding")
     return pl.concat([values, contradicted(states, "mimic_cxr", normal, "normal")])
 
 
-def _prepare(folder: Path, mimic_iv: str | Path | None) -> pl.DataFrame:
+def _prepare(tree: Tree, mimic_iv: str | Path | None) -> pl.DataFrame:
     """One row per image: the Record's plain columns, the labels' cells, and the reason to reject a row, if any."""
-    beside = folder.parent / "mimic_iv"
+    beside = tree.folder.parent / "mimic_iv"
     mimic_iv = beside if mimic_iv is None and beside.is_dir() else mimic_iv
-    table = _images(folder)
-    table = table.join(_labels(folder), on="study_id", how="left", maintain_order="left")
+    table = _images(tree)
+    table = table.join(_labels(tree), on="study_id", how="left", maintain_order="left")
     table = table.join(_patients(mimic_iv), on="subject_id", how="left", maintain_order="left")
     table = table.join(_races(table, mimic_iv), on=["subject_id", "StudyDate"], how="left", maintain_order="left")
     year = pl.col("StudyDate").str.slice(0, 4).cast(pl.Int32, strict=False)
@@ -116,7 +120,6 @@ def _prepare(folder: Path, mimic_iv: str | Path | None) -> pl.DataFrame:
     return table.with_columns(
         image_id=pl.format("mimic_cxr:{}", "dicom_id"),
         patient_id=pl.format("mimic_cxr:{}", "subject_id"),
-        file=pl.format("{}.txt", STUDY),
         study_id=pl.format("mimic_cxr:{}", "study_id"),
         view=pl.col("ViewPosition").str.to_uppercase().replace_strict(VIEWS, default=None, return_dtype=pl.String),
         age=pl.when(age.is_between(0, MAX_AGE)).then(age).cast(pl.Float32),
@@ -127,38 +130,40 @@ def _prepare(folder: Path, mimic_iv: str | Path | None) -> pl.DataFrame:
     )
 
 
-def _images(folder: Path) -> pl.DataFrame:
+def _images(tree: Tree) -> pl.DataFrame:
     """row, broken, subject_id, study_id, dicom_id, ViewPosition, StudyDate and image of every image."""
-    path, none = locate(folder, METADATA, RECORD_LIST), pl.lit(None, pl.String)
+    none = pl.lit(None, pl.String)
+    metadata = located(tree, METADATA)
+    path = metadata or locate(tree, METADATA, RECORD_LIST)
     ids = ("subject_id", "study_id", "dicom_id")
-    if path.match(RECORD_LIST):
+    if metadata is None:
         table = read_table(path, ids).with_columns(ViewPosition=none, StudyDate=none)
     else:
         table = read_table(path, (*ids, "ViewPosition", "StudyDate"))
     dicom = table.with_columns(image=pl.format("{}/{}.dcm", STUDY, "dicom_id"))
     # The JPG release's tables may lie beside the DICOM images.
-    if path.match(RECORD_LIST) or any((folder / image).is_file() for image in dicom["image"].drop_nulls().head(1)):
+    if metadata is None or tree.matches("*.dcm"):
         return dicom
     return dicom.with_columns(pl.col("image").str.replace(r"dcm$", "jpg"))
 
 
-def _labels(folder: Path) -> pl.DataFrame:
+def _labels(tree: Tree) -> pl.DataFrame:
     """study_id and the 14 cells of every study; no row where the JPG release's labels are not there."""
     columns = ("study_id", *chexpert_labels.COLUMNS)
-    path = next(iter(sorted(folder.glob("mimic-cxr-*-chexpert.csv*"))), None)
+    path = located(tree, "mimic-cxr-*-chexpert.csv")
     return _nothing(*columns) if path is None else _keyed(path, columns)
 
 
 def _patients(mimic_iv: str | Path | None) -> pl.DataFrame:
     """subject_id, gender, anchor_age and anchor_year of every patient of MIMIC-IV."""
     columns = ("subject_id", "gender", "anchor_age", "anchor_year")
-    return _nothing(*columns) if mimic_iv is None else _keyed(locate(mimic_iv, "hosp/patients.csv*"), columns)
+    return _nothing(*columns) if mimic_iv is None else _keyed(locate(mimic_iv, "hosp/patients.csv"), columns)
 
 
 def _races(studies: pl.DataFrame, mimic_iv: str | Path | None) -> pl.DataFrame:
     """subject_id, StudyDate and race of the studies of patients with an admission that states one of RACES."""
     columns = ("hadm_id", "subject_id", "admittime", "race")
-    admissions = _nothing(*columns) if mimic_iv is None else _keyed(locate(mimic_iv, "hosp/admissions.csv*"), columns)
+    admissions = _nothing(*columns) if mimic_iv is None else _keyed(locate(mimic_iv, "hosp/admissions.csv"), columns)
     text = pl.col("race").str.strip_chars().str.to_uppercase()
     group = pl.coalesce(pl.when(text.str.starts_with(word)).then(pl.lit(name)) for word, name in RACES.items())
     day = pl.col("admittime").str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)
@@ -188,42 +193,45 @@ def _nothing(*columns: str) -> pl.DataFrame:
     return pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
 
 
-def _reports(folder: Path, images: pl.DataFrame) -> pl.DataFrame:
+def _reports(tree: Tree, images: pl.DataFrame) -> pl.DataFrame:
     """study_id and report (its whole text) of the images' studies, read once, in batches."""
-    studies = images.select("file", "study_id").unique(maintain_order=True)
-    archive = folder / REPORTS
-    texts = _packed(archive, studies) if archive.is_file() else _unpacked(folder, studies)
+    studies = {study.partition(":")[2]: study for study in images["study_id"].unique(maintain_order=True)}
+    texts = chain(_unpacked(tree, studies), *(_packed(tree.folder / name, studies) for name in tree.matches(REPORTS)))
     schema = {"study_id": pl.String, "report": pl.String}
     batches = iter(lambda: list(islice(texts, BATCH)), [])
     frames = [pl.DataFrame(batch, schema=schema, orient="row") for batch in batches]
-    reports = pl.concat([pl.DataFrame(schema=schema), *frames]).unique("study_id", keep="first", maintain_order=True)
-    return reports.with_columns(pl.col("report").str.strip_chars().replace("", None))
+    reports = pl.concat([pl.DataFrame(schema=schema), *frames])
+    reports = reports.with_columns(pl.col("report").str.strip_chars().replace("", None)).unique(maintain_order=True)
+    if (twice := reports.filter(pl.col("study_id").is_duplicated())["study_id"]).len():
+        raise RecordError(
+            f"{tree.folder}: {twice.n_unique()} studies have reports that differ, first {twice[0]}: which are meant is "
+            "not known; move one copy away"
+        )
+    return reports
 
 
-def _packed(archive: Path, studies: pl.DataFrame) -> Iterator[tuple[str, str]]:
-    """(study_id, text) of the archive's reports that belong to one of the studies."""
-    wanted = dict(studies.iter_rows())
+def _packed(archive: Path, studies: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """(study_id, text) of the archive's reports that belong to one of the studies (MIMIC's number -> study_id)."""
     try:
         with zipfile.ZipFile(archive) as reports:
-            for name in filter(wanted.get, reports.namelist()):
-                yield wanted[name], _text(reports.read(name))
+            for name in reports.namelist():
+                if study := studies.get(_study(name)):
+                    yield study, as_utf8(reports.read(name)).decode()
     except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise RecordError(f"{archive}: not a readable archive of reports ({error}); fetch it again") from error
 
 
-def _unpacked(folder: Path, studies: pl.DataFrame) -> Iterator[tuple[str, str]]:
+def _unpacked(tree: Tree, studies: dict[str, str]) -> Iterator[tuple[str, str]]:
     """(study_id, text) of the report files that are there."""
-    for file, study in studies.iter_rows():
-        try:
-            yield study, _text((folder / file).read_bytes())
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise RecordError(f"{folder / file}: unreadable report ({error})") from error
+    for name in tree.matches("p1?/p*/s*.txt"):
+        if study := studies.get(_study(name)):
+            try:
+                yield study, as_utf8((tree.folder / name).read_bytes()).decode()
+            except (OSError, ValueError) as error:
+                raise RecordError(f"{tree.folder / name}: unreadable report ({error}); fetch it again") from error
 
 
-def _text(raw: bytes) -> str:
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")
+def _study(name: str) -> str | None:
+    """The number of the study whose report a file is, or None."""
+    match = REPORT.search(name)
+    return match and match[1]

@@ -6,7 +6,8 @@ import polars as pl
 
 from chexgen_lib.records import FINDINGS, SCHEMA, RecordError, conform
 from chexgen_lib.sources.columns import contradicted, no_finding, sex, states, years
-from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.datasheet import Datasheet, Part
+from chexgen_lib.sources.files import Tree, locate, located, read_text
 from chexgen_lib.sources.table import REJECTS, read_table, separate, shipped, unread
 
 DATASHEET = Datasheet(
@@ -23,13 +24,14 @@ DATASHEET = Datasheet(
         Part("**/Data_Entry_2017*.csv*", "labels, age, sex and view of every image"),
         Part("**/BBox_List_2017*.csv*", "boxes in pixels of 1024 x 1024", needed=False),
         Part("**/*.png", "images, 1024 x 1024", needed=False),
-        Part("train_val_list.txt", "the publisher's images for training and validation", needed=False),
-        Part("test_list.txt", "the publisher's images for testing", needed=False),
+        Part("**/train_val_list.txt", "the publisher's images for training and validation", needed=False),
+        Part("**/test_list.txt", "the publisher's images for testing", needed=False),
     ),
     shipped=True,
 )
 TABLE, BOXES = "Data_Entry_2017_v2020.csv.gz", "BBox_List_2017.csv.gz"
 COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
+LISTS = {"train_val_list.txt": "train", "test_list.txt": "test"}
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 BOX_FRAME = 1024  # pixels: the side of the released images, in which the boxes are given
 
@@ -60,10 +62,13 @@ def load(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records and rejects of `Data_Entry_2017`; rejected: unknown label, no label, broken or duplicate row.
 
     Findings that the dataset does not look for (Fracture, Support Devices, ...) are null. Boxes of `BBox_List_2017` are
-    joined where the shipped table or the dataset's folder is read, see `load_boxes`.
+    joined where the shipped table or the dataset's folder is read, see `load_boxes`. `split` is the publisher's, where
+    its lists of images lie in the folder.
     """
+    path = None if path is None else Tree.of(path)
     kept, rejects = separate(_prepare(path), "nih")
     records = kept.with_columns(no_finding(), source=pl.lit("nih"))
+    records = records.join(_published(path), on="image_id", how="left", maintain_order="left")
     if boxes := _boxes_beside(path):
         records = records.join(load_boxes(boxes)[0], on="image_id", how="left", maintain_order="left")
     return conform(records.select(c for c in SCHEMA if c in records.columns)), rejects
@@ -81,7 +86,26 @@ def _boxes_beside(path: str | Path | None) -> Path | None:
     """The table of boxes that comes with the shipped table or lies in the dataset's folder, if any."""
     if path is None:
         return shipped(BOXES)
-    return next(iter(sorted(Path(path).glob("**/BBox_List_2017*.csv*"))), None) if Path(path).is_dir() else None
+    tree = Tree.of(path)
+    return located(tree, "BBox_List_2017*.csv") if tree.folder.is_dir() else None
+
+
+def _published(tree: Tree | None) -> pl.DataFrame:
+    """image_id and split of the publisher's two lists of images, where they lie in the dataset's folder.
+
+    Where only the list for testing is there, all other images are for training.
+    """
+    frames = [pl.DataFrame(schema={"image_id": pl.String, "split": pl.String})]
+    for name, split in LISTS.items() if tree is not None and tree.folder.is_dir() else ():
+        if path := located(tree, name):
+            names = pl.Series("image", read_text(path).decode().split(), dtype=pl.String).to_frame()
+            frames.append(names.select(image_id=pl.format("nih:{}", _stem(pl.col("image"))), split=pl.lit(split)))
+    lists = pl.concat(frames).unique()
+    if (twice := lists.filter(pl.col("image_id").is_duplicated())).height:
+        raise RecordError(
+            f"{tree.folder}: image {twice['image_id'].min()!r} is in both lists of {list(LISTS)}; fetch them again"
+        )
+    return lists
 
 
 def load_boxes(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -124,7 +148,7 @@ def attach_images(records: pl.DataFrame, folder: str | Path) -> tuple[pl.DataFra
     folder = Path(folder)
     if not folder.is_dir():
         raise RecordError(f"{folder}: no such folder; give the folder that holds the NIH images")
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    files = [folder / name for name in Tree(folder).names]
     known, taken, rows = set(records["image_id"]), {}, []
     for file in files:
         image_id, name = f"nih:{file.stem}", file.relative_to(folder).as_posix()
@@ -154,7 +178,7 @@ def _unusable(file: Path, image_id: str, known: set[str], taken: dict[str, str])
 
 def _prepare(path: str | Path | None) -> pl.DataFrame:
     """The raw table, the Record's plain columns, and the reason to reject a row, if any."""
-    path = locate(path, "Data_Entry_2017*.csv*", "**/Data_Entry_2017*.csv*") if path else shipped(TABLE)
+    path = locate(path, "Data_Entry_2017*.csv") if path else shipped(TABLE)
     table = read_table(path, COLUMNS)
     stem, patient = _stem(pl.col("Image Index")), pl.col("Patient ID").str.strip_chars().str.zfill(8)
     table = table.join(_labels(table["Finding Labels"]), on="Finding Labels", how="left", maintain_order="left")

@@ -9,7 +9,8 @@ from pathlib import Path
 import polars as pl
 
 from chexgen_lib.records import conform
-from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.datasheet import Datasheet, Part
+from chexgen_lib.sources.files import Tree, locate
 from chexgen_lib.sources.masks import ROWS, MaskError, box_around, frame_of, no_repairs, stem_of, write
 from chexgen_lib.sources.table import read_table, separate
 
@@ -33,6 +34,7 @@ DATASHEET = Datasheet(
         Part("train/*.jpg", "images, train"),
         Part("dev/*.jpg", "images, dev"),
     ),
+    gives=("image", "mask"),
 )
 
 repairs = no_repairs
@@ -44,24 +46,25 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     `labels` says whether there are foreign objects, `mask` and `boxes` where. Rejected: an annotated image that is not
     in the folder (it gives the frame), an annotation that is damaged or leaves the image.
     """
-    rows = []
+    rows, tree = [], Tree.of(folder)
     for name, split in SPLITS.items():
-        path = locate(folder, f"{name}.csv")
-        table = read_table(path, ("image_name", "annotation"))
-        for number, image, annotation, broken in table.select("row", "image_name", "annotation", "broken").iter_rows():
-            row = {} if broken else _record(path.parent, f"{name}/{image.strip()}", annotation)
+        table = read_table(locate(tree, f"{name}.csv"), ("image_name", "annotation"))
+        table = table.with_columns(image=pl.format("{}/{}", pl.lit(name), pl.col("image_name").str.strip_chars()))
+        files = dict(tree.find(table["image"]).select("image", "file").iter_rows())
+        for number, image, annotation, broken in table.select("row", "image", "annotation", "broken").iter_rows():
+            row = {} if broken else _record(image, tree.folder / (files[image] or image), annotation)
             rows.append({"row": f"{name}.csv {number}", "broken": broken, "split": split, "source": SOURCE} | row)
     table, rejects = separate(pl.DataFrame(rows, schema=ROWS), SOURCE)
     return conform(table.drop("row", "broken", "reason")), rejects
 
 
-def _record(folder: Path, image: str, annotation: str) -> dict:
+def _record(image: str, path: Path, annotation: str) -> dict:
     image_id = None
     try:
         split, _, file = image.partition("/")
         image_id = f"{SOURCE}:{split}/{stem_of(file)}"
         shapes = [_shape(text) for text in annotation.split(";") if text.strip()]
-        frame = frame_of(folder / image) if shapes else (0, 0)
+        frame = frame_of(path) if shapes else (0, 0)
         boxes = [{"finding": CLASS} | box_around(frame, *shape) for shape in shapes]
         mask = write(frame, [(CLASS, *shape) for shape in shapes])
     except MaskError as error:

@@ -7,6 +7,8 @@ de-identification). `labels` are the MeSH headings that human indexers gave each
 
 import re
 import tarfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
@@ -14,9 +16,10 @@ import polars as pl
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from chexgen_lib.records import FINDINGS, MAX_AGE, SCHEMA, RecordError, conform
+from chexgen_lib.records import FINDINGS, FRONTAL, MAX_AGE, SCHEMA, RecordError, conform
 from chexgen_lib.sources.columns import contradicted, no_finding, states
-from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.datasheet import Datasheet, Part
+from chexgen_lib.sources.files import Tree, every, located
 from chexgen_lib.sources.mesh_headings import parse_heading
 from chexgen_lib.sources.table import REPAIRS, read_table, separate, shipped
 
@@ -31,7 +34,8 @@ DATASHEET = Datasheet(
     citation="Demner-Fushman D, Kohli MD, Rosenman MB, et al. Preparing a collection of radiology examinations for "
     "distribution and retrieval. Journal of the American Medical Informatics Association 23(2):304-310, 2016.",
     parts=(
-        Part("**/NLMCXR_reports.tgz", "reports as XML, with headings and the names of their images"),
+        Part("**/NLMCXR_reports.tgz", "reports as XML, with headings and the names of their images", needed=False),
+        Part("**/*.xml", "the reports, unpacked", needed=False),
         Part(
             "**/nlmcxr_dicom_metadata.csv*", "dates and views of the images; comes with torchxrayvision", needed=False
         ),
@@ -97,22 +101,29 @@ def load(path: str | Path | None = None, metadata: str | Path | None = None) -> 
 
 
 def repairs(path: str | Path | None = None, metadata: str | Path | None = None) -> pl.DataFrame:
-    """Images without usable DICOM metadata (their age is null), and "normal" where a finding is a heading too."""
+    """Images without usable DICOM metadata (their age is null), views that are not believed (see `_told_apart`), and
+    "normal" where a finding is a heading too."""
     table, _ = _prepare(path, metadata)
     missing = table.filter(pl.col("age").is_null())
     missing = missing.select(
         source=pl.lit("openi"), row="row", image_id="image_id", field=pl.lit("age"), value=pl.lit("no DICOM metadata")
     ).cast(REPAIRS)
+    views = table.filter(pl.col("disbelieved").is_not_null())
+    views = views.select(
+        source=pl.lit("openi"), row="row", image_id="image_id", field=pl.lit("view"), value="disbelieved"
+    ).cast(REPAIRS)
     normal, table = pl.col("No Finding") == 1, table.with_columns(value=pl.col("labels").list.join("|"))
-    return pl.concat([missing, contradicted(table, "openi", normal, "value")])
+    return pl.concat([missing, views, contradicted(table, "openi", normal, "value")])
 
 
 def _prepare(path: str | Path | None, metadata: str | Path | None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The Record's columns, No Finding as the headings say it, and all rejects."""
-    if path is not None and metadata is None and Path(path).is_dir():
-        metadata = next(iter(sorted(Path(path).glob(f"**/{METADATA.removesuffix('.gz')}*"))), None)
-    images, lost = read_reports(locate(path, REPORTS, f"**/{REPORTS}") if path else shipped(REPORTS))
+    tree = None if path is None else Tree.of(path)
+    if tree is not None and metadata is None and tree.folder.is_dir():
+        metadata = located(tree, METADATA.removesuffix(".gz"))
+    images, lost = read_reports(shipped(REPORTS) if tree is None else located(tree, REPORTS) or every(tree, "*.xml"))
     images = images.join(_metadata(metadata), on="key", how="left", maintain_order="left")
+    images = _told_apart(images)
     table, rejects = separate(images, "openi")
     heads = pl.col("labels").list.eval(pl.element().str.to_lowercase().str.split("/").list.first().str.strip_chars())
     unindexed = heads.list.set_intersection(list(_UNINDEXED)).list.len() + (heads.list.len() == 0) > 0
@@ -129,30 +140,51 @@ def _prepare(path: str | Path | None, metadata: str | Path | None) -> tuple[pl.D
     return table, pl.concat([lost, rejects])
 
 
-def read_reports(archive: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """One row per image of every report in the archive, and the reports that have none or cannot be read."""
-    archive, images, lost = Path(archive), [], []
-    try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                if member.isfile() and member.name.endswith(".xml"):
-                    file = Path(member.name).name
-                    try:
-                        rows = _report(fromstring(tar.extractfile(member).read()), file)
-                    except (ParseError, DefusedXmlException, ValueError) as error:
-                        lost.append(("openi", file, None, f"unreadable report: {error}"))
-                        continue
-                    images += rows
-                    if not rows:
-                        lost.append(("openi", file, None, "report without an image"))
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise RecordError(f"{archive}: not a readable .tgz of reports ({error}); fetch it again") from error
+def _told_apart(images: pl.DataFrame) -> pl.DataFrame:
+    """Keep the views of reports all of whose images are called frontal only where torchxrayvision's table says so, too.
+
+    Such headers call the lateral image of the pair PA (1,089 of 3,208 reports with two images, as the images' shapes
+    show), so what they say of an image that the table does not name is not known: null. `disbelieved` is that view.
+    """
+    frontal = pl.col("view").is_in(FRONTAL).fill_null(False)
+    alike = (frontal.all() & (pl.col("image_id").n_unique() > 1)).over("study_id")
+    believed = ~alike | pl.col("named").fill_null(False)
+    return images.with_columns(view=pl.when(believed).then("view"), disbelieved=pl.when(~believed).then("view"))
+
+
+def read_reports(archive: str | Path | list[Path]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """One row per image of every report in the archive (or of these files), and the reports that have none or cannot
+    be read."""
+    images, lost = [], []
+    for file, raw in _files(archive):
+        try:
+            rows = _report(fromstring(raw), file)
+        except (ParseError, DefusedXmlException, ValueError) as error:
+            lost.append(("openi", file, None, f"unreadable report: {error}"))
+            continue
+        images += rows
+        if not rows:
+            lost.append(("openi", file, None, "report without an image"))
     if not images and not lost:
         raise RecordError(f"{archive}: no XML report inside; give NLMCXR_reports.tgz")
     schema = ("source", "row", "image_id", "reason")
     return pl.DataFrame(images, schema=_IMAGE), pl.DataFrame(
         lost, schema=dict.fromkeys(schema, pl.String), orient="row"
     )
+
+
+def _files(archive: str | Path | list[Path]) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each report, packed in a .tgz or not."""
+    if isinstance(archive, list):
+        yield from ((path.name, path.read_bytes()) for path in archive)
+        return
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                if member.isfile() and member.name.endswith(".xml"):
+                    yield Path(member.name).name, tar.extractfile(member).read()
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise RecordError(f"{archive}: not a readable .tgz of reports ({error}); fetch it again") from error
 
 
 # The archive writes CXR1_1_IM-0001-3001 where the metadata write CXR1_IM-0001-3001.
@@ -211,7 +243,7 @@ def _metadata(path: str | Path | None) -> pl.DataFrame:
     """key (image id), view, and age (years from birth date to study date of the same row) of every image.
 
     The view is lateral if the DICOM header or torchxrayvision's t-SNE table says so, else as in the header, else as in
-    that table, else unknown.
+    that table, else unknown; `named` is whether that table calls it PA.
     """
     keyed = pl.col("imageid").str.replace(_NUMBERED, "${1}_IM").alias("key")
     table = read_table(path or shipped(METADATA), COLUMNS).with_columns(keyed)
@@ -226,6 +258,7 @@ def _metadata(path: str | Path | None) -> pl.DataFrame:
     frontal = pl.coalesce(frontal, pl.col("tsne-view").replace_strict({"PA": "PA"}, default=None))
     return table.select(
         "key",
+        named=pl.col("tsne-view") == "PA",
         view=pl.when(lateral.fill_null(False)).then(pl.lit("LATERAL")).otherwise(frontal),
         age=pl.when(age.is_between(0, MAX_AGE)).then(age).cast(pl.Float32),
     )

@@ -7,13 +7,17 @@ location names. `report` is the dataset's pre-processed (stemmed) Spanish text, 
 import gzip
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from chexgen_lib.records import FINDINGS, MAX_AGE, SCHEMA, conform
 from chexgen_lib.sources.columns import contradicted, sex, states
-from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.datasheet import Datasheet, Part
+from chexgen_lib.sources.files import locate
 from chexgen_lib.sources.padchest_labels import FINDING_OF, INCOMPLETE, LOCATIONS, MAYBE, parse_details
-from chexgen_lib.sources.table import read_table, separate, shipped, unread
+from chexgen_lib.sources.table import REPAIRS, read_table, separate, shipped, unread
 
 DATASHEET = Datasheet(
     source="padchest",
@@ -50,7 +54,8 @@ def load(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records and rejects of the PadChest table.
 
     Rejected: no labels (nan), studies or projections that the dataset marks "exclude", unknown labels, broken or
-    duplicate rows. Age is the study's year less the birth year (both of the same row), so within one year. A label that
+    duplicate rows. Age is the study's year less the birth year (both of the same row), so within one year; the header's
+    Pediatric, which misses most films of minors, is not read. Patient ids that share a report are one. A label that
     a row does not list is absent, except in incomplete reports and where MAYBE leaves it open.
     """
     table, rejects = separate(_prepare(path), "padchest")
@@ -61,8 +66,8 @@ def load(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
 def repairs(path: str | Path | None = None) -> pl.DataFrame:
     """Values that could not be used.
 
-    These are birth years, sexes and projections, locations that LOCATIONS does not know, and "normal" where a finding
-    is listed too.
+    These are birth years, sexes and projections, locations that LOCATIONS does not know, "normal" where a finding is
+    listed too, and patient ids of one person, or of several (`_people`).
     """
     table = separate(_prepare(path), "padchest")[0]
     fields = {"age": "PatientBirth", "sex": "PatientSex_DICOM", "view": "Projection"}
@@ -77,7 +82,9 @@ def repairs(path: str | Path | None = None) -> pl.DataFrame:
         "value",
     )
     normal = pl.col("labels").list.contains("normal")
-    return pl.concat([unread(table, "padchest", fields), places, contradicted(table, "padchest", normal, "Labels")])
+    people = _people(table.with_columns(source=pl.lit("padchest")))
+    values = unread(table, "padchest", fields)
+    return pl.concat([values, places, contradicted(table, "padchest", normal, "Labels"), people])
 
 
 def physical_lines(path: str | Path | None = None) -> int:
@@ -87,12 +94,12 @@ def physical_lines(path: str | Path | None = None) -> int:
 
 
 def _table(path: str | Path | None) -> Path:
-    return locate(path, "PADCHEST*.csv*", "**/PADCHEST*.csv*", "**/*160K*.csv*") if path else shipped(TABLE)
+    return locate(path, "PADCHEST*.csv", "*160K*.csv") if path else shipped(TABLE)
 
 
 def _prepare(path: str | Path | None) -> pl.DataFrame:
     """The raw table with the Record's columns, and the reason to reject a row, if any."""
-    table = read_table(_table(path), COLUMNS)
+    table = _with_people(read_table(_table(path), COLUMNS, ("ReportID",)))
     for column, meaning in (("Labels", _labels), ("LabelsLocalizationsBySentence", _details)):
         table = table.join(meaning(table[column]), on=column, how="left", maintain_order="left")
     year = pl.col("StudyDate_DICOM").str.slice(0, 4).cast(pl.Int32, strict=False)
@@ -111,7 +118,7 @@ def _prepare(path: str | Path | None) -> pl.DataFrame:
     )
     return table.with_columns(
         image_id=pl.format("padchest:{}", pl.col("ImageID").str.replace(r"\.\w+$", "")),
-        patient_id=pl.format("padchest:{}", "PatientID"),
+        patient_id=pl.format("padchest:{}", "person"),
         study_id=pl.format("padchest:{}", "StudyID"),
         image=pl.format("{}/{}", "ImageDir", "ImageID"),
         age=pl.when(age.is_between(0, MAX_AGE)).then(age).cast(pl.Float32),
@@ -120,6 +127,43 @@ def _prepare(path: str | Path | None) -> pl.DataFrame:
         report=pl.col("Report").str.strip_chars().replace({"": None}),
         reason=reason,
     )
+
+
+def _with_people(table: pl.DataFrame) -> pl.DataFrame:
+    """Add `person`, one id (the first) for all patient ids that share a report, also by way of a third.
+
+    1,214 reports of the release belong to two patient ids: one person, who must not be trained and tested on.
+    """
+    report = "ReportID" if "ReportID" in table.columns else "PatientID"
+    given = (pl.col("PatientID") != "") & ~pl.col(report).is_in(["", "nan"])
+    links = table.filter(given).select("PatientID", ReportID=report).unique(maintain_order=True)
+    if links.is_empty():
+        return table.with_columns(person="PatientID")
+    patient, report = ((links[c].rank("dense") - 1).to_numpy() for c in ("PatientID", "ReportID"))
+    size = int(patient.max() + report.max()) + 2
+    graph = coo_array((np.ones(len(links), bool), (patient, report + patient.max() + 1)), shape=(size, size))
+    group = connected_components(graph, directed=False)[1][patient]
+    people = links.select("PatientID", group=group).unique("PatientID", maintain_order=True)
+    people = people.select("PatientID", person=pl.col("PatientID").min().over("group"))
+    table = table.join(people, on="PatientID", how="left", maintain_order="left")
+    return table.with_columns(pl.coalesce("person", "PatientID").alias("person"))
+
+
+def _people(table: pl.DataFrame) -> pl.DataFrame:
+    """The repairs of patient ids: those that share a report with another, and those that hold several years of birth.
+
+    The latter are several persons, whom nothing tells apart: all stay in one split.
+    """
+    plausible = pl.when(pl.col("age").is_not_null()).then("PatientBirth")
+    born = plausible.cast(pl.Float64, strict=False).drop_nulls().unique().sort()
+    years = born.cast(pl.Int32).cast(pl.String).str.join(", ")
+    ids = table.group_by("PatientID", maintain_order=True).agg(
+        pl.first("source", "row", "image_id", "person"), years=years, births=born.len()
+    )
+    same = pl.when(pl.col("person") != pl.col("PatientID")).then(pl.format("{} is {}", "PatientID", "person"))
+    several = pl.when(pl.col("births") > 1).then(pl.format("{} was born in {}", "PatientID", "years"))
+    values = pl.concat(ids.with_columns(value=value).drop_nulls("value") for value in (same, several))
+    return values.select("source", "row", "image_id", pl.lit("patient_id").alias("field"), "value").cast(REPAIRS)
 
 
 def _labels(given: pl.Series) -> pl.DataFrame:

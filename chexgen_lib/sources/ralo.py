@@ -11,7 +11,8 @@ from pathlib import Path
 import polars as pl
 
 from chexgen_lib.records import RecordError, conform
-from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.datasheet import Datasheet, Part
+from chexgen_lib.sources.files import locate, read_text
 from chexgen_lib.sources.masks import no_repairs
 from chexgen_lib.sources.table import separate
 
@@ -97,14 +98,10 @@ def _read(path: Path) -> pl.DataFrame:
 
 def _rows(path: Path) -> list[list[str]]:
     """The header, which is the line that names Subject_ID, and the rows below it; blank lines are no rows."""
+    text = read_text(path).decode()
     try:
-        raw = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-        try:
-            text = raw.decode()
-        except UnicodeDecodeError:
-            text = raw.decode("latin-1")
         rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
-    except (OSError, csv.Error) as error:
+    except csv.Error as error:
         raise RecordError(f"{path}: damaged or unreadable ({error}); fetch it again") from error
     head = next((i for i, row in enumerate(rows) if "Subject_ID" in row), None)
     if head is None:

@@ -1,7 +1,8 @@
 """RANZCR CLiP (Tang et al. 2021): 30,083 radiographs, presence and position of tubes and lines.
 
 The images were chosen from NIH ChestX-ray14 for their devices and carry new identifiers. A run that uses both sources
-may therefore hold one image twice, under different patients and in different splits; nothing published tells which.
+may therefore hold one image twice, under different patients and in different splits; no list of its makers tells
+which. A mapping of image names to NIH's beside the table is used (`nih_names`).
 """
 
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import polars as pl
 
 from chexgen_lib.records import conform
-from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources import nih_names
+from chexgen_lib.sources.datasheet import Datasheet, Part
+from chexgen_lib.sources.files import Tree, locate
 from chexgen_lib.sources.table import REPAIRS, read_table, separate
 
 DATASHEET = Datasheet(
@@ -50,9 +53,11 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     Raises:
         RecordError: if a table is missing or cannot be read.
     """
-    kept, rejects = separate(_prepare(folder), "ranczr_clip")
+    tree = Tree.of(folder)
+    kept, rejects = separate(_prepare(tree), "ranczr_clip")
     keep = ["image_id", "patient_id", "study_id", "image", "view", "labels", "Support Devices"]
-    return conform(kept.select(keep).with_columns(source=pl.lit("ranczr_clip"))), rejects
+    records = conform(kept.select(keep).with_columns(source=pl.lit("ranczr_clip")))
+    return nih_names.with_patients(records, tree), rejects
 
 
 def repairs(folder: str | Path) -> pl.DataFrame:

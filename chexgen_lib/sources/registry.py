@@ -16,6 +16,7 @@ from chexgen_lib.paper import published
 from chexgen_lib.records import FINDINGS, RecordError
 from chexgen_lib.sources import mesh_headings
 from chexgen_lib.sources.datasheet import EMPTY, MISSING, PRESENT, ROLES, Datasheet
+from chexgen_lib.sources.files import Tree
 
 ALWAYS = ("nih", "chexpert", "padchest", "openi")  # curated in every run: torchxrayvision ships their tables
 ALL = (
@@ -27,8 +28,11 @@ STATE_SHIPPED = "ships with torchxrayvision"
 INTRODUCTION = """Made from the datasheets in `chexgen_lib/sources` by `make docs`.
 
 Put each dataset, or a link to it, into a folder of its source's name below a data root `DATA`;
-`chexgen data check --source NAME --root DATA` then says what is missing. Patterns are those of Python's `Path.glob`. A
-part that is optional is not needed to read the records, or is one of several forms of the same."""
+`chexgen data check --source NAME --root DATA` then says what is missing, which tables it read, and how many records
+find their image, report or mask. Patterns are those of Python's `Path.glob`, in any depth and case: files may lie in
+further folders, tables may be packed (.gz, .zip, .bz2, .xz), hidden files do not count. A part that is optional is not
+needed to read the records, or is one of several forms of the same. Of two tables that differ none is chosen: move one
+away."""
 
 
 def reader(source: str) -> ModuleType:
@@ -42,8 +46,8 @@ def reader(source: str) -> ModuleType:
     return import_module(f"{__package__}.{source}")
 
 
-def load(source: str, path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Records and rejects of a source by name.
+def load(source: str, path: str | Path | Tree | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Records and rejects of a source by name; `image` is the file's path in the folder, where it is found there.
 
     Raises:
         RecordError: for an unknown source, one whose table is not shipped where no path is given, or an unusable file.
@@ -52,7 +56,15 @@ def load(source: str, path: str | Path | None = None) -> tuple[pl.DataFrame, pl.
     sheet = module.DATASHEET
     if path is None and not sheet.shipped:
         raise RecordError(f"{source}: its table is not shipped; give its folder. To obtain: {sheet.obtain}")
-    return module.load(path)
+    if path is None:
+        return module.load()
+    tree = Tree.of(path)
+    records, rejects = module.load(tree)
+    if tree.names:
+        found = tree.find(records["image"]).filter(pl.col("rival").is_null())
+        images = dict(found.drop_nulls("file").select("image", "file").iter_rows())
+        records = records.with_columns(pl.col("image").replace(images))
+    return records, rejects
 
 
 def repairs(source: str, path: str | Path | None = None) -> pl.DataFrame:
@@ -100,14 +112,13 @@ def paper_cases(sheet: Datasheet) -> int | None:
 
 
 def load_all(root: Path | None = None) -> dict[str, tuple[pl.DataFrame, pl.DataFrame]]:
-    """Records and rejects of the shipped sources, and of those of stage I that have a folder below the data root.
+    """Records and rejects of the sources of every run, and of all others that have a folder below the data root.
 
     A dataset that lies below the root is read from there, and `image` begins with its folder.
     """
     _check_root(root)
-    stage1 = [sheet.source for sheet in sheets() if sheet.role == "stage I"]
     loaded = {}
-    for source in tqdm([*ALWAYS, *(s for s in stage1 if s not in ALWAYS)], desc="reading"):
+    for source in tqdm(list(dict.fromkeys([*ALWAYS, *(sheet.source for sheet in sheets())])), desc="reading"):
         if root is not None and (root / source).is_dir():
             records, rejects = load(source, root / source)
             if source == "nih":  # its table does not say in which folder an image lies
@@ -139,16 +150,14 @@ def check(source: str, root: Path | None = None) -> tuple[str, bool]:
         raise RecordError(f"{source}: its table is not shipped; name the data root that holds {source}/ (--root)")
     if root is not None:
         _check_root(root)
-        folder = _folder(sheet, root)
-        parts = sheet.check(folder)
-        lines += [text(parts)]
-        wanting = parts.filter(pl.col("state").is_in([MISSING, EMPTY]))
-        if not wanting.is_empty():
-            first = wanting.row(0, named=True)
-            lines += [f"first remedy: {folder / first['part']} ({first['holds']}) is {first['state']}.", _obtain(sheet)]
+        tree = Tree(_folder(sheet, root))
+        said, ready = _check_parts(sheet, tree)
+        lines += said
+        if not ready:
             return "\n".join(lines), False
     try:
-        records, rejects = load(source, None if root is None else folder)
+        records, rejects = load(source, None if root is None else tree)
+        wants, ready = ([], True) if root is None else _check_finds(sheet, tree, records)
     except RecordError as error:
         return "\n".join([*lines, f"first remedy: {error}"]), False
     paper = paper_cases(sheet)
@@ -157,7 +166,46 @@ def check(source: str, root: Path | None = None) -> tuple[str, bool]:
     lines += [f"{rows:,} rows = {records.height:,} records + {rejects.height:,} rejects ({beside})"]
     reasons = rejects["reason"].value_counts(sort=True).head(5)
     lines += [f"  {n:,} x {reason}" for reason, n in reasons.iter_rows()]
-    return "\n".join(lines), not records.is_empty()
+    views = records["view"].fill_null("unknown").value_counts(sort=True)
+    lines += ["views: " + ", ".join(f"{n:,} {view}" for view, n in views.iter_rows())]
+    return "\n".join([*lines, *wants]), ready and not records.is_empty()
+
+
+def _check_parts(sheet: Datasheet, tree: Tree) -> tuple[list[str], bool]:
+    """What is said of a dataset's parts and the tables among them, and whether it can be read."""
+    parts = sheet.check(tree)
+    lines = [text(parts)]
+    for part in sheet.parts:
+        lines += [f"reads {path}" for path in part.files(tree)[:5] if not part.is_image and path.suffix != ".txt"]
+    images = [part.pattern for part in sheet.parts if part.is_image]
+    wanting = parts.filter(pl.col("state").is_in([MISSING, EMPTY]), ~pl.col("part").is_in(images))
+    if wanting.is_empty():
+        return lines, True
+    first = wanting.row(0, named=True)
+    remedy = f"first remedy: {tree.folder / first['part']} ({first['holds']}) is {first['state']}."
+    return [*lines, remedy, _obtain(sheet)], False
+
+
+def _check_finds(sheet: Datasheet, tree: Tree, records: pl.DataFrame) -> tuple[list[str], bool]:
+    """How many records find their image, report and mask, and whether none of these has nothing, or two candidates."""
+    lines, remedies = [], []
+    files = tree.find(records["image"])
+    found = records.select(
+        "report", "mask", image=pl.col("image").replace_strict(files["image"], files["file"], default=None)
+    )
+    for column in sheet.gives:
+        n = found[column].count()
+        lines += [f"{n:,} of {records.height:,} records find their {column}"]
+        if not n and records.height:
+            part = next((p for p in sheet.parts if p.is_image), sheet.parts[0])
+            wanted = f" (for example {records['image'][0]})" if column == "image" else ""
+            where = f"put {part.holds} into {tree.folder}, as {part.pattern}" if column == "image" else _obtain(sheet)
+            remedies += [f"no record finds its {column}{wanted}: {where}"]
+    rivals = files.drop_nulls("rival")
+    if rivals.height:
+        image, file, rival = rivals.row(0)
+        remedies += [f"{rivals.height:,} images have several files, first {image}: {file} and {rival}; move one away"]
+    return lines + [f"first remedy: {remedy}" for remedy in remedies[:1]], not remedies
 
 
 def _check_root(root: Path | None) -> None:

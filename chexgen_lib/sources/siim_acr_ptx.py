@@ -2,20 +2,24 @@
 
 The training table has 12,954 rows: one per region that was drawn, or one `-1` where there is no pneumothorax. It has
 neither NIH's image names nor patients, so a patient of these images can also be among NIH's and ChestX-Det's: train on
-one of the three and test on another only where such a leak does not matter.
+one of the three and test on another only where such a leak does not matter, or put a mapping beside the table
+(`nih_names`).
 """
 
 from pathlib import Path
 
 import polars as pl
 
-from chexgen_lib.records import RecordError, conform
-from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.records import conform
+from chexgen_lib.sources import nih_names
+from chexgen_lib.sources.datasheet import Datasheet, Part
+from chexgen_lib.sources.files import Tree, locate
 from chexgen_lib.sources.masks import no_repairs, union_of_rle
 from chexgen_lib.sources.table import read_table, separate, shipped
 
 SOURCE = "siim_acr_ptx"
 TABLE = "siim-pneumothorax-train-rle.csv.gz"
+TABLES = ("*train[-_]rle.csv", "*stage_2_train.csv")  # of the competition's first and second stage
 FRAME = (1024, 1024)  # height and width of every image
 
 DATASHEET = Datasheet(
@@ -29,22 +33,25 @@ DATASHEET = Datasheet(
     citation="Filice R. W. et al. Crowdsourcing pneumothorax annotations using machine learning annotations on the "
     "NIH chest X-ray dataset. Journal of Digital Imaging 33, 490-496 (2020)",
     parts=(
-        Part("**/*train*rle*.csv*", "masks, RLE", needed=False),
+        Part("**/*train[-_]rle.csv", "masks, RLE", needed=False),
+        Part("**/*stage_2_train.csv", "masks, RLE, of the second stage", needed=False),
         Part("**/*.dcm", "images, DICOM, 1024 x 1024"),
     ),
     shipped=True,
+    gives=("image", "mask"),
 )
 
 repairs = no_repairs
 
 
 def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Records and rejects of `train-rle.csv` in the dataset's folder, or of the table that torchxrayvision ships.
+    """Records and rejects of `train-rle.csv` or `stage_2_train.csv` in the dataset's folder, or of the shipped table.
 
     An image's rows are one Record, whose mask is their union; its further rows are rejects that say so. Rejected with
     all rows of its image: RLE that is damaged or leaves the image, a mask and `-1` for one image.
     """
-    path = shipped(TABLE) if folder is None else locate(folder, "train-rle.csv", "**/*train*rle*.csv*")
+    tree = None if folder is None else Tree.of(folder)
+    path = shipped(TABLE) if tree is None else locate(tree, *TABLES)
     table, rejects = separate(union_of_rle(_read(path), FRAME), SOURCE)
     ill = pl.col("mask").is_not_null()
     records = table.select(
@@ -58,15 +65,12 @@ def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
         Pneumothorax=ill.cast(pl.Float32),
         labels=pl.when(ill).then(pl.lit(["Pneumothorax"])),
     )
-    return conform(records), rejects
+    records = conform(records)
+    return records if tree is None else nih_names.with_patients(records, tree), rejects
 
 
 def _read(path: Path) -> pl.DataFrame:
-    """The table, with the names of its columns as Kaggle has spelt them: with and without a space."""
-    try:
-        table = read_table(path, ("ImageId", " EncodedPixels")).rename({" EncodedPixels": "rle"})
-    except RecordError:
-        table = read_table(path, ("ImageId", "EncodedPixels")).rename({"EncodedPixels": "rle"})
+    table = read_table(path, ("ImageId", "EncodedPixels")).rename({"EncodedPixels": "rle"})
     return table.with_columns(
         pl.col("ImageId", "rle").str.strip_chars(),
         image_id=pl.format(f"{SOURCE}:{{}}", pl.col("ImageId").str.strip_chars().replace("", None)),

@@ -1,10 +1,8 @@
 """Reading a dataset's table without losing a row: what is damaged, rejected or repaired is listed."""
 
 import csv
-import gzip
 import io
 import re
-import zlib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from chexgen_lib.records import RecordError
+from chexgen_lib.sources.files import read_text
 
 REJECTS = {"source": pl.String, "row": pl.String, "image_id": pl.String, "reason": pl.String}
 REPAIRS = {
@@ -32,25 +31,17 @@ def shipped(name: str) -> Path:
     return Path(spec.origin).parent / "data" / name
 
 
-def read_table(path: str | Path, columns: tuple[str, ...]) -> pl.DataFrame:
-    """Read a CSV (gzipped or not, UTF-8 or Latin-1) as text columns, plus `row` (1-based) and `broken`.
+def read_table(path: str | Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> pl.DataFrame:
+    """Read a CSV (packed or not, see `files.read_text`) as text columns, plus `row` (1-based) and `broken`.
 
-    A row with too many or too few fields is kept as `broken` (all its columns null), never guessed at.
+    A row with too many or too few fields is kept as `broken` (all its columns null), never guessed at. Of the columns
+    `optional` those are read that are there.
 
     Raises:
         RecordError: if the file is missing, damaged, empty, or lacks one of `columns`; it names the file.
     """
     path = Path(path)
-    try:
-        raw = path.read_bytes()
-        raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except FileNotFoundError as error:
-        raise RecordError(f"{path}: no such file; give the path of the dataset's table") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise RecordError(f"{path}: damaged or unreadable ({error}); fetch it again") from error
-    raw = _as_utf8(raw)
-    if not raw.strip():
-        raise RecordError(f"{path}: the file is empty; fetch it again")
+    raw = read_text(path)
     head, end, body = raw.partition(b"\n")
     if head.rstrip().endswith(b","):  # a spreadsheet's columns without a name; not every row has them
         bare = head.rstrip(b", \t\r")
@@ -60,11 +51,13 @@ def read_table(path: str | Path, columns: tuple[str, ...]) -> pl.DataFrame:
         header = next(csv.reader([head.decode()]), [])
     except csv.Error as error:
         raise RecordError(f"{path}: not a readable CSV ({error}); fetch it again") from error
+    if (names := [name.strip() for name in header]) != header:
+        header, head = names, (",".join(f'"{name}"' for name in names)).encode()
     if missing := [c for c in columns if c not in header]:
         raise RecordError(f"{path}: columns {missing} are missing; the file has {header[:12]}")
     try:
-        return _parse(head + end + body, columns)
-    except pa.ArrowInvalid as error:
+        return _parse(head + end + body, (*columns, *(c for c in optional if c in header)))
+    except pa.ArrowException as error:
         raise RecordError(f"{path}: not a readable CSV ({error}); fetch it again") from error
 
 
@@ -89,16 +82,6 @@ def _parse(raw: bytes, columns: tuple[str, ...]) -> pl.DataFrame:
     kept = whole.with_columns(row=pl.Series(numbers, dtype=pl.UInt32))
     lost = pl.DataFrame({"row": pl.Series(broken, dtype=pl.UInt32), "broken": [True] * len(broken)})
     return pl.concat([kept, lost], how="diagonal").sort("row").select("row", pl.exclude("row"))
-
-
-def _as_utf8(raw: bytes) -> bytes:
-    """UTF-8 bytes of a text file that may be Latin-1 or carry a byte order mark."""
-    raw = raw.removeprefix(b"\xef\xbb\xbf")
-    try:
-        raw.decode("utf-8")
-        return raw
-    except UnicodeDecodeError:
-        return raw.decode("latin-1").encode()
 
 
 def separate(table: pl.DataFrame, source: str) -> tuple[pl.DataFrame, pl.DataFrame]:

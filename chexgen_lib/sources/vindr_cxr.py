@@ -13,7 +13,8 @@ from scipy.sparse.csgraph import connected_components
 
 from chexgen_lib.records import FINDINGS, conform
 from chexgen_lib.sources.columns import states
-from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.datasheet import Datasheet, Part
+from chexgen_lib.sources.files import Tree, locate
 from chexgen_lib.sources.masks import MERGED, no_repairs, one_row_per_image
 from chexgen_lib.sources.nih import OPACITIES
 from chexgen_lib.sources.table import read_table, separate, shipped
@@ -100,7 +101,9 @@ def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     opacities = pl.col("named").list.set_intersection([*OPACITIES, "ILD"]).list.len() > 0
     unknown = {finding: pl.col("uncertain").list.contains(finding) for finding in findings}
     unknown["Lung Opacity"] |= opacities
-    records = table.select("image_id", "image", "split").join(_agreed(usable), on="image_id", maintain_order="left")
+    records = table.select("image_id", "image", "split").join(
+        _agreed(usable), on="image_id", how="left", maintain_order="left"
+    )
     records = records.join(_boxes(usable), on="image_id", how="left", maintain_order="left")
     records = records.with_columns(
         *states(pl.col("present"), unknown, findings),
@@ -114,16 +117,17 @@ def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 def _votes(folder: str | Path | None) -> pl.DataFrame:
     """A row per source row: the `labels` that a `reader` gives an image, and the corners of the box, if any."""
-    if folder is None:
+    tree = None if folder is None else Tree.of(folder)
+    if tree is None:
         tables = [_annotations(shipped(TABLE), "train")]
     else:
         names = [
-            (f"**/{name}_{split}.csv", split, read)
+            (f"{name}_{split}.csv", split, read)
             for split in ("train", "test")
             for name, read in (("annotations", _annotations), ("image_labels", _image_labels))
         ]
-        tables = [read(locate(folder, name), split) for name, split, read in names]
-    table = _with_sizes(pl.concat(tables, how="diagonal"), folder)
+        tables = [read(locate(tree, name), split) for name, split, read in names]
+    table = _with_sizes(pl.concat(tables, how="diagonal"), tree)
     strange = pl.col("labels").list.filter(~pl.element().is_in(list(FINDING_OF))).list.first()
     numbers = pl.all_horizontal(pl.col(CORNERS).is_finite().fill_null(False))
     ordered = (pl.col("x_min") < pl.col("x_max")) & (pl.col("y_min") < pl.col("y_max"))
@@ -192,10 +196,10 @@ def _identified(table: pl.DataFrame, path: Path, split: str) -> pl.DataFrame:
     )
 
 
-def _with_sizes(table: pl.DataFrame, folder: str | Path | None) -> pl.DataFrame:
+def _with_sizes(table: pl.DataFrame, tree: Tree | None) -> pl.DataFrame:
     """Add width and height in pixels of the images with boxes that are in the folder, else null."""
-    images = [] if folder is None else table.filter("boxed")["image"].drop_nulls().unique().to_list()
-    sizes = [(image, *_size(Path(folder) / image)) for image in images]
+    files = [] if tree is None else tree.find(table.filter("boxed")["image"]).drop_nulls("file").iter_rows()
+    sizes = [(image, *_size(tree.folder / file)) for image, file, _ in files]
     schema = {"image": pl.String, "height": pl.Int64, "width": pl.Int64}
     return table.join(pl.DataFrame(sizes, schema=schema, orient="row"), on="image", how="left", maintain_order="left")
 
@@ -211,8 +215,10 @@ def _size(path: Path) -> tuple[int | None, int | None]:
 def _agreed(votes: pl.DataFrame) -> pl.DataFrame:
     """Of each image: labels and findings (`present`) of more than half of its readers, the other findings that are
     named (`uncertain`), and all findings and labels that anybody names (`named`)."""
-    votes = votes.with_columns(readers=pl.col("reader").n_unique().over("image_id"), label="labels").explode("label")
-    votes = votes.with_columns(finding=pl.col("label").replace_strict(FINDING_OF, return_dtype=pl.String))
+    votes = votes.with_columns(readers=pl.col("reader").n_unique().over("image_id"), label="labels")
+    votes = votes.explode("label", empty_as_null=True)  # a reader who names nothing is a reader, too
+    finding = pl.col("label").replace_strict(FINDING_OF, default=None, return_dtype=pl.String)
+    votes = votes.with_columns(finding=finding)
     agreed = {
         kind: pl.col("reader").n_unique().over("image_id", kind) * 2 > pl.col("readers")
         for kind in ("label", "finding")

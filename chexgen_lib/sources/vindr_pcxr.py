@@ -12,7 +12,8 @@ from pydicom import dcmread
 
 from chexgen_lib.records import FINDINGS, SCHEMA, conform
 from chexgen_lib.sources.columns import contradicted, no_finding, sex, states, years
-from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.datasheet import Datasheet, Part
+from chexgen_lib.sources.files import Tree, locate, located
 from chexgen_lib.sources.table import REPAIRS, read_table, separate, unread
 
 DATASHEET = Datasheet(
@@ -93,7 +94,7 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     Raises:
         RecordError: if a table is missing or cannot be read.
     """
-    images, boxes = _prepare(Path(folder))
+    images, boxes = _prepare(Tree.of(folder))
     kept, rejects = separate(images, "vindr_pcxr")
     kept = _with_states(kept)
     usable = boxes.filter("usable").group_by("image_id", maintain_order=True)
@@ -107,7 +108,7 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 def repairs(folder: str | Path) -> pl.DataFrame:
     """Headers, ages, sexes and views that could not be used, boxes left out, boxes' unknown names (state null), and No
     Finding where a pathology is present."""
-    images, boxes = _prepare(Path(folder))
+    images, boxes = _prepare(Tree.of(folder))
     kept = _with_states(separate(images, "vindr_pcxr")[0])
     values = unread(kept, "vindr_pcxr", {"age": "PatientAge", "sex": "PatientSex", "header": "damage"})
     normal = pl.col("labels").list.contains("No finding")
@@ -120,15 +121,16 @@ def repairs(folder: str | Path) -> pl.DataFrame:
     return pl.concat([values, contradicted(kept, "vindr_pcxr", normal, "No finding"), rows.cast(REPAIRS)])
 
 
-def _prepare(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _prepare(tree: Tree) -> tuple[pl.DataFrame, pl.DataFrame]:
     """One row per image (the Record's plain columns, reason to reject), and one per box (fractions, usable)."""
-    locate(folder, "image_labels_train.csv")
-    splits = [split for split in ("train", "test") if (folder / f"image_labels_{split}.csv").is_file()]
-    images = pl.concat([_images(folder, split) for split in splits])
-    headers = [_header(folder / image) for image in images["image"].fill_null("")]
+    locate(tree, "image_labels_train.csv")
+    splits = [split for split in ("train", "test") if located(tree, f"image_labels_{split}.csv")]
+    images = pl.concat([_images(tree, split) for split in splits])
+    files = dict(tree.find(images["image"]).select("image", "file").iter_rows())
+    headers = [_header(tree.folder / (files.get(image) or "none")) for image in images["image"]]
     schema = dict.fromkeys((*TAGS, "damage"), pl.String)
     images = images.hstack(pl.DataFrame(headers, schema=schema, orient="row"))
-    boxes = pl.concat([_boxes(folder, split) for split in splits])
+    boxes = pl.concat([_boxes(tree, split) for split in splits])
     sizes = images.select("image_id", pl.col("Rows", "Columns").cast(pl.Float64, strict=False)).unique("image_id")
     boxes = _as_fractions(boxes.join(sizes, on="image_id", how="left", maintain_order="left"))
     names = boxes.group_by("image_id").agg(names=pl.col("class_name").unique(maintain_order=True))
@@ -144,9 +146,9 @@ def _prepare(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     ), boxes
 
 
-def _images(folder: Path, split: str) -> pl.DataFrame:
+def _images(tree: Tree, split: str) -> pl.DataFrame:
     """The images of one set: ids, path, diagnoses that are 1, and whether the set's boxes are there."""
-    table = read_table(folder / f"image_labels_{split}.csv", ("image_id", *DIAGNOSES))
+    table = read_table(locate(tree, f"image_labels_{split}.csv"), ("image_id", *DIAGNOSES))
     table = table.with_columns(pl.col("image_id", *DIAGNOSES).str.strip_chars())
     table = table.with_columns(pl.col(list(DIAGNOSES)).replace({"0.0": "0", "1.0": "1"}))
     wrong = pl.coalesce(
@@ -163,16 +165,16 @@ def _images(folder: Path, split: str) -> pl.DataFrame:
         study_id=image_id,
         split=pl.lit(split),
         labels=pl.concat_list(pl.when(pl.col(d) == "1").then(pl.lit(d)) for d in DIAGNOSES).list.drop_nulls(),
-        boxed=pl.lit((folder / f"annotations_{split}.csv").is_file()),
+        boxed=pl.lit(located(tree, f"annotations_{split}.csv") is not None),
         reason=wrong,
     )
 
 
-def _boxes(folder: Path, split: str) -> pl.DataFrame:
+def _boxes(tree: Tree, split: str) -> pl.DataFrame:
     """The boxes of one set, in pixels as text; none where the file is not there. "No finding" is not a box."""
     columns = ("image_id", "class_name", *EDGES)
-    path = folder / f"annotations_{split}.csv"
-    if not path.is_file():
+    path = located(tree, f"annotations_{split}.csv")
+    if path is None:
         return pl.DataFrame(schema=dict.fromkeys(("row", *columns), pl.String))
     table = read_table(path, columns).with_columns(pl.col(columns).str.strip_chars())
     table = table.with_columns(

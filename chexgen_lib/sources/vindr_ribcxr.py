@@ -4,14 +4,14 @@ The images are renumbered, so which ones of VinDr-CXR they are cannot be told: d
 other.
 """
 
-from os.path import relpath
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from chexgen_lib.records import RecordError, conform
-from chexgen_lib.sources.datasheet import Datasheet, Part, locate
+from chexgen_lib.sources.datasheet import Datasheet, Part
+from chexgen_lib.sources.files import Tree, locate
 from chexgen_lib.sources.masks import ROWS, MaskError, frame_of, no_repairs, numbers, read_json, stem_of, write
 from chexgen_lib.sources.table import separate
 
@@ -34,6 +34,7 @@ DATASHEET = Datasheet(
         Part("**/Vin[Dd]r_RibCXR_val_mask.json", "outlines, val"),
         Part("**/img/*.png", "images"),
     ),
+    gives=("image", "mask"),
 )
 
 repairs = no_repairs
@@ -45,13 +46,13 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     The mask has a class for each rib that is drawn (`RIBS`; "None" means not drawn). Rejected: an image that is not in
     the folder (it gives the frame), an outline that is damaged or leaves it, no outline at all.
     """
-    rows = []
+    rows, tree = [], Tree.of(folder)
+    images = {name.rpartition("/")[2].lower(): name for name in tree.matches("*.png")}
     for split in SPLITS:
-        path = locate(folder, f"**/Vin[Dd]r_RibCXR_{split}_mask.json")
-        images = {image.name: relpath(image, folder) for image in path.parent.rglob("*.png")}
+        path = locate(tree, f"VinDr_RibCXR_{split}_mask.json")
         table = _read(path)
         for number, (key, name) in enumerate(table["img"].items(), start=1):
-            row = _record(folder, name, {rib: table[rib].get(key) for rib in RIBS}, images)
+            row = _record(tree.folder, name, {rib: table[rib].get(key) for rib in RIBS}, images)
             rows.append({"row": f"{path.name} {number}", "broken": False, "split": split, "source": SOURCE} | row)
     table, rejects = separate(pl.DataFrame(rows, schema=ROWS), SOURCE)
     return conform(table.drop("row", "broken", "reason")), rejects
@@ -70,16 +71,16 @@ def _record(folder: Path, name: Any, ribs: dict[str, Any], images: dict[str, str
     try:
         file = str(name).rpartition("/")[2]
         image_id = f"{SOURCE}:{stem_of(file)}"
-        if file not in images:
+        if file.lower() not in images:
             raise MaskError("no such image, which alone gives the frame of its annotation")
         parts = [(rib, "polygon", _corners(points)) for rib, points in ribs.items() if points not in (None, "None")]
-        mask = write(frame_of(folder / images[file]), parts)
+        mask = write(frame_of(folder / images[file.lower()]), parts)
         if mask is None:
             raise MaskError("no rib is drawn")
     except MaskError as error:
         return {"image_id": image_id, "reason": str(error)}
     same = dict.fromkeys(("image_id", "patient_id", "study_id"), image_id)
-    return same | {"image": images[file], "mask": mask, "view": "PA"}
+    return same | {"image": images[file.lower()], "mask": mask, "view": "PA"}
 
 
 def _corners(points: Any) -> str:

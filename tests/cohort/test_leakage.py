@@ -30,6 +30,7 @@ def run(tmp_path):
         {
             "image_id": ["a1", "a2", "b1", "c1", "d1", "e1"],
             "patient_id": ["a", "a", "b", "c", "d", "e"],
+            "study_id": ["s1", "s2", "s3", "s4", "s5", "s6"],
             "split": ["train", "train", "train", "val", "test", "test"],
             "stage1": [True, True, False, True, False, False],
             "stage2": [False, False, True, False, True, False],
@@ -73,7 +74,22 @@ def leak_by_role(run):
     pl.read_parquet(path).with_columns(patient_id=pl.col("patient_id").replace({"e": "b"})).write_parquet(path)
 
 
+def leak_by_another_dataset(run):
+    """a, who is trained on, is d of a dataset with the same images, who is tested on."""
+    path, names = run / "cohort/cohort.parquet", {"a": "nih:00000007", "d": "chestx_det:00000007"}
+    table = pl.read_parquet(path).with_columns(patient_id=pl.col("patient_id").replace(names))
+    table.write_parquet(path)
+
+
+def leak_by_report(run):
+    """One report, of a patient who is trained on and of one who is tested on."""
+    path = run / "cohort/cohort.parquet"
+    pl.read_parquet(path).with_columns(study_id=pl.col("study_id").replace({"s6": "s1"})).write_parquet(path)
+
+
 LEAKS = {
+    "a report of two patients": leak_by_report,
+    "a patient of two datasets": leak_by_another_dataset,
     "a patient in two splits": leak_by_split,
     "a pool drawn from a test record": lambda run: manifest(run / "pools/text", ["b1", "d1"]),
     "a pool drawn from a test record's masks": lambda run: manifest(run / "pools/masks", ["a1:ribs"], record=["e1"]),

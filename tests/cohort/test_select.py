@@ -7,6 +7,7 @@ import pytest
 
 from chexgen_lib.cohort.layout import FLAGS, CohortError, rows
 from chexgen_lib.cohort.select import Selection, select
+from chexgen_lib.records import assign_splits
 from tests.builders import curated_records
 
 STAGE1 = Selection("stage1", ["nih"], {"train": 20, "val": 4})
@@ -14,11 +15,11 @@ STAGE2 = Selection("stage2", ["openi"], {"train": 10, "val": 2, "test": 4}, prom
 EXTERNAL = Selection("external", ["nih"], {"train": 6, "test": 5}, frontal=True, optional=True)
 
 
-def choose(table, *, stage2=STAGE2, external=EXTERNAL, max_tokens=120, seed=0):
+def choose(table, *, stage1=STAGE1, stage2=STAGE2, external=EXTERNAL, max_tokens=120, seed=0):
     def words(texts):
         return [len(text.split()) for text in texts]
 
-    return select(table, [STAGE1, stage2, external], words, max_tokens, seed)
+    return select(table, [stage1, stage2, external], words, max_tokens, seed)
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +66,44 @@ def test_a_stage_without_records_is_an_error(table):
 def test_there_need_be_no_external_images(table):
     chosen = choose(table, external=replace(EXTERNAL, sources=[], counts={"train": 0, "test": 0}))
     assert not chosen["external"].any() and chosen.height > 0
+
+
+def mimic() -> pl.DataFrame:
+    """Curated records of MIMIC-CXR with impressions, in all folders, as the reader and notebook 01 give them."""
+    table = curated_records(600)
+    number = pl.int_range(pl.len())
+    subject = (10 + number % 10) * 1_000_000 + number
+    ids = pl.format("mimic_cxr:{}", number)
+    table = table.with_columns(
+        source=pl.lit("mimic_cxr"),
+        image_id=ids,
+        study_id=ids,
+        patient_id=pl.format("mimic_cxr:{}", subject),
+        view=pl.lit("PA"),
+        impression=pl.format("Impression {}.", number),
+        split=pl.when(number % 10 == 9).then(pl.lit("test")).otherwise(pl.lit("train")),
+    )
+    return assign_splits(table, seed=0)
+
+
+def test_mimic_serves_both_stages_or_the_second_alone():
+    both = choose(
+        mimic(),
+        stage1=replace(STAGE1, sources=["mimic_cxr"]),
+        stage2=replace(STAGE2, sources=["mimic_cxr"]),
+        external=replace(EXTERNAL, sources=["mimic_cxr"]),
+    )
+    assert both.group_by("patient_id").agg(pl.col("split").n_unique())["split"].max() == 1
+    tested = pl.col("patient_id").str.starts_with("mimic_cxr:19")
+    assert both.filter(tested)["split"].unique().to_list() == ["test"] and not both.filter(tested)["stage1"].any()
+    assert not both.filter(~tested)["split"].is_in(["test"]).any()
+    second = choose(pl.concat([curated_records(), mimic()]), stage2=replace(STAGE2, sources=["mimic_cxr"]))
+    for table in (both, second):
+        counts = [len(rows(table, "stage2", split)) for split in ("train", "val", "test")]
+        assert counts == list(STAGE2.counts.values())
+
+
+def test_a_patient_in_two_splits_is_refused_before_any_image_is_read(table):
+    torn = table.with_columns(patient_id=pl.lit("nih:00000001"), source=pl.lit("nih"))
+    with pytest.raises(CohortError, match="patients are in several splits, first 'nih:00000001'"):
+        choose(torn, stage2=replace(STAGE2, sources=["nih"]))

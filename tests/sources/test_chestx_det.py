@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from chexgen_lib.records import RecordError
 from chexgen_lib.sources import chestx_det, masks
 from tests.sources.layouts import CHESTX_DET, by_id, put
 
@@ -42,3 +43,26 @@ def test_a_damaged_annotation_rejects_its_image(tmp_path, change, reason):
     files = CHESTX_DET | {"ChestX_Det_train.json": json.dumps([item | change, item | {"file_name": "2.png"}, "text"])}
     table, rejects = chestx_det.load(put(tmp_path, files))
     assert table.height == 2 and reason in rejects["reason"][0] and "needs the lists" in rejects["reason"][1]
+
+
+MAPPINGS = {
+    "names": {"36302.png": "00000001_000.png", "36199.png": "00000001_001.png"},
+    "the other way round": {"00000001_000.png": "36302.png", "00000001_001.png": "36199.png"},
+    "objects": [{"new": "36302.png", "old": "00000001_000"}, {"new": "36199.png", "old": "00000001_001"}],
+    "pairs by split": {"train": [["36302", "images_001/00000001_000.png"], ["36199", "00000001_001.png"]]},
+}
+
+
+@pytest.mark.parametrize("form", MAPPINGS)
+def test_the_mapping_to_nih_makes_two_images_one_patient(form, tmp_path):
+    put(tmp_path, CHESTX_DET | {"mapping.json": json.dumps(MAPPINGS[form])})
+    patients = dict(chestx_det.load(tmp_path)[0].select("image_id", "patient_id").iter_rows())
+    assert patients["chestx_det:36302"] == patients["chestx_det:36199"] == "chestx_det:00000001"
+    assert patients["chestx_det:7"] == "chestx_det:7"  # not in the mapping
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '{"1.png": "00000001_000.png"}', "{"])
+def test_a_mapping_of_no_use_is_an_error(content, tmp_path):
+    put(tmp_path, CHESTX_DET | {"mapping.json": content})
+    with pytest.raises(RecordError, match="mapping.json"):
+        chestx_det.load(tmp_path)

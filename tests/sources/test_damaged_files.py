@@ -22,13 +22,17 @@ from chexgen_lib.records import RecordError
 from chexgen_lib.sources import (
     bimcv_covid,
     brax,
+    chexpert,
     chexpert_labels,
     masks,
     mimic_cxr,
+    nih,
+    padchest,
     ranczr_clip,
     registry,
     vindr_pcxr,
 )
+from chexgen_lib.sources.files import read_text
 from chexgen_lib.sources.table import read_table
 from tests.sources.layouts import (
     CANDID,
@@ -113,14 +117,32 @@ def plain(files: dict[str, str], counted: tuple[str, ...] | None = None, rows=cs
     return Dataset(lambda folder: put(folder, files), tuple(files), counted or tuple(files), rows)
 
 
+PADCHEST = ",".join(padchest.COLUMNS) + (
+    "\n1.png,0,20140915,s1,p1,1950.0,F,PA,sin hallazg .,['normal'],[['normal']]"
+    "\n2.png,0,20140915,s2,p2,nan,M,L,\"dos\nlineas .\",\"['nodule', 'loc left']\",\"[['nodule', 'loc left']]\""
+    "\n3.png,0,20140915,s3,p3,1950.0,M,EXCLUDE,,nan,nan"
+)
+NIH = {
+    "Data_Entry_2017_v2020.csv": ",".join(nih.COLUMNS) + "\n00000001_000.png,Mass|Edema,00000001,60,M,PA"
+    "\n00000002_000.png,No Finding,00000002,412,F,AP",
+    "BBox_List_2017.csv": "Image Index,Finding Label,Bbox [x,y,w,h],,,\n00000001_000.png,Mass,1,2,30,40,,,",
+    "test_list.txt": "00000002_000.png",
+}
+CHEXPERT = ",".join(chexpert.COLUMNS) + "".join(
+    f"\nCheXpert-v1.0/train/patient{i}/study1/view1_frontal.jpg,Female,60,Frontal,AP,,,1.0,-1.0" + "," * 10
+    for i in range(3)
+)
 RIBS = ("train/Vindr_RibCXR_train_mask.json", "val/Vindr_RibCXR_val_mask.json")
 CHEST_TABLES = ("chest_train.csv", "chest_test_WithLabel.csv")
 DATASETS = {
+    "nih": plain(NIH, ("Data_Entry_2017_v2020.csv",)),
+    "chexpert": plain({"train.csv": CHEXPERT}),
+    "padchest": plain({"PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv": PADCHEST}),
     "siim_acr_ptx": plain({"train-rle.csv": SIIM}),
     "candid_ptx": plain(CANDID),
-    "vindr_ribcxr": Dataset(rib_folder, RIBS, RIBS, lambda path: len(json.loads(path.read_bytes())["img"])),
+    "vindr_ribcxr": Dataset(rib_folder, RIBS, RIBS, lambda path: len(json.loads(read_text(path))["img"])),
     "object_cxr": Dataset(object_folder, tuple(OBJECTS), tuple(OBJECTS)),
-    "chestx_det": plain(CHESTX_DET, rows=lambda path: len(json.loads(path.read_bytes()))),
+    "chestx_det": plain(CHESTX_DET, rows=lambda path: len(json.loads(read_text(path)))),
     "ralo": plain({"ralo-dataset-metadata.csv": RALO}, rows=ralo_rows),
     "vindr_cxr": Dataset(vindr_folder, tuple(VINDR), tuple(VINDR)),
     "chest_dr": plain(CHEST_DR, CHEST_TABLES),

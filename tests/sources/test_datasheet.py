@@ -3,7 +3,8 @@
 import pytest
 
 from chexgen_lib.records import RecordError
-from chexgen_lib.sources.datasheet import EMPTY, MISSING, OPTIONAL, PRESENT, Datasheet, Part, locate
+from chexgen_lib.sources.datasheet import EMPTY, MISSING, OPTIONAL, PRESENT, Datasheet, Part
+from chexgen_lib.sources.files import locate
 
 SHEET = Datasheet(
     source="example",

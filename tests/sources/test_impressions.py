@@ -104,6 +104,7 @@ def cohort(rows: list[tuple]) -> pl.DataFrame:
                     "study_id": f"mimic_cxr:{study}",
                     "view": view,
                     "impression": impression,
+                    "split": "test" if subject.startswith("19") else "train",
                 }
                 for i, (subject, study, view, impression) in enumerate(rows)
             ]
@@ -132,7 +133,7 @@ def test_stage_two_selection():
     assert selected["study_id"].to_list() == ["mimic_cxr:1", "mimic_cxr:5", "mimic_cxr:7"]
     assert selected["split"].to_list() == ["train", "train", "test"]
     assert funnel["n"].to_list() == [8, 7, 6, 5, 4, 3]
-    assert funnel.row(-1) == ("one study per impression", 3, 2, 1)
+    assert funnel.row(-1) == ("one study per impression", 3, 2, 0, 1)
 
 
 def test_stage_two_without_mimic():
@@ -143,3 +144,10 @@ def test_stage_two_without_mimic():
 def test_unknown_folder_is_an_error():
     with pytest.raises(RecordError, match="42"):
         impressions.impressions(cohort([("42", 1, "PA", "Edema.")]), words)
+
+
+@pytest.mark.parametrize("split", [None, "test"])
+def test_a_split_that_is_not_the_folder_s_is_an_error(split):
+    table = cohort([("10000032", 1, "PA", "Edema.")]).with_columns(split=pl.lit(split, pl.String))
+    with pytest.raises(RecordError, match="mimic_cxr:10000032.*p19 alone is tested on"):
+        impressions.impressions(table, words)

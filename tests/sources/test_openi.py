@@ -3,6 +3,7 @@
 import io
 import tarfile
 
+import polars as pl
 import pytest
 
 from chexgen_lib import records
@@ -110,3 +111,24 @@ def test_damaged_and_empty_archives(tmp_path):
 def test_headings(label, finding, side, sites, severity, qualifiers):
     heading = openi.parse_heading(label)
     assert heading[1:6] == (finding, side, sites, severity, qualifiers)
+
+
+def test_headers_that_call_all_images_of_a_report_frontal_are_not_believed(tmp_path, monkeypatch):
+    table = tmp_path / "views.csv"
+    table.write_text("imageid,tsne-view\nCXR7_IM-2,PA\n")
+    monkeypatch.setattr(openi, "shipped", lambda name: table)
+    path = metadata(tmp_path)
+    path.write_text(path.read_text().replace(",,\"['A', 'F']\"", ",PA,\"['L', 'F']\""))
+    df, _ = openi.load(archive(tmp_path, a=REPORT), path)
+    assert df["view"].to_list() == [None, "PA"]
+    views = openi.repairs(archive(tmp_path, a=REPORT), path).filter(field="view")
+    assert views.select("image_id", "value").rows() == [("openi:CXR7_IM-1", "PA")]
+
+
+def test_no_pair_of_the_shipped_reports_is_both_frontal():
+    df, _ = openi.load()
+    frontal = df["view"].is_in(records.FRONTAL).fill_null(False)
+    pairs = df.with_columns(frontal=frontal).filter(pl.len().over("study_id") == 2)
+    assert pairs.group_by("study_id").agg(pl.col("frontal").sum())["frontal"].max() == 1
+    counts = dict(df["view"].fill_null("unknown").value_counts().iter_rows())
+    assert counts == {"PA": 3298, "AP": 391, "LATERAL": 1322, "unknown": 2459}

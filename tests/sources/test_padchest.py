@@ -19,10 +19,11 @@ DEFAULT = dict.fromkeys(padchest.COLUMNS, "") | {
 
 
 def write(tmp_path, *rows: dict, encoding: str = "utf-8"):
-    lines = [",".join(padchest.COLUMNS)]
+    columns = (*padchest.COLUMNS, *(["ReportID"] if any("ReportID" in row for row in rows) else []))
+    lines = [",".join(columns)]
     for i, row in enumerate(rows):
         row = DEFAULT | {"ImageID": f"{i}.png"} | row
-        lines.append(",".join('"' + row[c].replace('"', '""') + '"' for c in padchest.COLUMNS))
+        lines.append(",".join('"' + row[c].replace('"', '""') + '"' for c in columns))
     path = tmp_path / "padchest.csv"
     path.write_bytes(("\n".join(lines) + "\n").encode(encoding))
     return path
@@ -129,3 +130,19 @@ def test_every_label_and_location_is_mapped():
     assert all(registry.finding_of(label) == finding for label, finding in padchest.FINDING_OF.items())
     assert all(label.strip() == label for label in padchest.FINDING_OF)
     assert set().union(*(v.split(", ") for v in padchest.MAYBE.values())) <= set(padchest.FINDING_OF)
+
+
+def test_patient_ids_that_share_a_report_are_one_person(tmp_path):
+    pairs = [("p3", "r1"), ("p2", "r1"), ("p2", "r2"), ("p1", "r2"), ("p4", "r3"), ("p5", ""), ("p6", "")]
+    path = write(tmp_path, *({"PatientID": patient, "ReportID": report} for patient, report in pairs))
+    df, _ = padchest.load(path)
+    assert df["patient_id"].to_list() == [f"padchest:p{i}" for i in (1, 1, 1, 1, 4, 5, 6)]
+    repaired = padchest.repairs(path).filter(field="patient_id")["value"].to_list()
+    assert repaired == ["p3 is p1", "p2 is p1"]
+
+
+def test_patient_ids_of_several_persons_are_counted(tmp_path):
+    years = ("1930.0", "1950.0", "nan")
+    path = write(tmp_path, *({"PatientBirth": year} for year in years), {"PatientID": "q"})
+    assert padchest.load(path)[0]["patient_id"].n_unique() == 2
+    assert padchest.repairs(path).filter(field="patient_id")["value"].to_list() == ["p was born in 1930, 1950"]

@@ -13,6 +13,7 @@ from chexgen_lib.records import RecordError
 from chexgen_lib.sources import nih, registry
 from chexgen_lib.sources.datasheet import ROLES
 from chexgen_lib.sources.table import read_table, shipped
+from tests.sources.layouts import vindr_folder
 
 DOCS = Path(__file__).parents[2] / "docs/datasets.md"
 
@@ -94,7 +95,11 @@ def test_load_all_takes_what_lies_below_the_root(tmp_path):
     (tmp_path / "nih/images_001/images").mkdir(parents=True)
     table.write_csv(tmp_path / "nih/Data_Entry_2017_v2020.csv")
     (tmp_path / "nih/images_001/images" / table["Image Index"][1]).write_bytes(b"x")
-    records, rejects = registry.load_all(tmp_path)["nih"]
+    vindr_folder(tmp_path / "vindr_cxr")
+    loaded = registry.load_all(tmp_path)
+    assert list(loaded) == [*registry.ALWAYS, "vindr_cxr"]  # of stage I or not
+    assert loaded["vindr_cxr"][0]["image"].to_list()[0] == "vindr_cxr/train/a.dicom"
+    records, rejects = loaded["nih"]
     assert records["image"].to_list() == [f"nih/images_001/images/{table['Image Index'][1]}"]
     assert set(rejects.filter(source="nih")["reason"]) == {"no image file in the folder"}
 

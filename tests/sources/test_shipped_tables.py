@@ -235,3 +235,7 @@ def test_open_i_s_folder(tmp_path):
     (tmp_path / "nlmcxr_dicom_metadata.csv").write_text(header + "CXR7_IM-1,19500820,20110819,PA,\"['L', 'F']\"\n")
     assert openi.load(tmp_path)[0]["age"].to_list() == [60, None]
     assert openi.repairs(tmp_path)["field"].to_list() == ["age"]
+    (tmp_path / "NLMCXR_reports.tgz").unlink()
+    (tmp_path / "ecgen-radiology").mkdir()
+    (tmp_path / "ecgen-radiology/7.xml").write_text(REPORT)  # the archive, unpacked
+    assert openi.load(tmp_path)[0]["age"].to_list() == [60, None]

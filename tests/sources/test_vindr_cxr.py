@@ -4,7 +4,7 @@ import pytest
 
 from chexgen_lib import records
 from chexgen_lib.sources import masks, vindr_cxr
-from tests.sources.layouts import VINDR, by_id, dicom, put, reasons, vindr_folder
+from tests.sources.layouts import VINDR, by_id, dicom, image_labels, put, reasons, vindr_folder
 
 
 def test_readers_vote(tmp_path):
@@ -49,3 +49,13 @@ def test_the_shipped_table_is_accounted_for():
     # Of the images in which readers name atelectasis, 124 have one who does, 44 two and 18 three.
     assert (table["Atelectasis"].sum(), table["Atelectasis"].null_count()) == (44 + 18, 124)
     assert table["boxes"].list.len().sum() == 0  # the table has no image sizes
+
+
+def test_an_image_in_which_no_reader_names_anything_is_a_record(tmp_path):
+    folder = vindr_folder(tmp_path)
+    nothing = image_labels("train", *(("n", f"R{i}", set()) for i in (1, 2, 3)))
+    put(folder, {"annotations/image_labels_train.csv": nothing})
+    table, rejects = vindr_cxr.load(folder)
+    row = by_id(table)["vindr_cxr:n"]
+    assert row["labels"] == [] and row["Effusion"] == 0 and row["uncertain"] == []
+    assert table.height + rejects.height == 6 + 3 + 1 + 1
