@@ -1,5 +1,9 @@
 """Masks from files of every convention give the same pixels; what cannot be told is refused with the values found."""
 
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,6 +13,8 @@ from chexgen_lib.masks import read_mask
 
 SHAPE = np.zeros((96, 96), bool)
 SHAPE[20:70, 10:40] = SHAPE[20:70, 56:86] = True
+DEVICE = np.zeros((96, 96), bool)
+DEVICE[30:40, 35:45] = True
 LABELS = np.where(SHAPE, 1, 0).astype(np.uint8)
 LABELS[:, 48:] *= 2  # right lung 1, left lung 2
 
@@ -89,6 +95,11 @@ REFUSED = {
         np.where(SHAPE[::-1], 255, LABELS).astype(np.uint8),
         "a level of 1 beside one of 255",
     ),
+    "labels of a lung and of a device": (
+        np.where(DEVICE, 127, np.uint8(SHAPE) * 255).astype(np.uint8),
+        "levels 127 and 255",
+    ),
+    "small labels of both": (np.where(DEVICE, 2, SHAPE).astype(np.uint8), r"levels 1 and 2, one on 3% as many pixels"),
     "a picture": (
         np.random.default_rng(0).integers(0, 256, (96, 96), np.uint8),
         r"many greys \(values 0, 1 ... 255, 256 in",
@@ -111,9 +122,30 @@ def test_colours_that_hide_labels_are_refused(tmp_path):
     colours(WHITE, RED, GREEN).save(tmp_path / "x.png")
     with pytest.raises(ImageError, match="no pixel is 0"):
         read_mask(tmp_path / "x.png")
+    Image.fromarray(np.array([BLACK, WHITE, (255, 0, 0)], np.uint8)[np.where(DEVICE, 2, SHAPE).astype(int)]).save(
+        tmp_path / "x.png"
+    )
+    with pytest.raises(ImageError, match="one on 3% as many pixels"):
+        read_mask(tmp_path / "x.png")
     Image.fromarray(LABELS * 127).save(tmp_path / "x.jpg", quality=60)
     with pytest.raises(ImageError, match="a JPEG does not keep apart"):
         read_mask(tmp_path / "x.jpg")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("case_76_1-3.png", None), ("f6d980a0.jpg", "127 and 255"), ("16745_2_2.PNG", "nothing")]
+)
+def test_lung_masks_that_torchxrayvision_ships(tmp_path, name, message):
+    """Of 517, 82 are empty, and in 51 the value 127 is an arrow, a letter or a device: no second lung."""
+    archive = Path(find_spec("torchxrayvision").origin).with_name("data") / "semantic_masks_v7labs_lungs.zip"
+    with zipfile.ZipFile(archive) as files:
+        raw = files.read(f"semantic_masks_v7labs_lungs/{name}")
+    (tmp_path / "x.png").write_bytes(raw)
+    if message is None:
+        assert 0.1 < read_mask(tmp_path / "x.png").mean() < 0.6
+    else:
+        with pytest.raises(ImageError, match=message):
+            read_mask(tmp_path / "x.png")
 
 
 def test_unreadable_files_are_refused_by_name(tmp_path):
