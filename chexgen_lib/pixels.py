@@ -59,7 +59,7 @@ def read_pixels(path: Path, formats: tuple[str, ...]) -> Pixels:
             return _joined(np.asarray(image)) if deep else _decoded(image)
     except ImageError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's readers raise many types on damaged files; all mean: no usable pixels
         raise ImageError(f"{path}: not a whole {' or '.join(formats)} ({error}); fetch it again") from error
 
 

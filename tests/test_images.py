@@ -274,14 +274,14 @@ def test_a_picture_of_too_many_pixels_is_refused(tmp_path):
         images.read_image(dicom(tmp_path, RAMP, Rows=9000, Columns=9000))
 
 
-@given(st.sampled_from(["png", "deep png", "jpg", "dicom"]), st.integers(0, 2**32 - 1))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["png", "deep png", "jpg", "tif", "dicom"]), st.integers(0, 2**32 - 1))
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damage_is_read_or_refused_and_nothing_else(tmp_path, kind, seed):
     if kind == "dicom":
         path = dicom(tmp_path, RAMP, WindowCenter=1000, WindowWidth=1000)
     else:
         image = Image.fromarray(RAMP.astype(np.uint16) * 257 if kind == "deep png" else RAMP)
-        path = save(tmp_path, image, "x.jpg" if kind == "jpg" else "x.png")
+        path = save(tmp_path, image, f"x.{kind.removeprefix('deep ')}")
     rng, raw = np.random.default_rng(seed), bytearray(path.read_bytes())
     for place in rng.integers(0, len(raw), rng.integers(1, 9)):
         raw[place] = rng.integers(256)
