@@ -6,40 +6,44 @@ torchxrayvision) is made here and nowhere else. An image that cannot be read rai
 put in its place.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import torch
 from PIL import Image
-from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
+from chexgen_lib.dicom import read_dicom
+from chexgen_lib.dicom_display import DicomError, displayed, header_beside, name, number
+from chexgen_lib.pixels import JPEG, PNG, ImageError, read_pixels
 from chexgen_lib.storage import replacing
 
+FRONTAL_MEDIASTINUM = (slice(20, 52), slice(27, 37))  # rows and columns of 64: brighter than the lungs beside it
+FRONTAL_LUNGS = ((slice(16, 40), slice(12, 24)), (slice(16, 40), slice(40, 52)))
 
-class ImageError(ValueError):
-    """A file or array is not a usable radiograph; the message names it and the remedy."""
 
-
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path, note: Callable[[str], None] = lambda _: None, need_header: bool = False) -> np.ndarray:
     """One radiograph as float32 [H, W] in [0, 1].
 
-    PNG (1, 8 or 16 bit; grey, palette, RGB, RGBA) and JPEG are divided by the largest value of their type;
-    colour becomes luma. DICOM goes through its modality (rescale) and VOI (window) tables, then its own
-    minimum and maximum become 0 and 1; MONOCHROME1 is inverted.
+    PNG (1, 8 or 16 bit; grey, palette, RGB, RGBA) and JPEG are divided by the largest value of their type; colour
+    becomes luma. A PNG of stored DICOM values needs its header beside it as `NAME.json`, and is then read like a DICOM
+    file: see `chexgen_lib.dicom` and `chexgen_lib.dicom_display`.
+
+    Args:
+        note: called with what a reader of the image should know and is no reason to refuse it.
+        need_header: refuse a PNG or JPEG without the header: its publisher stores values as they are, so that nothing
+            else tells a negative (MONOCHROME1) from a positive.
 
     Raises:
         ImageError: for a missing, empty, truncated, transparent, constant or otherwise unusable file.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ImageError(f"{path}: no such file; check the data root and the record's `image`")
-    with path.open("rb") as file:
-        head = file.read(132)
-    if not head:
-        raise ImageError(f"{path}: the file is empty (0 bytes); fetch it again")
-    dicom = head[128:132] == b"DICM" or path.suffix.lower() in {".dcm", ".dicom"}
-    x = _read_dicom(path) if dicom else _read_png_or_jpeg(path)
+    head = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            head = file.read(132)
+    x = read_dicom(path, note) if _is_dicom(path, head) else _read_png_or_jpeg(path, note, need_header)
     if x.ndim != 2 or not np.isfinite(x).all():
         raise ImageError(f"{path}: needs finite grey values [H, W], found shape {x.shape}; convert it first")
     if x.min() == x.max():
@@ -47,38 +51,75 @@ def read_image(path: str | Path) -> np.ndarray:
     return x
 
 
-def _read_png_or_jpeg(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
-            image.load()
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                if image.getchannel("A").getextrema()[0] < 255:
-                    raise ImageError(f"{path}: has transparent pixels; flatten the image, then read it again")
-                image = image.convert("RGB")
-            sixteen_bit = image.mode.startswith("I")
-            x = np.asarray(image if sixteen_bit else image.convert("L"))
-    except ImageError:
-        raise
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: not a whole PNG or JPEG ({error}); fetch it again") from error
-    return x.astype(np.float32) / (65535 if sixteen_bit else 255)
+def _is_dicom(path: Path, head: bytes) -> bool:
+    """By its first bytes, as names mislead: with the preamble, or a first group of 2 or 8 where it is left out."""
+    if head.startswith((PNG, JPEG)) or not head:
+        return False
+    named = path.suffix.lower() in {".dcm", ".dicom"}
+    bare = head[:2] in (b"\2\0", b"\x08\0") and head[3:4] == b"\0" and (head[4:6].isupper() or head[6:8] == b"\0\0")
+    return named or head[128:132] == b"DICM" or bare
 
 
-def _read_dicom(path: Path) -> np.ndarray:
+def _read_png_or_jpeg(path: Path, note: Callable[[str], None], need_header: bool) -> np.ndarray:
+    pixels = read_pixels(path, ("PNG", "JPEG"))
+    if pixels.alpha is not None:
+        raise ImageError(f"{path}: has transparent pixels; flatten the image, then read it again")
+    grey = pixels.values
+    if grey.ndim == 3:
+        grey = np.asarray(Image.fromarray(grey).convert("L"))
+    header, peak = header_beside(path), int(grey.max())
+    beside = f"put the header of its DICOM file beside it as {path.stem}.json, or convert that file again"
+    if header is None:
+        if need_header:
+            raise ImageError(f"{path}: stored values, and nothing tells whether they are a negative; {beside}")
+        if pixels.top == 65535 and grey.min() < peak < 32768:
+            raise ImageError(
+                f"{path}: 16-bit values of only {grey.min()} to {peak} are stored DICOM values, whose window and "
+                f"polarity are in their header alone; {beside}"
+            )
+        return grey.astype(np.float32) / pixels.top
+    return _by_header(path, grey, pixels.top, header, note)
+
+
+def _by_header(
+    path: Path, grey: np.ndarray, top: int, header: pydicom.Dataset, note: Callable[[str], None]
+) -> np.ndarray:
+    """A PNG or JPEG whose DICOM header is known: stored values, unless they cannot be those of the header."""
+    kind, peak = header.PhotometricInterpretation, int(grey.max())
+    bits = int(number(header, "BitsStored") or max(peak.bit_length(), 8 if top == 255 else 1))
+    stored = peak < 2**bits and (top == 65535 or bits <= 8)
+    signed = number(header, "PixelRepresentation") == 1 and peak >= 2 ** (bits - 1)
+    if kind == "MONOCHROME2" and not stored:
+        note(f"values 0 to {peak} of {bits} stored bits have been converted: took them as they are")
+        return grey.astype(np.float32) / top
+    if kind not in ("MONOCHROME1", "MONOCHROME2") or not stored or signed:
+        raise ImageError(
+            f"{path}: values {grey.min()} to {peak} cannot be told with {name('PhotometricInterpretation')} "
+            f"{kind or 'missing'}, {bits} stored bits{' and a sign' if signed else ''} in {path.stem}.json; convert "
+            "its DICOM file again"
+        )
     try:
-        data = pydicom.dcmread(path)
-        kind = data.PhotometricInterpretation
-        if kind not in {"MONOCHROME1", "MONOCHROME2"}:
-            raise ImageError(f"{path}: photometric interpretation {kind}; needs MONOCHROME1 or MONOCHROME2")
-        x = apply_voi_lut(apply_modality_lut(data.pixel_array, data), data).astype(np.float64)
-    except ImageError:
-        raise
-    except Exception as error:  # pydicom and its decoders raise many types; all mean: no usable pixels
-        raise ImageError(f"{path}: not a readable DICOM ({error}); fetch it again or convert it") from error
-    low, high = x.min(), x.max()
-    x = (x - low) / (high - low if high != low else 1)  # the caller refuses constant and non-finite images
-    return (1 - x if kind == "MONOCHROME1" else x).astype(np.float32)
+        return displayed(grey, header, note)
+    except DicomError as error:
+        raise ImageError(f"{path}: {path.stem}.json: {error}") from error
+
+
+def unusual(x: np.ndarray, frontal: bool) -> str | None:
+    """What is unusual about the greys of a radiograph [H, W], in a few words; None if nothing is.
+
+    Args:
+        frontal: whether it is known to be a frontal view, whose lungs are darker than what lies between them.
+    """
+    small = resize(x, 64)
+    mean, spread = float(small.mean()), float(small.std())
+    if spread < 0.05:
+        return f"nearly flat: standard deviation {spread:.3f}"
+    if not 0.1 <= mean <= 0.9:
+        return f"outside the usual greys: mean {mean:.2f}"
+    lungs = np.mean([small[place].mean() for place in FRONTAL_LUNGS])
+    if frontal and small[FRONTAL_MEDIASTINUM].mean() < lungs - 0.05:
+        return "looks like a negative: lungs brighter than the mediastinum"
+    return None
 
 
 def write_png(path: str | Path, x: np.ndarray) -> Path:

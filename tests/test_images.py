@@ -1,17 +1,23 @@
 """Reading, resizing and writing radiographs; every unusable file is refused by name."""
 
+import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from chexgen_lib import images
 from chexgen_lib.images import ImageError
+from chexgen_lib.masks import read_mask
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 RAMP = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
@@ -54,6 +60,107 @@ def test_one_bit_and_16_bit_png(tmp_path):
     assert set(np.unique(one)) == {0.0, 1.0}
     deep = RAMP.astype(np.uint16) * 257 + 1
     np.testing.assert_allclose(images.read_image(save(tmp_path, Image.fromarray(deep))), deep / 65535, atol=1e-7)
+
+
+def header(tmp_path, **elements):
+    (tmp_path / "x.json").write_text(json.dumps(elements))
+
+
+TWELVE_BITS = RAMP.astype(np.uint16) * 16
+
+
+def test_stored_values_are_read_by_the_header_beside_them(tmp_path):
+    path = save(tmp_path, Image.fromarray(TWELVE_BITS))
+    shown = TWELVE_BITS / TWELVE_BITS.max()
+    for kind, greys in {"MONOCHROME2": shown, "MONOCHROME1": 1 - shown}.items():
+        header(tmp_path, **{"00280004": {"vr": "CS", "Value": [kind]}, "00280101": {"vr": "US", "Value": [12]}})
+        np.testing.assert_allclose(images.read_image(path), greys, atol=1e-6)
+        header(tmp_path, PhotometricInterpretation=kind)
+        np.testing.assert_allclose(images.read_image(path), greys, atol=1e-6)
+    window = {"00281050": {"vr": "DS", "Value": [1000]}, "00281051": {"vr": "DS", "Value": [1000]}}
+    header(tmp_path, **{"00280004": {"vr": "CS", "Value": ["MONOCHROME2"]}}, **window)
+    np.testing.assert_allclose(images.read_image(path), np.clip((TWELVE_BITS - 500.0) / 1000, 0, 1), atol=2e-3)
+
+
+def test_stored_values_without_their_header_are_refused(tmp_path):
+    path = save(tmp_path, Image.fromarray(TWELVE_BITS))
+    with pytest.raises(ImageError, match="16-bit values of only 0 to 4032 are stored DICOM values.*x.json"):
+        images.read_image(path)
+    header(tmp_path, Modality="CR")  # says nothing about the values
+    with pytest.raises(ImageError, match="stored DICOM values"):
+        images.read_image(path)
+    header(tmp_path, BitsStored=12)
+    with pytest.raises(ImageError, match=r"Photometric Interpretation \(0028,0004\) missing"):
+        images.read_image(path)
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(ImageError, match="x.json: not a readable header of x.png"):
+        images.read_image(path)
+    path = save(tmp_path, Image.fromarray(RAMP), "y.png")
+    with pytest.raises(ImageError, match="nothing tells whether they are a negative.*y.json"):
+        images.read_image(path, need_header=True)
+
+
+def test_converted_values_are_a_negative_or_not_only_if_the_header_can_tell(tmp_path):
+    path = save(tmp_path, Image.fromarray(RAMP))
+    header(tmp_path, PhotometricInterpretation="MONOCHROME1")  # eight bits stored: they are those of the file
+    np.testing.assert_allclose(images.read_image(path), 1 - RAMP / RAMP.max(), atol=1e-6)
+    header(tmp_path, PhotometricInterpretation="MONOCHROME2", BitsStored=12)
+    found = []
+    np.testing.assert_allclose(images.read_image(path, found.append), RAMP / 255, atol=1e-6)
+    assert found == ["values 0 to 252 of 12 stored bits have been converted: took them as they are"]
+    header(tmp_path, PhotometricInterpretation="MONOCHROME1", BitsStored=12)
+    with pytest.raises(ImageError, match="values 0 to 252 cannot be told with"):
+        images.read_image(path)
+
+
+def test_16_bits_with_transparency(tmp_path):
+    """Through 8-bit RGBA, as Pillow converts it, nearly every value would become white."""
+    deep = RAMP.astype(np.uint16) * 257 + 1
+    path = save(tmp_path, Image.fromarray(deep), transparency=7)  # no pixel has that value
+    np.testing.assert_allclose(images.read_image(path), deep / 65535, atol=1e-7)
+    path = save(tmp_path, Image.fromarray(deep), transparency=int(deep[3, 3]))
+    with pytest.raises(ImageError, match="transparent pixels"):
+        images.read_image(path)
+    for alpha in (65535, 300):
+        path = grey_alpha_16(tmp_path / "x.png", deep, alpha)
+        if alpha == 65535:
+            np.testing.assert_allclose(images.read_image(path), deep / 65535, atol=1e-7)
+    with pytest.raises(ImageError, match="transparent pixels"):
+        images.read_image(path)
+
+
+def grey_alpha_16(path, values, alpha):
+    """A PNG of colour type 4 in 16 bits, which Pillow does not write."""
+    rows = np.stack([values, np.full_like(values, alpha)], axis=-1).astype(">u2")
+    lines = b"".join(b"\0" + row.tobytes() for row in rows)
+
+    def chunk(name, body):
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    size = struct.pack(">IIBBBBB", *values.shape[::-1], 16, 4, 0, 0, 0)
+    ends = chunk(b"IHDR", size), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(ends))
+    return path
+
+
+def test_a_file_is_read_by_its_content_not_its_name(tmp_path):
+    np.testing.assert_allclose(
+        images.read_image(save(tmp_path, Image.fromarray(RAMP), "x.dcm", format="PNG")), RAMP / 255
+    )
+
+
+def film(lungs=0.2):
+    """A bright mediastinum between darker lungs."""
+    column = np.exp(-((np.linspace(-0.5, 0.5, 64) ** 2) / 0.02))
+    return np.tile((lungs + (0.9 - lungs) * column).astype(np.float32), (64, 1))
+
+
+def test_unusual_greys(tmp_path):
+    assert images.unusual(film(), frontal=True) is None
+    assert images.unusual(1 - film(), frontal=True).startswith("looks like a negative")
+    assert images.unusual(1 - film(), frontal=False) is None
+    assert images.unusual(0.5 + 0.01 * film(), frontal=True).startswith("nearly flat")
+    assert images.unusual(film(0.0) ** 4, frontal=True) == "outside the usual greys: mean 0.08"
 
 
 def test_jpeg(tmp_path):
@@ -120,7 +227,7 @@ def broken(tmp_path, case):
         ("constant", "same value"),
         ("transparent", "transparent"),
         ("dicom constant", "same value"),
-        ("dicom truncated", "not a readable DICOM"),
+        ("dicom truncated", "Pixel Data .7FE0,0010."),
         ("dicom colour", "MONOCHROME1"),
     ],
 )
@@ -156,7 +263,34 @@ def test_real_radiographs_and_one_bit_masks():
         x = images.resize(images.read_image(path), 128)
         assert x.shape == (128, 128) and 0.2 < x.mean() < 0.8 and x.std() > 0.1
     for path in sorted((SHARED / "data/lung-masks/masks").glob("*.png"))[:5]:
-        assert set(np.unique(images.read_image(path))) == {0.0, 1.0}
+        np.testing.assert_array_equal(read_mask(path), images.read_image(path) > 0.5)
+
+
+def test_a_picture_of_too_many_pixels_is_refused(tmp_path):
+    path = save(tmp_path, Image.new("1", (9000, 9000)))
+    with pytest.raises(ImageError, match="9000 x 9000 pixels are more than 67108864"):
+        images.read_image(path)
+    with pytest.raises(ImageError, match="more than 67108864"):
+        images.read_image(dicom(tmp_path, RAMP, Rows=9000, Columns=9000))
+
+
+@given(st.sampled_from(["png", "deep png", "jpg", "tif", "dicom"]), st.integers(0, 2**32 - 1))
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_damage_is_read_or_refused_and_nothing_else(tmp_path, kind, seed):
+    if kind == "dicom":
+        path = dicom(tmp_path, RAMP, WindowCenter=1000, WindowWidth=1000)
+    else:
+        image = Image.fromarray(RAMP.astype(np.uint16) * 257 if kind == "deep png" else RAMP)
+        path = save(tmp_path, image, f"x.{kind.removeprefix('deep ')}")
+    rng, raw = np.random.default_rng(seed), bytearray(path.read_bytes())
+    for place in rng.integers(0, len(raw), rng.integers(1, 9)):
+        raw[place] = rng.integers(256)
+    path.write_bytes(raw[: rng.integers(1, len(raw) + 1)] if seed % 3 == 0 else raw)
+    for read in (images.read_image, read_mask):
+        try:
+            assert read(path).ndim == 2
+        except ImageError as error:
+            assert str(path) in str(error)
 
 
 def test_ranges_round_trip():

@@ -10,12 +10,13 @@ import polars as pl
 from tqdm import tqdm
 
 from chexgen_lib.cohort.layout import ANATOMY, FLAGS, CohortError
-from chexgen_lib.images import read_image, reduced, resize, to_uint8
+from chexgen_lib.images import read_image, reduced, resize, to_uint8, unusual
 from chexgen_lib.phantom import render as phantom
-from chexgen_lib.records import FINDINGS, SCHEMA, validate
+from chexgen_lib.records import FINDINGS, FRONTAL, SCHEMA, validate
 from chexgen_lib.storage import remove, replacing
 
 CHUNK = 250  # images between two saves
+STORED_VALUES = ("bimcv_covid",)  # sources whose PNGs are what the DICOM file stored, negatives among them
 
 
 def build(
@@ -28,7 +29,8 @@ def build(
     """Make the images of `records` in the layout of `chexgen_lib.cohort.layout`; `rejects.csv` lists what has none.
 
     An image that cannot be read is a reject (source, image_id, reason) and is replaced by nothing. Every row of
-    `records` is in one of the two tables. Called again after an interruption, it goes on where it was (`kept.kept`).
+    `records` is in one of the two tables. An image that was read and looks wrong stays; `remarks.csv` lists it. Called
+    again after an interruption, it goes on where it was (`kept.kept`).
 
     Args:
         folder: an existing one; `cohort.parquet` is the last file that is written.
@@ -87,16 +89,23 @@ def _arrays(radiographs: Iterable[phantom.Radiograph], size: int) -> dict[str, n
 
 
 def _read(rows: list[dict], size: int, image_root: Path) -> dict[str, np.ndarray]:
-    """A chunk of images read from files; `reasons` says why one is missing, or is empty."""
-    images, reasons = [], []
+    """A chunk of images read from files.
+
+    `reasons` says why one is missing, or is empty; `remarks` what is unusual about one.
+    """
+    images, reasons, remarks = [], [], []
     for row in rows:
+        found: list[str] = []
         try:
-            images.append(to_uint8(resize(read_image(image_root / row["image"]), size)))
+            image = resize(read_image(image_root / row["image"], found.append, row["source"] in STORED_VALUES), size)
+            images.append(to_uint8(image))
+            found += filter(None, [unusual(image, row["view"] in FRONTAL)])
             reasons.append("")
         except (ValueError, TypeError) as error:
             reasons.append(str(error))
+        remarks.append("" if reasons[-1] else "; ".join(found))
     images = np.stack(images) if images else np.zeros((0, size, size), np.uint8)
-    return dict(images=images, reasons=np.array(reasons, np.str_))
+    return dict(images=images, reasons=np.array(reasons, np.str_), remarks=np.array(remarks, np.str_))
 
 
 def _assemble(records: pl.DataFrame, folder: Path, paths: Sequence[Path], resolutions: Sequence[int]) -> None:
@@ -111,11 +120,23 @@ def _assemble(records: pl.DataFrame, folder: Path, paths: Sequence[Path], resolu
     np.savez(folder / "masks.npz", **_masks(chunks))
     for resolution in resolutions:
         np.save(folder / f"images_{resolution}.npy", reduced(images, resolution))
-    records.select("source", "image_id").with_columns(reasons).filter(~readable).write_csv(folder / "rejects.csv")
+    about = records.select("source", "image_id")
+    about.with_columns(reasons).filter(~readable).write_csv(folder / "rejects.csv")
+    if "remarks" in chunks[0]:
+        remarks = pl.Series("remark", np.concatenate([c["remarks"] for c in chunks]).tolist(), dtype=pl.String)
+        _write_remarks(about.with_columns(remarks).filter(remarks != ""), folder / "remarks.csv")
     extra = cohort.select("image_id", "prompt", *FLAGS)
     cohort = validate(cohort.select(c for c in SCHEMA)).join(extra, on="image_id", how="left", maintain_order="left")
     with replacing(folder / "cohort.parquet") as partial:
         cohort.write_parquet(partial)
+
+
+def _write_remarks(remarks: pl.DataFrame, path: Path) -> None:
+    """List the images about which there is something to say, and print how many."""
+    remarks.write_csv(path)
+    if not remarks.is_empty():
+        first = remarks.row(0, named=True)
+        print(f"{len(remarks)} images to look at, first {first['image_id']}: {first['remark']}. All: {path}")
 
 
 def _masks(chunks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

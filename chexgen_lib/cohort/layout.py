@@ -7,6 +7,8 @@ Whatever the pixels' origin (rendered or real), a cohort is a folder with one la
     masks.npz             bit-packed truth of the embedded cohort: `anatomy` [N, 3, R, R], `findings` [M, R, R] with
                           `finding_row` [M] and `finding_index` [M]; without arrays for real radiographs
     rejects.csv           source, image_id and reason of the records without an image
+    remarks.csv           source, image_id and remark of real radiographs that look like a negative, flat or odd, or
+                          of whose file something was left out
 """
 
 from collections.abc import Iterable, Sequence

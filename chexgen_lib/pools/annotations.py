@@ -15,7 +15,8 @@ from scipy import ndimage
 
 from chexgen_lib.cohort import layout
 from chexgen_lib.cohort.layout import CohortError
-from chexgen_lib.images import read_image, resize, to_uint8
+from chexgen_lib.images import ImageError, read_image, resize, to_uint8
+from chexgen_lib.masks import read_mask
 from chexgen_lib.pools.generate import Sampling, sample_pool
 from chexgen_lib.records import FINDINGS, FRONTAL
 from chexgen_lib.sampling.conditions import CLASSES, draw
@@ -112,17 +113,17 @@ def with_truth(folder: Path, resolution: int, table: pl.DataFrame) -> Annotated:
 
 
 def load_lung_masks(folder: Path, resolution: int, prompt: str = LUNGS_PROMPT, held_out: float = 0.2) -> Annotated:
-    """Real radiographs `folder/images/NAME.*` with lung masks `folder/masks/NAME.png`, all with one prompt.
+    """Real radiographs `folder/images/NAME.*` with lung masks `folder/masks/NAME.*`, all with one prompt.
 
     The folder names no patients: images whose names begin alike (8 letters) are taken for one patient's and stay in
     one split; a hash decides which patients are held out.
 
     Raises:
-        CohortError: if the folder has no pairs, an image or mask has no partner, or the two differ in size.
-        ImageError: if a file cannot be read, or a mask marks nothing or everything.
+        CohortError: if the folder has no pairs, an image or mask has no partner, two have one name, or a pair differs
+            in size.
+        ImageError: if a file cannot be read, or does not tell what it marks (`masks.read_mask`).
     """
-    images = {path.stem: path for path in sorted((folder / "images").glob("*")) if path.is_file()}
-    masks = {path.stem: path for path in sorted((folder / "masks").glob("*.png"))}
+    images, masks = _by_name(folder / "images"), _by_name(folder / "masks")
     if alone := sorted(images.keys() ^ masks.keys()):
         raise CohortError(f"{folder}: {len(alone)} images or masks have no partner, first {alone[0]!r}")
     if not images:
@@ -143,15 +144,29 @@ def load_lung_masks(folder: Path, resolution: int, prompt: str = LUNGS_PROMPT, h
     return Annotated(table, pixels, lungs[:, None], ("lungs",))
 
 
+def _by_name(folder: Path) -> dict[str, Path]:
+    """The files of a folder by name without suffix; hidden files and those of file managers are none."""
+    files: dict[str, Path] = {}
+    for path in sorted(folder.glob("*")):
+        if path.is_file() and not path.name.startswith((".", "Thumbs.db", "desktop.ini")):
+            if other := files.get(path.stem):
+                raise CohortError(f"{folder}: {other.name} and {path.name} have one name; leave one of them")
+            files[path.stem] = path
+    return files
+
+
 def _image_and_lungs(path: Path, mask_path: Path, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-    image, mask = read_image(path), read_image(mask_path)
+    image, mask = read_image(path), read_mask(mask_path)
     if image.shape != mask.shape:
         (height, width), (mask_height, mask_width) = image.shape, mask.shape
         raise CohortError(
             f"{mask_path}: {mask_width} x {mask_height} px, but {path.name} has {width} x {height}: a mask covers its "
             "image pixel for pixel; export it again at the image's size"
         )
-    return to_uint8(resize(image, resolution)), resize(mask, resolution) > 0.5
+    lungs = resize(mask.astype(np.float32), resolution) > 0.5
+    if not lungs.any():
+        raise ImageError(f"{mask_path}: nothing marked is left at {resolution} px; draw it again or leave the pair out")
+    return to_uint8(resize(image, resolution)), lungs
 
 
 def boxes_of(mask: np.ndarray, each_object: bool = False, smallest: int = 4) -> list[dict]:

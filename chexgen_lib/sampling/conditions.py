@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from chexgen_lib.images import ImageError
+from chexgen_lib.masks import read_mask
 from chexgen_lib.records import FINDINGS
 
 CLASS_KEYS = ("class", "finding", "label", "category", "category_name", "class_name")
@@ -77,14 +79,13 @@ def draw(size: int, masks: Mapping[str, np.ndarray] | None = None, boxes: Sequen
 
 
 def read_masks(paths: Mapping[str, str | Path]) -> dict[str, np.ndarray]:
-    """Masks [H, W] of classes, read from image files. Raises ConditionError naming the file that cannot be read."""
+    """Masks bool [H, W] of classes, read from image files. Raises ConditionError naming the file that is no mask."""
     masks = {}
     for name, path in paths.items():
         try:
-            with Image.open(path) as image:
-                masks[name] = np.asarray(image)
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ConditionError(f"mask {path} of {name!r} is no readable image: {error}") from error
+            masks[name] = read_mask(path)
+        except ImageError as error:
+            raise ConditionError(f"mask {name!r}: {error}") from error
     return masks
 
 

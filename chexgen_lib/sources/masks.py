@@ -204,6 +204,8 @@ def _runs(frame: tuple[int, int], shape: str, values: np.ndarray) -> np.ndarray:
         if gaps.min() < 0:
             raise MaskError("runs that overlap or are not in order")
         values = np.stack([gaps, lengths], axis=1).ravel()
+    if not values[1::2].any():
+        raise MaskError(f"{shape} that marks no pixel")
     if values.sum() > pixels:
         raise MaskError(f"{shape} that ends {values.sum() - pixels} pixels after the frame")
     return values

@@ -113,7 +113,7 @@ def test_masks_and_boxes_control_their_rows_and_bad_ones_are_listed(annotated, a
     out = tmp_path / "out"
     assert cli.main(command(annotated, adapter, out)) == 1
     error = capsys.readouterr().err
-    assert "not sampled: broken (row 3): mask" in error and "broken.png of 'lungs' is no readable image" in error
+    assert "not sampled: broken (row 3): mask 'lungs'" in error and "broken.png: not a whole PNG" in error
     names = {"masked_0.png", "masked_condition.png", "plain_0.png", "boxed_0.png", "boxed_condition.png"}
     assert set(content(out)) == {*names, "manifest.csv"}
     manifest = pl.read_csv(out / "manifest.csv")

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from chexgen_lib.cohort import layout as cohort
-from chexgen_lib.cohort.build import build
+from chexgen_lib.cohort.build import _read, build
 from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.cohort.select import Selection, select
 from chexgen_lib.images import read_image, resize, to_uint8
@@ -85,6 +85,29 @@ def test_unreadable_images_are_rejects_with_their_reason(tmp_path, table):
     expected = to_uint8(resize(read_image(tmp_path / names[0]), 32))
     assert np.array_equal(cohort.load_images(tmp_path / "out", 32)[0], expected)
     assert built["Effusion"].to_list() == chosen["Effusion"].to_list()[:2]
+
+
+def test_images_that_look_wrong_are_listed(tmp_path, table, capsys):
+    chosen = choose(table, with_images=True).head(3).with_columns(view=pl.lit("PA"))
+    columns = np.exp(-((np.linspace(-0.5, 0.5, 64) ** 2) / 0.02))
+    film = np.tile(50 + 180 * columns, (64, 1))
+    for name, pixels in zip(chosen["image"], (film, 255 - film, 100 + film / 100), strict=True):
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / name)
+    (tmp_path / "out").mkdir()
+    build(tmp_path / "out", chosen, [32], image_root=str(tmp_path))
+    assert len(cohort.load(tmp_path / "out")) == 3
+    remarks = pl.read_csv(tmp_path / "out/remarks.csv")
+    assert remarks["image_id"].to_list() == chosen["image_id"].to_list()[1:]
+    assert "looks like a negative" in remarks["remark"][0] and "nearly flat" in remarks["remark"][1]
+    assert f"2 images to look at, first {remarks['image_id'][0]}" in capsys.readouterr().out
+
+
+def test_stored_values_of_a_source_need_their_header(tmp_path, table):
+    chosen = choose(table, with_images=True).head(1)
+    chosen = chosen.with_columns(source=pl.lit("bimcv_covid"))
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / chosen["image"][0])
+    found = _read(chosen.to_dicts(), 32, tmp_path)
+    assert len(found["images"]) == 0 and "nothing tells whether they are a negative" in found["reasons"][0]
 
 
 def test_no_records_make_no_cohort(tmp_path, table):

@@ -101,6 +101,13 @@ def test_a_folder_of_lung_masks(tmp_path):
         pixels = np.random.default_rng(i).integers(0, 255, (64, 64), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "images" / f"{name}.jpg")
         Image.fromarray(square_mask(4, 4, 20)).convert("1").resize((64, 64)).save(tmp_path / "masks" / f"{name}.png")
+    for hidden in (".DS_Store", "Thumbs.db", f"._{names[0]}.png"):
+        (tmp_path / "masks" / hidden).write_bytes(b"not a mask")
+    labels = np.asarray(Image.fromarray(square_mask(4, 4, 20)).resize((64, 64), Image.Resampling.NEAREST)).astype(
+        np.uint8
+    )
+    Image.fromarray(labels).save(tmp_path / "masks" / f"{names[0]}.PNG")  # 0 and 1, as label images have it
+    (tmp_path / "masks" / f"{names[0]}.png").unlink()
     found = an.load_lung_masks(tmp_path, SIZE, "Lungs.")
     assert found.images.shape == (20, SIZE, SIZE) and found.masks.shape == (20, 1, SIZE, SIZE)
     np.testing.assert_array_equal(found.mask(0, "lungs"), square_mask(4, 4, 20))
@@ -109,6 +116,11 @@ def test_a_folder_of_lung_masks(tmp_path):
     Image.fromarray(square_mask(4, 4, 20)).convert("1").resize((64, 32)).save(tmp_path / "masks" / f"{names[3]}.png")
     with pytest.raises(CohortError, match=f"{names[3]}.png: 64 x 32 px, but {names[3]}.jpg has 64 x 64"):
         an.load_lung_masks(tmp_path, SIZE, "Lungs.")
+    other = tmp_path / "masks" / f"{names[3]}.gif"
+    other.touch()
+    with pytest.raises(CohortError, match=f"{names[3]}.gif and {names[3]}.png have one name"):
+        an.load_lung_masks(tmp_path, SIZE, "Lungs.")
+    other.unlink()
     Image.new("1", (64, 64)).save(tmp_path / "masks" / f"{names[3]}.png")
     with pytest.raises(ImageError, match=f"{names[3]}.png: every pixel has the same value"):
         an.load_lung_masks(tmp_path, SIZE, "Lungs.")

@@ -72,6 +72,7 @@ def test_nothing_to_draw_is_no_mask():
         ("rle", f"1 {10**30}", "not whole numbers"),
         ("rle", "-1 2", "below 0"),
         ("rle", "1 25", "above the 24 pixels"),
+        ("rle", "5 0 3 0", "marks no pixel"),
         ("rle", "20 3 1 1", "1 pixels after the frame"),
         ("runs", "5 3 6 2", "overlap"),
         ("runs", "0 3", "overlap"),

@@ -1,0 +1,156 @@
+"""Radiographs from DICOM files: what a viewer shows, by the elements of the file's header.
+
+Stored values go through the modality table or rescale, then the VOI table or window, and MONOCHROME1 is inverted. An
+element that is absent, empty or senseless and only concerns display is left out, as viewers do; one without which the
+pixels mean nothing is named in the refusal.
+"""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.encaps import generate_frames
+from pydicom.pixels import apply_color_lut, get_decoder, pixel_array
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from chexgen_lib.dicom_display import DicomError, displayed, element, name, number
+from chexgen_lib.pixels import MOST, ImageError
+
+REQUIRED = ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation", "PixelData")
+PLAIN = {
+    (True, True): ImplicitVRLittleEndian,
+    (False, True): ExplicitVRLittleEndian,
+    (False, False): ExplicitVRBigEndian,
+}
+# What compressed pixels begin with, where the Transfer Syntax UID is missing or says that they are not compressed.
+JPEG_KINDS = {0xC0: "1.2.840.10008.1.2.4.50", 0xC1: "1.2.840.10008.1.2.4.51", 0xC3: "1.2.840.10008.1.2.4.57"}
+JPEG_KINDS |= {0xF7: "1.2.840.10008.1.2.4.81"}
+ITEM = b"\xfe\xff\x00\xe0"
+JPEG_2000 = "1.2.840.10008.1.2.4.91"
+LUMA = (0.299, 0.587, 0.114)
+
+
+def read_dicom(path: Path, note: Callable[[str], None]) -> np.ndarray:
+    """The radiograph of a DICOM file, its first frame if there are several, float32 [H, W] from 0 to 1.
+
+    With or without preamble and Transfer Syntax UID; compressed or not.
+
+    Args:
+        note: called with each element that was left out, and why.
+
+    Raises:
+        ImageError: naming the element because of which the file cannot be shown.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of elements that do not keep to the standard: `note` gets what matters
+        try:
+            data = pydicom.dcmread(path, force=True)
+            _complete(data, note)
+            stored = _stored(data)
+            if stored.ndim == 3:
+                return (stored @ np.array(LUMA)).astype(np.float32)
+            return displayed(stored, data, note)
+        except DicomError as error:
+            raise ImageError(f"{path}: {error}") from error
+        except Exception as error:  # pydicom and its decoders raise many types; all mean: no usable pixels
+            raise ImageError(f"{path}: not a readable DICOM ({error}); fetch it again or convert it") from error
+
+
+def _complete(data: pydicom.Dataset, note: Callable[[str], None]) -> None:
+    """Put into `data` what its elements leave out and the standard, or the pixels, tell."""
+    for keyword in REQUIRED:
+        value = element(data, keyword) if keyword in REQUIRED[3:] else number(data, keyword)
+        if value in (None, "", b"", 0):
+            raise DicomError(f"{name(keyword)} is missing or empty, so it holds no image; fetch it again")
+    if data.Rows * data.Columns > MOST:
+        raise DicomError(f"{data.Columns} x {data.Rows} pixels are more than {MOST}; reduce it first")
+    data.PhotometricInterpretation = str(data.PhotometricInterpretation).strip().upper()
+    allocated, bits = int(data.BitsAllocated), number(data, "BitsStored")
+    if bits is None or not 0 < bits <= allocated:
+        note(f"{name('BitsStored')} is not 1 to {allocated}: took all {allocated} bits")
+        data.BitsStored = bits = allocated
+    defaults = {"SamplesPerPixel": 1, "PixelRepresentation": 0, "HighBit": int(bits) - 1}
+    for keyword, default in defaults.items():
+        if number(data, keyword) is None:
+            setattr(data, keyword, default)
+    frames = number(data, "NumberOfFrames") or 1
+    if frames > 1:
+        note(f"{name('NumberOfFrames')} is {frames:g}: took the first")
+    data.NumberOfFrames = max(int(frames), 1)
+    if not hasattr(data, "file_meta"):
+        data.file_meta = pydicom.dataset.FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = _syntax(data)
+
+
+def _syntax(data: pydicom.Dataset) -> UID:
+    syntax = UID(str(element(data.file_meta, "TransferSyntaxUID") or ""))
+    framed = data["PixelData"].is_undefined_length or data.PixelData[:4] == ITEM
+    if syntax.is_valid and syntax.is_transfer_syntax and not syntax.is_private:
+        if framed == syntax.is_compressed or syntax.is_deflated:
+            return syntax
+    if not framed:
+        return PLAIN[data.original_encoding]
+    frame = next(generate_frames(data.PixelData, number_of_frames=data.NumberOfFrames))
+    if frame[:4] == b"\xff\x4f\xff\x51":
+        return UID(JPEG_2000)
+    start = 2
+    while frame[:2] == b"\xff\xd8" and start + 4 <= len(frame) and frame[start] == 0xFF:
+        if frame[start + 1] in JPEG_KINDS:
+            return UID(JPEG_KINDS[frame[start + 1]])
+        start += 2 + int.from_bytes(frame[start + 2 : start + 4], "big")
+    raise DicomError(f"{name('TransferSyntaxUID')} is missing and the compressed pixels do not tell it; fetch it again")
+
+
+def _stored(data: pydicom.Dataset) -> np.ndarray:
+    """The first frame: stored values [H, W], or colours [H, W, 3] as fractions of their largest value."""
+    kind, syntax = data.PhotometricInterpretation, data.file_meta.TransferSyntaxUID
+    grey = kind in ("MONOCHROME1", "MONOCHROME2")
+    if data.SamplesPerPixel != (1 if grey or kind == "PALETTE COLOR" else 3):
+        raise DicomError(
+            f"{name('PhotometricInterpretation')} {kind} with {name('SamplesPerPixel')} {data.SamplesPerPixel} is no "
+            "image; it needs MONOCHROME1 or MONOCHROME2 with 1: fetch it again"
+        )
+    if syntax.is_compressed:
+        _check_decoder(syntax)
+    try:
+        stored = _first_frame(data)
+    except Exception as error:
+        raise DicomError(f"{name('PixelData')} ({syntax.name}) cannot be decoded: {error}; fetch it again") from error
+    if grey:
+        return stored
+    if kind == "PALETTE COLOR":
+        stored = apply_color_lut(stored, data)
+        return stored[..., :3] / np.iinfo(stored.dtype).max
+    return stored / (2**data.BitsStored - 1)
+
+
+def _check_decoder(syntax: UID) -> None:
+    try:
+        usable = get_decoder(syntax).is_available
+    except NotImplementedError:
+        usable = False
+    if not usable:
+        raise DicomError(
+            f"{name('TransferSyntaxUID')} {syntax.name}: no decoder of it is installed; convert the file, for example "
+            "with `gdcmconv --raw`"
+        )
+
+
+def _first_frame(data: pydicom.Dataset) -> np.ndarray:
+    """The first frame without bits that are not stored ones.
+
+    `pydicom` takes stored bits to be the lowest. Where High Bit says otherwise, and the values bear it out, they are
+    cut out here.
+    """
+    allocated, stored, high = int(data.BitsAllocated), int(data.BitsStored), int(data.HighBit)
+    first = pixel_array(data, index=0)
+    if not stored - 1 < high < allocated or data.file_meta.TransferSyntaxUID.is_compressed:
+        return first
+    data.BitsStored = allocated
+    whole = pixel_array(data, index=0)
+    data.BitsStored = stored
+    if not (np.abs(whole.astype(np.int64)) >> stored).any():
+        return first
+    return (whole << (allocated - 1 - high)) >> (allocated - stored)

@@ -1,0 +1,105 @@
+"""Masks from image files, whatever their convention: a mask is never empty, half or inverted because of it.
+
+The background is 0 (black). What is not may be 1 or 255 or 65535, a label for each structure (0, 1, 2 or 0, 127, 254),
+a colour, an index in a palette of any order, or opacity. Edges may be antialiased. Where values do not tell what is
+marked, the file is refused and they are named; no convention is guessed.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from chexgen_lib.pixels import ImageError, Pixels, read_pixels
+
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF")
+LABELS = 32  # values below are numbers of structures: an antialiased edge between two grey levels needs more
+APART = 16  # a level this many times as low as the highest may be a label beside an "ignore", or an edge
+RARE = 0.2  # of two labels' pixels: lungs are more alike; in masks of V7 Labs 255 is lung and 127 an arrow or a device
+SOFT = 0.25  # share of pixels on no level; a mask's edges are less
+BORDER = 0.75  # share of the image's border; a mask of a structure inside the chest marks less
+
+
+def read_mask(path: str | Path) -> np.ndarray:
+    """What a mask's file marks, as bool [H, W].
+
+    Several marks are united; edges count from half of their mark on.
+
+    Raises:
+        ImageError: for a file that cannot be read, marks nothing, everything or the border, or whose values do not
+            tell what is marked.
+    """
+    path = Path(path)
+    pixels = read_pixels(path, FORMATS)
+    levels = _levels(pixels)
+    fault = "a palette whose entries share a colour" if levels is None else None
+    if levels is not None:
+        cut, fault = _cut(np.where(levels < LABELS, 0, levels) if pixels.lossy else levels, pixels.lossy)
+    if fault is None:
+        mask = levels >= cut
+        border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()
+        if border <= BORDER:
+            return mask
+        fault = f"{border:.0%} of the image's border is marked, so it seems inverted"
+    found = pixels.indices if levels is None else levels
+    raise ImageError(f"{path}: {fault} (values {_list(found)}); save it as 0 outside and 255 inside the structure")
+
+
+def _levels(pixels: Pixels) -> np.ndarray | None:
+    """How bright each pixel is in its brightest channel, [H, W]; None where a palette says nothing."""
+    values = pixels.values
+    if pixels.indices is not None and pixels.alpha is None:
+        used, first = np.unique(pixels.indices, return_index=True)
+        colours = len(np.unique(values.reshape(-1, 3)[first], axis=0))
+        if colours == 1:  # a palette that nobody filled
+            return pixels.indices
+        if colours < len(used):
+            return None
+    levels = (values if values.ndim == 2 else values.max(axis=2)).astype(np.int64)
+    if pixels.alpha is None:
+        return levels if values.ndim == 2 else _labels(values, levels)
+    uniform = (values == values[0, 0]).all()
+    return pixels.alpha.astype(np.int64) if uniform else levels * pixels.alpha // 255
+
+
+def _labels(colours: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Labels 0, 1 and 2 where a picture [H, W, 3] is black and two colours, perhaps equally bright; else `levels`."""
+    packed = colours @ np.array([65536, 256, 1])
+    found, labels = np.unique(packed, return_inverse=True)
+    grey = (colours == colours[..., :1]).all()
+    return labels.reshape(levels.shape) if len(found) == 3 and found[0] == 0 and not grey else levels
+
+
+def _cut(levels: np.ndarray, lossy: bool) -> tuple[float, str | None]:
+    """The lowest level that is marked, or why there is none."""
+    values = np.unique(levels)
+    top = values[-1]
+    if len(values) == 1:
+        return 0, "every pixel has the same value, so it marks nothing or everything"
+    if values[0] != 0:
+        return 0, "no pixel is 0, the background"
+    if lossy:
+        between = ((levels >= 64) & (levels < 192)).mean()
+        return 128, "grey levels that a JPEG does not keep apart" if top < 192 or between > 0.05 else None
+    marks = values[1:]
+    if top >= LABELS and len(marks) > 1:
+        even = ndimage.maximum_filter(levels, 3) == ndimage.minimum_filter(levels, 3)  # edges have no even 3 x 3 pixels
+        marks = np.union1d(levels[even & (levels > 0)], [top])
+        if (~np.isin(levels, [0, *marks])).mean() > SOFT or len(marks) > 64:
+            return 0, "a picture in many greys"
+    low = marks[0]
+    if top >= LABELS and low * APART < top:
+        return 0, f"a level of {low} beside one of {top}, an edge, a structure or to be ignored"
+    few, many = sorted((levels == mark).sum() for mark in (low, top))
+    if len(marks) == 2 and few < RARE * many:
+        return 0, f"levels {low} and {top}, one on {few / many:.0%} as many pixels as the other: perhaps something else"
+    return (1 if len(marks) == len(values) - 1 else low / 2), None
+
+
+def _list(values: np.ndarray) -> str:
+    found = np.unique(values).tolist()
+    return (
+        ", ".join(map(str, found))
+        if len(found) <= 8
+        else f"{found[0]}, {found[1]} ... {found[-1]}, {len(found)} in all"
+    )
