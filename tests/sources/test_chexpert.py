@@ -30,6 +30,13 @@ def test_states(tmp_path):
     assert row["No Finding"] == 0  # a pathology is present
 
 
+def test_a_blank_state_is_not_filled_from_another_image_of_the_patient(tmp_path):
+    paths = [f"C/train/patient00001/study{i}/view1_frontal.jpg" for i in (1, 2)]
+    df, _ = load(tmp_path, {"Path": paths[0], "Edema": "1.0"}, {"Path": paths[1], "Fracture": "1.0"})
+    assert df.sort("image")["Edema"].to_list() == [1, None]
+    assert df.sort("image")["Fracture"].to_list() == [None, 1]
+
+
 def test_no_finding_denies_the_pathologies_but_not_devices(tmp_path):
     row = load(tmp_path, {"No Finding": "1.0", "Support Devices": "1.0"})[0].to_dicts()[0]
     assert all(row[f] == 0 for f in FINDINGS if f not in ("No Finding", "Support Devices"))
