@@ -11,7 +11,8 @@ import pytest
 from chexgen_lib import WAITING
 
 # OpenMP says its settings when it is loaded. Here it is loaded by itself: importing torch, which does it, takes seconds.
-OPENMP = [str(path) for path in (Path(find_spec("torch").origin).parent / "lib").glob("libgomp*")]
+TORCH = Path(find_spec("torch").origin).parent
+OPENMP = [str(path) for path in (TORCH / "lib").glob("libgomp*")]
 LOADED = f"import ctypes; ctypes.CDLL({OPENMP}[0])"
 SHOWN = f"import chexgen_lib; {LOADED}"
 STARTED = f"import chexgen_lib, subprocess, sys; subprocess.run([sys.executable, '-c', {LOADED!r}], check=True)"
