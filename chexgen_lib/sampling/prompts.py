@@ -1,5 +1,6 @@
 """Files of prompts (.csv, .json, .jsonl, .txt), checked row by row before anything is sampled."""
 
+import io
 import json
 import re
 import warnings
@@ -17,6 +18,7 @@ SEXES = {"M": "Male", "F": "Female", "Male": "Male", "Female": "Female"}
 OLDEST = 120  # years
 NAME = re.compile(r"[\w][\w.-]*")  # a file name: no folder, no "..", no leading dot
 READERS = {".csv": pl.read_csv, ".json": pl.read_json, ".jsonl": pl.read_ndjson}
+MARK = "\ufeff".encode()  # before the first character, as editors of Windows write UTF-8
 
 
 class PromptError(ValueError):
@@ -105,12 +107,13 @@ def _read(path: Path) -> pl.DataFrame:
     if path.suffix not in (*READERS, ".txt"):
         raise PromptError(f"{path}: prompts are read from {', '.join(READERS)} or .txt files")
     try:
+        content = path.read_bytes().removeprefix(MARK)
         if path.suffix == ".txt":
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = content.decode().splitlines()
             return pl.DataFrame({"name": [f"{i:06d}" for i in range(1, len(lines) + 1)], "impression": lines})
         # A name stays as it is written: 001 is not 1.
         options = dict(infer_schema_length=None, schema_overrides={"name": pl.String}) if path.suffix == ".csv" else {}
-        return READERS[path.suffix](path, **options)
+        return READERS[path.suffix](io.BytesIO(content), **options)
     except FileNotFoundError as error:
         raise PromptError(f"{path} does not exist") from error
     except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
