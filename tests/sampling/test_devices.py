@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +19,9 @@ from chexgen_lib.sampling.pipeline import ChexGenPipeline
 @pytest.fixture(scope="module")
 def outcome(root) -> dict[str, str]:
     """What went wrong on a second device, for each thing that was tried."""
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(Path(__file__).with_name("device_worker.py"))]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=root, env={"PYTHONPATH": str(root)}, timeout=300)
+    run = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment, timeout=300)
     assert run.returncode == 0, run.stderr[-2000:]
     return json.loads(run.stdout)
 
