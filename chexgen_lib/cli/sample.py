@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import polars as pl
@@ -20,11 +21,13 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from PIL import Image, PngImagePlugin
+from safetensors import SafetensorError
 from tqdm import tqdm
 
 import chexgen_lib
 from chexgen_lib.diffusion.schedulers import SAMPLERS, scheduler_named
 from chexgen_lib.models.control import ControlledTransformer
+from chexgen_lib.models.loading import variant_in
 from chexgen_lib.models.metadata import MetadataError, encode_metadata
 from chexgen_lib.models.quantized import int8_weights
 from chexgen_lib.models.text import count_tokens
@@ -35,9 +38,13 @@ from chexgen_lib.sampling.prompts import ENCODED, PromptError, read_prompts
 from chexgen_lib.sampling.released import released_pipeline
 from chexgen_lib.storage import replacing
 
+PARTS = ("autoencoder", "text_encoder")  # what a released checkpoint is completed with
+WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack")
+UNREAD = (".md", ".png", ".jpg", ".jpeg", ".pdf", ".gif")
+
 
 def _load(weights: Path, options: argparse.Namespace) -> ChexGenPipeline:
-    names = ("autoencoder", "text_encoder", "compat")
+    names = (*PARTS, "compat")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if not weights.is_dir():
         return released_pipeline(weights, **given)
@@ -47,7 +54,11 @@ def _load(weights: Path, options: argparse.Namespace) -> ChexGenPipeline:
         )
     if not (weights / "model_index.json").is_file():
         raise ValueError(f"{weights} holds no pipeline: write one with pipeline.save_pretrained or chexgen convert")
-    return ChexGenPipeline.from_pretrained(weights)
+    try:
+        return ChexGenPipeline.from_pretrained(weights, dtype=torch.float32, variant=variant_in(weights))
+    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{weights} holds no whole pipeline, write or download it again ({reason})") from error
 
 
 def convert(options: argparse.Namespace) -> int:
@@ -228,9 +239,12 @@ def _settings(options: argparse.Namespace, pipeline: ChexGenPipeline) -> dict:
         sampler=type(pipeline.scheduler).__name__,
         steps=options.steps,
         guidance=options.guidance,
+        sampler_settings=json.dumps(_plain(pipeline.scheduler.config), sort_keys=True, default=str),
         weights_sha256=digest(options.weights),
+        **{f"{name}_sha256": _digest_of_part(getattr(options, name)) for name in PARTS if getattr(options, name)},
+        **({"compat": options.compat} if options.compat else {}),
         chexgen_lib=chexgen_lib.__version__,
-        **({"weights": "int8"} if options.int8 else {}),
+        **({"weights": "int8", "batch_size": options.batch_size} if options.int8 else {}),
         **({"compiled": True} if options.compile else {}),
         **({"metadata_guidance": json.dumps(options.metadata_guidance)} if options.metadata_guidance else {}),
     )
@@ -277,12 +291,30 @@ def _write(folder: Path, job: dict, image: Image.Image) -> None:
         image.save(path, format="PNG", pnginfo=note)
 
 
+def _plain(config: Mapping) -> dict:
+    """A configuration without what diffusers adds: its version, and where it was loaded from."""
+    return {key: value for key, value in config.items() if not key.startswith("_")}
+
+
+def _digest_of_part(name: str) -> str:
+    """A frozen part by its files; one of the package or of the hub by its name."""
+    return digest(Path(name)) if Path(name).exists() else name
+
+
 def digest(weights: Path) -> str:
-    """SHA-256 of a weights file; of a pipeline folder, that of its weight files' digests in path order."""
+    """SHA-256 of a weights file; of a folder, that of the paths and digests of its files, weights and settings alike.
+
+    Hidden files and what only people read (.md, pictures) are left out.
+
+    Raises:
+        ValueError: if there are no weights.
+    """
     if weights.is_file():
         with open(weights, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
-    files = sorted(weights.rglob("*.safetensors"))
-    if not files:
+    names = sorted(path.relative_to(weights).as_posix() for path in weights.rglob("*") if path.is_file())
+    names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    if not any(name.endswith(WEIGHT_FILES) for name in names):
         raise ValueError(f"{weights} holds no weights: name a pipeline folder or a released .pth")
-    return hashlib.sha256("".join(map(digest, files)).encode()).hexdigest()
+    parts = ((name, digest(weights / name)) for name in names if not name.lower().endswith(UNREAD))
+    return hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()

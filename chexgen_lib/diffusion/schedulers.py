@@ -1,9 +1,12 @@
 """The samplers: the paper's DDIM, one for few steps, those of the released code, and two for rectified flows."""
 
+import inspect
+
 import numpy as np
 import torch
 from diffusers import (
     DDIMScheduler,
+    DDPMParallelScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -11,14 +14,77 @@ from diffusers import (
     SchedulerMixin,
 )
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from chexgen_lib.diffusion.objectives import DDPM
 
+LEARNED = ("learned", "learned_range")  # variances that a model predicts
 
-def ddim_scheduler() -> DDIMScheduler:
+
+class SpacedDDIMScheduler(DDIMScheduler):
+    """DDIM whose steps end where the next one begins, for every number of steps.
+
+    diffusers' own takes each step to end `num_train_timesteps // N` lower. Where N does not divide that number, steps
+    overlap or leave gaps, and the last one leaves noise in the latents. Where it does, both are equal bit for bit.
+    """
+
+    def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
+        super().set_timesteps(num_inference_steps, device)
+        self.timesteps = self.timesteps[:num_inference_steps]  # see `set_steps`
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: int | Tensor,
+        sample: Tensor,
+        eta: float = 0.0,
+        use_clipped_model_output: bool = False,
+        generator: torch.Generator | None = None,
+        variance_noise: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> DDIMSchedulerOutput | tuple[Tensor, Tensor]:
+        """Song et al. 2020, eq. 12, to the next lower time step; arguments and settings as in diffusers' DDIM."""
+        if self.num_inference_steps is None:
+            raise ValueError("the scheduler has no time steps yet: call set_timesteps first")
+        if generator is not None and variance_noise is not None:
+            raise ValueError("give either `generator` or `variance_noise`")
+        t = int(timestep)
+        lower = self.timesteps[self.timesteps < t]
+        following = int(lower.max()) if len(lower) else -1
+        signal = self.alphas_cumprod[t]
+        next_signal = self.alphas_cumprod[following] if following >= 0 else self.final_alpha_cumprod
+        clean, noise = self._parts(model_output, sample, signal)
+        if self.config.thresholding:
+            clean = self._threshold_sample(clean)
+        elif self.config.clip_sample:
+            clean = clean.clamp(-self.config.clip_sample_range, self.config.clip_sample_range)
+        if use_clipped_model_output:
+            noise = (sample - signal**0.5 * clean) / (1 - signal) ** 0.5
+        sigma = eta * self._get_variance(t, following) ** 0.5
+        moved = next_signal**0.5 * clean + (1 - next_signal - sigma**2) ** 0.5 * noise
+        if eta > 0:
+            if variance_noise is None:
+                shape, device, dtype = model_output.shape, model_output.device, model_output.dtype
+                variance_noise = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
+            moved = moved + sigma * variance_noise
+        return DDIMSchedulerOutput(moved, clean) if return_dict else (moved, clean)
+
+    def _parts(self, output: Tensor, sample: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
+        """The clean latent and the noise that an output stands for, by `prediction_type`."""
+        kind, rest = self.config.prediction_type, 1 - signal
+        if kind == "epsilon":
+            return (sample - rest**0.5 * output) / signal**0.5, output
+        if kind == "sample":
+            return output, (sample - signal**0.5 * output) / rest**0.5
+        if kind == "v_prediction":
+            return signal**0.5 * sample - rest**0.5 * output, signal**0.5 * output + rest**0.5 * sample
+        raise ValueError(f"prediction_type {kind!r} is none of epsilon, sample, v_prediction")
+
+
+def ddim_scheduler() -> SpacedDDIMScheduler:
     """DDIM (Song et al. 2020) on the schedule of training, starting from its last step; the paper takes 100 steps."""
-    return DDIMScheduler(**DDPM, timestep_spacing="trailing", clip_sample=False)
+    return SpacedDDIMScheduler(**DDPM, timestep_spacing="trailing", clip_sample=False)
 
 
 def dpm_solver_scheduler() -> DPMSolverMultistepScheduler:
@@ -68,17 +134,47 @@ def samples_objective(scheduler: SchedulerMixin) -> str:
 
 
 def set_steps(scheduler: SchedulerMixin, count: int, device: torch.device) -> None:
-    """Have a scheduler take `count` steps, at least 1.
+    """Have a scheduler take `count` steps: at least 1, and no more than it was trained with where those are discrete.
 
     diffusers' flow Euler would go to time 0.001 in one step less and spend the last step on what is left: it is told
-    to go evenly from 1 to 0 (before the shift), as diffusers' own Flux pipeline does.
+    to go evenly from 1 to 0 (before the shift), as diffusers' own Flux pipeline does. Its flow Heun would shift the
+    last time, which it keeps shifted, a second time. Its trailing spacing has a step too many, -1, for 62 numbers of
+    steps (61, 103, ...), because it adds up rounded fractions.
+
+    Raises:
+        ValueError: if the scheduler cannot take so many steps.
     """
     if count < 1:
         raise ValueError(f"num_inference_steps must be at least 1, not {count}")
+    trained = scheduler.config.num_train_timesteps
+    if samples_objective(scheduler) == "ddpm" and count > trained:
+        raise ValueError(f"num_inference_steps must be at most {trained}, the model's steps in training, not {count}")
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
         scheduler.set_timesteps(sigmas=np.linspace(1, 1 / count, count), device=device)
-    else:
-        scheduler.set_timesteps(count, device=device)
+        return
+    if isinstance(scheduler, FlowMatchHeunDiscreteScheduler):
+        scheduler.sigma_min = (np.float32(1) / trained).item()
+    scheduler.set_timesteps(count, device=device)
+    if scheduler.timesteps[-1] < 0:
+        if "timesteps" not in inspect.signature(scheduler.set_timesteps).parameters:
+            raise ValueError(f"{type(scheduler).__name__} makes no {count} steps: take one step more or less")
+        scheduler.set_timesteps(timesteps=scheduler.timesteps[:count].tolist(), device=device)
+
+
+def uses_variance(scheduler: SchedulerMixin) -> bool:
+    """Whether a scheduler reads the variance that a model may predict beside the noise.
+
+    Many of diffusers' schedulers have `variance_type` among their settings, or inherit it through `from_config`, and
+    either fail on such an output or cut it to three channels; they are given the noise alone.
+    """
+    reads = isinstance(scheduler, (DDPMScheduler, DDPMParallelScheduler))
+    return reads and scheduler.config.variance_type in LEARNED
+
+
+def ignore_variance(scheduler: SchedulerMixin) -> None:
+    """Keep a scheduler that is given the noise alone from cutting a variance off it."""
+    if not uses_variance(scheduler) and scheduler.config.get("variance_type") in LEARNED:
+        scheduler.register_to_config(variance_type=None)
 
 
 def released_scheduler() -> DDPMScheduler:
@@ -86,25 +182,14 @@ def released_scheduler() -> DDPMScheduler:
     return DDPMScheduler(**DDPM, timestep_spacing="linspace", variance_type="learned_range", clip_sample=False)
 
 
-class ReleasedDDIMScheduler(DDIMScheduler):
-    """The released code's DDIM (eta 0) on the same steps as its ancestral sampler.
-
-    diffusers' DDIM takes the next step to be 1000 // N lower, which these steps, rounded from an even spacing, are not.
-    """
+class ReleasedDDIMScheduler(SpacedDDIMScheduler):
+    """The released code's DDIM, on the same steps as its ancestral sampler whatever the configuration's spacing."""
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
-        self.num_inference_steps = num_inference_steps
-        steps = np.linspace(0, self.config.num_train_timesteps - 1, num_inference_steps).round()[::-1].astype(np.int64)
-        self.timesteps = torch.from_numpy(steps.copy()).to(device)
+        self.register_to_config(timestep_spacing="linspace")
+        super().set_timesteps(num_inference_steps, device)
 
-    def step(
-        self, model_output: Tensor, timestep: Tensor, sample: Tensor, return_dict: bool = True
-    ) -> DDIMSchedulerOutput | tuple[Tensor, Tensor]:
-        """Song et al. 2020, eq. 12 with sigma 0; the last step ends in the predicted clean latent."""
-        at = (self.timesteps == timestep).nonzero().item()
-        later = self.timesteps[at + 1 :]
-        signal = self.alphas_cumprod[timestep]
-        next_signal = self.alphas_cumprod[later[0]] if len(later) else torch.tensor(1.0)
-        clean = (sample - (1 - signal).sqrt() * model_output) / signal.sqrt()
-        moved = next_signal.sqrt() * clean + (1 - next_signal).sqrt() * model_output
-        return DDIMSchedulerOutput(moved, clean) if return_dict else (moved, clean)
+
+def spaced(scheduler: SchedulerMixin) -> SchedulerMixin:
+    """diffusers' own DDIM as a `SpacedDDIMScheduler` of the same settings; any other scheduler as it is."""
+    return SpacedDDIMScheduler.from_config(scheduler.config) if type(scheduler) is DDIMScheduler else scheduler

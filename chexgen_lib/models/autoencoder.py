@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from chexgen_lib.images import from_model, to_model
+from chexgen_lib.models.loading import fastest_device, from_pretrained, running_device
 
 SHIPPED = Path(__file__).parent / "weights" / "autoencoder"
 
@@ -52,22 +53,30 @@ def new_autoencoder(channels: Sequence[int] = (32, 64, 96), layers_per_block: in
     )
 
 
-def load_autoencoder(name: str = "shipped") -> AutoencoderKL:
-    """The autoencoder `name`: "shipped", a folder in diffusers' layout, or a hub id ("stabilityai/sd-vae-ft-ema").
+def load_autoencoder(name: str = "shipped", device: torch.device | None = None) -> AutoencoderKL:
+    """The autoencoder `name`, in float32 on `device` (by default the GPU where there is one).
+
+    Args:
+        name: "shipped", a folder in diffusers' layout or a hub id ("stabilityai/sd-vae-ft-ema"); also of a whole
+            pipeline, which has it in the subfolder `vae` ("stable-diffusion-v1-5/stable-diffusion-v1-5").
 
     Raises:
         ValueError: if none can be loaded from there.
     """
     source = SHIPPED if name == "shipped" else name
     try:
-        config = AutoencoderKL.load_config(source)
+        try:
+            config, subfolder = AutoencoderKL.load_config(source), None
+        except OSError:
+            config, subfolder = AutoencoderKL.load_config(source, subfolder="vae"), "vae"
         compact = config["_class_name"] == CompactAutoencoderKL.__name__
-        model = (CompactAutoencoderKL if compact else AutoencoderKL).from_pretrained(source, torch_dtype=torch.float32)
+        model_class = CompactAutoencoderKL if compact else AutoencoderKL
+        model = from_pretrained(model_class, source, torch.float32, subfolder)
     except OSError as error:
         raise ValueError(
             f"no autoencoder at {name!r}: give 'shipped', a folder that diffusers saved, or a reachable hub id"
         ) from error
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False).to(device or fastest_device())
 
 
 def downsampling(autoencoder: AutoencoderKL) -> int:
@@ -91,7 +100,7 @@ def encode(autoencoder: AutoencoderKL, images: np.ndarray, batch_size: int = 32)
     means, stds = [], []
     channels, scale = image_channels(autoencoder), autoencoder.config.scaling_factor
     for start in tqdm(range(0, len(images), batch_size), desc="latents", leave=False):
-        batch = to_model(images[start : start + batch_size])[:, :channels].to(autoencoder.device)
+        batch = to_model(images[start : start + batch_size])[:, :channels].to(running_device(autoencoder))
         posterior = autoencoder.encode(batch).latent_dist
         means.append((posterior.mean * scale).float().cpu())
         stds.append((posterior.std * scale).float().cpu())
@@ -107,7 +116,7 @@ def encode_conditions(autoencoder: AutoencoderKL, images: np.ndarray, batch_size
         pixels = batch.permute(0, 3, 1, 2).float() / 127.5 - 1  # [B, 3, H, W] in -1..1
         if image_channels(autoencoder) == 1:
             pixels = pixels.mean(dim=1, keepdim=True)
-        posterior = autoencoder.encode(pixels.to(autoencoder.device, autoencoder.dtype)).latent_dist
+        posterior = autoencoder.encode(pixels.to(running_device(autoencoder), autoencoder.dtype)).latent_dist
         latents.append(posterior.mode().float() * autoencoder.config.scaling_factor)
     return torch.cat(latents)
 
@@ -116,5 +125,5 @@ def encode_conditions(autoencoder: AutoencoderKL, images: np.ndarray, batch_size
 def decode(autoencoder: AutoencoderKL, latents: Tensor, batch_size: int = 32) -> np.ndarray:
     """Images float32 [N, H, W] in 0..1 of latents [N, 4, h, w]; colour channels are averaged, values cut off."""
     scale = autoencoder.config.scaling_factor
-    batches = latents.to(autoencoder.device, autoencoder.dtype).split(batch_size)
+    batches = latents.to(running_device(autoencoder), autoencoder.dtype).split(batch_size)
     return np.concatenate([from_model(autoencoder.decode(batch / scale).sample) for batch in batches])

@@ -27,6 +27,7 @@ class ControlledTransformer(ModelMixin, ConfigMixin):
     """
 
     _supports_gradient_checkpointing = True
+    _supports_group_offloading = ChexGenTransformer._supports_group_offloading
     _no_split_modules = ChexGenTransformer._no_split_modules
     _repeated_blocks = ChexGenTransformer._repeated_blocks
 
@@ -62,6 +63,11 @@ class ControlledTransformer(ModelMixin, ConfigMixin):
     def objective(self) -> str:
         """What the output is: the base model's objective."""
         return self.base_model.objective
+
+    @property
+    def flow_shift(self) -> float:
+        """The shift of a rectified flow's times in training: the base model's."""
+        return self.base_model.flow_shift
 
     @property
     def metadata_sources(self) -> list[str] | None:
@@ -141,10 +147,10 @@ class ControlledTransformer(ModelMixin, ConfigMixin):
             for i, block in enumerate(self.controlnet, start=depth):
                 arguments = c, modulation, text.keys[i][:m], text.values[i][:m], mask
                 if torch.is_grad_enabled() and self.gradient_checkpointing:
-                    c = self._gradient_checkpointing_func(block.copied_block, *arguments)
+                    c, addition = self._gradient_checkpointing_func(block, *arguments)
                 else:
-                    c = block.copied_block(*arguments)
-                addition = control_scale * block.after_proj(c)  # [M, T, D]
+                    c, addition = block(*arguments)
+                addition = control_scale * addition  # [M, T, D]
                 added.append(F.pad(addition, (0, 0, 0, 0, 0, len(x) - m)))
             return added
 
@@ -164,3 +170,8 @@ class ControlBlock(nn.Module):
         self.after_proj = nn.Linear(hidden_size, hidden_size)
         nn.init.zeros_(self.after_proj.weight)
         nn.init.zeros_(self.after_proj.bias)
+
+    def forward(self, x: Tensor, table: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What the next copy reads, and what the base model's tokens gain; arguments as of `Block`."""
+        x = self.copied_block(x, table, k, v, mask)
+        return x, self.after_proj(x)

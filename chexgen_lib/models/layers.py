@@ -72,6 +72,10 @@ class TextEmbedder(nn.Module):
         self.y_embedding = nn.Parameter(torch.randn(text_tokens, text_dim) / text_dim**0.5)
         self.y_proj = Mlp(text_dim, hidden_size, hidden_size)
 
+    def forward(self) -> Tensor:
+        """The null caption [L, text_dim]; called and not read, so that offloaded weights are there."""
+        return self.y_embedding
+
 
 class Mlp(nn.Module):
     def __init__(self, in_features: int, hidden_features: int, out_features: int, gelu: str = "tanh"):
@@ -119,10 +123,15 @@ class CrossAttention(nn.Module):
 def project_text(
     y_proj: nn.Module, blocks: Sequence["Block"], states: Tensor, mask: Tensor | None, table: Tensor | None = None
 ) -> TextKeys:
-    """Project only the tokens that count, whatever their pattern, and move them to the front of their rows."""
+    """Project only the tokens that count, whatever their pattern, and move them to the front of their rows.
+
+    A row without any attends to nothing: to one key and value of zero.
+    """
     valid = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device) if mask is None else mask.bool()
+    if torch.compiler.is_compiling():
+        return _project_all(y_proj, blocks, states, valid, table)
     lengths = valid.sum(1)  # [B]
-    longest = int(lengths.max())
+    longest = max(1, int(lengths.max()))
     y = y_proj(states[valid])  # [valid tokens of all rows, D]
     front = torch.arange(longest, device=states.device) < lengths[:, None]  # [B, longest]
     keys, values = [], []
@@ -133,7 +142,23 @@ def project_text(
         k, v = padded.unflatten(2, (2, block.cross_attn.num_heads, -1)).permute(2, 0, 3, 1, 4)  # [B, heads, L, d]
         keys.append(k)
         values.append(v)
+    front = torch.cat([torch.ones_like(front[:, :1]), front[:, 1:]], dim=1)
     return TextKeys(keys, values, None if bool(front.all()) else front[:, None, None], table)
+
+
+def _project_all(
+    y_proj: nn.Module, blocks: Sequence["Block"], states: Tensor, valid: Tensor, table: Tensor | None
+) -> TextKeys:
+    """`project_text` with every token at its place, in shapes that do not depend on the mask: for graphs."""
+    y, keys, values = y_proj(states), [], []
+    for block in blocks:
+        projected = block.cross_attn.kv_linear(y) * valid[..., None]  # [B, L, 2 * D]
+        k, v = projected.unflatten(2, (2, block.cross_attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        keys.append(k)
+        values.append(v)
+    unsaid = ~valid.any(1, keepdim=True)
+    attended = torch.cat([valid[:, :1] | unsaid, valid[:, 1:]], dim=1)
+    return TextKeys(keys, values, attended[:, None, None], table)
 
 
 class Block(nn.Module):

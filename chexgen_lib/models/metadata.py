@@ -98,10 +98,11 @@ class MetadataEncoder(nn.Module):
         attributes, sides, severities = codes.split([len(ATTRIBUTES), len(FINDINGS), len(FINDINGS)], dim=1)
         known = attributes.nan_to_num()
         waves = known[:, :1] * (2 * math.pi / codes.new_tensor(PERIODS))  # [B, waves]
-        age = self.age(torch.cat([waves.sin(), waves.cos()], dim=1).to(self.age.weight.dtype))
         sex, view, source = (
             table(known[:, i].long()) for i, table in enumerate((self.sex, self.view, self.source), start=1)
         )
+        # Computed in the precision of the others: that of the weights, unless they are cast only while they are used.
+        age = self.age(torch.cat([waves.sin(), waves.cos()], dim=1).to(sex.dtype))
         first = 2 * torch.arange(len(FINDINGS), device=codes.device)
         findings = self.findings(first + known[:, _FIRST_FINDING:].long())  # [B, 14, width]
         findings = findings + _given(self.side, sides) + _given(self.severity, severities)

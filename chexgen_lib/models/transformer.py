@@ -74,13 +74,15 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         position_scale: what token coordinates are divided by. A model continued at twice the resolution uses 2, so
             that a place in the image keeps its embedding (stage I to stage II, paper's ED Fig 4).
         objective: what the model is trained as, a name in `OBJECTIVES`; trainer and pipeline hold to it.
+        flow_shift: for a rectified flow, the `shift` of its times in training (`RectifiedFlow`), which sampling keeps.
         metadata_sources: names of the sources that a metadata encoder can be asked for (`models.metadata`); None: the
             model has no metadata encoder, as the released ones.
     """
 
     _supports_gradient_checkpointing = True
     _no_split_modules = ["Block", "TextProjection"]  # FSDP gathers the parameters of each when it is called
-    _repeated_blocks = ["Block", "Int8Block"]  # what diffusers' compile_repeated_blocks compiles, once for all
+    _supports_group_offloading = False  # text is projected outside the blocks that hold its weights
+    _repeated_blocks = ["Block", "ControlBlock", "Int8Block"]  # what diffusers compiles once for all
 
     @register_to_config
     def __init__(  # noqa: PLR0913  # diffusers stores each as configuration
@@ -97,6 +99,7 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         gelu: str = "tanh",
         position_scale: float = 1.0,
         objective: str = "ddpm",
+        flow_shift: float = 1.0,
         metadata_sources: Sequence[str] | None = None,
     ):
         super().__init__()
@@ -108,6 +111,7 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
             raise ValueError(f"unknown objective {objective!r}; choose one of {', '.join(OBJECTIVES)}")
         grid = sample_size // patch_size
         positions = position_embedding(hidden_size, grid, position_scale)
+        positions = positions.to(torch.get_default_dtype())  # which `from_pretrained` sets while it makes a model
         self.pos_embed = nn.Parameter(positions[None], requires_grad=False)
         self.x_embedder = PatchEmbedder(patch_size, in_channels, hidden_size)
         self.t_embedder = TimeEmbedder(hidden_size)
@@ -148,6 +152,11 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         return self.config.objective
 
     @property
+    def flow_shift(self) -> float:
+        """The shift of a rectified flow's times in training."""
+        return self.config.flow_shift
+
+    @property
     def metadata_sources(self) -> Sequence[str] | None:
         """The sources that the metadata encoder knows; None without an encoder."""
         return self.config.metadata_sources
@@ -155,7 +164,7 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
     @property
     def null_caption(self) -> Tensor:
         """Text states [L, text_dim] of the empty caption, learned by dropping captions in training."""
-        return self.y_embedder.y_embedding
+        return self.y_embedder()
 
     def forward(
         self,

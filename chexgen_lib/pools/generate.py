@@ -113,7 +113,7 @@ def _sample_batches(
                 generator=[torch.Generator().manual_seed(seeds[i]) for i in batch],
                 condition_image=None if conditions is None else [conditions[of[i]] for i in batch],
                 output_type="np",
-            ).images
+            ).images[..., 0]
             with replacing(path) as partial:
                 np.save(partial, to_uint8(images))
     flat = np.concatenate([np.load(parts / f"{n:06d}.npy", allow_pickle=False) for n in range(len(batches))])

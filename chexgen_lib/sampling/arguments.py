@@ -2,9 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+import PIL.Image
 from diffusers import PixArtAlphaPipeline
 from torch import Tensor
 
+from chexgen_lib.images import to_uint8
 from chexgen_lib.models.metadata import ATTRIBUTES
 
 
@@ -16,6 +19,9 @@ def check_prompts(
         raise ValueError("give either `prompt` or `prompt_embeds`")
     if embeds is not None and mask is None:
         raise ValueError("`prompt_embeds` needs its `prompt_attention_mask`")
+    if mask is not None and not (counts := mask.bool().any(dim=1)).all():
+        row = int((~counts).nonzero()[0])
+        raise ValueError(f"row {row} of `prompt_attention_mask` has no token: keep at least one")
     if prompt is not None and len(prompt) == 0:
         raise ValueError("`prompt` is empty: write what the image should show")
 
@@ -26,6 +32,12 @@ def check_outputs(num_images_per_prompt: int, output_type: str) -> None:
         raise ValueError(f"num_images_per_prompt must be at least 1, not {num_images_per_prompt}")
     if output_type not in ("pil", "np", "pt", "latent"):
         raise ValueError(f"output_type must be pil, np, pt or latent, not {output_type!r}")
+
+
+def check_callback(wanted: Iterable[str], known: Sequence[str]) -> None:
+    """Raise ValueError for a tensor that the pipeline cannot hand to a callback."""
+    if unknown := [name for name in wanted if name not in known]:
+        raise ValueError(f"callback_on_step_end_tensor_inputs {', '.join(unknown)}: use {', '.join(known)}")
 
 
 def check_guided(attributes: Iterable[str], codes: Tensor) -> None:
@@ -46,6 +58,11 @@ def one_each(name: str, value, count: int, single: bool) -> list:
     if len(value) != count:
         raise ValueError(f"{len(value)} entries in `{name}` for {count} prompts: give one each")
     return list(value)
+
+
+def to_pil(images: np.ndarray) -> list[PIL.Image.Image]:
+    """Grey PIL images of an array [N, H, W] in 0..1."""
+    return [PIL.Image.fromarray(image) for image in to_uint8(images)]
 
 
 def clean_caption(text: str) -> str:

@@ -7,10 +7,12 @@ Both are for `sample_pool`: prompts in, grey images in 0..1 out. Neither reads m
 import warnings
 from pathlib import Path
 
+import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors import SafetensorError
 
 from chexgen_lib.models.baseline import MAX_TOKENS, BaselineUNet, truncate
+from chexgen_lib.models.loading import variant_in
 from chexgen_lib.sampling.pipeline import ChexGenPipeline, ChexGenPipelineOutput, assemble
 
 
@@ -46,7 +48,7 @@ class GreyStableDiffusionPipeline(StableDiffusionPipeline):
         """Sample radiographs; `settings` are those of diffusers' pipeline.
 
         Returns:
-            `.images` float32 [N, H, W] in 0..1: the mean of the colour channels.
+            `.images` float32 [N, H, W, 1] in 0..1: the mean of the colour channels.
 
         Raises:
             ValueError: for a condition, or an `output_type` other than "np".
@@ -56,7 +58,7 @@ class GreyStableDiffusionPipeline(StableDiffusionPipeline):
         if output_type != "np":
             raise ValueError(f"output_type must be np, not {output_type!r}")
         images = super().__call__(prompt, output_type=output_type, **settings).images  # [N, H, W, 3]
-        return ChexGenPipelineOutput(images=images.mean(axis=-1))
+        return ChexGenPipelineOutput(images=images.mean(axis=-1, keepdims=True))
 
 
 def load_baseline(name: str | Path) -> GreyStableDiffusionPipeline:
@@ -75,7 +77,12 @@ def load_baseline(name: str | Path) -> GreyStableDiffusionPipeline:
         if found != StableDiffusionPipeline.__name__:
             raise ValueError(f"it is a {found}")
         return GreyStableDiffusionPipeline.from_pretrained(
-            name, safety_checker=None, requires_safety_checker=False, use_safetensors=True
+            name,
+            safety_checker=None,
+            requires_safety_checker=False,
+            use_safetensors=True,
+            dtype=torch.float32,  # transformers would keep the precision that was saved, diffusers would not
+            variant=variant_in(Path(name)),
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = str(error).partition("\n")[0]

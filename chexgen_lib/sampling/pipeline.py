@@ -8,6 +8,7 @@ import numpy as np
 import PIL.Image
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
@@ -16,37 +17,55 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from chexgen_lib.diffusion.schedulers import (
     ddim_scheduler,
     flow_euler_scheduler,
+    ignore_variance,
     samples_objective,
     set_steps,
+    spaced,
+    uses_variance,
 )
-from chexgen_lib.images import to_uint8
-from chexgen_lib.models.autoencoder import decode, downsampling, encode_conditions, load_autoencoder
+from chexgen_lib.models.autoencoder import (
+    CompactAutoencoderKL,
+    decode,
+    downsampling,
+    encode_conditions,
+    load_autoencoder,
+)
 from chexgen_lib.models.control import ControlledTransformer
-from chexgen_lib.models.layers import TimeTables
-from chexgen_lib.models.metadata import ATTRIBUTES, encode_metadata, keep_attributes
+from chexgen_lib.models.metadata import encode_metadata
 from chexgen_lib.models.text import check_texts, encode_texts, load_text_encoder
 from chexgen_lib.models.transformer import ChexGenTransformer
-from chexgen_lib.sampling.arguments import check_guided, check_outputs, check_prompts, clean_caption, one_each
+from chexgen_lib.sampling.arguments import (
+    check_callback,
+    check_guided,
+    check_outputs,
+    check_prompts,
+    clean_caption,
+    one_each,
+    to_pil,
+)
 from chexgen_lib.sampling.conditions import check_drawing, draw
+from chexgen_lib.sampling.guidance import Inputs, guided_steps
 from chexgen_lib.sampling.prompts import with_metadata
 
 
 @dataclass
 class ChexGenPipelineOutput(BaseOutput):
-    """`images`: list of PIL images, or an array or tensor [N, H, W] in 0..1, or latents [N, 4, h, w]."""
+    """`images`: PIL images, an array [N, H, W, 1] or tensor [N, 1, H, W] in 0..1, or latents [N, 4, h, w]."""
 
     images: list[PIL.Image.Image] | np.ndarray | Tensor
 
 
 def assemble(transformer: ChexGenTransformer, autoencoder: str, text_encoder: str | None) -> "ChexGenPipeline":
-    """A pipeline of a trained transformer and the frozen parts of those names.
+    """A pipeline of a trained transformer and the frozen parts of those names, all on the transformer's device.
 
-    It samples with the paper's DDIM, or along a rectified flow with Euler's method. Without a text encoder it takes
-    text states (`prompt_embeds`) or metadata alone.
+    It samples with the paper's DDIM, or along a rectified flow with Euler's method and the shift of training. Without
+    a text encoder it takes text states (`prompt_embeds`) or metadata alone.
     """
-    tokenizer, encoder = (None, None) if text_encoder is None else load_text_encoder(text_encoder)
-    scheduler = ddim_scheduler() if transformer.objective == "ddpm" else flow_euler_scheduler()
-    return ChexGenPipeline(transformer, load_autoencoder(autoencoder), encoder, tokenizer, scheduler)
+    device = transformer.device
+    tokenizer, encoder = (None, None) if text_encoder is None else load_text_encoder(text_encoder, device=device)
+    ddpm = transformer.objective == "ddpm"
+    scheduler = ddim_scheduler() if ddpm else flow_euler_scheduler(transformer.flow_shift)
+    return ChexGenPipeline(transformer, load_autoencoder(autoencoder, device), encoder, tokenizer, scheduler)
 
 
 class ChexGenPipeline(DiffusionPipeline):
@@ -55,7 +74,8 @@ class ChexGenPipeline(DiffusionPipeline):
     Args:
         transformer, vae, text_encoder, tokenizer: the trained parts.
         scheduler: any diffusers scheduler for what the transformer predicts: the noise (`ddim_scheduler()` is the
-            paper's), or a flow's velocity (`flow_euler_scheduler()`).
+            paper's), or a flow's velocity (`flow_euler_scheduler()`). diffusers' own DDIM, which leaves noise where the
+            number of steps does not divide 1000, becomes a `SpacedDDIMScheduler` of the same settings.
         compat: "paper", or "released": guidance as in the released code, on three of the four latent channels, and
             none where a condition controls the image.
         clean_captions: clean prompts as the released models' training captions were (lower case, no brackets, ...).
@@ -66,12 +86,12 @@ class ChexGenPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
     _optional_components = ["tokenizer", "text_encoder"]  # a model may be asked by metadata alone
-    _callback_tensor_inputs = ["latents"]
+    _callback_tensor_inputs = ["latents", "prompt_embeds"]
 
     def __init__(
         self,
         transformer: ChexGenTransformer | ControlledTransformer,
-        vae: AutoencoderKL,
+        vae: AutoencoderKL | CompactAutoencoderKL,  # `from_pipe` goes by these types
         text_encoder: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         scheduler: SchedulerMixin,
@@ -87,7 +107,7 @@ class ChexGenPipeline(DiffusionPipeline):
             vae=vae,
             text_encoder=text_encoder,
             tokenizer=tokenizer,
-            scheduler=scheduler,
+            scheduler=spaced(scheduler),
         )
         self._check_objective()
 
@@ -112,6 +132,7 @@ class ChexGenPipeline(DiffusionPipeline):
         prompt_attention_mask: Tensor | None = None,
         output_type: str = "pil",
         callback_on_step_end: Callable[[DiffusionPipeline, int, int, dict], dict] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         return_dict: bool = True,
     ) -> ChexGenPipelineOutput | tuple:
         """Sample radiographs; all images of prompt 0 come first, then those of prompt 1, and so on.
@@ -139,57 +160,103 @@ class ChexGenPipeline(DiffusionPipeline):
             condition_latents: an encoded condition a prompt, [B, 4, h, w], instead of the three above.
             prompt_embeds, prompt_attention_mask: text states [B, L, width] and mask [B, L] instead of `prompt`.
             output_type: "pil", "np", "pt" or "latent".
-            callback_on_step_end: called as (pipeline, i, t, {"latents": ...}) after each step (with Heun's method, each
-                half of one); may return new latents.
+            callback_on_step_end: called as (pipeline, i, t, tensors) after each step (with Heun's method, each half of
+                one); may return other tensors, set `pipeline._guidance_scale` (then up to 1 is none) for the steps that
+                follow, or skip them by `pipeline._interrupt = True`. Also diffusers' own callbacks.
+            callback_on_step_end_tensor_inputs: which tensors it gets: "latents", "prompt_embeds".
 
         Raises:
             ValueError, TextError, ConditionError: if an argument is out of range, a prompt empty or too long, or a
                 mask or box cannot be drawn.
         """
+        self.scheduler = spaced(self.scheduler)
         self._check_objective()
+        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         by_metadata = metadata is not None and self.transformer.metadata_sources is not None
         check_prompts(prompt, prompt_embeds, prompt_attention_mask, by_metadata)
         check_outputs(num_images_per_prompt, output_type)
+        check_callback(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         if prompt_embeds is None:
-            prompt_embeds, prompt_attention_mask = self._encode_prompts(prompt, metadata)
+            prompt_embeds, prompt_attention_mask = self.encode_prompt(prompt, metadata)
         count = len(prompt_embeds)
         asked = self._encode_metadata(count, metadata, metadata_guidance or {})
         if condition_latents is None and not (mask is None and boxes is None and condition_image is None):
             condition_latents = self._encode_conditions(count, mask, boxes, condition_image)
         self._check_condition(count, condition_latents)
         device, dtype = self._execution_device, self.transformer.dtype
-        states, valid, asked, condition = (
+        given = (
             None if x is None else x.to(device).repeat_interleave(num_images_per_prompt, dim=0)
             for x in (prompt_embeds.to(dtype), prompt_attention_mask, asked, condition_latents)
         )  # [N, L, width], [N, L], [N, CODES], [N, 4, h, w]
+        channels = 3 if self.config.compat == "released" else self.vae.config.latent_channels
+        inputs = Inputs(self.transformer, *given, control_scale=control_scale, guided_channels=channels)
         set_steps(self.scheduler, num_inference_steps, device)
-        latents = self._starting_noise(len(states), latents, generator)
-        steps = self._guided_steps(guidance_interval, controlled=condition is not None)
-        scales = (guidance_scale, metadata_guidance or {}) if guidance_scale != 1 or metadata_guidance else None
-        predictors = {
-            guided: self._predictor(states, valid, asked, condition, control_scale, scales if guided else None)
-            for guided in set(steps)
-        }
+        latents = self._starting_noise(len(inputs.states), latents, generator)
+        steps = self._guided_steps(guidance_interval, controlled=inputs.condition is not None)
         times = self.transformer.encode_time(self.scheduler.timesteps)
         noisy = {"generator": generator} if "generator" in inspect.signature(self.scheduler.step).parameters else {}
         scale_input = getattr(self.scheduler, "scale_model_input", lambda x, t: x)  # flow schedulers have none
+        variance = uses_variance(self.scheduler)
+        ignore_variance(self.scheduler)
+        self._guidance_scale, self._interrupt = guidance_scale, False
         for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
+            if self._interrupt:
+                continue
             x = scale_input(latents, t).to(dtype)
-            output = predictors[steps[i]](x, times[i : i + 1])
-            if not self._learns_variance:
+            scales = self._scales(guidance_scale, metadata_guidance or {}) if steps[i] else None
+            output = inputs.predict(x, times[i : i + 1], scales)
+            if not variance:
                 output = output[:, : latents.shape[1]]
             latents = self.scheduler.step(output, t, latents, return_dict=False, **noisy)[0]
             if callback_on_step_end is not None:
-                latents = (callback_on_step_end(self, i, t, {"latents": latents}) or {}).get("latents", latents)
+                tensors = {"latents": latents, "prompt_embeds": inputs.states}
+                wanted = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
+                returned = callback_on_step_end(self, i, t, wanted) or {}
+                latents = returned.get("latents", latents)
+                inputs = inputs.with_states(returned.get("prompt_embeds"))
         images = latents if output_type == "latent" else self._decode(latents, output_type)
         self.maybe_free_model_hooks()
         return ChexGenPipelineOutput(images=images) if return_dict else (images,)
 
-    def _encode_prompts(self, prompt: str | Sequence[str] | None, metadata) -> tuple[Tensor, Tensor]:
-        """Text states [B, L, width] and mask [B, L] of the captions; of no prompt, the null caption's first token."""
+    @property
+    def guidance_scale(self) -> float:
+        """The weight of guidance in the call that goes on, or the last one."""
+        return self._guidance_scale
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether a callback has asked to skip the steps that are left."""
+        return self._interrupt
+
+    @property
+    def num_timesteps(self) -> int:
+        """How often the model is asked in the call that goes on, or the last one."""
+        return len(self.scheduler.timesteps)
+
+    def _scales(self, requested: float, attributes: Mapping[str, float]) -> tuple[float, Mapping[str, float]] | None:
+        """Weights of guidance at a step: those of the call, or what a callback has made of them; None for none."""
+        scale = self._guidance_scale
+        if scale == requested:
+            return (scale, attributes) if scale != 1 or attributes else None
+        return (scale, attributes) if scale > 1 else None  # diffusers' callbacks end guidance by 0
+
+    @torch.inference_mode()
+    def encode_prompt(
+        self, prompt: str | Sequence[str] | None, metadata: Mapping | Sequence[Mapping] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Text states [B, L, width] and mask [B, L] of captions, as `__call__` takes them; arguments as there.
+
+        Of no prompt, the null caption's first token.
+        """
         if prompt is None:
             count = 1 if isinstance(metadata, Mapping) else len(metadata)
             return self.transformer.null_caption[:1].expand(count, 1, -1), torch.ones(count, 1, dtype=torch.bool)
+        if self.text_encoder is None or self.tokenizer is None:
+            raise ValueError(
+                "this pipeline has no text encoder to read a prompt: give `prompt_embeds` and `prompt_attention_mask`, "
+                "or make it with `text_encoder` and `tokenizer`"
+            )
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if metadata is not None and self.transformer.metadata_sources is None:
             people = one_each("metadata", metadata, len(prompts), single=isinstance(metadata, Mapping))
@@ -199,8 +266,9 @@ class ChexGenPipeline(DiffusionPipeline):
         check_texts(self.tokenizer, captions, limit)
         distinct = list(dict.fromkeys(captions))  # several images of one prompt are often asked for
         states, mask = encode_texts(self.tokenizer, self.text_encoder, distinct, limit, truncate=True)  # none is longer
-        rows = [distinct.index(caption) for caption in captions]
-        return states[rows], mask[rows]
+        rows = torch.tensor([distinct.index(caption) for caption in captions], device=states.device)
+        prompt_embeds, prompt_attention_mask = states[rows], mask[rows]
+        return prompt_embeds, prompt_attention_mask
 
     def _encode_metadata(self, count: int, metadata, scales: Mapping[str, float]) -> Tensor | None:
         """Codes [B, CODES] for a transformer with a metadata encoder; None for another."""
@@ -250,96 +318,24 @@ class ChexGenPipeline(DiffusionPipeline):
 
         The released code guides none where a condition controls the image.
         """
-        low, high = interval
-        if not 0 <= low <= high <= 1:
-            raise ValueError(f"guidance_interval must be two fractions in order, not {interval}")
+        guided = guided_steps(self.scheduler.timesteps, self.scheduler.config.num_train_timesteps, interval)
         allowed = not (self.config.compat == "released" and controlled)
-        times = self.scheduler.timesteps / self.scheduler.config.num_train_timesteps
-        fractions = times.clamp(max=1).tolist()  # a shifted time 1 may be rounded up
-        return [allowed and low <= fraction <= high for fraction in fractions]
-
-    def _terms(
-        self, states: Tensor, valid: Tensor, asked: Tensor | None, scale: float, attribute_scales: Mapping[str, float]
-    ) -> tuple[list[float], Tensor, Tensor, Tensor | None]:
-        """What guidance compares: weights of n terms; text [(n + 1) N, L, width], mask and metadata of terms and null.
-
-        The first term is the text with the attributes that have no weight of their own.
-        """
-        # The null half stands under its caption's mask, as in training and in the released code ...
-        null, unsaid = self.transformer.null_caption[: states.shape[1]].to(states).expand_as(states), valid
-        if asked is None:
-            return [scale], torch.cat([states, null]), torch.cat([valid, unsaid]), None
-        unsaid = torch.zeros_like(valid)  # ... but where there is metadata, under its first token's, as in training
-        unsaid[:, 0] = 1
-        alone = [torch.tensor([name == k for name in ATTRIBUTES], device=asked.device) for k in attribute_scales]
-        rest = ~torch.stack([torch.zeros(len(ATTRIBUTES), dtype=torch.bool, device=asked.device), *alone]).any(0)
-        none = torch.zeros_like(rest)
-        n = len(alone) + 1
-        metadata = torch.cat([keep_attributes(asked, kept) for kept in (rest, *alone, none)])
-        weights = [scale, *attribute_scales.values()]
-        return weights, torch.cat([states, *[null] * n]), torch.cat([valid, *[unsaid] * n]), metadata
-
-    def _predictor(
-        self,
-        states: Tensor,
-        valid: Tensor,
-        asked: Tensor | None,
-        condition: Tensor | None,
-        control_scale: float,
-        scales: tuple[float, Mapping[str, float]] | None,
-    ) -> Callable[[Tensor, TimeTables], Tensor]:
-        """(noisy latents, time tables) -> output, guided by `scales` (of all, of attributes) if there are any.
-
-        Text, metadata and condition do not change and are encoded here.
-        """
-        weights: list[float] = []
-        if scales is not None:
-            weights, states, valid, asked = self._terms(states, valid, asked, *scales)
-        copies = len(weights) + 1 if weights else 1
-        said = (states, valid) if asked is None else (states, valid, asked)
-        fixed = dict(text=self.transformer.encode_text(*said))
-        if condition is not None:
-            # Of the first term alone: guidance then amplifies what the condition says as it does what the text says.
-            encoded = self.transformer.encode_condition(condition.to(states.dtype))
-            fixed.update(condition=encoded, control_scale=control_scale)
-
-        def predict(x: Tensor, time: TimeTables) -> Tensor:
-            output = self.transformer.denoise(x.repeat(copies, 1, 1, 1), time, **fixed).float()
-            return self._guide(output, weights) if weights else output
-
-        return predict
+        return [allowed and step for step in guided]
 
     def caption(self, prompt: str) -> str:
         """What the text encoder reads for a prompt: cleaned where the pipeline cleans captions."""
         return clean_caption(prompt) if self.config.clean_captions and isinstance(prompt, str) else prompt
-
-    def _guide(self, output: Tensor, weights: Sequence[float]) -> Tensor:
-        """Classifier-free guidance (Ho & Salimans 2022) of noise or velocity [:4]; the variance is the first term's.
-
-        Several terms are composed (Liu et al. 2022, eq. 11): null + sum of weight x (term - null). The released code
-        guides the first three channels only.
-        """
-        channels = 3 if self.config.compat == "released" else self.vae.config.latent_channels
-        *terms, null = output.chunk(len(weights) + 1)
-        guided = null[:, :channels]
-        for weight, term in zip(weights, terms, strict=True):
-            guided = guided + weight * (term - null)[:, :channels]
-        return torch.cat([guided, terms[0][:, channels:]], dim=1)
 
     @property
     def image_size(self) -> int:
         """Pixels a side of the images."""
         return downsampling(self.vae) * self.transformer.latent_shape[-1]
 
-    @property
-    def _learns_variance(self) -> bool:
-        return self.scheduler.config.get("variance_type") == "learned_range"
-
     def _decode(self, latents: Tensor, output_type: str) -> list[PIL.Image.Image] | np.ndarray | Tensor:
         images = decode(self.vae, latents)  # [N, H, W] in 0..1
         if output_type == "np":
-            return images
-        return torch.from_numpy(images) if output_type == "pt" else [PIL.Image.fromarray(x) for x in to_uint8(images)]
+            return images[..., None]
+        return torch.from_numpy(images)[:, None] if output_type == "pt" else to_pil(images)
 
     def _check_objective(self) -> None:
         learnt, sampled = self.transformer.objective, samples_objective(self.scheduler)

@@ -17,4 +17,4 @@ def preview(pipeline: ChexGenPipeline, prompts: Sequence[str], num_inference_ste
     generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
     return pipeline(
         list(prompts), num_inference_steps=num_inference_steps, generator=generators, output_type="np"
-    ).images
+    ).images[..., 0]

@@ -48,7 +48,7 @@ def train_autoencoder(model: AutoencoderKL, images: np.ndarray, recipe: Autoenco
     model.train().requires_grad_(True).to(memory_format=torch.channels_last)
     history = []
     for step in (progress := tqdm(range(recipe.steps), desc="autoencoder")):
-        batch = to_model(_crops(scales[step % 2], recipe, rng))[:, : image_channels(model)]
+        batch = to_model(_crops(scales[step % 2], recipe, rng))[:, : image_channels(model)].to(model.device)
         posterior = model.encode(batch.to(memory_format=torch.channels_last)).latent_dist
         reconstruction = model.decode(posterior.sample(generator)).sample
         loss = F.l1_loss(reconstruction, batch) + 4 * F.mse_loss(reconstruction, batch)

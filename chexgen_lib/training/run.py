@@ -205,7 +205,8 @@ def step_seed(*parts: int) -> int:
 def fingerprint_of(model: Model, cache: LatentCache, config: TrainingConfig) -> str:
     settings = asdict(config)
     del settings["gradient_checkpointing"]  # of the memory alone: may be turned on for what remains of a run
-    shape = {key: value for key, value in model.config.items() if not key.startswith("_")}  # not where it came from
+    # Not where it came from; the flow's shift is a setting of the run.
+    shape = {key: value for key, value in model.config.items() if not key.startswith("_") and key != "flow_shift"}
     digest = hashlib.sha256(json.dumps([shape, settings], sort_keys=True, default=str).encode())
     for tensor in (cache.mean[:: max(1, len(cache) // 64)], cache.offsets, *list(model.parameters())[:8]):
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

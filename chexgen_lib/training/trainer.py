@@ -54,6 +54,8 @@ def train(
             checkpoint is of another run, or the loss is not finite.
     """
     _check_fit(model, cache, config)
+    if config.objective == "rectified_flow" and not isinstance(model, ControlledTransformer):
+        model.register_to_config(flow_shift=config.time_shift)  # sampling goes by it
     accelerator = _accelerator(config)
     run = Run(model.train(), config, accelerator, fingerprint=fingerprint_of(model, cache, config))
     run.resume(folder if checkpoints(folder) or continued_from is None else continued_from)

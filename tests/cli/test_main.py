@@ -161,7 +161,7 @@ def test_the_sampler_can_be_chosen(prompts, weights, tmp_path):
     for sampler in ("ddim", "dpm-solver++"):
         assert cli.main(command(prompts, weights, tmp_path / sampler, "--sampler", sampler)) == 0
     manifests = [pl.read_csv(tmp_path / sampler / "manifest.csv") for sampler in ("ddim", "dpm-solver++")]
-    assert [m["sampler"][0] for m in manifests] == ["DDIMScheduler", "DPMSolverMultistepScheduler"]
+    assert [m["sampler"][0] for m in manifests] == ["SpacedDDIMScheduler", "DPMSolverMultistepScheduler"]
     assert content(tmp_path / "ddim")["case0_0.png"] != content(tmp_path / "dpm-solver++")["case0_0.png"]
 
 
@@ -323,3 +323,33 @@ def test_converts_a_released_checkpoint(pipeline, weights, tmp_path):
     for name, value in converted.transformer.state_dict().items():
         assert torch.equal(value, state[name]), name
     assert converted.config.clean_captions and converted.config.compat == "paper"
+
+
+@pytest.mark.parametrize("form", [{}, {"safe_serialization": False}, {"variant": "fp16"}], ids=str)
+def test_all_that_changes_an_image_is_in_the_digest(pipeline, tmp_path, form):
+    pipeline.save_pretrained(tmp_path, **form)
+    seen = {files.digest(tmp_path)}
+    weights = next(path for path in (tmp_path / "transformer").iterdir() if path.suffix in (".bin", ".safetensors"))
+    for path in (weights, tmp_path / "scheduler/scheduler_config.json", tmp_path / "vae/config.json"):
+        path.write_bytes(path.read_bytes() + b" ")
+        seen.add(files.digest(tmp_path))
+    (tmp_path / "README.md").write_text("what people read changes no image")
+    assert len(seen) == 4 and files.digest(tmp_path) in seen
+
+
+def test_settings_of_the_sampler_are_another_job(pipeline, prompts, weights, tmp_path):
+    out = tmp_path / "out"
+    assert cli.main(["sample", str(prompts), "--weights", str(weights), "--out", str(out), "--steps", "1"]) == 0
+    assert '"timestep_spacing": "trailing"' in pl.read_csv(out / "manifest.csv")["sampler_settings"][0]
+
+
+def test_a_folder_of_the_variant_fp16_is_sampled_and_a_damaged_one_named(pipeline, prompts, tmp_path, capsys):
+    folder = tmp_path / "weights"
+    pipeline.save_pretrained(folder, variant="fp16")
+    command = ["sample", str(prompts), "--weights", str(folder), "--out", str(tmp_path / "out"), "--steps", "1"]
+    assert cli.main(command) == 0
+    path = next((folder / "transformer").glob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:1000])
+    assert cli.main([*command[:-3], str(tmp_path / "other"), "--steps", "1"]) == 2
+    assert f"{folder} holds no whole pipeline, write or download it again" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()

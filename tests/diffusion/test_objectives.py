@@ -6,7 +6,7 @@ import torch
 from chexgen_lib.diffusion.objectives import NoisePrediction, RectifiedFlow, step_weights
 from chexgen_lib.diffusion.schedulers import flow_euler_scheduler, flow_heun_scheduler
 from chexgen_lib.models.transformer import ChexGenTransformer
-from chexgen_lib.sampling.pipeline import ChexGenPipeline
+from chexgen_lib.sampling.pipeline import ChexGenPipeline, assemble
 from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.trainer import TrainingConfig, noise_error, train
 
@@ -99,3 +99,12 @@ def test_a_flow_learns_a_toy_set_and_gives_back_its_mean_and_spread(toy, pipelin
         for found, mean, spread in ((latents[:64], 1.0, 0.3), (latents[64:], -0.5, 0.1)):
             assert found.mean().item() == pytest.approx(mean, abs=0.06)
             assert found.std().item() == pytest.approx(spread, abs=0.06)
+
+
+def test_a_pipeline_samples_with_the_shift_of_training(toy, tmp_path):
+    model = ChexGenTransformer.of_size("ci", sample_size=4, text_dim=384, text_tokens=1, objective="rectified_flow")
+    config = TrainingConfig(steps=1, batch_size=2, objective="rectified_flow", time_shift=2.0, precision="fp32")
+    train(model, toy, config, tmp_path / "run")
+    model.save_pretrained(tmp_path / "model")
+    loaded = ChexGenTransformer.from_pretrained(tmp_path / "model")
+    assert assemble(loaded, "shipped", None).scheduler.config.shift == loaded.enlarged().flow_shift == 2.0

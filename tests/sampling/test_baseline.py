@@ -108,7 +108,7 @@ def test_an_interrupted_pool_goes_on(generator, tmp_path, monkeypatch):
 
 def test_prompt_and_guidance_change_the_images(generator):
     base = sample(generator)
-    assert base.shape == (2, 32, 32) and base.min() >= 0 and base.max() <= 1
+    assert base.shape == (2, 32, 32, 1) and base.min() >= 0 and base.max() <= 1
     for changed in (sample(generator, PROMPTS[::-1]), sample(generator, guidance_scale=1.0)):
         assert np.abs(changed - base).max() > 1e-4
 
@@ -149,12 +149,12 @@ def test_assembled_of_its_unet_and_the_named_parts(unet_pipeline, tmp_path):
     new_autoencoder((8, 8, 8)).save_pretrained(tmp_path)
     assembled = assemble_baseline(unet_pipeline.transformer, str(tmp_path), "minilm")
     assert type(assembled) is BaselinePipeline and assembled.transformer is unet_pipeline.transformer
-    assert sample(assembled).shape == (2, 32, 32)
+    assert sample(assembled).shape == (2, 32, 32, 1)
 
 
 def test_images_are_those_of_diffusers_in_grey(published):
     plain = StableDiffusionPipeline.from_pretrained(published, safety_checker=None)
-    np.testing.assert_allclose(sample(load_baseline(published)), sample(plain).mean(axis=-1), atol=1e-6)
+    np.testing.assert_allclose(sample(load_baseline(published)), sample(plain).mean(axis=-1, keepdims=True), atol=1e-6)
     with pytest.raises(ValueError, match="output_type must be np, not 'pil'"):
         sample(load_baseline(published), output_type="pil")
 
@@ -194,6 +194,6 @@ def test_the_baseline_of_a_run(unet_pipeline, published, tmp_path):
         open_baseline(None, tmp_path / "unet", *frozen)
     unet_pipeline.transformer.save_pretrained(tmp_path / "unet")
     trained = open_baseline(None, tmp_path / "unet", *frozen)
-    assert type(trained) is BaselinePipeline and sample(trained).shape == (2, 32, 32)
+    assert type(trained) is BaselinePipeline and sample(trained).shape == (2, 32, 32, 1)
     given = open_baseline(str(published), tmp_path / "unet", *frozen)
     np.testing.assert_array_equal(sample(given), sample(load_baseline(published)))

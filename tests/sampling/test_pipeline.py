@@ -22,6 +22,7 @@ from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.metadata import MetadataError, encode_metadata
 from chexgen_lib.models.text import TextError
 from chexgen_lib.sampling.conditions import ConditionError, draw
+from chexgen_lib.sampling.guidance import Inputs
 from chexgen_lib.sampling.pipeline import ChexGenPipeline, assemble
 
 PROMPTS = [
@@ -91,9 +92,18 @@ def test_every_argument_changes_the_output(pipeline):
     for name, output in outputs.items():
         assert not torch.allclose(output, base, atol=1e-3), name
     assert not torch.allclose(outputs["prompt_embeds"], outputs["prompt_attention_mask"], atol=1e-3)
-    assert sample(pipeline, num_images_per_prompt=2, generators=range(4)).shape == (4, 32, 32)
+    assert sample(pipeline, num_images_per_prompt=2, generators=range(4)).shape == (4, 32, 32, 1)
     untested = set(inspect.signature(pipeline.__call__).parameters) - set(changed)
-    below = {"mask", "boxes", "condition_image", "condition_latents", "control_scale", "metadata_guidance"}
+    below = {
+        "callback_on_step_end_tensor_inputs",
+        "mask",
+        "boxes",
+        "condition_image",
+        "condition_latents",
+        "control_scale",
+        "metadata_guidance",
+    }
+    below.add("callback_on_step_end_tensor_inputs")
     assert untested == {"num_images_per_prompt", "output_type", "return_dict", *below}
 
 
@@ -243,8 +253,9 @@ def test_attributes_are_guided_each_by_its_weight(encoding):
         expected = nothing + 3.0 * (term(text, {"Effusion": 1}) - nothing)
         expected = expected + 2.0 * (term(null, {"age": 71}) - nothing) + 0.5 * (term(null, {"sex": "M"}) - nothing)
         asked, valid = encode_metadata(people, ["nih", "openi"]), torch.ones(1, 5)
-        predict = encoding._predictor(text, valid, asked, None, 1.0, (3.0, {"age": 2.0, "sex": 0.5}))
-        torch.testing.assert_close(predict(x, transformer.encode_time(t)), expected, atol=1e-4, rtol=1e-4)
+        inputs = Inputs(transformer, text, valid, asked, None, 1.0, 4)
+        guided = inputs.predict(x, transformer.encode_time(t), (3.0, {"age": 2.0, "sex": 0.5}))
+        torch.testing.assert_close(guided, expected, atol=1e-4, rtol=1e-4)
     samples = [
         sample(encoding, PROMPTS[:1], (0,), metadata=people, output_type="latent", metadata_guidance=weights)
         for weights in (None, {"age": 4.0}, {"age": 1.0})

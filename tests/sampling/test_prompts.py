@@ -189,3 +189,12 @@ def test_bad_files(tmp_path):
     (tmp_path / "p.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(PromptError, match="cannot be read as .txt"):
         read_prompts(tmp_path / "p.txt")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl", ".txt"])
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path, suffix):
+    row = '{"name": "a", "impression": "Cardiomegaly."}'
+    text = {".csv": "name,impression\na,Cardiomegaly.\n", ".json": f"[{row}]", ".jsonl": row, ".txt": "Cardiomegaly."}
+    path = tmp_path / f"prompts{suffix}"
+    path.write_text(text[suffix], encoding="utf-8-sig")
+    assert read_prompts(path)["prompt"].to_list() == ["Cardiomegaly."]

@@ -150,7 +150,7 @@ def train_and_sample(
             guidance_scale=sampling.guidance_scale,
             generator=torch.Generator().manual_seed(0),
             output_type="np",
-        ).images
+        ).images[..., 0]
         seconds.append((perf_counter() - start) / len(images))
         result[f"steps {steps}"] = im.to_uint8(images)
     return result | {"seconds": np.array(seconds)}
@@ -158,7 +158,7 @@ def train_and_sample(
 
 def sampler(model: ChexGenTransformer, autoencoder: str) -> ChexGenPipeline:
     """A pipeline for metadata alone, without a text encoder."""
-    pipeline = assemble(model, autoencoder, None).to(model.device)
+    pipeline = assemble(model, autoencoder, None)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

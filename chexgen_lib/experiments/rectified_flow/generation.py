@@ -39,7 +39,7 @@ def sweep_images(
         metadata_guidance=sampling.metadata_guidance,
         generator=[torch.Generator().manual_seed(sampling.seed) for _ in metadata],
         output_type="np",
-    ).images
+    ).images[..., 0]
     parts = np.split(images, np.cumsum([len(words) for _, words, _ in sweeps])[:-1])
     lines = [(name, words, own) for (name, words, _), own in zip(sweeps, parts, strict=True)]
     listed = [(name, word) for name, words, _ in sweeps for word in words]

@@ -110,7 +110,7 @@ def sample(model: ChexGenTransformer, prompts: LatentCache, sampling: FewSamples
     """Radiographs for the text states of a cache, uint8 [P, images_per_prompt, H, W]."""
     pipeline = assemble(model, sampling.autoencoder, None)  # the cache holds the text states
     pipeline.scheduler = dpm_solver_scheduler()
-    pipeline.to(model.device).set_progress_bar_config(disable=True)
+    pipeline.set_progress_bar_config(disable=True)
     generator, images = torch.Generator().manual_seed(seed), []
     for rows in torch.arange(len(prompts)).split(sampling.batch_size):
         _, states, mask, _ = prompts.batch(rows, generator)
@@ -122,6 +122,6 @@ def sample(model: ChexGenTransformer, prompts: LatentCache, sampling: FewSamples
             guidance_scale=sampling.guidance_scale,
             generator=generator,
             output_type="np",
-        ).images
+        ).images[..., 0]
         images.append(to_uint8(batch).reshape(len(rows), sampling.images_per_prompt, *batch.shape[1:]))
     return np.concatenate(images)

@@ -1,0 +1,62 @@
+"""Loading the weights of others: which file of a folder, in which precision, onto which device."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+WEIGHTS = (".safetensors", ".bin")
+# As diffusers and transformers name them: model.fp16.safetensors, model.fp16-00001-of-00002.safetensors, ...
+PART = re.compile(r"-\d{5}-of-\d{5}")
+
+
+class WeightsError(ValueError):
+    """Weights that are missing, damaged or of another kind; the message names the folder and the remedy."""
+
+
+def from_pretrained(model_class: type, source: str | Path, dtype: torch.dtype, subfolder: str | None = None) -> Any:
+    """`model_class.from_pretrained` in a stated precision, also where only a variant (fp16) of the weights is there.
+
+    Raises:
+        WeightsError: if the files of the folder cannot be read as such a model.
+        OSError: if there is no such folder, and no hub that has it can be reached.
+    """
+    place = {} if subfolder is None else {"subfolder": subfolder}
+    folder = Path(source) / (subfolder or "")
+    try:
+        if folder.is_dir():
+            return model_class.from_pretrained(source, dtype=dtype, variant=variant_in(folder), **place)
+        try:
+            return model_class.from_pretrained(source, dtype=dtype, **place)
+        except OSError:
+            return model_class.from_pretrained(source, dtype=dtype, variant="fp16", **place)
+    except (SafetensorError, RuntimeError, ValueError, KeyError, EOFError, OSError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, OSError) and not folder.is_dir()):
+            raise
+        raise WeightsError(
+            f"the weights in {folder} cannot be read as {model_class.__name__}: download or save them again "
+            f"({' '.join(str(error).split())[:200]})"
+        ) from error
+
+
+def variant_in(folder: Path) -> str | None:
+    """The variant of the weights below a folder, such as "fp16"; None where there are others, or no weights at all."""
+    names = [PART.sub("", file.stem).split(".") for file in folder.rglob("*") if file.suffix in WEIGHTS]
+    variants = {parts[1] if len(parts) > 1 else None for parts in names}
+    return None if None in variants or not variants else sorted(variants)[0]
+
+
+def fastest_device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def running_device(model: torch.nn.Module) -> torch.device:
+    """Where a model computes: its device, or that which offloading brings it to when it is called."""
+    for module in model.modules():
+        device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+        if device is not None:
+            return torch.device(device)
+    return model.device

@@ -1,0 +1,132 @@
+"""Every scheduler that we name takes noise to the data when an oracle answers for the model, in any number of steps."""
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from chexgen_lib.diffusion.objectives import DDPM
+from chexgen_lib.diffusion.schedulers import (
+    SAMPLERS,
+    ReleasedDDIMScheduler,
+    SpacedDDIMScheduler,
+    flow_euler_scheduler,
+    flow_heun_scheduler,
+    ignore_variance,
+    released_scheduler,
+    set_steps,
+    spaced,
+    uses_variance,
+)
+
+SPREAD = 0.5  # of the data, which are normal around 0
+NAMED = {name: make for samplers in SAMPLERS.values() for name, make in samplers.items()}
+NAMED["released ddim"] = lambda: ReleasedDDIMScheduler(**DDPM, clip_sample=False)
+DIFFUSERS = ("EulerDiscrete", "HeunDiscrete", "DPMSolverMultistep", "DPMSolverSinglestep", "UniPCMultistep",
+             "DEISMultistep", "LMSDiscrete", "PNDM", "EulerAncestralDiscrete", "SASolver")  # fmt: skip
+
+
+def oracle(scheduler, x, t):
+    """The noise, or the velocity, that is expected of data of a known spread."""
+    if "flow" in type(scheduler).__name__.lower():
+        time = float(t) / 1000
+        variance = (1 - time) ** 2 * SPREAD**2 + time**2
+        return (time - (1 - time) * SPREAD**2) / variance * x
+    signal = scheduler.alphas_cumprod[int(t)]
+    return (1 - signal).sqrt() / (signal * SPREAD**2 + 1 - signal) * x
+
+
+def spread(scheduler, count):
+    """That of what the scheduler samples."""
+    g = torch.Generator().manual_seed(0)
+    set_steps(scheduler, count, "cpu")
+    x = torch.randn(1000, 4, 1, 1, generator=g) * getattr(scheduler, "init_noise_sigma", 1.0)
+    for t in scheduler.timesteps:
+        noisy = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+        ancestral = {"generator": g} if type(scheduler).__name__ == "DDPMScheduler" else {}
+        x = scheduler.step(oracle(scheduler, noisy, t), t, x, return_dict=False, **ancestral)[0]
+    return x.std().item()
+
+
+@pytest.mark.parametrize("count", [61, 100, 150, 334, 501])
+@pytest.mark.parametrize("name", NAMED)
+def test_samples_have_the_spread_of_the_data(name, count):
+    assert spread(NAMED[name](), count) == pytest.approx(SPREAD, abs=0.04)
+
+
+def test_diffusers_own_ddim_is_replaced_because_it_leaves_noise():
+    theirs = DDIMScheduler(**DDPM, timestep_spacing="trailing", clip_sample=False)
+    assert spread(theirs, 334) > 0.6
+    ours = spaced(theirs)
+    assert type(ours) is SpacedDDIMScheduler and spread(ours, 334) == pytest.approx(SPREAD, abs=0.02)
+    assert spaced(ours) is ours
+
+
+SETTINGS = [{}, {"clip_sample": True}, {"thresholding": True}, {"set_alpha_to_one": False}, {"steps_offset": 1},
+            {"prediction_type": "v_prediction"}, {"prediction_type": "sample"}]  # fmt: skip
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "leading"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_where_the_steps_divide_it_is_diffusers_ddim_bit_for_bit(settings, spacing):
+    settings = {"clip_sample": False, **settings, "timestep_spacing": spacing}
+    schedulers = SpacedDDIMScheduler(**DDPM, **settings), DDIMScheduler(**DDPM, **settings)
+    g = torch.Generator().manual_seed(0)
+    for scheduler in schedulers:
+        scheduler.set_timesteps(20)
+    assert torch.equal(*(scheduler.timesteps for scheduler in schedulers))
+    x = torch.randn(2, 4, 4, 4, generator=g)
+    for t in schedulers[0].timesteps:
+        output = torch.randn(2, 4, 4, 4, generator=g)
+        for options in ({}, {"eta": 0.7, "variance_noise": output}, {"use_clipped_model_output": True}):
+            ours, theirs = (s.step(output, t, x, **options) for s in schedulers)
+            assert torch.equal(ours.prev_sample, theirs.prev_sample)
+            assert torch.equal(ours.pred_original_sample, theirs.pred_original_sample)
+        x = ours.prev_sample
+
+
+def test_the_released_ddim_draws_noise_and_keeps_its_steps():
+    scheduler = ReleasedDDIMScheduler(**DDPM, clip_sample=False)
+    scheduler.set_timesteps(3)
+    assert scheduler.timesteps.tolist() == [999, 500, 0]
+    x = torch.ones(1, 4, 2, 2)
+    one, same, other = (
+        scheduler.step(x, 500, x, eta=1.0, generator=torch.Generator().manual_seed(seed)).prev_sample
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["ddim", "ancestral", "dpm-solver++", "released ddim"])
+def test_more_steps_than_in_training_are_refused(name):
+    with pytest.raises(ValueError, match="at most 1000, the model's steps in training, not 1001"):
+        set_steps(NAMED[name](), 1001, "cpu")
+
+
+def test_steps_that_a_scheduler_cannot_make_are_refused():
+    scheduler = diffusers.DEISMultistepScheduler(**DDPM, timestep_spacing="trailing")
+    with pytest.raises(ValueError, match="DEISMultistepScheduler makes no 61 steps: take one step more or less"):
+        set_steps(scheduler, 61, "cpu")
+
+
+@pytest.mark.parametrize("make", [flow_euler_scheduler, flow_heun_scheduler])
+def test_a_flow_is_shifted_once(make):
+    shift, last = 3.0, 1 / 4 if make is flow_euler_scheduler else 1 / 1000
+    scheduler = make(shift)
+    set_steps(scheduler, 4, "cpu")
+    expected = 1000 * shift * last / (1 + (shift - 1) * last)
+    assert float(scheduler.timesteps[-1]) == pytest.approx(expected, rel=1e-3)
+    assert spread(make(shift), 50) == pytest.approx(SPREAD, abs=0.03)
+
+
+@pytest.mark.parametrize("name", DIFFUSERS)
+def test_a_learned_variance_is_for_those_who_use_it(name):
+    scheduler = getattr(diffusers, f"{name}Scheduler").from_config(released_scheduler().config)
+    assert uses_variance(released_scheduler()) and not uses_variance(scheduler)
+    ignore_variance(scheduler)
+    set_steps(scheduler, 4, "cpu")
+    x = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0)) * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        x = scheduler.step(scheduler.scale_model_input(x, t), t, x, return_dict=False)[0]
+    assert x.shape == (2, 4, 4, 4) and np.isfinite(x.numpy()).all()

@@ -1,0 +1,75 @@
+"""Weights as people have them: in a subfolder, as a variant, in another precision, or damaged."""
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import load_file, save_file
+from transformers import T5Config, T5EncoderModel
+
+from chexgen_lib.models.autoencoder import load_autoencoder, new_autoencoder
+from chexgen_lib.models.loading import WeightsError, variant_in
+from chexgen_lib.models.text import TextError, load_text_encoder
+
+
+def stable_diffusion() -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+    )
+
+
+def test_the_autoencoder_of_a_whole_pipeline_is_in_its_subfolder(tmp_path):
+    stable_diffusion().save_pretrained(tmp_path / "vae")
+    assert load_autoencoder(str(tmp_path)).config.block_out_channels == [8, 8]
+
+
+@pytest.mark.parametrize("form", [{}, {"safe_serialization": False}, {"max_shard_size": "10KB"}], ids=str)
+@pytest.mark.parametrize("place", ["", "vae"])
+def test_a_variant_alone_is_taken_and_read_in_float32(tmp_path, place, form):
+    model = stable_diffusion().half()
+    model.save_pretrained(tmp_path / place, variant="fp16", **form)
+    loaded = load_autoencoder(str(tmp_path))
+    assert variant_in(tmp_path) == "fp16" and loaded.dtype == torch.float32
+    torch.testing.assert_close(loaded.encoder.conv_in.weight, model.encoder.conv_in.weight.float())
+
+
+def test_whole_weights_are_preferred_to_a_variant(tmp_path):
+    new_autoencoder((8, 8, 8)).save_pretrained(tmp_path)
+    new_autoencoder((8, 8, 8)).half().save_pretrained(tmp_path, variant="fp16")
+    assert variant_in(tmp_path) is None
+
+
+def test_damaged_weights_are_named(tmp_path):
+    new_autoencoder((8, 8, 8)).save_pretrained(tmp_path)
+    path = tmp_path / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(WeightsError, match=f"{tmp_path} cannot be read as CompactAutoencoderKL: download or save them"):
+        load_autoencoder(str(tmp_path))
+    new_autoencoder((16, 16, 16)).save_pretrained(tmp_path / "other")
+    save_file(load_file(tmp_path / "other/diffusion_pytorch_model.safetensors"), path)
+    with pytest.raises(WeightsError, match="cannot be read as CompactAutoencoderKL"):
+        load_autoencoder(str(tmp_path))
+
+
+@pytest.fixture
+def t5(tmp_path):
+    """A tiny T5 saved in half precision, with a tokenizer."""
+    tokenizer, _ = load_text_encoder("minilm")
+    config = T5Config(vocab_size=len(tokenizer), d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    T5EncoderModel(config).half().save_pretrained(tmp_path / "t5")
+    tokenizer.save_pretrained(tmp_path / "t5")
+    return tmp_path / "t5"
+
+
+def test_a_text_encoder_saved_in_half_precision_is_read_in_the_one_that_is_stated(t5):
+    assert load_text_encoder(str(t5))[1].dtype == torch.float32  # on a CPU
+    assert load_text_encoder(str(t5), torch.bfloat16)[1].dtype == torch.bfloat16
+
+
+def test_a_damaged_text_encoder_is_named(t5):
+    path = t5 / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(TextError, match="t5 cannot be read as T5EncoderModel: download or save them again"):
+        load_text_encoder(str(t5))
