@@ -1,10 +1,12 @@
-"""One of several processes that train the same small models: python distributed_worker.py KIND FOLDER RUN...
+"""Two processes that train the same small models together: python distributed_worker.py PORT FOLDER KIND:RUN...
 
-KIND is "ddp" or "fsdp"; a RUN is a name in RUNS, and FOLDER/RUN-RANK.pt gets its weights and history. They are the same
-run but for a setting or the model; "stopped" is stopped before step 3, with FOLDER/kept a copy of what it had written,
-and started again; "continued" goes on from what it finds in FOLDER/continued.
+KIND is "ddp" or "fsdp"; a RUN is a name in RUNS, and FOLDER/KIND/RUN-RANK.pt gets its weights and history. They are the
+same run but for a setting or the model; "stopped" is stopped before step 3, with FOLDER/KIND/kept a copy of what it had
+written, and started again; "continued" goes on from what it finds in FOLDER/KIND/continued.
 """
 
+import multiprocessing
+import os
 import shutil
 import sys
 from contextlib import contextmanager
@@ -127,10 +129,22 @@ def rank() -> int:
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
-if __name__ == "__main__":
-    kind, folder, *runs = sys.argv[1:]
-    if kind == "fsdp":
-        trainer.Accelerator = Sharded
-    for run in runs:
-        train(run, Path(folder))
+def train_all(rank: int, port: str, folder: Path, jobs: list[tuple[str, str]]) -> None:
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    os.environ.update(address | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+    for kind, run in jobs:
+        trainer.Accelerator = Sharded if kind == "fsdp" else Accelerator
+        train(run, folder / kind)
     torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    port, folder, *names = sys.argv[1:]
+    jobs = [tuple(name.split(":")) for name in names]
+    fork = multiprocessing.get_context("fork")  # after the imports, which take longer than the runs
+    ranks = [fork.Process(target=train_all, args=(rank, port, Path(folder), jobs)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join()
+    sys.exit(any(process.exitcode for process in ranks))

@@ -33,23 +33,17 @@ def in_this_process(folder: Path, *runs: str) -> None:
         worker.train(run, folder)
 
 
-def in_two_processes(kind: str, folder: Path, *runs: str) -> None:
+def in_two_processes(folder: Path, jobs: list[tuple[str, str]]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"}
-    shared = {**os.environ, **shared, "PYTHONPATH": str(WORKER.parents[2])}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), kind, str(folder), *runs],
-            env=shared | {"RANK": rank, "LOCAL_RANK": rank},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    errors = [process.communicate()[1][-3000:] for process in processes]
-    assert not any(process.returncode for process in processes), "\n".join(errors)
+    process = subprocess.run(
+        [sys.executable, str(WORKER), str(port), str(folder), *map(":".join, jobs)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(WORKER.parents[2])},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr[-6000:]
 
 
 def result(folder: Path, run: str, rank: int = 0) -> dict:
@@ -67,11 +61,13 @@ def agree(one: dict, other: dict, tolerance: float) -> None:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> dict[str, Path]:
     """Folders of all runs of one process, of two, and of two that share the parameters, too."""
-    folders = {kind: tmp_path_factory.mktemp(kind) for kind in ("single", "ddp", "fsdp")}
+    folder = tmp_path_factory.mktemp("runs")
+    folders = {kind: folder / kind for kind in ("single", "ddp", "fsdp")}
+    for kind in folders:
+        folders[kind].mkdir()
     in_this_process(folders["single"], *RUNS["fsdp"], "stopped")
     shutil.copytree(folders["single"] / "kept", folders["fsdp"] / "continued")
-    in_two_processes("ddp", folders["ddp"], *RUNS["ddp"])
-    in_two_processes("fsdp", folders["fsdp"], *RUNS["fsdp"], "stopped", "continued")
+    in_two_processes(folder, [*EACH, ("fsdp", "stopped"), ("fsdp", "continued")])
     return folders
 
 
