@@ -10,9 +10,8 @@ import pytest
 
 from chexgen_lib import WAITING
 
-# OpenMP says its settings when it is loaded. Here it is loaded by itself: importing torch, which does it, takes seconds.
-TORCH = Path(find_spec("torch").origin).parent
-OPENMP = [str(path) for path in (TORCH / "lib").glob("libgomp*")]
+# OpenMP says its settings when it is loaded. It is loaded alone here: importing torch, which loads it, takes seconds.
+OPENMP = [str(path) for path in (Path(find_spec("torch").origin).parent / "lib").glob("libgomp*")]
 LOADED = f"import ctypes; ctypes.CDLL({OPENMP}[0])"
 SHOWN = f"import chexgen_lib; {LOADED}"
 STARTED = f"import chexgen_lib, subprocess, sys; subprocess.run([sys.executable, '-c', {LOADED!r}], check=True)"

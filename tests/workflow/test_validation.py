@@ -21,20 +21,23 @@ stages:
 PARAMETERS = 'root = "runs/ci"\nfigures_dir = "runs/ci/figures"\npool = "runs/ci/error/pool"'
 RESULTS = """
 from pathlib import Path
-import numpy as np
 from PIL import Image
 value = float(Path("data.txt").read_text())
 Path(figures_dir).mkdir(parents=True, exist_ok=True)
-pixels = np.zeros((8, 16), np.uint8)
-pixels[:, :4] = 255
-Image.fromarray(pixels).save(Path(figures_dir, "NAME.png"))
+picture = Image.new("L", (16, 8))
+picture.paste(255, (0, 0, 4, 8))
+picture.save(Path(figures_dir, "NAME.png"))
 Path(figures_dir, "NAME.csv").write_text(f"x,n\\n{value},4\\n")
 Path(figures_dir, "NAME_more.csv").write_text("n\\n1\\n")
 Path(root, "NAME").mkdir(parents=True, exist_ok=True)
 Path(root, "NAME/metrics.json").write_text(f'{{"value": {value}}}')
 """
 NAMES = ["01_good", "02_error", "03_after", "04_damaged", "05_no_stage"]
-DAMAGES = [("(8, 16)", "(9, 16)"), (":4", ":0"), ('data.txt").read_text())', 'data.txt").read_text()) + 0.1')]
+DAMAGES = [
+    ("(16, 8)", "(16, 9)"),
+    ("paste(255", "paste(0"),
+    ('data.txt").read_text())', 'data.txt").read_text()) + 0.1'),
+]
 DAMAGES += [("damaged_more", "undeclared")]
 
 
