@@ -23,9 +23,9 @@ def draw(runs: pl.DataFrame, means: pl.DataFrame, fits: pl.DataFrame, measured_o
     """Above: the first model on parts of the data with its power laws; below: all models on all pairs.
 
     Args:
-        runs: One number of one run a row, see `scaling.tables`.
+        runs: One row per run and number, see `scaling.measures.tables`.
         means: Means over seeds with their intervals, likewise.
-        fits: See `scaling.fits`.
+        fits: See `scaling.power_law.fits`.
         measured_on: What the measures are taken on: "n = 100 prompts x 4 samples".
     """
     style.use()

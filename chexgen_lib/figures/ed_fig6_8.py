@@ -131,7 +131,7 @@ def draw_attention(attention: pl.DataFrame, most: str) -> Figure:
     """a: share of the attention inside the mask by finding, beside chance; b: the change from default initialisation.
 
     Args:
-        attention: See `pretraining.attention_table`; findings with too few cases for an estimate have only their n.
+        attention: See `attention.table`; findings with too few cases for an estimate have only their n.
         most: The initialisation with the most synthetic images.
     """
     style.use()

@@ -13,7 +13,7 @@ def draw(table: pl.DataFrame, bounds: dict[str, float]) -> Figure:
     """One panel for each metric, one line for each objective.
 
     Args:
-        table: Rows of `experiments.rectified_flow.flow_comparison.compare`.
+        table: Rows of `experiments.rectified_flow.comparison.compare`.
         bounds: Metric -> its value on real images after the autoencoder, which no sample can pass; dashed.
     """
     style.use()
