@@ -17,7 +17,7 @@ from chexgen_lib.diffusion.objectives import DDPM
 
 
 def ddim_scheduler() -> DDIMScheduler:
-    """DDIM (Song et al. 2020) on the schedule of training, starting from its last step; the paper takes 100 steps."""
+    """DDIM (Song et al. 2020) on the training schedule, starting from its last step; the paper takes 100 steps."""
     return DDIMScheduler(**DDPM, timestep_spacing="trailing", clip_sample=False)
 
 
@@ -37,7 +37,7 @@ def flow_euler_scheduler(shift: float = 1.0) -> FlowMatchEulerDiscreteScheduler:
 
 
 def flow_heun_scheduler(shift: float = 1.0) -> FlowMatchHeunDiscreteScheduler:
-    """Heun's method along a rectified flow: second order, N steps ask the model 2 N - 1 times."""
+    """Heun's method along a rectified flow: second order, so N steps call the model 2 N - 1 times."""
     return FlowMatchHeunDiscreteScheduler(shift=shift)
 
 
@@ -51,7 +51,7 @@ def scheduler_named(name: str, current: SchedulerMixin) -> SchedulerMixin:
     """The scheduler of a name in `SAMPLERS`, for the model that `current` samples; a flow's keeps its shift.
 
     Raises:
-        ValueError: if there is none of that name, or it samples models of another objective.
+        ValueError: for an unknown name, or if it samples models of another objective.
     """
     objective = samples_objective(current)
     fitting = SAMPLERS[objective]
@@ -68,10 +68,10 @@ def samples_objective(scheduler: SchedulerMixin) -> str:
 
 
 def set_steps(scheduler: SchedulerMixin, count: int, device: torch.device) -> None:
-    """Have a scheduler take `count` steps, at least 1.
+    """Set a scheduler to `count` steps, at least 1.
 
-    diffusers' flow Euler would go to time 0.001 in one step less and spend the last step on what is left: it is told
-    to go evenly from 1 to 0 (before the shift), as diffusers' own Flux pipeline does.
+    By default diffusers' flow Euler reaches time 0.001 one step early and spends the last step on the rest. Here its
+    steps are evenly spaced from 1 to 0 (before the shift), as in diffusers' Flux pipeline.
     """
     if count < 1:
         raise ValueError(f"num_inference_steps must be at least 1, not {count}")
@@ -82,14 +82,15 @@ def set_steps(scheduler: SchedulerMixin, count: int, device: torch.device) -> No
 
 
 def released_scheduler() -> DDPMScheduler:
-    """The released code's ancestral sampler: N steps from 999 to 0, both kept, with the variance that was learned."""
+    """The released code's ancestral sampler: N steps from 999 to 0, both included, with the learned variance."""
     return DDPMScheduler(**DDPM, timestep_spacing="linspace", variance_type="learned_range", clip_sample=False)
 
 
 class ReleasedDDIMScheduler(DDIMScheduler):
     """The released code's DDIM (eta 0) on the same steps as its ancestral sampler.
 
-    diffusers' DDIM takes the next step to be 1000 // N lower, which these steps, rounded from an even spacing, are not.
+    diffusers' DDIM assumes that the next step is 1000 // N lower, which fails for these steps, rounded from even
+    spacing.
     """
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:

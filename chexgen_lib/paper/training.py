@@ -1,4 +1,4 @@
-"""How the papers trained (ChexGen: Methods and ED Table 4; the rectified flow's summary), from `training.csv`."""
+"""How the papers trained (ChexGen: Methods and ED Table 4; RadiT: arXiv 2606.19460), from `training.csv`."""
 
 from functools import cache
 from pathlib import Path

@@ -65,7 +65,7 @@ class ChexGenPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
-    _optional_components = ["tokenizer", "text_encoder"]  # a model may be asked by metadata alone
+    _optional_components = ["tokenizer", "text_encoder"]  # a model may be conditioned on metadata alone
     _callback_tensor_inputs = ["latents"]
 
     def __init__(
@@ -116,8 +116,8 @@ class ChexGenPipeline(DiffusionPipeline):
     ) -> ChexGenPipelineOutput | tuple:
         """Sample radiographs; all images of prompt 0 come first, then those of prompt 1, and so on.
 
-        What steers the images (`metadata`, `mask`, `boxes`, `condition_image`) is given for the one prompt, or as a
-        list with an entry a prompt. A condition needs a `ControlledTransformer`.
+        What steers the images (`metadata`, `mask`, `boxes`, `condition_image`) is given for a single prompt, or as a
+        list with an entry per prompt. A condition needs a `ControlledTransformer`.
 
         Args:
             prompt: one description or several, at most `transformer.config.text_tokens` tokens each.
@@ -131,12 +131,12 @@ class ChexGenPipeline(DiffusionPipeline):
             num_images_per_prompt, num_inference_steps: counts of at least 1.
             guidance_scale: weight of classifier-free guidance (paper: 4.0) by text and condition together; 1 samples
                 without it, at half the cost.
-            metadata_guidance: weights of attributes that are guided each by its own, next to `guidance_scale` for text
-                and other attributes: null + sum of weight x (term - null). Each adds half the cost of guidance.
+            metadata_guidance: separate weights of attributes, next to `guidance_scale` for text and other attributes:
+                null + sum of weight x (term - null). Each adds half the cost of guidance.
             guidance_interval: guide only where t / 1000 lies in it; steps outside cost half (Kynkaanniemi et al. 2024).
-            generator: one for the batch, or one an image: then an image does not depend on its batch.
+            generator: one for the batch, or one per image: then an image does not depend on its batch.
             latents: starting noise [N, 4, h, w] instead of a generator's.
-            condition_latents: an encoded condition a prompt, [B, 4, h, w], instead of the three above.
+            condition_latents: an encoded condition per prompt, [B, 4, h, w], instead of the three above.
             prompt_embeds, prompt_attention_mask: text states [B, L, width] and mask [B, L] instead of `prompt`.
             output_type: "pil", "np", "pt" or "latent".
             callback_on_step_end: called as (pipeline, i, t, {"latents": ...}) after each step (with Heun's method, each
@@ -197,7 +197,7 @@ class ChexGenPipeline(DiffusionPipeline):
         captions = [self.caption(text) for text in prompts]
         limit = len(self.transformer.null_caption)
         check_texts(self.tokenizer, captions, limit)
-        distinct = list(dict.fromkeys(captions))  # several images of one prompt are often asked for
+        distinct = list(dict.fromkeys(captions))  # several images of one prompt are often requested
         states, mask = encode_texts(self.tokenizer, self.text_encoder, distinct, limit, truncate=True)  # none is longer
         rows = [distinct.index(caption) for caption in captions]
         return states[rows], mask[rows]
@@ -265,11 +265,11 @@ class ChexGenPipeline(DiffusionPipeline):
 
         The first term is the text with the attributes that have no weight of their own.
         """
-        # The null half stands under its caption's mask, as in training and in the released code ...
+        # The null half uses its caption's mask, as in training and in the released code ...
         null, unsaid = self.transformer.null_caption[: states.shape[1]].to(states).expand_as(states), valid
         if asked is None:
             return [scale], torch.cat([states, null]), torch.cat([valid, unsaid]), None
-        unsaid = torch.zeros_like(valid)  # ... but where there is metadata, under its first token's, as in training
+        unsaid = torch.zeros_like(valid)  # ... but with metadata the mask of its first token, as in training
         unsaid[:, 0] = 1
         alone = [torch.tensor([name == k for name in ATTRIBUTES], device=asked.device) for k in attribute_scales]
         rest = ~torch.stack([torch.zeros(len(ATTRIBUTES), dtype=torch.bool, device=asked.device), *alone]).any(0)
@@ -299,7 +299,7 @@ class ChexGenPipeline(DiffusionPipeline):
         said = (states, valid) if asked is None else (states, valid, asked)
         fixed = dict(text=self.transformer.encode_text(*said))
         if condition is not None:
-            # Of the first term alone: guidance then amplifies what the condition says as it does what the text says.
+            # For the first term alone: guidance then amplifies the condition as it does the text.
             encoded = self.transformer.encode_condition(condition.to(states.dtype))
             fixed.update(condition=encoded, control_scale=control_scale)
 

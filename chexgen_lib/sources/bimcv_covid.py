@@ -141,8 +141,8 @@ def _tables(folder: Path, pattern: str, columns: tuple[str, ...]) -> pl.DataFram
 
 
 def _read_tsv(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
-    """`columns` of a tab-separated table as text. A row with too many or too few fields is left out: its session's
-    images are rejected, as they have no labels."""
+    """`columns` of a tab-separated table as text, without rows of too many or too few fields, whose images are
+    rejected."""
     options = pa_csv.ParseOptions(delimiter="\t", newlines_in_values=True, invalid_row_handler=lambda row: "skip")
     convert = pa_csv.ConvertOptions(include_columns=columns, column_types=dict.fromkeys(columns, pa.string()))
     try:

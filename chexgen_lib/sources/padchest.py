@@ -50,8 +50,8 @@ def load(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records and rejects of the PadChest table.
 
     Rejected: no labels (nan), studies or projections that the dataset marks "exclude", unknown labels, broken or
-    duplicate rows. Age is the study's year less the birth year (both of the same row), so within one year. A label that
-    a row does not list is absent, except in incomplete reports and where MAYBE leaves it open.
+    duplicate rows. Age is the study's year minus the birth year (both of the same row), so within one year. A label
+    that a row does not list is absent, except in incomplete reports and where MAYBE leaves it open.
     """
     table, rejects = separate(_prepare(path), "padchest")
     table = table.with_columns(source=pl.lit("padchest"))
@@ -123,8 +123,7 @@ def _prepare(path: str | Path | None) -> pl.DataFrame:
 
 
 def _labels(given: pl.Series) -> pl.DataFrame:
-    """What each distinct text of labels means: `labels`, the states of the 14 findings, `excluded` and the first
-    unknown label."""
+    """Meaning of each distinct text of labels: `labels`, states of the 14 findings, `excluded`, first unknown label."""
     quoted = pl.col(given.name).str.extract_all(r"'[^']*'|\"[^\"]*\"")
     listed = quoted.list.eval(pl.element().str.strip_chars("'\" ")).list.unique(maintain_order=True)
     table = given.drop_nulls().unique().to_frame().with_columns(labels=listed)

@@ -27,7 +27,7 @@ Model = ChexGenTransformer | ControlledTransformer
 
 
 class Learner(nn.Module):
-    """The model, its null caption and its precision: under FSDP parameters are whole within `forward` alone."""
+    """The model, its null caption and its precision: under FSDP parameters are whole only within `forward`."""
 
     def __init__(self, model: Model, bf16: bool):
         super().__init__()
@@ -204,7 +204,7 @@ def step_seed(*parts: int) -> int:
 
 def fingerprint_of(model: Model, cache: LatentCache, config: TrainingConfig) -> str:
     settings = asdict(config)
-    del settings["gradient_checkpointing"]  # of the memory alone: may be turned on for what remains of a run
+    del settings["gradient_checkpointing"]  # affects memory alone: may be turned on for the rest of a run
     shape = {key: value for key, value in model.config.items() if not key.startswith("_")}  # not where it came from
     digest = hashlib.sha256(json.dumps([shape, settings], sort_keys=True, default=str).encode())
     for tensor in (cache.mean[:: max(1, len(cache) // 64)], cache.offsets, *list(model.parameters())[:8]):

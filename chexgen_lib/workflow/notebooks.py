@@ -45,7 +45,7 @@ ENVIRONMENT = {
 
 
 class NotebookError(Exception):
-    """A notebook, or what params.yaml or dvc.yaml says of it, breaks the contract above."""
+    """A notebook, or its entry in params.yaml or dvc.yaml, breaks the contract above."""
 
 
 def names() -> list[str]:
@@ -100,7 +100,7 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
 
 
 def strip(notebook: NotebookNode) -> NotebookNode:
-    """Copy without outputs and counts: equal for two notebooks that differ only in what running them left."""
+    """Copy without outputs and counts: equal for two notebooks that differ only in what an execution left."""
     notebook = normalise(notebook)
     for cell in code_cells(notebook):
         cell.outputs, cell.execution_count = [], None
