@@ -44,7 +44,7 @@ def correlation(sums: np.ndarray) -> np.ndarray:
     n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         var_x, var_y = xx - x * x / n, yy - y * y / n
-        # rounding leaves a residue where a side is constant: call that undefined, not a correlation
+        # where a side is constant, rounding leaves a residue: undefined, not a correlation
         defined = (n > 1) & (var_x > 1e-9 * xx) & (var_y > 1e-9 * yy)
         return np.where(defined, (xy - x * y / n) / np.sqrt(var_x * var_y), np.nan)
 

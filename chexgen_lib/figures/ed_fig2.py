@@ -1,6 +1,6 @@
 """Extended Data Figure 2: quality against the number of training pairs, and against the model's size at equal compute.
 
-The paper's figure is a plot without numbers in its text, so none of the paper's can stand beside this run's.
+The paper prints no numbers for its figure, so none of the paper's can be shown beside this run's.
 """
 
 import numpy as np

@@ -34,7 +34,7 @@ def draw(table: pl.DataFrame, bounds: dict[str, float]) -> Figure:
         ax.set_xticks(steps, [str(n) for n in steps])
         ax.minorticks_off()
         ax.set(xlabel="sampling steps", ylabel=metric)
-    for ax in axes:  # what no metric has taken
+    for ax in axes:  # panels without a metric
         ax.set_axis_off()
     handles, labels = fig.axes[0].get_legend_handles_labels()
     n, seeds = table["n"][0], table["seeds"][0]

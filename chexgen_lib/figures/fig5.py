@@ -1,6 +1,6 @@
 """Figure 5: bias detection and mitigation with synthetic patients; the paper's numbers shaded or grey, never mixed.
 
-a: who the training set consists of. b1: weighted F1 of each group on the real test cohort and on its synthetic copy;
+a: the composition of the training set. b1: weighted F1 of each group on the real test cohort and on its synthetic copy;
 b2: all groups, also of combined attributes; b3: how well the two cohorts agree. c: worst-group F1 and best-worst gap by
 training arm. The paper's numbers are on MIMIC-CXR, with other patients and groups, so they are not comparable in level.
 """

@@ -17,14 +17,14 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 CHARACTERS_PER_TOKEN = 3.5  # of English prose and JSON in the vocabularies of GPT-4 and Qwen2.5, roughly
-# Markdown around JSON: the habit of models where the server does not hold them to the schema (transformers serve).
+# Markdown around JSON: common where the server does not enforce the schema (transformers serve).
 FENCED = re.compile(r"\s*```(?:json)?(.*)```\s*", re.DOTALL)
 
 
 class Report(BaseModel):
     """The four sections of ED Table 5."""
 
-    model_config = ConfigDict(extra="forbid")  # what strict structured output asks of a schema
+    model_config = ConfigDict(extra="forbid")  # required by strict structured output
 
     nonce: str
     patient_information: str

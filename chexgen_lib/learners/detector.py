@@ -158,7 +158,7 @@ def augment(
     targets = []
     for i, one in enumerate(boxes):
         corners = box_convert(one["boxes"], "xywh", "xyxy")  # [n, 4]
-        # affine_grid says where a pixel of the result comes from, in -1..1; the boxes go the other way
+        # affine_grid maps pixels of the result to their origin, in -1..1; boxes need the inverse
         moved = ((2 * corners - 1 - shift[i]) / zoom[i] + 1) / 2
         inside = moved.clamp(0, 1)
         kept = box_area(inside) >= SMALLEST_REST * box_area(moved)

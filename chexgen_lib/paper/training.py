@@ -40,7 +40,7 @@ def beside(training: str, this_run: dict[str, str]) -> pl.DataFrame:
 
     Args:
         training: of the papers.
-        this_run: setting -> text; a setting that the paper does not state is "not stated".
+        this_run: setting -> text; for a setting that the paper does not state, its column says "not stated".
     """
     printed = dict(load(training).select("setting", "printed").iter_rows())
     rows = [(setting, printed.get(setting, "not stated"), text) for setting, text in this_run.items()]

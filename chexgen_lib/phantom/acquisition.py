@@ -114,7 +114,7 @@ def trace(canonical: np.ndarray, beam: Beam) -> Rays:
 
 
 def project(volume: torch.Tensor, rays: Rays, size: int) -> torch.Tensor:
-    """Line integrals [C, size, size] in mm of a volume [C, Z, Y, X], halved along the beam (others may be, too).
+    """Line integrals [C, size, size] in mm of a volume [C, Z, Y, X], halved along the beam (other axes may be, too).
 
     Each plane is sampled where the rays cross it and weighted by its piece of the ray: an integral by 2-D samples.
     """

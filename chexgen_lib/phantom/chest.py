@@ -34,7 +34,7 @@ class Chest:
     severity: dict[str, float] = field(default_factory=dict)
 
     def fill(self, finding: str, weight: np.ndarray, density: float | np.ndarray, mark: float = 0.3) -> None:
-        """Turn the share `weight` [L] of each lung voxel into `density`; above `mark` it is the finding's."""
+        """Turn the share `weight` [L] of each lung voxel into `density`; voxels above `mark` count as the finding's."""
         weight = weight.astype(np.float32, copy=False)
         some = np.flatnonzero(weight > 1e-3)
         voxels, share = self.anatomy.lung[some], weight[some]

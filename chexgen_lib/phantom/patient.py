@@ -1,4 +1,4 @@
-"""The patient: a body sampled from patient_id, age and sex, and the deformation of the chest that gives it.
+"""The patient: a body sampled from patient_id, age and sex, and the deformation of the chest that produces it.
 
 A patient is the canonical chest seen through a smooth map. Rays are traced in the patient's space and mapped
 back to the canonical space (`to_canonical`), where attenuation and labels are looked up: projecting and

@@ -1,8 +1,8 @@
 """ChestX-Det (Lian et al. 2021): 3,578 images of NIH ChestX-ray14, boxes and outlines of 13 findings by radiologists.
 
-The images are renumbered (`36199.png`): neither NIH's name nor the patient can be told, and the numbers are not rows of
-NIH's table. A patient of these images can therefore also be among NIH's or SIIM-ACR's; splits cannot prevent that. Do
-not train on one of the three and test on another where such a leak matters.
+The images are renumbered (`36199.png`): neither NIH's name nor the patient can be recovered, and the numbers are not
+rows of NIH's table. A patient of these images can therefore also be among NIH's or SIIM-ACR's; splits cannot prevent
+that. Do not train on one of the three and test on another where such a leak matters.
 """
 
 from pathlib import Path

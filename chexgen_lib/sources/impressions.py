@@ -86,7 +86,7 @@ def impressions(
 
     Kept are PA views with an impression of fewer than `max_tokens` tokens, one image per study and one study per
     impression (the first in the table, within its split), with `split` set by the patient's folder: p10 to p18 "train",
-    p19 "test". The paper keeps 45,000 and 3,500 pairs (`paper.training`) and does not say how it came to these; nothing
+    p19 "test". The paper keeps 45,000 and 3,500 pairs (`paper.training`) and does not say how it selected them; nothing
     is sampled here.
 
     Args:

@@ -108,7 +108,7 @@ def repairs(path: str | Path | None = None, metadata: str | Path | None = None) 
 
 
 def _prepare(path: str | Path | None, metadata: str | Path | None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The Record's columns, No Finding as the headings say it, and all rejects."""
+    """The Record's columns, No Finding as the headings state it, and all rejects."""
     if path is not None and metadata is None and Path(path).is_dir():
         metadata = next(iter(sorted(Path(path).glob(f"**/{METADATA.removesuffix('.gz')}*"))), None)
     images, lost = read_reports(locate(path, REPORTS, f"**/{REPORTS}") if path else shipped(REPORTS))

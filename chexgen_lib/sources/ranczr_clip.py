@@ -1,7 +1,7 @@
 """RANZCR CLiP (Tang et al. 2021): 30,083 radiographs, presence and position of tubes and lines.
 
 The images were chosen from NIH ChestX-ray14 for their devices and carry new identifiers. A run that uses both sources
-may therefore hold one image twice, under different patients and in different splits; nothing published tells which.
+may therefore hold one image twice, under different patients and in different splits; nothing published reveals which.
 """
 
 from pathlib import Path
