@@ -11,7 +11,7 @@ override SET := $(value SET)
 export SET
 # The stages and the notebooks' kernels are started as `python`: let that be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# Threads that wait must not spin: beside any other program that makes a step many times as slow.
+# Waiting threads must not spin: beside any other program, spinning makes a training step many times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
@@ -23,9 +23,9 @@ help:
 	@echo "make test       lint, tests, and every notebook re-executed and compared (profile ci)"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make autoencoder retrain the shipped autoencoder"
-	@echo "make notebooks  take the outputs of the run in runs/laptop into the committed notebooks"
-	@echo "make expected   execute the notebooks and write what make test compares with (NAMES=07_quality: of one)"
-	@echo "make lock       compile requirements.lock from pyproject.toml (UPGRADE=1 takes new versions)"
+	@echo "make notebooks  copy the outputs of the run in runs/laptop into the committed notebooks"
+	@echo "make expected   execute the notebooks and write the results that make test expects (NAMES=07_quality: of one)"
+	@echo "make lock       compile requirements.lock from pyproject.toml (UPGRADE=1: to the newest versions)"
 	@echo "make params     write params.yaml, the composition of the profile (laptop)"
 	@echo "make docs       write docs/datasets.md from the datasheets of the sources"
 	@echo "make clean      remove results;  make distclean  remove .venv and the DVC cache too"

@@ -1,7 +1,7 @@
 """The code that a result depends on: the library's modules that a source imports, without docstrings and comments.
 
 DVC watches these digests in place of the modules (`workflow.dag`), and they are part of the key of every kept result
-(`kept.kept`): rewording a docstring computes nothing again, and a changed constant whatever uses it.
+(`kept.kept`): rewording a docstring recomputes nothing, changing a constant recomputes whatever uses it.
 """
 
 import ast
@@ -15,10 +15,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def needed(source: str) -> list[Path]:
-    """Files of the library that a source imports, followed through the package, in functions too; sorted.
+    """Files of the library that a source imports, directly or indirectly, also inside functions; sorted.
 
-    A data file of the package (a table, weights) belongs to them if a module names it, or its folder. One
-    that imports by computed name (`import_module`) may need any module of its folder.
+    They include a data file of the package (a table, weights) if a module names it or its folder. A module that imports
+    by computed name (`import_module`) may need any module of its folder.
 
     Raises:
         SyntaxError: if the source, or a module, is not plain Python; the message names the module.
@@ -37,7 +37,7 @@ def needed(source: str) -> list[Path]:
 
 
 def lines(source: str) -> list[str]:
-    """One line for each needed file: its path in the repository and the sha256 of what counts in it."""
+    """One line for each needed file: its path in the repository and the sha256 of its stripped code or its bytes."""
     files = needed(source)
     return [f"{path.relative_to(ROOT).as_posix()} {_counting(path, path.stat().st_mtime_ns)}" for path in files]
 

@@ -1,9 +1,9 @@
 """Costly results are computed once: rendered cohorts, latents, trained models, pools, classifiers.
 
-A result is a folder (`kept`), or the arrays of one of many small calls (`run_all`). It is reused as long as what it was
-made from is the same: the function's code with everything that it imports of this library, docstrings and comments
-aside; its arguments, files by their content; and the versions of the packages that compute. So a stage that runs again
-because a figure changed computes nothing again, and a call that was interrupted goes on where it was.
+A result is a folder (`kept`), or the arrays of one of many small calls (`run_all`). It is reused as long as its inputs
+are unchanged: the function's code with everything that it imports of this library, docstrings and comments aside; its
+arguments, files by their content; and the versions of the numerical packages. So a stage that runs again because a
+figure changed recomputes nothing, and an interrupted call resumes where it stopped.
 """
 
 import inspect
@@ -33,14 +33,15 @@ def kept(
 ) -> Path:
     """`folder`, as `function(folder=..., **arguments)` fills it; the call is made only if there is no such result yet.
 
-    The function writes to a folder of its own beside `folder`. Interrupted, it finds there what it had written when it
-    is called again with the same arguments, and may go on from it. When it returns, that folder takes the place of
-    `folder`, with `kept.json` (the key of all that it was made from, and the files).
+    The function writes to a temporary folder beside `folder`. When it is called again with the same arguments after an
+    interruption, it finds there what it had written and may resume from it. When it returns, the temporary folder
+    replaces `folder`, with `kept.json` (the key of its inputs, and the files).
 
     Args:
         function: importable by name; takes `folder`, a `Path` to an existing folder.
         folder: where the result lies.
-        uncounted: further arguments that do not change the result (a device, a number of processes).
+        uncounted: further arguments, not part of the key, that do not change the result (a device, a number of
+            processes).
         arguments: what the result depends on; see `storage.digest`.
     """
     key = digest([_code(function), arguments])
@@ -57,7 +58,7 @@ def is_kept(folder: Path, key: str) -> bool:
 
 
 def seconds(folder: str | Path) -> float | None:
-    """How long the call took that made a kept folder here (its last part, if it was interrupted); None if unknown."""
+    """How long it took to make the folder kept here (the last part, if it was interrupted); None if unknown."""
     clock = _clock(Path(folder))
     return json.loads(clock.read_text()) if clock.is_file() else None
 
@@ -69,19 +70,19 @@ def run_all(
     folder: str | Path,
     workers: int = 2,
 ) -> dict[str, Arrays]:
-    """`{name: function(**data, **jobs[name])}`, side by side; each result is kept as soon as it is there.
+    """`{name: function(**data, **jobs[name])}`, in parallel; each result is kept as soon as it is finished.
 
     A small network does not keep two cores busy, so each of `workers` processes trains one on a single thread; the
-    results do not depend on how many there are. A series that was stopped goes on with what is missing. Results that no
+    results do not depend on how many there are. An interrupted series resumes with the missing results. Results that no
     job requests any more are deleted.
 
     Args:
-        function: importable by name; returns arrays. One that takes `folder` gets a folder for checkpoints; it is there
-            again when an interrupted job goes on, and removed when its result is kept.
+        function: importable by name; returns arrays. One that takes `folder` gets a folder for checkpoints, which
+            survives an interruption and is removed when the result is kept.
         data: what all jobs share.
-        jobs: name -> settings of its own; see `storage.digest`.
+        jobs: name -> the job's settings; see `storage.digest`.
         folder: where the results lie.
-        workers: processes; 0: one job after the other in this process, with all its threads (a GPU's case).
+        workers: processes; 0: one job after the other in this process, with all its threads (for a GPU).
 
     Raises:
         ValueError: if a result holds a value that is not finite; the job is named and its result not kept.
@@ -142,7 +143,7 @@ def _keep(folder: Path, key: str, call: Callable[[Path], None]) -> Path:
     call(unfinished)
     files = {p.relative_to(unfinished).as_posix(): p.stat().st_size for p in unfinished.rglob("*") if p.is_file()}
     write_json({"key": key, "files": dict(sorted(files.items()))}, unfinished / KEPT)
-    write_json(round(perf_counter() - start, 1), _clock(folder))  # beside the result, whose bytes depend on no clock
+    write_json(round(perf_counter() - start, 1), _clock(folder))  # outside the result, whose bytes depend on no clock
     remove(folder)
     os.replace(unfinished, folder)
     return folder
@@ -162,5 +163,5 @@ def _code(function: Callable) -> list[Any]:
 
 @cache
 def _versions() -> list[str]:
-    """The computing packages; torch's without the build ("+cpu"), which the digits do not depend on."""
+    """Versions of the numerical packages; torch's without the build ("+cpu"), which does not change results."""
     return [f"{name} {version(name).partition('+')[0]}" for name in COMPUTING]

@@ -223,7 +223,7 @@ def _intervals(position: pl.Series, fractions: Mapping[str, float]) -> pl.Expr:
 def positions(patients: pl.Series, salt: str) -> pl.Series:
     """A number in [0, 1) per patient id that depends on it and on `salt` only, on every machine and version.
 
-    It is a cryptographic hash, one call per id: give each patient once.
+    It is a cryptographic hash with one call per id: pass each patient once.
     """
     digests = (hashlib.blake2b(f"{salt}:{patient}".encode(), digest_size=8).digest() for patient in patients)
     return pl.Series([int.from_bytes(digest) / 2**64 for digest in digests], dtype=pl.Float64)

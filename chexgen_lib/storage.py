@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there, and digests of what they are made from."""
+"""Atomic writes of files and folders, and digests of what they are made from."""
 
 import dataclasses
 import hashlib
@@ -18,7 +18,7 @@ KEPT = "kept.json"  # in a folder that `kept.kept` filled: what it was made from
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A path beside `path` to write a file or folder to; it takes the place of `path` when the block succeeds.
+    """A path beside `path` to write a file or folder to; it replaces `path` when the block succeeds.
 
     Whatever interrupts the block, a reader finds what was there before. Several processes may write different paths.
     """
@@ -55,7 +55,7 @@ def digest(value: Any) -> str:
     Args:
         value: JSON values, tuples, dataclasses, NumPy arrays and scalars, polars frames and series, torch tensors and
             modules (class names and weights), and nested lists and dicts of these. A `Path` stands for the content of
-            its file or folder; for a folder that `kept` filled, for what that was made from.
+            its file or folder; for a folder that `kept` filled, for the key of its inputs.
 
     Raises:
         TypeError: for any other value, since its identity would be a guess.
@@ -94,7 +94,7 @@ def _digest_of_path(path: Path) -> str:
 
 
 def _digest_of_torch(value: Any) -> str:
-    """A tensor by its bytes; a module by what `repr` tells of its layers and by its state."""
+    """A tensor by its bytes; a module by the `repr` of its layers and by its state."""
     if hasattr(value, "state_dict"):
         state = {name: tensor for name, tensor in value.state_dict().items() if hasattr(tensor, "untyped_storage")}
         return _sha256(repr(value), json.dumps(_config_of(value), default=str, sort_keys=True), digest(state))
@@ -119,7 +119,7 @@ def _byte_type(tensor: Any) -> Any:
 
 
 def _sha256(*parts: Any) -> str:
-    """sha256 of texts and bytes; how they are cut into parts counts."""
+    """sha256 of texts and bytes; it depends on how they are cut into parts."""
     total = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -134,5 +134,5 @@ def hash_key(text: str) -> str:
 
 
 def seed_of(text: str, bytes_: int = 8) -> int:
-    """A seed for a random generator that depends on `text` only, of so many bytes."""
+    """A seed of `bytes_` bytes for a random generator; it depends on `text` only."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:bytes_], "little")

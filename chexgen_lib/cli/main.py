@@ -5,7 +5,7 @@
     chexgen train cohort/pretraining_train.safetensors --settings params.yaml:pretraining --out pretraining
     chexgen data list --root DATA
 
-Several GPUs: `accelerate launch -m chexgen_lib.cli.main sample ...` (or train) shares the work among its processes.
+On several GPUs, `accelerate launch -m chexgen_lib.cli.main sample ...` (or `train`) shares the work among processes.
 """
 
 import argparse
@@ -19,7 +19,7 @@ for weights with a metadata encoder also source and findings (1 or 0), with or w
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0; 1 where rows failed; 2 with one line of explanation on stderr."""
+    """Run a command and return its exit status: 0; 1 if rows failed; 2 with one line of explanation on stderr."""
     options = _parser().parse_args(arguments)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: print(f"chexgen: {message}", file=sys.stderr)
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("checkpoint", type=Path, help="a released .pth")
     convert.add_argument("folder", type=Path, help="a new folder for the pipeline")
     convert.set_defaults(command=_convert)
-    for command in (sample, convert):  # what a pipeline folder holds and a released .pth does not
+    for command in (sample, convert):  # a pipeline folder holds these, a released .pth does not
         command.add_argument("--autoencoder", help="for a .pth (default: stabilityai/sd-vae-ft-ema)")
         command.add_argument("--text-encoder", help="for a .pth (default: DeepFloyd/t5-v1_1-xxl)")
         command.add_argument("--compat", choices=("paper", "released"), help="for a .pth (default: paper)")
@@ -120,7 +120,7 @@ def _weights(text: str) -> dict[str, float]:
         raise argparse.ArgumentTypeError(f"{text!r} is not written as 'age=10,sex=6'") from error
 
 
-# Imported when called: `chexgen data` need not wait for torch.
+# Imported when called, so that `chexgen data` does not wait for torch.
 def _sample(options: argparse.Namespace) -> int:
     from chexgen_lib.cli import sample as files
 
@@ -163,7 +163,7 @@ def _data_build(options: argparse.Namespace) -> int:
     if not (slash and share.isdigit() and shares.isdigit()):
         raise ValueError(f"--shard {options.shard!r}: give I/N, for example 0/4")
     named = [text.partition("=") for text in options.sources]
-    for name, _, folder in named:  # what cannot work is found before the work begins
+    for name, _, folder in named:  # fail before the long work begins
         if not folder and not registry.reader(name).DATASHEET.shipped:
             raise ValueError(f"{name}: its table is not shipped; give its folder, {name}=FOLDER (chexgen data list)")
         if folder and not Path(folder).exists():

@@ -1,7 +1,7 @@
 """A file of prompts in, a folder of images out: what `chexgen sample` and `chexgen convert` do.
 
-Batches are shared among the processes of an accelerate launch. A run that is stopped goes on where it was and ends with
-the same bytes.
+Batches are shared among the processes of an accelerate launch. An interrupted run resumes where it stopped and ends
+with the same bytes.
 """
 
 import argparse
@@ -127,16 +127,16 @@ def _check_options(options: argparse.Namespace) -> None:
 
 
 def _batches(jobs: list[dict], size: int) -> list[list[dict]]:
-    """Fixed by the file, not by what is left to do: an interrupted run ends with the same bytes.
+    """Batches that depend on the file and not on what is left to do, so that a resumed run ends with the same bytes.
 
-    Images that a condition controls do not share a batch with others.
+    Images with a condition do not share a batch with images without one.
     """
     kinds = [[job for job in jobs if ("condition" in job) == controlled] for controlled in (False, True)]
     return [kind[i : i + size] for kind in kinds for i in range(0, len(kind), size)]
 
 
 def _sample_batch(pipeline: ChexGenPipeline, batch: list[dict], options: argparse.Namespace) -> dict[str, str]:
-    """Sample and write the images of a batch; returns file -> reason of those whose mask cannot be read any more."""
+    """Sample and write the images of a batch; returns file -> reason for those whose mask can no longer be read."""
     drawings, failed = [], {}
     for job in batch:
         try:
@@ -158,7 +158,7 @@ def _sample_batch(pipeline: ChexGenPipeline, batch: list[dict], options: argpars
         metadata_guidance=options.metadata_guidance,
     ).images
     for job, image, drawing in zip(batch, images, drawings, strict=True):
-        if controlled and job["image"] == 0:  # once a row: another process may hold the row's other images
+        if controlled and job["image"] == 0:  # once per row: another process may sample the row's other images
             with replacing(options.out / job["condition"]) as path:
                 Image.fromarray(drawing).save(path)
         _write(options.out, job, image)
@@ -166,7 +166,7 @@ def _sample_batch(pipeline: ChexGenPipeline, batch: list[dict], options: argpars
 
 
 def _drawing(row: dict, pipeline: ChexGenPipeline) -> np.ndarray | None:
-    """The condition image of a row of the prompt file, if it asks for one."""
+    """The condition image of a row of the prompt file; None if the row has neither masks nor boxes."""
     if not row["masks"] and not row["boxes"]:
         return None
     masks = read_masks({mask["class"]: mask["path"] for mask in row["masks"]})
@@ -174,7 +174,7 @@ def _drawing(row: dict, pipeline: ChexGenPipeline) -> np.ndarray | None:
 
 
 def _check_unread(prompts: pl.DataFrame, path: Path) -> None:
-    """What weights without a metadata encoder do not read: a warning, or PromptError where nothing else is asked."""
+    """Warn of columns that only a metadata encoder reads; PromptError for a row without text (weights without one)."""
     if not all(prompts["text"]):
         raise PromptError(f"{path}: no column impression, and these weights have no metadata encoder")
     said = {key for text in prompts["metadata"] for key in json.loads(text)}
@@ -196,7 +196,7 @@ def _check_lengths(prompts: pl.DataFrame, pipeline: ChexGenPipeline) -> None:
 
 
 def _jobs(prompts: pl.DataFrame, options: argparse.Namespace, pipeline: ChexGenPipeline) -> tuple[list[dict], dict]:
-    """One dict an image, and file -> reason of those that cannot be drawn."""
+    """One dict per image, and row -> reason for those whose masks or boxes cannot be drawn."""
     settings = _settings(options, pipeline)
     sources = pipeline.transformer.metadata_sources
     if sources is None and options.metadata_guidance:
@@ -234,7 +234,7 @@ def _jobs(prompts: pl.DataFrame, options: argparse.Namespace, pipeline: ChexGenP
 
 
 def _settings(options: argparse.Namespace, pipeline: ChexGenPipeline) -> dict:
-    """What the manifest states of all images alike."""
+    """What the manifest states equally for all images."""
     return dict(
         sampler=type(pipeline.scheduler).__name__,
         steps=options.steps,
@@ -251,9 +251,9 @@ def _settings(options: argparse.Namespace, pipeline: ChexGenPipeline) -> dict:
 
 
 def _metadata(row: dict, sources: Sequence[str], weights: Mapping[str, float]) -> dict:
-    """What a row of the prompt file asks a metadata encoder for; PromptError where it cannot be.
+    """What a row of the prompt file requests from a metadata encoder; PromptError if that is invalid.
 
-    weights: of the attributes that are guided each by its own; every row must say them.
+    weights: of the attributes that have a guidance weight of their own; every row must give these attributes.
     """
     given = json.loads(row["metadata"])
     if "race" in given:
@@ -270,12 +270,12 @@ def _metadata(row: dict, sources: Sequence[str], weights: Mapping[str, float]) -
 
 
 def _about(job: dict) -> dict:
-    """What the manifest and the image's own note say of an image."""
+    """What the manifest and the PNG's text chunk state about an image."""
     return {key: value for key, value in job.items() if key not in ("row", "image")}
 
 
 def finished(folder: Path, job: dict) -> bool:
-    """Whether the job's image is there, whole, and was made by the same settings."""
+    """Whether the job's image exists, is complete and was sampled with the same settings."""
     try:
         with Image.open(folder / job["file"]) as image:
             image.load()

@@ -14,14 +14,14 @@ from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.trainer import train as train_model
 
-MODEL = ("model", "text_tokens")  # settings of a new model; others of a stage's section are the notebook's
+MODEL = ("model", "text_tokens")  # settings of a new model; the section's other settings are for the notebook
 
 
 def train(options: argparse.Namespace) -> int:
     """Train on `options.cache` and write `options.out/transformer`; returns the exit status.
 
-    Model, data, settings and folder are those of notebook 03 or 04 if they are given the same section. The checkpoint
-    of the last step stays, so that the notebook, or this command, started again, does not train again.
+    Given the same section, model, data, settings and folder are those of notebook 03 or 04. The final checkpoint is
+    kept, so that neither the notebook nor this command trains again when started later.
 
     Raises:
         TrainingError, CacheError, ValueError, OSError: before anything is trained, naming what to change.
@@ -51,7 +51,7 @@ def train(options: argparse.Namespace) -> int:
 
 
 def read_settings(source: str) -> tuple[TrainingConfig, dict]:
-    """The trainer's settings, and maybe `model` and `text_tokens`, of FILE or FILE:SECTION (YAML or JSON).
+    """The trainer's settings in FILE or FILE:SECTION (YAML or JSON), with `model` and `text_tokens` if they are given.
 
     In a section of params.yaml the trainer's settings are those under `training`, and the `seed` is the file's.
 
@@ -70,7 +70,7 @@ def read_settings(source: str) -> tuple[TrainingConfig, dict]:
             raise TrainingError(f"{source}: {key} is {value!r}; its default is {defaults[key]!r}")
     try:
         return TrainingConfig(**settings), model
-    except TypeError as error:  # text stands for a number
+    except TypeError as error:  # text in place of a number
         raise TrainingError(f"{source}: {error}") from error
 
 

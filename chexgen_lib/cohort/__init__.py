@@ -1,1 +1,1 @@
-"""The run's cohort: selecting records, making images and masks, reading them, and the audit of patients."""
+"""The run's cohort: selecting records, making their images and masks, reading them, and auditing patients."""

@@ -1,4 +1,4 @@
-"""Making the images of the chosen records: rendered (embedded cohort), or read (real radiographs)."""
+"""The images of the selected records: rendered (embedded cohort) or read from files (real radiographs)."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -26,18 +26,18 @@ def build(
     image_root: str | None = None,
     workers: int = 2,
 ) -> None:
-    """Make the images of `records` in the layout of `chexgen_lib.cohort.layout`; `rejects.csv` lists what has none.
+    """Write the images of `records` in the layout of `cohort.layout`; `rejects.csv` lists the records without an image.
 
     An image that cannot be read is a reject (source, image_id, reason) and is replaced by nothing. Every row of
     `records` is in one of the two tables. An image that was read and looks wrong stays; `remarks.csv` lists it. Called
     again after an interruption, it goes on where it was (`kept.kept`).
 
     Args:
-        folder: an existing one; `cohort.parquet` is the last file that is written.
+        folder: an existing folder; `cohort.parquet` is the last file written.
         records: as `select` returns them.
         resolutions: image sizes in pixels; the largest is rendered or read, the others are reduced from it.
         image_root: folder that the records' `image` is relative to; None renders the embedded cohort.
-        workers: processes that render; they do not change the images.
+        workers: rendering processes; their number does not change the images.
 
     Raises:
         CohortError: if there are no records.
@@ -63,7 +63,7 @@ def build(
 
 
 def _arrays(radiographs: Iterable[phantom.Radiograph], size: int) -> dict[str, np.ndarray]:
-    """A chunk of rendered images with their truth, as arrays."""
+    """A chunk of rendered images with their ground truth, as arrays."""
     images, anatomy, truth, findings, where, which, notes = [], [], [], [], [], [], []
     for row, radiograph in enumerate(radiographs):
         images.append(to_uint8(radiograph.image))
@@ -150,7 +150,7 @@ def _masks(chunks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def _with_truth(cohort: pl.DataFrame, chunks: list[dict[str, np.ndarray]]) -> pl.DataFrame:
-    """What was rendered takes the place of the source's labels: states, boxes and severity."""
+    """Replace the source's labels by what was rendered: states, boxes and severity."""
     truth = np.concatenate([c["truth"] for c in chunks])  # [N, 14]
     notes = [json.loads(str(text)) for c in chunks for text in c["notes"]]
     scores = [[{"finding": k, "score": v} for k, v in note["severity"].items()] for note in notes]

@@ -1,6 +1,6 @@
-"""The run's images and their truth, as later stages read them.
+"""The run's images and their ground truth, as later stages read them.
 
-Whatever the pixels' origin (rendered or real), a cohort is a folder with one layout, and `build` makes it:
+Whether rendered or real, a cohort is a folder with one layout, written by `build`:
 
     cohort.parquet        Records in the order of all arrays, with the columns `prompt` and `FLAGS`
     images_R.npy          uint8 [N, R, R] at each resolution R
@@ -20,7 +20,7 @@ import polars as pl
 from chexgen_lib.records import FINDINGS
 
 ANATOMY = ("lungs", "heart", "ribs")
-FLAGS = ("stage1", "stage2", "external")  # what an image is for, besides its split; it may be for several
+FLAGS = ("stage1", "stage2", "external")  # purposes of an image, besides its split; it may serve several
 
 
 class CohortError(ValueError):
@@ -80,7 +80,7 @@ def load_finding_masks(folder: Path, rows: Sequence[int]) -> np.ndarray:
 
 
 def varied_rows(cohort: pl.DataFrame, n: int, seed: int = 0) -> list[int]:
-    """`n` rows for a figure, each of a different finding as far as possible."""
+    """`n` rows for a figure, with different findings as far as possible."""
     order = np.random.default_rng(seed).permutation(len(cohort))
     chosen: list[int] = []
     for finding in (*FINDINGS[1:], FINDINGS[0]):
@@ -90,7 +90,7 @@ def varied_rows(cohort: pl.DataFrame, n: int, seed: int = 0) -> list[int]:
 
 
 def count_images(cohort: pl.DataFrame) -> pl.DataFrame:
-    """Images of each split, how many serve each purpose, and patients."""
+    """By split: the number of images, of those that serve each purpose, and of patients."""
     purposes = pl.col(FLAGS).sum()
     patients = pl.col("patient_id").n_unique().alias("patients")
     return cohort.group_by("split").agg(pl.len().alias("images"), purposes, patients).sort("split")

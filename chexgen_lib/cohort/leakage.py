@@ -2,8 +2,8 @@
 
     python -m chexgen_lib.cohort.leakage runs/laptop
 
-reads the run's files (the cohort, its latent caches, the manifests of all pools, the patients of 11), not what the
-stages were meant to do. `make test` audits the run of profile ci.
+The audit reads the run's files (the cohort, its latent caches, the manifests of all pools, the patients of 11), not
+what the stages were meant to do. `make test` audits the run of profile ci.
 """
 
 import sys
@@ -23,7 +23,7 @@ TESTED = ("synthesis", "pools/matched")  # manifests of what is evaluated; all o
 
 
 def walk(root: str | Path) -> pl.DataFrame:
-    """Every set of images of a run.
+    """All sets of images of a run, with the patients that they share.
 
     Returns:
         A row a set: set, trained_on (or else validated or tested on), images, patients, shared (how many of its
@@ -59,7 +59,7 @@ def _sets(root: Path) -> Iterator[tuple[str, bool, pl.Series]]:
             yield f"cohort, {flag}, {split}", split == "train", rows["patient_id"]
     for path in sorted(root.glob("**/manifest.parquet")):
         name = path.parent.relative_to(root).as_posix()
-        # 12 samples, too, but for metadata that need not be anybody's
+        # stage 12 samples too, but for metadata that need not belong to any patient
         if name.startswith(("synthesis", "pools")) and name != ELSEWHERE:
             yield name, name not in TESTED, _patients(path, table)
     chosen = root / "pools/fairness.parquet"
@@ -71,7 +71,7 @@ def _sets(root: Path) -> Iterator[tuple[str, bool, pl.Series]]:
 
 
 def _patients(path: Path, table: pl.DataFrame) -> pl.Series:
-    """The patient of each row of a manifest: of its record, where it names one, or else of its image."""
+    """The patient of each row of a manifest: of its record if it names one, else of its image."""
     manifest = pl.read_parquet(path)
     records = manifest.select(image_id="record" if "record" in manifest.columns else "image_id")
     known = records.join(table.select("image_id", "patient_id"), on="image_id", how="left", maintain_order="left")
@@ -88,7 +88,7 @@ def _check_cache(path: Path, records: int) -> None:
 
 
 def main() -> int:
-    """Print the sets; 1 if a patient is on both sides."""
+    """Print the sets; returns 1 if a patient is on both sides."""
     if len(sys.argv) != 2:
         sys.exit("usage: python -m chexgen_lib.cohort.leakage ROOT   (of a run, such as runs/laptop)")
     try:

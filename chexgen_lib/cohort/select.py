@@ -1,4 +1,4 @@
-"""Choosing the run's records: for each purpose a weighted sample, in which rare findings are over-represented."""
+"""Selecting the run's records: for each purpose a weighted sample in which rare findings are over-represented."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,10 +46,10 @@ def select(
     seed: int = 0,
     with_images: bool = False,
 ) -> pl.DataFrame:
-    """Choose the records of a run: the Record columns, `prompt`, and a bool column for each of `FLAGS`.
+    """Select the records of a run: the Record columns, `prompt`, and a bool column for each of `layout.FLAGS`.
 
-    A record's chance grows with the rarity of its rarest finding, so that fourteen findings can be learnt from a few
-    thousand images; labels, ages, sexes, views and their co-occurrence stay as the source has them. Prompts have fewer
+    A record's chance of selection grows with the rarity of its rarest finding, so that fourteen findings can be learnt
+    from a few thousand images; labels, ages, sexes, views and their co-occurrence are the source's. Prompts have fewer
     than `max_tokens` tokens (paper, Methods, ChexGen Model Training).
 
     Args:
@@ -141,7 +141,7 @@ def _sample(
     if accept is None:
         return ranked.head(n)
     accepted = ranked.head(0)
-    for block in ranked.iter_slices(max(n, 64)):  # prompts are counted until there are enough, not all of them
+    for block in ranked.iter_slices(max(n, 64)):  # tokens are counted only until enough rows are accepted
         accepted = pl.concat([accepted, block.filter(accept(block["prompt"].to_list()))])
         if len(accepted) >= n:
             break

@@ -1,9 +1,9 @@
-"""How well does the check work? Measured on planted faults and on radiologists' own sentences.
+"""How well does the check work? Measured on planted faults and on radiologists' sentences.
 
-`detection` plants one fault each in descriptions that pass and counts how many `check` reports: in the grammar's
-wording and in that of `paraphrase`, whose sentences were written by hand without regard to grammar or check.
-`against_reports` compares what the report parser reads in real reports (Open-i) with the findings that human indexers
-coded.
+`detection` plants one fault in each of a sample of passing descriptions and counts how many of them `check` reports, in
+the grammar's wording and in that of `paraphrase`, whose sentences were written by hand without regard to grammar or
+check. `against_reports` compares what the report parser reads in real reports (Open-i) with the findings that human
+indexers coded.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def detection(records: pl.DataFrame, n: int = 150, seed: int = 0, write: Write =
     """The share of planted faults that `check` reports.
 
     Excluded, because the altered text would still be true: records with nothing to describe, texts that the fault does
-    not change, and swapped sides where left and right are given alike.
+    not change, and swapped sides where left and right have the same findings.
 
     Args:
         records: of any sources.
@@ -65,7 +65,7 @@ def detection_by_wording(records: pl.DataFrame, n: int, seed: int) -> pl.DataFra
 
 
 def beside_each_other(detection: pl.DataFrame) -> pl.DataFrame:
-    """A table for a reader: one row a wording and fault, one column a source, "share [95 %] n" in each."""
+    """For display: one row per wording and fault, one column per source, with "share [95 %] n" in each cell."""
     numbers = [pl.col(c).round(2) for c in ("found", "low", "high")]
     shown = pl.format("{} [{}, {}] {}", *numbers, "n").alias("found [95 %] n")
     return detection.with_columns(shown).pivot(
@@ -74,7 +74,7 @@ def beside_each_other(detection: pl.DataFrame) -> pl.DataFrame:
 
 
 def readable(agreement: pl.DataFrame) -> pl.DataFrame:
-    """The table of `against_reports` for a reader: each measure with its interval, after the number it counts."""
+    """The table of `against_reports` for display: each measure with its interval, after its number of cases."""
     measures = {"present": "sensitivity", "absent": "specificity", "affirmed": "precision"}
     shown: list[pl.Expr] = []
     for count, measure in measures.items():
@@ -84,7 +84,7 @@ def readable(agreement: pl.DataFrame) -> pl.DataFrame:
 
 
 def pooled(detection: pl.DataFrame) -> dict[str, float]:
-    """Of all sources, faults and wordings together: number planted and share found, clean texts and share flagged."""
+    """All sources, faults and wordings together: faults planted and share detected, clean texts and share flagged."""
     together = {}
     for names, rows in (
         (("planted", "found"), detection.filter(pl.col("fault") != "clean")),
@@ -96,18 +96,18 @@ def pooled(detection: pl.DataFrame) -> dict[str, float]:
 
 
 def against_reports(records: pl.DataFrame) -> pl.DataFrame:
-    """What the report parser reads in radiologists' sentences, compared with the Records' findings.
+    """The findings that the report parser reads in radiologists' sentences, compared with those of the Records.
 
     A finding that the text only doubts ("may represent", "cannot exclude") counts neither as present nor as absent: it
-    is counted as hedged and left out of the rest, as are unknown findings. "No Finding" is read where a text denies
-    acute disease and affirms no other finding.
+    is counted as hedged and excluded from the other measures, as are unknown findings. "No Finding" is read where a
+    text denies acute disease and affirms no other finding.
 
     Args:
         records: with `report` or `impression`; the first record of each study is taken.
 
     Returns:
-        One row a finding: finding; present, sensitivity, sensitivity_low, sensitivity_high (95 % interval); absent and
-            specificity, affirmed and precision likewise; hedged.
+        One row per finding: finding; present, sensitivity, sensitivity_low, sensitivity_high (95 % interval); absent
+            and specificity, affirmed and precision likewise; hedged.
     """
     studies = records.unique("study_id", keep="first", maintain_order=True)
     text = pl.concat_str("report", "impression", separator="\n\n", ignore_nulls=True)
@@ -149,7 +149,7 @@ def _share(hits: pl.Series) -> tuple[int, float | None, float | None, float | No
     return hits.len(), hits.mean(), interval.low, interval.high
 
 
-# --- the faults ---
+# The faults
 
 
 def _dropped(df: pl.DataFrame) -> pl.DataFrame:
@@ -191,7 +191,7 @@ def _contradicted(df: pl.DataFrame, write: Write) -> pl.Series:
 
 
 def _swapped(df: pl.DataFrame, write: Write) -> pl.Series:
-    """Left and right change places in Findings and Impression."""
+    """Left and right are swapped in Findings and Impression."""
     text = pl.col("description")
     for old, new in ((r"\b([Ll])eft\b", "${1}\0"), (r"\b([Rr])ight\b", "${1}eft"), ("[Ll]\0", "right")):
         text = text.str.replace_all(old, new)
@@ -211,12 +211,12 @@ def _changed(field: str, value: pl.Expr) -> pl.Expr:
 
 
 def _rewritten(**columns: pl.Expr) -> Callable[[pl.DataFrame, Write], pl.Series]:
-    """The description of records of which some columns are altered."""
+    """The descriptions of records with some columns altered."""
     return lambda df, write: write(df.with_columns(**columns))
 
 
 def _has_one_side() -> pl.Expr:
-    """Some finding or label has a side, and not the same places with left and right exchanged."""
+    """Some finding or label has a side, and swapping left and right changes its places."""
     swapped = pl.element().struct.field("side").replace({"left": "right", "right": "left"})
     swapped = pl.col("details").list.eval(pl.element().struct.with_fields(swapped.alias("side")))
     return swapped.list.sort() != pl.col("details").list.sort()

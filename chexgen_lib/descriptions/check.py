@@ -1,13 +1,13 @@
-"""Does a description say what its Record says? (the paper's second stage, there done by Qwen-2.5; ED Table 5)
+"""Does a description agree with its Record? (The paper's second stage, done there by Qwen-2.5; ED Table 5.)
 
-The text is read by `report_parser.read`, which knows nothing of the grammar that wrote it, so the check serves for any
+The text is read by `report_parser.read`, which knows nothing of the grammar that wrote it, so the check works for any
 writer. `check` compares what was read with the record:
 
 - each finding that is 1 is affirmed; no finding that is not 1 is affirmed; only a finding that is 0 is denied
 - side, site and severity are those of `details`, no more and no fewer
 - labels beyond the 14 findings are named, and no such label that the record lacks
 - age, sex and view are the record's
-- nothing is speculated, and there is something to describe
+- the text does not speculate, and there is something to describe
 """
 
 import re
@@ -46,7 +46,7 @@ SEX_WORDS = {
 }
 AGE_WORDS = r"(\d+)(?:[- ]year| ?y/o\b)"
 INFANT_WORDS = r"(?i)\binfant\b"
-# Words of labels that carry no content of their own.
+# Words of labels that carry no content.
 _EMPTY = frozenset(
     "a an and of the in on at to via with for other than sign change normal seen pattern lung pulmonary chest thorax "
     "heart bone multiple single left right bilateral both side mild moderate severe small large chronic region "
@@ -80,7 +80,7 @@ def reasons_for(qc: pl.Series) -> pl.DataFrame:
     return kinds.str.extract(r"^([a-z ]+)").str.strip_chars().alias("reason").value_counts(sort=True, name="n")
 
 
-# --- comparing ---
+# Comparing
 
 
 def _reasons(text: str, states: str, labels: str, details: str) -> str:
@@ -195,12 +195,12 @@ def _patient_reasons(head: str, age: float | None, sex: str | None, race: str | 
     return "; ".join(name for name, is_wrong in wrong.items() if is_wrong)
 
 
-# --- labels beyond the 14 findings ---
+# Labels beyond the 14 findings
 
 
 @cache
 def _words_of(label: str) -> frozenset[str]:
-    """The words that a description must use to name a label: its content, no places of a MeSH heading."""
+    """The words that a description must use to name a label: its content, without the places of a MeSH heading."""
     if label in _SAID_AS:
         return words_in(_SAID_AS[label])
     heading = parse_heading(label)
@@ -217,7 +217,7 @@ def _labels_in(words: frozenset[str]) -> frozenset[str]:
 
 @cache
 def _outside() -> dict[str, frozenset[str]]:
-    """Every label beyond the 14 findings and its words, less those whose words a finding or a frame has too."""
+    """Every label beyond the 14 findings and its words, except those whose words a finding or a frame has too."""
     inside = [text for table in (FINDING_WORDS, SITE_WORDS) for text in table.values()]
     taken = frozenset().union(*map(words_in, inside), _EMPTY, FRAME)
     labels = [

@@ -2,10 +2,10 @@
 
     chexgen data build --out FOLDER nih chexpert=CheXpert-v1.0-small [--shard 0/4]
 
-The sources are read one after the other, each once. What is held at a time is one source's table, the parts being
-written, and 8 bytes per image id read so far: memory follows the largest source, not the corpus. Parts are written by
-`workers` processes, whole or not at all, and listed in a manifest with their digests. A run that was cut off goes on:
-it reads the sources again, but does not redo a part whose input, settings and bytes are as the manifest says.
+The sources are read one after the other, each once. Memory holds one source's table, the parts being written, and 8
+bytes per image id read so far: it grows with the largest source, not with the corpus. Parts are written atomically by
+`workers` processes and listed in a manifest with their digests. An interrupted run resumes: it reads the sources again,
+but does not redo a part whose input, settings and bytes match the manifest.
 """
 
 import hashlib
@@ -42,12 +42,12 @@ def build(
     """Write Records, described, checked and split, as parquet parts.
 
     Args:
-        tables: for example `map(registry.load, registry.ALWAYS)`; taken one at a time. An image id that an earlier
-            table had is rejected as a duplicate, whatever the shard.
+        tables: for example `map(registry.load, registry.ALWAYS)`; consumed one at a time. An image id that occurs in an
+            earlier table is rejected as a duplicate, whatever the shard.
         folder: of the parts; all shards may share it.
         shard: (i, n) writes the i-th of n shares of the patients, 0 <= i < n.
-        rows_per_file: of each part.
-        workers: processes, by default one per core; 0 works in this one.
+        rows_per_file: rows of each part.
+        workers: processes, by default one per core; 0 runs in this process.
         seed: of the splits, see `records.assign_splits`.
 
     Returns:
@@ -74,7 +74,7 @@ def build(
             part = manifest.next_part(chunk)
             if not manifest.has(part):
                 pending.append((part, pool.submit(curate, chunk, manifest.folder / part["file"])))
-            if len(pending) > workers:  # no more chunks in memory than are being worked on, and one
+            if len(pending) > workers:  # in memory: the chunks being processed, and one more
                 manifest.add(*pending.popleft())
         while pending:
             manifest.add(*pending.popleft())
@@ -85,7 +85,7 @@ def stream(folder: str | Path) -> pl.LazyFrame:
     """All Records of a finished corpus, lazily, in the order of shards and parts: filter, select, `collect_batches`.
 
     Raises:
-        RecordError: if a shard or a part is not there, or a part is not as long as the manifest says.
+        RecordError: if a shard or a part is missing, or a part is not as long as the manifest says.
     """
     folder = Path(folder)
     manifests = [json.loads(path.read_text()) for path in sorted(folder.glob("manifest-*.json"))]
@@ -121,7 +121,7 @@ class Manifest:
         return {"file": f"part-{self.shard}-{self.count - 1:05d}.parquet", "input": digest.hexdigest()}
 
     def has(self, part: dict) -> bool:
-        """Take over a part of an earlier run if it was made from the same and its bytes are still the same."""
+        """Reuse a part of an earlier run if its input and its bytes are unchanged."""
         path, known = self.folder / part["file"], self.known.get(part["file"])
         if known is None or known["input"] != part["input"] or not path.is_file() or _sha256(path) != known["sha256"]:
             return False
@@ -180,7 +180,7 @@ def _share(table: pl.DataFrame, shard: tuple[int, int]) -> pl.DataFrame:
 
 
 def _curate(chunk: pl.DataFrame, path: Path, seed: int) -> int:
-    """Describe, check, split and write one part; its number of rows."""
+    """Describe, check, split and write one part; returns its number of rows."""
     table = grammar.describe(records.assign_splits(chunk, seed=seed))
     records.write(check(table), path)
     return table.height
@@ -192,12 +192,12 @@ def _sha256(path: Path) -> str:
 
 
 def _processes(workers: int) -> Executor:
-    # forking a process that runs polars' threads can lock up, so they are started anew
+    # forking a process that runs polars' threads can deadlock, so processes are spawned
     return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) if workers else _Here()
 
 
 class _Here(Executor):
-    """Runs each call at once, in this process."""
+    """Runs each call immediately, in this process."""
 
     def submit(self, function, /, *args, **kwargs) -> Future:
         future = Future()

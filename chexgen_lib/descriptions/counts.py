@@ -20,7 +20,7 @@ def by_source(records: pl.DataFrame, rejects: pl.DataFrame) -> pl.DataFrame:
     """One row per source: source, records, rejects, rows (their sum), studies, patients, qc_pass, paper, difference.
 
     `paper` is the number of cases in ED Table 1, null where the paper does not have the source; `difference` is rows
-    less that.
+    minus that number.
     """
     n = records.group_by("source", maintain_order=True).agg(
         records=pl.len(),
@@ -45,7 +45,7 @@ def by_source(records: pl.DataFrame, rejects: pl.DataFrame) -> pl.DataFrame:
 def table1(by_source: pl.DataFrame) -> pl.DataFrame:
     """ED Table 1, stage I, in full: dataset, paper, this run (source rows, null where a dataset is absent), qc_pass.
 
-    The last row adds up: the paper's corpus beside the rows of this run.
+    The last row is the total: the paper's corpus beside the rows of this run.
     """
     paper = published.load("table1").filter(pl.col("arm") == "stage I").select("dataset", paper=pl.col("value"))
     sources = {name: source for source, name in _paper_names().items()}
@@ -66,7 +66,7 @@ def _paper_names() -> dict[str, str]:
 
 
 def lengths(records: pl.DataFrame) -> pl.DataFrame:
-    """How long the descriptions are, and of how many words: source, words (of a description), n, vocabulary.
+    """Lengths of the descriptions and size of their vocabulary: source, words (of a description), n, vocabulary.
 
     vocabulary: distinct words in all descriptions of the source, the same in each of its rows.
     """

@@ -3,8 +3,8 @@
 The paper asks GPT-4 for patient information, technique, findings as one paragraph and an impression, with every
 abnormality of the metadata and nothing beyond it. Here rules write the same sections. They state only what the record
 asserts: findings that are 1, with a side, site or severity where `details` has one, and a few absent findings that are
-0. A hash of the image id chooses the wording, so a description is a pure function of its record. `language_model` has a
-model write in the grammar's place.
+0. A hash of the image id chooses the wording, so a description is a pure function of its record. `language_model` lets
+a model write them instead.
 """
 
 import zlib
@@ -55,8 +55,8 @@ def full(df: pl.DataFrame) -> pl.Series:
 def prompt(df: pl.DataFrame) -> pl.Series:
     """Description as one short paragraph, positive findings first: what the generator is conditioned on.
 
-    At most PROMPT_WORDS words, so that a text encoder with 120 tokens sees all of it; where a record has more to say,
-    labels beyond the 14 findings are left out first. The full description always says everything.
+    At most PROMPT_WORDS words, so that a text encoder with 120 tokens sees all of it; where that is too short, labels
+    beyond the 14 findings are left out first. The full description is always complete.
     """
     parts = _parts(df)
     opening = per_combination(parts, ("view", "age", "sex", "race", "opening"), _opening)
@@ -65,7 +65,7 @@ def prompt(df: pl.DataFrame) -> pl.Series:
     return parts.select(text.alias("prompt")).to_series()
 
 
-# --- what the record asserts ---
+# What the record asserts
 
 
 def _parts(df: pl.DataFrame) -> pl.DataFrame:
@@ -118,7 +118,7 @@ def _items(states: str, labels: str, details: str) -> tuple[tuple[Item, ...], tu
 
 
 def _finding_items(finding: str, labels: list[str], places: list[Place]) -> list[Item]:
-    """How a finding is said: under its labels' own names where it is sure whose a place is."""
+    """How a finding is worded: under its labels' names where it is clear which label a place belongs to."""
     if not labels or labels == [finding]:
         return [Item(finding, finding, tuple(places))]
     if len(labels) == 1 or not places:
@@ -136,7 +136,7 @@ def _heading_places(label: str) -> tuple[Place, ...]:
     return tuple(place for place in places if any(place))
 
 
-# --- sentences ---
+# Sentences
 
 _VIEWS = {
     "PA": ("Frontal PA chest radiograph", "PA chest radiograph", "Posteroanterior chest radiograph"),

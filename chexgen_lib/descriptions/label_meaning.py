@@ -1,8 +1,9 @@
-"""Which of the 14 findings a source's label means, for those who write or read descriptions.
+"""Which of the 14 findings a source's label means, for modules that write or read descriptions.
 
-The registry of datasets is looked up by name and not imported: a stage that only words curated records then does not
-depend on the code of every reader, and a new dataset re-runs the curation alone. Nothing is missed by that. What a
-label means decides the finding states of the records that carry it, so a changed meaning reaches every stage with them.
+The registry of datasets is looked up by name and not imported, so that a stage that only words curated records does not
+depend on the code of every reader, and a new dataset re-runs the curation alone. This misses no change: the meaning of
+a label decides the finding states of the records that carry it, so a changed meaning reaches every stage through the
+records.
 """
 
 import importlib

@@ -8,12 +8,12 @@ from chexgen_lib.records import FINDINGS
 from chexgen_lib.sources import padchest_labels
 from chexgen_lib.sources.mesh_headings import parse_heading
 
-REMEMBERED = 1 << 16  # results kept of each function that is called again with the same few things to say
+REMEMBERED = 1 << 16  # cached results of each function that is called again and again with the same few arguments
 Place = tuple[str | None, str | None, str | None]  # side, site, severity
 
 
 class Item(NamedTuple):
-    """One thing to say: a noun of a finding or label, and where and how severe it is."""
+    """One thing to state: the noun of a finding or label, where it is and how severe."""
 
     subject: str
     noun: str
@@ -36,7 +36,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "Fracture": ("a fracture", "a bone fracture"),
     "Support Devices": ("support devices", "medical devices in place"),
 }
-# Labels whose own wording is no English noun phrase; all others are said as they are.
+# Labels whose wording is not an English noun phrase; all others are used as they are.
 NOUNS = {
     "Pleural Effusion": "a pleural effusion",
     "Infiltration": "pulmonary infiltration",
@@ -119,7 +119,7 @@ _PARTS_OF_BODY = frozenset(
     "mitral valve; pulmonary artery; heart ventricles; heart atria; esophagus; azygos lobe; adipose tissue; "
     "breast implants; pleural sinus; trachea, carina".split("; ")
 )
-# Labels that are no content of the image.
+# Labels that do not describe the image's content.
 SILENT = ("No Indexing", "Technical Quality of Image Unsatisfactory", "suboptimal study", "unchanged", "")
 
 
@@ -214,7 +214,7 @@ def _article(words: str) -> str:
 
 
 def listed(phrases: Sequence[str], last: str = "and") -> str:
-    """ "a, b and c"; semicolons where a phrase has its own "and"."""
+    """ "a, b and c"; semicolons where a phrase contains "and"."""
     inner = any(" and " in phrase for phrase in phrases) and len(phrases) > 1
     if inner:
         return "; ".join(phrases)

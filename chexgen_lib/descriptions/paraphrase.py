@@ -1,4 +1,4 @@
-"""Descriptions in other words than the grammar's: sentences written by hand, to audit the check with."""
+"""Descriptions in other words than the grammar's: hand-written sentences with which the check is audited."""
 
 import csv
 import zlib
@@ -59,7 +59,7 @@ NOUNS = {
 
 
 def paraphrase(df: pl.DataFrame) -> pl.Series:
-    """Descriptions that say what the grammar says, in sentences written by hand; a hash of the image id chooses."""
+    """Descriptions with the grammar's content in hand-written sentences; a hash of the image id chooses among them."""
     columns = df.select("image_id", "age", "sex", "race", "view", "labels", "details", *FINDINGS)
     return pl.Series("description", [_paraphrased(row) for row in columns.iter_rows(named=True)], dtype=pl.String)
 

@@ -1,7 +1,7 @@
-"""What a report or description says: findings affirmed, denied or left open, with side, site and severity.
+"""Parse a report or description: findings affirmed, denied or left open, with side, site and severity.
 
-Applies the vocabulary sentence by sentence. It knows nothing of records or of who wrote the text;
-`check` compares what it reads with a record.
+The parser applies the vocabulary sentence by sentence. It knows nothing of records or of who wrote the text; `check`
+compares its reading with a record.
 """
 
 import re
@@ -30,7 +30,7 @@ Place = tuple[str | None, str | None, str | None]  # side, site, severity
 
 
 class Mention(NamedTuple):
-    """One naming of a finding, or (finding None) of something else, with its place and its words."""
+    """One mention of a finding, or (finding None) of something else, with its place and its words."""
 
     finding: str | None
     place: Place
@@ -81,9 +81,9 @@ def _read_sentence(sentence: str) -> Reading:
 
 
 def _segments(sentence: str) -> list["_Segment"]:
-    """The sentence cut at boundaries and cues, up to where it goes on to define what it named."""
+    """The sentence split at boundaries and cues, without a trailing definition of what it named."""
     segments = [_Segment()]
-    clauses = re.split(r"(?=[,;])", _canonical(sentence))  # no name has a comma; clauses recur, sentences seldom
+    clauses = re.split(r"(?=[,;])", _canonical(sentence))  # no name has a comma; clauses recur, sentences rarely
     for kind, value, tokens in chain.from_iterable(map(_marks, clauses)):
         if kind == "definition":
             break
@@ -111,7 +111,7 @@ _COMPILED = [(triggers.split("|"), re.compile(pattern), words) for triggers, pat
 
 
 def _turn(segments: list["_Segment"]) -> None:
-    """Set the segments' states: each cue turns what its direction says, up to the next of ENDS."""
+    """Set the segments' states: each cue applies in its direction, up to the next of ENDS."""
     state = "affirmed"
     for i, segment in enumerate(segments):
         if segment.boundary in ENDS:
@@ -142,7 +142,7 @@ _VERBS = frozenset("is are was were ha have show demonstrate seen present noted"
 
 
 class _Segment:
-    """What stands between two boundaries: findings, other content words, and modifiers."""
+    """The text between two boundaries: findings, other content words, and modifiers."""
 
     def __init__(self, boundary: str | None = None, cue: tuple[str, str] | None = None) -> None:
         self.boundary, self.cue, self.state = boundary, cue, "affirmed"
@@ -163,7 +163,7 @@ class _Segment:
             self.site |= set(tokens) if kind == "site" else set()
 
     def mentions(self, last: Mention | None, before: "_Segment") -> list[Mention]:
-        """What the segment names; `last` was named last, `before` is the segment before it."""
+        """What the segment mentions; `last` was mentioned last, `before` is the segment before it."""
         modifiers = self.modifiers
         if self.boundary in EXPLAINS and not before.findings:  # "blunting of the left angle consistent with effusion"
             modifiers = before.modifiers | modifiers

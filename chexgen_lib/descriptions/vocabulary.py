@@ -106,8 +106,8 @@ SEVERITY_WORDS = {
     "moderate": "moderate, moderate-sized, moderately",
     "severe": "severe, marked, large, extensive, massive, severely, markedly",
 }
-# What turns a statement -> (which way, where). "ahead": what follows; "behind": what it follows, if anything; "either":
-# what follows directly, else what it follows ("may represent edema", "edema may be present").
+# Cues that turn a statement -> (which way, where). "ahead": what follows the cue; "behind": what precedes it, if
+# anything; "either": what follows directly, else what precedes it ("may represent edema", "edema may be present").
 CUES = {
     ("denied", "ahead"): "no, without, absence of, negative for, free of, clear of, no evidence of, denies, neither, "
     "nor, resolution of, removal of, clearing of, rather than",
@@ -121,17 +121,17 @@ CUES = {
     "is suspected, is questioned",
     ("hedged", "either"): "may, might, could, possibly, probably, likely, suspected, questioned, perhaps, would",
 }
-# Words that look like a negation and are none.
+# Words that look like a negation but are not one.
 NO_NEGATIONS = (
     "no change, no significant change, no interval change, no significant interval change, without change, "
     "without significant change, no increase, not significantly changed, not changed, not only, no longer than, "
     "not well seen, not well evaluated, not well visualized, no comparison, to suggest, evidence to suggest"
 )
-# What follows one of these is the finding that what precedes it looks like: it takes over side and severity.
+# The finding after one of these explains the appearance before it, and takes over its side and severity.
 EXPLAINS = ("consistent with", "compatible with", "representing", "related to", "due to", "secondary to")
 BOUNDARIES = (",", ":", "/", "and", "or", "with", *EXPLAINS)
 DEFINITIONS = "typically, appears as, appearing as, seen as, manifested as, manifesting as, characterized by"
-# Boundaries that a negation or a doubt does not pass.
+# Boundaries that a negation or a doubt does not cross.
 ENDS = (
     ";",
     "but",
@@ -149,7 +149,7 @@ ENDS = (
     "there are",
 )
 _DOUBT = r"may|might|could|would|possibly|probably|likely|suggest\w*"
-# How prose says the same as the vocabulary above: pattern of a sentence in lower case -> its canonical words.
+# Other wordings of the vocabulary above: pattern in a lower-case sentence -> its canonical words.
 _LINK = (
     r"((?: (?:size|shadow|silhouette|contours?|margins?|is|are|was|were|has|been|appears?|remains?|to|be|not|no|longer|"
     r"least|again|still|stable|stably|overall|persistently|mildly|slightly|minimally|moderately|markedly|severely|"
@@ -207,7 +207,7 @@ PHRASINGS = [
         "no acute abnormality",
     ),
 ]
-# A label's word -> how a description may put it.
+# A label's word -> how a description may word it.
 _SAME = {
     "cicatrix": "scarring",
     "calcinosis": "calcification",
@@ -228,7 +228,7 @@ _SAME = {
     "apical": "apex",
     "hilar": "hilum",
 }
-# Words that any sentence may hold.
+# Words that any sentence may contain.
 FRAME = frozenset(
     "a an and of the in on at to via for finding impression show shows demonstrate demonstrates reveal reveals "
     "examination there is are be also noted seen radiograph image film stated x-ray chest evident visible present "

@@ -1,8 +1,8 @@
 """What a model learns to predict: the noise on DDPM's steps, or the velocity of a rectified flow.
 
-An objective says which times are trained, what the noisy latent is at a time, what the model should answer and how much
-its error weighs. Everywhere x0 are clean latents and eps is noise, float [B, C, h, w]; t are times as the model gets
-them, [B]: whole steps 0..999 for DDPM, 1000 times the time 0..1 for a rectified flow.
+An objective defines the distribution of times, the noisy latent at a time, the model's target and the weight of its
+error. Everywhere x0 are clean latents and eps is noise, float [B, C, h, w]; t are times as the model gets them, [B]:
+whole steps 0..999 for DDPM, 1000 times the time 0..1 for a rectified flow.
 """
 
 import torch
@@ -14,9 +14,9 @@ DDPM = dict(num_train_timesteps=TIMES, beta_schedule="linear", beta_start=1e-4, 
 
 
 class NoisePrediction:
-    """The paper's objective (Methods, eq. 1; Ho et al. 2020): the noise, at all steps of a linear schedule alike.
+    """The paper's objective (Methods, eq. 1; Ho et al. 2020): the noise, at steps of a linear schedule, all alike.
 
-    noisy_weight: the largest weight of a step's error, see `step_weights`; 1 weighs all alike.
+    noisy_weight: the largest weight of a step's error, see `step_weights`; 1 weighs all steps equally.
     """
 
     def __init__(self, noisy_weight: float = 1.0):
@@ -36,17 +36,17 @@ class NoisePrediction:
         return self.weights[t]
 
     def noise(self, prediction: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
-        """The noise that a prediction stands for."""
+        """The noise that a prediction implies."""
         return prediction
 
 
 class RectifiedFlow:
     """The velocity of a straight path from latent to noise (Liu et al. 2022), as Esser et al. 2024 train it.
 
-    mean, scale: of the normal distribution whose logistic the times follow (their section 3.1): most in the middle of
-        the path, where the velocity is hardest to tell.
-    shift: moves times towards noise (their eq. 23), because more pixels hide the same image under less noise. It is
-        the image's side over that of the resolution for which 1 is right.
+    mean, scale: of the logit-normal distribution of times (their section 3.1): most lie in the middle of the path,
+        where the velocity is hardest to predict.
+    shift: moves times towards noise (their eq. 23), because the same noise hides less of an image that has more pixels.
+        It is the image's side divided by that of the resolution for which 1 is right.
     """
 
     def __init__(self, mean: float = 0.0, scale: float = 1.0, shift: float = 1.0):
@@ -61,22 +61,22 @@ class RectifiedFlow:
         return (1 - time) * x0 + time * eps
 
     def target(self, x0: Tensor, eps: Tensor) -> Tensor:
-        return eps - x0  # the derivative of `noisy` by time, the same all along the path
+        return eps - x0  # the derivative of `noisy` with respect to time, constant along the path
 
     def weight(self, t: Tensor) -> Tensor:
         return torch.ones(len(t))  # the distribution of times is the weighting
 
     def noise(self, prediction: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
-        """The noise that a prediction stands for: where its straight path ends."""
+        """The noise that a prediction implies: the end of its straight path."""
         return noisy + (1 - _fraction(t)) * prediction
 
 
 def step_weights(alphas_cumprod: Tensor, largest: float) -> Tensor:
-    """Weight of the noise's error at each time step, of mean 1: min(1 + 1 / SNR, `largest`) up to a factor.
+    """Weight of the noise error at each time step, with mean 1: proportional to min(1 + 1 / SNR, `largest`).
 
-    Equal weights (`largest` 1, the paper) say little about the noisy steps, where the error is small whatever the
-    model does, but where layout and findings are decided; long training makes up for it. 1 + 1 / SNR is what the
-    velocity's error weighs (Salimans & Ho 2022).
+    Equal weights (`largest` 1, the paper) train little on the noisy steps, where layout and findings are decided but
+    the error is small whatever the model does; long training makes up for it. 1 + 1 / SNR corresponds to an unweighted
+    error of the velocity (Salimans & Ho 2022).
     """
     # 1 + 1 / SNR with SNR = a / (1 - a) is 1 / a.
     weights = (1 / alphas_cumprod).clamp(max=largest)

@@ -103,7 +103,7 @@ def flow_euler_scheduler(shift: float = 1.0) -> FlowMatchEulerDiscreteScheduler:
 
 
 def flow_heun_scheduler(shift: float = 1.0) -> FlowMatchHeunDiscreteScheduler:
-    """Heun's method along a rectified flow: second order, N steps ask the model 2 N - 1 times."""
+    """Heun's method along a rectified flow: second order, so N steps call the model 2 N - 1 times."""
     return FlowMatchHeunDiscreteScheduler(shift=shift)
 
 
@@ -117,7 +117,7 @@ def scheduler_named(name: str, current: SchedulerMixin) -> SchedulerMixin:
     """The scheduler of a name in `SAMPLERS`, for the model that `current` samples; a flow's keeps its shift.
 
     Raises:
-        ValueError: if there is none of that name, or it samples models of another objective.
+        ValueError: for an unknown name, or if it samples models of another objective.
     """
     objective = samples_objective(current)
     fitting = SAMPLERS[objective]
@@ -178,7 +178,7 @@ def ignore_variance(scheduler: SchedulerMixin) -> None:
 
 
 def released_scheduler() -> DDPMScheduler:
-    """The released code's ancestral sampler: N steps from 999 to 0, both kept, with the variance that was learned."""
+    """The released code's ancestral sampler: N steps from 999 to 0, both included, with the learned variance."""
     return DDPMScheduler(**DDPM, timestep_spacing="linspace", variance_type="learned_range", clip_sample=False)
 
 

@@ -1,6 +1,6 @@
 """Estimates with intervals, comparisons between arms, and the words for both.
 
-A 95 % interval is everywhere the percentile bootstrap interval over patients: all images of a patient are resampled
-together, and so are the seeds of repeated trainings. `resampling` draws, `measures` evaluates a measure on the data
-and on all resamples at once, `comparison` makes tables of both, `wording` puts their rows into words.
+Every 95 % interval is a percentile bootstrap interval over patients: all images of a patient are resampled together,
+and the seeds of repeated trainings are resampled as well. `resampling` makes the resamples, `measures` evaluates a
+measure on the data and on all resamples at once, `comparison` tabulates both, and `wording` puts their rows into words.
 """

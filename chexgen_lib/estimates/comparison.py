@@ -2,15 +2,15 @@
 
 A table has one row for each number and arm, with the columns of `ESTIMATE`:
 
-- `value`, `low`, `high`: mean over the seeds with its 95 % percentile interval over patients and seeds; `sd`: spread of
-  the seeds;
-- `difference`, `difference_low`, `difference_high`: value less that of the reference, paired within each resample;
+- `value`, `low`, `high`: mean over the seeds with its 95 % percentile interval over patients and seeds; `sd`: standard
+  deviation over the seeds;
+- `difference`, `difference_low`, `difference_high`: value minus that of the reference, paired within each resample;
 - `p`: two-sided, twice the share of resampled differences beyond zero; it is below 0.05 where the interval of the
-  difference leaves out zero. The paper's Wilcoxon tests have columns of their own (`p_wilcoxon`);
-- `detectable`: the minimum detectable difference, which a study of this size finds at p < 0.05 in 80 % of its
-  repetitions: 2.8 standard errors of the paired difference.
+  difference excludes zero. The paper's Wilcoxon tests have columns of their own (`p_wilcoxon`);
+- `detectable`: the minimum detectable difference, which a study of this size finds at p < 0.05 with 80 % power: 2.8
+  standard errors of the paired difference.
 
-No p is adjusted for the number of comparisons.
+No p-value is adjusted for multiple comparisons.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from chexgen_lib.estimates.resampling import LEVEL, Resampling, centre, percenti
 from chexgen_lib.records import FINDINGS
 
 ESTIMATE = ("value", "sd", "low", "high", "difference", "difference_low", "difference_high", "p", "detectable")
-# A two-sided test at 5 % finds a difference of this many standard errors in 80 % of studies.
+# A two-sided test at 5 % detects a difference of this many standard errors with 80 % power.
 STANDARD_ERRORS = stats.norm.ppf(0.5 + LEVEL / 2) + stats.norm.ppf(0.8)
 
 
@@ -57,7 +57,7 @@ def two_sided_p(differences: np.ndarray) -> float:
 
 
 def minimum_detectable(differences: np.ndarray) -> float:
-    """The smallest true difference that is found in 80 % of studies with these resampled differences [B]."""
+    """The smallest true difference that is detected with 80 % power, given resampled differences [B]."""
     return float(np.nanstd(differences, ddof=1) * STANDARD_ERRORS)
 
 
@@ -88,13 +88,13 @@ def compare(
     Args:
         arms: arm -> values [S, 1 + B, M] of its seeds on the data and on all resamples; seeds of all arms are paired.
             A measure that is undefined (NaN) on the data is listed without an estimate.
-        about: M dicts, what each measure is: the first columns of the table.
+        about: M dicts that describe the measures: the first columns of the table.
 
     Returns:
         The columns of `about`, arm, those of `ESTIMATE`, patients, seeds; grouped by measure, then by arm.
 
     Raises:
-        ValueError: if arms differ in their seeds, or the reference is none of them.
+        ValueError: if arms differ in their seeds, or the reference is not among them.
     """
     if len({len(values) for values in arms.values()}) != 1 or reference not in (None, *arms):
         raise ValueError(f"arms need equally many seeds, one of them {reference!r}; got {list(arms)}")

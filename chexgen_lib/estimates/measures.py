@@ -7,7 +7,7 @@ import numpy as np
 
 from chexgen_lib.records import FINDINGS
 
-LEAST = 5  # positive and negative cases that an AUROC needs, or values that a mean needs; fewer say nothing
+LEAST = 5  # positive and negative cases that an AUROC needs, or values that a mean needs; fewer give no estimate
 
 
 def mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -18,7 +18,7 @@ def mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def known_mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """Mean along an axis of what is not NaN; NaN where nothing is (`np.nanmean` also warns)."""
+    """Mean along an axis of the values that are not NaN; NaN where there are none (`np.nanmean` also warns)."""
     known = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
         return np.where(known, values, 0).sum(axis) / known.sum(axis)
@@ -44,7 +44,7 @@ def correlation(sums: np.ndarray) -> np.ndarray:
     n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         var_x, var_y = xx - x * x / n, yy - y * y / n
-        # rounding leaves a residue where a side is constant: call that undefined, not a correlation
+        # where a side is constant, rounding leaves a residue: undefined, not a correlation
         defined = (n > 1) & (var_x > 1e-9 * xx) & (var_y > 1e-9 * yy)
         return np.where(defined, (xy - x * y / n) / np.sqrt(var_x * var_y), np.nan)
 
@@ -86,8 +86,8 @@ def auroc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = N
 def auroc_of_draws(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray, fewest: int = LEAST) -> np.ndarray:
     """Mean AUROC [B] over several draws, scores [D, N] without NaN; NaN for fewer than `fewest` cases of either label.
 
-    An AUROC is the mean over pairs of a positive and a negative image of who scores higher, ties half. The draws are
-    averaged pair by pair, so that one product of matrices serves all draws and resamples.
+    An AUROC is the share of pairs of a positive and a negative image in which the positive one scores higher; ties
+    count half. The draws are averaged pair by pair, so that one matrix product serves all draws and resamples.
     """
     positive, negative = labels == 1, labels == 0
     if min(positive.sum(), negative.sum()) < fewest:
@@ -161,7 +161,7 @@ def finding_f1(totals: np.ndarray) -> np.ndarray:
 def weighted_f1(totals: np.ndarray) -> np.ndarray:
     """Summed `confusion` [..., 14, 4] -> F1 weighted by each finding's positive labels [...] (paper, Methods).
 
-    As sklearn's `f1_score(average="weighted")`; NaN, where that is 0, without any positive label.
+    As sklearn's `f1_score(average="weighted")`; NaN instead of its 0 if there is no positive label.
     """
     support = totals[..., 0] + totals[..., 2]
     with np.errstate(invalid="ignore"):

@@ -32,13 +32,13 @@ class Resampling:
     """Bootstrap resamples of the patients of N images, and of the seeds of repeated trainings.
 
     Args:
-        patients: the patient of each image, or of each prompt; whoever is independent of all others.
+        patients: the patient of each image, or of each prompt: the independent units.
         n_resamples: B, the number of resamples.
         seed: equal patients, B and seed give equal resamples.
 
     Attributes:
-        weights: int [1 + B, N], how often each image counts: once on the data themselves (the first row), then as
-            often as its patient was drawn.
+        weights: int [1 + B, N], how often each image counts: once on the data themselves (the first row), then as often
+            as its patient was sampled.
         patients: the number of patients.
 
     Raises:
@@ -53,7 +53,7 @@ class Resampling:
         drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_resamples)
         self.weights = np.concatenate([np.ones((1, len(member)), int), drawn[:, member]])
         self.patients, self.seed = len(names), seed
-        self._state = rng.bit_generator.state  # from where seeds are drawn
+        self._state = rng.bit_generator.state  # from here the seeds are resampled
 
     def __len__(self) -> int:
         return len(self.weights) - 1
@@ -64,9 +64,10 @@ class Resampling:
         return [np.repeat(np.arange(len(w)), w) for w in weights]
 
     def seed_counts(self, n: int, stream: int = 0) -> np.ndarray:
-        """How often each of n seeds is drawn in each resample, int [B, n].
+        """How often each of n seeds occurs in each resample, int [B, n].
 
-        The same for all arms of n seeds, which pairs them; another `stream` for trainings that are not paired.
+        It is the same for all arms of n seeds, which pairs them; pass another `stream` for trainings that are not
+        paired.
         """
         rng = np.random.default_rng((self.seed, stream) if stream else None)
         if not stream:
@@ -74,10 +75,10 @@ class Resampling:
         return rng.multinomial(n, np.full(n, 1 / n), size=len(self))
 
     def over_seeds(self, values: np.ndarray) -> np.ndarray:
-        """Mean over the seeds of values [S, 1 + B, ...] -> [1 + B, ...]; each resample draws its seeds anew.
+        """Mean over the seeds of values [S, 1 + B, ...] -> [1 + B, ...]; each resample has seeds of its own.
 
-        Several draws of a seed (few-shot sets, samples) are averaged before: the spread of a seed's mean holds that of
-        its draws already (Davison and Hinkley 1997, section 3.8).
+        Average several draws of a seed (few-shot sets, samples) first: the spread of the seeds' means already contains
+        that of their draws (Davison and Hinkley 1997, section 3.8).
         """
         counts = self.seed_counts(len(values))
         shares = counts / counts.sum(1, keepdims=True)
@@ -87,11 +88,11 @@ class Resampling:
 def percentile_interval(resampled: np.ndarray, n: int = 0, centred: bool = False) -> Interval:
     """The 95 % percentile interval of a measure [1 + B], first on the data themselves.
 
-    Resamples in which the measure is undefined are left out.
+    Resamples in which the measure is undefined are excluded.
 
     Args:
-        n: images, prompts or requests behind the estimate, only stated.
-        centred: move the resamples to have the estimate as their mean (`centre`).
+        n: number of images, prompts or requests behind the estimate; it is only reported.
+        centred: shift the resamples so that their mean is the estimate (`centre`).
     """
     resampled = np.asarray(resampled, np.float64)
     value = float(resampled[0])
@@ -104,10 +105,10 @@ def percentile_interval(resampled: np.ndarray, n: int = 0, centred: bool = False
 
 
 def centre(resampled: np.ndarray) -> np.ndarray:
-    """A measure [1 + B] with its resamples moved to have the estimate as their mean.
+    """A measure [1 + B] with its resamples shifted so that their mean is the estimate.
 
     For a measure that noise biases (a correlation of noisy values, an extreme of groups): resamples are noisier than
-    the sample, and their percentiles would lie on one side of the estimate.
+    the sample, so their percentiles would lie to one side of the estimate.
     """
     finite = resampled[1:][np.isfinite(resampled[1:])]
     shift = resampled[0] - finite.mean() if len(finite) else 0.0

@@ -27,15 +27,15 @@ def estimate(row: Mapping, value: str = "value", digits: int = 3) -> str:
 
 
 def is_detectable(row: Mapping) -> bool:
-    """Whether the interval of a row's difference leaves out zero."""
+    """Whether the interval of a row's difference excludes zero."""
     return row["difference"] is not None and not row["difference_low"] <= 0 <= row["difference_high"]
 
 
 def verdict(row: Mapping, digits: int = 3) -> str:
     """The difference of a comparison's row in words, empty where there is none.
 
-    `+0.021 [0.004, 0.038], p = 0.01`, or where the interval holds zero
-    `+0.021 [-0.004, 0.046]: no detectable difference (minimum detectable: 0.035)`.
+    `+0.021 [0.004, 0.038], p = 0.01`, or where the interval contains zero `+0.021 [-0.004, 0.046]: no detectable
+    difference (minimum detectable: 0.035)`.
     """
     if row["difference"] is None:
         return ""
@@ -54,10 +54,10 @@ def against_bar(value: float, bar: float, digits: int = 2) -> str:
 
 
 def readable(table: pl.DataFrame, value: str = "value", digits: int = 3) -> pl.DataFrame:
-    """A table for a reader: value and difference with their intervals as one text each, other columns as they are.
+    """A table for display: value and difference with their intervals as one text each, other columns as they are.
 
     `low`, `high`, `difference_low`, `difference_high`, `p` and `detectable` go into these texts (`estimate`,
-    `verdict`); columns that hold nothing are left out.
+    `verdict`); empty columns are dropped.
     """
     rows = table.to_dicts()
     columns = {value: pl.Series(value, [estimate(row, value, digits) for row in rows], pl.String)}

@@ -1,4 +1,4 @@
-"""What the adherence experiment trains: the control adapter, and the segmenter that reads its samples.
+"""What the adherence experiment trains: the control adapter, and the segmenter that measures its samples.
 
 Each function fills a folder for `kept.kept`.
 """
@@ -34,9 +34,9 @@ def train_adapter(
     text_encoder: str,
     config: TrainingConfig,
 ) -> None:
-    """Train an adapter for `base` on the requests "train"; `folder` itself becomes the adapter's.
+    """Train an adapter for `base` on the requests "train" and save it in `folder`.
 
-    Beside the weights it holds what `stages.train_model` writes, with the errors on the requests "held out".
+    Beside the weights, `folder` holds what `stages.train_model` writes, with the errors on the requests "held out".
 
     Args:
         requests: rows of `annotations.choose_requests`, for "train" and "held out".
@@ -53,7 +53,7 @@ def train_adapter(
         )
         for table in (requests["train"], requests["held out"])
     )
-    torch.manual_seed(config.seed)  # of the projection into the adapter
+    torch.manual_seed(config.seed)  # for the projection into the adapter
     train_model(folder, ControlledTransformer.on(base, copied_blocks), pairs, held_out, config)
 
 

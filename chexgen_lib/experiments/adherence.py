@@ -17,7 +17,7 @@ from chexgen_lib.pools.annotations import KINDS, Annotated, boxes_of, overlap
 
 CONTROLLED, FREE, REAL = "with control", "prompt alone", "real images"
 RECALLED = 0.25  # smallest intersection over union of a requested box and a predicted one
-LEAST_PAIRS = 6  # that differ; the signed ranks of fewer cannot tell two arms apart at 0.05
+LEAST_PAIRS = 6  # pairs that differ; with fewer, the signed-rank test cannot reach p < 0.05
 
 
 def adherence(data: Annotated, requests: pl.DataFrame, samples: np.ndarray, segmenter: Segmenter) -> np.ndarray:
@@ -72,7 +72,7 @@ def table(
 
 
 def written(table: pl.DataFrame) -> pl.DataFrame:
-    """`table` for a reader: the measure with its 95 % interval as one text."""
+    """`table` for display: the measure with its 95 % interval as one text."""
     texts = [format_interval(*row, digits=1) for row in table.select("value", "low", "high").iter_rows()]
     p = [None if value is None else format_p(value) for value in table["p"]]
     return table.select(

@@ -1,14 +1,14 @@
-"""Names of the arms of Figure 3 and of the initialisations of Figure 4: written here, and read back from tables here.
+"""Names of the arms of Figure 3 and of the initialisations of Figure 4: written and parsed in this module alone.
 
-A name is the key of an arm in results, tables and CSV files; `arm` and `initialisation` say what stands behind it. The
-paper's names ("real+2x ChexGen") are read likewise.
+A name is the key of an arm in results, tables and CSV files; `arm` and `pretraining_copies` say what it means. The
+paper's names ("real+2x ChexGen") are parsed likewise.
 """
 
 import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-# Generators. This run's own has no name in an arm's, so "real + 2x"; the paper writes both of its generators out.
+# Generators. Arms of this run's generator do not name it ("real + 2x"); the paper names both of its generators.
 CHEXGEN, BASELINE, ROENTGEN = "ChexGen", "baseline", "RoentGen"
 
 REAL = "real"  # the real images alone: the reference of every difference
@@ -43,7 +43,7 @@ class Arm:
 
     @property
     def other_generator(self) -> bool:
-        """Whether the synthetic images are another generator's than ChexGen's."""
+        """Whether the synthetic images come from a generator other than ChexGen."""
         return self.generator not in (None, CHEXGEN)
 
 

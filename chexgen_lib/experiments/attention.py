@@ -78,9 +78,9 @@ class Cases:
 
 
 def cases(folder: Path, rows: np.ndarray, n: int, seed: int) -> Cases:
-    """A seeded draw of at most `n` findings with a mask among cohort rows.
+    """A seeded random sample of at most `n` findings with a mask among cohort rows.
 
-    Left out are findings that fill most of the image, or none of it, and No Finding, which has no location. Real
+    Excluded are findings that fill most of the image, or none of it, and No Finding, which has no location. Real
     radiographs have no masks, so there K = 0.
     """
     if not cohort.has_masks(folder):
@@ -92,7 +92,7 @@ def cases(folder: Path, rows: np.ndarray, n: int, seed: int) -> Cases:
 
 
 def table(shares: Mapping[str, np.ndarray], cases: Cases, patients: Sequence[str], repeats: Repeats) -> pl.DataFrame:
-    """Mean share of the attention inside the masks over seeds and cases, of all ("Average") and of each finding.
+    """Mean share of the attention inside the masks over seeds and cases, overall ("Average") and by finding.
 
     A finding with fewer than `LEAST` cases, or cases of one patient, has no estimate; without cases the table is empty.
 
@@ -127,7 +127,7 @@ def table(shares: Mapping[str, np.ndarray], cases: Cases, patients: Sequence[str
 def examples(
     cases: Cases, seeds: Mapping[str, Mapping[str, np.ndarray]], n: int = 8
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The first case of each finding, at most n, and the attention of some networks on them, on the masks' pixels.
+    """The first case of each finding, at most n, and the attention of some networks on them, at the masks' resolution.
 
     Args:
         seeds: initialisation -> the result of a training, with `maps`.
@@ -137,6 +137,6 @@ def examples(
 
 
 def summary(table: pl.DataFrame) -> pl.DataFrame:
-    """For a reader: the share of all cases together, beside chance."""
+    """For display: the share of all cases together, beside chance."""
     shown = table.filter(finding="Average").rename({"start": "initialisation"})
     return readable(shown.select("initialisation", "value", "low", "high", pl.col("chance").round(3), "n", "seeds"))

@@ -1,10 +1,10 @@
-"""Training data augmentation: does a network gain from synthetic images beside the real ones? (paper, Figure 3)
+"""Training data augmentation: does a network gain from synthetic images added to the real ones? (paper, Figure 3)
 
 Each arm trains the same network for the same number of optimiser steps, on the real images alone or with one or two
-synthetic copies of each (Methods, Training data augmentation experiments). Here are the arms and classification (ED
-Table 6); `augmentation_tasks` has segmentation, severity and detection. The checkpoint is selected on real validation
-images; each test set is used once. Every arm is trained with several seeds; intervals resample test patients and seeds,
-and a difference between arms is taken within each resample.
+synthetic copies of each (Methods, Training data augmentation experiments). This module has the arms and classification
+(ED Table 6); `augmentation_tasks` has segmentation, severity and detection. The checkpoint is selected on real
+validation images; each test set is used once. Every arm is trained with several seeds; intervals resample test patients
+and seeds, and a difference between arms is taken within each resample.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ def train_and_score(
     """Train a classifier on the rows `train`, select its checkpoint on `val`, and score the test sets.
 
     Args:
-        images, labels: of all arms.
+        images, labels: those of all arms.
         tests: name -> rows.
         weights: [len(train)], how often each image is sampled; None balances the findings.
 
@@ -124,7 +124,7 @@ def scores_of(results: Results, key: str) -> dict[str, np.ndarray]:
 
 
 def summary(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    """For a reader: the macro AUROC of each arm on each test set, with the differences from the real images alone."""
+    """For display: the macro AUROC of each arm on each test set, with the differences from the real images alone."""
     return readable(_averages(tables).select("test", "n", "arm", *ESTIMATE))
 
 

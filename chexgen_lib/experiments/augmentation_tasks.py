@@ -1,8 +1,8 @@
 """What segmentation, severity regression and detection with synthetic images share (paper, Figure 3d to 3f).
 
-Arms, seeds and intervals are those of `augmentation`. Each task has one training, which is repeated for every arm and
-seed, and one table of all (ED Tables 7 to 9). A test set with fewer than `LEAST` cases of a kind gets no estimate for
-it, and a task without cases to train on or to select a checkpoint by is left out (`missing`).
+Arms, seeds and intervals are those of `augmentation`. Each task has one training function, which is called for every
+arm and seed, and one table (ED Tables 7 to 9). A test set with fewer than `measures.LEAST` cases of a kind gets no
+estimate for it, and a task without cases for training or checkpoint selection is left out (`missing`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,19 +22,19 @@ from chexgen_lib.learners.detector import OVERALL
 from chexgen_lib.pools.annotated import Task
 
 FOREIGN_OBJECT = "Foreign Object"  # the paper's name of a category
-Truth = Mapping[str, Any]  # test set -> what is true of its images
+Truth = Mapping[str, Any]  # test set -> ground truth of its images
 Measure = Callable[[Any, np.ndarray], np.ndarray]  # predictions of a test set, weights [B, N] -> [B, M]
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What all arms of a task reached.
+    """The results of all arms of a task.
 
     Attributes:
         table: ABOUT, arm, the columns of `comparison.compare`; empty if the task was left out.
-        images: set, images, positive: how many images each set has, and how many of them show what is looked for.
+        images: set, images, positive: how many images each set has, and how many of them are positive.
         left_out: why the task was left out, else empty.
-        readings: of a severity task, see `readings`.
+        readings: of a severity task, see `severity.readings`.
     """
 
     table: pl.DataFrame
@@ -43,7 +43,7 @@ class TaskResult:
     readings: pl.DataFrame = field(default_factory=pl.DataFrame)
 
     def summary(self, categories: Sequence[str] = ("all", OVERALL, FOREIGN_OBJECT)) -> pl.DataFrame:
-        """For a reader: the numbers of some categories with their intervals, and the differences from real images."""
+        """For display: the numbers of some categories with their intervals, and the differences from real images."""
         if self.left_out:
             return pl.DataFrame({"left out": [self.left_out]})
         shown = self.table.filter(pl.col("category").is_in(list(categories)))
@@ -51,7 +51,7 @@ class TaskResult:
 
 
 def left_out(reason: str, images: pl.DataFrame | None = None) -> TaskResult:
-    """The result of a task that cannot be done, with an empty table."""
+    """The result of a task that cannot be run, with an empty table."""
     text = dict.fromkeys(("test", "category", "metric", "arm"), pl.String)
     counts = dict.fromkeys(("n", "patients", "seeds"), pl.Int64)
     empty = pl.DataFrame(schema=text | dict.fromkeys(ESTIMATE, pl.Float64) | counts)
@@ -91,7 +91,8 @@ def task_table(
 ) -> pl.DataFrame:
     """Compare the arms on every test set.
 
-    measures: says for the truth of a test set what its numbers are, and how predictions give them.
+    measures: maps the truth of a test set to what its numbers are and to a function that computes them from
+    predictions.
     """
     tables = []
     for test, own in truth.items():
@@ -105,5 +106,5 @@ def task_table(
 
 
 def case_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean [B] of values [N] under weights [B, N]; NaN of fewer than `LEAST` values."""
+    """Mean [B] of values [N] under weights [B, N]; NaN for fewer than `measures.LEAST` values."""
     return mean(values, weights) if len(values) >= LEAST else np.full(len(weights), np.nan)

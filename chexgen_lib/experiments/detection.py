@@ -1,4 +1,4 @@
-"""Detection of findings and foreign objects with synthetic images beside the real ones (paper, Fig. 3e; ED Table 7)."""
+"""Detection of findings and foreign objects with synthetic images added to real ones (paper, Fig. 3e; ED Table 7)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Segmentation of lungs in real radiographs, cross-validated, with synthetic images beside the real ones.
+"""Segmentation of lungs in real radiographs, cross-validated, with synthetic images added to the real ones.
 
 The images are few (`pools.lungs`), so the segmenter of real images alone is cross-validated: each image is tested once,
 by networks that saw no image of its patient. Arms with synthetic images are compared on the one fold whose patients the

@@ -124,8 +124,9 @@ def pretrain_all(
 ) -> Results:
     """Pretrain and fine-tune from every initialisation: `DEFAULT`, `LONGER`, and one for each of `copies`.
 
-    Without pretraining the networks are fine-tuned with the learning rate of pretraining. `LONGER` has the steps of
-    pretraining in each fine-tuning, and is trained on the fewest and the most real images of each group alone.
+    Without pretraining the networks are fine-tuned with the learning rate of pretraining. `LONGER` adds the steps of
+    pretraining to each fine-tuning, and is trained only on the smallest and the largest set of real images of each
+    group.
 
     Args:
         cases: whose attention is measured.
@@ -184,7 +185,7 @@ def tunings(sets: Splits, protocol: Protocol, seed: int) -> dict[str, Tuning]:
 def first_and_last(tunings: Mapping[str, Tuning]) -> dict[str, Tuning]:
     """The fine-tunings on the first and the last set of each group, the fewest and the most images.
 
-    For a control that is too costly to be trained on every set.
+    For a control that is too costly to train on every set.
     """
     sets: dict[str, list[str]] = {}
     for tuning in tunings.values():
@@ -236,13 +237,13 @@ def shots(train: LabelledSet, k: int, draw: int, seed: int) -> np.ndarray:
 def curves(results: Results, sets: Splits, protocol: Protocol, repeats: Repeats) -> pl.DataFrame:
     """`auroc_table` of every set of real images, against the default initialisation.
 
-    An initialisation may lack some sets. The draws of a seed are averaged, and resampled with their seed as one.
+    An initialisation may lack some sets. The draws of a seed are averaged, and resampled together with their seed.
 
     Args:
         results: of `pretrain_all`.
 
     Returns:
-        The columns of `auroc_table`, group, set, and images: how many real ones, the mean over seeds and draws.
+        The columns of `auroc_table`, group, set, and images: the number of real ones, averaged over seeds and draws.
     """
     seeded = [tunings(sets, protocol, config.seed) for config in repeats.configs(protocol.fine_tuning)]
     draws: dict[tuple[str, str], list[str]] = {}  # group and set -> names of its fine-tunings
@@ -260,7 +261,7 @@ def curves(results: Results, sets: Splits, protocol: Protocol, repeats: Repeats)
 
 
 def _scores(results: Results, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Initialisation -> scores [S * len(names), N, 14], a seed's together; without those that were not trained so."""
+    """Initialisation -> scores [S * len(names), N, 14], a seed's together; without those that lack a set."""
     return {
         start: np.stack([run[name] for run in runs for name in names])
         for start, runs in results.items()
@@ -269,7 +270,7 @@ def _scores(results: Results, names: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def summary(curves: pl.DataFrame) -> pl.DataFrame:
-    """For a reader: macro AUROC of every initialisation on every set, with the differences from the default."""
+    """For display: macro AUROC of every initialisation on every set, with the differences from the default."""
     average = curves.filter(finding="Average").rename({"arm": "initialisation"})
     return readable(average.select("group", "set", pl.col("images").round(), "initialisation", *SHOWN, "n"))
 

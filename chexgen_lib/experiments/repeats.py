@@ -1,4 +1,4 @@
-"""Trainings that are repeated with several seeds, side by side, and the resampling of what they predict."""
+"""Trainings repeated with several seeds, in parallel, and the resampling of their predictions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ class Repeats:
 
     Attributes:
         seeds: how many; seed k of a run with `seed` is 1000 * seed + k. The arms' seeds are paired.
-        workers: processes that train side by side; 0 for one training after the other, on a GPU if there is one.
+        workers: processes that train in parallel; 0 for one training after the other, on a GPU if there is one.
         n_resamples: bootstrap resamples of test patients and seeds.
     """
 

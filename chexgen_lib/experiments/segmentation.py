@@ -1,4 +1,4 @@
-"""Segmentation of pneumothorax and ribs with synthetic images beside the real ones (paper, Figure 3d; ED Table 8)."""
+"""Segmentation of pneumothorax and ribs with synthetic images added to real ones (paper, Figure 3d; ED Table 8)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Regression of severity with synthetic images beside the real ones, and whether an image shows the requested severity.
+"""Regression of severity with synthetic images added to real ones, and whether samples show the requested severity.
 
 (Paper, Figure 3f; ED Table 9; ED Figure 15.)
 """
@@ -56,8 +56,8 @@ def grade(
 ) -> TaskResult:
     """Train and compare all arms of the regression of `regressor.opacity_scores`.
 
-    Its pools are generated from text, so that any generator has its arms. The networks of real images alone also score
-    the pools' images (`readings`).
+    Its pools are generated from text, so every text-to-image generator can have arms. The networks of real images alone
+    also score the pools' images (`readings`).
 
     Args:
         sets: as in `augmentation.pool_arms`; None for a cohort without scores, the task is left out then.
@@ -138,7 +138,7 @@ def readings(
 
     Returns:
         set, row, real (row of the record's real image), image_id, patient_id, copy, asked (the requested score), grade
-        (of asked), read (the mean prediction of the runs).
+        (of the requested score), read (the mean prediction of the runs).
     """
     first = table.with_row_index("real").unique("image_id", keep="first").select("image_id", pl.col("real").cast(int))
     parts = [

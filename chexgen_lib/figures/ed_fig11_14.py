@@ -11,7 +11,7 @@ from chexgen_lib.sampling.conditions import LEGEND
 
 
 def draw(conditions: np.ndarray, samples: np.ndarray, prompts: list[str]) -> Figure:
-    """One request a row: its condition image, its samples, and the condition's outline over the first of them.
+    """One request per row: its condition image, its samples, and the condition's outline over the first of them.
 
     Args:
         conditions: uint8 [R, H, W, 3].

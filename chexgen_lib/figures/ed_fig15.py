@@ -35,8 +35,8 @@ def draw(read: pl.DataFrame, agreed: pl.DataFrame, images: np.ndarray) -> Figure
     """Left a row for each grade: real image and samples of its records; right predicted against requested scores.
 
     Args:
-        read: `augmentation_tasks.readings` with `grade`; empty where a cohort states no severity.
-        agreed: `augmentation_tasks.agreement` of it.
+        read: `severity.readings`; empty where a cohort states no severity.
+        agreed: `severity.agreement` of it.
         images: uint8 [N, H, W], indexed by the column `row` of `read`.
     """
     style.use()

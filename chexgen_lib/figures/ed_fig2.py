@@ -1,6 +1,6 @@
 """Extended Data Figure 2: quality against the number of training pairs, and against the model's size at equal compute.
 
-The paper's figure is a plot without numbers in its text, so none of the paper's can stand beside this run's.
+The paper prints no numbers for its figure, so none of the paper's can be shown beside this run's.
 """
 
 import numpy as np
@@ -23,9 +23,9 @@ def draw(runs: pl.DataFrame, means: pl.DataFrame, fits: pl.DataFrame, measured_o
     """Above: the first model on parts of the data with its power laws; below: all models on all pairs.
 
     Args:
-        runs: One number of one run a row, see `scaling.tables`.
+        runs: One row per run and number, see `scaling.measures.tables`.
         means: Means over seeds with their intervals, likewise.
-        fits: See `scaling.fits`.
+        fits: See `scaling.power_law.fits`.
         measured_on: What the measures are taken on: "n = 100 prompts x 4 samples".
     """
     style.use()

@@ -1,7 +1,7 @@
 """Extended Data Figures 6 to 8: supervised pretraining by finding, and where the networks attend.
 
-The paper's captions are not printed with its text. Here 6 is each finding's AUROC against the real images of this
-cohort, 7 the same at another site and with few shots, 8 the attention inside the findings' masks.
+The paper's text does not include the captions. Here 6 is each finding's AUROC against the real images of this cohort, 7
+the same at another site and with few shots, 8 the attention inside the findings' masks.
 """
 
 from collections.abc import Sequence
@@ -121,7 +121,7 @@ def _panel(ax: Axes, rows: pl.DataFrame, most: str) -> None:
     if not shots:
         ax.set_xscale("log")
         ax.minorticks_off()
-    # of close places only the ends have a number
+    # among close places only the first and last are labelled
     ticks = list(places.items()) if shots else [next(iter(places.items())), list(places.items())[-1]]
     ax.set_xticks([at for _, at in ticks], [name.removesuffix("-shot") if shots else f"{at:.0f}" for name, at in ticks])
     ax.tick_params(labelsize=6)
@@ -131,7 +131,7 @@ def draw_attention(attention: pl.DataFrame, most: str) -> Figure:
     """a: share of the attention inside the mask by finding, beside chance; b: the change from default initialisation.
 
     Args:
-        attention: See `pretraining.attention_table`; findings with too few cases for an estimate have only their n.
+        attention: See `attention.table`; findings with too few cases for an estimate have only their n.
         most: The initialisation with the most synthetic images.
     """
     style.use()

@@ -1,4 +1,4 @@
-"""ED Tables 6 to 9: this run's values with their intervals, and below them the paper's, told apart by `source`."""
+"""ED Tables 6 to 9: this run's values with their intervals, and below them the paper's, distinguished by `source`."""
 
 import polars as pl
 

@@ -14,7 +14,7 @@ def draw(surface: pl.DataFrame, ranks: pl.DataFrame, stressed: pl.DataFrame) -> 
     """a: F1 by group on the balanced and on the real cohort; b: agreement of their order; c: one factor changed.
 
     Args:
-        surface: `fairness.group_table` of single attributes of both cohorts, with the column `cohort`.
+        surface: `balanced_cohort.single_attributes` of both cohorts, with the column `cohort`.
         ranks: Rank correlations of the groups' F1 between the cohorts, by attribute.
         stressed: Change of F1 when one factor of the cohort is changed, by arm.
     """

@@ -13,7 +13,7 @@ def draw(table: pl.DataFrame, bounds: dict[str, float]) -> Figure:
     """One panel for each metric, one line for each objective.
 
     Args:
-        table: Rows of `experiments.rectified_flow.flow_comparison.compare`.
+        table: Rows of `experiments.rectified_flow.comparison.compare`.
         bounds: Metric -> its value on real images after the autoencoder, which no sample can pass; dashed.
     """
     style.use()
@@ -34,7 +34,7 @@ def draw(table: pl.DataFrame, bounds: dict[str, float]) -> Figure:
         ax.set_xticks(steps, [str(n) for n in steps])
         ax.minorticks_off()
         ax.set(xlabel="sampling steps", ylabel=metric)
-    for ax in axes:  # what no metric has taken
+    for ax in axes:  # panels without a metric
         ax.set_axis_off()
     handles, labels = fig.axes[0].get_legend_handles_labels()
     n, seeds = table["n"][0], table["seeds"][0]

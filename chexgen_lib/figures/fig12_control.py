@@ -1,4 +1,4 @@
-"""Metadata control: what it reaches, what it moves besides, and one attribute changed at a fixed seed."""
+"""Metadata control: how well it works, what else it changes, and one attribute changed at a fixed seed."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Figure 3: what synthetic images beside the real ones give four tasks, with the paper's gains on axes of their own.
+"""Figure 3: what four tasks gain from synthetic images added to real ones, with the paper's gains on separate axes.
 
 ChexGen's arms are discs, another generator's (here the baseline, RoentGen in the paper) triangles.
 """

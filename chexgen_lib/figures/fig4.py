@@ -34,7 +34,7 @@ def draw(curves: pl.DataFrame, attention: pl.DataFrame) -> Figure:
 
     Args:
         curves: See `pretraining.curves`; an initialisation may lack some sets.
-        attention: Rows of "Average" of `pretraining.attention_table`.
+        attention: Rows of "Average" of `attention.table`.
     """
     style.use()
     fig = Figure(figsize=(style.PAGE, 5.0), layout="constrained")

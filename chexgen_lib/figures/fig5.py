@@ -1,6 +1,6 @@
-"""Figure 5: bias found on synthetic patients and mitigated by them; the paper's numbers shaded or grey, never mixed.
+"""Figure 5: bias detection and mitigation with synthetic patients; the paper's numbers shaded or grey, never mixed.
 
-a: who the training set consists of. b1: weighted F1 of each group on the real test cohort and on its synthetic copy;
+a: the composition of the training set. b1: weighted F1 of each group on the real test cohort and on its synthetic copy;
 b2: all groups, also of combined attributes; b3: how well the two cohorts agree. c: worst-group F1 and best-worst gap by
 training arm. The paper's numbers are on MIMIC-CXR, with other patients and groups, so they are not comparable in level.
 """
@@ -51,16 +51,16 @@ def table(
     unequal: pl.DataFrame,
     compared: pl.DataFrame,
 ) -> pl.DataFrame:
-    """All that Figure 5 plots, one number a row.
+    """All that Figure 5 plots, one number per row.
 
     Args:
         training: `groups.groups` of the training set.
-        real: `fairness.group_table` of the real test cohort.
+        real: `scores.group_table` of the real test cohort.
         synthetic: The same of its synthetic copy.
-        agreed: `fairness.agreement` of the two.
+        agreed: `agreement.agreement` of the two.
         permuted: The same with the copies' scores permuted across patients.
-        unequal: `fairness.disparity` of the arm that the others are compared with.
-        compared: `fairness.compare` of the arms.
+        unequal: `disparity.disparity` of the arm that the others are compared with.
+        compared: `mitigation.compare` of the arms.
 
     Returns:
         Columns panel (a, b, c), source (this run or paper), attribute, group, arm, measure, value, low, high, n, p,

@@ -13,7 +13,7 @@ def draw(originals: np.ndarray, reconstructions: np.ndarray, psnr: pl.DataFrame)
     Args:
         originals: [K, H, W] in [0, 1].
         reconstructions: Likewise.
-        psnr: Columns resolution (px) and psnr (dB), one row an image.
+        psnr: Columns resolution (px) and psnr (dB), one row per image.
     """
     style.use()
     k = len(originals)

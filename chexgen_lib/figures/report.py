@@ -1,8 +1,8 @@
-"""All on one page: the paper's claims that this run could test, and what it says of each.
+"""All on one page: the paper's claims that this run could test, and its verdict on each.
 
-A claim is that something is gained: AUROC, Dice or F1 by synthetic images, agreement with the prompt by training on it.
-Each is read off a table that another notebook wrote beside its figure. What is better is positive everywhere, also
-where the measure itself should be small (an error, a gap).
+Each claim is of a gain: AUROC, Dice or F1 from synthetic images, agreement with the prompt from training on it. Each is
+read from a table that another notebook wrote beside its figure. Better is positive everywhere, also where the measure
+itself should be small (an error, a gap).
 """
 
 from collections.abc import Iterator
@@ -56,8 +56,8 @@ MEASURES = {"worst-group F1": "worst-group weighted F1", "best-worst gap of F1":
 def claims(folder: str | Path) -> pl.DataFrame:
     """The claims, one a row, with the columns of `SCHEMA`.
 
-    `gain`, `low` and `high` are this run's, with a 95 % interval; `control` is the gain without what the claim is
-    about; `paper` is the paper's gain on `paper_of`. All are fractions.
+    `gain`, `low` and `high` are this run's, with a 95 % interval; `control` is the gain of the claim's control arm;
+    `paper` is the paper's gain on `paper_of`. All are fractions.
 
     The `verdict` is "as the paper" where the interval lies above zero, "the opposite" where it lies below, and else
     "no detectable difference". What the run has no rows for is "not measured".
@@ -73,7 +73,7 @@ def claims(folder: str | Path) -> pl.DataFrame:
 
 
 def verdict(row: dict) -> str:
-    """What the interval of a claim's gain says of it."""
+    """The verdict on a claim, from the interval of its gain."""
     if row["low"] is None or row["high"] is None:
         return UNMEASURED
     return SUPPORTED if row["low"] > 0 else OPPOSITE if row["high"] < 0 else NOT_DETECTABLE
@@ -105,7 +105,7 @@ def readable(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def draw(table: pl.DataFrame) -> Figure:
-    """This run's gains with intervals, their controls, and the paper's gains: a row a claim, an axis a measure."""
+    """This run's gains with intervals, their controls, and the paper's gains: a row per claim, an axis per measure."""
     style.use()
     parts = [(label, table.filter(pl.col("measure").is_in(measures))) for measures, label in PANELS.items()]
     parts = [(label, rows) for label, rows in parts if len(rows)]
@@ -248,7 +248,7 @@ def _read(folder: str | Path, name: str, stage: str) -> pl.DataFrame:
 
 
 def _one(table: pl.DataFrame, **wanted: str) -> dict | None:
-    """The one row of a table; None if there is none. A second one is an error of the table."""
+    """The one row of a table; None if there is none. Raises ValueError for several."""
     rows = table.filter(**wanted)
     if len(rows) > 1:
         raise ValueError(f"{len(rows)} rows of {wanted}, expected one")

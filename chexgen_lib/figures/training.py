@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from chexgen_lib.figures import style
 
-COLUMNS = ("step", "loss", "grad_norm", "learning_rate")  # of a history, as the trainer returns it
+COLUMNS = ("step", "loss", "grad_norm", "learning_rate")  # of the trainer's history
 
 
 def draw(history: pl.DataFrame, title: str) -> Figure:

@@ -1,8 +1,8 @@
-"""Every answer that a language model gave, in one SQLite file: what is in it is not asked, or paid for, again.
+"""Every answer of a language model, in one SQLite file, so that no request is sent, or paid for, twice.
 
-An answer is written before anything else is done with it, in a transaction of its own, so a killed process loses none
-that it had received. (A power cut may lose the last few: the file stays whole.) Answers that could not be used are kept
-too, with their reason, because they cost tokens.
+An answer is stored before it is used, in a transaction of its own, so a killed process loses none that it had received.
+(A power cut may lose the last few, but does not damage the file.) Unusable answers are kept too, with the reason,
+because they cost tokens.
 """
 
 import sqlite3
@@ -29,7 +29,7 @@ PRAGMA user_version = {SCHEMA_VERSION};
 
 
 class LanguageModelError(RuntimeError):
-    """The language model cannot be used as asked; the message says what to do. Finished work is kept."""
+    """The language model cannot be used as requested; the message says what to do. Finished work is kept."""
 
 
 class AnswerCache:
@@ -56,7 +56,8 @@ class AnswerCache:
             raise
 
     def _open(self) -> None:
-        # An exclusive lock keeps two runs from paying for the same records; the system frees it with the process.
+        # An exclusive lock keeps two runs from paying for the same records; the system releases it when the process
+        # ends.
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
@@ -89,7 +90,7 @@ class AnswerCache:
         return {key: fault for key, fault, _ in self._db.execute(query, (attempts,))}
 
     def add(self, key: str, model: str, answer: Answer) -> None:
-        """Keep an answer; of several usable ones to a key the first."""
+        """Keep an answer; the first usable one to a key is the one that counts."""
         report = answer.report and answer.report.model_dump_json()
         row = (key, model, *answer.tokens, answer.fault, report)
         with self._transaction():

@@ -1,4 +1,4 @@
-"""Asking models over HTTP: many requests at once, retried, counted, and stopped when it makes no sense to go on."""
+"""Requests to models over HTTP: many at once, retried, counted, and stopped when going on makes no sense."""
 
 import asyncio
 import math
@@ -19,7 +19,7 @@ from chexgen_lib.language_model.protocol import Endpoint, Report, Request
 ATTEMPTS = 6  # of one request, not counting those that the server put off
 UNUSABLE = 2 * ATTEMPTS  # answers of a model, before which none could be used: after these it is not asked any more
 BACKOFF = wait_random_exponential(multiplier=1, max=60)  # seconds, where the server names none
-LONGEST_WAIT = 3600  # seconds that a server may ask for before the run stops instead
+LONGEST_WAIT = 3600  # seconds; if the server asks for a longer wait, the run stops
 
 
 class BudgetError(LanguageModelError):
@@ -27,7 +27,7 @@ class BudgetError(LanguageModelError):
 
 
 class NoAnswerError(Exception):
-    """This record has no usable answer, for the reason given; the others go on."""
+    """This record has no usable answer, for the reason given; others are not affected."""
 
 
 class _FaultError(Exception):
@@ -39,18 +39,18 @@ class _FaultError(Exception):
 
 
 class _BusyError(_FaultError):
-    """The server put the request off (429)."""
+    """The server deferred the request (429)."""
 
 
 def _wait(state: RetryCallState) -> float:
-    """What the server asks for, spread a little so that not all come back at once; else exponential."""
+    """The wait that the server asks for, with jitter so that not all requests return at once; else exponential."""
     asked = state.outcome.exception().wait
     backoff = BACKOFF(state)
     return backoff if asked is None else asked + min(backoff, 0.1 * asked)
 
 
 class Asker:
-    """Asks the models of a run, each at most `concurrency` times at once. Use inside one event loop.
+    """Sends requests to the models of a run, at most `concurrency` at once to each. Use inside one event loop.
 
     Every answer is in the cache before anyone sees it. The run stops (`stopped` holds why, requests in flight are still
     received) where the budget is spent, the server refuses what is common to all requests (key, model, format), a
@@ -198,7 +198,7 @@ def spent(cache: AnswerCache, endpoints: Collection[Endpoint]) -> float:
 
 
 def retry_after(headers) -> float | None:
-    """Seconds that a response's headers ask to wait (a number of seconds or a date), None without a usable one."""
+    """Seconds to wait by a response's headers (a number of seconds or a date), None without a usable value."""
     text = headers.get("retry-after", "").strip()
     try:
         seconds = float(text)

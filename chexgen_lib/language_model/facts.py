@@ -18,7 +18,7 @@ from chexgen_lib.descriptions.nouns import SILENT, noun
 from chexgen_lib.records import FINDINGS
 
 MASK = "[removed]"
-# Image, patient and study numbers, accession numbers, hashes and timestamps; then dates such as 3/4/99.
+# Image, patient, study and accession numbers, hashes and timestamps; then dates such as 3/4/99.
 IDENTIFYING = r"\S*(?:\d\S*){5,}|\b\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b"
 
 

@@ -21,7 +21,7 @@ CHARACTERS_PER_TOKEN = 3.5  # of English prose and JSON in the vocabularies of G
 class Report(BaseModel):
     """The four sections of ED Table 5."""
 
-    model_config = ConfigDict(extra="forbid")  # what strict structured output asks of a schema
+    model_config = ConfigDict(extra="forbid")  # required by strict structured output
 
     nonce: str
     patient_information: str

@@ -7,16 +7,16 @@
     records, fallbacks = model.describe(records)
 
 The writer turns a record's facts into four sections; the reviewer corrects them; then a program checks the text against
-the record (`descriptions.check`, and numbers that the facts do not hold). What fails goes back to the writer once, with
-the reasons. What fails again, or has no usable answer, gets the grammar's text, and `fallbacks` says why. So no text
-reaches a record that the program has not passed, whatever the models, or instructions hidden in a record, brought
-about.
+the record (`descriptions.check`, and numbers that the facts do not hold). A text that fails goes back to the writer
+once, with the reasons. A record whose text fails again, or that has no usable answer, gets the grammar's text, and
+`fallbacks` says why. So no text reaches a record unless the program has passed it, whatever the models, or instructions
+hidden in a record, produce.
 
 Records with the same facts and wording number (12, from a hash of the image id) share one answer: that keeps wordings
-varied and a cohort of many normal radiographs affordable. All answers are kept in `cache`: a run that was stopped is
-resumed by calling it again. What a process had in flight when it was killed was paid for and is not known, at most
-`concurrency` requests. A request whose answers in the cache are all unusable, as many as a run attempts, is not asked
-again: that takes other options (more tokens, say), or another cache.
+varied and a cohort of many normal radiographs affordable. All answers are kept in `cache`: calling an interrupted run
+again resumes it. The requests in flight when a process is killed, at most `concurrency`, are paid for and lost. A
+request with as many unusable answers in the cache as a run attempts is not sent again; to try it again, change the
+options (more tokens, say) or use another cache.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ from chexgen_lib.language_model.protocol import CHARACTERS_PER_TOKEN, Endpoint, 
 
 PROMPT, REVIEW_PROMPT = "description-1", "quality_control-1"
 Ask = Callable[[Request], Awaitable[Report]]
-Texts = dict[str, str | NoAnswerError]  # for each facts the text, or why there is none
+Texts = dict[str, str | NoAnswerError]  # facts -> their text, or why there is none
 T = TypeVar("T")
 
 _TYPICAL = Report(
@@ -76,7 +76,7 @@ def _endpoint(settings: dict) -> Endpoint:
 
 
 def cost_table(sample: pl.DataFrame, records: int, price_lists: dict[str, tuple[float, float]]) -> pl.DataFrame:
-    """What writing and reviewing would cost by each price list, estimated on a sample of records.
+    """What writing and reviewing would cost at each price list, estimated on a sample of records.
 
     Args:
         sample: records, of which those with the same facts share an answer.
@@ -128,7 +128,7 @@ class LanguageModel:
 
     @property
     def origin(self) -> str:
-        """What description_origin says of a text of this model."""
+        """The description_origin of texts by this model."""
         return f"{self.writer.model} {PROMPT}"
 
     def describe(self, df: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -151,7 +151,7 @@ class LanguageModel:
         return self._described(df, texts)
 
     def estimate(self, df: pl.DataFrame) -> pl.DataFrame:
-        """What `describe(df)` would still ask: columns model, requests, input_tokens, output_tokens, cost.
+        """What `describe(df)` would still send: columns model, requests, input_tokens, output_tokens, cost.
 
         A rough figure: tokens from characters, answers of typical length, no repairs and no faults.
         """
@@ -186,10 +186,10 @@ class LanguageModel:
         with AnswerCache(self.cache) as cache:
             return spent(cache, self._endpoints)
 
-    # --- steps ---
+    # Steps
 
     def _work(self, df: pl.DataFrame) -> pl.DataFrame:
-        """One record for each distinct facts."""
+        """One record for each distinct set of facts."""
         facts = project(df, self.with_report)
         return df.with_columns(facts).drop_nulls("facts").unique("facts", keep="first", maintain_order=True)
 
@@ -266,7 +266,7 @@ def _foreign(facts: str, text: str) -> list[str]:
 
 
 def _finish(step: Callable[..., Awaitable[T]], *arguments: object) -> T:
-    """Run to the end, in a thread of its own: a notebook's thread has an event loop already."""
+    """Run to the end, in a separate thread, because a notebook's thread already has an event loop."""
     with anyio.from_thread.start_blocking_portal() as portal:
         future = portal.start_task_soon(step, *arguments)
         while not wait([future], timeout=0.5).done:  # an endless wait does not notice Ctrl-C on every system

@@ -18,7 +18,7 @@ from chexgen_lib import images as im
 class LearnerConfig:
     """How a network is trained; the result is a function of the data and these settings.
 
-    (On one device and with one number of threads.)
+    (For a given device and number of threads.)
 
     Attributes:
         steps: of the optimiser, however many images there are.
@@ -37,7 +37,7 @@ class LearnerConfig:
     device: str = "cpu"
 
     def size_in(self, sizes: Mapping[str, Any]) -> Any:
-        """The size, looked up by its name. Raises ValueError if there is none of this name."""
+        """The size, looked up by its name. Raises ValueError for an unknown name."""
         if not isinstance(self.size, str):
             return self.size
         if self.size not in sizes:
@@ -83,7 +83,7 @@ class Learner:
         return (self.prepare(images[i : i + batch_size]) for i in range(0, len(images), batch_size))
 
     def predict(self, images: np.ndarray) -> Sequence:
-        """What the network says of each image."""
+        """The network's prediction for each image."""
         raise NotImplementedError
 
     def predict_sets(self, images: np.ndarray, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -101,8 +101,8 @@ class Check:
         measure: evaluates the network on the validation split.
         name: of the measure, in the history.
         lower_is_better: of the measure.
-        keep_first: of checkpoints that measure the same, keep the first; else the one trained longest, which matters
-            for a measure that is 0 at the start.
+        keep_first: among equal checkpoints, keep the first; else the one trained longest, which matters for a measure
+            that is 0 at the start.
     """
 
     measure: Callable[[], float]
@@ -185,5 +185,5 @@ def random_grids(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def device_for(workers: int) -> str:
-    """The device of trainings that `workers` processes run side by side: a GPU only for a single process."""
+    """The device of trainings that `workers` processes run in parallel: a GPU only for a single process."""
     return "cuda" if torch.cuda.is_available() and not workers else "cpu"

@@ -106,7 +106,7 @@ def train_classifier(
     """Train on images [N, H, W], float in [0, 1] or uint8, and labels [N, 14], 1, 0 or NaN.
 
     Small random rotations, shifts and scalings; binary cross-entropy over the known labels. The checkpoint is the one
-    with the best macro AUROC on `val`, the first of equals.
+    with the best macro AUROC on `val`, the first among equals.
 
     Args:
         config: its `size` is a name in `SIZES` or a `ClassifierSize`.
@@ -141,7 +141,7 @@ def train_classifier(
 
 
 def _batches(n: int, size: int, weights: np.ndarray | None, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Rows of one batch after the other, each sorted: permutations of all rows, or draws with `weights`."""
+    """Rows of one batch after the other, each sorted: permutations of all rows, or samples with `weights`."""
     waiting = np.zeros(0, np.int64)
     while True:
         while len(waiting) < min(size, n):
@@ -154,9 +154,10 @@ def _batches(n: int, size: int, weights: np.ndarray | None, rng: np.random.Gener
 
 
 def balanced_weights(labels: np.ndarray) -> np.ndarray:
-    """How often to draw each image so that findings are seen alike (paper, Methods: class-balanced sampling), [N].
+    """How often to sample each image so that findings are seen alike (paper, Methods: class-balanced sampling), [N].
 
-    An image counts as often as its rarest present finding is rare; one with no known positive as the most common one.
+    An image's weight is the rarity of its rarest present finding; without a known positive, that of the most common
+    one.
     """
     present = np.nan_to_num(np.asarray(labels, np.float64)) == 1  # [N, 14]
     rarity = len(present) / np.maximum(present.sum(0), 1)

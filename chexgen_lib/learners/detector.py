@@ -29,7 +29,7 @@ from chexgen_lib.learners.base import Check, Learner, LearnerConfig, fit, random
 Boxes = Sequence[Sequence[dict]]  # of each image, its boxes
 IOU = 0.5  # intersection over union from which a predicted box is a hit: the 50 of mAP50
 OVERALL = "Overall"  # the mean over the classes, as ED Table 7 calls it
-SMALLEST_REST = 0.25  # share of a box's area that must remain in the augmented image; the box is dropped else
+SMALLEST_REST = 0.25  # share of a box's area that must remain in the augmented image, or the box is dropped
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def train_detector(
 
 
 def check_boxes(boxes: Boxes, classes: tuple[str, ...], n: int, name: str) -> None:
-    """Raise ValueError that names the list and the row unless there are `n` lists of boxes, all as they should be."""
+    """Raise ValueError that names the list and the row unless there are `n` lists of valid boxes."""
     if len(boxes) != n:
         raise ValueError(f"{name}: {n} images need as many lists of boxes (empty ones for none), got {len(boxes)}")
     for row, box in ((row, box) for row, own in enumerate(boxes) for box in own):
@@ -158,7 +158,7 @@ def augment(
     targets = []
     for i, one in enumerate(boxes):
         corners = box_convert(one["boxes"], "xywh", "xyxy")  # [n, 4]
-        # affine_grid says where a pixel of the result comes from, in -1..1; the boxes go the other way
+        # affine_grid maps pixels of the result to their origin, in -1..1; boxes need the inverse
         moved = ((2 * corners - 1 - shift[i]) / zoom[i] + 1) / 2
         inside = moved.clamp(0, 1)
         kept = box_area(inside) >= SMALLEST_REST * box_area(moved)
@@ -207,8 +207,8 @@ def resampled(truth: Boxes, predicted: Boxes, classes: tuple[str, ...], counts: 
 def average_precision(hit: np.ndarray, count: np.ndarray, total: int, recalls: Sequence[float]) -> tuple[float, float]:
     """COCO's average precision, interpolated at `recalls`, and the recall of all predicted boxes together.
 
-    hit: [D], whether each box, the highest score first, hits a true one; count: [D], how often it counts; total: of
-    true boxes.
+    hit: [D], whether each box, the highest score first, hits a true one; count: [D], how often it counts; total: number
+    of true boxes.
     """
     hits = (hit * count).cumsum()
     precision = hits / np.maximum(count.cumsum(), 1)

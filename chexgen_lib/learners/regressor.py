@@ -92,7 +92,7 @@ def train_regressor(
 
 
 def opacity_scores(records: pl.DataFrame) -> np.ndarray:
-    """The opaque share of the lungs, 0..1, by the `severity` of Records: float64 [N], NaN where it is unknown.
+    """The opaque share of the lungs, 0..1, from the `severity` of Records: float64 [N], NaN where it is unknown.
 
     The scores of findings that fill lung add up, to 1 at most: in the embedded cohort they are shares of the lungs'
     volume, none for an absent finding. RALO scores "Lung Opacity" alone.

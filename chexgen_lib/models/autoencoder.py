@@ -80,7 +80,7 @@ def load_autoencoder(name: str = "shipped", device: torch.device | None = None) 
 
 
 def downsampling(autoencoder: AutoencoderKL) -> int:
-    """Pixels of the image a side of one latent pixel: 8 for Stable Diffusion's and the shipped autoencoder."""
+    """Image pixels per side of a latent pixel: 8 for Stable Diffusion's and the shipped autoencoder."""
     halvings = len(autoencoder.config.block_out_channels) - 1
     return 2 ** (halvings + isinstance(autoencoder, CompactAutoencoderKL))
 
@@ -123,7 +123,7 @@ def encode_conditions(autoencoder: AutoencoderKL, images: np.ndarray, batch_size
 
 @torch.inference_mode()
 def decode(autoencoder: AutoencoderKL, latents: Tensor, batch_size: int = 32) -> np.ndarray:
-    """Images float32 [N, H, W] in 0..1 of latents [N, 4, h, w]; colour channels are averaged, values cut off."""
+    """Images float32 [N, H, W] in 0..1 of latents [N, 4, h, w]; colour channels are averaged, values clipped."""
     scale = autoencoder.config.scaling_factor
     batches = latents.to(running_device(autoencoder), autoencoder.dtype).split(batch_size)
     return np.concatenate([from_model(autoencoder.decode(batch / scale).sample) for batch in batches])

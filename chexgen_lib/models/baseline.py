@@ -1,6 +1,6 @@
 """The baseline generator: a U-Net that reads at most 77 tokens, the kind of model that RoentGen and MINIM are.
 
-It is diffusers' U-Net with the few names that `training.trainer.train` and `ChexGenPipeline` ask of a model, so that
+It is diffusers' U-Net with the few names that `training.trainer.train` and `ChexGenPipeline` expect of a model, so that
 the baseline and ChexGen are trained and sampled by the same code. Its weights are plain diffusers weights.
 """
 
@@ -16,7 +16,7 @@ from chexgen_lib.models.text import count_tokens
 
 MAX_TOKENS = 77  # CLIP's, start and end markers included
 
-# Arguments of diffusers' U-Net; its `attention_head_dim` is in truth the number of heads.
+# Arguments of diffusers' U-Net; its `attention_head_dim` is, despite the name, the number of heads.
 _TWO_LEVELS = dict(
     down_block_types=("CrossAttnDownBlock2D",) * 2,
     up_block_types=("CrossAttnUpBlock2D",) * 2,
@@ -83,7 +83,7 @@ class BaselineUNet(UNet2DConditionModel, ModelMixin):
             hidden_states, timestep, encoder_hidden_states, encoder_attention_mask=encoder_attention_mask
         )
 
-    # What sampling computes once for all steps: here nothing is, text and time are handed on.
+    # What sampling computes once for all steps. Here nothing is: text and time are passed on.
 
     def encode_text(self, states: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         return states, mask
@@ -97,7 +97,7 @@ class BaselineUNet(UNet2DConditionModel, ModelMixin):
 
 
 def truncate(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> tuple[list[str], int]:
-    """Texts cut after 77 tokens (start and end markers included), as CLIP cuts them, and how many had to be."""
+    """Texts cut after 77 tokens (start and end markers included), as CLIP does, and how many were too long."""
     counts = count_tokens(tokenizer, texts)
     kept = tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS, return_offsets_mapping=True)
     ends = [max(end for _, end in spans) for spans in kept["offset_mapping"]]

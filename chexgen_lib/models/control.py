@@ -1,9 +1,9 @@
 """The control adapter: masks and boxes steer a frozen text-to-image transformer (paper, Methods; ED Figs 11 to 14).
 
-Copies of the first blocks read the condition, an image that the autoencoder has turned into latents, and add what
-they find to the base model's tokens through projections that start at zero. Names and wiring are the released code's.
-The projection into the first copy starts at full scale (there: at zero, too): the others keep a fresh adapter without
-effect, and a short run learns four times as much of the condition.
+Copies of the first blocks read the condition, an image that the autoencoder has turned into latents, and add their
+outputs to the base model's tokens through projections that start at zero. Names and wiring are the released code's.
+Only the projection into the first copy starts at full scale, not at zero as there: the others suffice to leave a fresh
+adapter without effect, and a short run learns four times as much from the condition.
 """
 
 import torch

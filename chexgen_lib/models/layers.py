@@ -30,7 +30,7 @@ class TextKeys:
 
 @dataclass(frozen=True)
 class TimeTables:
-    """What the time step says to the network: `embedding` [B, D] (last layer), `shared` [B, 6, D] (all blocks)."""
+    """What the time step contributes: `embedding` [B, D] (last layer), `shared` [B, 6, D] (all blocks)."""
 
     embedding: Tensor
     shared: Tensor
@@ -103,7 +103,7 @@ class SelfAttention(nn.Module):
 
 
 class TextProjection(nn.Linear):
-    """A linear layer with a name of its own: `project_text` calls it before the block that holds it."""
+    """A linear layer with its own class name for FSDP: `project_text` calls it before the block that holds it."""
 
 
 class CrossAttention(nn.Module):

@@ -1,8 +1,8 @@
 """Who and what a radiograph should show, as tokens beside the text's: age, sex, view, source and the 14 findings.
 
-A row of metadata becomes a row of `CODES` numbers, NaN where nothing is said (`encode_metadata`); the encoder turns
-each attribute that is given into one token that the transformer attends to. One that is not given has no token, so any
-subset can be asked for, and training drops attributes (`drop_attributes`) so that every subset is met.
+A row of metadata becomes a row of `CODES` numbers, NaN where nothing is given (`encode_metadata`); the encoder turns
+each given attribute into one token that the transformer attends to. An attribute that is not given has no token, so any
+subset can be requested; training drops attributes (`drop_attributes`) so that the model meets every subset.
 """
 
 import math
@@ -23,20 +23,21 @@ _FIRST_FINDING = ATTRIBUTES.index(FINDINGS[0])
 
 
 class MetadataError(ValueError):
-    """Metadata that cannot be; the message names the row, the attribute and the remedy."""
+    """Invalid metadata; the message names the row, the attribute and the remedy."""
 
 
 def encode_metadata(rows: Sequence[Mapping], sources: Sequence[str]) -> Tensor:
-    """Codes float32 [B, CODES] of metadata, NaN where nothing is said.
+    """Codes float32 [B, CODES] of metadata, NaN where nothing is given.
 
     A row is a Record, of which the other columns are not read, or a dict of some of: `age` (years, 0 to 120), `sex`
     (F or M), `view` (a name in `records.VIEWS`), `source` (one of `sources`, the model's), a finding (1 or "present", 0
     or "absent"), and `details`, as in a Record: dicts of `finding` and maybe `side` and `severity`, of findings that
-    are present. None and NaN say nothing. Two sides of a finding are "bilateral"; of two severities the worse counts.
+    are present. None and NaN mean "not given". Two sides of a finding are "bilateral"; of two severities the worse
+    counts.
 
     Raises:
-        MetadataError: for an unknown key, a value that cannot be, "No Finding" beside a finding, or details of a
-            finding that is not present. (A Record's details of other labels, or of uncertain findings, are not read.)
+        MetadataError: for an unknown key, an invalid value, "No Finding" beside a finding, or details of a finding that
+            is not present. (A Record's details of other labels, or of uncertain findings, are not read.)
     """
     codes = torch.full((len(rows), CODES), math.nan)
     for number, row in enumerate(rows):
@@ -49,9 +50,9 @@ def encode_metadata(rows: Sequence[Mapping], sources: Sequence[str]) -> Tensor:
 
 
 def drop_attributes(codes: Tensor, generator: torch.Generator) -> Tensor:
-    """Codes with each attribute dropped independently, at a rate that each row draws evenly from 0 to 1.
+    """Codes with each attribute dropped independently, at a rate sampled for each row uniformly from 0 to 1.
 
-    So subsets of all sizes, nothing and everything among them, are met equally often.
+    So subsets of all sizes, including none and all attributes, occur equally often.
     """
     shape = len(codes), len(ATTRIBUTES)
     dropped = torch.rand(shape, generator=generator) < torch.rand(len(codes), 1, generator=generator)
@@ -69,7 +70,8 @@ class MetadataEncoder(nn.Module):
 
     Age is continuous, as waves of `PERIODS` years; the other attributes are looked up. A finding's side and severity
     are added to its token. What is given also shifts the blocks' modulation (`tables`), as the pooled text of Esser et
-    al. 2024 does: a subtle attribute, such as sex, is one token of many to the attention, and learnt late by it alone.
+    al. 2024 does: a subtle attribute, such as sex, is one token among many, and through attention alone it is learnt
+    late.
 
     width, hidden_size: of the text states, and of the transformer.
     """

@@ -14,11 +14,11 @@ from chexgen_lib.models.transformer import ChexGenTransformer
 
 Model = TypeVar("Model", ChexGenTransformer, ControlledTransformer)
 
-# Numbers in the tokens that a block takes at a time; the MLP's are four times as many. glibc gives tensors of more
-# than 32 MiB back after each use, and asking for them again takes longer than to multiply them.
+# Numbers in the tokens that a block takes at a time; the MLP's are four times as many. glibc returns tensors of more
+# than 32 MiB to the system after each use, and requesting them again takes longer than multiplying them.
 AT_A_TIME = 2**20
-# From the least to the largest activation; one less than fit, for zero is moved to a whole step. Without VNNI a
-# processor adds two products in 16 bits, where those of 8-bit activations overflow.
+# Steps from the smallest to the largest activation; one fewer than fit, because zero is moved to a whole step. Without
+# VNNI a processor adds two products in 16 bits, where those of 8-bit activations overflow.
 STEPS = 254 if torch.cpu._is_vnni_supported() else 126
 LONG = 512  # keys; of more, the scores of all heads no longer fit the caches, and torch's own attention holds none
 
@@ -26,11 +26,11 @@ LONG = 512  # keys; of more, the scores of all heads no longer fit the caches, a
 def int8_weights(transformer: Model) -> Model:
     """A copy of a trained transformer whose blocks multiply in int8, for sampling on a CPU.
 
-    Each row of a weight matrix has a scale of its own, and the activations of each product share one, found as they
-    come, so that an image depends, within that rounding, on what shares its batch. Attention is in bfloat16 where the
-    processor has products of it; sums, norms and everything outside the blocks stay in float32. For many images,
-    `compile_repeated_blocks()` of the result pays. `benchmarks/sampler_speed_cpu.csv` says how much faster both are,
-    and how near to float32. The copy can be neither trained, copied nor saved: keep the original.
+    Each row of a weight matrix has a scale of its own, and the activations of each product share one, computed on the
+    fly, so that an image depends, within that rounding, on the rest of its batch. Attention is in bfloat16 where the
+    processor has bfloat16 products; sums, norms and everything outside the blocks stay in float32. For many images,
+    `compile_repeated_blocks()` of the result pays off. `benchmarks/sampler_speed_cpu.csv` says how much faster both
+    are, and how close to float32. The copy can be neither trained, copied nor saved: keep the original.
 
     Raises:
         ValueError: if the transformer is not in float32 on a CPU, or is such a copy already; if torch lacks oneDNN.
@@ -53,7 +53,7 @@ def int8_weights(transformer: Model) -> Model:
 
 
 class Int8Block(Block):
-    """A trained block with products in int8, which takes as many samples at a time as its temporaries bear."""
+    """A trained block with products in int8, which takes as many samples at a time as its temporaries allow."""
 
     def __init__(self, block: Block):
         nn.Module.__init__(self)
@@ -107,7 +107,7 @@ def quantized(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     low, high = torch.aminmax(x)
     low, high = low.float().clamp(max=0.0), high.float().clamp(min=0.0)
     scale = ((high - low) / STEPS).clamp(min=1e-12)
-    zero = (-low / scale).ceil()  # not the nearest, of which the least activation may lie half a step below 0
+    zero = (-low / scale).ceil()  # rounded up, or the smallest activation may lie half a step below 0
     # 1.5 * 2**23 more, and the rounded number is in the lowest bits of a float32: torch's own conversion of floats to
     # uint8 takes ten times as long.
     shifted = (x.float() * (1 / scale)).add_(1.5 * 2**23 + zero)
@@ -145,14 +145,14 @@ class Int8Mlp(nn.Sequential):
 
 
 def attention_dtype() -> torch.dtype:
-    """bfloat16 where this processor has products of it."""
+    """bfloat16 where this processor has bfloat16 products, else float32."""
     native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if native else torch.float32
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention; shapes and `mask` as torch's own, which on a CPU takes twice as long for a few
-    hundred tokens."""
+    """Scaled dot-product attention, shapes and `mask` as torch's, in half its time for a few hundred tokens on a
+    CPU."""
     if k.shape[2] > LONG:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)

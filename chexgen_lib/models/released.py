@@ -17,7 +17,7 @@ WEIGHTS = {"ema": "state_dict_ema", "raw": "state_dict"}
 
 
 class CheckpointError(ValueError):
-    """A file that is no whole ChexGen checkpoint."""
+    """A file that is not a complete ChexGen checkpoint."""
 
 
 def load_released(
@@ -25,12 +25,13 @@ def load_released(
 ) -> ChexGenTransformer | ControlledTransformer:
     """The model of a released checkpoint, in eval mode; sizes are read off its tensors.
 
-    No code in the file is executed. A `module.` that training on several GPUs leaves on the names is taken off.
+    No code in the file is executed. The prefix `module.`, which training on several GPUs leaves on the names, is
+    removed.
 
     Args:
         weights: "ema" (what the authors sample with) or "raw".
-        num_heads: attention heads, which no tensor tells. By default those of the named size (`SIZES`) with this width,
-            else one for every 32 channels.
+        num_heads: attention heads, which no tensor reveals. By default those of the named size (`SIZES`) with this
+            width, else one for every 32 channels.
 
     Raises:
         CheckpointError: the file is missing, truncated, holds code or something else, or lacks tensors.

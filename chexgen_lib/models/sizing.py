@@ -1,6 +1,6 @@
-"""What a training run takes, before it is begun: parameters, tokens, FLOPs, memory, disk, GPU-hours and cost.
+"""What a training run takes, before it starts: parameters, tokens, FLOPs, memory, disk, GPU-hours and cost.
 
-The formulas can be held against the model itself (`check`), and against the steps that a machine makes (`time_steps`).
+The formulas can be checked against the model itself (`check`) and against measured steps (`time_steps`).
 
 >>> run = PAPERS["ChexGen stage I"]
 >>> run.steps, run.tokens_per_image
@@ -190,7 +190,7 @@ def _stated(name: str) -> Run:
 
 
 def _flow() -> Run:
-    """The rectified flow's training; its summary gives neither resolution nor batch: those are ours."""
+    """RadiT's largest training (arXiv 2606.19460); resolution and batch are assumptions of this library."""
     paper = training.values(training.FLOW)
     return Run("rf-1b", 512, paper["images"], 1, 32 * 64).of_tokens(paper["tokens"])
 
@@ -199,7 +199,7 @@ PAPERS = {name: _stated(name) for name in (training.STAGE1, training.STAGE2)} | 
 
 
 def table(runs: dict[str, Run], gpus: int, utilisation: float, price: float, gpu: str = "A100") -> pl.DataFrame:
-    """A row a run: what it takes in all, on `gpus` GPUs at a `utilisation` of their peak and a `price` an hour of one.
+    """One row per run: its total cost on `gpus` GPUs at a `utilisation` of their peak and a `price` per GPU-hour.
 
     Memory is that of one GPU, in GiB: `ddp`, `checkpointing` (DDP too), and `fsdp` (with checkpointing); caches in GB.
     """
@@ -222,7 +222,7 @@ def table(runs: dict[str, Run], gpus: int, utilisation: float, price: float, gpu
     return pl.DataFrame(rows)
 
 
-# ------------------------------------------------------------------------------ the formulas against the model itself
+# The formulas against the model itself
 
 
 def check(run: Run, images: int = 5) -> pl.DataFrame:

@@ -33,7 +33,8 @@ from chexgen_lib.models.metadata import MetadataEncoder
 class Size:
     """Depth and width of a transformer; `out_channels` 8 also predicts the variance, as the released models do.
 
-    gelu: "tanh" (PixArt's, the released models') or "none", which CPUs compute three times faster and train as well.
+    gelu: "tanh" (PixArt's, the released models') or "none", which CPUs compute three times faster and which trains as
+    well.
     """
 
     depth: int
@@ -51,7 +52,7 @@ SIZES = {
     "b2": Size(12, 768, 12),
     "l2": Size(24, 1024, 16),
     "xl2": Size(28, 1152, 16, out_channels=8),  # the released checkpoints
-    "rf-1b": Size(34, 1536, 24),  # 1.3 B parameters, as the rectified flow of the second paper
+    "rf-1b": Size(34, 1536, 24),  # 1.3 B parameters, as the largest model of the second paper (RadiT)
     "paper": Size(28, 2048, 32),  # the paper's text: 32 heads, 2048 hidden
 }
 
@@ -182,7 +183,7 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
             timestep: training time steps 0..999, or 1000 times the time 0..1 of a flow; scalar or [B].
             encoder_hidden_states: text states [B, L, text_dim].
             encoder_attention_mask: [B, L], nonzero where a token counts; None: all do. Each row needs one.
-            metadata: codes [B, CODES] of `models.metadata.encode_metadata`; None says nothing.
+            metadata: codes [B, CODES] of `models.metadata.encode_metadata`; None: nothing is given.
 
         Returns:
             `.sample` [B, out_channels, H, W].

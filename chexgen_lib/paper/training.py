@@ -1,4 +1,4 @@
-"""How the papers trained (ChexGen: Methods and ED Table 4; the rectified flow's summary), from `training.csv`."""
+"""How the papers trained (ChexGen: Methods and ED Table 4; RadiT: arXiv 2606.19460), from `training.csv`."""
 
 from functools import cache
 from pathlib import Path
@@ -40,7 +40,7 @@ def beside(training: str, this_run: dict[str, str]) -> pl.DataFrame:
 
     Args:
         training: of the papers.
-        this_run: setting -> text; a setting that the paper does not state is "not stated".
+        this_run: setting -> text; for a setting that the paper does not state, its column says "not stated".
     """
     printed = dict(load(training).select("setting", "printed").iter_rows())
     rows = [(setting, printed.get(setting, "not stated"), text) for setting, text in this_run.items()]

@@ -114,9 +114,9 @@ def trace(canonical: np.ndarray, beam: Beam) -> Rays:
 
 
 def project(volume: torch.Tensor, rays: Rays, size: int) -> torch.Tensor:
-    """Line integrals [C, size, size] in mm of a volume [C, Z, Y, X], halved along the beam (others may be, too).
+    """Line integrals [C, size, size] in mm of a volume [C, Z, Y, X], halved along the beam (other axes may be, too).
 
-    Each plane is sampled where the rays cross it and weighed with its piece of the ray: an integral by 2-D samples.
+    Each plane is sampled where the rays cross it and weighted by its piece of the ray: an integral by 2-D samples.
     """
     planes = volume.movedim(3 - rays.axis, 0)  # [K, C, height, width]
     shape = np.array(planes.shape[:1:-1])  # width, height

@@ -5,8 +5,8 @@ Golland, 2022), labels numbered as TotalSegmentator (Wasserthal et al., 2023); t
 as licence.
 
 Coordinates are millimetres from the centre of the chest: x to the patient's left, y to the front, z to the
-head. Attenuation is relative to water: 0 air, 1 water. Arrays are ordered [z, y, x]. Every patient of the
-embedded cohort is a deformation of this one anatomy, which limits what any number measured on it can say.
+head. Attenuation is relative to water: 0 air, 1 water. Arrays are ordered [z, y, x]. Every patient of the embedded
+cohort is a deformation of this one anatomy, which limits what any number measured on it can show.
 """
 
 import importlib.util
@@ -37,7 +37,7 @@ class PhantomError(ValueError):
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The canonical chest. The L lung voxels are also listed flat, because findings live there.
+    """The canonical chest. The L lung voxels are also listed flat, because most findings are placed in them.
 
     Attributes:
         mu: [Z, Y, X], attenuation.

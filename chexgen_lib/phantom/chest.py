@@ -1,4 +1,4 @@
-"""The chest that findings are put into, and the shapes that they are made of.
+"""The chest to which findings are added, and the shapes that they are made of.
 
 Lung findings work on the list of lung voxels (`Anatomy.lung`): a weight per voxel says how much of it turns from air
 into the finding's density.
@@ -24,7 +24,7 @@ from chexgen_lib.phantom.patient import Effects
 
 @dataclass
 class Chest:
-    """The patient's canonical chest while findings are put in; `flat` is its attenuation [Z*Y*X]."""
+    """The patient's canonical chest while findings are added; `flat` is its attenuation [Z*Y*X]."""
 
     anatomy: Anatomy
     flat: np.ndarray
@@ -34,7 +34,7 @@ class Chest:
     severity: dict[str, float] = field(default_factory=dict)
 
     def fill(self, finding: str, weight: np.ndarray, density: float | np.ndarray, mark: float = 0.3) -> None:
-        """Turn the share `weight` [L] of each lung voxel into `density`; above `mark` it is the finding's."""
+        """Turn the share `weight` [L] of each lung voxel into `density`; voxels above `mark` count as the finding's."""
         weight = weight.astype(np.float32, copy=False)
         some = np.flatnonzero(weight > 1e-3)
         voxels, share = self.anatomy.lung[some], weight[some]

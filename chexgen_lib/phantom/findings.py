@@ -24,7 +24,7 @@ from chexgen_lib.phantom.patient import rng
 EXTENT = {"mild": 0.24, "moderate": 0.55, "severe": 0.9}
 # Each is a Lung Opacity, too.
 OPACITIES = ("Consolidation", "Pneumonia", "Edema", "Atelectasis", "Lung Lesion")
-# In the order in which they are put in: what fills the lung, then air, then bone and foreign objects.
+# In the order in which they are added: what fills the lung, then air, then bone and foreign objects.
 RENDER: dict[str, Callable] = {
     "Enlarged Cardiomediastinum": mediastinum,
     "Cardiomegaly": cardiomegaly,
@@ -48,7 +48,7 @@ def plan(record: dict, finding: str) -> list[dict]:
     """Where and how large a finding is rendered: its details as given, the rest from the image's seed.
 
     Returns:
-        One dict(side, site, extent, random) a place, as the functions of `RENDER` take them; a bilateral finding has
+        One dict(side, site, extent, random) per place, as the functions of `RENDER` take them; a bilateral finding has
         two.
     """
     random = rng("finding", finding, record["image_id"])

@@ -1,4 +1,4 @@
-"""The patient: a body sampled from patient_id, age and sex, and the deformation of the chest that gives it.
+"""The patient: a body sampled from patient_id, age and sex, and the deformation of the chest that produces it.
 
 A patient is the canonical chest seen through a smooth map. Rays are traced in the patient's space and mapped
 back to the canonical space (`to_canonical`), where attenuation and labels are looked up: projecting and
@@ -118,7 +118,7 @@ def _add_breasts(flat: np.ndarray, anatomy: Anatomy, patient: Patient) -> None:
 def to_canonical(points: np.ndarray, patient: Patient) -> Callable[[Effects], np.ndarray]:
     """Map points [..., 3] (x, y, z in mm) of the patient's space to the canonical chest.
 
-    The map is smooth and does not fold. What findings do comes last, so the part before it is done once.
+    The map is smooth and does not fold. The effects of findings come last, so the part before them is computed once.
     """
     p = (points - patient.shift) @ _rotation(patient.pose)
     p = p / patient.scale

@@ -207,7 +207,7 @@ def render_many(records: Sequence[dict], size: int = 128, workers: int = 2) -> I
 
 
 def _one_thread(worker: int) -> None:
-    threadpool_limits(1)  # torch sees to its own; NumPy's would take every core in every process
+    threadpool_limits(1)  # torch limits its own threads; NumPy's would use every core in every process
 
 
 def _same(radiograph: Radiograph) -> Radiograph:

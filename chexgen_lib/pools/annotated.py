@@ -1,4 +1,4 @@
-"""Annotated radiographs to train and test on: real ones with their truth, and pools sampled from their annotations.
+"""Annotated radiographs to train and test on: real ones with ground truth, and pools sampled from their annotations.
 
 A pool holds samples of the control adapter for some annotations of training images (`annotations.choose_requests`). The
 label of such an image is the mask or the boxes that were requested, whatever it shows (paper, Methods, Training data
@@ -110,8 +110,8 @@ def load(root: str | Path, resolution: int, pools: Sequence[str | Path]) -> Anno
     """The cohort of a run and the pools that were sampled from its annotations (`folder.read_pool`).
 
     Raises:
-        CohortError: if a pool is not there, holds other than its table says, or was sampled from other records or
-            masks than the cohort's; or if a patient is on both sides.
+        CohortError: if a pool is missing, does not match its table, or was sampled from other records or masks than the
+            cohort's; or if a patient is on both sides.
         ImageError: naming the file that is missing, cannot be read or is not square.
     """
     folder = Path(root) / "cohort"

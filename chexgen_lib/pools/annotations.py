@@ -25,7 +25,7 @@ from chexgen_lib.storage import hash_key
 
 # What is requested of one image: the mask of a class, or boxes of all its findings and foreign objects.
 KINDS = {"pneumothorax": "Pneumothorax", "lungs": "lungs", "ribs": "ribs", "boxes": None}
-LARGEST_BOX = 0.5  # of the image; a box around nearly everything requests nothing
+LARGEST_BOX = 0.5  # share of the image; a box around nearly everything requests nothing
 LUNGS_PROMPT = "Frontal chest radiograph. Pneumonia."  # of all images in a folder of lung masks
 
 
@@ -278,7 +278,7 @@ def sample_annotated_pool(
 
 
 def condition_hash(image: np.ndarray) -> str:
-    """16 letters that tell one condition image uint8 [H, W, 3] from another."""
+    """16 hexadecimal digits that identify a condition image uint8 [H, W, 3]."""
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()[:16]
 
 

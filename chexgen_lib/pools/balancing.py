@@ -1,9 +1,9 @@
 """Fairness experiment: its patients, and the training sets that balance the groups (paper, Methods; Figure 5d).
 
 The paper adds synthetic images of under-represented groups until all are as large as the largest. Here a group's
-synthetic images are new samples for the descriptions of its own training records, each equally often: findings, age,
-sex and view then go together as they do in that group. (To state another sex or age for a majority's record would
-give the group the majority's findings as well; F1 rises with prevalence, and the arms would differ in two things.)
+synthetic images are new samples for the descriptions of its training records, each equally often, so that findings,
+age, sex and view co-occur as in that group. (Stating another sex or age for a record of the majority would give the
+group the majority's findings as well; F1 rises with prevalence, and the arms would differ in two respects.)
 `oversample` repeats the same records equally often: that control differs in nothing but the images.
 
 A generator could reproduce a patient that it was trained on, so `choose` takes no patient for validation or test who
@@ -52,14 +52,14 @@ def choose(
 
     Args:
         cohort: of a run.
-        trained_on, tested_on: flags of the cohort (`cohort.FLAGS`); validation takes the val split of both.
+        trained_on, tested_on: flags of the cohort (`layout.FLAGS`); validation takes the val split of both.
         records: to train on (None: all); fewer where the scarcest group would not reach its share.
         shares: attribute -> value -> share of the training records; other attributes, and those with None, stay as
             they are.
 
     Raises:
-        CohortError: if a role has nobody, or a patient of validation or test has an image in any training split.
-        ValueError: for an attribute that is no column, a flag that is none, or shares that do not add up to 1.
+        CohortError: if a role is empty, or a patient of validation or test has an image in any training split.
+        ValueError: for an attribute that is not a column, an unknown flag, or shares that do not add up to 1.
     """
     for flag in (trained_on, tested_on):
         if flag not in FLAGS:
@@ -146,10 +146,10 @@ def assemble(root: str | Path, matched: str | Path, pool: str | Path, resolution
     """Real images of the run's cohort, the test patients' synthetic copies and the pool to balance with, at `size` px.
 
     matched, pool: what stage 06_pools made for `root`/pools/fairness.parquet, or folders of another generator's images
-    (`pools.load`). Rows "train", "val", "test", "matched" (in the order of "test") are in the table's order.
+    (`labelled.load`). Rows "train", "val", "test", "matched" (in the order of "test") are in the table's order.
 
     Raises:
-        CohortError: if something is missing, or a pool was sampled for another record than it may be.
+        CohortError: if something is missing, or a pool was sampled for other records than these.
     """
     root = Path(root)
     cohort, chosen = embedded.load(root / "cohort"), load_chosen(root)

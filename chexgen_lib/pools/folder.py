@@ -22,13 +22,13 @@ def read_pool(folder: str | Path, size: int, by: Sequence[str] = ("record",)) ->
     """Images of a pool at `size` pixels, and what was requested of each.
 
     Args:
-        by: what tells requests apart: "record", or "record" and "kind" where masks or boxes were requested, for which
+        by: what distinguishes requests: "record", or "record" and "kind" where masks or boxes were requested, for which
             images have to be square.
 
     Returns:
-        A row an image: record (the cohort's image_id), image_id (of the request), copy (0, 1, ... of its request), and
-        with kinds `kind` and `condition_hash` (null in a folder of another generator); and uint8 [N, size, size]. All
-        first copies come before all second ones, but for other generators' folders.
+        One row per image: record (the cohort's image_id), image_id (of the request), copy (0, 1, ... of its request),
+        and with kinds `kind` and `condition_hash` (null in a folder of another generator); and uint8 [N, size, size].
+        All first copies come before all second ones, except in other generators' folders.
 
     Raises:
         CohortError: if a file or column is missing, or table and images do not fit.
@@ -94,8 +94,8 @@ def _read_images(folder: Path, size: int, by: Sequence[str]) -> tuple[pl.DataFra
 def _read_labels(folder: Path, columns: Sequence[str]) -> pl.DataFrame:
     """`folder/labels.csv` as text: exactly `columns`, nothing missing, no image named twice.
 
-    What is known of an image is what the cohort says of its record. A column that says more is refused, for it would
-    be ignored.
+    The labels of an image are those of its record in the cohort. Any other column is refused, because it would be
+    ignored.
 
     Raises:
         CohortError: naming the columns, or the row (the first below the header is 1).

@@ -15,7 +15,7 @@ from chexgen_lib.kept import kept
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.storage import digest, remove, replacing, seed_of
 
-ABOUT = ("record", "prompt", "kind", "condition", "condition_hash")  # columns of requests that the manifest states
+ABOUT = ("record", "prompt", "kind", "condition", "condition_hash")  # columns of requests that the manifest repeats
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Sampling:
     Attributes:
         copies: images of each request.
         num_inference_steps, guidance_scale, metadata_guidance: as the pipeline takes them.
-        batch_size: images at a time; it changes no image but for rounding.
-        seed: with the request's image_id and the number of the copy, it decides the noise.
+        batch_size: images at a time; it changes images by rounding alone.
+        seed: with the request's image_id and the number of the copy, it determines the noise.
     """
 
     copies: int = 4
@@ -49,7 +49,7 @@ def sample_pool(
 
     The folder holds `samples.npy` (uint8 [P, copies, H, W], in the order of the requests) and `manifest.parquet`
     (image_id, seeds and those of `ABOUT` that the requests have). The noise of an image depends on its image_id and the
-    seed alone, not on its batch. An interrupted call goes on after the last whole batch.
+    seed alone, not on its batch. An interrupted call resumes after the last complete batch.
 
     Args:
         requests: image_id (distinct), prompt (which `metadata` can stand in for) and, where image_id is not the
@@ -144,7 +144,7 @@ def image_seed(image_id: str, k: int, seed: int) -> int:
 
 
 def fingerprint(pipeline: ChexGenPipeline) -> str:
-    """Digest of what decides the samples of a request: the models, trained and frozen, and the scheduler."""
+    """Digest of what determines the samples of a request: the models, trained and frozen, and the scheduler."""
     models = [model for model in (pipeline.transformer, pipeline.vae, pipeline.text_encoder) if model is not None]
     scheduler = {key: value for key, value in pipeline.scheduler.config.items() if not key.startswith("_")}
     return digest([*models, type(pipeline.scheduler).__name__, scheduler])

@@ -41,7 +41,8 @@ class Groups:
     """Which rows of a table belong to which group of patients; see `groups`.
 
     Attributes:
-        table: a row a group: attribute ("sex", "sex × race"), group ("F", "F × Black"), n_images, n_patients, withheld.
+        table: one row per group: attribute ("sex", "sex × race"), group ("F", "F × Black"), n_images, n_patients,
+            withheld.
         unknown: attribute, n_images and n_patients of the rows that are in none of its groups, as a value is null.
         member: bool [N, G], row in group.
         patients: the distinct ids, sorted.
@@ -70,13 +71,13 @@ class Groups:
 def groups(table: pl.DataFrame, attributes: Sequence[str], *, min_n: int = 10, combine: int = 3) -> Groups:
     """All groups that `attributes` (text or Enum columns) form alone and in combinations of up to `combine`.
 
-    The first group is "everyone". Every combination of values is listed, also one that nobody has; Enum columns keep
+    The first group is "everyone". Every combination of values is listed, even if no patient has it; Enum columns keep
     their order. Rows with a null value are in no group of that attribute and are counted in `unknown`. Groups of fewer
     than `min_n` patients are withheld because an estimate would mislead, not to keep it secret: their rows count in
     larger groups.
 
     Args:
-        table: a row an image, with patient_id.
+        table: one row per image, with patient_id.
         combine: the most attributes that form groups together.
 
     Raises:

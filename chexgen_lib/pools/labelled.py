@@ -1,4 +1,4 @@
-"""LabelledSet images to train and test on: the real ones of a cohort, and synthetic pools that inherit their labels.
+"""Labelled images to train and test on: the real ones of a cohort, and synthetic pools that inherit their labels.
 
 A pool holds images of some records of a cohort: each has the findings, age, sex and view of the record whose prompt it
 was sampled from (paper, Methods, Supervised pretraining), whichever generator made it (`folder`).
@@ -22,10 +22,10 @@ ABOUT = ("image_id", "patient_id", "split", "source", "view", "age", "sex", "rac
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """Images with what is known of each.
+    """Images with their labels and metadata.
 
     Attributes:
-        table: one row an image, with the columns `ABOUT`, the 14 findings and `copy` (of its record; 0 if real).
+        table: one row per image, with the columns `ABOUT`, the 14 findings and `copy` (of its record; 0 if real).
         images: uint8 [N, H, W].
     """
 
@@ -56,7 +56,7 @@ class LabelledSet:
         return LabelledSet(pl.concat([self.table, other.table]), np.concatenate([self.images, other.images]))
 
     def shuffled_labels(self, seed: int) -> "LabelledSet":
-        """The same images with permuted labels (control): the value of a pool whose generator ignores its prompts."""
+        """The same images with permuted labels (control): as from a generator that ignores its prompts."""
         order = np.random.default_rng(seed).permutation(len(self))
         return replace(self, table=self.table.with_columns(self.table[order].select(FINDINGS)))
 

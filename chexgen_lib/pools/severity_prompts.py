@@ -56,7 +56,7 @@ def prompts(records: pl.DataFrame, cuts: np.ndarray) -> pl.Series:
 
 
 def _graded(details: list[dict], shares: dict[str, float], cuts: np.ndarray) -> list[dict]:
-    """Details of a record with one for each place of an opacity, of the grade of its score."""
+    """Details of a record, with one for each place of an opacity, graded by its score."""
     others = [d for d in details if d["finding"] not in OPAQUE]
     graded = []
     for finding, score in shares.items():
@@ -66,7 +66,7 @@ def _graded(details: list[dict], shares: dict[str, float], cuts: np.ndarray) -> 
 
 
 def by_grade(requests: pl.DataFrame) -> pl.DataFrame:
-    """For each grade of `requests`, from clear lungs on: grade, records and an example of a prompt."""
+    """For each grade of `requests`, starting with clear lungs: grade, records and an example of a prompt."""
     grades_ = requests.sort("score").group_by("grade", maintain_order=True)
     return grades_.agg(pl.len().alias("records"), pl.col("prompt").first().alias("example"))
 

@@ -66,15 +66,13 @@ def _similarities(x: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def window_mean(x: torch.Tensor) -> torch.Tensor:
-    """Gaussian-weighted mean of each whole window: [..., H, W] -> [..., H - 10, W - 10], as two matrix
-    products."""
+    """Gaussian-weighted mean of each whole window: [..., H, W] -> [..., H - 10, W - 10], as two matrix products."""
     rows, columns = (_band(size).to(x) for size in x.shape[-2:])
     return rows @ x @ columns.T
 
 
 def _band(size: int) -> torch.Tensor:
-    """[size - 10, size]: row k holds the window that starts at k (a product with it is 15 x faster than
-    conv2d)."""
+    """[size - 10, size]: row k holds the window that starts at k (its product is 15 x faster than conv2d)."""
     window = torch.exp(-((torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2) ** 2) / (2 * SIGMA**2))
     band = torch.zeros(size - WINDOW + 1, size, dtype=torch.float64)
     for k in range(len(band)):

@@ -43,7 +43,7 @@ def _batched(run: Callable[[np.ndarray], torch.Tensor], images: np.ndarray, batc
     return torch.cat(parts).numpy()
 
 
-# ----------------------------------------------------------------------------------- without a download
+# Without a download
 
 
 class ClassifierEmbedder:
@@ -97,8 +97,7 @@ class RadiomicsEmbedder:
         return np.stack([graycoprops(matrix, name).mean(1) for name in self.GLCM]).ravel()  # 6 x 2 distances
 
     def _runs(self, q: np.ndarray) -> np.ndarray:
-        """Short and long run emphasis, run percentage, grey-level and run-length non-uniformity; rows,
-        columns."""
+        """Short- and long-run emphasis, run percentage, grey-level and run-length non-uniformity, along both axes."""
         per_direction = []
         for lines in (q, q.T):
             ends = np.ones(lines.shape, bool)
@@ -133,19 +132,17 @@ def first_order(x: np.ndarray) -> np.ndarray:
 
 
 def haar(x: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Four sub-bands of a one-level Haar transform: [N, H, W] -> 4 x [N, H/2, W/2] (an odd last line is left
-    out)."""
+    """Four sub-bands of a one-level Haar transform: [N, H, W] -> 4 x [N, H/2, W/2] (an odd last line is dropped)."""
     h, w = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
     a, b, c, d = x[:, 0:h:2, 0:w:2], x[:, 0:h:2, 1:w:2], x[:, 1:h:2, 0:w:2], x[:, 1:h:2, 1:w:2]
     return (a + b + c + d) / 2, (a - b + c - d) / 2, (a + b - c - d) / 2, (a - b - c + d) / 2
 
 
-# -------------------------------------------------------------------------------- with downloaded weights
+# With downloaded weights
 
 
 class ClipEmbedder:
-    """CLIP ViT-L/14 image embeddings (768), the paper's general-purpose features. Nothing is downloaded
-    here."""
+    """CLIP ViT-L/14 image embeddings (768), the paper's general-purpose features. Nothing is downloaded here."""
 
     name, dim, REPO = "CLIP", 768, "openai/clip-vit-large-patch14"
 
@@ -177,9 +174,9 @@ class ClipEmbedder:
 class XrvEmbedder:
     """torchxrayvision DenseNet121 (224 px): pooled features, and `predict` for factual correctness.
 
-    The paper takes features from densenet121-res224-all and predictions from the MIMIC-CXR weights. It speaks
-    of 14 pathologies; those weights name 11 of CheXpert's 14 ("No Finding", "Pleural Other" and "Support
-    Devices" are not among them), so `predict` returns NaN there and no number hides the difference.
+    The paper takes features from densenet121-res224-all and predictions from the MIMIC-CXR weights. Its text speaks of
+    14 pathologies; those weights name 11 of CheXpert's 14 ("No Finding", "Pleural Other" and "Support Devices" are not
+    among them), so `predict` returns NaN there and no number hides the difference.
     """
 
     dim = 1024

@@ -1,8 +1,9 @@
 """Quality of generated radiographs: fidelity, diversity, factual correctness, copies of training images (Figure 2).
 
 `evaluate` measures any generator from arrays alone. What it measures is the list of `Metric`s that `metrics` returns:
-Figure 2 draws those with an axis, and the paper's numbers stand beside those that name one. Each number stands beside
-what bounds it: real images against others, the same samples permuted among the prompts, independent Gaussian pixels.
+Figure 2 plots those with an axis, and the paper's numbers stand beside those that name a paper metric. Each number
+stands beside its bounds: real images against others, the same samples permuted among the prompts, independent Gaussian
+pixels.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,7 +54,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Metric:
-    """Something to measure of a generator.
+    """A property of a generator to measure.
 
     Attributes:
         name: as in tables and figures.
@@ -73,7 +74,7 @@ class Metric:
 
 
 def metrics(embedders: Sequence[Embedder]) -> list[Metric]:
-    """All that is measured, in the order of the table. The paper's embedders are CLIP and XRV, in this order."""
+    """All metrics, in the order of the table. The paper's embedders are CLIP and XRV, in this order."""
     first, *others = embedders
     return [
         *_frechet_metrics(first, "FID-CLIP"),
@@ -178,7 +179,7 @@ class Bench:
 
     @cached_property
     def similarity(self) -> dict[str, dict[str, np.ndarray]]:
-        """Similarity within a prompt; beside it of samples of different prompts, of different patients, of noise."""
+        """Similarity within a prompt, and as bounds that between prompts, between patients and of noise."""
         shift = np.arange(self.samples) * max(self.n // self.samples, 1)
         # each row holds as many different prompts as a prompt has samples
         rows = (np.random.default_rng(self.seed).permutation(self.n)[:, None] + shift) % self.n
@@ -222,7 +223,7 @@ def beside_paper(found: Evaluation) -> pl.DataFrame:
 
 
 def verdicts(found: Evaluation) -> pl.DataFrame:
-    """Where this run stands by its intervals: each metric of Figure 2a against each arm that bounds it."""
+    """This run's verdicts by interval: each metric of Figure 2a against each arm that bounds it."""
     rows = []
     for m in (m for m in found.metrics if m.axis):
         own = found.row(m.name, GENERATOR)

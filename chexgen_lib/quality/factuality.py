@@ -1,10 +1,10 @@
-"""Factual correctness: do the samples show the findings that their prompts ask for? (paper, Figure 2a)
+"""Factual correctness: do the samples show the findings that their prompts request? (paper, Figure 2a)
 
 A classifier scores the 14 findings on every image. The paper's main text correlates the scores of synthetic
 and paired real images, its Methods the scores and the ground truth, both over all N x 14 values; here both
-are computed. Over N x 14 values a constant answer already correlates, because common findings score high
-everywhere. So the same correlation with each finding's mean removed ("within findings") stands beside it, and
-so does a generator that ignores its prompt: the same samples, permuted among the prompts.
+are computed. Over N x 14 values a constant prediction already correlates, because common findings score high
+everywhere. It is therefore shown with two others: the same correlation with each finding's mean removed ("within
+findings"), and that of a generator that ignores its prompt: the same samples, permuted among the prompts.
 """
 
 import numpy as np
@@ -63,7 +63,7 @@ def score_errors(synthetic: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def same_findings(labels: np.ndarray, patients: np.ndarray, seed: int) -> np.ndarray:
-    """For each row the row of another patient whose labels differ least; ties are broken at random.
+    """For each row, the row of another patient with the most similar labels; ties are broken at random.
 
     labels: [N, 14], NaN = unknown, which differs from both 0 and 1 by one half. The real images of these rows
     show what a perfect generator would score: the requested findings in another patient.

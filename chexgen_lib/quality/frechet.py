@@ -69,7 +69,7 @@ def resampled_distances(
     """Frechet distance of each arm to the reference [n, D], on the data and on all resamples: [1 + B].
 
     A resample repeats images, which adds bias once more; so the resampled distances are scaled to have the estimate as
-    their mean, and stay positive.
+    their mean, and they stay positive.
 
     Args:
         arms: name -> [n, D], or [n, S, D] for S samples of each of n prompts: then the mean of the S distances. All

@@ -60,7 +60,7 @@ def load(root: str | Path, resolution: int) -> tuple[HeldOut, pl.DataFrame]:
     Records are looked up by id, never by position.
 
     Raises:
-        ValueError: if samples and cohort are not of one making, or a prompt is not of the test split.
+        ValueError: if samples and cohort do not belong together, or a prompt is not of the test split.
     """
     root = Path(root)
     table = cohort.load(root / "cohort")
@@ -108,7 +108,7 @@ def examples(held_out: HeldOut, at_most: int = 6) -> list[int]:
 
 
 def requested(held_out: HeldOut) -> pl.DataFrame:
-    """Per finding: how many prompts request its presence, and of how many it is known: finding, present, known."""
+    """Per finding: how many prompts request its presence, and for how many it is known: finding, present, known."""
     labels = np.asarray(held_out.labels)
     return pl.DataFrame(
         {"finding": FINDINGS, "present": np.nansum(labels, 0).astype(int), "known": np.isfinite(labels).sum(0)}

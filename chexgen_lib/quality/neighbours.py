@@ -74,7 +74,7 @@ def memorisation(synthetic: np.ndarray, held_out: np.ndarray, rows: Sequence[np.
     `closer than 5 % of real`: share of samples closer than the held-out 5th percentile; 0.05 is expected.
 
     Args:
-        rows: `Resampling.rows`, those of the data first; a patient's samples and real images are drawn together.
+        rows: `Resampling.rows`, those of the data first; a patient's samples and real images are resampled together.
     """
 
     def measure(s: np.ndarray, h: np.ndarray) -> tuple[float, float]:

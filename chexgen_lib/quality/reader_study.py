@@ -1,9 +1,8 @@
-"""Reader study: a blinded form for radiologists, and what their filled forms say (paper, Figure 2c).
+"""Reader study: a blinded form for radiologists, and the analysis of their scores (paper, Figure 2c).
 
-The paper shows two radiologists 150 impressions with one image of each model, in random order, and asks for a
-score from -2 to 2. `export` writes the images under blind names, one form per reader and a key; the key stays
-with whoever runs the study. `read` checks the filled forms and `summarise` gives mean, sd and the paired
-Wilcoxon test.
+The paper shows two radiologists 150 impressions with one image of each model, in random order, and asks for a score
+from -2 to 2. `export` writes the images under blind names, one form per reader and a key; the key stays with the
+organiser of the study. `read` checks the filled forms and `summarise` gives mean, sd and the paired Wilcoxon test.
 """
 
 from collections.abc import Sequence
@@ -37,7 +36,7 @@ def export(
     """Write blinded images, one form per reader and the key (key.csv: blind name -> case and arm).
 
     arms: arm name -> images [P, H, W] in [0, 1], one per prompt. Each reader gets all images in another
-    order. Raises FileExistsError rather than overwrite a form that somebody may have filled.
+    order. Raises FileExistsError rather than overwrite a form that may be filled.
     """
     folder = Path(folder)
     if sizes := {name: len(x) for name, x in arms.items() if len(x) != len(prompts)}:

@@ -1,4 +1,4 @@
-"""What the pipeline does with its arguments before it samples: one entry a prompt, captions as in training."""
+"""What the pipeline does with its arguments before it samples: one entry per prompt, captions as in training."""
 
 from collections.abc import Iterable, Sequence
 
@@ -27,7 +27,7 @@ def check_prompts(
 
 
 def check_outputs(num_images_per_prompt: int, output_type: str) -> None:
-    """Raise ValueError for a number or kind of images that cannot be."""
+    """Raise ValueError for an impossible number or kind of images."""
     if num_images_per_prompt < 1:
         raise ValueError(f"num_images_per_prompt must be at least 1, not {num_images_per_prompt}")
     if output_type not in ("pil", "np", "pt", "latent"):
@@ -52,7 +52,7 @@ def check_guided(attributes: Iterable[str], codes: Tensor) -> None:
 
 
 def one_each(name: str, value, count: int, single: bool) -> list:
-    """`value` for each of `count` prompts: repeated if it is a single one, else the list that it is."""
+    """`value` for each of `count` prompts: repeated if it is a single one, else the list as it is."""
     if single:
         return [value] * count
     if len(value) != count:
@@ -71,6 +71,6 @@ def clean_caption(text: str) -> str:
 
 
 class _Cleaner:
-    """All that the cleaner asks of the pipeline it is a method of."""
+    """All that the cleaner, a pipeline's method, needs of its pipeline."""
 
     bad_punct_regex = PixArtAlphaPipeline.bad_punct_regex

@@ -1,7 +1,8 @@
 """Masks and boxes drawn as one class-coloured image, the condition of the control adapter (paper, ED Figs 11 to 14).
 
 A mask fills its pixels with its class's colour; a box is an outline in it. Where classes overlap the later in `LEGEND`
-lies on top. The mean of a colour's channels is different for every class, so that a grey autoencoder tells them apart.
+lies on top. The mean of a colour's channels is different for every class, so that a grey autoencoder can distinguish
+them.
 """
 
 import colorsys
@@ -35,13 +36,13 @@ class ConditionError(ValueError):
 
 
 def _legend() -> dict[str, tuple[int, int, int]]:
-    """Hues as far apart as can be from class to class, means of the channels evenly spaced from 50 to 230."""
+    """Hues as far apart as possible, with the means of the channels evenly spaced from 50 to 230."""
     legend = {}
     for i, name in enumerate(CLASSES):
         colour = np.array(colorsys.hsv_to_rgb(i * 0.618 % 1, 0.55, 1.0))
         mean = 50 + 180 * i / (len(CLASSES) - 1)
         colour = colour / colour.mean() * mean
-        for _ in range(8):  # what a full channel cannot hold, the others take
+        for _ in range(8):  # what exceeds a full channel goes to the others
             colour = np.minimum(colour, 255)
             colour = np.minimum(colour + (mean - colour.mean()), 255)
         legend[name] = tuple(int(round(c)) for c in colour)

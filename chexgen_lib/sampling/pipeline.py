@@ -137,8 +137,8 @@ class ChexGenPipeline(DiffusionPipeline):
     ) -> ChexGenPipelineOutput | tuple:
         """Sample radiographs; all images of prompt 0 come first, then those of prompt 1, and so on.
 
-        What steers the images (`metadata`, `mask`, `boxes`, `condition_image`) is given for the one prompt, or as a
-        list with an entry a prompt. A condition needs a `ControlledTransformer`.
+        What steers the images (`metadata`, `mask`, `boxes`, `condition_image`) is given for a single prompt, or as a
+        list with an entry per prompt. A condition needs a `ControlledTransformer`.
 
         Args:
             prompt: one description or several, at most `transformer.config.text_tokens` tokens each.
@@ -152,12 +152,12 @@ class ChexGenPipeline(DiffusionPipeline):
             num_images_per_prompt, num_inference_steps: counts of at least 1.
             guidance_scale: weight of classifier-free guidance (paper: 4.0) by text and condition together; 1 samples
                 without it, at half the cost.
-            metadata_guidance: weights of attributes that are guided each by its own, next to `guidance_scale` for text
-                and other attributes: null + sum of weight x (term - null). Each adds half the cost of guidance.
+            metadata_guidance: separate weights of attributes, next to `guidance_scale` for text and other attributes:
+                null + sum of weight x (term - null). Each adds half the cost of guidance.
             guidance_interval: guide only where t / 1000 lies in it; steps outside cost half (Kynkaanniemi et al. 2024).
-            generator: one for the batch, or one an image: then an image does not depend on its batch.
+            generator: one for the batch, or one per image: then an image does not depend on its batch.
             latents: starting noise [N, 4, h, w] instead of a generator's.
-            condition_latents: an encoded condition a prompt, [B, 4, h, w], instead of the three above.
+            condition_latents: an encoded condition per prompt, [B, 4, h, w], instead of the three above.
             prompt_embeds, prompt_attention_mask: text states [B, L, width] and mask [B, L] instead of `prompt`.
             output_type: "pil", "np", "pt" or "latent".
             callback_on_step_end: called as (pipeline, i, t, tensors) after each step (with Heun's method, each half of
@@ -264,7 +264,7 @@ class ChexGenPipeline(DiffusionPipeline):
         captions = [self.caption(text) for text in prompts]
         limit = len(self.transformer.null_caption)
         check_texts(self.tokenizer, captions, limit)
-        distinct = list(dict.fromkeys(captions))  # several images of one prompt are often asked for
+        distinct = list(dict.fromkeys(captions))  # several images of one prompt are often requested
         states, mask = encode_texts(self.tokenizer, self.text_encoder, distinct, limit, truncate=True)  # none is longer
         rows = torch.tensor([distinct.index(caption) for caption in captions], device=states.device)
         prompt_embeds, prompt_attention_mask = states[rows], mask[rows]

@@ -9,7 +9,7 @@ from chexgen_lib.sampling.pipeline import ChexGenPipeline
 
 
 def preview(pipeline: ChexGenPipeline, prompts: Sequence[str], num_inference_steps: int, seed: int = 0) -> np.ndarray:
-    """One image a prompt, float [P, H, W] in 0..1; the noise of prompt i is that of seed + i, whatever the others.
+    """One image per prompt, float [P, H, W] in 0..1; prompt i has the noise of seed + i, whatever the other prompts.
 
     Samples on the GPU where there is one.
     """

@@ -34,11 +34,11 @@ def read_prompts(path: str | Path) -> pl.DataFrame:
     """The rows of a prompt file: columns `name`, `prompt` (metadata merged in), `row` (from 1), `masks` and `boxes`.
 
     For models with a metadata encoder there are `text`, the prompt without metadata, and `metadata`, what else the row
-    says, in JSON: `check_metadata`, and the columns `source` and findings as they are (the encoder checks them).
+    gives, in JSON: `check_metadata`, and the columns `source` and findings as they are (the encoder checks them).
 
     Tables need the columns `name` and `impression`, and may have `sex`, `age`, `race`, `view`, `mask` and `boxes`; a
-    `.txt` file has one prompt a line, named by its line number. `impression` may be missing where a column says
-    something to a metadata encoder; `text` is then empty. A warning lists columns that no model uses.
+    `.txt` file has one prompt per line, named by its line number. `impression` may be missing where another column is
+    for a metadata encoder; `text` is then empty. A warning lists columns that no model uses.
 
     mask: "lungs=lungs.png; Effusion=effusion.png", or in JSON {"lungs": "lungs.png"}; relative to the prompt file.
     boxes: "Lung Lesion 0.6 0.3 0.1 0.1; ..." (class, x, y, w, h), or what else `conditions.read_boxes` takes.
@@ -46,8 +46,8 @@ def read_prompts(path: str | Path) -> pl.DataFrame:
 
     Raises:
         PromptError: for an unknown or broken file, a missing column, a name that is repeated or no plain file name, a
-            prompt that is empty or not text, metadata that cannot be (`with_metadata`), or masks and boxes that cannot
-            be understood. All rows are checked and the first ten bad ones listed. The masks' files are not opened.
+            prompt that is empty or not text, invalid metadata (`with_metadata`), or masks and boxes that cannot be
+            parsed. All rows are checked and the first ten bad ones listed. The masks' files are not opened.
     """
     path = Path(path)
     columns, table = _read(path)
@@ -156,7 +156,7 @@ def _text(path: Path) -> str:
 
 
 def with_metadata(prompt: str, metadata: Mapping) -> str:
-    """A prompt that begins with who is asked for, in the released models' format.
+    """A prompt that begins with the requested patient, in the released models' format.
 
     metadata: as in `check_metadata`, which raises ValueError for another key or value.
 
@@ -168,7 +168,7 @@ def with_metadata(prompt: str, metadata: Mapping) -> str:
 
 
 def check_metadata(metadata: Mapping) -> dict[str, str | float]:
-    """What metadata says: `sex` (Male or Female), `age` (years), `race` (text) and `view`, those that are given.
+    """Checked metadata: `sex` (Male or Female), `age` (years), `race` (text) and `view`, those that are given.
 
     metadata: `sex` (Male, Female, M or F), `age` (0 to 120 years), `race` (text) and `view` (a name in
     `records.VIEWS`); what is None or empty is left out. Raises ValueError for another key or value.

@@ -25,7 +25,7 @@ def released_pipeline(
         weights: "ema" or "raw", as `models.released.load_released` takes it.
 
     Raises:
-        CheckpointError: if the file is no whole ChexGen checkpoint.
+        CheckpointError: if the file is not a complete ChexGen checkpoint.
     """
     transformer = load_released(path, weights)
     tokenizer, encoder = load_text_encoder(text_encoder)

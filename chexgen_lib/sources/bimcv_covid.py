@@ -1,7 +1,7 @@
 """BIMCV-COVID19 (de la Iglesia Vaya et al. 2020): radiographs of 11 hospitals near Valencia, Spanish reports.
 
 COVID19+ (patients with a positive test) and COVID19- (negative) have the same layout, and PadChest's labels and
-locations. A row here is a PNG of a radiograph; CT volumes are passed over. The PNG holds stored values: window and
+locations. A row here is a PNG of a radiograph; CT volumes are skipped. The PNG holds stored values: window and
 photometric interpretation are in the .json beside it, and some images are MONOCHROME1 (white air).
 """
 
@@ -53,9 +53,9 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 
     The session's labels hold for all its images. A label that is not listed is absent, except in incomplete reports,
     where MAYBE leaves it open, and beside a label that FINDING_OF does not know. Age is given per patient, as a list of
-    one or two years: the lower is taken, so it is right within one year. View is the `vp-` tag of the file's name. Of
-    several reports of one session the first is taken. Rejected: file name without patient and session, other body part,
-    session without labels, study that the dataset excludes, second file of a name.
+    one or two years: the lower is taken, so it is correct to within one year. View is the `vp-` tag of the file's name.
+    Of several reports of one session the first is taken. Rejected: file name without patient and session, other body
+    part, session without labels, study that the dataset excludes, second file of a name.
 
     Raises:
         RecordError: if a table is missing or cannot be read.
@@ -141,8 +141,8 @@ def _tables(tree: Tree, pattern: str, columns: tuple[str, ...]) -> pl.DataFrame:
 
 
 def _read_tsv(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
-    """`columns` of a tab-separated table as text. A row with too many or too few fields is left out: its session's
-    images are rejected, as they have no labels."""
+    """`columns` of a tab-separated table as text, without rows of too many or too few fields, whose images are
+    rejected."""
     options = pa_csv.ParseOptions(delimiter="\t", newlines_in_values=True, invalid_row_handler=lambda row: "skip")
     convert = pa_csv.ConvertOptions(include_columns=columns, column_types=dict.fromkeys(columns, pa.string()))
     raw = read_text(path)

@@ -42,7 +42,7 @@ def states(present: pl.Expr, unknown: dict[str, pl.Expr], annotated: tuple[str, 
 
 
 def no_finding() -> pl.Expr:
-    """The column No Finding, 0 where one of PATHOLOGIES is 1: what was seen counts, whatever was called normal."""
+    """The column No Finding, 0 where one of PATHOLOGIES is 1: a reported pathology overrides "normal"."""
     ill = pl.any_horizontal(pl.col(f) == 1 for f in PATHOLOGIES)
     return pl.when(ill).then(0.0).otherwise("No Finding").cast(pl.Float32).alias("No Finding")
 

@@ -1,4 +1,4 @@
-"""Masks as text: how a Record's `mask` is written, checked and drawn; and what readers of annotations share.
+"""Masks as text: how a Record's `mask` is written, checked and rasterised; and what readers of annotations share.
 
 A mask is `HxW; class=shape values; class=shape values; ...`: the frame's height and width in pixels, then one
 part per annotated shape. Values are pixels from the top left corner, x to the right and y down:

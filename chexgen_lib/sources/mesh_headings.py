@@ -84,7 +84,7 @@ _SITES = {
 }
 _SEVERITIES = {"mild": "mild", "small": "mild", "moderate": "moderate", "severe": "severe", "large": "severe"}
 _SIDES = ("left", "right", "bilateral")
-# Organs that a head implies, and parts that no one would say.
+# Organs that a head implies, and parts that nobody would name.
 _SILENT = ("lung", "pleura", "thorax", "borderline", "abnormal", "pulmonary alveoli")
 
 

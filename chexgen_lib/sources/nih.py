@@ -143,7 +143,7 @@ def attach_images(records: pl.DataFrame, folder: str | Path) -> tuple[pl.DataFra
 
     `image` becomes the file's path relative to the folder. Rejects: every record without a file (source "nih"), and
     every file that is no record's image (source "nih files": other type, no bytes, unknown name, second file of a
-    name). Whether the pixels can be read is for `chexgen_lib.images` to say.
+    name). Whether the pixels can be read is checked by `chexgen_lib.images`.
     """
     folder = Path(folder)
     if not folder.is_dir():

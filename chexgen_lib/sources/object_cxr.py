@@ -1,7 +1,7 @@
 """Object-CXR (JF Healthcare 2020): 10,000 frontal radiographs, half with foreign objects: boxes, ellipses, polygons.
 
 The publisher left support devices out of the annotation, so the state of Support Devices is unknown here. Boxes still
-carry that name: it is the class under which this library draws whatever is not part of the patient.
+carry that name: it is this library's class for anything that is not part of the patient.
 """
 
 from pathlib import Path

@@ -167,8 +167,7 @@ def _people(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _labels(given: pl.Series) -> pl.DataFrame:
-    """What each distinct text of labels means: `labels`, the states of the 14 findings, `excluded` and the first
-    unknown label."""
+    """Meaning of each distinct text of labels: `labels`, states of the 14 findings, `excluded`, first unknown label."""
     quoted = pl.col(given.name).str.extract_all(r"'[^']*'|\"[^\"]*\"")
     listed = quoted.list.eval(pl.element().str.strip_chars("'\" ")).list.unique(maintain_order=True)
     table = given.drop_nulls().unique().to_frame().with_columns(labels=listed)

@@ -195,11 +195,11 @@ def _place(labels: list[str], places: list[str]) -> list[Detail]:
     sides = {side for side, site in known if side and not site}
     both = [(side, site) for side, site in known if side and site]
     sites = {site: None for side, site in known if site and not side and site not in {b for _, b in both}}
-    # With both sides and several sites it is not said which site is on which side.
+    # With both sides and several sites it is not stated which site is on which side.
     unsaid = bool(both) or (len(sides) > 1 and len(sites) > 1)
     side = None if unsaid else "bilateral" if len(sides) > 1 else next(iter(sides), None)
     pairs = both + [(side, site) for site in sites] or [(side, None)]
     subject = subjects.pop()
-    if subject in _MIDLINE:  # "left" there says which part of the heart is large
+    if subject in _MIDLINE:  # "left" there tells which part of the heart is large
         return []
     return [(subject, side, site) for side, site in pairs if side or site]

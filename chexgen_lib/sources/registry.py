@@ -1,4 +1,4 @@
-"""The one list of datasets: their readers, what of them lies on this disk, and their counts beside the paper's.
+"""The one list of datasets: their readers, which of them are on this disk, and their counts beside the paper's.
 
 A new dataset is a module in this folder and its name in `ALL`.
 """
@@ -91,7 +91,7 @@ def figure_names(sources: Iterable[str]) -> dict[str, str]:
 
 
 def overview(root: Path | None = None) -> pl.DataFrame:
-    """One row a dataset: source, title, role, cases in the paper (ED Tables 1 and 2), state below a data root."""
+    """One row per dataset: source, title, role, cases in the paper (ED Tables 1 and 2), state below a data root."""
     _check_root(root)
     rows = [(s.source, s.title, s.role, paper_cases(s), _state(s, root)) for s in sheets()]
     columns = {"source": pl.String, "title": pl.String, "role": pl.String, "paper": pl.Int64, "state": pl.String}

@@ -71,7 +71,7 @@ def _parse(raw: bytes, columns: tuple[str, ...]) -> pl.DataFrame:
 
     table = pa_csv.read_csv(
         io.BytesIO(raw),
-        pa_csv.ReadOptions(use_threads=False),  # with threads the handler is not told the row's number
+        pa_csv.ReadOptions(use_threads=False),  # with threads the handler does not get the row's number
         pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
         pa_csv.ConvertOptions(include_columns=columns, column_types=dict.fromkeys(columns, pa.string())),
     )
@@ -87,7 +87,7 @@ def _parse(raw: bytes, columns: tuple[str, ...]) -> pl.DataFrame:
 def separate(table: pl.DataFrame, source: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Split a prepared table into the rows to keep and the rejects.
 
-    Where the kept rows of one patient give both sexes, which is right is not known: `sex` becomes null in all of them.
+    If the kept rows of one patient give both sexes, `sex` becomes null in all of them: the right one is not known.
 
     Args:
         table: row, image_id, broken, reason, and the Record's columns. To `reason` the causes common to all sources are
@@ -114,7 +114,7 @@ def separate(table: pl.DataFrame, source: str) -> tuple[pl.DataFrame, pl.DataFra
 def unread(table: pl.DataFrame, source: str, fields: dict[str, str]) -> pl.DataFrame:
     """One row per value that was given in the raw column but could not be used.
 
-    Words that mean "not known" (nan, None, Unknown) are no values.
+    Words that mean "not known" (nan, None, Unknown) do not count as values.
 
     Args:
         table: the rows that are kept.

@@ -261,8 +261,7 @@ def _boxes(votes: pl.DataFrame) -> pl.DataFrame:
 
 
 def _same_thing(drawn: pl.DataFrame) -> pl.Series:
-    """A number per box, the same for boxes of one image and label that overlap by SAME_OVERLAP, also by way of a
-    third."""
+    """A number per box, equal for boxes of one image and label that overlap by SAME_OVERLAP, directly or via others."""
     pairs = drawn.join(drawn, on=["image_id", "label"], suffix="_2").filter(pl.col("box") < pl.col("box_2"))
 
     def side(axis: str) -> pl.Expr:

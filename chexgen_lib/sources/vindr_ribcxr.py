@@ -1,7 +1,6 @@
 """VinDr-RibCXR (Nguyen et al. 2021): 245 frontal radiographs of VinDr-CXR with the outlines of ribs 1-10 of each side.
 
-The images are renumbered, so which ones of VinDr-CXR they are cannot be told: do not train on one and test on the
-other.
+The images are renumbered, so their names in VinDr-CXR cannot be recovered: do not train on one and test on the other.
 """
 
 from pathlib import Path

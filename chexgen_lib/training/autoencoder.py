@@ -86,7 +86,7 @@ def reconstruct(model: AutoencoderKL, images: np.ndarray) -> tuple[np.ndarray, n
 def reconstruction_errors(
     model: AutoencoderKL, images: Mapping[int, np.ndarray]
 ) -> tuple[pl.DataFrame, dict[int, np.ndarray]]:
-    """Table with the columns resolution and psnr (dB), a row an image, and the reconstructions of each resolution.
+    """Table with the columns resolution and psnr (dB), one row per image, and the reconstructions of each resolution.
 
     Args:
         images: resolution in pixels -> uint8 [N, H, W].

@@ -25,9 +25,9 @@ from chexgen_lib.training.stages import read_training, train_model
 def truncate_cache(
     pairs: LatentCache, prompts: Sequence[str], text_encoder: tuple[PreTrainedTokenizerBase, PreTrainedModel]
 ) -> tuple[LatentCache, int]:
-    """`pairs` with their texts cut after 77 tokens, and how many had to be.
+    """`pairs` with their texts cut after 77 tokens, and how many were too long.
 
-    These are encoded again: the states of a longer text's first tokens know of the tokens that come after.
+    These are encoded again: the states of a longer text's first tokens depend on the tokens after them.
 
     Args:
         prompts: the texts that the pairs were made of, in their order.
@@ -54,10 +54,10 @@ def truncate_cache(
 def load_pairs(
     folder: Path, split: str, autoencoder: AutoencoderKL, text_encoder: tuple[PreTrainedTokenizerBase, PreTrainedModel]
 ) -> tuple[LatentCache, int]:
-    """All pairs that ChexGen's two stages are trained on (`split` "train") or measured by ("val"), for the baseline.
+    """All pairs that ChexGen's two stages are trained on (`split` "train") or evaluated on ("val"), for the baseline.
 
     They are at stage I's resolution: its cache as it is, then stage II's with its images encoded again at that size.
-    Texts are cut after 77 tokens; the number says how many had to be. Both stages are held in memory.
+    Texts are cut after 77 tokens; the number says how many were too long. Both stages are held in memory.
 
     folder: the cohort's, with the caches of stage 02_cohort.
 

@@ -49,8 +49,8 @@ def build_with_latents(
 ) -> None:
     """Make images and rejects (`cohort.build.build`), and `NAME_SPLIT.safetensors` for each of `PURPOSES`.
 
-    A cache holds the images of its flag and split in the table's order. Called again after an interruption, it goes on
-    where it was (`kept.kept`).
+    A cache holds the images of its flag and split in the table's order. Called again after an interruption, it resumes
+    (`kept.kept`).
 
     Args:
         resolutions: name of a training -> pixels of its images.

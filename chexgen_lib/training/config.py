@@ -26,13 +26,13 @@ class TrainingConfig:
             gradient_accumulation samples, whatever their number.
         gradient_checkpointing: keep the blocks' inputs alone and compute the rest again in the backward pass: a third
             more computing, a fraction of the memory (`models.sizing`), the same gradients.
-        adam_beta2: memory of AdamW's second moment; runs of few steps want it shorter.
+        adam_beta2: decay of AdamW's second moment; runs of few steps need a smaller one.
         schedule: "constant", or "cosine" to zero, after `warmup_steps` of linear warm-up.
         ema_decay: of the averaged weights, ramped up over the first steps.
         caption_dropout: share of captions replaced by the null caption, for classifier-free guidance. A model with a
-            metadata encoder wants more: it must also meet few attributes, which are dropped too, without a text.
+            metadata encoder needs more: it must also meet few attributes, which are dropped too, without a text.
         objective: "ddpm" (the paper: `NoisePrediction`) or "rectified_flow" (`RectifiedFlow`); the model's own.
-        noisy_weight: for "ddpm", the largest weight of a time step's error; 1 weighs all alike, as the paper.
+        noisy_weight: for "ddpm", the largest weight of a time step's error; 1 weighs all equally, as in the paper.
         time_mean, time_scale, time_shift: for "rectified_flow", the distribution of times.
         precision: "bf16", "fp32", or "auto": bf16 where the hardware multiplies it natively.
         checkpoint_every, log_every: in steps.

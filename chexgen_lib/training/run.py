@@ -27,7 +27,7 @@ Model = ChexGenTransformer | ControlledTransformer
 
 
 class Learner(nn.Module):
-    """The model, its null caption and its precision: under FSDP parameters are whole within `forward` alone."""
+    """The model, its null caption and its precision: under FSDP parameters are whole only within `forward`."""
 
     def __init__(self, model: Model, bf16: bool):
         super().__init__()

@@ -20,14 +20,14 @@ def train_model(
     config: TrainingConfig,
     launched: Path | None = None,
 ) -> None:
-    """Train `model` on `pairs`; `folder` becomes that of the model, with all that a notebook shows of its training.
+    """Train `model` on `pairs` and save it in `folder`, with all that a notebook shows of its training.
 
     Writes the averaged weights as `save_pretrained` does, `history.parquet` (step, loss, grad_norm, learning_rate), the
     trainer's `log` and `noise_error.json`: `before` and `after`, on the held-out pairs. For `kept.kept`: called again
-    after an interruption, it goes on from the newest checkpoint in `folder`.
+    after an interruption, it resumes from the newest checkpoint in `folder`.
 
     Args:
-        launched: where `chexgen train` may have left a checkpoint of the same training, to go on from.
+        launched: where `chexgen train` may have left a checkpoint of the same training, to resume from.
 
     Raises:
         TrainingError: as `trainer.train`.

@@ -34,17 +34,17 @@ def train(
     """Train `model` in place (of a `ControlledTransformer`, its adapter) and leave its averaged (EMA) weights in it.
 
     Writes `folder/log` (dvclive) while it runs, and `folder/checkpoint-K` each `checkpoint_every` steps. Started again
-    with the same model size, data and settings it goes on from the newest checkpoint; checkpoints of anything else
-    are an error, and all are removed when the run completes.
+    with the same model size, data and settings it resumes from the newest checkpoint; checkpoints of any other run are
+    an error, and all are removed when the run completes.
 
     Under `accelerate launch` every process calls this with equal arguments and has the result in its `model` (under
     FSDP on the device where it was). The first writes, into a folder that all can read. Checkpoints are whole: one
-    process or several, sharded or not, goes on from what others wrote.
+    process or several, sharded or not, can resume from what others wrote.
 
     Args:
         keep_last: keep the final checkpoint. A caller that still has to save or sample can then be interrupted without
             losing the training; it deletes the checkpoint when done.
-        continued_from: a folder whose newest checkpoint to go on from while `folder` has none.
+        continued_from: a folder from whose newest checkpoint to resume while `folder` has none.
 
     Returns:
         the history: one dict of step, loss, grad_norm (before clipping) and learning_rate each `log_every` steps.
@@ -90,7 +90,7 @@ def noise_error(model: Model, cache: LatentCache, batch_size: int = 64, seed: in
     """Mean squared error of the predicted noise over a whole cache, at fixed noise and evenly spread times.
 
     For a rectified flow it is the noise that the predicted velocity leads to. The two objectives add noise on different
-    schedules: compare models of one.
+    schedules: compare only models of the same objective.
     """
     objective, total = NoisePrediction() if model.objective == "ddpm" else RectifiedFlow(), 0.0
     for step, rows in enumerate(torch.arange(len(cache)).split(batch_size)):

@@ -4,7 +4,7 @@ A folder holds CSV files only:
 
     cells.csv            the code cells: a digest of each one's code without comments, and its first line
     figures.csv          the PNG files: width and height in pixels, and ink, the share of pixels unlike the background
-    metrics.csv          metrics.json, a row a number
+    metrics.csv          metrics.json, one row per number
     tables/NAME.csv      the tables that the notebook wrote beside its figures
 
 tests/expected/tolerances.yaml says how far a number may be from the expected one. Words, whole numbers and the order of

@@ -4,7 +4,7 @@
     python -m chexgen_lib.workflow.notebooks run 01_curation    execute a stripped notebook as params.yaml says
 
 Of each notebook `runs/stripped` holds a copy without outputs, and the digests of the library's modules that it imports,
-without docstrings and comments. A stage depends on these two files: prose and outputs re-run nothing.
+without docstrings and comments. A stage depends on these two files: editing prose or outputs re-runs nothing.
 
 A stage is `notebooks/NN_name.ipynb`. Its parameters are the section `name` of params.yaml and those of the
 common keys that the notebook declares in its cell tagged `parameters`. The defaults in that cell are the
@@ -45,7 +45,7 @@ ENVIRONMENT = {
 
 
 class NotebookError(Exception):
-    """A notebook, or what params.yaml or dvc.yaml says of it, breaks the contract above."""
+    """A notebook, or its entry in params.yaml or dvc.yaml, breaks the contract above."""
 
 
 def names() -> list[str]:
@@ -100,7 +100,7 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
 
 
 def strip(notebook: NotebookNode) -> NotebookNode:
-    """Copy without outputs and counts: equal for two notebooks that differ only in what running them left."""
+    """Copy without outputs and counts: equal for two notebooks that differ only in what an execution left."""
     notebook = normalise(notebook)
     for cell in code_cells(notebook):
         cell.outputs, cell.execution_count = [], None

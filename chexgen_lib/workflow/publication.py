@@ -32,7 +32,7 @@ from chexgen_lib.workflow.notebooks import (
 )
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-OVERWRITTEN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)  # what a terminal would not show any more
+OVERWRITTEN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)  # what a terminal would no longer show
 
 
 def published(executed: NotebookNode, source: NotebookNode, name: str) -> NotebookNode:

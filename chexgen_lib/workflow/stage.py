@@ -1,4 +1,4 @@
-"""What every notebook does besides its subject: figures, tables, metrics and the clock."""
+"""What every notebook needs besides its subject: saving figures, tables and metrics, and timing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -22,13 +22,13 @@ def agreement(real: GroupScores, synthetic: GroupScores) -> pl.DataFrame:
     """Pearson r, Spearman rho and mean difference of the groups' F1 on both cohorts.
 
     Rows: each attribute, each combination and "all groups", by Pearson r, Spearman rho and the mean difference of F1
-    (r does not see a shift). Columns: attribute, measure, value, low, high, n_groups, n_patients, note. Where a
-    correlation says nothing it is null and `note` tells why: two groups always give 1 or -1 (as the paper's r = 1 for
-    sex), equal values nothing.
+    (r does not see a shift). Columns: attribute, measure, value, low, high, n_groups, n_patients, note. A meaningless
+    correlation is null and `note` says why: two groups always give 1 or -1 (as the paper's r = 1 for sex), and constant
+    values have none.
 
-    The 95 % interval is of the r that studies of this size find: percentiles of the patients resampled in both cohorts
-    together (not the groups), centred on r and cut at -1 and 1. Noise in the groups' F1 draws r to 0:
-    between F1 without noise it would be farther from 0.
+    The 95 % interval describes the r of studies of this size: percentiles over patients resampled in both cohorts
+    together (groups are not resampled), centred on r and clipped to -1 and 1. Noise in the groups' F1 attenuates r:
+    between noise-free F1 it would be farther from 0.
 
     Raises:
         ValueError: unless both have the same groups, patients, resamples and seed.

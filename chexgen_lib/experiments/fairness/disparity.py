@@ -23,15 +23,15 @@ def disparity(scored: GroupScores) -> pl.DataFrame:
     Measures: worst-group F1; best-worst gap of F1 (paper, Figure 5d; 0 to 1); equalised-odds difference (the larger
     of the largest differences in true and in false positive rates) and demographic-parity difference (in the rate of
     calls), as fairlearn defines them, for each finding and averaged over the `findings` that have both labels in every
-    group: a rate of no patients is not 0.
+    group, because a rate without patients is undefined.
 
     Columns: attribute, measure, value, low, high, equal, equal_low, equal_high, p, n_groups, n_patients, findings,
-    note. low, high: 95 % interval of F1's worst and gap, whichever groups they truly are (a simultaneous interval
-    over the groups, from resampled patients). equal: the mean and 95 % range of the measure when the groups are
-    permuted across patients, as often as there are resamples. p: one-sided, the share of permutations at least as
-    unequal. The more and the smaller the groups, the farther `value` lies from 0 by chance: read it beside `equal`.
-    The two differences have no interval, since resampling adds to them what chance has already added; they have
-    `equal` and p. Withheld groups take part in the permutations only.
+    note. low, high: 95 % interval of the worst F1 and of the gap, whichever groups truly attain them (a simultaneous
+    interval over the groups, from resampled patients). equal: the mean and 95 % range of the measure when the groups
+    are permuted across patients, as often as there are resamples. p: one-sided, the share of permutations at least as
+    unequal. The more groups and the smaller they are, the farther `value` lies from 0 by chance: compare it with
+    `equal`. The two differences have no interval, because resampling would add the bias of chance a second time; they
+    have `equal` and p. Withheld groups take part in the permutations only.
     """
     rows = []
     for attribute in scored.groups.attributes:
@@ -76,7 +76,7 @@ def unequal(totals: np.ndarray, usable: np.ndarray) -> dict[str, np.ndarray]:
 def permuted(scored: GroupScores, attribute: str, shown: np.ndarray) -> np.ndarray:
     """Totals [B, K, 14, 4] of the groups `shown`, permuted B times across patients.
 
-    A patient receives the groups of another patient's images, in turn. Only rows of known groups take part.
+    Each patient's images receive the groups of another patient's images, in turn. Rows of unknown groups are excluded.
     """
     groups = scored.groups
     of = groups.table["attribute"].to_numpy() == attribute

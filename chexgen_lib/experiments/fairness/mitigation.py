@@ -24,8 +24,8 @@ def compare(arms: Mapping[str, Sequence[GroupScores]], *, before: str) -> pl.Dat
     """Training arms beside each other on the same real test cohort, and each against the arm `before`.
 
     A group's F1 is averaged over the trainings before the worst or best is taken. A smaller gap with the same worst
-    group is levelling down: read the two together. With a single training an arm, no interval covers what another seed
-    would change.
+    group is levelling down: read the two together. With a single training per arm, the intervals do not cover the
+    variation between seeds.
 
     Args:
         arms: name -> one `evaluate` result for each training (seed) of the arm.

@@ -1,4 +1,4 @@
-"""A classifier's decisions by group of patients, on the data and on all resamples: what fairness is measured from."""
+"""A classifier's decisions by group of patients, on the data and on all resamples: the basis of fairness measures."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from chexgen_lib.records import FINDINGS
 
 
 def thresholds(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """The score from which each finding is called present: the one with the highest F1 on VALIDATION data.
+    """The score at or above which each finding is called present: the one with the highest F1 on VALIDATION data.
 
     Args:
         labels: [N, 14], 1, 0 or NaN.
@@ -24,7 +24,7 @@ def thresholds(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
     Returns:
         [14]; NaN where validation has no known positive of a finding, or where all its scores are NaN because the
-        classifier does not know it: that finding then counts nowhere.
+        classifier does not know it: that finding is then excluded everywhere.
 
     Raises:
         ValueError: for bad labels or scores (naming the row), or if no finding has a threshold.
@@ -74,12 +74,12 @@ class GroupScores:
         return np.full(len(weights), np.nan) if self.groups.withheld[0] else known_mean(np.stack(each), 0)
 
     def shown(self, attribute: str) -> np.ndarray:
-        """Places of the attribute's groups that have an estimate."""
+        """Indices of the attribute's groups that have an estimate."""
         of = self.groups.table["attribute"].to_numpy() == attribute
         return np.flatnonzero(of & np.isfinite(self.f1[0]))
 
     def patients(self, of: np.ndarray) -> int:
-        """Number of patients in any of the groups `of` (places, or a bool mask)."""
+        """Number of patients in any of the groups `of` (indices, or a bool mask)."""
         return len(np.unique(self.groups.patient[self.groups.member[:, of].any(1)]))
 
 
@@ -92,17 +92,17 @@ def evaluate(
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> GroupScores:
-    """Decide, count and resample: what every table of fairness is made from.
+    """Apply the thresholds, count and resample: the basis of every fairness table.
 
     Args:
         groups: of the test table.
         labels: [N, 14] in the rows of that table, 1, 0 or NaN (unknown: the row does not count for that finding).
         scores: [N, 14], likewise.
         thresholds: [14], from the same classifier's validation scores.
-        n_resamples, seed: of the patients; the same of all give the same resamples.
+        n_resamples, seed: of the patients; equal groups, n_resamples and seed give equal resamples.
 
     Raises:
-        ValueError: naming the row and finding of a label or score that is none.
+        ValueError: naming the row and finding of an invalid label or score.
     """
     hits = confusion(labels, scores, thresholds)
     if len(hits) != len(groups.member):
@@ -136,10 +136,10 @@ def check_paired(scored: Mapping[str, GroupScores]) -> None:
 
 
 def _band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Intervals [K] that hold all K true values at once in 95 % of studies; values: [1 + B, K].
+    """Intervals [K] that cover all K true values at once in 95 % of studies; values: [1 + B, K].
 
     The 95th percentile over the resamples of the group that is farthest off, in standard errors. The worst group and
-    the gap need it: percentiles of an extreme lie on one side of it, whichever group truly is the worst.
+    the gap need it: percentiles of an extreme lie to one side of it, whichever group truly is the worst.
     """
     away = np.abs(values[1:] - values[0])
     error = np.maximum(np.nanstd(values[1:], 0, ddof=1), 1e-12)
@@ -148,13 +148,13 @@ def _band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def worst(f1: np.ndarray) -> dict[str, float]:
-    """F1 [1 + B, K] of K groups -> that of the worst, with an interval that holds whichever truly is the worst."""
+    """F1 [1 + B, K] of K groups -> that of the worst, with an interval that is valid whichever truly is the worst."""
     low, high = _band(f1)
     return {"value": f1[0].min(), "low": max(low.min(), 0), "high": min(high.min(), 1)}
 
 
 def gap(f1: np.ndarray) -> dict[str, float]:
-    """F1 [1 + B, K] -> best less worst, with an interval from those of all pairs of groups at once."""
+    """F1 [1 + B, K] -> best minus worst, with an interval from those of all pairs of groups at once."""
     one, other = np.triu_indices(f1.shape[1], 1)
     low, high = _band(f1[:, one] - f1[:, other])
     low, high = np.maximum(low, -high), np.maximum(high, -low)  # of the absolute difference; low < 0: may be equal

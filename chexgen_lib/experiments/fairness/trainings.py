@@ -1,4 +1,4 @@
-"""The trainings of Figure 5, and what their classifiers say of the test patients, their copies and permuted copies."""
+"""The trainings of Figure 5, and their classifiers' scores for the test patients, their copies and permuted copies."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""The second paper: rectified flow against diffusion, control by metadata, balanced cohorts."""
+"""The second paper (RadiT, arXiv 2606.19460): rectified flow against diffusion, metadata control, balanced cohorts."""

@@ -1,9 +1,10 @@
-"""Test cohorts that no hospital has: as many of each kind of patient, and one factor changed at a time.
+"""Test cohorts that no hospital has: equally many patients of every kind, and one factor changed at a time.
 
 `balanced` requests every combination of sex, age group, view, source and finding equally often; a classifier's F1 by
-group on it (`Tester.surface`) is its performance surface. Each group has the same findings, so that prevalence,
-which F1 follows, does not tell the groups apart; among real patients it does. `rank_agreement` says whether the groups
-come in the same order there. `stress` starts from one kind of patient and changes one factor, with the same noise.
+group on it (`Tester.surface`) is its performance surface. Each group has the same findings, so that differences in
+prevalence, on which F1 depends, cannot explain differences between groups, as they can among real patients.
+`rank_agreement` measures whether groups rank alike there. `stress` starts from one kind of patient and changes one
+factor, with the same noise.
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,7 +54,7 @@ def balanced(sources: Sequence[str], findings: Sequence[str], copies: int) -> tu
 def stress(sources: Sequence[str], findings: Sequence[str], n: int) -> dict[str, tuple[pl.DataFrame, list[dict]]]:
     """Arm -> table and metadata of `n` patients; "base", and "<factor>: <level>" for each other level of a factor.
 
-    Patient k has the same id, finding and, where images are drawn by id, noise in every arm. Raises ControlError.
+    Patient k has the same id, finding and, if noise is seeded by id, noise in every arm. Raises ControlError.
     """
     _check(findings, n, "patients")
     base = BASE | {"source": sources[0]}
@@ -115,7 +116,7 @@ class Tester:
     """A classifier that is tested on cohorts, with thresholds from real validation images.
 
     Attributes:
-        findings: that count; all others have no threshold.
+        findings: those that are evaluated; all others have no threshold.
         min_patients: of a group with an estimate.
         n_resamples, seed: of the patients.
     """
@@ -129,7 +130,7 @@ class Tester:
 
     @cached_property
     def thresholds(self) -> np.ndarray:
-        """The score from which each finding is called present, [14]; NaN for findings that do not count."""
+        """The score at or above which each finding is called present, [14]; NaN for findings that are not evaluated."""
         chosen = thresholds(self.validation.labels, self.classifier.predict(self.validation.images))
         return np.where([f in self.findings for f in FINDINGS], chosen, np.nan)
 
@@ -156,11 +157,11 @@ def single_attributes(surface: pl.DataFrame) -> pl.DataFrame:
 
 
 def rank_agreement(real: GroupScores, synthetic: GroupScores) -> pl.DataFrame:
-    """Do the groups come in the same order on real patients and on a cohort of other, synthetic ones?
+    """Do the groups rank alike on real patients and on a cohort of other, synthetic ones?
 
     Spearman's rho and Kendall's tau-b of the groups' F1, for each attribute and over all. Real and synthetic patients
-    are resampled, each in their own cohort; the intervals are centred (noise draws an order's agreement to 0) and cut
-    at -1 and 1.
+    are resampled, each in their own cohort; the intervals are centred (noise attenuates rank agreement) and clipped to
+    -1 and 1.
 
     Returns:
         attribute, measure, value, low, high, n (groups with an F1 in both), note; fewer than 3 groups have no value.

@@ -44,7 +44,7 @@ class FlowModel:
     Attributes:
         size: a name in `models.transformer.SIZES`.
         token_width: of the one empty text token.
-        sources: that the metadata encoder knows.
+        sources: those that the metadata encoder knows.
         autoencoder: as `load_autoencoder` takes it.
     """
 
@@ -74,7 +74,7 @@ class FlowModel:
 
 @dataclass(frozen=True)
 class FewSteps:
-    """What a run samples: metadata requests, each in every number of steps.
+    """What a run samples: metadata requests, each with every number of steps.
 
     Every run and number of steps starts from the same noise for a request.
     """
@@ -87,7 +87,7 @@ class FewSteps:
 def textless(mean: torch.Tensor, std: torch.Tensor, metadata: torch.Tensor, width: int) -> LatentCache:
     """Training pairs of latents and metadata codes [N, CODES]; the text is empty: one token of zeros of that width.
 
-    The metadata hold all that a generated description says, and one token is cheaper than forty.
+    The metadata contain all that a generated description states, and one token is cheaper than forty.
     """
     n = len(mean)
     states, offsets = torch.zeros(n, width, dtype=torch.float16), torch.arange(n + 1)
@@ -184,7 +184,7 @@ def compare(
         steps, metric, n, objective, and the estimate as in `estimates.comparison`: means over the seeds, intervals over
         patients and seeds, rectified flow against ChexGen's objective. Metrics: "FID-<embedder>" against the real
         images, "Pearson r" of the classifier's scores on samples and on their real images, "AUROC sex" (view, source,
-        "AUROC findings": their mean) and "r age" of the probes' answers with what was requested.
+        "AUROC findings": their mean) and "r age" of the probes' predictions with what was requested.
     """
     pixels, tables = im.from_uint8(real.images), []
     real_scores, features = tools.classifier.predict(pixels), {e.name: e(pixels) for e in tools.embedders}
@@ -220,7 +220,7 @@ def _distances(
 
 
 def autoencoder_bounds(real: LabelledSet, tools: Instruments, autoencoder: str) -> dict[str, float]:
-    """Each FID of real images after the autoencoder against themselves, which no sample passes."""
+    """Each FID of real images after the autoencoder against themselves: a bound that no sample can beat."""
     vae, pixels = load_autoencoder(autoencoder), im.from_uint8(real.images)
     decoded = decode(vae, encode(vae, pixels)[0])
     return {f"FID-{e.name}": frechet_distance(e(pixels), e(decoded)) for e in tools.embedders}
@@ -265,7 +265,7 @@ def _control(
 def no_worse(table: pl.DataFrame, few: int, many: int) -> pl.DataFrame:
     """For each FID: is rectified flow in `few` steps no worse than ChexGen's objective in `many`?
 
-    No worse: its distance is not above the other's 95 % interval.
+    "No worse" means that its distance is not above the other's 95 % interval.
 
     Returns:
         metric, rectified flow, DDIM, verdict.

@@ -1,7 +1,7 @@
-"""Does control work? One attribute is requested at a time, and probes that learnt from real images read the samples.
+"""Does control work? One attribute is varied at a time, and probes trained on real images predict it from the samples.
 
-`control_table` says how well the probes tell the requested poles apart, beside the same probes on held-out real images;
-`off_target` how far they move for what was not requested to change.
+`control_table` measures how well the probes distinguish the requested poles, beside the same probes on held-out real
+images; `off_target` measures how far attributes move that were not requested to change.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ BARS = {MACRO: 0.75, "sex": 0.9, "view": 0.9, "age": 0.5}  # AUROC, for age the 
 
 @dataclass(frozen=True)
 class Answers:
-    """The probes' answers [N, A] on real images, what those are [N, A] (`requests.truth`), and their patients [N]."""
+    """The probes' predictions [N, A] on real images, the truth [N, A] (`requests.truth`), and the patients [N]."""
 
     answers: np.ndarray
     truth: np.ndarray
@@ -38,7 +38,7 @@ def control_table(
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> pl.DataFrame:
-    """How well the probes tell what was requested, beside the same probes on held-out real images.
+    """How well the probes recover what was requested, beside the same probes on held-out real images.
 
     Args:
         requests: of `requests.pairs`.
@@ -46,8 +46,8 @@ def control_table(
 
     Returns:
         attribute, measure, images ("samples" or "real"), value, low, high, n. Measures: "AUROC" of the poles; for age
-        "correlation" of requested and read years, and "mean error (years)". Patients are resampled, of samples those
-        whose records lent the other attributes. The rows of "findings, macro" average the findings' AUROC.
+        "correlation" of requested and predicted years, and "mean error (years)". Patients are resampled; for samples,
+        those whose records supplied the other attributes. The rows of "findings, macro" average the findings' AUROC.
     """
     rows, macro = [], {"samples": [], "real": []}
     drawn = Resampling(real.patients, n_resamples, seed).weights
@@ -110,12 +110,12 @@ def off_target(
 ) -> pl.DataFrame:
     """How far the probe of `measured` moves, at a fixed seed, where `asked` goes from its low pole to its high one.
 
-    Arguments as for `control_table`. In standard deviations of the probe's answers on the real images, mean over the
-    pairs.
+    Arguments as for `control_table`. In standard deviations of the probe's predictions on the real images, mean over
+    the pairs.
 
     Returns:
-        asked, measured, value, low, high, n (pairs), and `real`: the same difference between real images of the two
-        poles (ages: at least 55 against under 55), of which some is cause and some correlation.
+        asked (the requested attribute), measured, value, low, high, n (pairs), and `real`: the same difference between
+        real images of the two poles (ages: at least 55 against under 55), which is partly cause and partly correlation.
     """
     spread, rows = real.answers.std(0), []
     for a, asked in enumerate(attributes):

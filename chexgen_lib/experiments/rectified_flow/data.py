@@ -1,4 +1,4 @@
-"""The images of the experiment and what measures samples of them: probes, a classifier, embedders."""
+"""The images of the experiment, and the instruments that measure samples: probes, a classifier, embedders."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,15 +24,16 @@ TRAIN, PROBES, HELD_OUT, CLASSIFIER, VALIDATION = "train", "probes", "held out",
 
 @dataclass(frozen=True)
 class Data:
-    """Real images by what they are for.
+    """Real images by purpose.
 
     Attributes:
-        parts: `TRAIN` the generator's images (stage I), `PROBES` those of them that the probes learn from, `HELD_OUT`
-            test and validation images of the generator's sources, which nothing is trained on or selected by;
-            `CLASSIFIER` and `VALIDATION` those that a classifier is trained on and that select its checkpoint.
+        parts: `TRAIN` the generator's images (stage I), `PROBES` those of them that the probes are trained on,
+            `HELD_OUT` test and validation images of the generator's sources, which are used for neither training nor
+            selection; `CLASSIFIER` and `VALIDATION` those that a classifier is trained on and that select its
+            checkpoint.
         generator_sources: of the generator's images.
         attributes: what is requested and measured.
-        sources: two, told apart as an attribute.
+        sources: two, distinguished as an attribute.
     """
 
     parts: dict[str, LabelledSet]
@@ -93,7 +94,7 @@ def latents(root: str | Path, data: Data) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Instruments:
-    """What reads images: probes of the attributes, a classifier of the findings, embedders."""
+    """What measures images: probes of the attributes, a classifier of the findings, embedders."""
 
     probes: Probes
     classifier: Classifier
@@ -101,14 +102,14 @@ class Instruments:
 
 
 def instruments(data: Data, classifier: Classifier, embedders: Sequence[str]) -> Instruments:
-    """Probes and embedders that learn from the part `PROBES`, with a trained classifier."""
+    """Probes and embedders fitted to the part `PROBES`, with a trained classifier."""
     images = data.parts[PROBES].images
     probes = Probes(images, data.truth(PROBES))
     return Instruments(probes, classifier, make(embedders, classifier=classifier, reference=from_uint8(images)))
 
 
 def answers(data: Data, tools: Instruments) -> Answers:
-    """The probes' answers on the held-out images, beside what these are."""
+    """The probes' predictions on the held-out images, beside the true values."""
     part = data.parts[HELD_OUT]
     return Answers(tools.probes(from_uint8(part.images)), data.truth(HELD_OUT), part.table["patient_id"].to_list())
 

@@ -29,7 +29,7 @@ def sweep_images(
     """Images of `requests.sweeps`, all from the same noise.
 
     Returns:
-        attribute and value of each image (asked); and attribute, values and images [K, H, W] in [0, 1] of each sweep.
+        attribute and requested value (`asked`) of each image; and attribute, values and images [K, H, W] of each sweep.
     """
     metadata = [one for _, _, own in sweeps for one in own]
     images = pipeline(

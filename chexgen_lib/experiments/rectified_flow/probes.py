@@ -1,7 +1,7 @@
-"""Probes: the attributes of a patient, read from a radiograph after learning from real ones.
+"""Probes: regressions, trained on real images, that predict a patient's attributes from a radiograph.
 
-What the probes cannot see on real images they cannot find on samples, and a generator may exaggerate what is requested:
-a sample that a probe reads more easily than a real image is not a better image.
+What the probes cannot detect on real images they cannot detect on samples, and a generator may exaggerate what is
+requested: a sample that is easier for a probe than a real image is not a better image.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ class Probes:
     """Kernel ridge regression of each attribute on the pixels and the edges of a small image.
 
     Pixels and histograms of oriented gradients (Dalal & Triggs 2005), each as whitened principal components. On a few
-    thousand images of 64 px this reads age, sex, view and findings better than a small network, in seconds, and is a
+    thousand images of 64 px this predicts age, sex, view and findings better than a small network, in seconds, and is a
     function of the data alone.
 
     Args:
@@ -36,14 +36,14 @@ class Probes:
         self.mean = np.nanmean(values, axis=0)  # [A]
         self.weights = np.zeros(values.shape)  # [N, A]
         known = ~np.isnan(values)
-        for pattern in np.unique(known, axis=1).T:  # attributes that are known of the same images share a factorisation
+        for pattern in np.unique(known, axis=1).T:  # attributes known for the same images share a factorisation
             same = (known == pattern[:, None]).all(0)
             centred = values[np.ix_(pattern, same)] - self.mean[same]
             fitted = KernelRidge(alpha=ridge, kernel="precomputed").fit(kernel[np.ix_(pattern, pattern)], centred)
             self.weights[np.ix_(pattern, same)] = fitted.dual_coef_
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Answers [N, A]: age in years, else about 0 to 1."""
+        """Predictions [N, A]: age in years, else about 0 to 1."""
         return rbf_kernel(self._features(images), self.features, gamma=self.gamma) @ self.weights + self.mean
 
     def _features(self, images: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Requests that change one attribute of a real record at a time, and what is known of real images.
+"""Requests that change one attribute of a real record at a time, and the known attributes of real images.
 
 An attribute has two poles (`poles`): women and men, PA and AP, a finding absent and present, two ages 40 years apart.
 `pairs` takes real records and requests each of them at both poles, to be sampled with the same noise, so that the
@@ -23,7 +23,7 @@ class ControlError(ValueError):
 
 
 def poles(sources: Sequence[str]) -> dict[str, tuple]:
-    """The two values of each attribute that are told apart; `age` has a range of them instead.
+    """The two values of each attribute that are compared; `age` has a range of values instead.
 
     Args:
         sources: two, of different acquisition; any, where the source is not requested.
@@ -53,7 +53,7 @@ def truth(table: pl.DataFrame, attributes: Sequence[str], sources: Sequence[str]
 
 
 def check_truth(values: np.ndarray, attributes: Sequence[str], which: str) -> None:
-    """Raise ControlError unless both poles of every attribute have `LEAST` images; `which` says of what they are."""
+    """Raise ControlError unless both poles of every attribute have `LEAST` images; `which` names the images."""
     for name, known in zip(attributes, values.T, strict=True):
         known = known[~np.isnan(known)]
         levels, counts = np.unique(known, return_counts=True)
@@ -101,7 +101,7 @@ def pairs(
     """`n` records for each attribute, to be sampled at its low and at its high pole.
 
     Args:
-        table: real records that lend the other attributes.
+        table: real records that supply the other attributes.
 
     Returns:
         the requests (image_id, attribute, k, record, patient_id of the record), rows of one attribute together; and the

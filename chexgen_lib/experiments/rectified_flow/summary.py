@@ -1,4 +1,4 @@
-"""The numbers of notebook 12 for `dvc metrics`, and both papers' runs in figures."""
+"""The numbers of notebook 12 for `dvc metrics`, and the size of both papers' trainings."""
 
 from collections.abc import Mapping
 
@@ -28,7 +28,7 @@ def _rounded(row: Mapping) -> dict[str, float]:
 
 
 def papers(runs: Mapping[str, Run]) -> pl.DataFrame:
-    """What the papers' trainings come to: parameters, images, tokens, passes over the data, training FLOPs."""
+    """The size of the papers' trainings: parameters, images, tokens, passes over the data, training FLOPs."""
     rows = [
         (
             name,

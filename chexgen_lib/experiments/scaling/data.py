@@ -15,7 +15,7 @@ def stage1_pairs(folder: Path, split: str) -> tuple[pl.DataFrame, LatentCache]:
     """Stage I's records of a split ("train" or "val") and their cached latents and text states, in one order.
 
     Raises:
-        ValueError: if the two are not of one making; CohortError, CacheError: if one does not exist.
+        ValueError: if the two do not belong together; CohortError, CacheError: if one does not exist.
     """
     table = cohort.load(folder).with_row_index("row")
     table = table[cohort.rows(table, "stage1", split)]
@@ -61,7 +61,7 @@ def share_name(fraction: float) -> str:
 
 
 def _ordered(table: pl.DataFrame, seed: int) -> list[str]:
-    """Patients in an order whose every beginning has the strata in the shares of the whole (systematic sampling)."""
+    """Patients in an order in which every prefix has the strata in the shares of the whole (systematic sampling)."""
     present = table.select(pl.col(FINDINGS).fill_null(0).fill_nan(0)).to_numpy() == 1  # [N, 14]
     rarest = np.where(present, present.mean(0), np.inf).argmin(1)
     stratum = pl.Series("stratum", np.where(present.any(1), rarest, -1))
@@ -72,6 +72,6 @@ def _ordered(table: pl.DataFrame, seed: int) -> list[str]:
     )
     keys, rng = np.empty(len(first)), np.random.default_rng(seed)
     for own in first.with_row_index().group_by("source", "stratum", maintain_order=True).agg("index")["index"]:
-        # the k-th of c patients of a stratum stands at about k / c of the way through all
+        # the k-th of c patients of a stratum comes about k / c of the way through all
         keys[own.to_numpy()] = (rng.permutation(len(own)) + rng.random()) / len(own)
     return first["patient_id"].gather(np.argsort(keys, kind="stable")).to_list()

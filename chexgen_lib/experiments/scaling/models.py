@@ -23,7 +23,7 @@ class Model:
 
 
 def size_of(spec: str | Mapping) -> Size:
-    """A size from the configuration: a name in `SIZES`, or {depth, hidden_size, num_heads} and what else `Size` has.
+    """A size from the configuration: a name in `SIZES`, or {depth, hidden_size, num_heads} and other fields of `Size`.
 
     Raises:
         ValueError: if there is no such name or key.

@@ -1,4 +1,4 @@
-"""The power law S = a D^b, fitted to the runs of one model on parts of the data, and what supports it."""
+"""The power law S = a D^b, fitted to the runs of one model on parts of the data, and how well it is supported."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class PowerLaw:
 
     @property
     def verdict(self) -> str:
-        """A fit is supported if the interval of b leaves out 0 and r2 is at least `MIN_R2`."""
+        """A fit is supported if the interval of b excludes 0 and r2 is at least `MIN_R2`."""
         if self.low <= 0 <= self.high:
             return "not supported: the interval of b holds 0"
         if self.r2 < MIN_R2:
@@ -44,8 +44,8 @@ class PowerLaw:
 def power_law(pairs: np.ndarray, shares: Sequence[str], measured: Measured, resampling: Resampling) -> PowerLaw:
     """Fit S = a D^b to K runs (paper, ED Fig 2).
 
-    A resample draws the seeds of each subset anew, and the patients as `measured` has them; with few seeds its interval
-    is rather too narrow.
+    A resample has seeds of its own for each subset, and the patients of `measured`; with few seeds its interval is
+    somewhat too narrow.
 
     Args:
         pairs: [K], D of each run.

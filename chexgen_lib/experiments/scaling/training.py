@@ -64,7 +64,7 @@ def arrays(cache: LatentCache) -> Arrays:
 
 
 def subset(pairs: Arrays, rows: np.ndarray) -> LatentCache:
-    """The rows of a cache that is given as `arrays`, as a cache of their own."""
+    """Some rows of a cache that is given as `arrays`, as a cache."""
     starts, ends = pairs["offsets"][rows], pairs["offsets"][rows + 1]
     tokens = np.concatenate([np.arange(a, b) for a, b in zip(starts, ends, strict=True)])
     fields = {"mean": pairs["mean"][rows], "std": pairs["std"][rows], "states": pairs["states"][tokens]}
@@ -92,14 +92,14 @@ def train_and_sample(
 
     Returns:
         samples: uint8 [P, S, H, W] of the held-out prompts; noise_error and seen_error: mean squared error of the
-        predicted noise on the held-out pairs and on (at most) as many that it was trained on, over all times alike.
+        predicted noise on the held-out pairs and on (at most) as many that it was trained on, over evenly spread times.
     """
     own, unseen = subset(pairs, rows), subset(held_out, np.arange(len(held_out["mean"])))
     torch.manual_seed(training.seed)
     shape = {"sample_size": own.mean.shape[-1], "text_dim": own.states.shape[1], "text_tokens": text_tokens}
     model = ChexGenTransformer(**vars(size), **shape)
     train(model, own, training, folder, keep_last=True)
-    spread = np.linspace(0, len(rows) - 1, min(len(rows), len(unseen))).round().astype(int)  # records stand by source
+    spread = np.linspace(0, len(rows) - 1, min(len(rows), len(unseen))).round().astype(int)  # sorted by source
     seen = subset(pairs, rows[spread])
     errors = {"noise_error": noise_error(model, unseen), "seen_error": noise_error(model, seen)}
     samples = sample(model, unseen, sampling, training.seed)
