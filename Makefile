@@ -9,7 +9,7 @@ BIN := .venv/bin
 # As it was given, for Python to split: make expands nothing in it, and no shell takes its spaces and brackets apart.
 override SET := $(value SET)
 export SET
-# The stages and the notebooks' kernels are started as `python`: let that be the environment's.
+# Stages and notebook kernels are started as `python`: let that be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Waiting threads must not spin: beside any other program, spinning makes a training step many times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -17,7 +17,7 @@ export GOMP_SPINCOUNT ?= 0
 
 help:
 	@echo "make env        build .venv from requirements.lock"
-	@echo "make repro      run the whole DAG; what is up to date is not run again. Another profile, and values:"
+	@echo "make repro      run the whole DAG, except stages that are up to date. With another profile and values:"
 	@echo "                make repro PROFILE=nih-mini SET='curation.image_folder=/data/my images seed=1'"
 	@echo "                Up to one stage only: make repro STAGE=07_quality"
 	@echo "make test       lint, tests, and every notebook re-executed and compared (profile ci)"

@@ -2,8 +2,8 @@
 
     python -m chexgen_lib.cohort.leakage runs/laptop
 
-The audit reads the run's files (the cohort, its latent caches, the manifests of all pools, the patients of 11), not
-what the stages were meant to do. `make test` audits the run of profile ci.
+The audit The audit reads the run's files (the cohort, its latent caches, the manifests of all pools, the patients of
+11), not what the stages were meant to do. `make test` audits the run of profile ci.
 """
 
 import sys

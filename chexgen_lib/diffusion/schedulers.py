@@ -83,7 +83,7 @@ class SpacedDDIMScheduler(DDIMScheduler):
 
 
 def ddim_scheduler() -> SpacedDDIMScheduler:
-    """DDIM (Song et al. 2020) on the schedule of training, starting from its last step; the paper takes 100 steps."""
+    """DDIM (Song et al. 2020) on the training schedule, starting from its last step; the paper takes 100 steps."""
     return SpacedDDIMScheduler(**DDPM, timestep_spacing="trailing", clip_sample=False)
 
 
@@ -136,10 +136,10 @@ def samples_objective(scheduler: SchedulerMixin) -> str:
 def set_steps(scheduler: SchedulerMixin, count: int, device: torch.device) -> None:
     """Have a scheduler take `count` steps: at least 1, and no more than it was trained with where those are discrete.
 
-    diffusers' flow Euler would go to time 0.001 in one step less and spend the last step on what is left: it is told
-    to go evenly from 1 to 0 (before the shift), as diffusers' own Flux pipeline does. Its flow Heun would shift the
-    last time, which it keeps shifted, a second time. Its trailing spacing has a step too many, -1, for 62 numbers of
-    steps (61, 103, ...), because it adds up rounded fractions.
+    By default diffusers' flow Euler reaches time 0.001 one step early and spends the last step on the rest. Here its
+    steps are evenly spaced from 1 to 0 (before the shift), as in diffusers' Flux pipeline. Its flow Heun would shift
+    the last time, which it keeps shifted, a second time. Its trailing spacing has a step too many, -1, for 62 numbers
+    of steps (61, 103, ...), because it adds up rounded fractions.
 
     Raises:
         ValueError: if the scheduler cannot take so many steps.

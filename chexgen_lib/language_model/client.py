@@ -16,7 +16,7 @@ from chexgen_lib.language_model.answers import Answer, read_answer
 from chexgen_lib.language_model.cache import AnswerCache, LanguageModelError
 from chexgen_lib.language_model.protocol import Endpoint, Report, Request
 
-ATTEMPTS = 6  # of one request, not counting those that the server put off
+ATTEMPTS = 6  # per request, not counting those that the server deferred
 UNUSABLE = 2 * ATTEMPTS  # answers of a model, before which none could be used: after these it is not asked any more
 BACKOFF = wait_random_exponential(multiplier=1, max=60)  # seconds, where the server names none
 LONGEST_WAIT = 3600  # seconds; if the server asks for a longer wait, the run stops

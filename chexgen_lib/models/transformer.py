@@ -74,10 +74,10 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         gelu: `approximate` of torch's GELU in the blocks.
         position_scale: what token coordinates are divided by. A model continued at twice the resolution uses 2, so
             that a place in the image keeps its embedding (stage I to stage II, paper's ED Fig 4).
-        objective: what the model is trained as, a name in `OBJECTIVES`; trainer and pipeline hold to it.
+        objective: what the model is trained to predict, a name in `OBJECTIVES`; trainer and pipeline check it.
         flow_shift: for a rectified flow, the `shift` of its times in training (`RectifiedFlow`), which sampling keeps.
-        metadata_sources: names of the sources that a metadata encoder can be asked for (`models.metadata`); None: the
-            model has no metadata encoder, as the released ones.
+        metadata_sources: names of the sources that the metadata encoder knows (`models.metadata`); None: the model has
+            no metadata encoder, like the released ones.
     """
 
     _supports_gradient_checkpointing = True

@@ -85,7 +85,7 @@ class ChexGenPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
-    _optional_components = ["tokenizer", "text_encoder"]  # a model may be asked by metadata alone
+    _optional_components = ["tokenizer", "text_encoder"]  # a model may be conditioned on metadata alone
     _callback_tensor_inputs = ["latents", "prompt_embeds"]
 
     def __init__(

@@ -86,7 +86,7 @@ def impressions(
     Kept are PA views with an impression of fewer than `max_tokens` tokens, one image per study and one study per
     impression (the first in the table, within its split). The splits are those of all stages, "test" the folder
     p19, "train" and "val" p10 to p18 (`records.assign_splits`). The paper keeps 45,000 and 3,500 pairs
-    (`paper.training`) and does not say how it came to these; nothing is sampled here.
+    (`paper.training`) and does not say how it selected them; nothing is sampled here.
 
     Args:
         records: of source `mimic_cxr`; others are left out by the first step.

@@ -60,7 +60,7 @@ RACES = {
 # Folder of a study's images; its report has the same name and the ending .txt, in the folder of its patient.
 STUDY = pl.format("files/p{}/p{}/s{}", pl.col("subject_id").str.slice(0, 2), "subject_id", "study_id")
 REPORT = re.compile(r"p1\d/p1\d{7}/s(\d{8})\.txt$", re.IGNORECASE)
-BATCH = 10_000  # reports that are Python objects at a time
+BATCH = 10_000  # reports held as Python objects at a time
 
 
 def load(folder: str | Path, mimic_iv: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -117,7 +117,7 @@ def repairs(path: str | Path | None = None, metadata: str | Path | None = None) 
 
 
 def _prepare(path: str | Path | None, metadata: str | Path | None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The Record's columns, No Finding as the headings say it, and all rejects."""
+    """The Record's columns, No Finding as the headings state it, and all rejects."""
     tree = None if path is None else Tree.of(path)
     if tree is not None and metadata is None and tree.folder.is_dir():
         metadata = located(tree, METADATA.removesuffix(".gz"))

@@ -54,9 +54,9 @@ def load(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records and rejects of the PadChest table.
 
     Rejected: no labels (nan), studies or projections that the dataset marks "exclude", unknown labels, broken or
-    duplicate rows. Age is the study's year less the birth year (both of the same row), so within one year; the header's
-    Pediatric, which misses most films of minors, is not read. Patient ids that share a report are one. A label that
-    a row does not list is absent, except in incomplete reports and where MAYBE leaves it open.
+    duplicate rows. Age is the study's year minus the birth year (both of the same row), so within one year; the
+    header's Pediatric, which misses most films of minors, is not read. Patient ids that share a report are one. A label
+    that a row does not list is absent, except in incomplete reports and where MAYBE leaves it open.
     """
     table, rejects = separate(_prepare(path), "padchest")
     table = table.with_columns(source=pl.lit("padchest"))

@@ -1,8 +1,8 @@
 """SIIM-ACR Pneumothorax (Filice et al. 2020): 12,047 radiographs of NIH ChestX-ray14, 2,669 with pneumothorax masks.
 
-The training table has 12,954 rows: one per region that was drawn, or one `-1` where there is no pneumothorax. It has
-neither NIH's image names nor patients, so a patient of these images can also be among NIH's and ChestX-Det's: train on
-one of the three and test on another only where such a leak does not matter, or put a mapping beside the table
+The training table has 12,954 rows: one per region that was drawn, or one `-1` where there is no pneumothorax. It names
+neither NIH's images nor patients, so a patient of these images can also be among NIH's and ChestX-Det's: train on one
+of the three and test on another only where such a leak does not matter, or put a mapping beside the table
 (`nih_names`).
 """
 

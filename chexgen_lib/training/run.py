@@ -204,7 +204,7 @@ def step_seed(*parts: int) -> int:
 
 def fingerprint_of(model: Model, cache: LatentCache, config: TrainingConfig) -> str:
     settings = asdict(config)
-    del settings["gradient_checkpointing"]  # of the memory alone: may be turned on for what remains of a run
+    del settings["gradient_checkpointing"]  # affects memory alone: may be turned on for the rest of a run
     # Not where it came from; the flow's shift is a setting of the run.
     shape = {key: value for key, value in model.config.items() if not key.startswith("_") and key != "flow_shift"}
     digest = hashlib.sha256(json.dumps([shape, settings], sort_keys=True, default=str).encode())
