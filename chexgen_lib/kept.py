@@ -13,7 +13,6 @@ from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -57,12 +56,6 @@ def is_kept(folder: Path, key: str) -> bool:
         return False
 
 
-def seconds(folder: str | Path) -> float | None:
-    """How long it took to make the folder kept here (the last part, if it was interrupted); None if unknown."""
-    clock = _clock(Path(folder))
-    return json.loads(clock.read_text()) if clock.is_file() else None
-
-
 def run_all(
     function: Callable[..., Arrays],
     data: Arrays,
@@ -92,7 +85,7 @@ def run_all(
     shared = digest([_code(function), data])
     keys = {name: digest([shared, settings]) for name, settings in jobs.items()}
     places = {name: folder / key[:16] for name, key in keys.items()}
-    wanted = {path for place in places.values() for path in (place, _unfinished(place, place.name), _clock(place))}
+    wanted = {path for place in places.values() for path in (place, _unfinished(place, place.name))}
     for path in set(folder.iterdir()) - wanted:
         remove(path)
     todo = [name for name, place in places.items() if not is_kept(place, keys[name])]
@@ -139,18 +132,12 @@ def _keep(folder: Path, key: str, call: Callable[[Path], None]) -> Path:
         if other != unfinished:  # begun with other arguments
             remove(other)
     unfinished.mkdir(parents=True, exist_ok=True)
-    start = perf_counter()
     call(unfinished)
     files = {p.relative_to(unfinished).as_posix(): p.stat().st_size for p in unfinished.rglob("*") if p.is_file()}
     write_json({"key": key, "files": dict(sorted(files.items()))}, unfinished / KEPT)
-    write_json(round(perf_counter() - start, 1), _clock(folder))  # outside the result, whose bytes depend on no clock
     remove(folder)
     os.replace(unfinished, folder)
     return folder
-
-
-def _clock(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.seconds")
 
 
 def _unfinished(folder: Path, key: str) -> Path:
