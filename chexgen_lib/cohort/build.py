@@ -122,9 +122,9 @@ def _assemble(records: pl.DataFrame, folder: Path, paths: Sequence[Path], resolu
         np.save(folder / f"images_{resolution}.npy", reduced(images, resolution))
     about = records.select("source", "image_id")
     about.with_columns(reasons).filter(~readable).write_csv(folder / "rejects.csv")
-    if "remarks" in chunks[0]:
-        remarks = pl.Series("remark", np.concatenate([c["remarks"] for c in chunks]).tolist(), dtype=pl.String)
-        _write_remarks(about.with_columns(remarks).filter(remarks != ""), folder / "remarks.csv")
+    texts = [text for c in chunks for text in c.get("remarks", [""] * len(c["images"]))]  # none on a rendered image
+    remarks = pl.Series("remark", texts, dtype=pl.String)
+    _write_remarks(about.with_columns(remarks).filter(remarks != ""), folder / "remarks.csv")
     extra = cohort.select("image_id", "prompt", *FLAGS)
     cohort = validate(cohort.select(c for c in SCHEMA)).join(extra, on="image_id", how="left", maintain_order="left")
     with replacing(folder / "cohort.parquet") as partial:

@@ -63,7 +63,7 @@ def test_an_interrupted_build_goes_on_where_it_was(table, tmp_path, monkeypatch)
         kept(build, tmp_path / "cut", **arguments)
         assert len(calls) == 8  # a finished cohort is not rendered again
     assert again.equals(whole)
-    names = {"cohort.parquet", "images_32.npy", "masks.npz", "rejects.csv", "kept.json"}
+    names = {"cohort.parquet", "images_32.npy", "masks.npz", "rejects.csv", "remarks.csv", "kept.json"}
     assert {path.name for path in (tmp_path / "cut").iterdir()} == names
     for name in ("images_32.npy", "masks.npz"):
         assert (tmp_path / "cut" / name).stat().st_size == (tmp_path / "whole" / name).stat().st_size
