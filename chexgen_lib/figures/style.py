@@ -116,18 +116,26 @@ def save(fig: Figure, table: pl.DataFrame, path: str | Path) -> Path:
     return path
 
 
-def preview(path: str | Path, width: int = 640) -> Image:
+def preview(path: str | Path, width: int = 640, largest: int = 150_000) -> Image:
     """Reduce a saved figure to `width` pixels and 256 colours, so that notebooks stay small.
 
-    The house colours are in the palette as they are: chosen by frequency alone, it turns small marks grey.
+    A sheet of many radiographs that still has more than `largest` bytes becomes narrower until it has not.
     """
     with Pixels.open(path) as image:
-        small = image.convert("RGB")
-        small.thumbnail((width, 4 * width))
+        full = image.convert("RGB")
+    while len(data := _reduced(full, width)) > largest:
+        width = width * 4 // 5
+    return Image(data)
+
+
+def _reduced(image: Pixels.Image, width: int) -> bytes:
+    """PNG in 256 colours. The house colours are among them: chosen by frequency alone, small marks turn grey."""
+    small = image.copy()
+    small.thumbnail((width, 4 * width))
     fixed = [channel for colour in (*OKABE_ITO, GREY, PAPER_SHADE, "#FFFFFF") for channel in ImageColor.getrgb(colour)]
     frequent = small.quantize(256 - len(fixed) // 3, method=Pixels.Quantize.FASTOCTREE).getpalette()
     palette = Pixels.new("P", (1, 1))
     palette.putpalette(fixed + frequent)
     buffer = io.BytesIO()
     small.quantize(palette=palette, dither=Pixels.Dither.NONE).save(buffer, format="PNG", optimize=True)
-    return Image(buffer.getvalue())
+    return buffer.getvalue()
