@@ -117,7 +117,7 @@ def test_a_flow_is_shifted_once(make):
     set_steps(scheduler, 4, "cpu")
     expected = 1000 * shift * last / (1 + (shift - 1) * last)
     assert float(scheduler.timesteps[-1]) == pytest.approx(expected, rel=1e-3)
-    assert spread(make(shift), 50) == pytest.approx(SPREAD, abs=0.03)
+    assert spread(make(shift), 200) == pytest.approx(SPREAD, abs=0.03)  # Euler's error halves with the step: 0.47 at 50
 
 
 @pytest.mark.parametrize("name", DIFFUSERS)
