@@ -1,5 +1,6 @@
 """Settings beside a profile: every path is taken as it is written, and nothing is merged or retyped in silence."""
 
+import os
 import subprocess
 
 import pytest
@@ -164,5 +165,7 @@ def test_make_hands_set_on_as_it_is(root, tmp_path):
     given = 'root=runs/${profile} curation.image_folder=/data/it\'s "a" (1) $x {a,b}'
     makefile = (root / "Makefile").read_text().replace("$(BIN)/python -m chexgen_lib.workflow.dag", "@printf '%s\\n'")
     (tmp_path / "Makefile").write_text(makefile.replace("params: .venv/.complete", "params:"))
-    made = subprocess.run(["make", "params", f"SET={given}"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}  # of `make test`
+    command = ["make", "params", f"SET={given}"]
+    made = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=True)
     assert made.stdout.splitlines() == ["params", "laptop", "--set", given]
