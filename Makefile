@@ -11,9 +11,6 @@ override SET := $(value SET)
 export SET
 # Stages and notebook kernels are started as `python`: let that be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# Waiting threads must not spin: beside any other program, spinning makes a training step many times slower.
-export OMP_WAIT_POLICY ?= PASSIVE
-export GOMP_SPINCOUNT ?= 0
 
 help:
 	@echo "make env        build .venv from requirements.lock"
