@@ -106,3 +106,9 @@ def test_citation_names_this_version(root):
     citation = YAML(typ="safe").load(root / "CITATION.cff")
     assert citation["version"] == chexgen_lib.__version__
     assert citation["license"] == "Apache-2.0"
+
+
+@pytest.mark.parametrize("name", ["answers.sqlite", "answers.sqlite-wal", "curation/records.parquet"])
+def test_records_and_answers_of_a_run_stay_out_of_git(root, name):
+    ignored = subprocess.run(["git", "check-ignore", "--quiet", f"runs/laptop/{name}"], cwd=root)
+    assert ignored.returncode == 0

@@ -202,6 +202,3 @@ def check_patients(table: pl.DataFrame, rows: dict[str, np.ndarray]) -> None:
     for name in (name for name in rows if not name.endswith("train")):
         if shared := sorted(trained & patients[name]):
             raise CohortError(f"{len(shared)} patients are in a training set and in {name!r}, first {shared[0]!r}")
-
-
-Labelled, Sets = LabelledSet, Splits
