@@ -2,10 +2,13 @@
 
 import numpy as np
 import polars as pl
+import torch
 from PIL import Image
 
 from chexgen_lib.descriptions import check, grammar
 from chexgen_lib.experiments.fairness.scores import evaluate
+from chexgen_lib.models import foundation
+from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.pools import annotations
 from chexgen_lib.pools.annotations import Annotated
 from chexgen_lib.pools.groups import AGE_GROUPS, groups
@@ -242,3 +245,19 @@ def lung_pool(folder, size):
     rng = np.random.default_rng(1)
     np.save(folder / "pool/samples.npy", rng.integers(0, 255, (len(requests), 2, size, size), np.uint8))
     return folder / "pool"
+
+
+def shipped_foundation(folder, monkeypatch, sample_size=4, **config):
+    """A small random rectified flow, saved in `folder` as the package ships it and taken for what it ships."""
+    torch.manual_seed(0)
+    model = ChexGenTransformer.of_size(
+        "ci", **{"sample_size": sample_size, "text_dim": 384, "objective": "rectified_flow", **config}
+    )
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    history = pl.DataFrame({"step": [0, 6], "loss": [1.0, 0.5], "grad_norm": [2.0, 1.0], "learning_rate": [1e-3, 0.0]})
+    recipe = {"data": "none: random weights", "pairs": 12, "steps": 7, "hours": 0.1, "machine": "any", "seed": 0}
+    foundation.save_foundation(folder, model.eval(), recipe, history)
+    monkeypatch.setattr(foundation, "FOLDER", folder)
+    return folder, model

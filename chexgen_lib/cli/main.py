@@ -35,10 +35,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     sample = commands.add_parser("sample", help="sample radiographs for a file of prompts")
     sample.add_argument("prompts", type=Path, help=PROMPTS)
-    sample.add_argument("--weights", type=Path, required=True, help="a pipeline folder, or a released .pth")
+    weights = "shipped (the default), a pipeline folder, or a released .pth"
+    sample.add_argument("--weights", type=Path, default=Path("shipped"), help=weights)
     sample.add_argument("--out", type=Path, required=True, help="folder of the images and manifest.csv")
     sample.add_argument("--images-per-prompt", type=int, default=1, metavar="N", help="seeds (default: 1)")
-    sample.add_argument("--steps", type=int, default=100, metavar="N", help="of the sampler (default: 100)")
+    sample.add_argument("--steps", type=int, metavar="N", help="of the sampler (default: 100, of a flow 20)")
     sample.add_argument(
         "--guidance", type=float, default=4.0, metavar="W", help="of the prompt (default: 4.0; 1: none)"
     )
@@ -46,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         "--metadata-guidance", type=_weights, metavar="AGE=W,...", help="weights of attributes of a metadata encoder"
     )
     sample.add_argument(
-        "--sampler", help="ddim, dpm-solver++, ancestral, flow-euler or flow-heun; default: the pipeline's own"
+        "--sampler", help="dpm-solver++, ddim, ancestral, flow-euler or flow-heun; default: the pipeline's own"
     )
     sample.add_argument("--control-scale", type=float, default=1.0, help="weight of masks and boxes")
     sample.add_argument("--int8", action="store_true", help="weights of 8 bits, for a CPU: two to three times as fast")

@@ -25,8 +25,9 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 
 import chexgen_lib
-from chexgen_lib.diffusion.schedulers import SAMPLERS, scheduler_named
+from chexgen_lib.diffusion.schedulers import SAMPLERS, STEPS, samples_objective, scheduler_named
 from chexgen_lib.models.control import ControlledTransformer
+from chexgen_lib.models.foundation import SHIPPED, shipped_sha256
 from chexgen_lib.models.loading import variant_in
 from chexgen_lib.models.metadata import MetadataError, encode_metadata
 from chexgen_lib.models.quantized import int8_weights
@@ -46,12 +47,15 @@ UNREAD = (".md", ".png", ".jpg", ".jpeg", ".pdf", ".gif")
 def _load(weights: Path, options: argparse.Namespace) -> ChexGenPipeline:
     names = (*PARTS, "compat")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    if not weights.is_dir():
+    shipped = str(weights) == SHIPPED
+    if not shipped and not weights.is_dir():
         return released_pipeline(weights, **given)
     if given:
         raise ValueError(
             f"{weights} is a whole pipeline: --{next(iter(given)).replace('_', '-')} is for a released .pth"
         )
+    if shipped:
+        return ChexGenPipeline.from_pretrained(SHIPPED)
     if not (weights / "model_index.json").is_file():
         raise ValueError(f"{weights} holds no pipeline: write one with pipeline.save_pretrained or chexgen convert")
     try:
@@ -83,6 +87,8 @@ def sample(options: argparse.Namespace) -> int:
     pipeline.set_progress_bar_config(disable=True)
     if options.sampler:
         pipeline.scheduler = scheduler_named(options.sampler, pipeline.scheduler)
+    if options.steps is None:
+        options.steps = STEPS[samples_objective(pipeline.scheduler)]
     if options.int8:
         pipeline.transformer = int8_weights(pipeline.transformer)
     if options.compile:
@@ -114,7 +120,7 @@ def sample(options: argparse.Namespace) -> int:
 def _check_options(options: argparse.Namespace) -> None:
     """Raise ValueError for a number, a sampler or a compiler that cannot be used."""
     for name in ("images_per_prompt", "steps", "batch_size"):
-        if getattr(options, name) < 1:
+        if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}")
     names = [name for samplers in SAMPLERS.values() for name in samplers]
     if options.sampler not in (None, *names):
@@ -240,7 +246,7 @@ def _settings(options: argparse.Namespace, pipeline: ChexGenPipeline) -> dict:
         steps=options.steps,
         guidance=options.guidance,
         sampler_settings=json.dumps(_plain(pipeline.scheduler.config), sort_keys=True, default=str),
-        weights_sha256=digest(options.weights),
+        **(shipped_sha256() if str(options.weights) == SHIPPED else {"weights_sha256": digest(options.weights)}),
         **{f"{name}_sha256": _digest_of_part(getattr(options, name)) for name in PARTS if getattr(options, name)},
         **({"compat": options.compat} if options.compat else {}),
         chexgen_lib=chexgen_lib.__version__,

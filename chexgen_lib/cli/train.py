@@ -128,4 +128,4 @@ def _continued(options: argparse.Namespace, model: dict, cache: LatentCache) -> 
             raise TrainingError(
                 f"{options.weights} is not of size {model['model']!r}, it has {other}: leave out the size"
             )
-    return transformer.enlarged() if cache.mean.shape[-1] == 2 * transformer.config.sample_size else transformer
+    return transformer.for_latents(cache.mean.shape[-1])

@@ -1,4 +1,4 @@
-"""The samplers: the paper's DDIM, one for few steps, those of the released code, and two for rectified flows."""
+"""The samplers of either objective: the paper's DDIM, one for few steps, those of the released code, a flow's."""
 
 import inspect
 
@@ -107,10 +107,30 @@ def flow_heun_scheduler(shift: float = 1.0) -> FlowMatchHeunDiscreteScheduler:
     return FlowMatchHeunDiscreteScheduler(shift=shift)
 
 
+def flow_dpm_solver_scheduler(shift: float = 1.0) -> DPMSolverMultistepScheduler:
+    """DPM-Solver++ 2M along a rectified flow: second order, with one call of the model a step.
+
+    Where the velocity is known exactly, of normal data of spread 0.5, 10 of its steps end closer than 50 of Euler's.
+    """
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift}
+    return DPMSolverMultistepScheduler(**flow, algorithm_type="dpmsolver++")
+
+
+FEW_STEPS = "dpm-solver++"  # the sampler of either objective where steps are to be few
 SAMPLERS = {
-    "ddpm": {"ddim": ddim_scheduler, "dpm-solver++": dpm_solver_scheduler, "ancestral": ancestral_scheduler},
-    "rectified_flow": {"flow-euler": flow_euler_scheduler, "flow-heun": flow_heun_scheduler},
-}  # objective -> name -> scheduler
+    "ddpm": {"ddim": ddim_scheduler, FEW_STEPS: dpm_solver_scheduler, "ancestral": ancestral_scheduler},
+    "rectified_flow": {
+        FEW_STEPS: flow_dpm_solver_scheduler,
+        "flow-euler": flow_euler_scheduler,
+        "flow-heun": flow_heun_scheduler,
+    },
+}  # objective -> name -> scheduler; the first is the default
+STEPS = {"ddpm": 100, "rectified_flow": 20}  # objective -> steps where no number is given; the paper takes 100
+
+
+def default_scheduler(model: torch.nn.Module) -> SchedulerMixin:
+    """The sampler of a model when none is named: the paper's DDIM, or DPM-Solver++ with the shift of a flow."""
+    return ddim_scheduler() if model.objective == "ddpm" else flow_dpm_solver_scheduler(model.flow_shift)
 
 
 def scheduler_named(name: str, current: SchedulerMixin) -> SchedulerMixin:
@@ -123,7 +143,9 @@ def scheduler_named(name: str, current: SchedulerMixin) -> SchedulerMixin:
     fitting = SAMPLERS[objective]
     if name not in fitting:
         raise ValueError(f"sampler {name!r} cannot sample these weights ({objective}): use {', '.join(fitting)}")
-    return fitting[name](**({"shift": current.config.get("shift", 1.0)} if objective == "rectified_flow" else {}))
+    if objective == "ddpm":
+        return fitting[name]()
+    return fitting[name](current.config.get("flow_shift" if _is_dpm_solver(current) else "shift", 1.0))
 
 
 def samples_objective(scheduler: SchedulerMixin) -> str:
@@ -133,17 +155,21 @@ def samples_objective(scheduler: SchedulerMixin) -> str:
     return "rectified_flow" if flow else "ddpm"
 
 
-def set_steps(scheduler: SchedulerMixin, count: int, device: torch.device) -> None:
+def set_steps(scheduler: SchedulerMixin, count: int | None, device: torch.device) -> None:
     """Have a scheduler take `count` steps: at least 1, and no more than it was trained with where those are discrete.
+
+    None stands for the `STEPS` of its objective.
 
     By default diffusers' flow Euler reaches time 0.001 one step early and spends the last step on the rest. Here its
     steps are evenly spaced from 1 to 0 (before the shift), as in diffusers' Flux pipeline. Its flow Heun would shift
-    the last time, which it keeps shifted, a second time. Its trailing spacing has a step too many, -1, for 62 numbers
-    of steps (61, 103, ...), because it adds up rounded fractions.
+    the last time, which it keeps shifted, a second time. Its DPM-Solver++ would cut a flow's times to whole ones, so
+    that the model is asked for another time than the step is taken from. Its trailing spacing has a step too many, -1,
+    for 62 numbers of steps (61, 103, ...), because it adds up rounded fractions.
 
     Raises:
         ValueError: if the scheduler cannot take so many steps.
     """
+    count = STEPS[samples_objective(scheduler)] if count is None else count
     if count < 1:
         raise ValueError(f"num_inference_steps must be at least 1, not {count}")
     trained = scheduler.config.num_train_timesteps
@@ -155,10 +181,16 @@ def set_steps(scheduler: SchedulerMixin, count: int, device: torch.device) -> No
     if isinstance(scheduler, FlowMatchHeunDiscreteScheduler):
         scheduler.sigma_min = (np.float32(1) / trained).item()
     scheduler.set_timesteps(count, device=device)
+    if _is_dpm_solver(scheduler) and scheduler.config.use_flow_sigmas:
+        scheduler.timesteps = (trained * scheduler.sigmas[:-1]).to(device)
     if scheduler.timesteps[-1] < 0:
         if "timesteps" not in inspect.signature(scheduler.set_timesteps).parameters:
             raise ValueError(f"{type(scheduler).__name__} makes no {count} steps: take one step more or less")
         scheduler.set_timesteps(timesteps=scheduler.timesteps[:count].tolist(), device=device)
+
+
+def _is_dpm_solver(scheduler: SchedulerMixin) -> bool:
+    return isinstance(scheduler, DPMSolverMultistepScheduler)
 
 
 def uses_variance(scheduler: SchedulerMixin) -> bool:

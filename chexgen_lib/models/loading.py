@@ -16,14 +16,18 @@ class WeightsError(ValueError):
     """Weights that are missing, damaged or of another kind; the message names the folder and the remedy."""
 
 
-def from_pretrained(model_class: type, source: str | Path, dtype: torch.dtype, subfolder: str | None = None) -> Any:
+def from_pretrained(
+    model_class: type, source: str | Path, dtype: torch.dtype, subfolder: str | None = None, **options
+) -> Any:
     """`model_class.from_pretrained` in a stated precision, also where only a variant (fp16) of the weights is there.
+
+    options: further keywords of that method.
 
     Raises:
         WeightsError: if the files of the folder cannot be read as such a model.
         OSError: if there is no such folder, and no hub that has it can be reached.
     """
-    place = {} if subfolder is None else {"subfolder": subfolder}
+    place = options if subfolder is None else {**options, "subfolder": subfolder}
     folder = Path(source) / (subfolder or "")
     try:
         if folder.is_dir():

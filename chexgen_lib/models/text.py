@@ -67,13 +67,24 @@ def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
 
 
 def check_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int | None) -> None:
-    """Raise TextError for an empty or non-text prompt, or one over `max_tokens` tokens (None: of any length)."""
+    """Raise TextError for a prompt that is empty, no text, in another script, or over `max_tokens` (None: any number).
+
+    Another language in Latin letters is not noticed: the model then gets states that it was not trained on.
+    """
     for row, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise TextError(f"prompt {row} is empty or not text ({text!r}): write what the image should show")
+        if foreign(text):
+            raise TextError(f"prompt {row} is not in English ({text[:60]!r}): write it in English")
     for row, count in enumerate(count_tokens(tokenizer, texts) if max_tokens is not None else ()):
         if count > max_tokens:
             raise TextError(f"prompt {row} has {count} tokens, the limit is {max_tokens}: shorten or truncate it")
+
+
+def foreign(text: str) -> bool:
+    """Whether most letters of a text are none of the English alphabet."""
+    letters = [character for character in text if character.isalpha()]
+    return 2 * sum(character.isascii() for character in letters) < len(letters)
 
 
 @torch.inference_mode()
@@ -90,7 +101,7 @@ def encode_texts(
         states float32 [B, L, width] and mask bool [B, L], L <= max_tokens, on the encoder's device.
 
     Raises:
-        TextError: for an empty or non-text prompt, or one over `max_tokens` tokens unless `truncate`.
+        TextError: as `check_texts`; with `truncate` for no number of tokens.
     """
     check_texts(tokenizer, texts, None if truncate else max_tokens)
     tokens = tokenizer(list(texts), padding=True, truncation=True, max_length=max_tokens, return_tensors="pt")

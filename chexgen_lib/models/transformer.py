@@ -142,6 +142,17 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         larger.load_state_dict({**state, "pos_embed": larger.pos_embed})
         return larger.to(self.device)
 
+    def for_latents(self, size: int) -> "ChexGenTransformer":
+        """This model where it takes latents of `size` pixels a side already, else its enlarged copy, which must.
+
+        Raises:
+            ValueError: if it takes latents neither of this size nor of half of it.
+        """
+        own = self.config.sample_size
+        if size not in (own, 2 * own):
+            raise ValueError(f"the model is for latents of {own} or {2 * own} pixels a side, not of {size}")
+        return self if size == own else self.enlarged()
+
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the latents."""

@@ -4,10 +4,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import PIL.Image
+import torch
 from diffusers import PixArtAlphaPipeline
 from torch import Tensor
 
 from chexgen_lib.images import to_uint8
+from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.metadata import ATTRIBUTES
 
 
@@ -49,6 +51,16 @@ def check_guided(attributes: Iterable[str], codes: Tensor) -> None:
         if missing.any():
             row = int(missing.nonzero()[0])
             raise ValueError(f"metadata_guidance of {name!r}, which the metadata of row {row} does not give")
+
+
+def check_condition(transformer: torch.nn.Module, count: int, latents: Tensor | None) -> None:
+    """Raise ValueError for conditions that a transformer cannot take, or that are not one for each prompt."""
+    if latents is None:
+        return
+    if not isinstance(transformer, ControlledTransformer):
+        raise ValueError(f"a {type(transformer).__name__} takes no condition: load a control adapter")
+    if len(latents) != count:
+        raise ValueError(f"{len(latents)} conditions for {count} prompts: give one each")
 
 
 def one_each(name: str, value, count: int, single: bool) -> list:

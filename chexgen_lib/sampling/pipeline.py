@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -15,8 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chexgen_lib.diffusion.schedulers import (
-    ddim_scheduler,
-    flow_euler_scheduler,
+    default_scheduler,
     ignore_variance,
     samples_objective,
     set_steps,
@@ -31,11 +31,13 @@ from chexgen_lib.models.autoencoder import (
     load_autoencoder,
 )
 from chexgen_lib.models.control import ControlledTransformer
+from chexgen_lib.models.foundation import SHIPPED, load_transformer
 from chexgen_lib.models.metadata import encode_metadata
 from chexgen_lib.models.text import check_texts, encode_texts, load_text_encoder
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.sampling.arguments import (
     check_callback,
+    check_condition,
     check_guided,
     check_outputs,
     check_prompts,
@@ -58,14 +60,13 @@ class ChexGenPipelineOutput(BaseOutput):
 def assemble(transformer: ChexGenTransformer, autoencoder: str, text_encoder: str | None) -> "ChexGenPipeline":
     """A pipeline of a trained transformer and the frozen parts of those names, all on the transformer's device.
 
-    It samples with the paper's DDIM, or along a rectified flow with Euler's method and the shift of training. Without
-    a text encoder it takes text states (`prompt_embeds`) or metadata alone.
+    Its sampler is that of the model's objective (`default_scheduler`). Without a text encoder it takes text states
+    (`prompt_embeds`) or metadata alone.
     """
     device = transformer.device
     tokenizer, encoder = (None, None) if text_encoder is None else load_text_encoder(text_encoder, device=device)
-    ddpm = transformer.objective == "ddpm"
-    scheduler = ddim_scheduler() if ddpm else flow_euler_scheduler(transformer.flow_shift)
-    return ChexGenPipeline(transformer, load_autoencoder(autoencoder, device), encoder, tokenizer, scheduler)
+    parts = load_autoencoder(autoencoder, device), encoder, tokenizer, default_scheduler(transformer)
+    return ChexGenPipeline(transformer, *parts)
 
 
 class ChexGenPipeline(DiffusionPipeline):
@@ -74,8 +75,8 @@ class ChexGenPipeline(DiffusionPipeline):
     Args:
         transformer, vae, text_encoder, tokenizer: the trained parts.
         scheduler: any diffusers scheduler for what the transformer predicts: the noise (`ddim_scheduler()` is the
-            paper's), or a flow's velocity (`flow_euler_scheduler()`). diffusers' own DDIM, which leaves noise where the
-            number of steps does not divide 1000, becomes a `SpacedDDIMScheduler` of the same settings.
+            paper's), or a flow's velocity (`flow_dpm_solver_scheduler()`). diffusers' own DDIM, which leaves noise
+            where the number of steps does not divide 1000, becomes a `SpacedDDIMScheduler` of the same settings.
         compat: "paper", or "released": guidance as in the released code, on three of the four latent channels, and
             none where a condition controls the image.
         clean_captions: clean prompts as the released models' training captions were (lower case, no brackets, ...).
@@ -111,6 +112,19 @@ class ChexGenPipeline(DiffusionPipeline):
         )
         self._check_objective()
 
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **options) -> "ChexGenPipeline":
+        """As diffusers' method; the name "shipped" assembles what the package ships, in float32 and without options.
+
+        Raises:
+            WeightsError: if the shipped foundation is missing, damaged or of another version.
+        """
+        if str(name) != SHIPPED:
+            return super().from_pretrained(name, **options)
+        if options:
+            raise ValueError(f"{SHIPPED!r} takes no {next(iter(options))}: change the pipeline once it is loaded")
+        return cls(**assemble(load_transformer(SHIPPED), SHIPPED, "minilm").components)
+
     @torch.inference_mode()
     def __call__(  # noqa: PLR0913  # as diffusers' pipelines
         self,
@@ -121,7 +135,7 @@ class ChexGenPipeline(DiffusionPipeline):
         condition_image: PIL.Image.Image | np.ndarray | Sequence | None = None,
         control_scale: float = 1.0,
         num_images_per_prompt: int = 1,
-        num_inference_steps: int = 100,
+        num_inference_steps: int | None = None,
         guidance_scale: float = 4.0,
         metadata_guidance: Mapping[str, float] | None = None,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
@@ -149,7 +163,7 @@ class ChexGenPipeline(DiffusionPipeline):
             boxes: list of dicts of `class`, x, y, w, h; top left corner and size as fractions of the image.
             condition_image: a ready drawing (`conditions.draw`) uint8 [H, W, 3] instead of `mask` and `boxes`.
             control_scale: weight of the control; 0 samples without it.
-            num_images_per_prompt, num_inference_steps: counts of at least 1.
+            num_images_per_prompt, num_inference_steps: counts of at least 1; None: `schedulers.STEPS` of the objective.
             guidance_scale: weight of classifier-free guidance (paper: 4.0) by text and condition together; 1 samples
                 without it, at half the cost.
             metadata_guidance: separate weights of attributes, next to `guidance_scale` for text and other attributes:
@@ -183,7 +197,7 @@ class ChexGenPipeline(DiffusionPipeline):
         asked = self._encode_metadata(count, metadata, metadata_guidance or {})
         if condition_latents is None and not (mask is None and boxes is None and condition_image is None):
             condition_latents = self._encode_conditions(count, mask, boxes, condition_image)
-        self._check_condition(count, condition_latents)
+        check_condition(self.transformer, count, condition_latents)
         device, dtype = self._execution_device, self.transformer.dtype
         given = (
             None if x is None else x.to(device).repeat_interleave(num_images_per_prompt, dim=0)
@@ -267,8 +281,7 @@ class ChexGenPipeline(DiffusionPipeline):
         distinct = list(dict.fromkeys(captions))  # several images of one prompt are often requested
         states, mask = encode_texts(self.tokenizer, self.text_encoder, distinct, limit, truncate=True)  # none is longer
         rows = torch.tensor([distinct.index(caption) for caption in captions], device=states.device)
-        prompt_embeds, prompt_attention_mask = states[rows], mask[rows]
-        return prompt_embeds, prompt_attention_mask
+        return states[rows], mask[rows]
 
     def _encode_metadata(self, count: int, metadata, scales: Mapping[str, float]) -> Tensor | None:
         """Codes [B, CODES] for a transformer with a metadata encoder; None for another."""
@@ -297,14 +310,6 @@ class ChexGenPipeline(DiffusionPipeline):
             drawn = [draw(size, m, b) for m, b in zip(masks, listed, strict=True)]
         return encode_conditions(self.vae, np.stack(drawn))
 
-    def _check_condition(self, count: int, latents: Tensor | None) -> None:
-        if latents is None:
-            return
-        if not isinstance(self.transformer, ControlledTransformer):
-            raise ValueError(f"a {type(self.transformer).__name__} takes no condition: load a control adapter")
-        if len(latents) != count:
-            raise ValueError(f"{len(latents)} conditions for {count} prompts: give one each")
-
     def _starting_noise(self, count: int, latents: Tensor | None, generator) -> Tensor:
         shape = (count, *self.transformer.latent_shape)
         if latents is None:
@@ -314,10 +319,7 @@ class ChexGenPipeline(DiffusionPipeline):
         return latents.to(self._execution_device) * getattr(self.scheduler, "init_noise_sigma", 1.0)
 
     def _guided_steps(self, interval: tuple[float, float], controlled: bool) -> list[bool]:
-        """Whether each call of the model is guided; Heun's steps have two.
-
-        The released code guides none where a condition controls the image.
-        """
+        """Whether each call of the model is guided; the released code guides none where a condition controls."""
         guided = guided_steps(self.scheduler.timesteps, self.scheduler.config.num_train_timesteps, interval)
         allowed = not (self.config.compat == "released" and controlled)
         return [allowed and step for step in guided]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from chexgen_lib.models.text import foreign
 from chexgen_lib.records import FINDINGS, VIEWS
 from chexgen_lib.sampling.conditions import read_boxes
 
@@ -46,8 +47,9 @@ def read_prompts(path: str | Path) -> pl.DataFrame:
 
     Raises:
         PromptError: for an unknown or broken file, a missing column, a name that is repeated or no plain file name, a
-            prompt that is empty or not text, invalid metadata (`with_metadata`), or masks and boxes that cannot be
-            parsed. All rows are checked and the first ten bad ones listed. The masks' files are not opened.
+            prompt that is empty, not text or in another script than English, invalid metadata (`with_metadata`), or
+            masks and boxes that cannot be parsed. All rows are checked and the first ten bad ones listed. The masks'
+            files are not opened.
     """
     path = Path(path)
     columns, table = _read(path)
@@ -97,6 +99,8 @@ def _prompt(row: dict, text: object, path: Path) -> dict:
     """What a row asks, in columns of `read_prompts`; ValueError where it cannot be understood."""
     if not isinstance(text, str) or (not text.strip() and "impression" in row):
         raise ValueError(f"impression {text!r} is empty or not text")
+    if foreign(text):
+        raise ValueError(f"impression {text[:60]!r} is not in English")
     given = check_metadata({key: row.get(key) for key in METADATA})
     encoded = {key: row[key] for key in ENCODED if row.get(key) not in (None, "")}
     prompt = {"prompt": with_metadata(text, given), "text": text, "metadata": json.dumps(given | encoded)}

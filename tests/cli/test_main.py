@@ -20,6 +20,7 @@ from chexgen_lib.diffusion.schedulers import flow_euler_scheduler
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.sampling.conditions import draw
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
+from tests.builders import shipped_foundation
 
 
 def saved(pipe, tmp_path_factory):
@@ -60,6 +61,27 @@ def test_samples_what_the_pipeline_samples(prompts, weights, tmp_path):
     expected = pipe(row["prompt"], num_inference_steps=3, generator=generator).images[0]
     found = Image.open(tmp_path / "out" / row["file"])
     assert np.abs(np.asarray(found, int) - np.asarray(expected, int)).max() <= 1  # another batch rounds differently
+
+
+def test_what_the_package_ships_is_sampled_by_default(prompts, tmp_path, monkeypatch, capsys):
+    folder, _ = shipped_foundation(tmp_path / "foundation", monkeypatch)
+    assert cli.main(["sample", str(prompts), "--out", str(tmp_path / "out"), "--int8"]) == 0
+    manifest = pl.read_csv(tmp_path / "out/manifest.csv")
+    recipe = json.loads((folder / "recipe.json").read_text())
+    assert set(manifest["weights_sha256"]) == {recipe["sha256"]}
+    assert set(manifest["autoencoder_sha256"]) == {recipe["autoencoder_sha256"]}
+    assert (set(manifest["sampler"]), set(manifest["steps"])) == ({"DPMSolverMultistepScheduler"}, {20})
+    before = content(tmp_path / "out")
+    monkeypatch.setattr(ChexGenPipeline, "__call__", lambda *a, **k: pytest.fail("sampled again"))
+    assert cli.main(command(prompts, "shipped", tmp_path / "out", "--int8", "--steps", "20")) == 0
+    assert content(tmp_path / "out") == before
+    assert cli.main(command(prompts, "shipped", tmp_path / "out", "--sampler", "ddim")) == 2
+    assert "'ddim' cannot sample these weights (rectified_flow): use dpm-solver++" in capsys.readouterr().err
+    assert cli.main(command(prompts, "shipped", tmp_path / "out", "--compat", "paper")) == 2
+    assert "shipped is a whole pipeline: --compat is for a released .pth" in capsys.readouterr().err
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+    assert cli.main(command(prompts, "shipped", tmp_path / "out")) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_killed_and_started_again_gives_the_same_bytes(prompts, weights, tmp_path):
@@ -282,7 +304,7 @@ def test_a_flow_has_its_own_samplers(pipeline, prompts, weights, tmp_path, tmp_p
     manifests = [pl.read_csv(path)["sampler"][0] for path in sorted(tmp_path.glob("out*/manifest.csv"))]
     assert manifests == ["FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"]
     assert set(shifts) == {2.0}  # the pipeline's own
-    for folder, sampler, remedy in ((flow, "ddim", "flow-euler, flow-heun"), (weights, "flow-euler", "ddim, dpm-")):
+    for folder, sampler, remedy in ((flow, "ddim", "dpm-solver++, flow-euler"), (weights, "flow-euler", "ddim, dpm-")):
         assert cli.main(command(prompts, folder, tmp_path / "never", "--sampler", sampler)) == 2
         message = capsys.readouterr().err
         assert f"sampler '{sampler}' cannot sample these weights" in message and f"use {remedy}" in message

@@ -1,5 +1,7 @@
 """Every scheduler that we name takes noise to the data when an oracle answers for the model, in any number of steps."""
 
+from types import SimpleNamespace
+
 import diffusers
 import numpy as np
 import pytest
@@ -11,17 +13,21 @@ from chexgen_lib.diffusion.schedulers import (
     SAMPLERS,
     ReleasedDDIMScheduler,
     SpacedDDIMScheduler,
+    default_scheduler,
+    flow_dpm_solver_scheduler,
     flow_euler_scheduler,
     flow_heun_scheduler,
     ignore_variance,
     released_scheduler,
+    samples_objective,
+    scheduler_named,
     set_steps,
     spaced,
     uses_variance,
 )
 
 SPREAD = 0.5  # of the data, which are normal around 0
-NAMED = {name: make for samplers in SAMPLERS.values() for name, make in samplers.items()}
+NAMED = {f"{objective} {name}": make for objective, samplers in SAMPLERS.items() for name, make in samplers.items()}
 NAMED["released ddim"] = lambda: ReleasedDDIMScheduler(**DDPM, clip_sample=False)
 DIFFUSERS = ("EulerDiscrete", "HeunDiscrete", "DPMSolverMultistep", "DPMSolverSinglestep", "UniPCMultistep",
              "DEISMultistep", "LMSDiscrete", "PNDM", "EulerAncestralDiscrete", "SASolver")  # fmt: skip
@@ -29,7 +35,7 @@ DIFFUSERS = ("EulerDiscrete", "HeunDiscrete", "DPMSolverMultistep", "DPMSolverSi
 
 def oracle(scheduler, x, t):
     """The noise, or the velocity, that is expected of data of a known spread."""
-    if "flow" in type(scheduler).__name__.lower():
+    if samples_objective(scheduler) == "rectified_flow":
         time = float(t) / 1000
         variance = (1 - time) ** 2 * SPREAD**2 + time**2
         return (time - (1 - time) * SPREAD**2) / variance * x
@@ -98,7 +104,7 @@ def test_the_released_ddim_draws_noise_and_keeps_its_steps():
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
-@pytest.mark.parametrize("name", ["ddim", "ancestral", "dpm-solver++", "released ddim"])
+@pytest.mark.parametrize("name", ["ddpm ddim", "ddpm ancestral", "ddpm dpm-solver++", "released ddim"])
 def test_more_steps_than_in_training_are_refused(name):
     with pytest.raises(ValueError, match="at most 1000, the model's steps in training, not 1001"):
         set_steps(NAMED[name](), 1001, "cpu")
@@ -118,6 +124,50 @@ def test_a_flow_is_shifted_once(make):
     expected = 1000 * shift * last / (1 + (shift - 1) * last)
     assert float(scheduler.timesteps[-1]) == pytest.approx(expected, rel=1e-3)
     assert spread(make(shift), 200) == pytest.approx(SPREAD, abs=0.03)  # Euler's error halves with the step: 0.47 at 50
+
+
+def flow_error(scheduler, count, mean=0.3):
+    """Root mean square distance of a flow's samples from where the exact path of each noise ends, over the spread."""
+    noise = torch.randn(500, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    set_steps(scheduler, count, "cpu")
+    x = noise
+    for t in scheduler.timesteps:
+        time = float(t) / 1000
+        centre = mean * (1 - time)  # of the noisy data, whose velocity is that of their centre and of what is around it
+        velocity = oracle(scheduler, x - centre, t) - mean
+        x = scheduler.step(velocity, t, x, return_dict=False)[0]
+    return ((x - mean - SPREAD * noise).square().mean().sqrt() / SPREAD).item()
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_dpm_solver_reaches_the_end_of_a_flow_in_few_steps(shift):
+    counts = (4, 6, 8, 10, 20, 50)
+    solver, euler = ([flow_error(make(shift), n) for n in counts]
+                     for make in (flow_dpm_solver_scheduler, flow_euler_scheduler))  # fmt: skip
+    assert all(ours < theirs for ours, theirs in zip(solver, euler, strict=True))
+    assert solver[-1] < 0.01 + 0.005 * (shift - 1)
+    if shift == 1:
+        assert solver[counts.index(10)] < euler[counts.index(50)] and solver[counts.index(8)] < 0.05
+
+
+def test_dpm_solver_asks_for_the_times_that_its_steps_are_taken_from():
+    scheduler = flow_dpm_solver_scheduler(2.0)
+    set_steps(scheduler, 7, "cpu")
+    assert torch.equal(scheduler.timesteps, 1000 * scheduler.sigmas[:-1]) and scheduler.sigmas[-1] == 0
+    even = scheduler.sigmas[:-1] / (2 - scheduler.sigmas[:-1])  # before the shift
+    assert even.tolist() == pytest.approx([0.999 * k / 7 for k in range(7, 0, -1)], abs=1e-5)
+
+
+def test_a_name_means_the_sampler_of_the_models_objective():
+    for objective, samplers in SAMPLERS.items():
+        for name in samplers:
+            current = default_scheduler(SimpleNamespace(objective=objective, flow_shift=3.0))
+            scheduler = scheduler_named(name, current)
+            assert samples_objective(scheduler) == objective
+            again = scheduler_named(next(iter(samplers)), scheduler)
+            assert again.config.get("flow_shift") == current.config.get("flow_shift"), "the shift survives"
+    with pytest.raises(ValueError, match=r"'ddim' cannot sample these weights \(rectified_flow\): use dpm-solver\+\+"):
+        scheduler_named("ddim", flow_euler_scheduler())
 
 
 @pytest.mark.parametrize("name", DIFFUSERS)

@@ -36,6 +36,18 @@ def test_empty_or_not_text(minilm, bad):
         encode_texts(*minilm, ["fine", bad])
 
 
+@pytest.mark.parametrize("text", ["両側胸水あり。", "Плевральный выпот справа", "انصباب جنبي PA"])
+def test_a_text_in_another_script_is_named(minilm, text):
+    with pytest.raises(TextError, match=f"prompt 1 is not in English .'{text}'.: write it in English"):
+        encode_texts(*minilm, ["Clear.", text])
+
+
+@pytest.mark.parametrize("text", ["12 mm, 3.", "Kerley B (Röntgen: σ ≈ 2).", "Épanchement pleural gauche."])
+def test_signs_and_accents_are_no_other_script(minilm, text):
+    states, _ = encode_texts(*minilm, [text])
+    assert states.isfinite().all()
+
+
 def test_long_text_is_refused_or_truncated(minilm):
     long = "opacity " * 150
     with pytest.raises(TextError, match="prompt 0 has 452 tokens, the limit is 120"):

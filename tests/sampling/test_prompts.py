@@ -112,6 +112,7 @@ def test_columns_that_are_not_used_are_named(tmp_path):
         ("name,impression\na,Clear.\nb,\n", "row 2 .b.: impression None is empty"),
         ("name,impression\na,  \n", "empty or not text"),
         ("name,impression\na,12\n", "impression 12 is empty or not text"),
+        ("name,impression\na,Clear.\nb,両側胸水\n", r"row 2 \(b\): impression '両側胸水' is not in English"),
         ("name,impression,age\na,Clear.,old\n", "row 1 .a.: age 'old' is no number"),
         ("name,impression,sex\na,Clear.,X\n", "row 1 .a.: sex 'X' is none of"),
         ("name,impression,mask\na,Clear.,lungs.png\n", "not written as 'class=file; class=file'"),

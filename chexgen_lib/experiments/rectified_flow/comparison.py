@@ -15,6 +15,7 @@ import polars as pl
 import torch
 
 from chexgen_lib import images as im
+from chexgen_lib.diffusion.schedulers import flow_euler_scheduler
 from chexgen_lib.estimates import comparison as estimates
 from chexgen_lib.estimates.measures import auroc, known_mean, pearson
 from chexgen_lib.estimates.resampling import Resampling
@@ -157,8 +158,10 @@ def train_and_sample(
 
 
 def sampler(model: ChexGenTransformer, autoencoder: str) -> ChexGenPipeline:
-    """A pipeline for metadata alone, without a text encoder."""
+    """A pipeline for metadata alone, without a text encoder: DDIM, or Euler's method along a flow."""
     pipeline = assemble(model, autoencoder, None)
+    if model.objective == "rectified_flow":
+        pipeline.scheduler = flow_euler_scheduler(model.flow_shift)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

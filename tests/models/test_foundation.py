@@ -1,0 +1,111 @@
+"""The foundation that the package ships is read as it was trained, and says what to do where it cannot be."""
+
+import json
+
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from chexgen_lib.models import foundation
+from chexgen_lib.models.foundation import load_transformer, read_history, read_recipe, save_foundation
+from chexgen_lib.models.loading import WeightsError
+from chexgen_lib.models.transformer import ChexGenTransformer
+from tests.builders import shipped_foundation
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """A folder as the package ships it, which takes its place, and the model that was saved in it."""
+    return shipped_foundation(tmp_path / "foundation", monkeypatch)
+
+
+def changed(folder, change):
+    """Change the tensors of the folder's weights, and its recipe so that their sha256 is right."""
+    path = folder / foundation.WEIGHTS
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, {"format": "pt"})
+    recipe = json.loads((folder / foundation.RECIPE).read_text()) | {"sha256": foundation.sha256_of(path)}
+    (folder / foundation.RECIPE).write_text(json.dumps(recipe))
+
+
+def test_what_was_saved_is_read_in_float32(shipped):
+    folder, model = shipped
+    loaded = load_transformer("shipped")
+    assert (loaded.dtype, loaded.objective, loaded.training) == (torch.float32, "rectified_flow", False)
+    assert load_file(folder / foundation.WEIGHTS)["pos_embed"].dtype == torch.float16
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name].cpu(), tensor.half().float(), rtol=0, atol=0)
+    assert model.dtype == torch.float32, "saving leaves the model as it was"
+    assert {"steps": 7, "hours": 0.1}.items() <= read_recipe().items()
+    assert read_history()["step"].to_list() == [0, 6]
+
+
+def test_a_folder_is_read_without_a_recipe(tmp_path):
+    torch.manual_seed(0)
+    model = ChexGenTransformer.of_size("ci", sample_size=4, text_dim=8)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(load_transformer(tmp_path).pos_embed.cpu(), model.pos_embed)
+    with pytest.raises(WeightsError, match="no transformer at '/nowhere/at all': give 'shipped', a folder"):
+        load_transformer("/nowhere/at all")
+
+
+def test_files_that_are_missing_are_named_with_the_remedy(shipped):
+    folder, _ = shipped
+    for name in (foundation.HISTORY, foundation.WEIGHTS, foundation.RECIPE):
+        (folder / name).unlink()
+        with pytest.raises(WeightsError, match=rf"{name}.*install the package again, or.*`make foundation`"):
+            (read_history if name == foundation.HISTORY else load_transformer)()
+    with pytest.raises(WeightsError, match="the package holds no foundation"):
+        read_recipe()
+
+
+def test_damaged_files_are_an_error(shipped):
+    folder, _ = shipped
+    path = folder / foundation.WEIGHTS
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(WeightsError, match="is damaged or not what recipe.json describes: install"):
+        load_transformer("shipped")
+    path.write_bytes(whole)
+    for text in ("", "[1]", "{}"):
+        (folder / foundation.RECIPE).write_text(text)
+        with pytest.raises(WeightsError, match="recipe.json is no recipe with the sha256 of the weights: install"):
+            load_transformer("shipped")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: tensors.pop("final_layer.linear.weight"),
+        lambda tensors: tensors.update(other=torch.zeros(2)),
+        lambda tensors: tensors.update({"final_layer.linear.weight": torch.zeros(2, 2)}),
+    ],
+    ids=["a tensor less", "a tensor more", "another shape"],
+)
+def test_weights_of_another_version_are_an_error(shipped, change):
+    folder, _ = shipped
+    changed(folder, change)
+    with pytest.raises(WeightsError, match="(another version|cannot be read as ChexGen).*`make foundation`"):
+        load_transformer("shipped")
+    with pytest.raises(WeightsError, match="another version|cannot be read") as caught:
+        load_transformer(folder)
+    assert "make foundation" not in str(caught.value)
+
+
+def test_the_latents_of_another_autoencoder_are_an_error(shipped):
+    folder, _ = shipped
+    recipe = json.loads((folder / foundation.RECIPE).read_text())
+    (folder / foundation.RECIPE).write_text(json.dumps(recipe | {"autoencoder_sha256": "0" * 64}))
+    with pytest.raises(WeightsError, match="trained on the latents of another autoencoder.*`make foundation`"):
+        load_transformer("shipped")
+
+
+def test_an_interrupted_save_leaves_the_old_files(shipped, monkeypatch):
+    folder, model = shipped
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        save_foundation(folder, model, {}, pl.DataFrame())
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
