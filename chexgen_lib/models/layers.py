@@ -94,7 +94,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
     """Scaled dot-product attention of q [B, heads, T, d] to k, v [B, heads, L, d]; `mask` bool [B, 1, 1, L].
 
     Two products and a softmax where that is faster: in bfloat16 on a CPU, whose fused kernel takes 2 to 3.5 times as
-    long up to 256 tokens, most of it in the backward pass (`benchmarks/attention.py`).
+    long up to 256 tokens, most of it in the backward pass (`benchmarks/training_step.py`).
     """
     if q.device.type != "cpu" or q.dtype != torch.bfloat16 or max(q.shape[2], k.shape[2]) > SHORT:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
