@@ -10,9 +10,10 @@ import polars as pl
 from chexgen_lib.cohort.layout import FLAGS, CohortError
 from chexgen_lib.descriptions import grammar
 from chexgen_lib.phantom import render as phantom
-from chexgen_lib.records import FINDINGS, FRONTAL, in_several_splits, positions
+from chexgen_lib.records import FINDINGS, FRONTAL, in_several_splits, person, positions
 from chexgen_lib.sources import impressions
 
+RESERVED = 0.1  # share of people
 TokenCounts = Callable[[list[str]], Sequence[int]]  # texts -> number of tokens of each
 
 
@@ -28,6 +29,8 @@ class Selection:
             none; of MIMIC-CXR's impressions those that `impressions.impressions` selects.
         frontal: whether lateral views are left out.
         optional: whether it may select nothing to train on.
+        reserved: of training patients only those that the shipped foundation never sees (True: `is_reserved`), only
+            the others (False), or all (None).
     """
 
     flag: str
@@ -36,6 +39,17 @@ class Selection:
     prompt: Literal["description", "impression"] = "description"
     frontal: bool = False
     optional: bool = False
+    reserved: bool | None = None
+
+
+def is_reserved(records: pl.DataFrame) -> pl.Series:
+    """Whether a record's person is among the tenth of all that `make foundation` leaves to every other training.
+
+    It is a hash of the person alone, so that no seed, source or profile moves anybody to the other side.
+    """
+    people = records.select(person=person()).unique(maintain_order=True)
+    people = people.with_columns(reserved=positions(people["person"], "foundation") < RESERVED)
+    return records.select(person=person()).join(people, on="person", how="left", maintain_order="left")["reserved"]
 
 
 def select(
@@ -76,7 +90,7 @@ def select(
     for selection in selections:
         pool = _pool(records, selection, token_counts, max_tokens)
         counts = selection.counts.items()
-        picked = pl.concat([_sample(pool.filter(pl.col("split") == s), n, seed, is_short) for s, n in counts])
+        picked = pl.concat([_sample(_of(pool, s, selection.reserved), n, seed, is_short) for s, n in counts])
         if not selection.optional and picked.filter(pl.col("split") == "train").is_empty():
             raise CohortError(
                 f"no training record for {selection.flag}: its sources have none with an image and a short prompt"
@@ -121,6 +135,12 @@ def _pool(records: pl.DataFrame, selection: Selection, token_counts: TokenCounts
         mimic, _ = impressions.impressions(pool, token_counts, max_tokens)
         pool = pl.concat([pool.filter(pl.col("source") != "mimic_cxr"), mimic.select(pool.columns)])
     return pool
+
+
+def _of(pool: pl.DataFrame, split: str, reserved: bool | None) -> pl.DataFrame:
+    """The pool's records of a split; of the training split only reserved people's, or only the others'."""
+    pool = pool.filter(pl.col("split") == split)
+    return pool if reserved is None or split != "train" else pool.filter(is_reserved(pool) == reserved)
 
 
 def _sample(

@@ -104,11 +104,14 @@ def cache_texts(
 ) -> dict[str, Tensor]:
     """States of many texts, encoded once: `states` float16 [total tokens, width] and `offsets` int64 [N + 1].
 
-    Text `i` owns `states[offsets[i]:offsets[i + 1]]`: padding is not kept.
+    Text `i` owns `states[offsets[i]:offsets[i + 1]]`: padding is not kept. Batches are of texts of similar length, and
+    a text that comes several times is encoded once.
     """
-    states, lengths = [], [torch.zeros(1, dtype=torch.long)]
-    for start in tqdm(range(0, len(texts), batch_size), desc="text states", leave=False):
-        batch, mask = encode_texts(tokenizer, encoder, texts[start : start + batch_size])
-        states.append(batch[mask].half().cpu())
-        lengths.append(mask.sum(dim=1).cpu())
-    return {"states": torch.cat(states), "offsets": torch.cat(lengths).cumsum(dim=0)}
+    of_text: dict[str, Tensor] = {}
+    ordered = sorted(set(texts), key=lambda text: (len(text), text))
+    for start in tqdm(range(0, len(ordered), batch_size), desc="text states", leave=False):
+        batch = ordered[start : start + batch_size]
+        states, mask = encode_texts(tokenizer, encoder, batch)
+        of_text |= {text: s[m].half().cpu() for text, s, m in zip(batch, states, mask, strict=True)}
+    offsets = torch.tensor([0, *(len(of_text[text]) for text in texts)]).cumsum(dim=0)
+    return {"states": torch.cat([of_text[text] for text in texts]), "offsets": offsets}

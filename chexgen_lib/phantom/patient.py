@@ -62,7 +62,7 @@ def sample(record: dict, frontal_supine: bool) -> Patient:
     aging = float(np.clip((age - 35 + 6 * normal()) / 50, 0, 1))
     grown = 0.62 + 0.38 * min(age, 17) / 17
     habitus = float(np.clip(normal(), -1.8, 2.2))
-    scale = grown * np.array([1, 1, 1 - 0.03 * female]) * np.exp([0.03, 0.045, 0.035] * normal(3))
+    scale = grown * np.array([1, 1, 1 - 0.03 * female]) * np.exp([0.05, 0.06, 0.05] * normal(3))
     labels = set(record.get("labels") or ())
     inflation = 6 * normal() + 4 * shot.standard_normal() - 6 * max(habitus, 0)
     inflation += 24 * bool({"Emphysema", "Hyperinflation", "COPD signs"} & labels) - 13 * frontal_supine
@@ -70,7 +70,7 @@ def sample(record: dict, frontal_supine: bool) -> Patient:
         scale=scale,
         fat=1.06 + 0.42 * (habitus > 0) * habitus + 0.10 * min(habitus, 0),
         inflation=float(np.clip(inflation, -34, 30)),
-        heart=float(np.clip(1 + 0.05 * normal() + 0.06 * frontal_supine + 0.04 * aging, 0.88, 1.2)),
+        heart=float(np.clip(1 + 0.08 * normal() + 0.06 * frontal_supine + 0.04 * aging, 0.82, 1.25)),
         aging=aging,
         breast=breast * bool(female) * float(np.clip((age - 11) / 6, 0, 1)) * (0.8 + 0.2 * max(habitus, -1)),
         scoliosis=(2 + 6 * aging) * normal(),
@@ -78,7 +78,7 @@ def sample(record: dict, frontal_supine: bool) -> Patient:
         vessels=float(np.clip(1 + 0.15 * normal(), 0.7, 1.4)),
         pose=shot.normal(0, [0.05, 0.02, 0.045 + 0.025 * frontal_supine]),
         shift=shot.normal(0, [5, 3, 5]),
-        waves=4.5 * normal((3, 4, 4, 4)),
+        waves=7 * normal((3, 4, 4, 4)),  # wide enough that a mask says more of a body than its prompt does
     )
 
 

@@ -26,6 +26,8 @@ class TrainingConfig:
             gradient_accumulation samples, whatever their number.
         gradient_checkpointing: keep the blocks' inputs alone and compute the rest again in the backward pass: a third
             more computing, a fraction of the memory (`models.sizing`), the same gradients.
+        muon_learning_rate: of Muon (Jordan et al. 2024) for the matrices of the blocks, the rest trains with AdamW at
+            `learning_rate`; None: AdamW for all. Its cost is one of a step, so it pays from about 100 samples on.
         adam_beta2: decay of AdamW's second moment; runs of few steps need a smaller one.
         schedule: "constant", or "cosine" to zero, after `warmup_steps` of linear warm-up.
         ema_decay: of the averaged weights, ramped up over the first steps.
@@ -41,6 +43,7 @@ class TrainingConfig:
     steps: int
     batch_size: int
     learning_rate: float = 1e-4
+    muon_learning_rate: float | None = None
     weight_decay: float = 0.01
     adam_beta2: float = 0.999
     clip_norm: float = 1.0
@@ -67,6 +70,8 @@ class TrainingConfig:
         for name in ("learning_rate", "clip_norm", "time_scale", "time_shift"):
             if not getattr(self, name) > 0:
                 raise TrainingError(f"{name} must be positive, not {getattr(self, name)!r}")
+        if self.muon_learning_rate is not None and not self.muon_learning_rate > 0:
+            raise TrainingError(f"muon_learning_rate must be positive or null, not {self.muon_learning_rate!r}")
         for name in ("ema_decay", "caption_dropout", "adam_beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingError(f"{name} must be in [0, 1), not {getattr(self, name)!r}")

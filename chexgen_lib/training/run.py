@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +25,7 @@ from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.sharding import copy_whole, load_whole_state, whole, whole_on_main, whole_state
 
 Model = ChexGenTransformer | ControlledTransformer
+IN_BLOCK = re.compile(r"\bblocks\.\d+\..*weight$|\bcopied_block\..*weight$")
 
 
 class Learner(nn.Module):
@@ -52,23 +54,14 @@ class Run:
             model = copy.deepcopy(model)  # sharding changes a model's parameters and classes for good
         if config.gradient_checkpointing:
             model.enable_gradient_checkpointing()
-        trained = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            trained,
-            lr=config.learning_rate,
-            betas=(0.9, config.adam_beta2),
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        optimizers = build_optimizers(model, config)
+        if len(optimizers) > 1 and accelerator.distributed_type == DistributedType.FSDP:
+            raise TrainingError("Muon needs whole matrices, FSDP shards them: train with DDP, or muon_learning_rate=null")
         # Stepped by hand, once an optimiser step, whatever the number of processes.
-        self.lr = get_scheduler(
-            SCHEDULES[config.schedule],
-            optimizer,
-            num_warmup_steps=config.warmup_steps,
-            num_training_steps=config.steps,
-        )
+        kind, steps = SCHEDULES[config.schedule], (config.warmup_steps, config.steps)
+        self.lr = [get_scheduler(kind, optimizer, None, *steps) for optimizer in optimizers]
         bf16 = config.precision == "bf16" or (config.precision == "auto" and native_bf16())
-        self.learner, self.optimizer = accelerator.prepare(Learner(model, bf16), optimizer)
+        self.learner, *self.optimizers = accelerator.prepare(Learner(model, bf16), *optimizers)
         self.ema = EMAModel(self.model.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
 
     @property
@@ -88,10 +81,12 @@ class Run:
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     norm = accelerator.clip_grad_norm_(self.learner.parameters(), self.config.clip_norm)
-                self.optimizer.step()
-                self.optimizer.zero_grad()
+                for optimizer in self.optimizers:
+                    optimizer.step()
+                    optimizer.zero_grad()
             losses.append(loss.detach())
-        self.lr.step()
+        for schedule in self.lr:
+            schedule.step()
         self.ema.step(self.model.parameters())
         self.step = step + 1
         return accelerator.reduce(torch.stack(losses).mean(), reduction="mean").item(), float(whole(norm))
@@ -119,13 +114,13 @@ class Run:
     def record(self, step: int, loss: float, norm: float) -> dict:
         if not torch.isfinite(torch.tensor([loss, norm])).all():
             raise TrainingError(f"loss {loss} with gradient norm {norm} at step {step}: lower the learning rate")
-        entry = dict(step=step, loss=loss, grad_norm=norm, learning_rate=self.lr.get_last_lr()[0])
+        entry = dict(step=step, loss=loss, grad_norm=norm, learning_rate=self.lr[0].get_last_lr()[0])
         self.history.append(entry)
         return entry
 
     def save(self, folder: Path) -> None:
         """Write a whole checkpoint beside the old one, then swap: a kill at any moment leaves one that loads."""
-        weights, moments = whole_state(self.model, self.optimizer.optimizer)
+        weights, moments = whole_state(self.model, [o.optimizer for o in self.optimizers])
         average = whole_on_main(self.ema.shadow_params, self.accelerator.is_main_process)
         if not self.accelerator.is_main_process:
             return
@@ -133,7 +128,7 @@ class Run:
             fingerprint=self.fingerprint,
             step=self.step,
             ema_step=self.ema.optimization_step,
-            lr=self.lr.state_dict()["last_epoch"],
+            lr=self.lr[0].last_epoch,
             history=self.history,
         )
         old = checkpoints(folder)
@@ -160,7 +155,8 @@ class Run:
             if state["fingerprint"] != self.fingerprint:
                 raise TrainingError(f"{path} is of another run (model, data or settings differ): move it away")
             moments = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True, mmap=True)
-            load_whole_state(self.model, self.optimizer.optimizer, load_file(path / "model.safetensors"), moments)
+            optimizers = [optimizer.optimizer for optimizer in self.optimizers]
+            load_whole_state(self.model, optimizers, load_file(path / "model.safetensors"), moments)
             shadow = load_file(path / "ema.safetensors")
         except torch.OutOfMemoryError:  # a RuntimeError, but the checkpoint is whole
             raise
@@ -173,7 +169,8 @@ class Run:
             state["step"],
             state["history"],
         )
-        self.lr.load_state_dict({**self.lr.state_dict(), "last_epoch": state["lr"]})
+        for schedule in self.lr:
+            schedule.load_state_dict({**schedule.state_dict(), "last_epoch": state["lr"]})
 
     @torch.no_grad()
     def leave_average(self, model: Model) -> None:
@@ -183,6 +180,20 @@ class Run:
         if self.config.gradient_checkpointing:
             model.disable_gradient_checkpointing()
         model.eval()
+
+
+def build_optimizers(model: Model, config: TrainingConfig) -> list[torch.optim.Optimizer]:
+    """AdamW for what is trained; with a `muon_learning_rate` for all but the blocks' matrices, which Muon trains."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    muon = config.muon_learning_rate is not None
+    matrices = [name for name, p in trained.items() if muon and p.ndim == 2 and IN_BLOCK.search(name)]
+    rest = [p for name, p in trained.items() if name not in matrices]
+    settings = dict(lr=config.learning_rate, betas=(0.9, config.adam_beta2), weight_decay=config.weight_decay)
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, **settings, fused=True)]
+    if muon:  # scaled so that an update is as large as AdamW's (Liu et al. 2025)
+        settings = dict(lr=config.muon_learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+        optimizers.append(torch.optim.Muon([trained[name] for name in matrices], **settings))
+    return optimizers
 
 
 def step_rows(n: int, step: int, part: int, parts: int, batch_size: int, seed: int) -> Tensor:

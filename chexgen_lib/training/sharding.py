@@ -37,16 +37,16 @@ def whole_on_main(tensors: Iterable[Tensor], is_main: bool) -> list[Tensor]:
     return [tensor.cpu() for tensor in gathered if is_main]
 
 
-def whole_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict]:
+def whole_state(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> tuple[dict[str, Tensor], dict]:
     """State of model and optimiser with all shards, by the parameters' names, on the CPU; empty but in the first."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    return get_model_state_dict(model, options=options), get_optimizer_state_dict(model, optimizer, options=options)
+    return get_model_state_dict(model, options=options), get_optimizer_state_dict(model, optimizers, options=options)
 
 
 def load_whole_state(
-    model: nn.Module, optimizer: torch.optim.Optimizer, weights: dict[str, Tensor], moments: dict
+    model: nn.Module, optimizers: list[torch.optim.Optimizer], weights: dict[str, Tensor], moments: dict
 ) -> None:
     """Load what `whole_state` returned, which every process has; RuntimeError or KeyError where it does not fit."""
     options = StateDictOptions(full_state_dict=True)
     set_model_state_dict(model, weights, options=options)
-    set_optimizer_state_dict(model, optimizer, moments, options=options)
+    set_optimizer_state_dict(model, optimizers, moments, options=options)
