@@ -1,7 +1,7 @@
 # Needs Python 3.11, git and make; everything else is installed into .venv from requirements.lock.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: autoencoder docs help env lab lock params repro test lint notebooks expected clean distclean
+.PHONY: autoencoder docs foundation help env lab lock params repro test lint notebooks expected clean distclean
 
 UV_VERSION := 0.13.9
 PROFILE := laptop
@@ -19,7 +19,7 @@ help:
 	@echo "                Up to one stage only: make repro STAGE=07_quality"
 	@echo "make test       lint, tests, and every notebook re-executed and compared (profile ci)"
 	@echo "make lab        open the notebooks in JupyterLab"
-	@echo "make autoencoder retrain the shipped autoencoder"
+	@echo "make autoencoder retrain the shipped autoencoder;  make foundation  retrain the shipped generator (hours)"
 	@echo "make notebooks  copy the outputs of the run in runs/laptop into the committed notebooks"
 	@echo "make expected   execute the notebooks and write the results that make test expects (NAMES=07_quality: of one)"
 	@echo "make lock       compile requirements.lock from pyproject.toml (UPGRADE=1: to the newest versions)"
@@ -68,6 +68,12 @@ lint: .venv/.complete
 autoencoder: params
 	$(BIN)/dvc repro 01_curation
 	$(BIN)/python -m chexgen_lib.workflow.notebooks run 02_autoencoder
+
+# Retrains the generator that the package ships; half an hour of rendering and more than an hour of training on 2 cores
+# with bfloat16. Stopped at any moment, it goes on where it was.
+foundation: params
+	$(BIN)/dvc repro 01_curation
+	$(BIN)/python -m chexgen_lib.workflow.notebooks run 03_foundation
 
 docs: .venv/.complete
 	mkdir -p docs

@@ -1,7 +1,7 @@
 """Stage I at the size of a foundation: many rendered radiographs, trained on once, shipped with the package.
 
-As in the paper, the generator has seen far more images than any task that uses it. The laptop profile cannot train it in
-its minutes; `notebooks/03_foundation.ipynb` (`make foundation`) does it in hours, and the DAG reads the weights.
+As in the paper, the generator has seen far more images than any task that uses it. The laptop profile has only minutes;
+`notebooks/03_foundation.ipynb` (`make foundation`) takes hours, and the DAG reads its weights.
 """
 
 from collections.abc import Sequence

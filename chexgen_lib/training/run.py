@@ -56,7 +56,9 @@ class Run:
             model.enable_gradient_checkpointing()
         optimizers = build_optimizers(model, config)
         if len(optimizers) > 1 and accelerator.distributed_type == DistributedType.FSDP:
-            raise TrainingError("Muon needs whole matrices, FSDP shards them: train with DDP, or muon_learning_rate=null")
+            raise TrainingError(
+                "Muon needs whole matrices, FSDP shards them: train with DDP, or muon_learning_rate=null"
+            )
         # Stepped by hand, once an optimiser step, whatever the number of processes.
         kind, steps = SCHEDULES[config.schedule], (config.warmup_steps, config.steps)
         self.lr = [get_scheduler(kind, optimizer, None, *steps) for optimizer in optimizers]
@@ -190,6 +192,8 @@ def build_optimizers(model: Model, config: TrainingConfig) -> list[torch.optim.O
     rest = [p for name, p in trained.items() if name not in matrices]
     settings = dict(lr=config.learning_rate, betas=(0.9, config.adam_beta2), weight_decay=config.weight_decay)
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, **settings, fused=True)]
+    if muon and not matrices:
+        raise TrainingError(f"{type(model).__name__} has no blocks of matrices for Muon: set muon_learning_rate=null")
     if muon:  # scaled so that an update is as large as AdamW's (Liu et al. 2025)
         settings = dict(lr=config.muon_learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
         optimizers.append(torch.optim.Muon([trained[name] for name in matrices], **settings))

@@ -6,8 +6,10 @@ that was not, bit for bit. Processes share a step's micro-batches: their number,
 (DDP) or a shard of it (FSDP), changes results by rounding alone.
 """
 
+import json
 from contextlib import nullcontext
 from pathlib import Path
+from time import perf_counter
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +20,12 @@ from tqdm import tqdm
 from chexgen_lib.diffusion.objectives import TIMES, NoisePrediction, RectifiedFlow
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.metadata import ATTRIBUTES
+from chexgen_lib.storage import write_json
 from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.run import Model, Run, checkpoints, fingerprint_of, remove_checkpoints, step_seed
+
+CLOCK = "clock.json"
 
 
 def train(
@@ -33,7 +38,8 @@ def train(
 ) -> list[dict]:
     """Train `model` in place (of a `ControlledTransformer`, its adapter) and leave its averaged (EMA) weights in it.
 
-    Writes `folder/log` (dvclive) while it runs, and `folder/checkpoint-K` each `checkpoint_every` steps. Started again
+    Writes `folder/log` (dvclive) while it runs, `folder/clock.json` (the seconds that it has taken, over all
+    interruptions) and `folder/checkpoint-K` each `checkpoint_every` steps. Started again
     with the same model size, data and settings it resumes from the newest checkpoint; checkpoints of any other run are
     an error, and all are removed when the run completes.
 
@@ -59,6 +65,7 @@ def train(
     accelerator = _accelerator(config)
     run = Run(model.train(), config, accelerator, fingerprint=fingerprint_of(model, cache, config))
     run.resume(folder if checkpoints(folder) or continued_from is None else continued_from)
+    started, spent = perf_counter(), read_seconds(folder) if run.step else 0.0
     logged = {"resume": False, "save_dvc_exp": False, "dvcyaml": None, "report": None}
     # replaying the history keeps the log of a resumed run equal to an uninterrupted one
     with Live(str(folder / "log"), **logged) if accelerator.is_main_process else nullcontext() as live:
@@ -79,6 +86,8 @@ def train(
                 _log(live, entry)
             if keep_last if step + 1 == config.steps else (step + 1) % config.checkpoint_every == 0:
                 run.save(folder)
+                if accelerator.is_main_process:
+                    write_json({"seconds": round(spent + perf_counter() - started, 1)}, folder / CLOCK)
     run.leave_average(model)
     if accelerator.is_main_process and not keep_last:
         remove_checkpoints(folder)
@@ -104,6 +113,12 @@ def noise_error(model: Model, cache: LatentCache, batch_size: int = 64, seed: in
         prediction = model(*inputs, **given).sample[:, : latents.shape[1]]
         total += F.mse_loss(objective.noise(prediction.cpu(), noisy, t), noise).item() * len(rows)
     return total / len(cache)
+
+
+def read_seconds(folder: Path) -> float:
+    """Seconds that a training in `folder` took up to its last checkpoint, over all interruptions; 0 if it has none."""
+    path = folder / CLOCK
+    return json.loads(path.read_text())["seconds"] if path.is_file() else 0.0
 
 
 def _accelerator(config: TrainingConfig) -> Accelerator:

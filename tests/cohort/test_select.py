@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from chexgen_lib.cohort.layout import FLAGS, CohortError, rows
-from chexgen_lib.cohort.select import Selection, select
+from chexgen_lib.cohort.select import RESERVED, Selection, is_reserved, select
 from chexgen_lib.records import assign_splits
 from tests.builders import curated_records
 
@@ -107,3 +107,24 @@ def test_a_patient_in_two_splits_is_refused_before_any_image_is_read(table):
     torn = table.with_columns(patient_id=pl.lit("nih:00000001"), source=pl.lit("nih"))
     with pytest.raises(CohortError, match="patients are in several splits, first 'nih:00000001'"):
         choose(torn, stage2=replace(STAGE2, sources=["nih"]))
+
+
+def test_what_is_reserved_is_never_in_the_foundation():
+    people = [f"nih:{i:08d}" for i in range(4000)]
+    table = pl.DataFrame({"patient_id": people + people[:10], "image_id": [str(i) for i in range(4010)]})
+    reserved = is_reserved(table)
+    assert abs(reserved[:4000].mean() - RESERVED) < 0.02
+    assert reserved[:10].to_list() == reserved[4000:].to_list()  # by person
+    assert is_reserved(table.reverse()).reverse().equals(reserved)
+    other = table.head(50).with_columns(pl.col("patient_id").str.replace("nih:", "chestx_det:"))
+    assert is_reserved(other).to_list() == reserved[:50].to_list()  # the same people in another dataset
+
+
+def test_a_selection_trains_on_reserved_people_or_on_the_others(table):
+    few = replace(STAGE1, counts={"train": 2, "val": 4})
+    everyone = choose(table).filter(split="val")["patient_id"]
+    sides = {flag: choose(table, stage1=replace(few, reserved=flag)).filter("stage1") for flag in (True, False)}
+    people = {flag: chosen.filter(split="train") for flag, chosen in sides.items()}
+    assert is_reserved(people[True]).all() and not is_reserved(people[False]).any()
+    assert {flag: len(chosen.filter(split="val")) for flag, chosen in sides.items()} == {True: 4, False: 4}
+    assert len(everyone)

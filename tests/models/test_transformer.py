@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from chexgen_lib.models.layers import position_embedding
+from chexgen_lib.models.layers import SHORT, attention, position_embedding
 from chexgen_lib.models.transformer import ChexGenTransformer
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference"
@@ -143,3 +143,33 @@ def test_clear_errors():
     x, t, y, mask = inputs()
     with pytest.raises(ValueError, match="latents have shape"):
         tiny()(x[:, :, :4], t, y, mask)
+
+
+@pytest.mark.parametrize("tokens, texts", [(64, 64), (64, 100), (SHORT, 7), (SHORT + 1, 7), (64, SHORT + 1)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_both_forms_of_attention_agree_in_values_and_gradients(tokens, texts, masked):
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(3, 2, n, 16, generator=g, requires_grad=True) for n in (tokens, texts, texts))
+    lengths = torch.tensor([texts, texts // 2, 1])
+    mask = (torch.arange(texts) < lengths[:, None])[:, None, None] if masked else None
+    reference = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    expected = torch.autograd.grad(reference.square().sum(), (q, k, v))
+    assert torch.equal(attention(q, k, v, mask), reference)  # in float32 it is torch's own
+    half = attention(*(x.bfloat16() for x in (q, k, v)), mask)
+    assert half.dtype == torch.bfloat16
+    assert (half.float() - reference).abs().max() < 0.03
+    found = torch.autograd.grad(half.float().square().sum(), (q, k, v))
+    for a, b in zip(found, expected, strict=True):
+        assert (a - b).norm() < 0.02 * b.norm()
+
+
+def test_short_attention_on_a_cpu_is_products(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("torch's fused kernel")
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", refuse)
+    short, long = (torch.zeros(1, 1, n, 8, dtype=torch.bfloat16) for n in (SHORT, SHORT + 1))
+    attention(short, short, short)
+    for q, k in ((short.float(), short.float()), (long, short), (short, long)):
+        with pytest.raises(AssertionError, match="fused"):
+            attention(q, k, k)

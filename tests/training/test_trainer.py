@@ -14,7 +14,7 @@ from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.training import trainer
 from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import CacheError, LatentCache
-from chexgen_lib.training.run import step_rows
+from chexgen_lib.training.run import build_optimizers, step_rows
 from chexgen_lib.training.trainer import noise_error, train
 
 CONFIG = TrainingConfig(
@@ -91,6 +91,52 @@ def test_resumed_equals_uninterrupted(cache, tmp_path, monkeypatch, build, accum
     assert not list(tmp_path.glob("cut/checkpoint*"))
 
 
+@pytest.mark.parametrize("build", [model, flow])
+def test_resumed_with_muon_equals_uninterrupted(cache, tmp_path, monkeypatch, build):
+    changes = dict(build=build, muon_learning_rate=5e-3, schedule="cosine", warmup_steps=2)
+    expected, history = run(cache, tmp_path / "whole", **changes)
+    with monkeypatch.context() as m:
+        interrupt(m, at=5)
+        with pytest.raises(KeyboardInterrupt):
+            run(cache, tmp_path / "cut", **changes)
+    resumed, resumed_history = run(cache, tmp_path / "cut", **changes)
+    assert torch.equal(resumed, expected) and resumed_history == history
+    assert not torch.equal(expected, run(cache, tmp_path / "adamw", build=build, schedule="cosine", warmup_steps=2)[0])
+
+
+def test_muon_trains_the_matrices_of_blocks_and_adamw_the_rest_each_once():
+    config = replace(CONFIG, muon_learning_rate=5e-3)
+    for whole in (model(), ControlledTransformer.on(model(), copied_blocks=1)):
+        adamw, muon = build_optimizers(whole, config)
+        name_of = {id(p): name for name, p in whole.named_parameters()}
+        matrices = [name_of[id(p)] for group in muon.param_groups for p in group["params"]]
+        rest = [name_of[id(p)] for group in adamw.param_groups for p in group["params"]]
+        assert sorted(matrices + rest) == sorted(name for name, p in whole.named_parameters() if p.requires_grad)
+        assert all("blocks." in name or "copied_block." in name for name in matrices)
+        assert {name.split(".", 2)[-1] for name in matrices} >= {"attn.qkv.weight"} or matrices[0].startswith("control")
+        assert not any("table" in name or "bias" in name for name in matrices)
+
+
+def test_muon_needs_blocks_of_matrices(cache, tmp_path):
+    with pytest.raises(TrainingError, match="BaselineUNet has no blocks of matrices for Muon"):
+        run(cache, tmp_path, build=unet, muon_learning_rate=5e-3)
+    with pytest.raises(TrainingError, match="muon_learning_rate must be positive or null, not 0"):
+        replace(CONFIG, muon_learning_rate=0)
+
+
+def test_the_clock_adds_up_over_interruptions(cache, tmp_path, monkeypatch):
+    times = iter(range(0, 1000, 10))
+    monkeypatch.setattr(trainer, "perf_counter", lambda: float(next(times)))
+    assert trainer.read_seconds(tmp_path) == 0
+    with monkeypatch.context() as m:
+        interrupt(m, at=3)
+        with pytest.raises(KeyboardInterrupt):
+            run(cache, tmp_path)
+    assert trainer.read_seconds(tmp_path) == 10
+    run(cache, tmp_path)
+    assert trainer.read_seconds(tmp_path) == 20
+
+
 @pytest.mark.parametrize("pairs, widest_gap", [(10, 150), (100, 50), (1000, 1)])
 def test_the_noise_error_meets_all_times(pairs, widest_gap):
     times = []
@@ -133,6 +179,7 @@ def test_loss_falls(cache, tmp_path, build):
     [
         dict(batch_size=5),
         dict(learning_rate=2e-2),
+        dict(muon_learning_rate=2e-2),
         dict(weight_decay=0.5),
         dict(clip_norm=1e-3),
         dict(schedule="cosine"),
