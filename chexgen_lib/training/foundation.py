@@ -6,24 +6,19 @@ As in the paper, the generator has seen far more images than any task that uses 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 from diffusers import AutoencoderKL
-from safetensors.torch import save_file
 
 from chexgen_lib.images import to_uint8
 from chexgen_lib.kept import Arrays, run_all
 from chexgen_lib.models.text import load_text_encoder
-from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.phantom.render import render
-from chexgen_lib.storage import digest, replacing, write_json
 from chexgen_lib.training.latent_cache import LatentCache
 
 SHARD = 512  # images that are rendered and encoded at a time
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def render_pairs(
@@ -69,17 +64,3 @@ def joined(shards: Sequence[Arrays]) -> LatentCache:
     lengths = np.concatenate([[0], *(np.diff(shard["offsets"]) for shard in shards)])
     offsets = torch.from_numpy(lengths.cumsum())
     return LatentCache(mean, torch.zeros(1).half().expand(mean.shape), states, offsets)
-
-
-def ship(model: ChexGenTransformer, history: pl.DataFrame, recipe: dict[str, Any], folder: Path) -> None:
-    """Write what the package ships: weights in half precision, `history.parquet`, and `recipe.json` with their sha256.
-
-    Args:
-        recipe: what the weights were made from, JSON values.
-    """
-    with replacing(folder) as partial:
-        partial.mkdir()
-        model.save_config(partial)
-        save_file({name: t.half().contiguous() for name, t in model.state_dict().items()}, partial / WEIGHTS)
-        history.write_parquet(partial / "history.parquet")
-        write_json({**recipe, "sha256": digest(partial / WEIGHTS)}, partial / "recipe.json")

@@ -64,8 +64,9 @@ def train(
         model.register_to_config(flow_shift=config.time_shift)  # sampling goes by it
     accelerator = _accelerator(config)
     run = Run(model.train(), config, accelerator, fingerprint=fingerprint_of(model, cache, config))
-    run.resume(folder if checkpoints(folder) or continued_from is None else continued_from)
-    started, spent = perf_counter(), read_seconds(folder) if run.step else 0.0
+    begun = folder if checkpoints(folder) or continued_from is None else continued_from
+    run.resume(begun)
+    started, spent = perf_counter(), read_seconds(begun) if run.step else 0.0
     logged = {"resume": False, "save_dvc_exp": False, "dvcyaml": None, "report": None}
     # replaying the history keeps the log of a resumed run equal to an uninterrupted one
     with Live(str(folder / "log"), **logged) if accelerator.is_main_process else nullcontext() as live:
@@ -85,9 +86,9 @@ def train(
                 progress.set_postfix(loss=f"{entry['loss']:.4f}")
                 _log(live, entry)
             if keep_last if step + 1 == config.steps else (step + 1) % config.checkpoint_every == 0:
-                run.save(folder)
-                if accelerator.is_main_process:
-                    write_json({"seconds": round(spent + perf_counter() - started, 1)}, folder / CLOCK)
+                _save(run, folder, spent + perf_counter() - started)
+    if accelerator.is_main_process and not (folder / CLOCK).is_file():  # nothing was left to do
+        write_json({"seconds": spent}, folder / CLOCK)
     run.leave_average(model)
     if accelerator.is_main_process and not keep_last:
         remove_checkpoints(folder)
@@ -158,6 +159,13 @@ def _check_fit(model: Model, cache: LatentCache, config: TrainingConfig) -> None
             raise TrainingError(
                 f"the metadata has a source number {int(found)}, the model knows {known}: encode it again"
             )
+
+
+def _save(run: Run, folder: Path, seconds: float) -> None:
+    """Write a checkpoint, then the seconds that it took to get there."""
+    run.save(folder)
+    if run.accelerator.is_main_process:
+        write_json({"seconds": round(seconds, 1)}, folder / CLOCK)
 
 
 def _log(live: Live | None, entry: dict) -> None:

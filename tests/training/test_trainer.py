@@ -133,8 +133,10 @@ def test_the_clock_adds_up_over_interruptions(cache, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             run(cache, tmp_path)
     assert trainer.read_seconds(tmp_path) == 10
-    run(cache, tmp_path)
-    assert trainer.read_seconds(tmp_path) == 20
+    train(model(), cache, CONFIG, tmp_path, keep_last=True)
+    assert trainer.read_seconds(tmp_path) == 10 + 20
+    train(model(), cache, CONFIG, tmp_path / "taken over", keep_last=True, continued_from=tmp_path)
+    assert trainer.read_seconds(tmp_path / "taken over") == 30
 
 
 @pytest.mark.parametrize("pairs, widest_gap", [(10, 150), (100, 50), (1000, 1)])
