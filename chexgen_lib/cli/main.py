@@ -44,6 +44,12 @@ def _parser() -> argparse.ArgumentParser:
         "--guidance", type=float, default=4.0, metavar="W", help="of the prompt (default: 4.0; 1: none)"
     )
     sample.add_argument(
+        "--guidance-interval",
+        type=_interval,
+        metavar="LOW,HIGH",
+        help="guide only at these shares of noise (default: 0,1)",
+    )
+    sample.add_argument(
         "--metadata-guidance", type=_weights, metavar="AGE=W,...", help="weights of attributes of a metadata encoder"
     )
     sample.add_argument(
@@ -119,6 +125,15 @@ def _weights(text: str) -> dict[str, float]:
         return {name.strip(): float(weight) for name, weight in (part.split("=") for part in text.split(","))}
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not written as 'age=10,sex=6'") from error
+
+
+def _interval(text: str) -> tuple[float, ...]:
+    """ "0,0.75" -> its numbers."""
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not written as '0,0.75'") from error
+    return low, high
 
 
 # Imported when called, so that `chexgen data` does not wait for torch.

@@ -34,6 +34,7 @@ from chexgen_lib.models.quantized import int8_weights
 from chexgen_lib.models.text import count_tokens
 from chexgen_lib.pools.generate import image_seed
 from chexgen_lib.sampling.conditions import ConditionError, draw, read_masks
+from chexgen_lib.sampling.guidance import guided_steps
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.sampling.prompts import ENCODED, PromptError, read_prompts
 from chexgen_lib.sampling.released import released_pipeline
@@ -122,6 +123,7 @@ def _check_options(options: argparse.Namespace) -> None:
     for name in ("images_per_prompt", "steps", "batch_size"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}")
+    guided_steps(torch.empty(0), 1, options.guidance_interval or (0.0, 1.0))
     names = [name for samplers in SAMPLERS.values() for name in samplers]
     if options.sampler not in (None, *names):
         raise ValueError(f"--sampler {options.sampler!r} is none of {', '.join(names)}")
@@ -157,6 +159,7 @@ def _sample_batch(pipeline: ChexGenPipeline, batch: list[dict], options: argpars
         [job["prompt"] for job in batch] if batch[0]["prompt"] else None,
         num_inference_steps=options.steps,
         guidance_scale=options.guidance,
+        guidance_interval=options.guidance_interval or (0.0, 1.0),
         generator=[torch.Generator().manual_seed(job["seed"]) for job in batch],
         condition_image=drawings if controlled else None,
         control_scale=options.control_scale,
@@ -252,6 +255,7 @@ def _settings(options: argparse.Namespace, pipeline: ChexGenPipeline) -> dict:
         chexgen_lib=chexgen_lib.__version__,
         **({"weights": "int8", "batch_size": options.batch_size} if options.int8 else {}),
         **({"compiled": True} if options.compile else {}),
+        **({"guidance_interval": json.dumps(options.guidance_interval)} if options.guidance_interval else {}),
         **({"metadata_guidance": json.dumps(options.metadata_guidance)} if options.metadata_guidance else {}),
     )
 

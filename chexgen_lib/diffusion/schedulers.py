@@ -148,6 +148,13 @@ def scheduler_named(name: str, current: SchedulerMixin) -> SchedulerMixin:
     return fitting[name](current.config.get("flow_shift" if _is_dpm_solver(current) else "shift", 1.0))
 
 
+def few_steps(current: SchedulerMixin) -> SchedulerMixin:
+    """DPM-Solver++ for the model that `current` samples, with its noise schedule, or a flow's shift."""
+    if samples_objective(current) == "rectified_flow":
+        return scheduler_named(FEW_STEPS, current)
+    return DPMSolverMultistepScheduler.from_config(current.config, algorithm_type="dpmsolver++")
+
+
 def samples_objective(scheduler: SchedulerMixin) -> str:
     """The objective that a scheduler samples, a name in `models.transformer.OBJECTIVES`."""
     flow = isinstance(scheduler, (FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler))

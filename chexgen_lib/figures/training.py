@@ -23,7 +23,7 @@ def draw(history: pl.DataFrame, title: str) -> Figure:
     style.use()
     fig = Figure(figsize=(style.PAGE, 2.4), layout="constrained")
     window = max(1, len(history) // 20)
-    panels = [("loss", "weighted squared error of the noise"), ("grad_norm", "gradient norm before clipping")]
+    panels = [("loss", "weighted squared error"), ("grad_norm", "gradient norm before clipping")]
     for ax, (column, label) in zip(fig.subplots(1, 2), panels, strict=True):
         mean = history[column].rolling_mean(window, min_samples=1)
         ax.plot(history["step"], history[column], color=style.SKY, lw=0.5, label="one batch")

@@ -1,10 +1,10 @@
 """The foundation that the package ships: a transformer that has seen far more images than one run can train on.
 
-`weights/foundation` holds it as diffusers saves a model, in float16, beside `recipe.json` (data, steps, hours, machine,
-commit, seed, sha256 of the weights) and `history.parquet` (what `trainer.train` returned). `make foundation` makes it.
+`weights/foundation` holds it as diffusers saves a model, in float16, beside `recipe.json` (what it was made
+from, `training.summary.recipe`, and the sha256 of the files) and `history.parquet` (what `trainer.train` returned).
+`make foundation` makes it.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 from chexgen_lib.models import autoencoder
 from chexgen_lib.models.loading import WeightsError, fastest_device, from_pretrained
 from chexgen_lib.models.transformer import ChexGenTransformer
-from chexgen_lib.storage import replacing, write_json
+from chexgen_lib.storage import digest, replacing, write_json
 
 SHIPPED = "shipped"
 FOLDER = Path(__file__).parent / "weights" / "foundation"
@@ -55,9 +55,9 @@ def check_shipped() -> None:
     recipe = read_recipe()
     if not (FOLDER / WEIGHTS).is_file():
         raise WeightsError(f"{FOLDER / WEIGHTS} does not exist: {REMEDY}")
-    if sha256_of(FOLDER / WEIGHTS) != recipe["sha256"]:
+    if digest(FOLDER / WEIGHTS) != recipe["sha256"]:
         raise WeightsError(f"{FOLDER / WEIGHTS} is damaged or not what {RECIPE} describes: {REMEDY}")
-    if recipe.get("autoencoder_sha256", own := sha256_of(autoencoder.SHIPPED / WEIGHTS)) != own:
+    if recipe.get("autoencoder_sha256", own := digest(autoencoder.SHIPPED / WEIGHTS)) != own:
         raise WeightsError(f"{FOLDER} was trained on the latents of another autoencoder than the shipped one: {REMEDY}")
 
 
@@ -88,8 +88,8 @@ def save_foundation(folder: Path, model: ChexGenTransformer, recipe: Mapping[str
         half.half().save_pretrained(partial)
         history.write_parquet(partial / HISTORY)
         hashes = {
-            "sha256": sha256_of(partial / WEIGHTS),
-            "autoencoder_sha256": sha256_of(autoencoder.SHIPPED / WEIGHTS),
+            "sha256": digest(partial / WEIGHTS),
+            "autoencoder_sha256": digest(autoencoder.SHIPPED / WEIGHTS),
         }
         write_json({**recipe, **hashes}, partial / RECIPE)
 
@@ -97,10 +97,4 @@ def save_foundation(folder: Path, model: ChexGenTransformer, recipe: Mapping[str
 def shipped_sha256() -> dict[str, str]:
     """What identifies the shipped pipeline: `weights_sha256` and `autoencoder_sha256`, of the files."""
     files = {"weights": FOLDER / WEIGHTS, "autoencoder": autoencoder.SHIPPED / WEIGHTS}
-    return {f"{name}_sha256": sha256_of(path) for name, path in files.items()}
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return {f"{name}_sha256": digest(path) for name, path in files.items()}

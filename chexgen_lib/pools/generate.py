@@ -24,7 +24,7 @@ class Sampling:
 
     Attributes:
         copies: images of each request.
-        num_inference_steps, guidance_scale, metadata_guidance: as the pipeline takes them.
+        num_inference_steps, guidance_scale, metadata_guidance, guidance_interval: as the pipeline takes them.
         batch_size: images at a time; it changes images by rounding alone.
         seed: with the request's image_id and the number of the copy, it determines the noise.
     """
@@ -35,6 +35,7 @@ class Sampling:
     batch_size: int = 64
     seed: int = 0
     metadata_guidance: Mapping[str, float] | None = None
+    guidance_interval: Sequence[float] = (0.0, 1.0)
 
 
 def sample_pool(
@@ -110,6 +111,7 @@ def _sample_batches(
                 num_inference_steps=sampling.num_inference_steps,
                 guidance_scale=sampling.guidance_scale,
                 metadata_guidance=sampling.metadata_guidance,
+                guidance_interval=sampling.guidance_interval,
                 generator=[torch.Generator().manual_seed(seeds[i]) for i in batch],
                 condition_image=None if conditions is None else [conditions[of[i]] for i in batch],
                 output_type="np",

@@ -17,9 +17,11 @@ from PIL import Image
 from chexgen_lib.cli import main as cli
 from chexgen_lib.cli import sample as files
 from chexgen_lib.diffusion.schedulers import flow_euler_scheduler
+from chexgen_lib.models.autoencoder import SHIPPED
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.sampling.conditions import draw
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
+from chexgen_lib.storage import digest
 from tests.builders import shipped_foundation
 
 
@@ -69,7 +71,7 @@ def test_what_the_package_ships_is_sampled_by_default(prompts, tmp_path, monkeyp
     manifest = pl.read_csv(tmp_path / "out/manifest.csv")
     recipe = json.loads((folder / "recipe.json").read_text())
     assert set(manifest["weights_sha256"]) == {recipe["sha256"]}
-    assert set(manifest["autoencoder_sha256"]) == {recipe["autoencoder_sha256"]}
+    assert set(manifest["autoencoder_sha256"]) == {digest(SHIPPED / "diffusion_pytorch_model.safetensors")}
     assert (set(manifest["sampler"]), set(manifest["steps"])) == ({"DPMSolverMultistepScheduler"}, {20})
     before = content(tmp_path / "out")
     monkeypatch.setattr(ChexGenPipeline, "__call__", lambda *a, **k: pytest.fail("sampled again"))
@@ -177,6 +179,17 @@ def test_a_mask_that_breaks_half_way_costs_only_its_row(annotated, adapter, tmp_
     assert "not sampled: masked_0.png: gone" in capsys.readouterr().err
     assert {"plain_0.png", "boxed_0.png"} <= set(content(tmp_path / "out"))
     assert "masked_0.png" not in pl.read_csv(tmp_path / "out/manifest.csv")["file"].to_list()
+
+
+def test_guidance_can_be_left_out_of_noisy_steps(prompts, weights, tmp_path, capsys):
+    for name, more in (("whole", []), ("part", ["--guidance-interval", "0,0.5"])):
+        assert cli.main(command(prompts, weights, tmp_path / name, *more)) == 0
+    assert content(tmp_path / "whole")["case0_0.png"] != content(tmp_path / "part")["case0_0.png"]
+    assert set(pl.read_csv(tmp_path / "part/manifest.csv")["guidance_interval"]) == {"[0.0, 0.5]"}
+    assert cli.main(command(prompts, weights, tmp_path / "bad", "--guidance-interval", "0.9,0.1")) == 2
+    assert "guidance_interval must be two fractions in order, not (0.9, 0.1)" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(command(prompts, weights, tmp_path / "bad", "--guidance-interval", "half"))
 
 
 def test_the_sampler_can_be_chosen(prompts, weights, tmp_path):

@@ -13,7 +13,9 @@ from chexgen_lib.diffusion.schedulers import (
     SAMPLERS,
     ReleasedDDIMScheduler,
     SpacedDDIMScheduler,
+    ddim_scheduler,
     default_scheduler,
+    few_steps,
     flow_dpm_solver_scheduler,
     flow_euler_scheduler,
     flow_heun_scheduler,
@@ -168,6 +170,21 @@ def test_a_name_means_the_sampler_of_the_models_objective():
             assert again.config.get("flow_shift") == current.config.get("flow_shift"), "the shift survives"
     with pytest.raises(ValueError, match=r"'ddim' cannot sample these weights \(rectified_flow\): use dpm-solver\+\+"):
         scheduler_named("ddim", flow_euler_scheduler())
+
+
+def test_few_steps_keep_the_noise_schedule_or_the_shift():
+    theirs = {**DDPM, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}  # Stable Diffusion's
+    ours, other = few_steps(ddim_scheduler()), few_steps(diffusers.PNDMScheduler(**theirs))
+    for scheduler, settings in ((ours, DDPM), (other, theirs)):
+        assert (type(scheduler).__name__, scheduler.config.algorithm_type) == (
+            "DPMSolverMultistepScheduler",
+            "dpmsolver++",
+        )
+        assert settings.items() <= scheduler.config.items() and samples_objective(scheduler) == "ddpm"
+    for scheduler in (ours, SAMPLERS["ddpm"]["dpm-solver++"]()):
+        set_steps(scheduler, 10, "cpu")
+    assert torch.equal(ours.timesteps, scheduler.timesteps) and torch.equal(ours.sigmas, scheduler.sigmas)
+    assert few_steps(flow_euler_scheduler(2.0)).config.flow_shift == 2.0
 
 
 @pytest.mark.parametrize("name", DIFFUSERS)

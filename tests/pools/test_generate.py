@@ -51,6 +51,13 @@ def test_each_request_follows_its_condition_image(pipeline, controlled, tmp_path
         sample(controlled, RECORDS, tmp_path / "bad", conditions=conditions[:2])
 
 
+def test_steps_outside_the_interval_are_not_guided(pipeline, tmp_path):
+    part, whole = (sample(pipeline, RECORDS, tmp_path / str(b), guidance_interval=(0.0, b)) for b in (0.7, 1.0))
+    none = sample(pipeline, RECORDS, tmp_path / "none", guidance_scale=1.0)
+    assert close(sample(pipeline, RECORDS, tmp_path / "0", guidance_interval=[0.0, 0.0]), none)  # as YAML has it
+    assert not close(part, whole)
+
+
 def test_each_request_follows_its_metadata(pipeline, tmp_path):
     torch.manual_seed(0)
     flow = ChexGenTransformer.of_size("ci", sample_size=4, text_dim=384, metadata_sources=[]).eval()
