@@ -10,6 +10,8 @@ A table has one row for each number and arm, with the columns of `ESTIMATE`:
 - `detectable`: the minimum detectable difference, which a study of this size finds at p < 0.05 with 80 % power: 2.8
   standard errors of the paired difference.
 
+A table whose arms are held against others, too (`worth.Against`), also has the columns of `worth`.
+
 No p-value is adjusted for multiple comparisons.
 """
 
@@ -19,8 +21,10 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from chexgen_lib.estimates.measures import LEAST, auroc_of_draws
+from chexgen_lib.estimates import worth
+from chexgen_lib.estimates.measures import ERRORS, LEAST, auroc_of_draws
 from chexgen_lib.estimates.resampling import LEVEL, Resampling, centre, percentile_interval
+from chexgen_lib.estimates.worth import Against
 from chexgen_lib.records import FINDINGS
 
 ESTIMATE = ("value", "sd", "low", "high", "difference", "difference_low", "difference_high", "p", "detectable")
@@ -82,16 +86,20 @@ def compare(
     about: Sequence[Mapping],
     resampling: Resampling,
     reference: str | None = None,
+    against: Mapping[str, Against] | None = None,
 ) -> pl.DataFrame:
     """M measures of each arm with intervals, and their differences from the arm `reference`.
 
     Args:
         arms: arm -> values [S, 1 + B, M] of its seeds on the data and on all resamples; seeds of all arms are paired.
             A measure that is undefined (NaN) on the data is listed without an estimate.
-        about: M dicts that describe the measures: the first columns of the table.
+        about: M dicts that describe the measures: the first columns of the table. Of a "metric" in `measures.ERRORS`
+            less is better.
+        against: arm -> what else it is held against; needs a reference.
 
     Returns:
-        The columns of `about`, arm, those of `ESTIMATE`, patients, seeds; grouped by measure, then by arm.
+        The columns of `about`, arm, those of `ESTIMATE` and with `against` of `worth`, patients, seeds; grouped by
+        measure, then by arm.
 
     Raises:
         ValueError: if arms differ in their seeds, or the reference is not among them.
@@ -108,8 +116,12 @@ def compare(
                 row |= estimate(own) | {"sd": float(single.std(ddof=1)) if len(single) > 1 else None}
                 if reference not in (None, arm):
                     row |= difference(own, means[reference][:, m])
+                if against and arm in against:
+                    every = {name: mean[:, m] for name, mean in means.items()}
+                    row |= worth.columns(own, every, against[arm], reference, named.get("metric") in ERRORS)
             rows.append(row)
-    return tidy(rows, [*about[0], "arm", *ESTIMATE, "patients", "seeds"])
+    further = () if against is None else worth.COLUMNS
+    return tidy(rows, [*about[0], "arm", *ESTIMATE, *further, "patients", "seeds"])
 
 
 def tidy(rows: Sequence[Mapping], columns: Sequence[str]) -> pl.DataFrame:
@@ -117,8 +129,9 @@ def tidy(rows: Sequence[Mapping], columns: Sequence[str]) -> pl.DataFrame:
     table = pl.DataFrame(list(rows), infer_schema_length=None)
     missing = [pl.lit(None, pl.Float64).alias(c) for c in columns if c not in table.columns]
     table = table.with_columns(missing).select(columns)
-    floats = [c for c in ESTIMATE if c in columns]
-    return table.with_columns(pl.col(floats).cast(pl.Float64)).fill_nan(None)
+    floats = [c for c in (*ESTIMATE, *worth.NUMBERS) if c in columns]
+    texts = [c for c in worth.NAMES if c in columns]
+    return table.with_columns(pl.col(floats).cast(pl.Float64), pl.col(texts).cast(pl.String)).fill_nan(None)
 
 
 def auroc_table(
@@ -128,6 +141,7 @@ def auroc_table(
     reference: str | None = None,
     draws: int = 1,
     fewest: int = LEAST,
+    against: Mapping[str, Against] | None = None,
 ) -> pl.DataFrame:
     """AUROC of each arm by finding and on average (ED Table 6), and its difference from the arm `reference`.
 
@@ -137,10 +151,11 @@ def auroc_table(
         scores: arm -> [S * draws, N, 14].
         labels: [N, 14], 1, 0 or NaN.
         draws: consecutive runs that share a seed; a seed's AUROC is the mean of its draws'.
+        against: arm -> what else it is held against.
 
     Returns:
-        arm, finding, `ESTIMATE`, n, positives, patients, seeds; in the row "Average" also `p_findings`, the Wilcoxon
-        test over the findings. Rows are grouped by arm.
+        arm, finding, `ESTIMATE`, with `against` the columns of `worth`, n, positives, patients, seeds; in the row
+        "Average" also `p_findings`, the Wilcoxon test over the findings. Rows are grouped by arm.
 
     Raises:
         ValueError: for scores that do not fit or are not finite, or if no finding has enough cases.
@@ -156,7 +171,7 @@ def auroc_table(
         for f, y in zip(FINDINGS, labels.T, strict=True)
     ]
     about.append({"finding": "Average", "n": len(labels), "positives": None})
-    table = compare(arms, about, resampling, reference)
+    table = compare(arms, about, resampling, reference, against)
     single = {arm: values[:, 0, :-1].mean(0) for arm, values in arms.items()}  # [14]
     known = np.isfinite(next(iter(single.values())))
     p = {
@@ -167,7 +182,8 @@ def auroc_table(
     p_findings = pl.col("arm").replace_strict(list(p), list(p.values()), default=None, return_dtype=pl.Float64)
     table = table.with_columns(p_findings=pl.when(finding="Average").then(p_findings))
     order = pl.col("arm").replace_strict({arm: k for k, arm in enumerate(arms)}, return_dtype=pl.Int64)
-    columns = ["arm", "finding", *ESTIMATE, "p_findings", "n", "positives", "patients", "seeds"]
+    further = () if against is None else worth.COLUMNS
+    columns = ["arm", "finding", *ESTIMATE, *further, "p_findings", "n", "positives", "patients", "seeds"]
     return table.sort(order, maintain_order=True).select(columns)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from chexgen_lib.records import FINDINGS
 
 LEAST = 5  # positive and negative cases that an AUROC needs, or values that a mean needs; fewer give no estimate
+ERRORS = ("MAE", "MSE")  # measures of which less is better
 
 
 def mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -5,6 +5,11 @@ from collections.abc import Mapping
 import polars as pl
 
 NOT_DETECTABLE = "no detectable difference"
+# Verdicts on a claim of the paper
+SUPPORTED, OPPOSITE, UNMEASURED = "as the paper", "the opposite", "not measured"
+NOT_SPECIFIC = "no more than its control"
+UNMEASURABLE = "cannot be measured here"
+VERDICTS = (SUPPORTED, NOT_SPECIFIC, OPPOSITE, NOT_DETECTABLE, UNMEASURABLE, UNMEASURED)
 
 
 def format_interval(value: float, low: float, high: float, digits: int = 2) -> str:
@@ -48,6 +53,37 @@ def verdict(row: Mapping, digits: int = 3) -> str:
     return f"{span}: {NOT_DETECTABLE} (minimum detectable: {row['detectable']:.{digits}f})"
 
 
+def claim_verdict(row: Mapping) -> str:
+    """The verdict on a claim of a gain, one of `VERDICTS`.
+
+    A gain whose interval lies above zero is as the paper's, unless a control has as much: then it is no gain of what is
+    claimed. Where the interval contains zero, a study that would have missed an effect of the paper's size has measured
+    nothing.
+
+    Args:
+        row: low and high of the gain's interval, better is positive, None: not measured; beyond_low (the lower end of
+            its difference from the control's), detectable (the minimum detectable difference) and paper (the paper's
+            gain), each None where there is none.
+    """
+    if row["low"] is None or row["high"] is None:
+        return UNMEASURED
+    if row["high"] < 0:
+        return OPPOSITE
+    if row["low"] > 0:
+        return SUPPORTED if row["beyond_low"] is None or row["beyond_low"] > 0 else NOT_SPECIFIC
+    blind = None not in (row["detectable"], row["paper"]) and row["detectable"] > abs(row["paper"])
+    return UNMEASURABLE if blind else NOT_DETECTABLE
+
+
+def worth(row: Mapping, digits: int = 2) -> str:
+    """`0.62 [0.31, 0.95]`, the worth of a row's synthetic images; empty where they stand beside no new real ones."""
+    if row["oracle"] is None:
+        return ""
+    if row["worth"] is None:
+        return UNMEASURABLE
+    return format_interval(row["worth"], row["worth_low"], row["worth_high"], digits)
+
+
 def against_bar(value: float, bar: float, digits: int = 2) -> str:
     """`reached`, or `missed by 0.05`."""
     return "reached" if value >= bar else f"missed by {bar - value:.{digits}f}"
@@ -57,7 +93,7 @@ def readable(table: pl.DataFrame, value: str = "value", digits: int = 3) -> pl.D
     """A table for display: value and difference with their intervals as one text each, other columns as they are.
 
     `low`, `high`, `difference_low`, `difference_high`, `p` and `detectable` go into these texts (`estimate`,
-    `verdict`); empty columns are dropped.
+    `verdict`), those of `estimates.worth` into `worth` and `beyond its control`; empty columns are dropped.
     """
     rows = table.to_dicts()
     columns = {value: pl.Series(value, [estimate(row, value, digits) for row in rows], pl.String)}
@@ -65,6 +101,14 @@ def readable(table: pl.DataFrame, value: str = "value", digits: int = 3) -> pl.D
     if "difference" in table.columns:
         columns["difference"] = pl.Series("difference", [verdict(row, digits) for row in rows], pl.String)
         hidden |= {"difference_low", "difference_high", "p", "detectable"}
+    if "worth" in table.columns:
+        beyond = [
+            "" if r["beyond"] is None else format_interval(r["beyond"], r["beyond_low"], r["beyond_high"], digits)
+            for r in rows
+        ]
+        columns["worth"] = pl.Series("worth", [worth(row) for row in rows], pl.String)
+        columns["beyond its control"] = pl.Series("beyond its control", beyond, pl.String)
+        hidden |= {"oracle", "control", "worth_low", "worth_high", "beyond", "beyond_low", "beyond_high"}
     shown = table.with_columns(**columns).drop(hidden & set(table.columns))
     kept = [c for c in shown.columns if not len(shown) or any(v not in (None, "") for v in shown[c])]
     return shown.select(kept)

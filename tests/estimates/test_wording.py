@@ -44,3 +44,38 @@ def test_a_table_is_readable():
     assert table.columns == ["arm", "value", "n", "difference"]
     assert table.row(0) == ("a", "0.500 [0.400, 0.600]", 9, "+0.020 [0.010, 0.030], p = 0.04")
     assert table.row(1)[-1] == ""
+
+
+CLAIM = {"low": 0.01, "high": 0.03, "beyond_low": None, "detectable": 0.02, "paper": 0.02}
+OPEN = CLAIM | {"low": -0.01}
+
+
+@pytest.mark.parametrize(
+    ("row", "verdict"),
+    [
+        (CLAIM, w.SUPPORTED),
+        (CLAIM | {"beyond_low": 0.001}, w.SUPPORTED),
+        (CLAIM | {"beyond_low": -0.001}, w.NOT_SPECIFIC),
+        (CLAIM | {"detectable": 0.5}, w.SUPPORTED),  # found, although it could have been missed
+        (CLAIM | {"low": -0.03, "high": -0.01}, w.OPPOSITE),
+        (OPEN, w.NOT_DETECTABLE),
+        (OPEN | {"detectable": 0.021}, w.UNMEASURABLE),
+        (OPEN | {"detectable": 0.021, "paper": None}, w.NOT_DETECTABLE),
+        (OPEN | {"detectable": None}, w.NOT_DETECTABLE),
+        (OPEN | {"beyond_low": 0.01}, w.NOT_DETECTABLE),
+        (CLAIM | {"low": None, "high": None}, w.UNMEASURED),
+    ],
+)
+def test_the_verdict_on_a_claim_takes_its_control_and_what_could_be_seen_into_account(row, verdict):
+    assert w.claim_verdict(row) == verdict and verdict in w.VERDICTS
+
+
+def test_the_worth_of_synthetic_images_is_readable():
+    row = {"arm": "a", "value": 0.5, "low": 0.4, "high": 0.6, **ROW, "oracle": "b", "control": "c", "worth": 0.5,
+           "worth_low": 0.2, "worth_high": 0.9, "beyond": 0.1, "beyond_low": 0.05, "beyond_high": 0.15}  # fmt: skip
+    none = dict.fromkeys(("worth", "worth_low", "worth_high", "beyond", "beyond_low", "beyond_high"))
+    rows = [row, row | none, row | none | {"oracle": None, "control": None}]
+    table = w.readable(pl.DataFrame(rows))
+    assert table.columns == ["arm", "value", "difference", "worth", "beyond its control"]
+    assert table["worth"].to_list() == ["0.50 [0.20, 0.90]", w.UNMEASURABLE, ""]
+    assert table["beyond its control"].to_list() == ["0.100 [0.050, 0.150]", "", ""]
