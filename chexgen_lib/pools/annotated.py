@@ -24,10 +24,11 @@ from chexgen_lib.pools.annotations import (
     with_truth,
 )
 from chexgen_lib.pools.folder import REDO, check_even, read_pool
-from chexgen_lib.pools.labelled import check_patients
+from chexgen_lib.pools.labelled import check_patients, shuffled
 
 REQUEST = ("record", "kind")
 TESTS = ("test", "external test")
+CANDIDATES = 4  # times the requests: the new real images that masks are read of, as `request_annotations` has them
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,15 @@ class Task:
         origin: [N], the annotated image (row of `AnnotatedSplits.data`) whose annotation each has.
         rows: rows of `images`: "train" (the images that the pool was sampled from), "val", "test", "external test".
         copies: [K, R], rows of the K synthetic images of each training image.
+        further: [J, R], rows of new real images, as many in each line as training images and as many of them positive;
+            of other patients, no image twice.
     """
 
     images: np.ndarray
     origin: np.ndarray
     rows: dict[str, np.ndarray]
     copies: np.ndarray
+    further: np.ndarray
 
     @property
     def tests(self) -> dict[str, np.ndarray]:
@@ -58,7 +62,8 @@ class AnnotatedSplits:
 
     Attributes:
         data: the records of the pools, and the validation and test images.
-        rows: rows of `data` that are "val", "test" (both of the pools' sources) and "external test" (of the others).
+        rows: rows of `data` that are "further train" (training images of patients whom no pool was sampled for,
+            shuffled), "val", "test" (all three of the pools' sources) and "external test" (of the others).
         requests: row (of `data`) and kind of each.
         samples: uint8 [R, K, H, W], of each request.
     """
@@ -89,7 +94,20 @@ class AnnotatedSplits:
         )
         origin = np.concatenate([np.arange(len(self.data.images)), np.tile(train, len(samples))])
         copies = len(self.data.images) + np.arange(len(samples) * len(train)).reshape(len(samples), -1)
-        return Task(images, origin, {"train": train} | self.rows, copies)
+        rows = {name: own for name, own in self.rows.items() if name != "further train"}
+        return Task(images, origin, {"train": train} | rows, copies, self._further(kind, train, len(samples)))
+
+    def _further(self, kind: str, train: np.ndarray, most: int) -> np.ndarray:
+        """`Task.further` with at most `most` lines."""
+        candidates = self.rows.get("further train", np.zeros(0, np.int64))
+        given, found = (np.array([self.data.shows(row, kind) for row in rows], bool) for rows in (train, candidates))
+        parts = []
+        for sign in (True, False):
+            own, wanted = candidates[found == sign], int((given == sign).sum())
+            lines = min(most, len(own) // wanted) if wanted else most
+            parts.append(own[: lines * wanted].reshape(lines, wanted))
+        lines = min(map(len, parts))
+        return np.concatenate([part[:lines] for part in parts], axis=1)
 
     def masks(self, task: Task, kind: str) -> np.ndarray:
         """Bool [N, S, S]: the mask of each image of a task, at its size."""
@@ -123,8 +141,10 @@ def load(root: str | Path, resolution: int, pools: Sequence[str | Path]) -> Anno
         )
     sampled = pl.col("image_id").is_in(requests["record"].unique().to_list())
     internal = pl.col("source").is_in(table.filter(sampled)["source"].unique().to_list())
+    further = _further(table.filter(internal, pl.col("split") == "train"), requests)
     sets = {
         "train": sampled,
+        "further train": pl.col("image_id").is_in(further),
         "val": internal & (pl.col("split") == "val"),
         "test": internal & (pl.col("split") == "test"),
         "external test": ~internal & (pl.col("split") == "test"),
@@ -132,8 +152,19 @@ def load(root: str | Path, resolution: int, pools: Sequence[str | Path]) -> Anno
     data = with_truth(folder, resolution, table.filter(pl.any_horizontal(*sets.values())))
     used = data.table.select("image_id").join(table, on="image_id", maintain_order="left")
     rows = {name: np.flatnonzero(used.select(keep).to_series().to_numpy()) for name, keep in sets.items()}
+    rows["further train"] = shuffled(used, rows["further train"])
     check_patients(used, rows)
     return join(data, {name: r for name, r in rows.items() if name != "train"}, requests, samples)
+
+
+def _further(train: pl.DataFrame, requests: pl.DataFrame) -> list[str]:
+    """Training images of patients whom no request is of: every pneumothorax, and others, some times the requests."""
+    requested = pl.col("image_id").is_in(requests["record"].unique().to_list())
+    known = train.filter(requested)["patient_id"].unique().to_list()
+    others = train.filter(~pl.col("patient_id").is_in(known))
+    others = others[shuffled(others, np.arange(len(others)))]
+    ordered = others.sort(pl.col("Pneumothorax") != 1, nulls_last=True, maintain_order=True)
+    return ordered["image_id"].head(CANDIDATES * len(requests)).to_list()
 
 
 def read_requests(pools: Sequence[str | Path], resolution: int) -> tuple[pl.DataFrame, np.ndarray]:

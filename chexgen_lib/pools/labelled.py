@@ -16,6 +16,7 @@ from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.images import reduced
 from chexgen_lib.pools.folder import REDO, check_even, read_pool
 from chexgen_lib.records import FINDINGS
+from chexgen_lib.storage import hash_key
 
 ABOUT = ("image_id", "patient_id", "split", "source", "view", "age", "sex", "race")
 
@@ -125,7 +126,8 @@ class Splits:
     Attributes:
         everything: the cohort's images, then the pool's.
         rows: "train" (the records that the pool was sampled for), "val" and "test" of stage II, and "external train",
-            "external val", "external test" of other sources; empty where the cohort has none.
+            "external val", "external test" of other sources; empty where the cohort has none. "further train" are
+            stage II's records of training patients who have no image in "train" or "external train", shuffled.
         synthetic: rows of the pool.
     """
 
@@ -145,6 +147,24 @@ class Splits:
                 f"the pool holds {copy.max() + 1} images a record, not {k}: make a larger one in stage 06_pools"
             )
         return self.synthetic[copy < k]
+
+    def further(self, k: int) -> np.ndarray:
+        """Rows of new real images, `k` for each training image; empty if the cohort has fewer."""
+        rows = self.rows["further train"]
+        wanted = k * len(self.rows["train"])
+        return rows[: wanted if wanted <= len(rows) else 0]
+
+    def few(self, n: int | None) -> "Splits":
+        """`n` of the training records (None: all) with their pool; the others become further ones.
+
+        A smaller set is part of a larger one.
+        """
+        table, every = self.everything.table, np.concatenate([self.rows["train"], self.rows["further train"]])
+        train = np.sort(shuffled(table, self.rows["train"])[:n])
+        chosen = table["image_id"].gather(train).to_list()
+        kept = table["image_id"].gather(self.synthetic).is_in(chosen).to_numpy()
+        rows = {"train": train, "further train": _of_others(table, every, train)}
+        return replace(self, rows=self.rows | rows, synthetic=self.synthetic[kept])
 
     def with_pool(self, pool: LabelledSet) -> "Splits":
         """The same images with another pool appended; existing row numbers stay valid.
@@ -185,10 +205,24 @@ def assemble(root: str | Path, pool: str | Path, resolution: int, size: int, lea
     synthetic = load(pool, cohort, size)
     check_even(synthetic.table, ["image_id"])
     rows = {"train": np.flatnonzero(cohort["image_id"].is_in(synthetic.table["image_id"].unique().to_list()))}
-    rows |= {split: layout.rows(cohort, "stage2", split) for split in ("val", "test")}
     rows |= {f"external {split}": layout.rows(cohort, "external", split) for split in ("train", "val", "test")}
+    trained = np.concatenate([rows["train"], rows["external train"]])
+    rows["further train"] = _of_others(cohort, layout.rows(cohort, "stage2", "train"), trained)
+    rows |= {split: layout.rows(cohort, "stage2", split) for split in ("val", "test")}
     check_patients(originals.table, rows)
     return Splits(originals + synthetic, rows, np.arange(len(synthetic)) + len(originals))
+
+
+def _of_others(table: pl.DataFrame, rows: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Those of some rows whose patients are not among the rows `train`, shuffled."""
+    known = table["patient_id"].gather(train).unique().to_list()
+    return shuffled(table, rows[~table["patient_id"].gather(rows).is_in(known).to_numpy()])
+
+
+def shuffled(table: pl.DataFrame, rows: np.ndarray) -> np.ndarray:
+    """Rows in an order that depends on their images' ids alone."""
+    keys = [hash_key(f"few:{i}") for i in table["image_id"].gather(rows)]
+    return np.asarray(rows, np.int64)[np.argsort(np.array(keys, np.str_), kind="stable")]
 
 
 def check_patients(table: pl.DataFrame, rows: dict[str, np.ndarray]) -> None:

@@ -58,12 +58,12 @@ def run(tmp_path, monkeypatch):
     return tmp_path
 
 
-def write_masks(folder, n, shift=0):
+def write_masks(folder, n, shift=0, pneumothoraces=(0, 1, 6)):
     anatomy = np.zeros((n, 3, SIZE, SIZE), bool)
     anatomy[:, 2, 4:8] = True
-    findings = np.zeros((n + 3, SIZE, SIZE), bool)
-    where = [*range(n), 0, 1, 6]
-    which = [FINDINGS.index("Effusion")] * n + [FINDINGS.index("Pneumothorax")] * 3
+    where = [*range(n), *pneumothoraces]
+    findings = np.zeros((len(where), SIZE, SIZE), bool)
+    which = [FINDINGS.index("Effusion")] * n + [FINDINGS.index("Pneumothorax")] * len(pneumothoraces)
     for k, row in enumerate(where):
         findings[k, 10 + row : 18 + row, (2 if k < n else 20) + shift :][:, :8] = True
     packed = dict(anatomy=np.packbits(anatomy, axis=-1), findings=np.packbits(findings, axis=-1))
@@ -101,6 +101,44 @@ def test_each_training_image_has_its_copies(run):
     real = task.images[task.rows["train"], 0, 0]
     assert sorted(real) == [0, 1, 2, 3]  # two with, and two without, each once
     assert task.images[task.copies, 0, 0].tolist() == [(100 + real).tolist(), (110 + real).tolist()]
+
+
+def test_new_real_images_are_of_other_patients_and_as_often_positive(run):
+    """Of the pool's images 0 to 3 two have a pneumothorax; 8 to 13 are new, 8 and 9 with one, 13 of patient 0."""
+    more(run, ["nih"] * 6, ["p8", "p9", "p10", "p11", "p12", "p0"])
+    sets = load(run)
+    assert sorted(ids(sets, sets.task("ribs", SIZE), sets.rows["further train"])) == ["i10", "i11", "i12", "i8", "i9"]
+    task = sets.task("pneumothorax", SIZE)
+    masks = sets.masks(task, "pneumothorax").any(axis=(1, 2))
+    assert task.further.shape == (1, 4) and masks[task.further].sum() == masks[task.rows["train"]].sum() == 2
+    patients = [
+        set(sets.data.table["patient_id"].gather(task.origin[rows])) for rows in (task.rows["train"], task.further[0])
+    ]
+    assert not patients[0] & patients[1] and len(patients[1]) == 4
+    assert not patients[1] & {p for name in ("val", "test", "external test") for p in sets.patients(task, name)}
+    ribs = sets.task("ribs", SIZE)
+    assert ribs.further.shape == (2, 2) and len(set(ribs.further.ravel())) == 4  # as many lines as copies
+    assert "further train" not in task.rows
+
+
+def test_without_new_images_or_of_other_sources_there_are_none(run):
+    assert load(run).task("ribs", SIZE).further.shape == (0, 2)
+    more(run, ["openi"] * 6, [f"p{k}" for k in range(8, 14)])
+    assert load(run).task("ribs", SIZE).further.shape == (0, 2)
+
+
+def more(run, sources, patients):
+    """Further training images in the run's cohort, of which the first two have a pneumothorax."""
+    folder, n = run / "cohort", len(SPLITS) + len(patients)
+    table = pl.read_parquet(folder / "cohort.parquet")
+    ids_ = [f"i{k}" for k in range(len(SPLITS), n)]
+    new = {"image_id": ids_, "patient_id": patients, "source": sources, "prompt": ["New."] * len(ids_)}
+    new |= {"view": ["PA"] * len(ids_), "split": ["train"] * len(ids_)}
+    new |= {"Pneumothorax": [float(k < 2) for k in range(len(ids_))]}
+    pl.concat([table, pl.DataFrame(new).select(table.columns)]).write_parquet(folder / "cohort.parquet")
+    pixels = np.arange(n, dtype=np.uint8)[:, None, None] * np.ones((SIZE, SIZE), np.uint8)
+    np.save(folder / f"images_{SIZE}.npy", pixels)
+    write_masks(folder, n, pneumothoraces=(0, 1, 6, 8, 9))
 
 
 def test_a_synthetic_image_has_the_annotation_that_was_requested(run):

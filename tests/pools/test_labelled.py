@@ -139,7 +139,7 @@ def test_sets_of_a_run(run):
     sets = pools.assemble(run, run / "pools/text", 16, 8)
     ids = {name: sets.everything.table["image_id"].gather(rows).to_list() for name, rows in sets.rows.items()}
     assert ids == {
-        "train": ["i0", "i4"], "val": [], "test": ["i2"],
+        "train": ["i0", "i4"], "further train": ["i1"], "val": [], "test": ["i2"],
         "external train": ["i5"], "external val": [], "external test": ["i3"],
     }  # fmt: skip
     assert sets.everything.images[sets.copies(1), 0, 0].tolist() == [40, 10] and len(sets.copies(3)) == 6
@@ -195,6 +195,54 @@ def test_another_pool_of_other_records_is_refused(run, cohort, tmp_path, records
     pl.DataFrame({"image_id": records}).write_parquet(tmp_path / "other/manifest.parquet")
     with pytest.raises(CohortError, match=named):
         pools.assemble(run, run / "pools/text", 16, 8).with_pool(pools.load(tmp_path / "other", cohort, 8))
+
+
+def real_and_synthetic(n=12, trained=6, copies=2):
+    """Images of n patients with two each, of whom the first `trained` images have a pool; i is image i's brightness."""
+    about = {
+        c: [f"{c}{i // 2}" for i in range(2 * n)] for c in ("patient_id", "split", "source", "view", "sex", "race")
+    }
+    about |= {"image_id": [f"i{i}" for i in range(2 * n)], "age": [50.0] * 2 * n, "copy": [0] * 2 * n}
+    table = pl.DataFrame(about | {f: [0.0] * 2 * n for f in FINDINGS})
+    everything = pools.LabelledSet(table, np.arange(2 * n, dtype=np.uint8)[:, None, None] * np.ones((4, 4), np.uint8))
+    for copy in range(copies):
+        everything = everything + pools.LabelledSet(
+            table[:trained].with_columns(copy=pl.lit(copy, pl.Int64)), everything.images[:trained]
+        )
+    none = np.zeros(0, np.int64)
+    rows = {
+        "train": np.arange(trained),
+        "further train": np.arange(trained, 2 * n - 4),
+        "test": np.arange(2 * n - 4, 2 * n),
+    }
+    return pools.Splits(everything, rows | {"val": none}, np.arange(2 * n, 2 * n + copies * trained))
+
+
+def test_new_real_images_are_of_other_patients_than_all_others():
+    sets = real_and_synthetic().few(3)
+    train, further, tested = (set(sets.patients(name)) for name in ("train", "further train", "test"))
+    assert len(sets.rows["train"]) == 3 and not further & train and not further & tested
+    assert not further & set(sets.patients_of(sets.synthetic)) and set(sets.patients_of(sets.synthetic)) == train
+    assert [len(sets.further(k)) for k in (1, 2, 6)] == [3, 6, 0]  # 15 or fewer are left: not six times as many
+    assert set(sets.further(1)) < set(sets.further(2)) <= set(sets.rows["further train"])
+
+
+def test_few_records_are_nested_and_keep_their_copies():
+    sets = real_and_synthetic()
+    two, four = sets.few(2), sets.few(4)
+    assert set(two.rows["train"]) < set(four.rows["train"]) and sets.few(None).rows["train"].tolist() == [*range(6)]
+    assert len(two.copies(1)) == 2 and len(two.copies(2)) == 4
+    ids = two.everything.table["image_id"]
+    assert set(ids.gather(two.copies(2))) == set(ids.gather(two.rows["train"]))
+    assert len(sets.few(99).rows["train"]) == 6 and two.rows["test"].tolist() == sets.rows["test"].tolist()
+
+
+def test_new_real_images_of_a_run(run):
+    table = pl.read_parquet(run / "cohort/cohort.parquet")
+    shared = pl.when(pl.col("image_id") == "i1").then(pl.lit("p0")).otherwise("patient_id")
+    assert pools.assemble(run, run / "pools/text", 16, 8).patients("further train") == ["p1"]
+    table.with_columns(patient_id=shared).write_parquet(run / "cohort/cohort.parquet")
+    assert pools.assemble(run, run / "pools/text", 16, 8).patients("further train") == []  # i0's patient has it
 
 
 @pytest.mark.parametrize("stands", ["first", "behind"])
