@@ -1,12 +1,16 @@
 """Names of the arms of Figure 3 and of the initialisations of Figure 4: written and parsed in this module alone.
 
 A name is the key of an arm in results, tables and CSV files; `arm` and `pretraining_copies` say what it means. The
-paper's names ("real+2x ChexGen") are parsed likewise.
+paper's names ("real+2x ChexGen") are parsed likewise. `against` and `against_initialisations` say which arms are held
+against which.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+
+from chexgen_lib.estimates.worth import Against
 
 # Generators. Arms of this run's generator do not name it ("real + 2x"); the paper names both of its generators.
 CHEXGEN, BASELINE, ROENTGEN = "ChexGen", "baseline", "RoentGen"
@@ -20,6 +24,7 @@ class Role(StrEnum):
     REAL = "real images"
     AUGMENTED = "real and synthetic images"
     SYNTHETIC = "synthetic images"
+    ORACLE = "real images, and new real ones of other patients instead of synthetic ones"
     SHUFFLED = "real images, and synthetic ones with labels shuffled among them"
 
 
@@ -30,7 +35,7 @@ class Arm:
     Attributes:
         name: its key in results, tables and CSV files.
         role: what it is trained on.
-        copies: synthetic images of each training record.
+        copies: synthetic images of each training record, or as many times as many new real images.
         generator: of the synthetic images; None where there are none.
         control_of: name of the arm that it is a control of, if any.
     """
@@ -62,6 +67,11 @@ def shuffled(copies: int) -> str:
     return f"{augmented(copies)}, shuffled"
 
 
+def oracle(copies: int) -> str:
+    """As `augmented`, with new real images of other training patients: "real + 2x new real"."""
+    return f"{REAL} + {copies}x new real"
+
+
 def arm(name: str) -> Arm:
     """The arm of Figure 3 with this name, which may be one of the paper's.
 
@@ -72,12 +82,24 @@ def arm(name: str) -> Arm:
         return Arm(name, Role.REAL)
     if found := re.fullmatch(r"(\d+)x alone", name):
         return Arm(name, Role.SYNTHETIC, int(found[1]), CHEXGEN)
+    if found := re.fullmatch(r"real \+ (\d+)x new real", name):
+        return Arm(name, Role.ORACLE, int(found[1]))
     if found := re.fullmatch(r"real \+ (\d+)x, shuffled", name):
         return Arm(name, Role.SHUFFLED, int(found[1]), CHEXGEN, control_of=augmented(int(found[1])))
     if found := re.fullmatch(r"real ?\+ ?(\d+)x(?: (\w+))?", name):
         return Arm(name, Role.AUGMENTED, int(found[1]), found[2] or CHEXGEN)
-    known = ", ".join(map(repr, (REAL, augmented(2), augmented(2, BASELINE), synthetic_alone(2), shuffled(2))))
-    raise ValueError(f"{name!r} is no arm: names are formed as {known}")
+    examples = (REAL, augmented(2), augmented(2, BASELINE), synthetic_alone(2), shuffled(2), oracle(2))
+    raise ValueError(f"{name!r} is no arm: names are formed as {', '.join(map(repr, examples))}")
+
+
+def against(names: Iterable[str]) -> dict[str, Against]:
+    """What each arm with real and synthetic images is held against: new real images, and shuffled labels."""
+    found = {name: arm(name) for name in names}
+    return {
+        name: Against(oracle(a.copies), None if a.other_generator else shuffled(a.copies))
+        for name, a in found.items()
+        if a.role == Role.AUGMENTED
+    }
 
 
 # Initialisations of Figure 4
@@ -90,6 +112,20 @@ IMAGENET = "ImageNet"  # the paper's reference
 def pretrained(copies: int) -> str:
     """Pretrained on `copies` synthetic images of each training record: "5x synthetic"."""
     return f"{copies}x synthetic"
+
+
+def pretrained_on_real(copies: int) -> str:
+    """As `pretrained`, on new real images of other training patients: "5x new real"."""
+    return f"{copies}x new real"
+
+
+def against_initialisations(copies: Iterable[int]) -> dict[str, Against]:
+    """What each pretraining is held against: new real images, and as many steps on the real ones.
+
+    Gains are taken from the latter: what pretraining owes to its steps is nothing that an image is worth.
+    """
+    synthetic = {pretrained(k): Against(pretrained_on_real(k), LONGER, base=LONGER) for k in copies}
+    return synthetic | {pretrained_on_real(k): Against(control=LONGER) for k in copies}
 
 
 def pretraining_copies(name: str) -> int:

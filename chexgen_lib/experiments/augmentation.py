@@ -1,22 +1,25 @@
 """Training data augmentation: does a network gain from synthetic images added to the real ones? (paper, Figure 3)
 
 Each arm trains the same network for the same number of optimiser steps, on the real images alone or with one or two
-synthetic copies of each (Methods, Training data augmentation experiments). This module has the arms and classification
+synthetic copies of each (Methods, Training data augmentation experiments). Beside them, oracle arms have as many new
+real images of other training patients, with their own labels: what they gain is what there is to gain, and the ratio of
+the gains is the worth of a synthetic image. This module has the arms and classification
 (ED Table 6); `augmentation_tasks` has segmentation, severity and detection. The checkpoint is selected on real
 validation images; each test set is used once. Every arm is trained with several seeds; intervals resample test patients
 and seeds, and a difference between arms is taken within each resample.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from chexgen_lib.estimates import worth
 from chexgen_lib.estimates.comparison import ESTIMATE, auroc_table
 from chexgen_lib.estimates.wording import readable
-from chexgen_lib.experiments.arms import BASELINE, CHEXGEN, REAL, augmented, shuffled, synthetic_alone
+from chexgen_lib.experiments.arms import BASELINE, CHEXGEN, REAL, against, augmented, oracle, shuffled, synthetic_alone
 from chexgen_lib.experiments.repeats import Repeats, Results
 from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.classifier import balanced_weights, train_classifier
@@ -50,41 +53,48 @@ def train_and_score(
     return model.predict_sets(images, tests)
 
 
-def pool_arms(sets: Mapping[str, Splits]) -> dict[str, np.ndarray]:
-    """Arm -> rows to train on: the real images alone, and with one and two (if there are) synthetic copies of each.
+def pool_arms(sets: Mapping[str, Splits], copies: Sequence[int]) -> dict[str, np.ndarray]:
+    """Arm -> rows to train on: the real images alone, with synthetic images of each, and with new real ones (oracles).
 
-    sets: generator -> its pool with the real images, each `with_pool` of the one before.
+    Args:
+        sets: generator -> its pool with the real images, each `with_pool` of the one before. Only the first has arms of
+            all `copies`, the others of the most.
+        copies: images beside each real one; at most as many as a pool holds.
     """
     arms = {}
-    for generator, own in sets.items():
-        train, copies = own.rows["train"], own.everything.table["copy"].to_numpy()[own.synthetic].max() + 1
+    for number, (generator, own) in enumerate(sets.items()):
+        train, held = own.rows["train"], own.everything.table["copy"].to_numpy()[own.synthetic].max() + 1
         arms[REAL] = train
-        for k in range(1, min(2, copies) + 1):
+        possible = sorted({min(k, held) for k in copies})
+        for k in possible[-1:] if number else possible:
             arms[augmented(k, generator)] = np.concatenate([train, own.copies(k)])
+            if len(new := own.further(k)):
+                arms[oracle(k)] = np.concatenate([train, new])
     return arms
 
 
 def classify(
-    sets: Splits, rival: Splits, folder: Path, config: LearnerConfig, repeats: Repeats
+    sets: Splits, rival: Splits, copies: Sequence[int], folder: Path, config: LearnerConfig, repeats: Repeats
 ) -> tuple[Results, dict[str, pl.DataFrame]]:
     """Train all arms of the classification and compare them on each test set.
 
-    The arms are those of both generators, the synthetic images alone, and two copies with shuffled labels.
+    The arms are those of `pool_arms`, the most copies alone, and the same beside real ones with shuffled labels.
 
     Args:
         sets: the real images with ChexGen's pool.
         rival: `sets` with the baseline's pool.
+        copies: synthetic images of each real one.
         folder: for finished trainings.
 
     Returns:
         What the trainings predicted, and for each test set `auroc_table` against the real images alone.
     """
     pool = sets.everything[sets.synthetic]
-    copies = pool.table["copy"].max() + 1
+    most = min(max(copies), pool.table["copy"].max() + 1)
     mislabelled = rival.with_pool(pool.shuffled_labels(repeats.seed))
-    arms = pool_arms({CHEXGEN: sets, BASELINE: rival}) | {
-        synthetic_alone(copies): sets.synthetic,
-        shuffled(2): np.concatenate([sets.rows["train"], mislabelled.copies(min(2, copies))]),
+    arms = pool_arms({CHEXGEN: sets, BASELINE: rival}, copies) | {
+        synthetic_alone(most): sets.copies(most),
+        shuffled(most): np.concatenate([sets.rows["train"], mislabelled.copies(most)]),
     }
     everything = mislabelled.everything
     tests = {name: sets.rows[name] for name in TESTS if len(sets.rows[name])}
@@ -93,7 +103,11 @@ def classify(
     results = repeats.train(train_and_score, data, jobs, folder)
     tables = {
         name: auroc_table(
-            scores_of(results, name), everything.labels[rows], repeats.resampling(sets.patients(name)), REAL
+            scores_of(results, name),
+            everything.labels[rows],
+            repeats.resampling(sets.patients(name)),
+            REAL,
+            against=against(results),
         )
         for name, rows in tests.items()
     }
@@ -125,13 +139,7 @@ def scores_of(results: Results, key: str) -> dict[str, np.ndarray]:
 
 def summary(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """For display: the macro AUROC of each arm on each test set, with the differences from the real images alone."""
-    return readable(_averages(tables).select("test", "n", "arm", *ESTIMATE))
-
-
-def detectable(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    """The range over the arms of the minimum detectable difference of the macro AUROC, by test set."""
-    smallest, largest = pl.col("detectable").min().alias("smallest"), pl.col("detectable").max().alias("largest")
-    return _averages(tables).group_by("test", maintain_order=True).agg(smallest.round(3), largest.round(3))
+    return readable(_averages(tables).select("test", "n", "arm", *ESTIMATE, *worth.COLUMNS))
 
 
 def _averages(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
@@ -158,7 +166,7 @@ def metrics(tables: Mapping[str, pl.DataFrame], tasks: Mapping[str, pl.DataFrame
 
 
 def _rounded(row: Mapping) -> dict[str, float]:
-    known = {k: round(row[k], 5) for k in ("value", "low", "high", "difference") if row[k] is not None}
+    known = {k: round(row[k], 5) for k in ("value", "low", "high", "difference", "worth") if row[k] is not None}
     return known | {"n": row["n"]}
 
 

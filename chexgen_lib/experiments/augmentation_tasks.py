@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from chexgen_lib.estimates import worth
 from chexgen_lib.estimates.comparison import ESTIMATE, compare
 from chexgen_lib.estimates.measures import LEAST, mean
 from chexgen_lib.estimates.wording import readable
-from chexgen_lib.experiments.arms import REAL, augmented
+from chexgen_lib.experiments.arms import REAL, against, augmented, oracle
 from chexgen_lib.experiments.augmentation import TESTS
 from chexgen_lib.experiments.repeats import Repeats, Results
 from chexgen_lib.learners.detector import OVERALL
@@ -31,7 +32,7 @@ class TaskResult:
     """The results of all arms of a task.
 
     Attributes:
-        table: ABOUT, arm, the columns of `comparison.compare`; empty if the task was left out.
+        table: ABOUT, arm, the columns of `comparison.compare` and of `worth`; empty if the task was left out.
         images: set, images, positive: how many images each set has, and how many of them are positive.
         left_out: why the task was left out, else empty.
         readings: of a severity task, see `severity.readings`.
@@ -54,15 +55,22 @@ def left_out(reason: str, images: pl.DataFrame | None = None) -> TaskResult:
     """The result of a task that cannot be run, with an empty table."""
     text = dict.fromkeys(("test", "category", "metric", "arm"), pl.String)
     counts = dict.fromkeys(("n", "patients", "seeds"), pl.Int64)
-    empty = pl.DataFrame(schema=text | dict.fromkeys(ESTIMATE, pl.Float64) | counts)
+    beside = dict.fromkeys(worth.NAMES, pl.String) | dict.fromkeys(worth.NUMBERS, pl.Float64)
+    empty = pl.DataFrame(schema=text | dict.fromkeys(ESTIMATE, pl.Float64) | beside | counts)
     return TaskResult(empty, pl.DataFrame() if images is None else images, reason)
 
 
-def task_arms(task: Task) -> dict[str, np.ndarray]:
-    """Arm -> rows to train on: the real images alone, and with one, two, ... synthetic copies of each."""
-    train = task.rows["train"]
-    arms = {augmented(k + 1): np.concatenate([train, *task.copies[: k + 1]]) for k in range(len(task.copies))}
-    return {REAL: train} | arms
+def task_arms(task: Task, copies: Sequence[int]) -> dict[str, np.ndarray]:
+    """Arm -> rows to train on: the real images alone, and with synthetic or new real ones for each (the oracles).
+
+    copies: images beside each real one; at most as many as the pool holds.
+    """
+    arms = {REAL: task.rows["train"]}
+    for k in sorted({min(k, len(task.copies)) for k in copies}):
+        arms[augmented(k)] = np.concatenate([arms[REAL], *task.copies[:k]])
+        if k <= len(task.further):
+            arms[oracle(k)] = np.concatenate([arms[REAL], *task.further[:k]])
+    return arms
 
 
 def set_sizes(rows: Mapping[str, np.ndarray], positive: np.ndarray) -> pl.DataFrame:
@@ -101,7 +109,7 @@ def task_table(
         arms = {
             arm: np.stack([measure(run[test], resampling.weights) for run in runs]) for arm, runs in results.items()
         }
-        tables.append(compare(arms, [{"test": test} | one for one in about], resampling, REAL))
+        tables.append(compare(arms, [{"test": test} | one for one in about], resampling, REAL, against(arms)))
     return pl.concat(tables, how="vertical_relaxed")
 
 

@@ -27,7 +27,9 @@ from chexgen_lib.pools.annotated import AnnotatedSplits
 FOREIGN = "Support Devices"  # boxes of foreign objects; all others are findings'
 
 
-def detect(sets: AnnotatedSplits | None, folder: Path, settings: Mapping, repeats: Repeats) -> TaskResult:
+def detect(
+    sets: AnnotatedSplits | None, copies: Sequence[int], folder: Path, settings: Mapping, repeats: Repeats
+) -> TaskResult:
     """Train and compare all arms of the detection of `settings["classes"]`; arguments otherwise as `segment`'s."""
     if sets is None:
         return left_out("the cohort has no boxes")
@@ -41,7 +43,8 @@ def detect(sets: AnnotatedSplits | None, folder: Path, settings: Mapping, repeat
         return left_out(reason, images)
     data = {"images": task.images, "boxes": detector.to_arrays(boxes, classes)}
     shared = {"val": task.rows["val"], "tests": task.tests, "classes": classes}
-    results = repeats.train(train_and_detect, data, arm_jobs(task_arms(task), config, repeats, **shared), folder)
+    jobs = arm_jobs(task_arms(task, copies), config, repeats, **shared)
+    results = repeats.train(train_and_detect, data, jobs, folder)
     truth = {name: [boxes[row] for row in rows] for name, rows in task.tests.items()}
     patients = {name: sets.patients(task, name) for name in task.tests}
     return TaskResult(detection_table(results, truth, classes, patients, repeats), images)

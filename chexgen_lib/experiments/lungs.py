@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from chexgen_lib.estimates.comparison import compare
-from chexgen_lib.experiments.arms import REAL
+from chexgen_lib.experiments.arms import REAL, against
 from chexgen_lib.experiments.augmentation import arm_jobs
 from chexgen_lib.experiments.augmentation_tasks import TaskResult, case_mean, task_arms
 from chexgen_lib.experiments.repeats import Repeats
@@ -26,10 +26,13 @@ EVERYONE, HELD_OUT = f"{FOLDS}-fold cross-validation", "unseen by the adapter"
 Runs = Mapping[tuple[str, int], Sequence[np.ndarray]]  # arm and fold -> Dice of the fold's images for each seed
 
 
-def segment(sets: AnnotatedSplits, folder: Path, settings: Mapping, repeats: Repeats) -> TaskResult:
+def segment(
+    sets: AnnotatedSplits, copies: Sequence[int], folder: Path, settings: Mapping, repeats: Repeats
+) -> TaskResult:
     """Train and compare all arms; the checkpoint is selected on the next fold, on which nothing is trained.
 
     Args:
+        copies: synthetic images of each real one, where there are any.
         folder: for finished trainings.
         settings: of `LearnerConfig`.
     """
@@ -39,7 +42,9 @@ def segment(sets: AnnotatedSplits, folder: Path, settings: Mapping, repeats: Rep
     jobs, names = {}, {}
     for k in range(FOLDS):
         test, val = (np.flatnonzero(fold == which) for which in (k, (k + 1) % FOLDS))
-        for arm, own in arm_jobs(fold_arms(task, fold, k), config, repeats, val=val, tests={DICE: test}).items():
+        for arm, own in arm_jobs(
+            fold_arms(task, fold, k, copies), config, repeats, val=val, tests={DICE: test}
+        ).items():
             names[arm, k] = f"{arm} / fold {k}"
             jobs[names[arm, k]] = own
     results = repeats.train(
@@ -54,12 +59,14 @@ def segment(sets: AnnotatedSplits, folder: Path, settings: Mapping, repeats: Rep
     return TaskResult(lungs_table(runs, fold, patients.to_list(), repeats), images)
 
 
-def fold_arms(task: Task, fold: np.ndarray, k: int) -> dict[str, np.ndarray]:
+def fold_arms(task: Task, fold: np.ndarray, k: int, copies: Sequence[int]) -> dict[str, np.ndarray]:
     """Arm -> rows to train on when fold `k` is tested: all other folds but the next; with copies only if `UNSEEN`."""
     train = np.flatnonzero((fold != k) & (fold != (k + 1) % FOLDS))
     arms = {REAL: train}
     if k == UNSEEN:  # the task's arms hold every mask that the adapter was trained on, and the samples of it
-        arms |= {arm: rows[np.isin(task.origin[rows], train)] for arm, rows in task_arms(task).items() if arm != REAL}
+        arms |= {
+            arm: rows[np.isin(task.origin[rows], train)] for arm, rows in task_arms(task, copies).items() if arm != REAL
+        }
     return arms
 
 
@@ -83,6 +90,6 @@ def lungs_table(runs: Runs, fold: np.ndarray, patients: Sequence[str], repeats: 
             arm: np.stack([case_mean(dice, resampling.weights)[:, None] for dice in own]) for arm, own in arms.items()
         }
         about = {"test": name, "category": "all", "metric": DICE, "n": len(rows)}
-        table = compare(values, [about], resampling, REAL)
+        table = compare(values, [about], resampling, REAL, against(values))
         tables.append(table.with_columns(note=pl.lit(f"{resampling.patients} patients")))
     return pl.concat(tables, how="vertical_relaxed")

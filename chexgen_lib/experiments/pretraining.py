@@ -3,7 +3,8 @@
 The paper pretrains DenseNet121 on 1x to 5x synthetic images that inherit their record's labels, and fine-tunes it on 1
 to 100 % of the real training images, against ImageNet weights (Methods, Supervised pretraining experiments); the same
 on another hospital's images, and with 1, 5 and 10 images of each finding (the MedFMC protocol). Here the reference is
-the network's default initialisation.
+the network's default initialisation. Oracles are pretrained on as many new real images of other training patients: the
+ratio of the gains is the worth of a synthetic image, both taken from `LONGER`, as many steps on the real images alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from chexgen_lib.estimates import worth
 from chexgen_lib.estimates.comparison import auroc_table
 from chexgen_lib.estimates.wording import readable
+from chexgen_lib.estimates.worth import Against
 from chexgen_lib.experiments import attention
-from chexgen_lib.experiments.arms import DEFAULT, LONGER, pretrained
+from chexgen_lib.experiments.arms import (
+    DEFAULT,
+    LONGER,
+    against_initialisations,
+    pretrained,
+    pretrained_on_real,
+    pretraining_copies,
+)
 from chexgen_lib.experiments.attention import Cases
 from chexgen_lib.experiments.repeats import Repeats, Results
 from chexgen_lib.learners.base import LearnerConfig
@@ -25,7 +35,7 @@ from chexgen_lib.learners.classifier import Classifier, balanced_weights, train_
 from chexgen_lib.pools.labelled import LabelledSet, Splits
 from chexgen_lib.records import FINDINGS
 
-SHOWN = ("value", "low", "high", "difference", "difference_low", "difference_high", "p", "detectable")
+SHOWN = ("value", "low", "high", "difference", "difference_low", "difference_high", "p", "detectable", *worth.COLUMNS)
 INTERNAL, EXTERNAL, FEW_SHOT = "internal", "external", "few-shot"  # groups of fine-tunings
 
 
@@ -34,6 +44,8 @@ class Protocol:
     """Which real images are fine-tuned on, and how.
 
     Attributes:
+        copies: synthetic images of each record to pretrain on.
+        oracles: as many times as many new real images to pretrain on instead.
         shares: of the real training images.
         shots: external images of each finding.
         draws: few-shot sets of each size; the draws of a seed are averaged.
@@ -41,6 +53,8 @@ class Protocol:
         few_shot: with few shots.
     """
 
+    copies: Sequence[int]
+    oracles: Sequence[int]
     shares: Sequence[float]
     shots: Sequence[int]
     draws: int
@@ -74,7 +88,7 @@ def pretrain_and_fine_tune(
     val: np.ndarray,
     cases: Cases,
     *,
-    synthetic: np.ndarray,
+    pretrained_on: np.ndarray,
     pretraining: LearnerConfig,
     tunings: Mapping[str, Tuning],
 ) -> dict[str, np.ndarray]:
@@ -84,13 +98,13 @@ def pretrain_and_fine_tune(
         images, labels: uint8 [N, H, W] and [N, 14], real and synthetic.
         val: rows, to select the pretraining's checkpoint.
         cases: whose attention is measured.
-        synthetic: rows to pretrain on; empty for the default initialisation.
+        pretrained_on: rows, synthetic or real; empty for the default initialisation.
 
     Returns:
         Name of the tuning -> scores [len(test), 14]; "maps" -> the attention, see `attention.maps`; "attention" -> the
         share [K] of it inside the masks.
     """
-    start = _train(images, labels, synthetic, val, pretraining) if len(synthetic) else None
+    start = _train(images, labels, pretrained_on, val, pretraining) if len(pretrained_on) else None
     result = {}
     for name, tuning in tunings.items():
         model = _train(images, labels, tuning.train, tuning.val, tuning.config, initial=start)
@@ -116,36 +130,43 @@ def _train(
 def pretrain_all(
     sets: Splits,
     cases: Cases,
-    copies: Sequence[int],
     pretraining: LearnerConfig,
     protocol: Protocol,
     repeats: Repeats,
     folder: Path,
 ) -> Results:
-    """Pretrain and fine-tune from every initialisation: `DEFAULT`, `LONGER`, and one for each of `copies`.
+    """Pretrain and fine-tune from every initialisation (`initialisations`).
 
     Without pretraining the networks are fine-tuned with the learning rate of pretraining. `LONGER` adds the steps of
-    pretraining to each fine-tuning, and is trained only on the smallest and the largest set of real images of each
-    group.
+    pretraining to each fine-tuning, and is trained only on the sets of `controlled`.
 
     Args:
         cases: whose attention is measured.
-        copies: synthetic images of each record to pretrain on.
         folder: for finished trainings.
     """
-    everything = sets.everything
-    synthetic = {DEFAULT: [], LONGER: []} | {pretrained(k): sets.copies(k) for k in copies}
-    jobs: dict[str, list[dict]] = {name: [] for name in synthetic}
+    everything, starts = sets.everything, initialisations(sets, protocol)
+    jobs: dict[str, list[dict]] = {name: [] for name in starts}
     for config in repeats.configs(pretraining):
         seeded = tunings(sets, protocol, config.seed)
-        for name, rows in synthetic.items():
-            own = first_and_last(seeded) if name == LONGER else seeded
+        for name, rows in starts.items():
+            own = controlled(seeded) if name == LONGER else seeded
             more = pretraining.steps if name == LONGER else 0
             rate = None if len(rows) else pretraining.learning_rate
             own = {key: _adapted(tuning, more, rate, config.device) for key, tuning in own.items()}
-            jobs[name].append({"synthetic": np.asarray(rows, np.int64), "pretraining": config, "tunings": own})
+            jobs[name].append({"pretrained_on": rows, "pretraining": config, "tunings": own})
     data = {"images": everything.images, "labels": everything.labels, "val": sets.rows["val"], "cases": cases}
     return repeats.train(pretrain_and_fine_tune, data, jobs, folder)
+
+
+def initialisations(sets: Splits, protocol: Protocol) -> dict[str, np.ndarray]:
+    """Initialisation -> rows to pretrain on: none (`DEFAULT`, `LONGER`), the pool, and new real images (the oracles).
+
+    There is an oracle for each of `protocol.oracles` of which the cohort has enough further training images.
+    """
+    none = np.zeros(0, np.int64)
+    synthetic = {pretrained(k): sets.copies(k) for k in protocol.copies}
+    real = {pretrained_on_real(k): sets.further(k) for k in protocol.oracles}
+    return {DEFAULT: none, LONGER: none} | synthetic | {name: rows for name, rows in real.items() if len(rows)}
 
 
 def _adapted(tuning: Tuning, more_steps: int, learning_rate: float | None, device: str) -> Tuning:
@@ -182,15 +203,16 @@ def tunings(sets: Splits, protocol: Protocol, seed: int) -> dict[str, Tuning]:
     return chosen
 
 
-def first_and_last(tunings: Mapping[str, Tuning]) -> dict[str, Tuning]:
-    """The fine-tunings on the first and the last set of each group, the fewest and the most images.
+def controlled(tunings: Mapping[str, Tuning]) -> dict[str, Tuning]:
+    """The internal and few-shot fine-tunings on the first and the last set, the fewest and the most images.
 
     For a control that is too costly to train on every set.
     """
     sets: dict[str, list[str]] = {}
     for tuning in tunings.values():
         sets.setdefault(tuning.group, []).append(tuning.set)
-    return {name: t for name, t in tunings.items() if t.set in (sets[t.group][0], sets[t.group][-1])}
+    ends = {group: (names[0], names[-1]) for group, names in sets.items() if group != EXTERNAL}
+    return {name: tuning for name, tuning in tunings.items() if tuning.set in ends.get(tuning.group, ())}
 
 
 def sizes(tunings: Mapping[str, Tuning]) -> pl.DataFrame:
@@ -254,10 +276,18 @@ def curves(results: Results, sets: Splits, protocol: Protocol, repeats: Repeats)
         test = "test" if group == INTERNAL else "external test"
         resampling = repeats.resampling(sets.patients(test))
         scores = _scores(results, names)
-        table = auroc_table(scores, labels[sets.rows[test]], resampling, DEFAULT, draws=len(names))
+        table = auroc_table(
+            scores, labels[sets.rows[test]], resampling, DEFAULT, draws=len(names), against=_against(scores)
+        )
         images = np.mean([len(own[name].train) for own in seeded for name in names])
         tables.append(table.with_columns(group=pl.lit(group), set=pl.lit(chosen), images=pl.lit(images)))
     return pl.concat(tables)
+
+
+def _against(scores: Mapping[str, np.ndarray]) -> dict[str, Against]:
+    """What pretrainings are held against where `LONGER` was trained; elsewhere gains would be of its steps, too."""
+    copies = [k for name in scores if (k := pretraining_copies(name))]
+    return against_initialisations(copies) if LONGER in scores else {}
 
 
 def _scores(results: Results, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -276,7 +306,7 @@ def summary(curves: pl.DataFrame) -> pl.DataFrame:
 
 
 def metrics(curves: pl.DataFrame, overall: pl.DataFrame) -> dict[str, Any]:
-    """Macro AUROC by group, set and initialisation, and the share of attention inside the masks.
+    """Macro AUROC by group, set and initialisation, worth by set, and the share of attention inside the masks.
 
     Args:
         curves: see `curves`.
@@ -285,6 +315,8 @@ def metrics(curves: pl.DataFrame, overall: pl.DataFrame) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for row in curves.filter(finding="Average").iter_rows(named=True):
         values.setdefault(row["group"], {}).setdefault(row["set"], {})[row["arm"]] = round(row["value"], 5)
+        if row["worth"] is not None:
+            values.setdefault("worth", {}).setdefault(row["set"], {})[row["arm"]] = round(row["worth"], 5)
     shares = overall.drop_nulls("value").iter_rows(named=True)
     return values | {"attention": {row["start"]: round(row["value"], 5) for row in shares}}
 

@@ -26,12 +26,20 @@ from chexgen_lib.pools.annotated import AnnotatedSplits
 POSITIVE, NEGATIVE, DICE = "Positive Dice", "Negative Dice", "Dice"
 
 
-def segment(sets: AnnotatedSplits | None, kind: str, folder: Path, settings: Mapping, repeats: Repeats) -> TaskResult:
+def segment(
+    sets: AnnotatedSplits | None,
+    kind: str,
+    copies: Sequence[int],
+    folder: Path,
+    settings: Mapping,
+    repeats: Repeats,
+) -> TaskResult:
     """Train and compare all arms of one segmentation.
 
     Args:
         sets: None for a cohort without masks; the task is left out then.
         kind: "pneumothorax" or "ribs".
+        copies: synthetic images of each real one.
         folder: for finished trainings.
         settings: of `LearnerConfig`.
     """
@@ -44,7 +52,7 @@ def segment(sets: AnnotatedSplits | None, kind: str, folder: Path, settings: Map
     images = set_sizes(task.rows, shown)
     if reason := missing(task.rows, shown):
         return left_out(reason, images)
-    jobs = arm_jobs(task_arms(task), config, repeats, val=task.rows["val"], tests=task.tests)
+    jobs = arm_jobs(task_arms(task, copies), config, repeats, val=task.rows["val"], tests=task.tests)
     results = repeats.train(train_and_segment, {"images": task.images, "masks": masks}, jobs, folder)
     truth = {name: masks[rows] for name, rows in task.tests.items()}
     patients = {name: sets.patients(task, name) for name in task.tests}

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,12 @@ def load(
 
 
 def grade(
-    sets: Mapping[str, Splits] | None, cohort: pl.DataFrame, folder: Path, settings: Mapping, repeats: Repeats
+    sets: Mapping[str, Splits] | None,
+    cohort: pl.DataFrame,
+    copies: Sequence[int],
+    folder: Path,
+    settings: Mapping,
+    repeats: Repeats,
 ) -> TaskResult:
     """Train and compare all arms of the regression of `regressor.opacity_scores`.
 
@@ -62,20 +68,22 @@ def grade(
     Args:
         sets: as in `augmentation.pool_arms`; None for a cohort without scores, the task is left out then.
         cohort: with the records' severity.
-        folder, settings: as in `segment`.
+        copies, folder, settings: as in `segment`.
     """
     if sets is None:
         return left_out("the cohort has no scores")
     last = list(sets.values())[-1].everything  # which holds the images of all generators
     scores = scores_of(last.table, cohort)
     known = np.isfinite(scores)
-    everyone = {name: list(sets.values())[-1].rows[name] for name in ("train", "val", *TESTS)}
+    everyone = {name: list(sets.values())[-1].rows[name] for name in ("train", "val", "further train", *TESTS)}
     rows = {name: some[known[some]] for name, some in everyone.items()}
+    sets = {generator: replace(own, rows=own.rows | rows) for generator, own in sets.items()}
     unscored = pl.Series("without score", [len(everyone[name]) - len(rows[name]) for name in everyone])
     images = set_sizes(rows, scores > 0).with_columns(unscored)
     if reason := missing(rows, scores > 0):
         return left_out(reason, images)
-    arms = {arm: some[known[some]] for arm, some in pool_arms(sets).items()}
+    # a pool may have images of records without a score
+    arms = {arm: some[known[some]] for arm, some in pool_arms(sets, copies).items()}
     tests = {name: rows[name] for name in TESTS if len(rows[name])}
     pools = {generator: own.synthetic[known[own.synthetic]] for generator, own in sets.items()}
     jobs = arm_jobs(arms, LearnerConfig(**settings), repeats, val=rows["val"], tests=tests | pools)

@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from chexgen_lib.estimates import worth
 from chexgen_lib.experiments.arms import BASELINE
 from chexgen_lib.figures.style import PAPER, THIS_RUN
 from chexgen_lib.paper import published
@@ -23,7 +24,7 @@ DATASETS = {  # of the paper -> task
 FROM_TEXT = ("classification", "severity")
 NOT_APPLICABLE = "no arm: its images are drawn from masks or boxes, which a generator of text alone does not take"
 COLUMNS = ("source", "task", "test", "arm", "category", "metric", "value", "sd", "low", "high", "difference",
-           "difference_low", "difference_high", "p", "detectable", "n", "seeds", "note")  # fmt: skip
+           "difference_low", "difference_high", "p", "detectable", *worth.COLUMNS, "n", "seeds", "note")  # fmt: skip
 
 
 def run_rows(auroc: dict[str, pl.DataFrame], measured: dict[str, pl.DataFrame]) -> pl.DataFrame:

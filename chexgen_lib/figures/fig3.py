@@ -1,6 +1,7 @@
 """Figure 3: what four tasks gain from synthetic images added to real ones, with the paper's gains on separate axes.
 
-ChexGen's arms are discs, another generator's (here the baseline, RoentGen in the paper) triangles.
+ChexGen's arms are discs, another generator's (here the baseline, RoentGen in the paper) triangles, and the oracles, as
+many new real images in place of synthetic ones, open green diamonds.
 """
 
 import textwrap
@@ -10,7 +11,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from chexgen_lib.experiments.arms import REAL, Role, arm
+from chexgen_lib.experiments.arms import CHEXGEN, REAL, Role, arm
 from chexgen_lib.experiments.augmentation_tasks import FOREIGN_OBJECT
 from chexgen_lib.figures import ed_tables, style
 from chexgen_lib.figures.style import PAPER, THIS_RUN
@@ -27,11 +28,14 @@ PANELS = (  # task, category, metric
 )
 MAE_SCALES = {THIS_RUN: " (of 1)", PAPER: " (of 8)"}
 CAPTION = (
-    "x: synthetic images for each real one. Discs: ChexGen. Triangles: the baseline generator, which takes text alone\n"
-    "and so has no arm in segmentation and detection (the paper shows no other generator in any of these tasks)"
+    "x: synthetic images for each real one. Discs: ChexGen. Open diamonds: as many new real images instead.\n"
+    "Triangles: the baseline generator, which takes text alone and so has no arm in segmentation and detection\n"
+    "(the paper shows no other generator in any of these tasks)"
 )
 INTERNAL = "this run is tested internally only: its cohort has no external images"
 LEFT_OUT = "left out, because these images come without masks, boxes or scores: {}"
+MARKERS = {CHEXGEN: "o", "other": "^", "new real": "D"}
+NO_ORACLE = "too few further real images to hold synthetic ones against"
 TEST_COLOURS = (style.BLUE, style.ORANGE)
 
 
@@ -53,14 +57,16 @@ def table(auroc: dict[str, pl.DataFrame], measured: dict[str, pl.DataFrame]) -> 
 
 
 def draw(plotted: pl.DataFrame) -> Figure:
-    """From above: average AUROC by arm and test set, ours and the paper's; our change by finding; the other tasks.
+    """From above: average AUROC by arm and test set, ours and the paper's; our change by finding; the worth of a
+    synthetic image in every task; the other tasks.
 
     A task that this run left out has no panel; the lowest lines name it.
     """
     style.use()
-    sources = _sources(plotted)
-    fig = Figure(figsize=(style.PAGE, 6.9 + 1.05 * len(sources)), layout="constrained")
-    top, middle, bottom = fig.subfigures(3, 1, height_ratios=(1.2, 1.5, 0.1 + 0.95 * len(sources)))
+    sources, held = _sources(plotted), _held(plotted)
+    heights = (2.7, 2.9, 0.6 + 0.17 * max(3, len(held)), 0.4 + 1.75 * len(sources))
+    fig = Figure(figsize=(style.PAGE, sum(heights)), layout="constrained")
+    top, middle, lower, bottom = fig.subfigures(4, 1, height_ratios=heights)
     auroc = plotted.filter(task="classification")
     sets = [
         (source, test)
@@ -73,8 +79,33 @@ def draw(plotted: pl.DataFrame) -> Figure:
         _averages(ax, rows, source, test, labels=source != shown)  # the arms of a source are the same on all sets
         shown = source
     _by_finding(middle.subplots(), auroc.filter(source=THIS_RUN, test=sets[0][1]), sets[0][1])
+    _worth(lower.subplots(), held)
     _other_tasks(bottom, plotted, sources)
     return fig
+
+
+def _held(plotted: pl.DataFrame) -> pl.DataFrame:
+    """This run's rows that have an oracle, of the classification's average and of the other tasks' panels."""
+    shown = pl.DataFrame(
+        [("classification", "Average", "AUROC"), *PANELS], ["task", "category", "metric"], orient="row"
+    )
+    own = plotted.filter(pl.col("oracle").is_not_null(), source=THIS_RUN)
+    return own.join(shown, on=shown.columns, how="semi", maintain_order="left")
+
+
+def _worth(ax: Axes, held: pl.DataFrame) -> None:
+    """The worth of a synthetic image, a line for each task, number and test set."""
+    style.panel(ax, "this run: gain from synthetic images / gain from as many new real images")
+    if held.is_empty():
+        style.empty(ax, NO_ORACLE)
+        return
+    for at, row in enumerate(held.iter_rows(named=True)):
+        colour, marker = arm_style(row["arm"])
+        style.worth(ax, held[at : at + 1], np.array([at]), color=colour, marker=marker, markersize=4)
+    about = held.select("task", "category", "metric", "test", "arm").iter_rows()
+    labels = [", ".join(text for text in texts if text not in ("all", "Average", "Overall", "test")) for texts in about]
+    ax.set_yticks(range(len(held)), labels, fontsize=6)
+    ax.set_ylim(len(held) - 0.5, -0.5)
 
 
 def _panels(plotted: pl.DataFrame) -> list[tuple[str, str, str]]:
@@ -112,9 +143,17 @@ def arm_style(name: str) -> tuple[str, str]:
     of_role = {Role.REAL: style.BLACK, Role.SYNTHETIC: style.PURPLE, Role.SHUFFLED: style.GREY}
     if shown.role in of_role:
         return of_role[shown.role], "o"
+    if shown.role == Role.ORACLE:
+        return style.GREEN, "D" if shown.copies > 1 else "d"
     if shown.other_generator:
         return (style.VERMILION if shown.copies > 1 else style.ORANGE), "^"
     return (style.BLUE if shown.copies > 1 else style.SKY), "o"
+
+
+def _kind(name: str) -> str:
+    """Whose images an arm has beside the real ones, a key of `MARKERS`; real images alone count as ChexGen's."""
+    shown = arm(name)
+    return "new real" if shown.role == Role.ORACLE else "other" if shown.other_generator else CHEXGEN
 
 
 def _arms(ax: Axes, rows: pl.DataFrame, source: str, title: str) -> None:
@@ -130,20 +169,21 @@ def _arms(ax: Axes, rows: pl.DataFrame, source: str, title: str) -> None:
         return
     if source == PAPER:
         known = known.with_columns(low=pl.col("value") - pl.col("sd"), high=pl.col("value") + pl.col("sd"))
-    known = known.with_columns(other=pl.col("arm").map_elements(lambda name: arm(name).other_generator, pl.Boolean))
+    known = known.with_columns(marker=pl.col("arm").map_elements(lambda name: MARKERS[_kind(name)], pl.String))
     width = 112 // ax.get_gridspec().ncols  # characters below a panel
     tests = known["test"].unique(maintain_order=True).to_list()
-    for (test, other), own in known.group_by("test", "other", maintain_order=True):
+    for (test, marker), own in known.group_by("test", "marker", maintain_order=True):
         copies = np.array([arm(name).copies for name in own["arm"]])
         label = test if source == PAPER else f"{test}, n = {own['n'][0]}"
         label = textwrap.fill(label.replace("n = ", "n\u00a0=\u00a0"), width).replace("\u00a0", " ")
         style.interval(
             ax,
             own,
-            copies + 0.12 * (2 * tests.index(test) - 1) + 0.15 * other,
+            copies + 0.12 * (2 * tests.index(test) - 1) + 0.15 * "o^D".index(marker),
             color=TEST_COLOURS[tests.index(test)],
-            marker="^" if other else "o",
-            label=None if other else label,
+            marker=marker,
+            markerfacecolor="white" if marker == "D" else TEST_COLOURS[tests.index(test)],
+            label=label if marker == "o" else None,
         )
     ax.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.4, 0), borderaxespad=2.6, handletextpad=0.1)
 
@@ -184,4 +224,4 @@ def _by_finding(ax: Axes, rows: pl.DataFrame, test: str) -> None:
     ax.set_xticks(range(len(findings)), names, rotation=30, ha="right", rotation_mode="anchor", fontsize=6)
     ax.set_ylabel(f"change of AUROC from real images alone\n({test}, 95 % CI)", fontsize=7)
     ax.set_xlabel("finding (positive test images)", fontsize=7)
-    ax.legend(ncols=len(arms), loc="lower center", bbox_to_anchor=(0.5, 1), fontsize=6, columnspacing=1)
+    ax.legend(ncols=min(5, len(arms)), loc="lower center", bbox_to_anchor=(0.5, 1), fontsize=6, columnspacing=1)

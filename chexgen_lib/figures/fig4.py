@@ -1,7 +1,7 @@
 """Figure 4: pretraining on synthetic images, then fine-tuning on few or all real ones; the paper's beside it.
 
-`draw` is its panel a with the attention's numbers, `draw_maps` its panel b; panels c and d, by finding, are in
-`ed_fig6_8`.
+`draw` is its panel a with the oracles, the worth of a synthetic image, and the attention's numbers; `draw_maps` is its
+panel b; panels c and d, by finding, are in `ed_fig6_8`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,47 +11,56 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from chexgen_lib.experiments.arms import DEFAULT, IMAGENET, LONGER, pretrained
+from chexgen_lib.experiments.arms import DEFAULT, IMAGENET, LONGER, pretrained, pretrained_on_real
 from chexgen_lib.figures import style
 from chexgen_lib.paper import published
 
 NO_MASKS = "real radiographs\nhave no masks"
+NO_ORACLE = "too few further real images\nto hold synthetic ones against"
 NO_EXTERNAL = "no external images\nin this profile"
+COPIES = {1: ("D", style.SKY), 2: ("^", style.ORANGE), 3: ("v", style.VERMILION), 5: ("P", style.PURPLE)}
 LOOKS = {  # marker and colour of an initialisation, in this run's panels and in the paper's
     DEFAULT: ("o", style.BLACK),
     IMAGENET: ("o", style.BLACK),
     LONGER: ("s", style.BLUE),
-    pretrained(1): ("D", style.SKY),
-    pretrained(2): ("^", style.ORANGE),
-    pretrained(3): ("v", style.VERMILION),
-    pretrained(5): ("P", style.PURPLE),
+    **{pretrained(k): look for k, look in COPIES.items()},
+    **{pretrained_on_real(k): (marker, style.GREEN) for k, (marker, _) in COPIES.items()},
 }
 OTHER = ("X", style.GREEN)
 
 
 def draw(curves: pl.DataFrame, attention: pl.DataFrame) -> Figure:
-    """a, b: macro AUROC against real images by initialisation; c: few shots; d: attention; e, f: the paper's numbers.
+    """a, b: macro AUROC against real images by initialisation; c: few shots; d: worth; e: attention; f, g: the paper's.
 
     Args:
         curves: See `pretraining.curves`; an initialisation may lack some sets.
         attention: Rows of "Average" of `attention.table`.
     """
     style.use()
-    fig = Figure(figsize=(style.PAGE, 5.0), layout="constrained")
-    grid = fig.subplots(2, 3)
+    fig = Figure(figsize=(style.PAGE, 7.0), layout="constrained")
+    axes = fig.subplot_mosaic([["a", "b", "c"], ["d", "d", "e"], ["f", "f", "g"]])
     average = curves.filter(finding="Average")
     titles = {"internal": "a  this run, internal", "external": "b  this run, external",
               "few-shot": "c  this run, few shots"}  # fmt: skip
-    for ax, (group, title) in zip(grid[0], titles.items(), strict=True):
+    for group, title in titles.items():
+        ax = axes[title[0]]
         style.panel(ax, title)
         _curves(ax, average.filter(group=group), log=group != "few-shot")
-    handles, labels = grid[0][0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), title="pretrained on (this run)")
-    style.panel(grid[1][0], "d  this run, Grad-CAM")
-    _attention(grid[1][0], attention)
-    for ax, kind, title in zip(grid[1][1:], ("fine-tuning", "few-shot"), ("MIMIC-CXR", "MedFMC"), strict=True):
-        style.panel(ax, f"{'e' if kind == 'fine-tuning' else 'f'}  paper (Fig. 4a), {title}", style.PAPER)
-        _paper(ax, kind)
+    handles, labels = axes["a"].get_legend_handles_labels()
+    fig.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=min(5, len(labels)),
+        title="pretrained on (this run); green: new real images",
+    )
+    style.panel(axes["d"], "d  this run, worth over as many steps on the real images")
+    _worth(axes["d"], average)
+    style.panel(axes["e"], "e  this run, Grad-CAM")
+    _attention(axes["e"], attention)
+    for letter, kind, title in (("f", "fine-tuning", "MIMIC-CXR"), ("g", "few-shot", "MedFMC")):
+        style.panel(axes[letter], f"{letter}  paper (Fig. 4a), {title}", style.PAPER)
+        _paper(axes[letter], kind)
     return fig
 
 
@@ -112,6 +121,19 @@ def _curves(ax: Axes, rows: pl.DataFrame, log: bool) -> None:
         ax.set_xticks(places, sets["set"].to_list())
         ax.set_xlabel("external images of each finding", fontsize=7)
     ax.set_ylabel(f"macro AUROC, 95 % CI\n(n = {rows['n'][0]} images x {rows['seeds'][0]} seeds)", fontsize=7)
+
+
+def _worth(ax: Axes, rows: pl.DataFrame) -> None:
+    """The worth of a synthetic image by fine-tuning set and initialisation, where there is an oracle and a control."""
+    held = rows.filter(pl.col("oracle").is_not_null())
+    if held.is_empty():
+        style.empty(ax, NO_ORACLE)
+        return
+    for at, row in enumerate(held.iter_rows(named=True)):
+        marker, colour = LOOKS.get(row["arm"], OTHER)
+        style.worth(ax, held[at : at + 1], np.array([at]), marker=marker, color=colour, markersize=4)
+    ax.set_yticks(range(len(held)), [f"{s}: {arm}" for s, arm in held.select("set", "arm").iter_rows()], fontsize=6)
+    ax.set_ylim(len(held) - 0.5, -0.5)
 
 
 def _attention(ax: Axes, rows: pl.DataFrame) -> None:

@@ -5,7 +5,7 @@ read from a table that another notebook wrote beside its figure. Better is posit
 itself should be small (an error, a gap).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from chexgen_lib.estimates.wording import NOT_DETECTABLE, format_interval
+from chexgen_lib.estimates import wording, worth
+from chexgen_lib.estimates.wording import (
+    NOT_DETECTABLE,
+    NOT_SPECIFIC,
+    OPPOSITE,
+    SUPPORTED,
+    UNMEASURABLE,
+    UNMEASURED,
+    VERDICTS,
+    claim_verdict,
+    format_interval,
+)
 from chexgen_lib.experiments.arms import IMAGENET, LONGER, augmented, pretrained, pretraining_copies, shuffled
 from chexgen_lib.figures import fig5, style
 from chexgen_lib.figures.style import THIS_RUN
@@ -22,9 +33,13 @@ from chexgen_lib.paper import published
 from chexgen_lib.pools.balancing import REPEATED, SYNTHETIC
 from chexgen_lib.quality.evaluate import GENERATOR, IGNORES
 
-SUPPORTED, OPPOSITE, UNMEASURED = "as the paper", "the opposite", "not measured"
-VERDICTS = (SUPPORTED, OPPOSITE, NOT_DETECTABLE, UNMEASURED)
-LOOKS = {SUPPORTED: (style.BLUE, "o"), NOT_DETECTABLE: (style.GREY, "s"), OPPOSITE: (style.VERMILION, "X")}
+LOOKS = {
+    SUPPORTED: (style.BLUE, "o"),
+    NOT_SPECIFIC: (style.SKY, "v"),
+    OPPOSITE: (style.VERMILION, "X"),
+    NOT_DETECTABLE: (style.GREY, "s"),
+    UNMEASURABLE: (style.GREY, "$?$"),
+}
 PANELS = {  # measures on one axis -> its label
     ("AUROC",): "gain of AUROC",
     ("Pearson r",): "gain of Pearson r",
@@ -33,10 +48,29 @@ PANELS = {  # measures on one axis -> its label
     ("worst-group F1", "best-worst gap of F1"): "gain of F1, decrease of its gap",
 }
 SCHEMA = {
-    "item": pl.String, "claim": pl.String, "measure": pl.String, "gain": pl.Float64, "low": pl.Float64,
-    "high": pl.Float64, "n": pl.Int64, "control": pl.Float64, "control_of": pl.String, "paper": pl.Float64,
-    "paper_of": pl.String, "verdict": pl.String,
-}  # fmt: skip
+    "item": pl.String,
+    "claim": pl.String,
+    "measure": pl.String,
+    "gain": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "detectable": pl.Float64,
+    "n": pl.Int64,
+    "control": pl.Float64,
+    "control_of": pl.String,
+    "beyond": pl.Float64,
+    "beyond_low": pl.Float64,
+    "beyond_high": pl.Float64,
+    "oracle": pl.String,
+    "worth": pl.Float64,
+    "worth_low": pl.Float64,
+    "worth_high": pl.Float64,
+    "paper": pl.Float64,
+    "paper_of": pl.String,
+    "verdict": pl.String,
+}
+BESIDE = ("oracle", *worth.NUMBERS)
+NO_GAIN = dict.fromkeys(("gain", "low", "high", "n", "detectable", *BESIDE))  # fmt: skip
 TASKS = [  # Figure 3: task, category, metric, test set, the paper's table, dataset and category, whether less is better
     ("classification", "Average", "AUROC", "test", "table6", "MIMIC-CXR p19", "Average", False),
     ("classification", "Average", "AUROC", "external test", "table6", "VinDr-CXR (external)", "Average", False),
@@ -56,11 +90,12 @@ MEASURES = {"worst-group F1": "worst-group weighted F1", "best-worst gap of F1":
 def claims(folder: str | Path) -> pl.DataFrame:
     """The claims, one a row, with the columns of `SCHEMA`.
 
-    `gain`, `low` and `high` are this run's, with a 95 % interval; `control` is the gain of the claim's control arm;
-    `paper` is the paper's gain on `paper_of`. All are fractions.
+    `gain`, `low` and `high` are this run's, with a 95 % interval; `detectable` is the minimum detectable gain;
+    `control` is the gain of the claim's control arm, and `beyond` how far the claim's gain is above it; `worth` is the
+    gain as a share of what as many new real images gain (`estimates.worth`); `paper` is the paper's gain on `paper_of`.
+    Gains are fractions.
 
-    The `verdict` is "as the paper" where the interval lies above zero, "the opposite" where it lies below, and else
-    "no detectable difference". What the run has no rows for is "not measured".
+    The `verdict` is `wording.claim_verdict`. What the run has no rows for is "not measured".
 
     Args:
         folder: With fig2.csv, fig3.csv, fig4.csv, fig5.csv and fig5_arms.csv of a run.
@@ -69,14 +104,13 @@ def claims(folder: str | Path) -> pl.DataFrame:
         FileNotFoundError: If a table is missing; names it and the stage that makes it.
     """
     rows = [*_figure2(folder), *_figure3(folder), *_figure4(folder), *_figure5(folder)]
-    return pl.DataFrame([row | {"verdict": verdict(row)} for row in rows], SCHEMA)
+    return judged(rows)
 
 
-def verdict(row: dict) -> str:
-    """The verdict on a claim, from the interval of its gain."""
-    if row["low"] is None or row["high"] is None:
-        return UNMEASURED
-    return SUPPORTED if row["low"] > 0 else OPPOSITE if row["high"] < 0 else NOT_DETECTABLE
+def judged(rows: Iterable[dict]) -> pl.DataFrame:
+    """Claims with their verdicts, as `claims` returns them; what a claim lacks is null."""
+    rows = [{name: row.get(name) for name in SCHEMA} for row in rows]
+    return pl.DataFrame([row | {"verdict": claim_verdict(row)} for row in rows], SCHEMA)
 
 
 def verdicts(table: pl.DataFrame) -> dict[str, int]:
@@ -94,8 +128,10 @@ def readable(table: pl.DataFrame) -> pl.DataFrame:
             "measure": row["measure"],
             "this run": "" if row["low"] is None else format_interval(row["gain"], row["low"], row["high"], 3),
             "n": row["n"],
-            "control": "" if row["control"] is None else f"{row['control']:+.3f}: {row['control_of']}",
             "paper": "" if row["paper"] is None else f"{row['paper']:+.3f}",
+            "minimum detectable": "" if row["detectable"] is None else f"{row['detectable']:.3f}",
+            "control": "" if row["control"] is None else f"{row['control']:+.3f}: {row['control_of']}",
+            "worth": wording.worth(row),
             "of": row["paper_of"],
         }
         for name in VERDICTS
@@ -168,7 +204,12 @@ def _figure2(folder: str | Path) -> Iterator[dict]:
 
 
 def _figure3(folder: str | Path) -> Iterator[dict]:
-    table = _read(folder, "fig3", "09_augmentation").filter(source=THIS_RUN)
+    yield from figure3(_read(folder, "fig3", "09_augmentation"))
+
+
+def figure3(plotted: pl.DataFrame) -> Iterator[dict]:
+    """The claims of Figure 3 from what it plots, without their verdicts."""
+    table = plotted.filter(source=THIS_RUN)
     for task, category, metric, test, item, dataset, named, small in TASKS:
         rows = table.filter(task=task, category=category, metric=metric, test=test)
         where = "" if test == "test" else ", external"
@@ -256,12 +297,20 @@ def _one(table: pl.DataFrame, **wanted: str) -> dict | None:
 
 
 def _gain(row: dict | None, small: bool = False) -> dict:
-    """Gain, interval and n of a row with a paired difference; `small`: the measure should be small."""
+    """Gain, interval, n, minimum detectable gain and `BESIDE` of a row with a paired difference.
+
+    small: the measure should be small.
+    """
     if row is None or row["difference_low"] is None:
-        return dict.fromkeys(("gain", "low", "high", "n"))
-    ends = [row["difference"], row["difference_low"], row["difference_high"]]
-    value, low, high = [-ends[0], -ends[2], -ends[1]] if small else ends
-    return {"gain": value, "low": low, "high": high, "n": row["n"]}
+        return NO_GAIN
+    numbers = {"n": row["n"], "detectable": row["detectable"]} | {name: row.get(name) for name in BESIDE}
+    ends = {"gain": "difference", "low": "difference_low", "high": "difference_high"}
+    numbers |= {name: row[column] for name, column in ends.items()}
+    if small:
+        for value, low, high in (("gain", "low", "high"), ("beyond", "beyond_low", "beyond_high")):
+            opposite = {value: numbers[value], low: numbers[high], high: numbers[low]}
+            numbers |= {name: None if number is None else -number for name, number in opposite.items()}
+    return numbers
 
 
 def _control(row: dict | None, name: str, small: bool = False) -> dict:
@@ -272,6 +321,6 @@ def _control(row: dict | None, name: str, small: bool = False) -> dict:
 def _apart(row: dict | None, control: dict | None) -> dict:
     """How far a value is above its control; the interval from the far ends of both, wider than a paired one."""
     if row is None or control is None or row["low"] is None or control["low"] is None:
-        return dict.fromkeys(("gain", "low", "high", "n"))
+        return NO_GAIN
     low, high = row["low"] - control["high"], row["high"] - control["low"]
-    return {"gain": row["value"] - control["value"], "low": low, "high": high, "n": row["n"]}
+    return NO_GAIN | {"gain": row["value"] - control["value"], "low": low, "high": high, "n": row["n"]}

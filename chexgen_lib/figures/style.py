@@ -25,6 +25,8 @@ PAGE = 7.0  # inches, both columns
 SMALL = 6  # pt, the smallest type that a journal prints
 
 THIS_RUN, PAPER = "this run", "paper"  # the `source` of a table's rows
+WORTH_RANGE = (-1.0, 2.0)  # of the axis; intervals may go beyond
+NOT_MEASURABLE = "cannot be measured: new real images gain nothing"
 PAPER_SHADE = "#F0F0F0"  # behind the paper's numbers, which are of other data
 PAPER_MARK = {"marker": "s", "markersize": 4, "linestyle": "none", "color": GREY, "markerfacecolor": "white"}
 
@@ -89,6 +91,26 @@ def interval(ax: Axes, rows: pl.DataFrame, at: np.ndarray, of: str = "value", ho
         ax.errorbar(value, place, xerr=bars, **look)
     else:
         ax.errorbar(place, value, yerr=bars, **look)
+
+
+def worth(ax: Axes, rows: pl.DataFrame, at: np.ndarray, **look) -> None:
+    """Draw how much synthetic images are worth, with intervals, along an axis where new real images are worth 1.
+
+    Args:
+        rows: With the columns of `estimates.worth`, one for each row that has an oracle; "not measurable" stands in the
+            place of a worth that cannot be measured.
+        at: Positions of the rows on the y axis.
+        **look: Passed to `Axes.errorbar`.
+    """
+    named = rows.select(value="worth", low="worth_low", high="worth_high")
+    interval(ax, named, at, horizontal=True, **look)
+    for place, value in zip(at, rows["worth"], strict=True):
+        if value is None:
+            ax.text(0.03, place, NOT_MEASURABLE, va="center", fontsize=SMALL, color=look.get("color"))
+    ax.axvline(0, color=GREY, linewidth=0.6)
+    ax.axvline(1, color=GREEN, linewidth=0.9, linestyle="--")
+    ax.set_xlim(*WORTH_RANGE)
+    ax.set_xlabel("worth of a synthetic image (1, dashed: a new real image), 95 % CI", fontsize=7)
 
 
 def save(fig: Figure, table: pl.DataFrame, path: str | Path) -> Path:

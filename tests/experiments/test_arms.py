@@ -2,6 +2,7 @@
 
 import pytest
 
+from chexgen_lib.estimates.worth import Against
 from chexgen_lib.experiments import arms
 from chexgen_lib.experiments.arms import Arm, Role
 from chexgen_lib.paper import published
@@ -22,6 +23,19 @@ def test_a_name_is_read_back():
     assert arms.arm(arms.shuffled(2)).control_of == arms.augmented(2)
     with pytest.raises(ValueError, match="'matched' is no arm"):
         arms.arm("matched")
+
+
+def test_an_arm_is_held_against_new_real_images_and_its_control():
+    names = [arms.REAL, arms.augmented(1), arms.augmented(2, arms.BASELINE), arms.synthetic_alone(2), arms.oracle(2)]
+    assert arms.arm(arms.oracle(2)) == Arm("real + 2x new real", Role.ORACLE, 2)
+    held = arms.against(names)
+    assert held == {
+        "real + 1x": Against("real + 1x new real", "real + 1x, shuffled"),
+        "real + 2x baseline": Against("real + 2x new real"),
+    }
+    starts = arms.against_initialisations([5])
+    assert starts["5x synthetic"] == Against("5x new real", arms.LONGER, base=arms.LONGER)
+    assert starts["5x new real"] == Against(control=arms.LONGER) and arms.pretraining_copies("5x new real") == 0
 
 
 @pytest.mark.parametrize("table", ["table6", "table7", "table8", "table9"])

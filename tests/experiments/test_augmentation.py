@@ -28,14 +28,27 @@ def test_each_generator_has_its_arms():
     """A second pool has one image a record only, and so one arm."""
     about = {"image_id": ["a", "b"] * 3, "copy": [0, 0, 0, 0, 1, 1], **{f: [0.0] * 6 for f in FINDINGS}}
     pool = LabelledSet(pl.DataFrame(about), np.zeros((6, 4, 4), np.uint8))
-    sets = Splits(pool, {"train": np.array([0, 1])}, np.arange(2, 6))
-    arms = a.pool_arms({CHEXGEN: sets, BASELINE: sets.with_pool(pool[[0, 1]])})
+    none = np.zeros(0, int)
+    sets = Splits(pool, {"train": np.array([0, 1]), "further train": none}, np.arange(2, 6))
+    arms = a.pool_arms({CHEXGEN: sets, BASELINE: sets.with_pool(pool[[0, 1]])}, [1, 5])
     assert {name: rows.tolist() for name, rows in arms.items()} == {
         REAL: [0, 1],
         "real + 1x": [0, 1, 2, 3],
         "real + 2x": [0, 1, 2, 3, 4, 5],
         "real + 1x baseline": [0, 1, 6, 7],
     }
+
+
+def test_an_oracle_has_as_many_new_real_images():
+    images, labels = labelled_squares(40, 0)
+    own = labelled(images[:4], labels[:4], range(4))
+    rows = {"train": np.arange(4), "further train": np.arange(20, 27)}
+    sets = Splits(labelled(images, labels, range(40)) + own + own, rows, np.arange(40, 48))
+    arms = a.pool_arms({CHEXGEN: sets}, [1, 2])
+    assert list(arms) == [REAL, "real + 1x", "real + 1x new real"]  # seven are not twice as many
+    assert arms["real + 1x new real"].tolist() == [0, 1, 2, 3, 20, 21, 22, 23]
+    patients = {name: set(sets.patients_of(rows)) for name, rows in arms.items()}
+    assert not (patients["real + 1x new real"] - patients[REAL]) & patients["real + 1x"]
 
 
 def labelled(images, labels, ids, copy=0):
@@ -48,13 +61,22 @@ def test_all_arms_are_trained_and_compared(tmp_path):
     images, labels = labelled_squares(80, 0)
     first, second = (labelled(images[:20], labels[:20], range(20), copy) for copy in (0, 1))
     rows = {"train": np.arange(20), "val": np.arange(20, 40), "test": np.arange(40, 80), "external test": np.arange(0)}
+    rows["further train"] = np.arange(20, 40)
     everything = labelled(images, labels, range(80)) + first + second
     sets = Splits(everything, rows, np.arange(80, 120))
     config = LearnerConfig(steps=2, checks=1, size=TINY)
-    results, tables = a.classify(sets, sets.with_pool(first), tmp_path, config, Repeats(2, n_resamples=20))
-    arms = [REAL, "real + 1x", "real + 2x", "real + 1x baseline", "2x alone", "real + 2x, shuffled"]
+    results, tables = a.classify(sets, sets.with_pool(first), [1, 2], tmp_path, config, Repeats(2, n_resamples=20))
+    arms = [
+        REAL,
+        "real + 1x",
+        "real + 1x new real",
+        "real + 2x",
+        "real + 1x baseline",
+        "2x alone",
+        "real + 2x, shuffled",
+    ]
     assert list(results) == arms and list(tables) == ["test"]
-    assert [len(a.scores_of(results, "test")[arm]) for arm in arms] == [2] * 6
+    assert [len(a.scores_of(results, "test")[arm]) for arm in arms] == [2] * 7
     average = averages(tables["test"])
     assert list(average) == arms and average[REAL]["difference"] is None
     # the same images under the same labels, whichever generator's they are called
@@ -62,8 +84,10 @@ def test_all_arms_are_trained_and_compared(tmp_path):
     assert average["real + 2x"]["value"] != average["real + 2x, shuffled"]["value"]
     numbers = a.metrics(tables, {})["test"]["real + 1x"]
     assert numbers["value"] == pytest.approx(average["real + 1x"]["value"], abs=1e-5) and numbers["n"] == 40
-    assert a.summary(tables)["arm"].to_list() == arms and a.detectable(tables)["largest"][0] > 0
-    assert a.set_sizes({CHEXGEN: sets})["images"].to_list() == [20, 20, 40, 0, 40]
+    assert a.summary(tables)["arm"].to_list() == arms
+    assert a.set_sizes({CHEXGEN: sets})["images"].to_list() == [20, 20, 40, 0, 20, 40]
+    assert average["real + 1x"]["oracle"] == average["real + 1x baseline"]["oracle"] == "real + 1x new real"
+    assert average["real + 2x"]["control"] == "real + 2x, shuffled" and average["real + 2x"]["oracle"] is None
 
 
 def test_a_run_learns_and_labels_matter():

@@ -28,11 +28,15 @@ def test_a_set_without_a_case_is_named():
 
 
 def test_arms_hold_the_copies_of_their_training_images():
-    task = Task(
-        np.zeros((6, 8, 8), np.uint8), np.array([0, 1, 0, 1, 0, 1]), {"train": np.arange(2)}, np.array([[2, 3], [4, 5]])
-    )
-    arms = {arm: rows.tolist() for arm, rows in at.task_arms(task).items()}
-    assert arms == {REAL: [0, 1], "real + 1x": [0, 1, 2, 3], "real + 2x": [0, 1, 2, 3, 4, 5]}
+    copies, further = np.array([[4, 5], [6, 7]]), np.array([[2, 3]])
+    task = Task(np.zeros((8, 8, 8)), np.array([0, 1, 2, 3, 0, 1, 0, 1]), {"train": np.arange(2)}, copies, further)
+    arms = {arm: rows.tolist() for arm, rows in at.task_arms(task, [1, 3]).items()}
+    assert arms == {
+        REAL: [0, 1],
+        "real + 1x": [0, 1, 4, 5],
+        "real + 2x": [0, 1, 4, 5, 6, 7],
+        "real + 1x new real": [0, 1, 2, 3],
+    }
 
 
 def test_a_mean_counts_resampled_images_and_needs_enough_of_them():
@@ -42,7 +46,9 @@ def test_a_mean_counts_resampled_images_and_needs_enough_of_them():
     assert np.isnan(at.case_mean(values[:4], weights[:, :4])).all()
 
 
-@pytest.mark.parametrize("task", [lambda *rest: segment(None, "ribs", *rest), lambda *rest: detect(None, *rest)])
+@pytest.mark.parametrize(
+    "task", [lambda *rest: segment(None, "ribs", [1], *rest), lambda *rest: detect(None, [1], *rest)]
+)
 def test_a_task_without_annotations_is_left_out(task, tmp_path):
     result = task(tmp_path, {}, Repeats(1))
     assert result.left_out.startswith("the cohort has no ") and result.table.is_empty()

@@ -31,12 +31,12 @@ def test_nothing_of_a_tested_patient_is_trained_on(folder, pool):
     task, fold = sets.task("lungs", SIZE), lungs.folds(sets.data)
     patients = sets.data.table["patient_id"].to_numpy()[task.origin]
     for k in range(lungs.FOLDS):
-        arms = experiment.fold_arms(task, fold, k)
+        arms = experiment.fold_arms(task, fold, k, [1, 2])
         assert list(arms) == (ARMS if k == lungs.UNSEEN else [REAL])
         for rows in arms.values():
             kept_back = np.isin(fold, [k, (k + 1) % lungs.FOLDS])
             assert not set(patients[rows]) & set(patients[: len(fold)][kept_back])
-    real, once, twice = (len(rows) for rows in experiment.fold_arms(task, fold, lungs.UNSEEN).values())
+    real, once, twice = (len(rows) for rows in experiment.fold_arms(task, fold, lungs.UNSEEN, [1, 2]).values())
     assert (once, twice) == (2 * real, 3 * real)
 
 
@@ -61,7 +61,7 @@ def test_every_image_counts_once(folder, pool):
 
 
 def test_all_arms_are_trained(folder, pool, tmp_path):
-    result = experiment.segment(lungs.load(folder, pool, SIZE), tmp_path / "runs", SETTINGS, REPEATS)
+    result = experiment.segment(lungs.load(folder, pool, SIZE), [1, 2], tmp_path / "runs", SETTINGS, REPEATS)
     assert result.images["images"].sum() == 19 and len(result.images) == lungs.FOLDS
     assert result.table["arm"].to_list() == [REAL, *ARMS] and result.table["seeds"].unique().to_list() == [2]
     assert result.table["value"].is_between(0, 1).all()

@@ -19,8 +19,9 @@ from tests.builders import labelled_squares
 
 TINY = ClassifierSize(32, 8, 8, (2, 2))
 CONFIG = LearnerConfig(steps=2, size=TINY, batch_size=16, checks=1)
+FIVE, REAL = "5x synthetic", "5x new real"
 NO_CASES = Cases(np.zeros(0, int), np.zeros(0, int), np.zeros((0, 8, 8), bool))
-PROTOCOL = p.Protocol([0.5, 1.0], [1, 2], 2, LearnerConfig(steps=9), LearnerConfig(steps=3))
+PROTOCOL = p.Protocol([1], [1], [0.5, 1.0], [1, 2], 2, LearnerConfig(steps=9), LearnerConfig(steps=3))
 
 
 def labelled(n=40):
@@ -52,7 +53,8 @@ def test_shots_give_each_finding_its_images():
 def sets_of(n=120):
     rows = np.split(np.arange(n), [n // 3, n // 3 + 10, n // 2, n - 20, n - 10])
     names = [prefix + name for prefix in ("", "external ") for name in ("train", "val", "test")]
-    return Splits(labelled(n), dict(zip(names, rows, strict=True)), np.arange(0))
+    rows = dict(zip(names, rows, strict=True)) | {"further train": np.arange(0)}
+    return Splits(labelled(n), rows, np.arange(0))
 
 
 def test_pretraining_on_right_labels_helps_few_images():
@@ -66,7 +68,7 @@ def test_pretraining_on_right_labels_helps_few_images():
     auroc = {}
     for name, synthetic in (("none", np.arange(0)), ("synthetic", np.arange(300))):
         result = p.pretrain_and_fine_tune(
-            images, labels, val, cases, synthetic=synthetic, pretraining=longer, tunings=few
+            images, labels, val, cases, pretrained_on=synthetic, pretraining=longer, tunings=few
         )
         assert result["attention"] == pytest.approx([1.0])
         auroc[name] = macro_auroc(labels[346:], result["few"])
@@ -96,8 +98,9 @@ def test_a_control_has_the_first_and_the_last_set_of_each_group():
         for name in names
         for draw in (0, 1)
     }
-    chosen = p.first_and_last(tunings)
-    assert {t.set for t in chosen.values()} == {"3 %", "100 %", "1-shot", "10-shot"} and len(chosen) == 10
+    chosen = p.controlled(tunings)
+    assert [t.set for t in chosen.values()] == [name for k in ("3 %", "100 %", "1-shot", "10-shot") for name in (k, k)]
+    assert {t.group for t in chosen.values()} == {"internal", "few-shot"}
 
 
 class Recorded(Repeats):
@@ -108,38 +111,51 @@ class Recorded(Repeats):
 
 
 def test_every_initialisation_is_fine_tuned_on_the_same_images():
-    sets = Splits(labelled(120) + labelled(120)[np.arange(40)], sets_of().rows, np.arange(120, 160))
-    pretraining, protocol = LearnerConfig(steps=7, learning_rate=0.5), replace(PROTOCOL, shares=[0.2, 0.5, 1.0])
-    jobs = p.pretrain_all(sets, NO_CASES, [1], pretraining, protocol, Recorded(2), None)
-    assert list(jobs) == [DEFAULT, LONGER, "1x synthetic"] and {len(own) for own in jobs.values()} == {2}
-    default, longer, synthetic = (own[1]["tunings"] for own in jobs.values())
+    rows = sets_of().rows | {"further train": np.arange(50, 95)}
+    sets = Splits(labelled(120) + labelled(120)[np.arange(40)], rows, np.arange(120, 160))
+    pretraining = LearnerConfig(steps=7, learning_rate=0.5)
+    protocol = replace(PROTOCOL, shares=[0.2, 0.5, 1.0], oracles=[1, 2])
+    jobs = p.pretrain_all(sets, NO_CASES, pretraining, protocol, Recorded(2), None)
+    starts = [DEFAULT, LONGER, "1x synthetic", "1x new real"]  # 45 new ones are not twice as many as 40
+    assert list(jobs) == starts and {len(own) for own in jobs.values()} == {2}
+    default, longer, synthetic, real = (own[1]["tunings"] for own in jobs.values())
+    assert {t.config.learning_rate for t in real.values()} == {LearnerConfig(1).learning_rate}
+    assert jobs["1x new real"][0]["pretrained_on"].tolist() == list(range(50, 90))
     assert {t.config.learning_rate for t in (*default.values(), *longer.values())} == {0.5}
     assert {t.config.learning_rate for t in synthetic.values()} == {LearnerConfig(1).learning_rate}
-    assert list(default) == list(synthetic) and set(longer) == set(default) - {"internal 50 %", "external 50 %"}
+    assert list(default) == list(synthetic) and set(longer) == {
+        name for name in default if not name.startswith("external") and name != "internal 50 %"
+    }
     for name, tuning in longer.items():
         assert tuning.config.steps == default[name].config.steps + 7 == synthetic[name].config.steps + 7
         assert tuning.train.tolist() == default[name].train.tolist() == synthetic[name].train.tolist()
-    assert [len(own[0]["synthetic"]) for own in jobs.values()] == [0, 0, 40]
+    assert [len(own[0]["pretrained_on"]) for own in jobs.values()] == [0, 0, 40, 40]
 
 
 def test_curves_average_the_draws_and_leave_out_what_an_initialisation_lacks():
     sets, rng = sets_of(180), np.random.default_rng(0)
     tests = {"test": np.arange(60), "external test": np.arange(60, 120)}
     sets = Splits(sets.everything, sets.rows | tests, sets.synthetic)
-    protocol = p.Protocol([1.0], [1], 2, CONFIG, CONFIG)
+    protocol = p.Protocol([5], [5], [1.0], [1], 2, CONFIG, CONFIG)
     names = ["internal 100 %", "external 100 %", "1-shot 0", "1-shot 1"]
-    results = {start: [{name: rng.random((60, 14)) for name in names} for _ in (0, 1)] for start in (DEFAULT, "5x")}
+    results = {start: [{name: rng.random((60, 14)) for name in names} for _ in (0, 1)] for start in (DEFAULT, FIVE)}
+    results[REAL] = results[FIVE]
     results[LONGER] = [{names[0]: run[names[0]]} for run in results[DEFAULT]]
     curves = p.curves(results, sets, protocol, Repeats(2, n_resamples=50))
     average = curves.filter(finding="Average")
-    assert average.select("set", "arm").rows()[:3] == [("100 %", DEFAULT), ("100 %", "5x"), ("100 %", LONGER)]
-    assert average["group"].to_list()[-2:] == ["few-shot"] * 2 and average["arm"].to_list()[-2:] == [DEFAULT, "5x"]
+    assert average.select("set", "arm").rows()[:4] == [("100 %", arm) for arm in (DEFAULT, FIVE, REAL, LONGER)]
+    assert average["group"].to_list()[-3:] == ["few-shot"] * 3
+    assert average["arm"].to_list()[-3:] == [DEFAULT, FIVE, REAL]
+    internal, few = average.row(1, named=True), average.row(-2, named=True)
+    assert (internal["oracle"], internal["control"]) == (REAL, LONGER)
+    assert internal["beyond"] == pytest.approx(average["value"][1] - average["value"][3])
+    assert few["oracle"] is None and few["arm"] == FIVE  # without a control no gain is the images' alone
     assert average["images"].to_list()[0] == 60 and set(average["seeds"]) == {2}
-    assert average["difference"].to_list()[2] == 0  # the same scores
+    assert average["difference"].to_list()[3] == 0  # the same scores
     labels = sets.everything.labels[60:120]
-    five = [macro_auroc(labels, run[f"1-shot {d}"]) for run in results["5x"] for d in (0, 1)]
+    five = [macro_auroc(labels, run[f"1-shot {d}"]) for run in results[FIVE] for d in (0, 1)]
     assert average["value"].to_list()[-1] == pytest.approx(np.mean(five))
-    numbers = p.metrics(curves, pl.DataFrame({"start": ["5x"], "value": [0.25]}))
-    assert numbers["few-shot"]["1-shot"]["5x"] == pytest.approx(np.mean(five), abs=1e-5)
-    assert numbers["attention"] == {"5x": 0.25}
+    numbers = p.metrics(curves, pl.DataFrame({"start": [FIVE], "value": [0.25]}))
+    assert numbers["few-shot"]["1-shot"][FIVE] == pytest.approx(np.mean(five), abs=1e-5)
+    assert numbers["attention"] == {FIVE: 0.25}
     assert len(p.summary(curves)) == len(average)

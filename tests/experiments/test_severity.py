@@ -15,7 +15,7 @@ from chexgen_lib.records import FINDINGS, SCHEMA
 from tests.builders import graded_discs
 
 PATIENTS = [f"p{k}" for k in range(40)]
-MORE = "real + 1x"
+MORE, SHUFFLED = "real + 1x", "real + 1x, shuffled"
 
 
 def row(table, **about):
@@ -48,6 +48,7 @@ def graded():
     images, scores = graded_discs(100)
     images = np.concatenate([images, images[:40], images[:40]])
     rows = {"train": np.arange(40), "val": np.arange(40, 52), "test": np.arange(52, 100), "external test": np.arange(0)}
+    rows["further train"] = np.arange(0)
     own = Splits(LabelledSet(table[:140], images[:140]), rows, np.arange(100, 140))
     severity = pl.Series("severity", [[{"finding": "Edema", "score": x}] for x in scores], SCHEMA["severity"])
     cohort = table[:100].with_columns(severity, split=pl.lit("train"), stage2=pl.lit(True))
@@ -57,7 +58,7 @@ def graded():
 def test_networks_of_real_images_score_the_synthetic_ones(graded, tmp_path):
     sets, cohort, scores = graded
     repeats = Repeats(1, n_resamples=20)
-    result = sv.grade(sets, cohort, tmp_path, SETTINGS, repeats)
+    result = sv.grade(sets, cohort, [1, 2], tmp_path, SETTINGS, repeats)
     read = result.readings
     assert result.table["n"].unique().to_list() == [48] and result.table["arm"].n_unique() == 3
     assert result.images.row(0) == ("train", 40, 40, 0)
@@ -79,20 +80,33 @@ def test_images_without_a_score_are_counted_and_left_out(graded, tmp_path):
     sets, cohort, _ = graded
     severity = cohort["severity"].to_list()
     unknown = pl.Series("severity", [None, *severity[1:60], None, *severity[61:]], SCHEMA["severity"])
-    result = sv.grade(sets, cohort.with_columns(unknown), tmp_path, SETTINGS, Repeats(1, n_resamples=20))
+    result = sv.grade(sets, cohort.with_columns(unknown), [1, 2], tmp_path, SETTINGS, Repeats(1, n_resamples=20))
     counts = {name: (images, missing) for name, images, _, missing in result.images.iter_rows()}
-    assert counts == {"train": (39, 1), "val": (12, 0), "test": (47, 1), "external test": (0, 0)}
+    sets_ = {"train": (39, 1), "val": (12, 0), "further train": (0, 0), "test": (47, 1), "external test": (0, 0)}
+    assert counts == sets_
     assert result.readings.group_by("set", maintain_order=True).len()["len"].to_list() == [47, 39, 39]
+
+
+@pytest.mark.parametrize(("unscored", "oracle"), [([0], "real + 1x new real"), ([0, 40, 41], None)])
+def test_only_new_real_images_with_a_score_count(graded, tmp_path, unscored, oracle):
+    """39 training images have one; new are 40, of which two may have none: then they are too few."""
+    sets, cohort, _ = graded
+    severity = [None if k in unscored else own for k, own in enumerate(cohort["severity"].to_list())]
+    more = {"further train": np.arange(40, 80), "val": np.arange(80, 88), "test": np.arange(88, 100)}
+    sets = {name: Splits(own.everything, own.rows | more, own.synthetic) for name, own in sets.items()}
+    cohort = cohort.with_columns(pl.Series("severity", severity, SCHEMA["severity"]))
+    result = sv.grade(sets, cohort, [1, 2], tmp_path, SETTINGS, Repeats(1, n_resamples=20))
+    assert row(result.table, metric="MAE", arm=MORE)["oracle"] == oracle
 
 
 def test_a_cohort_without_cases_is_left_out(graded, tmp_path):
     sets, cohort, _ = graded
     nowhere = pl.Series("severity", [[]] * 100, SCHEMA["severity"])
-    result = sv.grade(sets, cohort.with_columns(nowhere), tmp_path, {}, Repeats(1))
+    result = sv.grade(sets, cohort.with_columns(nowhere), [1, 2], tmp_path, {}, Repeats(1))
     assert result.left_out == "no positive case in train (40 images) and val (12 images)"
     assert result.table.is_empty() and sv.agreement(result.readings, Repeats(1)).is_empty()
     assert sv.load(tmp_path, cohort.with_columns(nowhere), {}, 64, {}) is None
-    assert sv.grade(None, cohort, tmp_path, {}, Repeats(1)).left_out == "the cohort has no scores"
+    assert sv.grade(None, cohort, [1, 2], tmp_path, {}, Repeats(1)).left_out == "the cohort has no scores"
 
 
 def test_agreement_is_scipys():
@@ -127,7 +141,7 @@ def controls():
     images, scores = graded_discs(128)
     shuffled = np.roll(scores[8:56], 7)  # each image of the pool has another's
     images, scores = np.concatenate([images, images[8:56]]), np.concatenate([scores, shuffled])
-    arms = {REAL: np.arange(8), "faithful": np.arange(56), "shuffled": np.r_[0:8, 128:176]}
+    arms = {REAL: np.arange(8), MORE: np.arange(56), SHUFFLED: np.r_[0:8, 128:176]}
     config = LearnerConfig(steps=60, size="ci", batch_size=16, checks=3)
     repeats = Repeats(2, n_resamples=200)
     jobs = arm_jobs(arms, config, repeats, val=np.arange(56, 72), tests={"test": np.arange(72, 128)})
@@ -138,9 +152,9 @@ def controls():
 
 
 def test_a_run_learns(controls):
-    assert controls["faithful", "Pearson r"]["value"] > 0.6
+    assert controls[MORE, "Pearson r"]["value"] > 0.6
 
 
 def test_shuffled_scores_are_worth_less_than_true_ones_and_do_not_help(controls):
-    assert controls["shuffled", "MAE"]["difference_high"] > 0  # an error: less is better
-    assert controls["shuffled", "MAE"]["value"] - controls["faithful", "MAE"]["value"] > 0.05
+    assert controls[SHUFFLED, "MAE"]["difference_high"] > 0  # an error: less is better
+    assert controls[SHUFFLED, "MAE"]["value"] - controls[MORE, "MAE"]["value"] > 0.05

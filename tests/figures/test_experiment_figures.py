@@ -6,10 +6,12 @@ import pytest
 
 from chexgen_lib.estimates.comparison import ESTIMATE, auroc_table
 from chexgen_lib.estimates.resampling import Resampling
-from chexgen_lib.experiments.arms import DEFAULT, LONGER, REAL
-from chexgen_lib.figures import ed_fig6_8, ed_tables, fig3, fig4
+from chexgen_lib.estimates.worth import NUMBERS
+from chexgen_lib.experiments.arms import DEFAULT, LONGER, REAL, against
+from chexgen_lib.figures import ed_fig6_8, ed_tables, fig3, fig4, style
 
 ARMS = (REAL, "real + 1x", "real + 1x baseline")
+ORACLE = "real + 1x new real"
 
 
 @pytest.fixture(scope="module")
@@ -18,18 +20,22 @@ def measured():
     labels = (rng.random((60, 14)) < 0.4).astype(float)
     labels[:, 4] = 0  # nobody has it: listed, not drawn
     scores = {arm: labels + rng.normal(0, 1, (2, 60, 14)) for arm in ARMS}
-    return auroc_table(scores, labels, Resampling(range(60), 50), REAL)
+    scores[ORACLE] = labels + rng.normal(0, 0.2, (2, 60, 14))  # much better
+    return auroc_table(scores, labels, Resampling(range(60), 50), REAL, against=against(scores))
 
 
 def points(ax):
-    return [line.get_xdata()[0] for line in ax.lines if line.get_marker() in "o^" and len(line.get_xdata()) == 1]
+    return [line.get_xdata()[0] for line in ax.lines if line.get_marker() in "o^d" and len(line.get_xdata()) == 1]
 
 
 def task_rows(category, metric, value):
     about = {"test": "test", "category": category, "metric": metric, "n": 30}
     rows = [about | {"arm": arm, "value": value, "low": 0.2, "high": 0.9, "seeds": 2} for arm in ARMS[:2]]
+    missing = [c for c in (*ESTIMATE, *NUMBERS) if c not in ("value", "low", "high")]
     return pl.DataFrame(rows, schema_overrides={"value": pl.Float64}).with_columns(
-        pl.lit(None, pl.Float64).alias(c) for c in ESTIMATE if c not in ("value", "low", "high")
+        *(pl.lit(None, pl.Float64).alias(c) for c in missing),
+        oracle=pl.when(pl.col("arm") != REAL).then(pl.lit(ORACLE)),
+        control=pl.lit(None, pl.String),
     )
 
 
@@ -37,7 +43,7 @@ def test_figure_3(measured):
     tasks = {"ribs": task_rows("all", "Dice", 0.5), "pneumothorax": task_rows("all", "Positive Dice", None)}
     plotted = fig3.table({"test": measured, "external test": measured}, tasks | {"severity": pl.DataFrame()})
     figure = fig3.draw(plotted)
-    averages, by_finding, others = figure.axes[:4], figure.axes[4], figure.axes[5:]
+    averages, by_finding, worth, others = figure.axes[:4], figure.axes[4], figure.axes[5], figure.axes[6:]
     assert [ax.get_title(loc="left").split(":")[0] for ax in averages] == ["this run"] * 2 + ["paper"] * 2
     assert points(averages[0]) == measured.filter(finding="Average")["value"].to_list()
     paper = plotted.filter(source="paper", test="MIMIC-CXR p19", category="Average")["value"].to_list()
@@ -49,15 +55,30 @@ def test_figure_3(measured):
     ribs = next(ax for ax in ours if ax.get_title().startswith("ribs"))
     assert ribs.containers[0].lines[0].get_ydata().tolist() == [0.5, 0.5]
     assert ours[0].texts[0].get_text() == "no number" and all(ax.containers for ax in theirs)
-    said = figure.subfigs[2].get_supxlabel()
+    said = figure.subfigs[3].get_supxlabel()
     assert "detection, severity" in said and "internally only" not in said
+    held = plotted.filter(pl.col("oracle").is_not_null(), source="this run", category="Average")
+    named = [label.get_text() for label in worth.get_yticklabels()]
+    assert named[:4] == [f"classification, AUROC{t}, {arm}" for t in ("", ", external test") for arm in ARMS[1:]]
+    drawn = [bars.lines[0].get_xdata() for bars in worth.containers]
+    assert [x.tolist() for x in drawn[:4]] == [[value] for value in held["worth"]] and held["worth"].null_count() == 0
+    assert named[4:] == ["ribs, Dice, real + 1x", "pneumothorax, Positive Dice, real + 1x"]
+    assert [text.get_text() for text in worth.texts] == [style.NOT_MEASURABLE] * 2
 
 
 def test_figure_3_tells_the_generators_apart(measured):
-    arms = ("real + 1x", "real + 2x", "real + 1x baseline", "real + 2x baseline", "5x alone", "real + 2x, shuffled")
+    arms = (
+        "real + 1x",
+        "real + 2x",
+        "real + 1x baseline",
+        "real + 2x baseline",
+        "5x alone",
+        "real + 2x, shuffled",
+        ORACLE,
+    )
     looks = {arm: fig3.arm_style(arm) for arm in (REAL, *arms)}
     assert len(set(looks.values())) == len(looks)
-    assert [looks[arm][1] for arm in arms] == ["o", "o", "^", "^", "o", "o"]
+    assert [looks[arm][1] for arm in arms] == ["o", "o", "^", "^", "o", "o", "d"]
     assert fig3.arm_style("real+2x RoentGen") == looks["real + 2x baseline"]  # the paper's other generator
     assert fig3.arm_style("real+1x ChexGen") == looks["real + 1x"]
     both = pl.concat([task_rows("all", "MAE", 0.5), task_rows("all", "MAE", 0.4).with_columns(
@@ -68,7 +89,7 @@ def test_figure_3_tells_the_generators_apart(measured):
     assert (chexgen.get_marker(), baseline.get_marker()) == ("o", "^")
     assert chexgen.get_ydata().tolist() == [0.5, 0.5] and baseline.get_ydata().tolist() == [0.4]
     assert abs(baseline.get_xdata()[0] - 1) < 0.4  # above "1x"
-    assert "takes text" in figure.subfigs[2].get_supxlabel()
+    assert "takes text" in figure.subfigs[3].get_supxlabel()
 
 
 def test_figure_3_of_real_radiographs_says_what_they_cannot_give(measured):
@@ -77,17 +98,17 @@ def test_figure_3_of_real_radiographs_says_what_they_cannot_give(measured):
         task_rows("all", "Dice", 0.8).with_columns(test=pl.lit("unseen by the adapter"), n=pl.lit(9)),
     ])  # fmt: skip
     figure = fig3.draw(fig3.table({"test": measured}, {"lungs": lungs, "severity": pl.DataFrame()}))
-    (panel,) = figure.subfigs[2].axes  # the paper has no lungs
+    (panel,) = figure.subfigs[3].axes  # the paper has no lungs
     assert [bars.lines[0].get_ydata().tolist() for bars in panel.containers] == [[0.9], [0.8, 0.8]]
     named = [text.get_text() for text in panel.get_legend().get_texts()]
     assert named == ["5-fold cross-validation, n = 57", "unseen by the adapter, n = 9"]
-    said = figure.subfigs[2].get_supxlabel()
+    said = figure.subfigs[3].get_supxlabel()
     assert (
         "internally only" in said
         and "left out" in said
         and all(task in said for task in ("pneumothorax", "ribs", "detection", "severity"))
     )
-    nothing = fig3.draw(fig3.table({"test": measured}, {"severity": pl.DataFrame()})).subfigs[2]
+    nothing = fig3.draw(fig3.table({"test": measured}, {"severity": pl.DataFrame()})).subfigs[3]
     assert not nothing.axes and "left out" in nothing.get_supxlabel()
 
 
@@ -100,7 +121,7 @@ def test_ed_tables_tell_this_run_from_the_paper(measured):
     without = ribs.row(2, named=True)  # the baseline
     assert without["arm"] == "baseline" and "masks or boxes" in without["note"]
     average = tables["ed_table6"].filter(category="Average", test="test")["arm"].to_list()
-    assert average == list(ARMS) and tables["ed_table6"]["arm"].str.contains("RoentGen").any()
+    assert average == [*ARMS, ORACLE] and tables["ed_table6"]["arm"].str.contains("RoentGen").any()
     overall = tables["ed_table7"].filter(category="Overall", arm="real", metric="mAP50")
     assert overall["value"].to_list() == pytest.approx([0.4785]) and overall["task"].to_list() == ["detection"]
     assert len(tables["ed_table9"]) == 9 and set(tables["ed_table9"]["source"]) == {"paper"}
@@ -108,8 +129,9 @@ def test_ed_tables_tell_this_run_from_the_paper(measured):
 
 @pytest.fixture(scope="module")
 def curves(measured):
-    """Three starts; the last, as the control does, lacks the set in the middle."""
-    renamed = measured.with_columns(pl.col("arm").replace({REAL: DEFAULT, ARMS[1]: "5x", ARMS[2]: LONGER}))
+    """Four starts; the third, as the control does, lacks the set in the middle."""
+    starts = {REAL: DEFAULT, ARMS[1]: "5x", ARMS[2]: LONGER, ORACLE: "5x new real"}
+    renamed = measured.with_columns(pl.col("arm").replace(starts), pl.col("oracle").replace(starts))
     groups = {"internal": ["3 %", "30 %", "100 %"], "few-shot": ["1-shot"]}
     found = pl.concat(
         renamed.with_columns(group=pl.lit(group), set=pl.lit(name), images=pl.lit(10.0 * len(name)))
@@ -122,15 +144,20 @@ def curves(measured):
 def test_figure_4(curves):
     attention = {"start": [DEFAULT], "value": [0.2], "low": [0.1], "high": [0.3], "n": [5], "chance": [0.1]}
     figure = fig4.draw(curves, pl.DataFrame(attention))
-    internal, external, few, looks, *paper = figure.axes
-    assert [len(bars.lines[0].get_xdata()) for bars in internal.containers] == [3, 3, 2]
+    internal, external, few, worth, looks, *paper = figure.axes
+    assert [len(bars.lines[0].get_xdata()) for bars in internal.containers] == [3, 3, 2, 3]
+    held = curves.filter(pl.col("oracle").is_not_null(), finding="Average")
+    assert [bars.lines[0].get_xdata().tolist() for bars in worth.containers] == [[value] for value in held["worth"]]
+    assert worth.get_yticklabels()[0].get_text() == "3 %: 5x"
+    without = curves.with_columns(oracle=pl.lit(None, pl.String))
+    assert "too few" in fig4.draw(without, pl.DataFrame(attention)).axes[3].texts[0].get_text()
     assert internal.get_xscale() == "log"
     assert "no external images" in external.texts[0].get_text()
     assert [t.get_text() for t in few.get_xticklabels()] == ["1-shot"]
     assert "n = 5" in looks.get_ylabel()
     assert all("paper" in ax.get_title(loc="left") for ax in paper)
     empty = fig4.draw(curves, pl.DataFrame(attention).head(0))
-    assert "no masks" in empty.axes[3].texts[0].get_text()
+    assert "no masks" in empty.axes[4].texts[0].get_text()
 
 
 def test_ed_figures_6_and_7(curves):

@@ -1,18 +1,25 @@
-"""Claims are read off the figures' tables, signed so that better is positive, and judged by their intervals alone."""
+"""Claims are read off the figures' tables, signed so that better is positive, and judged with their controls."""
 
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from chexgen_lib.estimates.wording import NOT_DETECTABLE
+from chexgen_lib.estimates.wording import NOT_SPECIFIC, OPPOSITE, SUPPORTED, UNMEASURABLE, UNMEASURED
 from chexgen_lib.figures import report
 
-ZERO = {"difference": 0.0, "difference_low": -0.1, "difference_high": 0.1}
+ZERO = {"difference": 0.0, "difference_low": -0.1, "difference_high": 0.1, "detectable": 0.14}
 
 
 def gains(ends: tuple[float, float, float]) -> dict:
-    return {f"difference{k}": v for k, v in zip(("", "_low", "_high"), ends, strict=True)}
+    return {f"difference{k}": v for k, v in zip(("", "_low", "_high"), ends, strict=True)} | {"detectable": 0.015}
+
+
+def held(worth: float | None, beyond: tuple[float, float, float]) -> dict:
+    """A row's columns of `estimates.worth`."""
+    numbers = {f"beyond{k}": v for k, v in zip(("", "_low", "_high"), beyond, strict=True)}
+    ends = {f"worth{k}": None if worth is None else worth + v for k, v in (("", 0.0), ("_low", -0.1), ("_high", 0.1))}
+    return numbers | ends | {"oracle": "real + 2x new real", "control": "real + 2x, shuffled"}
 
 
 @pytest.fixture
@@ -24,8 +31,12 @@ def folder(tmp_path) -> Path:
     fig3 = [
         about
         | dict(task="classification", category="Average", metric="AUROC", test="test")
-        | gains((0.02, 0.01, 0.03)),
-        about | dict(task="severity", category="all", metric="MAE", test="test") | gains((0.02, 0.01, 0.04)),
+        | gains((0.02, 0.01, 0.03))
+        | held(0.5, (0.07, 0.05, 0.09)),
+        about
+        | dict(task="severity", category="all", metric="MAE", test="test")
+        | gains((0.02, 0.01, 0.04))
+        | held(None, (0.03, 0.02, 0.05)),
         about | dict(task="ribs", category="all", metric="Dice", test="test") | ZERO,
     ]
     fig3.append(fig3[0] | dict(arm="real + 2x, shuffled") | gains((-0.05, -0.07, -0.01)))
@@ -37,8 +48,9 @@ def folder(tmp_path) -> Path:
     ]
     groups = dict(source="this run", attribute="all groups", measure="Pearson r", n=20)
     fig5 = [groups | dict(arm=a, value=0.8, low=0.4, high=1.0) for a in ("matched copy", "dealt to wrong rows")]
+    beyond = {"beyond": 0.0, "beyond_low": -0.01, "beyond_high": 0.01, "control": "real repeated"}
     arms = [
-        dict(attribute=a, measure=m, arm=arm, n_patients=200) | gains((-0.03, -0.05, -0.01))
+        dict(attribute=a, measure=m, arm=arm, n_patients=200) | gains((-0.03, -0.05, -0.01)) | beyond
         for a in ("sex", "age group")
         for m in report.MEASURES
         for arm in ("balanced, synthetic", "real repeated")
@@ -54,18 +66,29 @@ def of(table: pl.DataFrame, text: str, measure: str) -> dict:
 
 def test_the_interval_decides(folder):
     table = report.claims(folder)
-    assert of(table, "classification", "AUROC")["verdict"] == report.SUPPORTED
-    assert of(table, "ribs", "Dice")["verdict"] == NOT_DETECTABLE
-    assert of(table, "sex balanced", "worst-group F1")["verdict"] == report.OPPOSITE
+    assert of(table, "classification", "AUROC")["verdict"] == SUPPORTED
+    assert of(table, "ribs", "Dice")["verdict"] == UNMEASURABLE  # the paper's 0.03 would have been missed
+    assert of(table, "sex balanced", "worst-group F1")["verdict"] == OPPOSITE
+
+
+def test_worth_and_the_distance_from_the_control_are_signed_as_gains(folder):
+    table = report.claims(folder)
+    right, wrong = of(table, "classification", "AUROC"), of(table, "severity", "MAE")
+    assert (right["worth"], right["beyond_low"], right["detectable"]) == pytest.approx((0.5, 0.05, 0.015))
+    assert [wrong[k] for k in ("beyond", "beyond_low", "beyond_high")] == pytest.approx([-0.03, -0.05, -0.02])
+    rows = report.readable(table)
+    shown = rows.filter(pl.col("claim").str.contains("classification"), measure="AUROC").row(0, named=True)
+    assert shown["worth"] == "0.50 [0.40, 0.60]" and shown["minimum detectable"] == "0.015"
+    assert rows.filter(measure="MAE")["worth"].to_list() == [UNMEASURABLE]
 
 
 def test_less_error_and_smaller_gaps_are_gains(folder):
     table = report.claims(folder)
     error = of(table, "severity", "MAE")
     assert [error[k] for k in ("gain", "low", "high")] == pytest.approx([-0.02, -0.04, -0.01])
-    assert error["verdict"] == report.OPPOSITE
+    assert error["verdict"] == OPPOSITE
     gap = of(table, "sex balanced", "best-worst gap of F1")
-    assert (gap["gain"], gap["control"]) == pytest.approx((0.03, 0.03)) and gap["verdict"] == report.SUPPORTED
+    assert (gap["gain"], gap["control"]) == pytest.approx((0.03, 0.03)) and gap["verdict"] == NOT_SPECIFIC
 
 
 def test_a_value_is_held_against_the_far_end_of_its_control(folder):
@@ -89,7 +112,7 @@ def test_controls_stand_beside_their_claims(folder):
 
 def test_what_was_not_measured_is_listed(folder):
     table = report.claims(folder)
-    missing = table.filter(verdict=report.UNMEASURED)
+    missing = table.filter(verdict=UNMEASURED)
     assert "real + 2x synthetic, pneumothorax" in missing["claim"].to_list() and missing["gain"].is_null().all()
     figure = report.draw(table)
     assert len(figure.axes) == len(report.PANELS)
@@ -115,5 +138,5 @@ def test_the_readable_table_has_every_claim_with_its_interval(folder):
     assert len(rows) == len(table) and sum(report.verdicts(table).values()) == len(table)
     followed = rows.filter(item="Fig 2a").row(0, named=True)
     assert followed["this run"] == "0.300 [0.100, 0.500]" and followed["paper"] == "+0.140"
-    unmeasured = rows.filter(verdict=report.UNMEASURED)
+    unmeasured = rows.filter(verdict=UNMEASURED)
     assert len(unmeasured) and set(unmeasured["this run"]) == {""}

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import polars as pl
 
+from chexgen_lib.estimates import worth
 from chexgen_lib.estimates.comparison import difference, estimate
 from chexgen_lib.estimates.measures import finding_f1, known_mean
+from chexgen_lib.estimates.worth import Against
 from chexgen_lib.experiments.fairness import AUROC, GAP, MACRO, TOO_FEW, WEIGHTED, WORST
 from chexgen_lib.experiments.fairness.scores import COUNT, REAL, TEXT, GroupScores, check_paired, gap, table_of, worst
 from chexgen_lib.pools.groups import EVERYONE
@@ -15,12 +17,16 @@ COMPARISON = {
     **dict.fromkeys(("attribute", "measure", "arm"), TEXT),
     **dict.fromkeys(("value", "low", "high", "difference", "difference_low", "difference_high"), REAL),
     **dict.fromkeys(("p", "detectable"), REAL),
+    **dict.fromkeys(worth.NAMES, TEXT),
+    **dict.fromkeys(worth.NUMBERS, REAL),
     **dict.fromkeys(("n_groups", "n_patients", "seeds"), COUNT),
     "note": TEXT,
 }
 
 
-def compare(arms: Mapping[str, Sequence[GroupScores]], *, before: str) -> pl.DataFrame:
+def compare(
+    arms: Mapping[str, Sequence[GroupScores]], *, before: str, against: Mapping[str, Against] | None = None
+) -> pl.DataFrame:
     """Training arms beside each other on the same real test cohort, and each against the arm `before`.
 
     A group's F1 is averaged over the trainings before the worst or best is taken. A smaller gap with the same worst
@@ -29,11 +35,12 @@ def compare(arms: Mapping[str, Sequence[GroupScores]], *, before: str) -> pl.Dat
 
     Args:
         arms: name -> one `evaluate` result for each training (seed) of the arm.
+        against: arm -> what else it is held against.
 
     Returns:
         attribute, measure (macro AUROC, macro F1 and weighted F1 of everyone; worst-group F1 and best-worst gap of each
         attribute), arm, the estimate as in `estimates.comparison` (worst and gap with the simultaneous interval of
-        `disparity`, their differences centred), n_groups, n_patients, seeds, note.
+        `disparity`, their differences centred), the columns of `estimates.worth`, n_groups, n_patients, seeds, note.
 
     Raises:
         ValueError: for unequal groups, patients, labels, findings or resamples.
@@ -57,7 +64,12 @@ def compare(arms: Mapping[str, Sequence[GroupScores]], *, before: str) -> pl.Dat
             resampled, numbers = measured[name][key]
             row = common | {"arm": name, "seeds": len(runs)} | numbers
             centred = measure in (WORST, GAP)
-            rows.append(row if name == before else row | difference(resampled, reference, centred))
+            if name != before:
+                row |= difference(resampled, reference, centred)
+            if against and name in against:
+                means = {arm: values[key][0] for arm, values in measured.items()}
+                row |= worth.columns(resampled, means, against[name], before, measure == GAP, centred)
+            rows.append(row)
     return table_of(rows, COMPARISON)
 
 
