@@ -17,7 +17,7 @@ from unittest.mock import patch
 import polars as pl
 
 from chexgen_lib.cli import main as cli
-from chexgen_lib.diffusion.schedulers import dpm_solver_scheduler
+from chexgen_lib.diffusion.schedulers import few_steps
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.sampling.pipeline import ChexGenPipeline, assemble
 
@@ -48,7 +48,7 @@ def main() -> None:
         weights, prompts, out = (Path(folder, name) for name in ("pipeline", "prompts.csv", "images"))
         transformer = ChexGenTransformer.from_pretrained(options.root / "alignment/transformer")
         pipeline = assemble(transformer, "shipped", "minilm")
-        pipeline.scheduler = dpm_solver_scheduler()
+        pipeline.scheduler = few_steps(pipeline.scheduler)
         pipeline.save_pretrained(weights)
         texts = [asked[i % len(asked)] for i in range(options.images)]
         pl.DataFrame({"name": [f"{i:05d}" for i in range(options.images)], "impression": texts}).write_csv(prompts)

@@ -103,6 +103,13 @@ def test_enlarged_keeps_the_weights_and_doubles_the_latent():
     assert larger(torch.zeros(3, 4, 16, 16), t, y, mask).sample.shape == (3, 8, 16, 16)
 
 
+def test_latents_of_the_models_size_or_of_twice_it():
+    model = tiny()
+    assert model.for_latents(8) is model and model.for_latents(16).config.position_scale == 2.0
+    with pytest.raises(ValueError, match="the model is for latents of 8 or 16 pixels a side, not of 4"):
+        model.for_latents(4)
+
+
 def test_saves_and_loads(tmp_path):
     model, batch = tiny(), inputs()
     model.save_pretrained(tmp_path)
