@@ -7,9 +7,13 @@ Where there are none, the run's own classifier and radiomics (texture statistics
 distances carry that name.
 """
 
-from collections.abc import Callable, Sequence
+import pickle
+import tarfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from types import ModuleType
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -157,8 +161,8 @@ class ClipEmbedder:
             )
         except OSError as error:
             raise WeightsMissing(
-                f"CLIP weights are not at {source}: download {self.REPO} once where there is a network "
-                "(huggingface-cli download) and give its folder, or use embedders 'classifier,radiomics'"
+                f"CLIP weights are not at {source}: run `chexgen weights fetch clip-vit-l14`, or use embedders "
+                "'classifier,radiomics'"
             ) from error
         self.net, self.device = self.net.eval().to(device), device
 
@@ -192,11 +196,11 @@ class XrvEmbedder:
         path = Path(weights_dir or xrv.utils.get_cache_dir()) / url.rsplit("/", 1)[1]
         if not path.is_file():
             raise WeightsMissing(
-                f"{path} is missing: download {url} into {path.parent} once where there is a network, or use "
-                "embedders 'classifier,radiomics'"
+                f"{path} is missing: run `chexgen weights fetch --profile gpu` (it is at {url}), or use embedders "
+                "'classifier,radiomics'"
             )
         self.net = xrv.models.DenseNet(num_classes=18)
-        self.net.load_state_dict(_state_of(path))
+        self.net.load_state_dict(xrv_state(path))
         self.net.op_threshs = torch.tensor(known[variant]["op_threshs"])
         self.net.eval().to(device)
         self.targets = known[variant]["labels"]
@@ -241,17 +245,61 @@ def make(
     return [makers[name]() for name in names]
 
 
-def _state_of(path: Path) -> dict[str, torch.Tensor]:
-    """Weights of a torchxrayvision release, a pickled module: no class but its own layers may be built."""
-    import torchxrayvision as xrv
+def xrv_state(path: Path) -> dict[str, torch.Tensor]:
+    """State dict of a torchxrayvision release, without executing what is in the file.
 
-    layers = [xrv.models.DenseNet, xrv.models._DenseBlock, xrv.models._DenseLayer, xrv.models._Transition]
-    layers += [torch.nn.Sequential, torch.nn.Conv2d, torch.nn.BatchNorm2d, torch.nn.ReLU, torch.nn.MaxPool2d]
-    layers += [torch.nn.AvgPool2d, torch.nn.Linear, set]
-    with torch.serialization.safe_globals(layers):
-        module = torch.load(path, map_location="cpu", weights_only=True)
-    for part in module.modules():  # attributes that torch added after these files were written
-        part.__dict__.setdefault("_non_persistent_buffers_set", set())
-        for hooks in ("_state_dict_hooks", "_state_dict_pre_hooks"):
-            part.__dict__.setdefault(hooks, {})
-    return {k: v for k, v in module.state_dict().items() if k != "op_threshs"}  # the caller sets these
+    The releases are whole networks, pickled in torch's format of before 2020, which `weights_only` refuses. Here their
+    layers become inert objects, of which only parameters and buffers are taken; any other class is refused.
+
+    Raises:
+        ValueError: if the file is cut off, holds other classes, or holds no network.
+    """
+    restricted = ModuleType("restricted_pickle")  # what torch.load calls of a pickle module
+    restricted.Unpickler = _Unpickler
+    restricted.load = lambda file, **options: _Unpickler(file, **options).load()
+    try:
+        if tarfile.is_tarfile(path):
+            raise pickle.UnpicklingError("it is an archive")
+        with warnings.catch_warnings():  # torch compares the layers' source code with today's
+            warnings.simplefilter("ignore")
+            network = torch.load(path, map_location="cpu", pickle_module=restricted, weights_only=False)
+        state = dict(_tensors(network))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, TypeError, ValueError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{path} is cut off or no release of torchxrayvision; weights only are read: {reason}"
+        ) from error
+    return {name: tensor for name, tensor in state.items() if name != "op_threshs"}  # the caller sets these
+
+
+class _Part:
+    """What stands for a layer of a pickled network: it keeps the layer's attributes and does nothing."""
+
+    dump_patches = False  # torch asks for it
+
+    def __init__(self, *arguments):
+        pass
+
+
+class _Unpickler(pickle.Unpickler):
+    """An unpickler that builds tensors and containers, `_Part` for any layer, and nothing else."""
+
+    BUILT = {("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_parameter")}
+    BUILT |= {("collections", "OrderedDict"), ("builtins", "set"), ("__builtin__", "set")}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in self.BUILT:
+            return super().find_class(module, name)
+        if module.split(".")[0] in ("torchxrayvision", "numpy") or module.startswith("torch.nn."):
+            return _Part
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def _tensors(part: _Part, above: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters and buffers below a pickled layer, by their names in its state dict."""
+    for name, value in (*part._parameters.items(), *part._buffers.items()):
+        if isinstance(value, torch.Tensor):
+            yield above + name, value.detach()
+    for name, inner in part._modules.items():
+        if inner is not None:
+            yield from _tensors(inner, f"{above}{name}.")

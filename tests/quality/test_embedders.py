@@ -66,10 +66,19 @@ def test_radiomics_is_fast_enough():
     assert 60 / (time.process_time() - start) > 50  # 100 to 250 images/s on an idle core
 
 
-def test_xrv_reads_a_release_without_running_its_pickle(tmp_path):
-    net = xrv.models.DenseNet(num_classes=18)
-    for variant in ("all", "mimic_ch"):
-        torch.save(net, tmp_path / xrv.models.model_urls[variant]["weights_url"].rsplit("/", 1)[1])
+def release(folder, variant="all"):
+    """Where a release of torchxrayvision is looked for."""
+    return folder / xrv.models.model_urls[variant]["weights_url"].rsplit("/", 1)[1]
+
+
+@pytest.fixture(scope="module")
+def net():
+    return xrv.models.DenseNet(num_classes=18)
+
+
+def test_xrv_reads_a_release_without_running_its_pickle(net, tmp_path):
+    for variant in ("all", "mimic_ch"):  # the releases have torch's format of before 2020
+        torch.save(net, release(tmp_path, variant), _use_new_zipfile_serialization=False)
     x = smooth(2)
     embed = e.XrvEmbedder("all", tmp_path)
     with torch.inference_mode():
@@ -80,14 +89,32 @@ def test_xrv_reads_a_release_without_running_its_pickle(tmp_path):
     assert scores.shape == (2, 14) and unknown == {"No Finding", "Pleural Other", "Support Devices"}
 
 
-def test_xrv_refuses_a_pickle_that_is_something_else(tmp_path):
+def test_xrv_reads_a_release_that_was_saved_again(net, tmp_path):
+    torch.save(net, tmp_path / "again.pt")
+    found, expected = e.xrv_state(tmp_path / "again.pt"), net.state_dict()
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+
+
+@pytest.mark.parametrize("zipped", [False, True], ids=["as released", "saved again"])
+def test_xrv_refuses_a_pickle_that_is_something_else(tmp_path, capsys, zipped):
     class Evil:
         def __reduce__(self):
             return print, ("ran",)
 
-    torch.save(Evil(), tmp_path / xrv.models.model_urls["all"]["weights_url"].rsplit("/", 1)[1])
-    with pytest.raises(Exception, match="(?i)weights.only"):
-        e.XrvEmbedder("all", tmp_path)
+    for content in (Evil(), {"weight": torch.zeros(2)}):
+        torch.save(content, release(tmp_path), _use_new_zipfile_serialization=zipped)
+        with pytest.raises(ValueError, match="(?i)weights.only"):
+            e.xrv_state(release(tmp_path))
+    assert "ran" not in capsys.readouterr().out
+
+
+def test_xrv_refuses_a_release_that_is_cut_off(net, tmp_path):
+    torch.save(net, release(tmp_path), _use_new_zipfile_serialization=False)
+    whole = release(tmp_path).read_bytes()
+    for length in (0, 1000, len(whole) // 2, len(whole) - 1):
+        release(tmp_path).write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="is cut off"):
+            e.xrv_state(release(tmp_path))
 
 
 def test_missing_weights_say_what_to_do(tmp_path):
