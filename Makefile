@@ -47,7 +47,10 @@ lock: .venv/.complete
 params: .venv/.complete
 	$(BIN)/python -m chexgen_lib.workflow.dag params '$(PROFILE)' $(if $(SET),--set "$$SET")
 
+# Nothing is downloaded within a run: what its stages read of others' weights must be there before the first begins.
+repro: export HF_HUB_OFFLINE ?= 1
 repro: params
+	$(BIN)/python -m chexgen_lib.cli weights check --stages $(filter-out -%,$(STAGE))
 	$(BIN)/dvc repro $(STAGE)
 
 test: lint

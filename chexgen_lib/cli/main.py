@@ -4,11 +4,13 @@
     chexgen sample prompts.csv --weights pipeline --out samples
     chexgen train cohort/pretraining_train.safetensors --settings params.yaml:pretraining --out pretraining
     chexgen data list --root DATA
+    chexgen weights check --profile gpu
 
 On several GPUs, `accelerate launch -m chexgen_lib.cli.main sample ...` (or `train`) shares the work among processes.
 """
 
 import argparse
+import functools
 import sys
 import warnings
 from pathlib import Path
@@ -73,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--compat", choices=("paper", "released"), help="for a .pth (default: paper)")
     _add_train(commands)
     _add_data(commands)
+    _add_weights(commands)
     return parser
 
 
@@ -117,6 +120,29 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
         help="share I of N of the patients, from 0; run all N",
     )
     build.set_defaults(command=_data_build)
+
+
+def _add_weights(commands: argparse._SubParsersAction) -> None:
+    weights = commands.add_parser("weights", help="weights of others that profiles read: what is there, and the rest")
+    actions = weights.add_subparsers(required=True, metavar="ACTION")
+    listed = actions.add_parser("list", help="every weight: size, licence, sha256, who reads it, and its state here")
+    fetched = actions.add_parser("fetch", help="download weights, compare their digests, and record them")
+    fetched.add_argument("names", nargs="*", metavar="NAME", help="of `chexgen weights list`, first column")
+    fetched.add_argument("--folder", type=Path, help="to carry to another machine; default: where the loaders look")
+    added = actions.add_parser("add", help="take weights from a folder or file that you have")
+    added.add_argument("name", metavar="NAME", help="of `chexgen weights list`, first column")
+    added.add_argument(
+        "path", type=Path, metavar="PATH", help="folder in the hub's layout, or the file; linked or copied"
+    )
+    check = actions.add_parser("check", help="exit with 1, and say what to do, if a weight is missing")
+    check.add_argument(
+        "--stages", nargs="*", default=[], metavar="NAME", help="these and what they need (default: all)"
+    )
+    check.add_argument("--hashes", action="store_true", help="read every byte and compare the digests, too")
+    for action, default in ((listed, "the whole catalogue"), (fetched, "the names"), (check, "that of params.yaml")):
+        action.add_argument("--profile", metavar="NAME", help=f"what this profile reads (default: {default})")
+    for action, name in ((listed, "list_weights"), (fetched, "fetch"), (added, "add"), (check, "check")):
+        action.set_defaults(command=functools.partial(_run_weights, name))
 
 
 def _weights(text: str) -> dict[str, float]:
@@ -189,6 +215,16 @@ def _data_build(options: argparse.Namespace) -> int:
     files = f"{len(manifest['parts'])} file{'s' * (len(manifest['parts']) != 1)}"
     print(f"{manifest['rows']:,} records in {files}, {manifest['rejects']['rows']:,} rejects")
     return 0
+
+
+def _run_weights(name: str, options: argparse.Namespace) -> int:
+    from chexgen_lib.cli import weights
+    from chexgen_lib.workflow.notebooks import NotebookError
+
+    try:
+        return getattr(weights, name)(options)
+    except NotebookError as error:
+        raise ValueError(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -83,6 +83,24 @@ def stages(params: dict[str, Any], root: Path = ROOT) -> dict[str, Any]:
     return {name: stage for name, stage in loaded.items() if "notebooks run" in stage.get("cmd", "")}
 
 
+def with_needed(names: Iterable[str], stages: dict[str, Any]) -> list[str]:
+    """The named stages and those whose outputs they depend on, in the order of the DAG; all of them for no names.
+
+    Raises:
+        NotebookError: if there is no such stage.
+    """
+    names = list(names) or list(stages)
+    if unknown := [name for name in names if name not in stages]:
+        raise NotebookError(f"no stage {unknown[0]!r} in dvc.yaml; there are: {', '.join(stages)}")
+    maker = {path: name for name, stage in stages.items() for path in output_paths(stage)}
+    found, todo = set(), names
+    while todo:
+        found.update(todo)
+        needed = {maker[dep] for name in todo for dep in stages[name]["deps"] if dep in maker}
+        todo = sorted(needed - found)
+    return [name for name in stages if name in found]
+
+
 def output_paths(stage: dict[str, Any]) -> list[str]:
     """Paths under outs, metrics and plots of a stage."""
     entries = [entry for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])]

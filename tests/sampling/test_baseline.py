@@ -7,15 +7,14 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
-from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from chexgen_lib.models.autoencoder import new_autoencoder
 from chexgen_lib.models.baseline import BaselineUNet, truncate
 from chexgen_lib.pools.generate import Sampling, sample_pool
 from chexgen_lib.sampling.baseline import BaselinePipeline, assemble_baseline, load_baseline, open_baseline
+from tests.models.weights_stand_ins import pipeline as pipeline_as_released
 
 PROMPTS = ["Large left pleural effusion.", "The heart is enlarged. No pneumothorax is seen on this radiograph."]
 LONG = "Small left pleural effusion with adjacent atelectasis. " * 12
@@ -32,31 +31,7 @@ def unet_pipeline(pipeline) -> BaselinePipeline:
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """A folder as RoentGen's, in miniature: Stable Diffusion's parts with random weights."""
-    torch.manual_seed(0)
-    letters = sorted(ByteLevel.alphabet())
-    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
-    tokenizer = CLIPTokenizer({word: i for i, word in enumerate(words)}, model_max_length=77)
-    size = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
-    text = CLIPTextConfig(vocab_size=len(words), bos_token_id=0, eos_token_id=1, **size)
-    unet = BaselineUNet.of_size("ci", sample_size=4, text_dim=16)
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(8,) * 4,
-        norm_num_groups=8,
-    )
-    parts = dict(
-        vae=vae,
-        text_encoder=CLIPTextModel(text),
-        tokenizer=tokenizer,
-        unet=UNet2DConditionModel.from_config(unet.config),
-        scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
-    )
-    folder = tmp_path_factory.mktemp("published")
-    extra = dict(safety_checker=None, feature_extractor=None, requires_safety_checker=False)
-    StableDiffusionPipeline(**parts, **extra).save_pretrained(folder)
-    return folder
+    return pipeline_as_released(tmp_path_factory.mktemp("published"))
 
 
 @pytest.fixture(scope="module", params=["unet", "stable diffusion"])
