@@ -9,12 +9,11 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.manifold import TSNE
 
 from chexgen_lib.figures import style
 from chexgen_lib.figures.style import PAPER, PAPER_SHADE
 from chexgen_lib.paper import published
-from chexgen_lib.quality.evaluate import FLOOR, GENERATOR, IGNORES, NOISE
+from chexgen_lib.quality.arms import FLOOR, GENERATOR, IGNORES, NOISE
 
 COLUMNS = {
     **dict.fromkeys(("panel", "source", "metric", "arm"), pl.String),
@@ -41,6 +40,8 @@ def tsne(features: dict[str, np.ndarray], *, at_most: int = 500, seed: int = 0) 
     Raises:
         ValueError: If there are fewer than 8 images.
     """
+    from sklearn.manifold import TSNE  # takes a second to import; a drawing needs none
+
     rng = np.random.default_rng(seed)
     chosen = {k: x[np.sort(rng.permutation(len(x))[:at_most])] for k, x in features.items()}
     stacked = np.concatenate(list(chosen.values())).astype(np.float64)
@@ -77,12 +78,7 @@ def table(metrics: pl.DataFrame, points: pl.DataFrame, readers: pl.DataFrame | N
         c = c.with_columns(n=pl.col("dataset").str.extract(r"n=(\d+)").cast(pl.Int64), source=pl.lit(PAPER))
     else:
         c = readers.rename({"reader": "metric"}).with_columns(source=pl.lit(GENERATOR))
-    return pl.concat([_conform(part) for part in (ours, paper, b, c.with_columns(panel=pl.lit("c")))])
-
-
-def _conform(part: pl.DataFrame) -> pl.DataFrame:
-    columns = (pl.col(c) if c in part.columns else pl.lit(None).alias(c) for c in COLUMNS)
-    return part.select(columns).cast(COLUMNS)
+    return pl.concat(style.tidy(part, COLUMNS) for part in (ours, paper, b, c.with_columns(panel=pl.lit("c"))))
 
 
 def draw(plotted: pl.DataFrame) -> Figure:

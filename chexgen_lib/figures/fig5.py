@@ -84,12 +84,12 @@ def table(
         "attribute", "measure", "note", value="equal", low="equal_low", high="equal_high", n="n_patients"
     )
     parts = [("a", a), *(("b", part) for part in (*cohorts, r)), ("c", c), ("c", equal.with_columns(arm=pl.lit(EQUAL)))]
-    ours = [_conform(part.with_columns(panel=pl.lit(panel), source=pl.lit(THIS_RUN))) for panel, part in parts]
-    return pl.concat([*ours, *_published()])
+    ours = [part.with_columns(panel=pl.lit(panel), source=pl.lit(THIS_RUN)) for panel, part in parts]
+    return pl.concat(style.tidy(part, COLUMNS) for part in (*ours, *_published()))
 
 
 def _published() -> list[pl.DataFrame]:
-    """The paper's numbers in the columns of `table`."""
+    """The paper's numbers as parts of `table`."""
     names = {"old": list(PAPER_ATTRIBUTES), "new": list(PAPER_ATTRIBUTES.values())}
     a = published.load("fig5b").select(
         "value", attribute=pl.col("category"), group=pl.col("arm"), measure=pl.col("metric"), note=pl.col("dataset")
@@ -105,18 +105,12 @@ def _published() -> list[pl.DataFrame]:
         measure=pl.col("metric").replace_strict(PAPER_MEASURES),
         note=pl.col("dataset"),
     )
-    tidy = (
+    return [
         part.with_columns(
             panel=pl.lit(panel), source=pl.lit(PAPER), attribute=pl.col("attribute").replace_strict(**names)
         )
         for panel, part in (("a", a), ("b", b), ("c", c))
-    )
-    return [_conform(part) for part in tidy]
-
-
-def _conform(part: pl.DataFrame) -> pl.DataFrame:
-    columns = (pl.col(c) if c in part.columns else pl.lit(None).alias(c) for c in COLUMNS)
-    return part.select(columns).cast(COLUMNS)
+    ]
 
 
 def draw(plotted: pl.DataFrame) -> Figure:

@@ -30,8 +30,8 @@ from chexgen_lib.experiments.arms import IMAGENET, LONGER, augmented, pretrained
 from chexgen_lib.figures import fig5, style
 from chexgen_lib.figures.style import THIS_RUN
 from chexgen_lib.paper import published
-from chexgen_lib.pools.balancing import REPEATED, SYNTHETIC
-from chexgen_lib.quality.evaluate import GENERATOR, IGNORES
+from chexgen_lib.pools.arms import REPEATED, SYNTHETIC
+from chexgen_lib.quality.arms import GENERATOR, IGNORES
 
 LOOKS = {
     SUPPORTED: (style.BLUE, "o"),

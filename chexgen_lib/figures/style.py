@@ -1,7 +1,9 @@
 """The look of every figure: Okabe-Ito colours, page widths, type of 6 to 8 pt, intervals, the paper's panels."""
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -67,6 +69,24 @@ def empty(ax: Axes, reason: str) -> None:
     """Leave a panel without data and axes, and print the reason in it."""
     ax.text(0.5, 0.5, reason, ha="center", va="center", fontsize=7, transform=ax.transAxes)
     ax.set(xticks=[], yticks=[])
+
+
+def picture(ax: Axes, image: np.ndarray, **look) -> None:
+    """Show an image [H, W] without ticks, all radiographs in one window: 0 black, 1 white. look: of `Axes.imshow`."""
+    ax.imshow(image, **({"cmap": "gray", "vmin": 0, "vmax": 1} | look))
+    ax.set(xticks=[], yticks=[])
+
+
+def name_rows(ax: Axes, names: Sequence[str]) -> None:
+    """Name the places 0, 1, ... of the y axis, from top to bottom."""
+    ax.set_yticks(range(len(names)), names, fontsize=SMALL)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+
+
+def tidy(part: pl.DataFrame, columns: Mapping[str, Any]) -> pl.DataFrame:
+    """A part of what a figure plots with the columns and types of all its parts; null where the part has none."""
+    missing = (pl.lit(None).alias(name) for name in columns.keys() - set(part.columns))
+    return part.with_columns(missing).select(*columns).cast(columns)
 
 
 def interval(ax: Axes, rows: pl.DataFrame, at: np.ndarray, of: str = "value", horizontal: bool = False, **look) -> None:

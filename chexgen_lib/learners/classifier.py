@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
-from torchvision.models import DenseNet
 
 from chexgen_lib.estimates.measures import macro_auroc
 from chexgen_lib.learners.base import Check, Learner, LearnerConfig, augment, fit, seeded
@@ -44,11 +43,12 @@ SIZES = {
 class Classifier(Learner):
     """A DenseNet with the history of its training; see `train_classifier`."""
 
-    def __init__(self, size: ClassifierSize, *, device: str = "cpu", history: list[dict] | None = None):
+    def __init__(self, size: ClassifierSize, *, device: str = "cpu"):
+        from torchvision.models import DenseNet  # takes seconds to import: only where there is a network
+
         net = DenseNet(size.growth_rate, size.block_config, size.init_features, num_classes=len(FINDINGS))
         net.features.conv0 = torch.nn.Conv2d(1, size.init_features, 7, stride=2, padding=3, bias=False)  # grey
         super().__init__(net.to(memory_format=torch.channels_last), size, device)
-        self.history = history or []
         self.dim = net.classifier.in_features
 
     def prepare(self, images: np.ndarray) -> torch.Tensor:
@@ -89,7 +89,8 @@ class Classifier(Learner):
         if tuple(config["findings"]) != FINDINGS:
             raise ValueError(f"{folder / 'classifier.json'}: trained on other findings; retrain it")
         size = ClassifierSize(**config["size"] | {"block_config": tuple(config["size"]["block_config"])})
-        classifier = cls(size, device=device, history=config["history"])
+        classifier = cls(size, device=device)
+        classifier.history = config["history"]
         classifier.net.load_state_dict(load_file(folder / "classifier.safetensors"))
         return classifier
 

@@ -12,11 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from monai.apps.detection.metrics.matching import matching_batch
-from monai.networks.nets import ResNet
 from torch import nn
 from torch.nn import functional as F
-from torchmetrics.detection import MeanAveragePrecision
 from torchvision.models.detection import FasterRCNN, fasterrcnn_resnet50_fpn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
@@ -182,6 +179,8 @@ def resampled(truth: Boxes, predicted: Boxes, classes: tuple[str, ...], counts: 
 
     counts: [B, n]. NaN for a class without a true box, which is left out of the means.
     """
+    from monai.apps.detection.metrics.matching import matching_batch  # takes seconds to import: only where it is used
+
     true, guess = ([_arrays(one, classes) for one in boxes] for boxes in (truth, predicted))
     matches = matching_batch(
         lambda a, b: box_iou(torch.from_numpy(a).double(), torch.from_numpy(b).double(), fmt="xywh").numpy(),
@@ -237,7 +236,9 @@ def from_arrays(stored: dict[str, np.ndarray], n: int, classes: Sequence[str]) -
     return boxes
 
 
-def _metric() -> MeanAveragePrecision:
+def _metric() -> nn.Module:
+    from torchmetrics.detection import MeanAveragePrecision
+
     return MeanAveragePrecision("xywh", iou_thresholds=[IOU], class_metrics=True)
 
 
@@ -262,6 +263,8 @@ def _network(size: DetectorSize, classes: int) -> nn.Module:
         # pixels are in -1..1 already; three zeros also make three channels of the grey one
         plain = {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
         return fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=classes + 1, **side, **plain)
+    from monai.networks.nets import ResNet
+
     resnet = ResNet("basic", (1, 1, 1, 1), size.channels, 2, n_input_channels=1, conv1_t_stride=2, feed_forward=False)
     levels = {f"layer{i + 1}": str(i) for i in range(4)}
     width, pooled = size.channels[-1], 5

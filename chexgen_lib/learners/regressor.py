@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 import torch
-from monai.networks.nets import ResNet
 from torch.nn import functional as F
 
 from chexgen_lib.cohort import layout
@@ -44,6 +43,8 @@ class Regressor(Learner):
     """A ResNet with the history of its training; see `train_regressor`."""
 
     def __init__(self, size: RegressorSize, *, device: str = "cpu"):
+        from monai.networks.nets import ResNet  # takes seconds to import: only where there is a network
+
         net = ResNet(size.block, size.layers, size.channels, 2, n_input_channels=1, conv1_t_stride=2, num_classes=1)
         super().__init__(net, size, device)
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from monai.losses import DiceLoss
-from monai.networks.nets import FlexibleUNet, UNet
 from torch import nn
 from torch.nn import functional as F
 
@@ -74,6 +72,8 @@ def train_segmenter(
     Raises:
         ValueError: if images, masks and classes do not fit, or a class has no pixel in `val`: no checkpoint is best.
     """
+    from monai.losses import DiceLoss  # takes seconds to import: only where a network is trained
+
     images, masks = _check(images, masks, classes, "train")
     check = None
     if val is not None:
@@ -129,6 +129,8 @@ def _check(images: np.ndarray, masks: np.ndarray, classes: tuple[str, ...], name
 
 
 def _network(size: SegmenterSize, classes: int) -> nn.Module:
+    from monai.networks.nets import FlexibleUNet, UNet
+
     if size.channels is None:
         return FlexibleUNet(in_channels=1, out_channels=classes, backbone="resnet34", spatial_dims=2)
     strides = (2,) * (len(size.channels) - 1)

@@ -22,14 +22,13 @@ from chexgen_lib.cohort import layout as embedded
 from chexgen_lib.cohort.layout import FLAGS, CohortError
 from chexgen_lib.descriptions import grammar as describe
 from chexgen_lib.pools import labelled as pools
+from chexgen_lib.pools.arms import REAL, REPEATED, SYNTHETIC, UNBALANCED, WEIGHTED
 from chexgen_lib.pools.groups import TIMES, age_group, cells_of, check_attributes
 from chexgen_lib.pools.labelled import Splits
 from chexgen_lib.records import FRONTAL, positions
 from chexgen_lib.storage import replacing
 
-REAL, SYNTHETIC = "imbalanced", "balanced, synthetic"
 CHOSEN = "pools/fairness.parquet"  # of `choose`, below the run's root
-WEIGHTED, REPEATED, UNBALANCED = "re-weighted", "real repeated", "as many, unbalanced"
 
 
 def choose(

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from skimage.feature import graycomatrix, graycoprops
 from tqdm import tqdm
 
 from chexgen_lib import images as im
@@ -96,6 +95,8 @@ class RadiomicsEmbedder:
         return np.minimum((image * self.LEVELS).astype(np.uint8), self.LEVELS - 1)
 
     def _glcm(self, q: np.ndarray) -> np.ndarray:
+        from skimage.feature import graycomatrix, graycoprops  # only where radiomics are used: it loads slowly
+
         angles = (0, np.pi / 4, np.pi / 2, 3 * np.pi / 4)
         matrix = graycomatrix(q, (1, 4), angles, self.LEVELS, symmetric=True, normed=True)
         return np.stack([graycoprops(matrix, name).mean(1) for name in self.GLCM]).ravel()  # 6 x 2 distances

@@ -19,6 +19,7 @@ from chexgen_lib.estimates.measures import mean
 from chexgen_lib.estimates.resampling import Resampling
 from chexgen_lib.estimates.wording import format_interval
 from chexgen_lib.paper import published
+from chexgen_lib.quality.arms import FLOOR, GENERATOR, IGNORES, NOISE, REAL
 from chexgen_lib.quality.diversity import pairwise_similarity, scales
 from chexgen_lib.quality.embedders import Embedder
 from chexgen_lib.quality.factuality import derangement, same_findings, score_correlation, score_errors
@@ -26,8 +27,6 @@ from chexgen_lib.quality.frechet import halves, resampled_distances
 from chexgen_lib.quality.held_out import HeldOut
 from chexgen_lib.quality.neighbours import CLOSER, RATIO, Neighbours, memorisation, nearest
 
-GENERATOR, FLOOR, IGNORES, NOISE = "this run", "real vs real", "ignores its prompt", "Gaussian pixels"
-REAL = "real images"
 FRECHET_RESAMPLES = 200  # each costs a singular value decomposition for every sample of a prompt
 
 
@@ -144,12 +143,12 @@ class Bench:
         self.features = {
             e.name: {
                 "real": e(data.real),
-                "synthetic": _per_prompt(e, data.synthetic),
+                "synthetic": per_prompt(e, data.synthetic),
                 "noise": e(self.noise[:, 0]),
             }
             for e in embedders
         }
-        self.scores, self.real_scores = _per_prompt(scorer.predict, data.synthetic), scorer.predict(data.real)
+        self.scores, self.real_scores = per_prompt(scorer.predict, data.synthetic), scorer.predict(data.real)
 
     @cached_property
     def per_finding(self) -> pl.DataFrame:
@@ -240,7 +239,7 @@ def gaussian_pixels(train: np.ndarray, shape: tuple[int, int], seed: int) -> np.
     return np.clip(noise * train.std(0) + train.mean(0), 0, 1)
 
 
-def _per_prompt(function: Callable[[np.ndarray], np.ndarray], samples: np.ndarray) -> np.ndarray:
+def per_prompt(function: Callable[[np.ndarray], np.ndarray], samples: np.ndarray) -> np.ndarray:
     """A function of images on samples [N, S, H, W] -> [N, S, D]."""
     return function(samples.reshape(-1, *samples.shape[2:])).reshape(*samples.shape[:2], -1)
 

@@ -6,7 +6,7 @@ import pytest
 
 from chexgen_lib.figures import fig2, gallery, style
 from chexgen_lib.paper import published
-from chexgen_lib.quality.evaluate import FLOOR, GENERATOR, IGNORES, NOISE
+from chexgen_lib.quality.arms import FLOOR, GENERATOR, IGNORES, NOISE
 
 KIND = {
     "FID-classifier": {"better": "lower", "axis": "log"},

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from chexgen_lib.quality import evaluate as quality
+from chexgen_lib.quality.arms import FLOOR, GENERATOR, IGNORES, NOISE
 from chexgen_lib.quality.embedders import RadiomicsEmbedder
-from chexgen_lib.quality.evaluate import FLOOR, GENERATOR, IGNORES, NOISE
 from chexgen_lib.quality.held_out import HeldOut
 
 

@@ -5,7 +5,7 @@ weights; only the prediction target and the time steps differ. `train_and_sample
 `compare` measures them all.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -25,7 +25,7 @@ from chexgen_lib.experiments.repeats import by_arm
 from chexgen_lib.models.autoencoder import decode, encode, load_autoencoder
 from chexgen_lib.models.transformer import OBJECTIVES, ChexGenTransformer
 from chexgen_lib.pools.labelled import LabelledSet
-from chexgen_lib.quality.evaluate import FRECHET_RESAMPLES
+from chexgen_lib.quality.evaluate import FRECHET_RESAMPLES, per_prompt
 from chexgen_lib.quality.factuality import score_correlation
 from chexgen_lib.quality.frechet import frechet_distance, resampled_distances
 from chexgen_lib.records import FINDINGS
@@ -196,11 +196,12 @@ def compare(
         for objective, seeds in by_arm(runs).items():
             images = im.from_uint8(np.stack([run[f"steps {steps}"] for run in seeds], axis=1))  # [N, S, H, W]
             own = _distances(images, features, tools, resampling)
-            scores = _flat(tools.classifier.predict, images)
+            scores = per_prompt(tools.classifier.predict, images)
             own["Pearson r"] = np.stack(
                 [score_correlation(scores[:, [s]], real_scores, resampling.weights) for s in range(len(seeds))]
             )
-            measured[objective] = own | _control(_flat(tools.probes, images), truth, attributes, resampling.weights)
+            answers = per_prompt(tools.probes, images)
+            measured[objective] = own | _control(answers, truth, attributes, resampling.weights)
         about = [{"steps": steps, "metric": name, "n": len(real)} for name in next(iter(measured.values()))]
         arms = {objective: np.stack(list(values.values()), axis=-1) for objective, values in measured.items()}
         tables.append(estimates.compare(arms, about, resampling, reference=next(iter(arms))))
@@ -213,7 +214,7 @@ def _distances(
     """FID of samples [N, S, H, W] by each embedder, [S, 1 + B]; NaN beyond `FRECHET_RESAMPLES`."""
     found = {}
     for embedder in tools.embedders:
-        fake = _flat(embedder, images)
+        fake = per_prompt(embedder, images)
         seeds = {str(s): fake[:, s] for s in range(fake.shape[1])}
         values = resampled_distances(real[embedder.name], seeds, resampling.weights[: 1 + FRECHET_RESAMPLES])
         padded = np.full((len(seeds), len(resampling.weights)), np.nan)
@@ -237,11 +238,6 @@ def seconds(runs: Mapping[str, Mapping[str, np.ndarray]], sampling_steps: Sequen
         for k, steps in enumerate(sampling_steps)
     ]
     return pl.DataFrame(rows, ["objective", "steps", "ms an image"], orient="row")
-
-
-def _flat(function: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:
-    """A function of images [N, H, W] on samples [N, S, H, W] -> [N, S, D]."""
-    return function(images.reshape(-1, *images.shape[2:])).reshape(*images.shape[:2], -1)
 
 
 def _control(

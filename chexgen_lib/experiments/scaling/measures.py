@@ -14,6 +14,7 @@ from chexgen_lib.images import from_uint8
 from chexgen_lib.kept import Arrays
 from chexgen_lib.quality.diversity import pairwise_similarity
 from chexgen_lib.quality.embedders import Embedder
+from chexgen_lib.quality.evaluate import per_prompt
 from chexgen_lib.quality.frechet import distance, moments, scaled
 
 
@@ -45,7 +46,7 @@ def measure(
     found, weights = {}, resampling.weights
     for embedder in embedders:
         reference = embedder(from_uint8(real))
-        columns = [_distances(reference, _embed(embedder, run["samples"]), weights) for run in runs]
+        columns = [_distances(reference, per_prompt(embedder, from_uint8(run["samples"])), weights) for run in runs]
         found[f"FID-{embedder.name}"] = Measured.of(np.stack(columns, axis=-1))
     similar = np.stack([pairwise_similarity(from_uint8(run["samples"]))["MS-SSIM"] for run in runs], axis=1)  # [P, K]
     found["MS-SSIM"] = Measured(similar.mean(0), mean(similar, weights[1:]))
@@ -53,12 +54,6 @@ def measure(
         values = np.array([float(run[key]) for run in runs])
         found[name] = Measured(values, np.tile(values, (len(resampling), 1)))
     return found
-
-
-def _embed(embedder: Embedder, samples: np.ndarray) -> np.ndarray:
-    """[P, S, H, W] uint8 -> [P, S, D]."""
-    flat = from_uint8(samples.reshape(-1, *samples.shape[2:]))
-    return embedder(flat).reshape(*samples.shape[:2], -1)
 
 
 def _distances(real: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> np.ndarray:
