@@ -1,25 +1,23 @@
-"""Requests to models over HTTP: many at once, retried, counted, and stopped when going on makes no sense."""
+"""Requests to models over HTTP: many at once, each counted and kept, and stopped when going on makes no sense.
+
+The openai package retries what may pass (lost connections, busy or failing servers): after 0.5 s, doubling to 8 s, or
+when the server says. Answers that cannot be used are asked for again here, because each of them costs tokens.
+"""
 
 import asyncio
-import math
 import os
-import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from email.utils import parsedate_to_datetime
 
 import openai
 from openai import AsyncOpenAI
-from tenacity import RetryCallState, retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 from tqdm import tqdm
 
 from chexgen_lib.language_model.answers import Answer, read_answer
 from chexgen_lib.language_model.cache import AnswerCache, LanguageModelError
 from chexgen_lib.language_model.protocol import Endpoint, Report, Request
 
-ATTEMPTS = 6  # per request, not counting those that the server deferred
+ATTEMPTS = 6  # of a request to reach the server, and of a record to get an answer that can be used
 UNUSABLE = 2 * ATTEMPTS  # answers of a model, before which none could be used: after these it is not asked any more
-BACKOFF = wait_random_exponential(multiplier=1, max=60)  # seconds, where the server names none
-LONGEST_WAIT = 3600  # seconds; if the server asks for a longer wait, the run stops
 
 
 class BudgetError(LanguageModelError):
@@ -30,31 +28,12 @@ class NoAnswerError(Exception):
     """This record has no usable answer, for the reason given; others are not affected."""
 
 
-class _FaultError(Exception):
-    """An attempt failed in a way that may pass."""
-
-    def __init__(self, reason: str, wait: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait = wait  # seconds, from the server
-
-
-class _BusyError(_FaultError):
-    """The server deferred the request (429)."""
-
-
-def _wait(state: RetryCallState) -> float:
-    """The wait that the server asks for, with jitter so that not all requests return at once; else exponential."""
-    asked = state.outcome.exception().wait
-    backoff = BACKOFF(state)
-    return backoff if asked is None else asked + min(backoff, 0.1 * asked)
-
-
 class Asker:
     """Sends requests to the models of a run, at most `concurrency` at once to each. Use inside one event loop.
 
     Every answer is in the cache before anyone sees it. The run stops (`stopped` holds why, requests in flight are still
     received) where the budget is spent, the server refuses what is common to all requests (key, model, format), a
-    model's first answers are all unusable, or nobody has had an answer for ATTEMPTS attempts of every slot.
+    model's first answers are all unusable, or more requests than there are slots have failed with no answer between.
     """
 
     def __init__(self, cache: AnswerCache, endpoints: Collection[Endpoint], budget: float | None) -> None:
@@ -80,14 +59,16 @@ class Asker:
         """The answer, from the cache or the model; NoAnswerError for this record, LanguageModelError for all."""
         if report := kept(self.cache, self._given_up, request.key):
             return report
-        try:
-            return await self._attempts(request)
-        except _FaultError as fault:
-            raise NoAnswerError(f"{fault}, {ATTEMPTS} attempts") from fault
+        unusable = 0
+        while unusable < ATTEMPTS:
+            answer = await self._answer(request)
+            if answer and answer.report:
+                return answer.report
+            unusable += answer is not None
+        raise NoAnswerError(f"{answer.fault}, {ATTEMPTS} attempts")
 
-    @retry(retry=retry_if_exception_type(_FaultError), stop=stop_after_attempt(ATTEMPTS), wait=_wait, reraise=True)
-    @retry(retry=retry_if_exception_type(_BusyError), wait=_wait, reraise=True)
-    async def _attempts(self, request: Request) -> Report:
+    async def _answer(self, request: Request) -> Answer | None:
+        """What the model answers, usable or not; None where the server still defers the request."""
         endpoint = request.endpoint
         async with self._slots[endpoint]:
             if self.budget is not None and self._spent >= self.budget:
@@ -101,33 +82,31 @@ class Asker:
                 # the plain body: the typed method spends a quarter of the time on copying it
                 response = await self._clients[endpoint].post("/chat/completions", body=request.body, cast_to=str)
             except openai.APIError as error:
-                raise self._failure(endpoint, error) from error
+                if failure := self._failure(endpoint, error):
+                    raise failure from error
+                return None
         self._reached.add(endpoint)
         self._failed_in_a_row = 0
         answer = read_answer(request.key, response, request.tokens)
         self.cache.add(request.key, endpoint.model, answer)
         self._spent += endpoint.cost(*answer.tokens)
-        if answer.report is None:
-            raise self._unusable_answer(endpoint, answer)
-        self._used.add(endpoint)
-        return answer.report
-
-    def _unusable_answer(self, endpoint: Endpoint, answer: Answer) -> Exception:
-        """Try again, or stop the run where nothing that this model answers can be used."""
-        self._unusable[endpoint] += answer.fault != "refused"
+        if answer.report:
+            self._used.add(endpoint)
+        elif answer.fault != "refused":
+            self._unusable[endpoint] += 1
         if endpoint not in self._used and self._unusable[endpoint] > UNUSABLE:
             self.stopped = self.stopped or LanguageModelError(
                 f"{self._where(endpoint)}: none of {self._unusable[endpoint]} answers can be used, the last one: "
                 f"{answer.fault}; try another model, or other options of the endpoint"
             )
-            return self.stopped
-        return _FaultError(answer.fault)
+            raise self.stopped
+        return answer
 
     def _where(self, endpoint: Endpoint) -> str:
         return f"{endpoint.model} at {self._clients[endpoint].base_url}"
 
-    def _failure(self, endpoint: Endpoint, error: openai.APIError) -> Exception:
-        """What an error means: try again, give this record up, or stop the run."""
+    def _failure(self, endpoint: Endpoint, error: openai.APIError) -> Exception | None:
+        """What an error means after the retries: give this record up, stop the run, or (None) ask again."""
         status, code = getattr(error, "status_code", None), error.code
         where = self._where(endpoint)
         if code in ("content_filter", "context_length_exceeded"):
@@ -139,16 +118,15 @@ class Asker:
             self.stopped = LanguageModelError(f"{where}: error {status}: {said}; {remedy}")
             return self.stopped
         reason = f"error {status}" if status else str(error).strip(".").lower()
-        wait = retry_after(error.response.headers) if status else None
         self._failed_in_a_row += 1
         never = endpoint not in self._reached and _unconnected(error)
-        if never or self._failed_in_a_row > ATTEMPTS * endpoint.concurrency:
+        if never or self._failed_in_a_row > endpoint.concurrency:
+            says = f", which says: {said}" if said else ""
             self.stopped = LanguageModelError(
-                f"{where} does not answer ({reason}); check base_url and the server{said and ', which says: '}{said}"
+                f"{where} does not answer ({reason}); check base_url and the server{says}; or run again later"
             )
-        elif wait is not None and wait > LONGEST_WAIT:
-            self.stopped = LanguageModelError(f"{where} asks to wait for {wait:.0f} s; run again after that")
-        return self.stopped or (_BusyError if status == 429 else _FaultError)(reason, wait)
+            return self.stopped
+        return None if status == 429 else NoAnswerError(f"{reason}, {ATTEMPTS} attempts")
 
 
 FORMAT = (
@@ -179,7 +157,8 @@ def _client(endpoint: Endpoint) -> AsyncOpenAI:
         raise LanguageModelError(
             f"no API key: set {endpoint.api_key_variable}, or give base_url, the address of a server of your own"
         )
-    return AsyncOpenAI(api_key=key or "none", base_url=endpoint.base_url, max_retries=0, timeout=endpoint.timeout)
+    retries = ATTEMPTS - 1
+    return AsyncOpenAI(api_key=key or "none", base_url=endpoint.base_url, max_retries=retries, timeout=endpoint.timeout)
 
 
 def kept(cache: AnswerCache, given_up: Mapping[str, str], key: str) -> Report | None:
@@ -195,19 +174,6 @@ def spent(cache: AnswerCache, endpoints: Collection[Endpoint]) -> float:
     price = {e.model: e for e in endpoints}
     rows = cache.used().select("model", "input_tokens", "output_tokens").iter_rows()
     return sum(price[model].cost(*tokens) for model, *tokens in rows if model in price)
-
-
-def retry_after(headers) -> float | None:
-    """Seconds to wait by a response's headers (a number of seconds or a date), None without a usable value."""
-    text = headers.get("retry-after", "").strip()
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(text).timestamp() - time.time()
-        except ValueError:
-            return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
 async def for_each(items: Collection[str], do: Callable[[str], Awaitable[None]], workers: int, title: str) -> None:

@@ -1,16 +1,14 @@
 """Every test of this folder talks to a server on this machine, and does not wait between attempts."""
 
 import pytest
-from tenacity import wait_none
 
-from chexgen_lib.language_model import client
 from tests.language_model.fault_server import FaultServer
 from tests.language_model.models import FAULTLESS
 
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr(client, "BACKOFF", wait_none())
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.0)
 
 
 @pytest.fixture

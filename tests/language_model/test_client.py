@@ -10,7 +10,7 @@ from aiohttp import web
 
 from chexgen_lib.descriptions.check import check
 from chexgen_lib.language_model.cache import LanguageModelError
-from chexgen_lib.language_model.client import retry_after
+from chexgen_lib.language_model.client import ATTEMPTS
 from chexgen_lib.language_model.protocol import Endpoint
 from chexgen_lib.language_model.writer import LanguageModel
 from tests.language_model.fault_server import RATES, FaultServer
@@ -39,16 +39,16 @@ def test_retry_after_is_honoured(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("3", 3), ("0.5", 0.5), ("-4", 0), ("soon", None), ("", None), ("nan", None), ("inf", None)],
+    ("fault", "reasons"),
+    [("429 without Retry-After", []), ("500", [f"description: error 500, {ATTEMPTS} attempts"])],
 )
-def test_retry_after_header(text, seconds):
-    assert retry_after({"retry-after": text}) == seconds
-
-
-def test_retry_after_date():
-    date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 30))
-    assert 27 < retry_after({"retry-after": date}) <= 30
+def test_a_busy_server_is_asked_until_it_answers_a_failing_one_six_times(fault, reasons, tmp_path, monkeypatch):
+    faults = iter([fault] * ATTEMPTS)
+    monkeypatch.setattr(FaultServer, "_draw", lambda _: next(faults, None))
+    with FaultServer(latency=0.0).running() as server:
+        _, fallbacks = model(server.url, tmp_path).describe(cohort(1))
+    assert fallbacks["reason"].to_list() == reasons
+    assert len(server.served) == ATTEMPTS + (0 if reasons else 2)  # written and reviewed at last
 
 
 def test_unreachable_server(tmp_path):

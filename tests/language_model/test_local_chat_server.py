@@ -1,7 +1,6 @@
 """The describer against a real chat server on this machine, whose model has random weights."""
 
 import pytest
-from tenacity import wait_none
 
 from benchmarks import local_chat_server as local
 from chexgen_lib.language_model import client
@@ -34,8 +33,7 @@ def df():
     return registry.load("nih")[0].gather_every(50_000)
 
 
-def test_nonsense_is_caught_replaced_and_paid_for_once(folder, url, df, monkeypatch):
-    monkeypatch.setattr(client, "BACKOFF", wait_none())
+def test_nonsense_is_caught_replaced_and_paid_for_once(folder, url, df):
     results = local.run(folder, url, df)
     assert results["records"] == results["fallbacks to the grammar"] == 3
     assert results["final texts that pass quality control"] == 3

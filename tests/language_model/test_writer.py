@@ -7,7 +7,6 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from tenacity import wait_none
 
 from chexgen_lib import records
 from chexgen_lib.descriptions import grammar
@@ -92,7 +91,6 @@ def test_additions_that_the_vocabulary_does_not_know_are_rejected(added, server,
 
 
 def curate(folder: Path, url: str) -> None:
-    client.BACKOFF = wait_none()
     described, _ = model(url, folder, concurrency=8).describe(pl.read_parquet(folder / "records.parquet"))
     described.write_parquet(folder / "described.parquet")
 
