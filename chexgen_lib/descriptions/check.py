@@ -16,7 +16,7 @@ from functools import cache
 
 import polars as pl
 
-from chexgen_lib.descriptions.grammar import per_combination
+from chexgen_lib.descriptions.grammar import asserted, per_combination, places_in
 from chexgen_lib.descriptions.label_meaning import finding_of
 from chexgen_lib.descriptions.nouns import SILENT, Place
 from chexgen_lib.descriptions.report_parser import Mention, Reading, read, together
@@ -56,15 +56,12 @@ _EMPTY = frozenset(
 
 def check(df: pl.DataFrame) -> pl.DataFrame:
     """`df` with `qc`: "pass", or "fail: " and the reasons, separated by semicolons."""
-    fields = [pl.element().struct.field(f).fill_null("") for f in ("finding", "side", "site", "severity")]
     parts = pl.col("description").fill_null("").str.splitn("Findings:", 2).struct
     columns = df.select(
         pl.col("age", "sex", "race", "view"),
         head=parts["field_0"],
         text=pl.coalesce(parts["field_1"], parts["field_0"]),
-        states=pl.concat_str(pl.col(f).cast(pl.Int8).cast(pl.String).fill_null("?") for f in FINDINGS),
-        labels=pl.col("labels").list.join("\t"),
-        details=pl.col("details").list.eval(pl.concat_str(fields, separator="\n")).list.join("\t"),
+        **asserted(),
     )
     stated = per_combination(columns, ("text", "states", "labels", "details"), _reasons)
     patient = per_combination(columns, ("head", "age", "sex", "race", "view"), _patient_reasons)
@@ -86,7 +83,7 @@ def reasons_for(qc: pl.Series) -> pl.DataFrame:
 def _reasons(text: str, states: str, labels: str, details: str) -> str:
     """What is wrong with the findings and impression of one description; empty where nothing is."""
     state = dict(zip(FINDINGS, states, strict=True))
-    placed = _placed(details)
+    placed = {subject: set(places) for subject, places in places_in(details).items()}
     outside = [label for label in labels.split("\t") if finding_of(label) is None and label not in SILENT]
     sections = [read(section) for section in text.split("Impression:")]
     reading = together(sections)
@@ -172,15 +169,6 @@ def _label_reasons(
         yield f"adds label {label}"
 
 
-def _placed(details: str) -> dict[str, set[Place]]:
-    """Finding or label -> the places that the record's details give it."""
-    placed: dict[str, set[Place]] = {}
-    for detail in filter(None, details.split("\t")):
-        subject, *place = [field or None for field in detail.split("\n")]
-        placed.setdefault(subject, set()).add(tuple(place))
-    return placed
-
-
 def _patient_reasons(head: str, age: float | None, sex: str | None, race: str | None, view: str | None) -> str:
     """What is wrong with age, sex, race and view."""
     stated_age = re.search(AGE_WORDS, head)
@@ -218,7 +206,7 @@ def _labels_in(words: frozenset[str]) -> frozenset[str]:
 @cache
 def _outside() -> dict[str, frozenset[str]]:
     """Every label beyond the 14 findings and its words, except those whose words a finding or a frame has too."""
-    inside = [text for table in (FINDING_WORDS, SITE_WORDS) for text in table.values()]
+    inside = [text for table in (FINDING_WORDS, SITE_WORDS) for own in table.values() for text in own]
     taken = frozenset().union(*map(words_in, inside), _EMPTY, FRAME)
     labels = [
         label for table in (nih.FINDING_OF, padchest_labels.FINDING_OF) for label, f in table.items() if f is None

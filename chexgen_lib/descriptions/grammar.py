@@ -13,19 +13,9 @@ from functools import lru_cache
 
 import polars as pl
 
+from chexgen_lib.descriptions import nouns
 from chexgen_lib.descriptions.label_meaning import finding_of
-from chexgen_lib.descriptions.nouns import (
-    NAMES,
-    REMEMBERED,
-    SILENT,
-    Item,
-    Place,
-    listed,
-    noun,
-    noun_phrases,
-    pick,
-    split_article,
-)
+from chexgen_lib.descriptions.nouns import Item
 from chexgen_lib.records import FINDINGS
 from chexgen_lib.sources.mesh_headings import parse_heading
 
@@ -70,20 +60,35 @@ def prompt(df: pl.DataFrame) -> pl.Series:
 
 def _parts(df: pl.DataFrame) -> pl.DataFrame:
     """What a description depends on, as plain text columns that can be compared and joined."""
-    state = [pl.col(f).cast(pl.Int8).cast(pl.String).fill_null("?") for f in FINDINGS]
-    fields = [pl.element().struct.field(f).fill_null("") for f in ("finding", "side", "site", "severity")]
     crc = pl.Series(map(zlib.crc32, df["image_id"].cast(pl.Binary)), dtype=pl.Int64)
     return df.with_columns(hash=crc).select(
         "view",
         "age",
         "sex",
         "race",
-        states=pl.concat_str(state),
-        labels=pl.col("labels").list.join("\t"),
-        details=pl.col("details").list.eval(pl.concat_str(fields, separator="\n")).list.join("\t"),
+        **asserted(),
         opening=pl.col("hash") % VARIANTS,
         variant=pl.col("hash") // VARIANTS % VARIANTS,
     )
+
+
+def asserted() -> dict[str, pl.Expr]:
+    """What a record says of its image as three texts: states of the findings, labels, details (for `places_in`)."""
+    fields = [pl.element().struct.field(f).fill_null("") for f in ("finding", "side", "site", "severity")]
+    return {
+        "states": pl.concat_str(pl.col(f).cast(pl.Int8).cast(pl.String).fill_null("?") for f in FINDINGS),
+        "labels": pl.col("labels").list.join("\t"),
+        "details": pl.col("details").list.eval(pl.concat_str(fields, separator="\n")).list.join("\t"),
+    }
+
+
+def places_in(details: str) -> dict[str, list[nouns.Place]]:
+    """Finding or label -> the places that a record's details give it."""
+    places: dict[str, list[nouns.Place]] = {}
+    for detail in filter(None, details.split("\t")):
+        subject, *place = [field or None for field in detail.split("\n")]
+        places.setdefault(subject, []).append(tuple(place))
+    return places
 
 
 def per_combination(df: pl.DataFrame, columns: Sequence[str], write: Callable[..., str]) -> pl.Series:
@@ -96,40 +101,37 @@ def per_combination(df: pl.DataFrame, columns: Sequence[str], write: Callable[..
     return placed["written"]
 
 
-@lru_cache(maxsize=REMEMBERED)
+@lru_cache(maxsize=nouns.REMEMBERED)
 def _items(states: str, labels: str, details: str) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """The items of the 14 findings, in the order of FINDINGS, and those of the labels beyond them."""
     present = [f for f, s in zip(FINDINGS, states, strict=True) if s == "1" and f != "No Finding"]
-    places: dict[str, list[Place]] = {}
-    for detail in filter(None, details.split("\t")):
-        subject, *place = [field or None for field in detail.split("\n")]
-        places.setdefault(subject, []).append(tuple(place))
+    places = places_in(details)
     named = list(filter(None, labels.split("\t")))
     by_finding: dict[str | None, list[str]] = {}
     for label in named:
         by_finding.setdefault(finding_of(label), []).append(label)
     inside = [item for f in present for item in _finding_items(f, by_finding.get(f, []), places.get(f, []))]
     outside = [
-        Item(label, noun(label), tuple(places.get(label, ())))
+        Item(label, nouns.noun(label), tuple(places.get(label, ())))
         for label in by_finding.get(None, [])
-        if label not in SILENT
+        if label not in nouns.SILENT
     ]
     return tuple(inside), tuple(outside)
 
 
-def _finding_items(finding: str, labels: list[str], places: list[Place]) -> list[Item]:
+def _finding_items(finding: str, labels: list[str], places: list[nouns.Place]) -> list[Item]:
     """How a finding is worded: under its labels' names where it is clear which label a place belongs to."""
     if not labels or labels == [finding]:
         return [Item(finding, finding, tuple(places))]
     if len(labels) == 1 or not places:
-        return [Item(finding, noun(label), tuple(places)) for label in labels]
+        return [Item(finding, nouns.noun(label), tuple(places)) for label in labels]
     headings = [(label, _heading_places(label)) for label in labels]
     if {p for _, own in headings for p in own} == set(places):
-        return [Item(finding, noun(label), own) for label, own in headings]
-    return [Item(finding, finding, tuple(places)), *(Item(finding, noun(label)) for label in labels)]
+        return [Item(finding, nouns.noun(label), own) for label, own in headings]
+    return [Item(finding, finding, tuple(places)), *(Item(finding, nouns.noun(label)) for label in labels)]
 
 
-def _heading_places(label: str) -> tuple[Place, ...]:
+def _heading_places(label: str) -> tuple[nouns.Place, ...]:
     """The places that a MeSH heading names itself."""
     heading = parse_heading(label)
     places = [(heading.side, site, heading.severity) for site in heading.sites or (None,)]
@@ -195,7 +197,7 @@ def _patient(age: float | None, sex: str | None, race: str | None, variant: int)
 
 
 def _technique(view: str | None, variant: int) -> str:
-    return pick(_VIEWS[view], variant)
+    return nouns.pick(_VIEWS[view], variant)
 
 
 def _opening(view: str | None, age: float | None, sex: str | None, race: str | None, variant: int) -> str:
@@ -212,7 +214,7 @@ def _findings(states: str, labels: str, details: str, variant: int) -> str:
     inside, outside = _items(states, labels, details)
     sentences = [_framed(chunk, variant + i) for i, chunk in enumerate(_chunks(inside, 3))]
     for finding in list(dict.fromkeys(item.subject for item in inside))[:2]:
-        name = split_article(NAMES[finding][0])[1]
+        name = nouns.split_article(nouns.NAMES[finding][0])[1]
         verb = "typically appear as" if name.endswith("devices") else "typically appears as"
         sentences.append(f"{_capital(name)} {verb} {_APPEARANCE[finding]}.")
     sentences += _others(outside, variant, _OTHER_FRAMES if inside else _FRAMES[:3])
@@ -222,9 +224,9 @@ def _findings(states: str, labels: str, details: str, variant: int) -> str:
 def _impression(states: str, labels: str, details: str, variant: int) -> str:
     """The Impression: the abnormalities again, in other words."""
     inside, outside = _items(states, labels, details)
-    phrases = [p for item in (*inside, *outside) for p in noun_phrases(item, variant + 1)]
-    normal = [pick(_NORMAL, variant + 1)] if states[0] == "1" else []
-    return " ".join([*([_capital(listed(phrases)) + "."] if phrases else []), *normal]) or "Not stated."
+    phrases = _phrases((*inside, *outside), variant + 1)
+    normal = [nouns.pick(_NORMAL, variant + 1)] if states[0] == "1" else []
+    return " ".join([*([_capital(nouns.listed(phrases)) + "."] if phrases else []), *normal]) or "Not stated."
 
 
 def _compact(states: str, labels: str, details: str, variant: int) -> str:
@@ -234,7 +236,7 @@ def _compact(states: str, labels: str, details: str, variant: int) -> str:
     room = PROMPT_WORDS - 14 - sum(len(s.split()) for s in sentences)  # 14: opening and negatives
     kept = []
     for item in outside:
-        room -= sum(len(p.split()) for p in noun_phrases(item, variant)) + 1
+        room -= sum(len(p.split()) for p in nouns.noun_phrases(item, variant)) + 1
         if room < 4:
             break
         kept.append(item)
@@ -243,26 +245,31 @@ def _compact(states: str, labels: str, details: str, variant: int) -> str:
 
 
 def _others(items: Sequence[Item], variant: int, frames: Sequence[str]) -> list[str]:
-    phrases = [p for item in items for p in noun_phrases(item, variant)]
-    return [pick(frames, variant).format(listed(phrases))] if phrases else []
+    phrases = _phrases(items, variant)
+    return [nouns.pick(frames, variant).format(nouns.listed(phrases))] if phrases else []
 
 
 def _closing(states: str, variant: int, most: int) -> list[str]:
     """The normal sentence where the record says No Finding, else up to `most` absent findings."""
     if states[0] == "1":
-        return [pick(_NORMAL, variant)]
+        return [nouns.pick(_NORMAL, variant)]
     state = dict(zip(FINDINGS, states, strict=True))
     absent = [f for f in _DENIED if state[f] == "0"]
     chosen = [f for f in _DENIED if f in {absent[(variant + i) % len(absent)] for i in range(most)}] if absent else []
-    names = [split_article(NAMES[f][0])[1] for f in chosen]
-    return [f"No {listed(names, 'or')}."] if names else []
+    names = [nouns.split_article(nouns.NAMES[f][0])[1] for f in chosen]
+    return [f"No {nouns.listed(names, 'or')}."] if names else []
 
 
 def _framed(items: Sequence[Item], variant: int) -> str:
     """One sentence for up to three items."""
-    phrases = [p for item in items for p in noun_phrases(item, variant)]
-    frames = _FRAMES if len(phrases) == 1 and items[0].noun in NAMES and not phrases[0].endswith("s") else _FRAMES[:3]
-    return pick(frames, variant).format(listed(phrases))
+    phrases = _phrases(items, variant)
+    alone = len(phrases) == 1 and items[0].noun in nouns.NAMES and not phrases[0].endswith("s")
+    frames = _FRAMES if alone else _FRAMES[:3]
+    return nouns.pick(frames, variant).format(nouns.listed(phrases))
+
+
+def _phrases(items: Sequence[Item], variant: int) -> list[str]:
+    return [phrase for item in items for phrase in nouns.noun_phrases(item, variant)]
 
 
 def _chunks(items: Sequence[Item], size: int) -> list[Sequence[Item]]:

@@ -9,22 +9,7 @@ from functools import cache
 from itertools import chain
 from typing import NamedTuple
 
-from chexgen_lib.descriptions.vocabulary import (
-    BOUNDARIES,
-    CUES,
-    DEFINITIONS,
-    ENDS,
-    EXPLAINS,
-    FINDING_WORDS,
-    FRAME,
-    NO_FINDING_WORDS,
-    NO_NEGATIONS,
-    PHRASINGS,
-    SEVERITY_WORDS,
-    SIDE_WORDS,
-    SITE_WORDS,
-    singular,
-)
+from chexgen_lib.descriptions import vocabulary
 
 Place = tuple[str | None, str | None, str | None]  # side, site, severity
 
@@ -69,7 +54,7 @@ def _read_sentence(sentence: str) -> Reading:
     before = _Segment()
     last: Mention | None = None
     for segment, after in zip(segments, [*segments[1:], _Segment()], strict=True):
-        if after.boundary in EXPLAINS and after.findings and not segment.findings:
+        if after.boundary in vocabulary.EXPLAINS and after.findings and not segment.findings:
             before = segment  # an appearance that the finding after it explains
             continue
         found = segment.mentions(last if segment.state == before.state else None, before)
@@ -106,15 +91,15 @@ def _canonical(sentence: str) -> str:
     return sentence
 
 
-_TRIGGERS = re.compile("|".join(triggers for triggers, _, _ in PHRASINGS))
-_COMPILED = [(triggers.split("|"), re.compile(pattern), words) for triggers, pattern, words in PHRASINGS]
+_TRIGGERS = re.compile("|".join(triggers for triggers, _, _ in vocabulary.PHRASINGS))
+_COMPILED = [(triggers.split("|"), re.compile(pattern), words) for triggers, pattern, words in vocabulary.PHRASINGS]
 
 
 def _turn(segments: list["_Segment"]) -> None:
-    """Set the segments' states: each cue applies in its direction, up to the next of ENDS."""
+    """Set the segments' states: each cue applies in its direction, up to the next of `vocabulary.ENDS`."""
     state = "affirmed"
     for i, segment in enumerate(segments):
-        if segment.boundary in ENDS:
+        if segment.boundary in vocabulary.ENDS:
             state = "affirmed"
         if segment.cue:
             state, where = segment.cue
@@ -157,7 +142,7 @@ class _Segment:
         if kind == "finding":
             self.findings.append((value, frozenset(tokens)))
         elif kind == "word":
-            self.other |= set(tokens) - FRAME
+            self.other |= set(tokens) - vocabulary.FRAME
         else:
             self.modifiers[kind] = value
             self.site |= set(tokens) if kind == "site" else set()
@@ -165,7 +150,8 @@ class _Segment:
     def mentions(self, last: Mention | None, before: "_Segment") -> list[Mention]:
         """What the segment mentions; `last` was mentioned last, `before` is the segment before it."""
         modifiers = self.modifiers
-        if self.boundary in EXPLAINS and not before.findings:  # "blunting of the left angle consistent with effusion"
+        # "blunting of the left angle consistent with effusion"
+        if self.boundary in vocabulary.EXPLAINS and not before.findings:
             modifiers = before.modifiers | modifiers
         side, site, severity = (modifiers.get(kind) for kind in ("side", "site", "severity"))
         if self.findings:
@@ -180,7 +166,7 @@ class _Segment:
 @cache
 def _marks(clause: str) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
     """A clause as (kind, value, words): findings, places, cues, boundaries and other words."""
-    tokens = [singular(t) for t in re.findall(r"[a-z0-9][a-z0-9'-]*|[,;:/]", clause)]
+    tokens = [vocabulary.singular(t) for t in re.findall(r"[a-z0-9][a-z0-9'-]*|[,;:/]", clause)]
     marks = []
     i = 0
     while i < len(tokens):
@@ -196,20 +182,18 @@ def _marks(clause: str) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
 def _phrases() -> dict[str, list[tuple[tuple[str, ...], str, str]]]:
     """First word -> the phrases of the vocabulary that start with it, longest first."""
     tables = [
-        ("finding", FINDING_WORDS),
-        ("site", SITE_WORDS),
-        ("side", SIDE_WORDS),
-        ("severity", SEVERITY_WORDS),
+        ("finding", vocabulary.FINDING_WORDS),
+        ("site", vocabulary.SITE_WORDS),
+        ("side", vocabulary.SIDE_WORDS),
+        ("severity", vocabulary.SEVERITY_WORDS),
     ]
-    rows = [
-        (kind, value, phrase) for kind, table in tables for value, text in table.items() for phrase in text.split(", ")
-    ]
-    rows += [("cue", cue, phrase) for cue, text in CUES.items() for phrase in text.split(", ")]
-    rows += [("boundary", token, token) for token in (*BOUNDARIES, *ENDS)]
-    rows += [("definition", "", phrase) for phrase in DEFINITIONS.split(", ")]
-    rows += [("word", p, p) for p in f"{NO_FINDING_WORDS}, {NO_NEGATIONS}".split(", ")]
+    rows = [(kind, value, phrase) for kind, table in tables for value, own in table.items() for phrase in own]
+    rows += [("cue", cue, phrase) for cue, own in vocabulary.CUES.items() for phrase in own]
+    rows += [("boundary", token, token) for token in (*vocabulary.BOUNDARIES, *vocabulary.ENDS)]
+    rows += [("definition", "", phrase) for phrase in vocabulary.DEFINITIONS]
+    rows += [("word", p, p) for p in (*vocabulary.NO_FINDING_WORDS, *vocabulary.NO_NEGATIONS)]
     index: dict[str, list[tuple[tuple[str, ...], str, str]]] = {}
     for kind, value, text in rows:
-        phrase = tuple(singular(token) for token in text.split())
+        phrase = tuple(vocabulary.singular(token) for token in text.split())
         index.setdefault(phrase[0], []).append((phrase, kind, value))
     return {first: sorted(phrases, key=lambda p: -len(p[0])) for first, phrases in index.items()}

@@ -1,153 +1,25 @@
-"""The words of radiologists: how they name findings, places and severities, and how they deny and doubt."""
+"""The words of radiologists, from vocabulary.toml, and other wordings of them; phrases in the singular, lower case."""
 
 import re
+import tomllib
 from functools import cache
+from importlib.resources import files
 
-# How reports name the findings (singular; a plural s is understood).
-FINDING_WORDS = {
-    "No Finding": "acute cardiopulmonary abnormality, acute cardiopulmonary disease, acute cardiopulmonary process, "
-    "acute abnormality of the heart or lungs, acute cardiopulmonary finding, acute abnormality, acute disease, "
-    "acute process, acute finding, acute pulmonary abnormality, acute pulmonary disease, acute pulmonary process, "
-    "acute pulmonary finding, acute intrathoracic abnormality, acute intrathoracic process, "
-    "acute intrathoracic disease, acute chest disease, acute thoracic abnormality, active disease, "
-    "active cardiopulmonary disease, active pulmonary disease, active lung disease, active process, "
-    "acute or active disease, abnormal finding, abnormality",
-    "Enlarged Cardiomediastinum": "mediastinal widening, cardiomediastinal enlargement, widened mediastinum, "
-    "widened superior mediastinum, mediastinal enlargement, superior mediastinal enlargement, mediastinal mass, "
-    "enlarged mediastinum, prominent mediastinum, enlarged cardiomediastinum, enlarged cardiomediastinal silhouette, "
-    "widening of the mediastinum, enlargement of the cardiomediastinal silhouette, enlargement of the mediastinum, "
-    "enlargement of the cardiomediastinum",
-    "Cardiomegaly": "cardiomegaly, cardiac enlargement, enlargement of the heart, enlarged heart, "
-    "enlarged cardiac silhouette, enlarged cardiac shadow, enlargement of the cardiac silhouette, "
-    "enlarged heart size, increased heart size, increased cardiothoracic ratio",
-    "Lung Opacity": "opacity, lung opacity, pulmonary opacity, airspace opacity, infiltration, infiltrate, "
-    "pulmonary infiltration, pulmonary infiltrate, airspace disease, alveolar pattern, interstitial pattern, "
-    "reticular interstitial pattern, reticulonodular interstitial pattern, ground glass pattern, increased density, "
-    "miliary opacities, opacification, density, parenchymal opacity, haziness, interstitial opacity, "
-    "interstitial infiltrate, interstitial prominence",
-    "Lung Lesion": "lung lesion, pulmonary lesion, lesion, lung nodule, nodule, multiple nodules, lung mass, "
-    "pulmonary mass, mass, granuloma, calcified granuloma, lung metastasis, lung metastases, cavitation, abscess, "
-    "lepidic adenocarcinoma, pulmonary nodule, nodularity, granulomata",
-    "Edema": "pulmonary edema, edema, edema of the lungs, kerley line, interstitial edema, alveolar edema, "
-    "fluid overload",
-    "Consolidation": "consolidation, lung consolidation, air bronchogram, consolidative change, consolidated",
-    "Pneumonia": "pneumonia, atypical pneumonia, bronchopneumonia, pneumonic infiltrate",
-    "Atelectasis": "atelectasis, pulmonary atelectasis, atelectatic change, laminar atelectasis, lobar atelectasis, "
-    "segmental atelectasis, total atelectasis, round atelectasis, basal atelectasis, collapse, atelectatic band",
-    "Pneumothorax": "pneumothorax, hydropneumothorax, hemopneumothorax, pleural air, air in the pleural space",
-    "Effusion": "pleural effusion, effusion, loculated pleural effusion, loculated fissural effusion, "
-    "empyema, hemothorax, pleural fluid, fluid in the pleural space",
-    "Pleural Other": "pleural abnormality, pleural disease, pleural disease other than fluid, pleural thickening, "
-    "apical pleural thickening, calcified pleural thickening, pleural plaque, calcified pleural plaque, pleural mass, "
-    "fissure thickening, minor fissure thickening, major fissure thickening, pleural scarring, pleural calcification",
-    "Fracture": "fracture, bone fracture, rib fracture, callus rib fracture, rib fracture with callus, "
-    "clavicle fracture, humeral fracture, vertebral fracture",
-    "Support Devices": "support device, medical device, medical devices in place, implanted medical device, "
-    "indwelling catheter, inserted tube, stent, spinal fusion, catheter, pacemaker, implanted defibrillator, "
-    "nasogastric tube, endotracheal tube, tracheostomy tube, chest drain tube, gastrostomy tube, nephrostomy tube, "
-    "ventriculoperitoneal drain tube, double j stent, central venous catheter, "
-    "central venous catheter via jugular vein, central venous catheter via subclavian vein, "
-    "central venous catheter via umbilical vein, reservoir central venous catheter, single chamber device, "
-    "dual chamber device, electrical device, artificial heart valve, artificial mitral heart valve, "
-    "artificial aortic heart valve, aortic endoprosthesis, endoprosthesis, osteosynthesis material, picc, picc line, "
-    "port-a-cath, portacath, mediport, central line, central venous line, venous line, chest tube, feeding tube, "
-    "enteric tube, gastric tube, et tube, ng tube, ett, tracheostomy, aicd, icd, defibrillator, stimulator, "
-    "pacing lead, monitor lead, lead, generator, shunt, prosthetic valve, valve replacement, tubing, tube, line",
-}
-# Names that contain a finding's word and mean something else.
-NO_FINDING_WORDS = (
-    "subcutaneous emphysema, soft tissue mass, breast mass, mass of the breast, end on, cervical rib, "
-    "calcified density, sclerotic bone lesion, lytic bone lesion, blastic bone lesion, pericardial effusion, "
-    "vessel seen end on, heart valve, humeral prosthesis, increased attenuation, joint effusion, mass effect, "
-    "bone density, costophrenic angle blunting, pleural line, septal line, fracture line, lead to, soft tissue edema, "
-    "sclerotic lesion, lytic lesion, bony lesion, osseous lesion, thyroid mass, thyroid nodule, bony density, "
-    "bone lesion, catheterization"
-)
-SITE_WORDS = {
-    "upper lobe": "upper lobe",
-    "middle lobe": "middle lobe",
-    "lower lobe": "lower lobe",
-    "lingula": "lingula, lingular",
-    "upper lung field": "upper lung field, upper lung zone, upper zone",
-    "middle lung field": "middle lung field, midlung, mid lung, midlung zone, mid lung zone",
-    "lower lung field": "lower lung field, lower lung zone, lower zone",
-    "base": "base, lung base",
-    "apex": "apex, apices, lung apex",
-    "hilum": "hilum, hila",
-    "perihilar region": "perihilar region, perihilar",
-    "retrocardiac region": "retrocardiac region, retrocardiac",
-    "paratracheal region": "paratracheal region",
-    "costophrenic angle": "costophrenic angle",
-    "cardiophrenic angle": "cardiophrenic angle",
-    "mediastinum": "mediastinum",
-    "rib": "rib",
-    "clavicle": "clavicle",
-    "scapula": "scapula",
-    "humerus": "humerus, humeri",
-    "sternum": "sternum",
-    "shoulder": "shoulder",
-    "thoracic spine": "thoracic spine",
-    "lumbar spine": "lumbar spine",
-    "cervical spine": "cervical spine",
-    "spine": "spine",
-    "breast": "breast",
-    "axilla": "axilla, axillae",
-    "upper abdomen": "upper abdomen",
-    "neck": "neck",
-    "aorta": "aorta",
-}
-SIDE_WORDS = {
-    "left": "left, left-sided",
-    "right": "right, right-sided",
-    "bilateral": "bilateral, both, both sides, bilaterally",
-}
-SEVERITY_WORDS = {
-    "mild": "mild, slight, small, minimal, tiny, trace, minor, mildly, slightly, minimally",
-    "moderate": "moderate, moderate-sized, moderately",
-    "severe": "severe, marked, large, extensive, massive, severely, markedly",
-}
-# Cues that turn a statement -> (which way, where). "ahead": what follows the cue; "behind": what precedes it, if
-# anything; "either": what follows directly, else what precedes it ("may represent edema", "edema may be present").
-CUES = {
-    ("denied", "ahead"): "no, without, absence of, negative for, free of, clear of, no evidence of, denies, neither, "
-    "nor, resolution of, removal of, clearing of, rather than",
-    ("denied", "behind"): "absent, resolved, excluded, ruled out, unlikely, cleared, removed, no longer seen",
-    ("denied", "either"): "not, no longer",
-    ("hedged", "ahead"): "possible, probable, questionable, question of, question, concern for, concerning for, "
-    "suspicious for, suspicion for, cannot exclude, cannot rule out, not exclude, suggestive of, suggesting, suggest, "
-    "versus, vs, history of, status post, evaluate for, exclude, differential, possibility of, favor, favoring, "
-    "indeterminate, rule out, difficult to exclude, if, borderline",
-    ("hedged", "behind"): "cannot be excluded, not excluded, not be excluded, not be entirely excluded, "
-    "is suspected, is questioned",
-    ("hedged", "either"): "may, might, could, possibly, probably, likely, suspected, questioned, perhaps, would",
-}
-# Words that look like a negation but are not one.
-NO_NEGATIONS = (
-    "no change, no significant change, no interval change, no significant interval change, without change, "
-    "without significant change, no increase, not significantly changed, not changed, not only, no longer than, "
-    "not well seen, not well evaluated, not well visualized, no comparison, to suggest, evidence to suggest"
-)
-# The finding after one of these explains the appearance before it, and takes over its side and severity.
-EXPLAINS = ("consistent with", "compatible with", "representing", "related to", "due to", "secondary to")
-BOUNDARIES = (",", ":", "/", "and", "or", "with", *EXPLAINS)
-DEFINITIONS = "typically, appears as, appearing as, seen as, manifested as, manifesting as, characterized by"
-# Boundaries that a negation or a doubt does not cross.
-ENDS = (
-    ";",
-    "but",
-    "however",
-    "although",
-    "though",
-    "except",
-    "except for",
-    "other than",
-    "aside from",
-    "apart from",
-    "which",
-    "while",
-    "there is",
-    "there are",
-)
+_WORDS = tomllib.loads((files(__package__) / "vocabulary.toml").read_text(encoding="utf-8"))
+FINDING_WORDS: dict[str, list[str]] = _WORDS["findings"]
+SITE_WORDS: dict[str, list[str]] = _WORDS["sites"]
+SIDE_WORDS: dict[str, list[str]] = _WORDS["sides"]
+SEVERITY_WORDS: dict[str, list[str]] = _WORDS["severities"]
+NO_FINDING_WORDS: list[str] = _WORDS["no_findings"]
+NO_NEGATIONS: list[str] = _WORDS["no_negations"]
+# (which way, where) -> the cues that turn a statement
+CUES = {(state, where): words for state, cues in _WORDS["cues"].items() for where, words in cues.items()}
+EXPLAINS: list[str] = _WORDS["explains"]
+BOUNDARIES: list[str] = _WORDS["boundaries"] + EXPLAINS
+ENDS: list[str] = _WORDS["ends"]
+DEFINITIONS: list[str] = _WORDS["definitions"]
+FRAME = frozenset(_WORDS["frame"])
+
 _DOUBT = r"may|might|could|would|possibly|probably|likely|suggest\w*"
 # Other wordings of the vocabulary above: pattern in a lower-case sentence -> its canonical words.
 _LINK = (
@@ -207,33 +79,6 @@ PHRASINGS = [
         "no acute abnormality",
     ),
 ]
-# A label's word -> how a description may word it.
-_SAME = {
-    "cicatrix": "scarring",
-    "calcinosis": "calcification",
-    "vertebrae": "spine",
-    "vertebral": "spine",
-    "pectum": "pectus",
-    "bullas": "bulla",
-    "bullae": "bulla",
-    "pneumoperitoneo": "pneumoperitoneum",
-    "mediastinic": "mediastinal",
-    "humeral": "humerus",
-    "shadow": "silhouette",
-    "pneumothorace": "pneumothorax",
-    "atelectase": "atelectasis",
-    "oedema": "edema",
-    "basal": "base",
-    "basilar": "base",
-    "apical": "apex",
-    "hilar": "hilum",
-}
-# Words that any sentence may contain.
-FRAME = frozenset(
-    "a an and of the in on at to via for finding impression show shows demonstrate demonstrates reveal reveals "
-    "examination there is are be also noted seen radiograph image film stated x-ray chest evident visible present "
-    "this study include includes".split()
-)
 
 
 @cache
@@ -245,7 +90,7 @@ def singular(token: str) -> str:
         token = token[:-2]
     elif len(token) > 3 and token.endswith("s") and not token.endswith(("ss", "is", "us")):
         token = token[:-1]
-    return _SAME.get(token, token)
+    return _WORDS["same"].get(token, token)
 
 
 @cache

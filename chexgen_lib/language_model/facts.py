@@ -12,7 +12,7 @@ from typing import Literal
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from chexgen_lib.descriptions.grammar import VARIANTS, per_combination
+from chexgen_lib.descriptions.grammar import VARIANTS, asserted, per_combination, places_in
 from chexgen_lib.descriptions.label_meaning import finding_of
 from chexgen_lib.descriptions.nouns import SILENT, noun
 from chexgen_lib.records import FINDINGS
@@ -70,7 +70,7 @@ def project(df: pl.DataFrame, with_report: bool = False) -> pl.Series:
         df: Records.
         with_report: also send the radiologist's findings and impression, masked.
     """
-    fields = [pl.element().struct.field(f).fill_null("") for f in ("finding", "side", "site", "severity")]
+    said = asserted()
     words = pl.concat_str("report", "impression", separator="\n", ignore_nulls=True)
     wording = pl.col("image_id").map_elements(lambda i: zlib.crc32(i.encode()) % VARIANTS + 1, return_dtype=pl.Int64)
     parts = df.select(
@@ -78,9 +78,9 @@ def project(df: pl.DataFrame, with_report: bool = False) -> pl.Series:
         "sex",
         "view",
         race=masked(pl.col("race")),
-        states=pl.concat_str(pl.col(f).cast(pl.Int8).cast(pl.String).fill_null("?") for f in FINDINGS),
-        labels=masked(pl.col("labels").list.join("\t")),
-        details=masked(pl.col("details").list.eval(pl.concat_str(fields, separator="\n")).list.join("\t")),
+        states=said["states"],
+        labels=masked(said["labels"]),
+        details=masked(said["details"]),
         wording=wording,
         report=masked(words) if with_report else pl.lit(None, pl.String),
     )
@@ -96,10 +96,8 @@ def masked(text: pl.Expr) -> pl.Expr:
 def _facts(*, states: str, labels: str, details: str, age: float | None, sex: str | None, **plain) -> str | None:
     """The JSON of one combination of the columns; plain: view, race, wording and report, which pass as they are."""
     state = dict(zip(FINDINGS, states, strict=True))
-    places: dict[str, list[Place]] = {}
-    for detail in filter(None, details.split("\t")):
-        subject, side, site, severity = [field or None for field in detail.split("\n")]
-        places.setdefault(subject, []).append(Place(side=side, site=site, severity=severity))
+    fields = ("side", "site", "severity")
+    places = {s: [Place(**dict(zip(fields, p, strict=True))) for p in own] for s, own in places_in(details).items()}
     named: dict[str | None, list[str]] = {}
     for label in dict.fromkeys(labels.split("\t")):
         if label not in SILENT:
