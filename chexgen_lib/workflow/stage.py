@@ -29,6 +29,7 @@ class Stage:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._started, self._seconds = perf_counter(), {}
         style.use()
+        pl.Config.set_tbl_rows(60).set_tbl_cols(12).set_fmt_str_lengths(120)  # tables are shown whole
         print(f"{name}: results in {self.folder.as_posix()}, figures in {self.figures.as_posix()}")
 
     def figure(self, figure: Figure, table: pl.DataFrame, name: str) -> Image:
