@@ -154,7 +154,7 @@ def _share(hits: pl.Series) -> tuple[int, float | None, float | None, float | No
 
 def _dropped(df: pl.DataFrame) -> pl.DataFrame:
     """One present finding made unknown."""
-    gone = _picked(df, pl.concat_list(pl.when(pl.col(f) == 1).then(pl.lit(f)) for f in FINDINGS[1:]))
+    gone = _present(df)
     return df.with_columns(pl.when(gone != f).then(pl.col(f)).alias(f) for f in FINDINGS[1:])
 
 
@@ -162,6 +162,17 @@ def _added(df: pl.DataFrame) -> pl.DataFrame:
     """One finding made present that is not."""
     new = _picked(df, pl.concat_list(pl.when(pl.col(f).fill_null(0) == 0).then(pl.lit(f)) for f in FINDINGS[1:]))
     return df.with_columns(pl.when(new == f).then(1.0).otherwise(pl.col(f)).alias(f) for f in FINDINGS[1:])
+
+
+def _present(df: pl.DataFrame) -> pl.Series:
+    """One present finding of each row."""
+    return _picked(df, pl.concat_list(pl.when(pl.col(f) == 1).then(pl.lit(f)) for f in FINDINGS[1:]))
+
+
+def _denials(df: pl.DataFrame) -> pl.Series:
+    """A sentence that denies the finding of `_present`."""
+    pairs = zip(_present(df), df["image_id"], strict=True)
+    return pl.Series([denial(finding, hash_of(image)) for finding, image in pairs], dtype=pl.String)
 
 
 def _picked(df: pl.DataFrame, findings: pl.Expr) -> pl.Series:
@@ -172,10 +183,8 @@ def _picked(df: pl.DataFrame, findings: pl.Expr) -> pl.Series:
 
 def _negated(df: pl.DataFrame, write: Write) -> pl.Series:
     """A present finding is denied wherever it was affirmed."""
-    left = _dropped(df)
-    gone = left.select(pl.coalesce(pl.when(pl.col(f).is_null() & (df[f] == 1)).then(pl.lit(f)) for f in FINDINGS[1:]))
-    denials = pl.Series([denial(f, hash_of(image)) for f, image in zip(gone.to_series(), df["image_id"], strict=True)])
-    texts = write(left).str.replace_all("Not stated.", "", literal=True)
+    denials = _denials(df)
+    texts = write(_dropped(df)).str.replace_all("Not stated.", "", literal=True)
     return pl.select(
         texts.str.replace("Findings: ", pl.format("Findings: {} ", denials)).str.replace(
             "Impression: ", pl.format("Impression: {} ", denials)
@@ -185,9 +194,8 @@ def _negated(df: pl.DataFrame, write: Write) -> pl.Series:
 
 def _contradicted(df: pl.DataFrame, write: Write) -> pl.Series:
     """A present finding is denied in the Findings and still affirmed elsewhere."""
-    present = _picked(df, pl.concat_list(pl.when(pl.col(f) == 1).then(pl.lit(f)) for f in FINDINGS[1:]))
-    denials = pl.Series([denial(f, hash_of(image)) for f, image in zip(present, df["image_id"], strict=True)])
-    return df.select(pl.col("description").str.replace("Findings: ", pl.format("Findings: {} ", denials))).to_series()
+    denied = pl.format("Findings: {} ", _denials(df))
+    return df.select(pl.col("description").str.replace("Findings: ", denied)).to_series()
 
 
 def _swapped(df: pl.DataFrame, write: Write) -> pl.Series:

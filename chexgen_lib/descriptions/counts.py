@@ -9,6 +9,7 @@ from chexgen_lib.sources import registry
 
 AGE_BANDS = ("0-17", "18-29", "30-39", "40-49", "50-59", "60-69", "70-79", "80+")
 UNKNOWN = "not stated"
+MOST_WORDS = 150  # of a source, in its cloud
 _COMMON = frozenset(
     "a an and are as at both for in is no not of on or other seen shows stated than that the there to typically which "
     "with without acute also appear appears area demonstrates examination findings finding image impression increased "
@@ -113,7 +114,7 @@ def composition(records: pl.DataFrame) -> pl.DataFrame:
     return table.drop("total").sort("source", "attribute", "value")
 
 
-def words(records: pl.DataFrame, most: int = 150) -> pl.DataFrame:
+def words(records: pl.DataFrame) -> pl.DataFrame:
     """The most frequent words of the descriptions' findings: source, word, n (records that use it)."""
     findings = pl.col("description").str.extract(r"(?s)Findings: (.*?)(?: Impression:|$)")
     counted = records.select("source", text=findings).drop_nulls().group_by("source", "text").agg(n=pl.len())
@@ -123,4 +124,4 @@ def words(records: pl.DataFrame, most: int = 150) -> pl.DataFrame:
     counted = counted.select("source", "n", word=word).explode("word").drop_nulls()
     counted = counted.filter(~pl.col("word").is_in(list(_COMMON))).group_by("source", "word").agg(pl.col("n").sum())
     counted = counted.sort("source", "n", "word", descending=[False, True, False])
-    return counted.group_by("source", maintain_order=True).head(most).with_columns(pl.col("n").cast(pl.Int64))
+    return counted.group_by("source", maintain_order=True).head(MOST_WORDS).with_columns(pl.col("n").cast(pl.Int64))

@@ -34,8 +34,7 @@ STANDARD_ERRORS = stats.norm.ppf(0.5 + LEVEL / 2) + stats.norm.ppf(0.8)
 
 def estimate(resampled: np.ndarray, centred: bool = False) -> dict[str, float]:
     """`value`, `low`, `high` of a measure [1 + B], first on the data themselves; NaN where it is undefined there."""
-    interval = percentile_interval(resampled, centred=centred)
-    return {"value": interval.value, "low": interval.low, "high": interval.high}
+    return percentile_interval(resampled, centred)._asdict()
 
 
 def difference(resampled: np.ndarray, reference: np.ndarray, centred: bool = False) -> dict[str, float]:
@@ -47,9 +46,8 @@ def difference(resampled: np.ndarray, reference: np.ndarray, centred: bool = Fal
     change = centre(change) if centred else change
     if not np.isfinite(change[0]) or np.isfinite(change[1:]).sum() < 2:
         return {}
-    interval = percentile_interval(change)
     names = ("difference", "difference_low", "difference_high")
-    numbers = dict(zip(names, (interval.value, interval.low, interval.high), strict=True))
+    numbers = dict(zip(names, percentile_interval(change), strict=True))
     return numbers | {"p": two_sided_p(change[1:]), "detectable": minimum_detectable(change[1:])}
 
 

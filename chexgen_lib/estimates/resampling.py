@@ -6,26 +6,19 @@ paired: each resample holds the same patients in both.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-
-from chexgen_lib.estimates.wording import format_interval
 
 LEVEL = 0.95
 
 
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with its 95 % interval and the number n of images, prompts or requests behind it."""
+class Interval(NamedTuple):
+    """An estimate with its 95 % interval."""
 
     value: float
     low: float
     high: float
-    n: int
-
-    def __str__(self) -> str:
-        return format_interval(self.value, self.low, self.high)
 
 
 class Resampling:
@@ -85,14 +78,11 @@ class Resampling:
         return np.concatenate([values[:, 0].mean(0)[None], np.einsum("bs,sb...->b...", shares, values[:, 1:])])
 
 
-def percentile_interval(resampled: np.ndarray, n: int = 0, centred: bool = False) -> Interval:
+def percentile_interval(resampled: np.ndarray, centred: bool = False) -> Interval:
     """The 95 % percentile interval of a measure [1 + B], first on the data themselves.
 
-    Resamples in which the measure is undefined are excluded.
-
-    Args:
-        n: number of images, prompts or requests behind the estimate; it is only reported.
-        centred: shift the resamples so that their mean is the estimate (`centre`).
+    Resamples in which the measure is undefined are excluded. centred: shift the others so that their mean is the
+    estimate (`centre`).
     """
     resampled = np.asarray(resampled, np.float64)
     value = float(resampled[0])
@@ -101,7 +91,7 @@ def percentile_interval(resampled: np.ndarray, n: int = 0, centred: bool = False
     tail = (1 - LEVEL) / 2
     known = np.isfinite(value) and len(drawn)
     low, high = np.quantile(drawn, [tail, 1 - tail]) if known else (np.nan, np.nan)
-    return Interval(value, float(low), float(high), n)
+    return Interval(value, float(low), float(high))
 
 
 def centre(resampled: np.ndarray) -> np.ndarray:

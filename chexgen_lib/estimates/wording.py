@@ -84,9 +84,9 @@ def worth(row: Mapping, digits: int = 2) -> str:
     return format_interval(row["worth"], row["worth_low"], row["worth_high"], digits)
 
 
-def against_bar(value: float, bar: float, digits: int = 2) -> str:
+def against_bar(value: float, bar: float) -> str:
     """`reached`, or `missed by 0.05`."""
-    return "reached" if value >= bar else f"missed by {bar - value:.{digits}f}"
+    return "reached" if value >= bar else f"missed by {bar - value:.2f}"
 
 
 def readable(table: pl.DataFrame, value: str = "value", digits: int = 3) -> pl.DataFrame:

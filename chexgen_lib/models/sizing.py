@@ -11,7 +11,6 @@ FLOPs count a multiplication and an addition as two. Sizes are in bytes, times i
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from statistics import median
@@ -276,16 +275,15 @@ def kept_bytes(model: ChexGenTransformer, batch: tuple[Tensor, ...]) -> int:
     return sum(size for size, _ in kept.values())
 
 
-def time_steps(runs: dict[str, Run], images: int, steps: int, bf16: bool = False) -> pl.DataFrame:
+def time_steps(runs: dict[str, Run], images: int, steps: int) -> pl.DataFrame:
     """Optimiser steps of `images` images here, the runs in turns: run, seconds (median), FLOP/s, of_peak.
 
-    FLOP/s are the formula's over the seconds; of_peak is their share of the machine's largest square matrix product in
-    the same precision (on a GPU: model FLOP utilisation against what it reaches, not against its data sheet).
+    FLOP/s are the formula's over the seconds; of_peak is their share of the machine's largest square matrix product, in
+    float32 too (on a GPU: model FLOP utilisation against what it reaches, not against its data sheet).
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    cast = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
-    calls = {name: _step(run, images, device, cast) for name, run in runs.items()}
-    peak = _matrix_product(device, torch.bfloat16 if bf16 else torch.float32)
+    calls = {name: _step(run, images, device) for name, run in runs.items()}
+    peak = _matrix_product(device)
     seconds: dict[str, list[float]] = {name: [] for name in ("peak", *calls)}
     for turn in range(steps + 1):  # the first warms up
         for name, call in {"peak": peak[0], **calls}.items():
@@ -304,24 +302,22 @@ def time_steps(runs: dict[str, Run], images: int, steps: int, bf16: bool = False
     return found.with_columns(of_peak=pl.col("FLOP/s") / best)
 
 
-def _step(run: Run, images: int, device: torch.device, cast) -> Callable[[], None]:
+def _step(run: Run, images: int, device: torch.device) -> Callable[[], None]:
     torch.manual_seed(0)
     model, batch = run.model().train().to(device), [x.detach().to(device) for x in run.batch(images)]
     batch[2].requires_grad_()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 
     def step() -> None:
-        with cast:
-            loss = model(*batch).sample.float().square().mean()
-        loss.backward()
+        model(*batch).sample.square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
 
     return step
 
 
-def _matrix_product(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], Tensor], int]:
+def _matrix_product(device: torch.device) -> tuple[Callable[[], Tensor], int]:
     """A product of square matrices, and its FLOPs."""
     side = 8192 if device.type == "cuda" else 1024
-    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    a, b = (torch.randn(side, side, device=device) for _ in range(2))
     return lambda: a @ b, 2 * side**3

@@ -17,19 +17,9 @@ from pathlib import Path
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
+from chexgen_lib.workflow import notebooks
 from chexgen_lib.workflow.expected import ink
-from chexgen_lib.workflow.notebooks import (
-    ROOT,
-    NotebookError,
-    code_cells,
-    load_yaml,
-    names,
-    normalise,
-    path_of,
-    read,
-    strip,
-    write,
-)
+from chexgen_lib.workflow.notebooks import ROOT, NotebookError, code_cells
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 OVERWRITTEN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)  # what a terminal would no longer show
@@ -44,8 +34,8 @@ def published(executed: NotebookNode, source: NotebookNode, name: str) -> Notebo
     executed = copy.deepcopy(executed)
     injected = [cell for cell in executed.cells if "injected-parameters" in cell.metadata.get("tags", [])]
     executed.cells = [cell for cell in executed.cells if cell not in injected]
-    notebook = normalise(executed)
-    if strip(notebook) != strip(source):
+    notebook = notebooks.normalise(executed)
+    if notebooks.strip(notebook) != notebooks.strip(source):
         raise NotebookError(f"{name}: the executed copy is of another version of the notebook; run `make repro` first")
     executed_cells = [cell for cell in code_cells(notebook) if cell.source.strip()]
     for count, cell in enumerate(executed_cells, 1):
@@ -102,7 +92,8 @@ def publish(name: str, run: Path) -> None:
     executed = run / "notebooks" / f"{name}.ipynb"
     if not executed.is_file():
         raise NotebookError(f"{name} has no executed copy {executed}: `make repro STAGE={name}` makes it")
-    write(published(read(executed), read(path_of(name)), name), path_of(name))
+    source = notebooks.path_of(name)
+    notebooks.write(published(notebooks.read(executed), notebooks.read(source), name), source)
 
 
 def main() -> None:
@@ -112,9 +103,9 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=ROOT / "runs/laptop", help="folder of the run (runs/laptop)")
     parser.add_argument("names", nargs="*", help="default: all stages, and other notebooks that were executed")
     arguments = parser.parse_args()
-    stages = load_yaml(ROOT / "dvc.yaml")["stages"]
+    stages = notebooks.load_yaml(ROOT / "dvc.yaml")["stages"]
     executed = {path.stem for path in arguments.run.glob("notebooks/*.ipynb")}
-    for name in arguments.names or [name for name in names() if name in executed | set(stages)]:
+    for name in arguments.names or [name for name in notebooks.names() if name in executed | set(stages)]:
         publish(name, arguments.run)
         print(f"notebooks/{name}.ipynb has the outputs of {arguments.run.name}")
 

@@ -4,21 +4,21 @@ import numpy as np
 import pytest
 
 from chexgen_lib.estimates.measures import mean
-from chexgen_lib.estimates.resampling import Interval, Resampling, centre, percentile_interval
+from chexgen_lib.estimates.resampling import Resampling, centre, percentile_interval
 
 
 def interval(x, seed=0, n_resamples=200, patients=None):
     resampling = Resampling(np.arange(len(x)) if patients is None else patients, n_resamples, seed)
-    return percentile_interval(mean(x, resampling.weights), len(x))
+    return percentile_interval(mean(x, resampling.weights))
 
 
 def test_the_interval_of_a_mean_is_seeded_and_close_to_theory():
     x = np.random.default_rng(0).normal(3, 2, 400)
     a, b = (interval(x, 1, 2000) for _ in range(2))
-    assert a == b and a.n == 400 and a.value == pytest.approx(x.mean())
+    assert a == b and a.value == pytest.approx(x.mean())
     half = 1.96 * x.std(ddof=1) / 20
     assert (a.low, a.high) == pytest.approx((x.mean() - half, x.mean() + half), abs=0.04)
-    assert a != interval(x, 2, 2000) and str(Interval(0.412, 0.384, 0.441, 9)) == "0.41 [0.38, 0.44]"
+    assert a != interval(x, 2, 2000)
 
 
 def test_coverage_is_about_95_percent_also_where_patients_have_several_images():
