@@ -28,8 +28,7 @@ def draw(rows: pl.DataFrame, images: np.ndarray, anatomy: np.ndarray | None) -> 
     for i, row in enumerate(rows.iter_rows(named=True)):
         axes[0, i].set_title(textwrap.fill(textwrap.shorten(row["prompt"], 60, placeholder=" ..."), 20), fontsize=6)
         for ax in axes[:, i]:
-            ax.imshow(images[i], cmap="gray", vmin=0, vmax=1)
-            ax.set(xticks=[], yticks=[])
+            style.picture(ax, images[i])
         if anatomy is None:
             continue
         for mask, colour in zip(anatomy[i], COLOURS.values(), strict=True):

@@ -33,7 +33,7 @@ def draw(pictures: dict[str, np.ndarray], table: pl.DataFrame) -> Figure:
 
 
 def _show(ax, image: np.ndarray, mask: np.ndarray | None = None) -> None:
-    ax.imshow(image, cmap="gray", vmin=0, vmax=1)
+    style.picture(ax, image)
     if mask is not None and mask.any() and not mask.all():
         ax.contour(mask, levels=[0.5], colors=style.ORANGE, linewidths=0.5)
-    ax.set(xticks=[], yticks=[], frame_on=False)
+    ax.set_frame_on(False)

@@ -1,7 +1,5 @@
 """A balanced synthetic cohort beside the real one: F1 by group, agreement of their order, one factor changed."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
@@ -25,7 +23,7 @@ def draw(surface: pl.DataFrame, ranks: pl.DataFrame, stressed: pl.DataFrame) -> 
     _ranks(b, ranks.drop_nulls("value"))  # two groups have no order to agree on
     moved = stressed.drop_nulls("difference")
     style.interval(c, moved, np.arange(len(moved)), "difference", horizontal=True, marker="o", color=style.BLUE)
-    _names(c, moved["arm"].to_list())
+    style.name_rows(c, moved["arm"].to_list())
     c.axvline(0, color=style.GREY, linestyle=":", linewidth=0.8)
     c.set_xlabel(f"change of weighted F1,\n95 % CI (n = {stressed['n'][0]} each)")
     style.panel(c, "c  one factor changed")
@@ -41,7 +39,7 @@ def _surface(ax: Axes, surface: pl.DataFrame) -> None:
         sizes = own["n_patients"]
         label = f"{cohort}, n = {sizes.min()} to {sizes.max()}" if len(sizes) else cohort
         style.interval(ax, own, at, horizontal=True, marker=marker, color=colour, label=label)
-    _names(ax, [group for _, group in groups])
+    style.name_rows(ax, [group for _, group in groups])
     ax.set_xlabel("weighted F1, 95 % CI (n = patients)")
     style.panel(ax, "a  performance surface")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16))
@@ -55,13 +53,8 @@ def _ranks(ax: Axes, ranks: pl.DataFrame) -> None:
         at = np.array([attributes.index(name) for name in own["attribute"]]) + shift
         style.interval(ax, own, at, horizontal=True, marker=marker, color=colour, label=measure)
     n = dict(ranks.select("attribute", "n").iter_rows())
-    _names(ax, [f"{name} ({n[name]})" for name in attributes])
+    style.name_rows(ax, [f"{name} ({n[name]})" for name in attributes])
     ax.axvline(0, color=style.GREY, linestyle=":", linewidth=0.8)
     ax.set(xlabel="agreement of the order,\n95 % CI (groups in brackets)", xlim=(-1.05, 1.05))
     style.panel(ax, "b  balanced against real")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24))
-
-
-def _names(ax: Axes, names: Sequence[str]) -> None:
-    ax.set_yticks(range(len(names)), names, fontsize=6)
-    ax.set_ylim(len(names) - 0.5, -0.5)

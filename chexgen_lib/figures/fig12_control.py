@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 
 from chexgen_lib.figures import style
 
+COLUMNS = 6  # images in a line of `draw_walks`
+
 
 def draw(table: pl.DataFrame) -> Figure:
     """Each attribute's AUROC on samples and on real images, age's correlation above them.
@@ -27,9 +29,8 @@ def draw(table: pl.DataFrame) -> Figure:
         style.interval(ax, own, at, horizontal=True, marker=marker, color=colour, label=label)
     counts = [dict(shown.filter(images=images).select("attribute", "n").rows()) for images in looks]
     labels = [f"{'age, r' if a == 'age' else a} ({', '.join(str(n.get(a, 0)) for n in counts)})" for a in names]
-    ax.set_yticks(range(len(names)), labels, fontsize=6)
+    style.name_rows(ax, labels)
     ax.set_ylabel("attribute (n of samples, of real images)", fontsize=7)
-    ax.set_ylim(len(names) - 0.5, -0.5)
     ax.axvline(0.5, color=style.GREY, linestyle=":", linewidth=0.8)
     ax.set_xlabel("AUROC (age: r), 95 % CI", fontsize=7)
     fig.legend(loc="outside upper center", ncols=2)
@@ -59,31 +60,30 @@ def draw_off_target(table: pl.DataFrame) -> Figure:
     return fig
 
 
-def draw_walks(walks: Sequence[tuple[str, Sequence[str], np.ndarray]], columns: int = 6) -> Figure:
+def draw_walks(walks: Sequence[tuple[str, Sequence[str], np.ndarray]]) -> Figure:
     """One attribute changed at a fixed seed: its images side by side, then the last minus the first.
 
     Args:
-        walks: Attribute, its requested values, and images [K, H, W] in [0, 1], with K below `columns`. As many as fit
+        walks: Attribute, its requested values, and images [K, H, W] in [0, 1], with K below `COLUMNS`. As many as fit
             share a line.
-        columns: Images in a line.
     """
     style.use()
     places, line, column = [], 0, 0
     for _, values, _ in walks:
-        if column + len(values) + 1 > columns:
+        if column + len(values) + 1 > COLUMNS:
             line, column = line + 1, 0
         places.append((line, column))
         column += len(values) + 1
     fig = Figure(figsize=(style.PAGE, 1.36 * (line + 1)), layout="constrained")
-    axes = fig.subplots(line + 1, columns, squeeze=False)
+    axes = fig.subplots(line + 1, COLUMNS, squeeze=False)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[], frame_on=False)
     for (line, column), (name, values, images) in zip(places, walks, strict=True):
         for ax, value, image in zip(axes[line, column:], values, images, strict=False):
-            ax.imshow(image, cmap="gray", vmin=0, vmax=1)
+            style.picture(ax, image)
             ax.set_title(value, fontsize=6, pad=2)
         axes[line, column].set_ylabel(name, fontsize=7)
         last = axes[line, column + len(values)]
-        last.imshow(images[-1] - images[0], cmap="PuOr_r", vmin=-0.4, vmax=0.4)
+        style.picture(last, images[-1] - images[0], cmap="PuOr_r", vmin=-0.4, vmax=0.4)
         last.set_title("difference, -0.4 to 0.4", fontsize=6, pad=2)
     return fig

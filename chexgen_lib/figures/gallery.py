@@ -35,7 +35,7 @@ def draw(rows: pl.DataFrame, real: np.ndarray, samples: np.ndarray, neighbours: 
         text = textwrap.shorten(row["prompt"], 130, placeholder=" ...")
         axes[i, 0].text(0, 0.5, textwrap.fill(text, 24), va="center", fontsize=7, transform=axes[i, 0].transAxes)
         for ax, image in zip(axes[i, 1:], (real[i], *samples[i], neighbours[i]), strict=True):
-            ax.imshow(im.check(image, "gallery"), vmin=0, vmax=1, cmap="gray")  # one window for all
+            style.picture(ax, im.check(image, "gallery"))
         axes[i, -1].set_xlabel(f"d = {row['distance']:.2f}, r = {row['pixel_r']:.2f}", fontsize=7, labelpad=1)
     for ax, title in zip(axes[0], ["prompt", *titles], strict=True):
         ax.set_title(title, fontsize=7)

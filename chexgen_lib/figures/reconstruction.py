@@ -24,8 +24,7 @@ def draw(originals: np.ndarray, reconstructions: np.ndarray, psnr: pl.DataFrame)
     for line, images, label in zip(axes, rows, ("original", "reconstruction", "difference x 5"), strict=True):
         line[0].set_ylabel(label, fontsize=7)
         for ax, image in zip(line, images, strict=True):
-            ax.imshow(image, cmap="gray", vmin=0, vmax=1)
-            ax.set(xticks=[], yticks=[])
+            style.picture(ax, image)
     ax = right.subplots()
     for colour, (size, group) in zip(style.OKABE_ITO, psnr.group_by("resolution", maintain_order=True), strict=False):
         values = group["psnr"]

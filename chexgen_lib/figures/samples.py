@@ -28,6 +28,6 @@ def draw(prompts: list[str], images: np.ndarray) -> Figure:
     for ax in axes:
         ax.set(xticks=[], yticks=[], frame_on=False, anchor="N")
     for ax, prompt, image in zip(fig.axes, prompts, images, strict=False):
-        ax.imshow(image, cmap="gray", vmin=0, vmax=1)
+        style.picture(ax, image)
         ax.set_xlabel(textwrap.fill(textwrap.shorten(prompt, 100, placeholder=" ..."), 30), fontsize=6)
     return fig
