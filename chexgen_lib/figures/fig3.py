@@ -99,13 +99,10 @@ def _worth(ax: Axes, held: pl.DataFrame) -> None:
     if held.is_empty():
         style.empty(ax, NO_ORACLE)
         return
-    for at, row in enumerate(held.iter_rows(named=True)):
-        colour, marker = arm_style(row["arm"])
-        style.worth(ax, held[at : at + 1], np.array([at]), color=colour, marker=marker, markersize=4)
     about = held.select("task", "category", "metric", "test", "arm").iter_rows()
     labels = [", ".join(text for text in texts if text not in ("all", "Average", "Overall", "test")) for texts in about]
-    ax.set_yticks(range(len(held)), labels, fontsize=6)
-    ax.set_ylim(len(held) - 0.5, -0.5)
+    looks = [dict(zip(("color", "marker"), arm_style(name), strict=True)) for name in held["arm"]]
+    style.worth(ax, held, labels, looks)
 
 
 def _panels(plotted: pl.DataFrame) -> list[tuple[str, str, str]]:

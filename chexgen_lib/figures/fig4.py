@@ -129,11 +129,9 @@ def _worth(ax: Axes, rows: pl.DataFrame) -> None:
     if held.is_empty():
         style.empty(ax, NO_ORACLE)
         return
-    for at, row in enumerate(held.iter_rows(named=True)):
-        marker, colour = LOOKS.get(row["arm"], OTHER)
-        style.worth(ax, held[at : at + 1], np.array([at]), marker=marker, color=colour, markersize=4)
-    ax.set_yticks(range(len(held)), [f"{s}: {arm}" for s, arm in held.select("set", "arm").iter_rows()], fontsize=6)
-    ax.set_ylim(len(held) - 0.5, -0.5)
+    labels = [f"{name}: {arm}" for name, arm in held.select("set", "arm").iter_rows()]
+    looks = [dict(zip(("marker", "color"), LOOKS.get(arm, OTHER), strict=True)) for arm in held["arm"]]
+    style.worth(ax, held, labels, looks)
 
 
 def _attention(ax: Axes, rows: pl.DataFrame) -> None:

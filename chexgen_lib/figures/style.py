@@ -15,6 +15,7 @@ from matplotlib.text import Text
 from PIL import Image as Pixels
 from PIL import ImageColor
 
+from chexgen_lib.estimates.wording import UNMEASURABLE
 from chexgen_lib.storage import replacing
 
 # Okabe and Ito (2008), "Color Universal Design": distinguishable with every common colour blindness.
@@ -28,7 +29,6 @@ SMALL = 6  # pt, the smallest type that a journal prints
 
 THIS_RUN, PAPER = "this run", "paper"  # the `source` of a table's rows
 WORTH_RANGE = (-1.0, 2.0)  # of the axis; intervals may go beyond
-NOT_MEASURABLE = "cannot be measured: new real images gain nothing"
 PAPER_SHADE = "#F0F0F0"  # behind the paper's numbers, which are of other data
 PAPER_MARK = {"marker": "s", "markersize": 4, "linestyle": "none", "color": GREY, "markerfacecolor": "white"}
 
@@ -113,23 +113,25 @@ def interval(ax: Axes, rows: pl.DataFrame, at: np.ndarray, of: str = "value", ho
         ax.errorbar(place, value, yerr=bars, **look)
 
 
-def worth(ax: Axes, rows: pl.DataFrame, at: np.ndarray, **look) -> None:
-    """Draw how much synthetic images are worth, with intervals, along an axis where new real images are worth 1.
+def worth(ax: Axes, rows: pl.DataFrame, labels: Sequence[str], looks: Sequence[dict]) -> None:
+    """Draw how much synthetic images are worth, with intervals, a line for each row; a new real image is worth 1.
 
     Args:
-        rows: With the columns of `estimates.worth`, one for each row that has an oracle; "not measurable" stands in the
-            place of a worth that cannot be measured.
-        at: Positions of the rows on the y axis.
-        **look: Passed to `Axes.errorbar`.
+        ax: The axes to draw on.
+        rows: With the columns of `estimates.worth`, of arms that have an oracle. Where the worth cannot be measured
+            the line says so.
+        labels, looks: Of each row, the latter as `Axes.errorbar` takes them.
     """
     named = rows.select(value="worth", low="worth_low", high="worth_high")
-    interval(ax, named, at, horizontal=True, **look)
-    for place, value in zip(at, rows["worth"], strict=True):
-        if value is None:
-            ax.text(0.03, place, NOT_MEASURABLE, va="center", fontsize=SMALL, color=look.get("color"))
+    for at, look in enumerate(looks):
+        interval(ax, named[at : at + 1], np.array([at]), horizontal=True, markersize=4, **look)
+        if named["value"][at] is None:
+            ax.text(1.04, at, UNMEASURABLE, va="center", fontsize=SMALL, color=look["color"])
     ax.axvline(0, color=GREY, linewidth=0.6)
     ax.axvline(1, color=GREEN, linewidth=0.9, linestyle="--")
     ax.set_xlim(*WORTH_RANGE)
+    ax.set_yticks(range(len(labels)), labels, fontsize=SMALL)
+    ax.set_ylim(len(labels) - 0.5, -0.5)
     ax.set_xlabel("worth of a synthetic image (1, dashed: a new real image), 95 % CI", fontsize=7)
 
 

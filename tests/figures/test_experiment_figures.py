@@ -6,9 +6,10 @@ import pytest
 
 from chexgen_lib.estimates.comparison import ESTIMATE, auroc_table
 from chexgen_lib.estimates.resampling import Resampling
+from chexgen_lib.estimates.wording import UNMEASURABLE
 from chexgen_lib.estimates.worth import NUMBERS
 from chexgen_lib.experiments.arms import DEFAULT, LONGER, REAL, against
-from chexgen_lib.figures import ed_fig6_8, ed_tables, fig3, fig4, style
+from chexgen_lib.figures import ed_fig6_8, ed_tables, fig3, fig4
 
 ARMS = (REAL, "real + 1x", "real + 1x baseline")
 ORACLE = "real + 1x new real"
@@ -63,7 +64,7 @@ def test_figure_3(measured):
     drawn = [bars.lines[0].get_xdata() for bars in worth.containers]
     assert [x.tolist() for x in drawn[:4]] == [[value] for value in held["worth"]] and held["worth"].null_count() == 0
     assert named[4:] == ["ribs, Dice, real + 1x", "pneumothorax, Positive Dice, real + 1x"]
-    assert [text.get_text() for text in worth.texts] == [style.NOT_MEASURABLE] * 2
+    assert [text.get_text() for text in worth.texts] == [UNMEASURABLE] * 2
 
 
 def test_figure_3_tells_the_generators_apart(measured):
