@@ -1,17 +1,13 @@
-"""Reader study: a blinded form for radiologists, and the analysis of their scores (paper, Figure 2c).
+"""Scores of a reader study as Figure 2c and notebook 07 read them (paper: two radiologists, 150 cases, -2 to 2).
 
-The paper shows two radiologists 150 impressions with one image of each model, in random order, and asks for a score
-from -2 to 2. `export` writes the images under blind names, one form per reader and a key; the key stays with the
-organiser of the study. `read` checks the filled forms and `summarise` gives mean, sd and the paired Wilcoxon test.
+`chexgen readers make` writes the forms of a study, `chexgen readers score` checks the answers and writes `FILE` into
+its folder; see docs/reader_study.md.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
-from chexgen_lib import images as im
 from chexgen_lib.estimates.comparison import estimate, paired_wilcoxon
 from chexgen_lib.estimates.measures import mean
 from chexgen_lib.estimates.resampling import Resampling
@@ -23,68 +19,31 @@ ANCHORS = {  # paper, Methods, "Quality Assessment of Generated Images"
     1: "good alignment with most aspects of the report",
     2: "perfect correspondence with all reported findings",
 }
-
-
-def export(
-    folder: str | Path,
-    prompts: Sequence[str],
-    arms: dict[str, np.ndarray],
-    *,
-    readers: Sequence[str] = ("reader-1", "reader-2"),
-    seed: int = 0,
-) -> Path:
-    """Write blinded images, one form per reader and the key (key.csv: blind name -> case and arm).
-
-    arms: arm name -> images [P, H, W] in [0, 1], one per prompt. Each reader gets all images in another
-    order. Raises FileExistsError rather than overwrite a form that may be filled.
-    """
-    folder = Path(folder)
-    if sizes := {name: len(x) for name, x in arms.items() if len(x) != len(prompts)}:
-        raise ValueError(f"each arm needs one image for each of the {len(prompts)} prompts, got {sizes}")
-    if (folder / "key.csv").exists():
-        raise FileExistsError(f"{folder} already holds a reader study; choose another folder")
-    rng = np.random.default_rng(seed)
-    cases = [(case, arm) for case in range(len(prompts)) for arm in arms]
-    names = [f"{i:04d}.png" for i in rng.permutation(len(cases))]
-    for name, (case, arm) in zip(names, cases, strict=True):
-        im.write_png(folder / "images" / name, arms[arm][case])
-    scale = "; ".join(f"{score:+d} {text}" for score, text in ANCHORS.items())
-    form = pl.DataFrame({"image": names, "report": [prompts[case] for case, _ in cases]})
-    form = form.with_columns(pl.lit("").alias("score"), pl.lit(scale).alias("scale"))
-    for reader in readers:
-        form[rng.permutation(form.height).tolist()].write_csv(folder / f"form-{reader}.csv")
-    key = pl.DataFrame({"image": names, "case": [c for c, _ in cases], "arm": [a for _, a in cases]})
-    key.write_csv(folder / "key.csv")
-    return folder
+FILE = "agreement.csv"
+COLUMNS = ("reader", "case", "arm", "score")
 
 
 def read(folder: str | Path) -> pl.DataFrame:
-    """Filled forms of a study -> reader, case, arm, score (Int64). Unblinds with key.csv.
+    """Agreement scores of a study: reader, case, arm, score (Int64, -2 to 2).
 
-    Raises ValueError naming form and image for a score that is missing, repeated or not one of -2 to 2.
+    Raises:
+        FileNotFoundError: if the study has not been scored, or had no task "agreement".
+        ValueError: naming the row of a score that is missing, repeated or not one of -2 to 2.
     """
-    folder = Path(folder)
-    if not (folder / "key.csv").is_file():
-        raise FileNotFoundError(f"{folder / 'key.csv'} is missing; without it the forms cannot be unblinded")
-    key = pl.read_csv(folder / "key.csv", schema_overrides={"image": pl.String})
-    filled = []
-    for path in sorted(folder.glob("form-*.csv")):
-        form = pl.read_csv(path, infer_schema=False)
-        if missing := {"image", "score"} - set(form.columns):
-            raise ValueError(f"{path}: columns {sorted(missing)} are missing; fill in the form as exported")
-        if sorted(form["image"]) != sorted(key["image"]):
-            raise ValueError(f"{path}: its images are not those of key.csv, each once; fill in the form as exported")
-        score = pl.col("score").str.strip_chars().str.strip_prefix("+").cast(pl.Int64, strict=False)
-        form = form.with_columns(score.alias("value"))
-        wrong = form.filter(~pl.col("value").is_in(list(ANCHORS)).fill_null(False))
-        if wrong.height:
-            image, text = wrong.select("image", "score").row(0)
-            raise ValueError(f"{path}, {image}: score {text!r}; use -2, -1, 0, 1 or 2 ({wrong.height} to correct)")
-        form = form.select("image", pl.col("value").alias("score"))
-        filled.append(key.join(form, on="image").with_columns(pl.lit(path.stem[5:]).alias("reader")))
-    if not filled:
-        raise FileNotFoundError(f"{folder}: no form-*.csv; reader_study.export writes them")
-    return pl.concat(filled).select("reader", "case", "arm", "score").sort("reader", "case", "arm")
+    path = Path(folder) / FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: run `chexgen readers score {folder}` (a study with agreement)")
+    table = pl.read_csv(path, infer_schema=False)
+    if missing := [c for c in COLUMNS if c not in table.columns]:
+        raise ValueError(f"{path}: columns {missing} are missing; run `chexgen readers score {folder}` again")
+    table = table.select(COLUMNS).with_columns(value=pl.col("score").cast(pl.Int64, strict=False))
+    wrong = ~pl.col("value").is_in(list(ANCHORS)).fill_null(False) | ~pl.struct("reader", "case", "arm").is_unique()
+    if bad := table.with_row_index("row", offset=1).filter(wrong).rows():
+        raise ValueError(f"{path}, row {bad[0][0]} {bad[0][1:5]}: needs one score of -2, -1, 0, 1 or 2 for each image")
+    expected = table["reader"].n_unique() * table.select("case", "arm").unique().height
+    if len(table) != expected:
+        raise ValueError(f"{path}: {len(table)} scores, expected {expected}: every reader scores every image once")
+    return table.select("reader", "case", "arm", score="value").sort("reader", "case", "arm")
 
 
 def summarise(scores: pl.DataFrame, *, baseline: str, n_resamples: int = 1000, seed: int = 0) -> pl.DataFrame:

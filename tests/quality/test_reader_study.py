@@ -1,75 +1,56 @@
-"""The reader study's forms are blind, complete on return, and add up."""
+"""The scores that Figure 2c reads are complete, and add up."""
 
-import numpy as np
 import polars as pl
 import pytest
 
 from chexgen_lib.quality import reader_study as rs
 
-PROMPTS = [f"report {i}" for i in range(6)]
-
 
 @pytest.fixture
-def study(tmp_path):
-    x = np.random.default_rng(0).random((2, 6, 16, 16)).astype(np.float32)
-    return rs.export(tmp_path / "study", PROMPTS, {"ours": x[0], "other": x[1]}, seed=1)
+def scored(tmp_path):
+    rows = [
+        {"reader": reader, "case": f"c{k}", "arm": arm, "score": "2" if arm == "ours" else str(k % 2)}
+        for reader in ("A", "B")
+        for k in range(6)
+        for arm in ("other", "ours")
+    ]
+    pl.DataFrame(rows).write_csv(tmp_path / rs.FILE)
+    return tmp_path
 
 
-def fill(study, score_of, reader="reader-1"):
-    path = study / f"form-{reader}.csv"
-    form, key = pl.read_csv(path), pl.read_csv(study / "key.csv")
-    arm = dict(zip(key["image"], key["arm"], strict=True))
-    form.with_columns(score=pl.Series([str(score_of(arm[i], i)) for i in form["image"]])).write_csv(path)
-    return path
-
-
-def test_forms_are_blind_and_shuffled(study):
-    forms = [(study / f"form-reader-{i}.csv").read_text() for i in (1, 2)]
-    assert forms[0] != forms[1] and "ours" not in forms[0]
-    assert "+2 perfect correspondence" in forms[0]
-    assert len(list((study / "images").glob("*.png"))) == 12
-    arms = pl.read_csv(study / "key.csv").sort("image")["arm"].to_list()
-    assert arms != sorted(arms) and arms != sorted(arms, reverse=True)
-
-
-def test_round_trip_and_summary(study):
-    for reader in ("reader-1", "reader-2"):
-        fill(study, lambda arm, i: "+2" if arm == "ours" else int(i[3]) % 2, reader)
-    scores = rs.read(study)
-    assert scores.height == 24
+def test_means_and_the_paired_test(scored):
+    scores = rs.read(scored)
+    assert scores.height == 24 and scores["score"].dtype == pl.Int64
     summary = rs.summarise(scores, baseline="other", n_resamples=100)
     ours = summary.filter(pl.col("arm") == "ours")
     assert ours["value"].to_list() == [2, 2] and ours["n"].to_list() == [6, 6] and (ours["p_wilcoxon"] < 0.05).all()
-    assert summary.filter(pl.col("arm") == "other")["p_wilcoxon"].to_list() == [None, None]
+    other = summary.filter(pl.col("arm") == "other")
+    assert other["value"].to_list() == [0.5, 0.5] and other["p_wilcoxon"].to_list() == [None, None]
+    assert (other["low"] < 0.5).all() and (other["high"] > 0.5).all()
     with pytest.raises(ValueError, match="baseline"):
         rs.summarise(scores, baseline="nobody")
 
 
 @pytest.mark.parametrize("bad", ["3", "", "good", "1.5"])
-def test_a_wrong_score_names_form_and_image(study, bad):
-    fill(study, lambda arm, i: 1, "reader-2")
-    fill(study, lambda arm, i: bad if i == "0004.png" else 0)
-    with pytest.raises(ValueError, match=r"form-reader-1.csv, 0004.png.*use -2, -1, 0, 1 or 2"):
-        rs.read(study)
+def test_a_wrong_score_is_named(scored, bad):
+    table = pl.read_csv(scored / rs.FILE, infer_schema=False)
+    table[3, "score"] = bad
+    table.write_csv(scored / rs.FILE)
+    with pytest.raises(ValueError, match=r"agreement.csv, row 4 .*'c1', 'ours'.*needs one score of -2, -1, 0, 1 or 2"):
+        rs.read(scored)
 
 
-def test_missing_rows_columns_key_and_overwriting(study):
-    path = fill(study, lambda arm, i: 0)
-    fill(study, lambda arm, i: 0, "reader-2")
-    whole = pl.read_csv(path)
-    whole[1:].write_csv(path)
-    with pytest.raises(ValueError, match="each once"):
-        rs.read(study)
-    whole.drop("score").write_csv(path)
-    with pytest.raises(ValueError, match="score"):
-        rs.read(study)
-    with pytest.raises(FileExistsError):
-        rs.export(study, PROMPTS, {})
-    (study / "key.csv").unlink()
-    with pytest.raises(FileNotFoundError, match="unblinded"):
-        rs.read(study)
-
-
-def test_an_arm_with_a_missing_image_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="6 prompts"):
-        rs.export(tmp_path, PROMPTS, {"ours": np.zeros((5, 8, 8), np.float32)})
+def test_rows_columns_and_files_that_are_missing(scored):
+    whole = pl.read_csv(scored / rs.FILE, infer_schema=False)
+    whole[1:].write_csv(scored / rs.FILE)
+    with pytest.raises(ValueError, match="23 scores, expected 24"):
+        rs.read(scored)
+    pl.concat([whole, whole[:1]]).write_csv(scored / rs.FILE)
+    with pytest.raises(ValueError, match="row 1"):
+        rs.read(scored)
+    whole.drop("score").write_csv(scored / rs.FILE)
+    with pytest.raises(ValueError, match="score.*readers score"):
+        rs.read(scored)
+    (scored / rs.FILE).unlink()
+    with pytest.raises(FileNotFoundError, match="chexgen readers score"):
+        rs.read(scored)

@@ -1,0 +1,119 @@
+"""Files of readers are complete, of this study and as they were exported, or an error names file and item."""
+
+import json
+
+import pytest
+
+from chexgen_lib.quality.readers import answers
+from chexgen_lib.quality.readers.answers import AnswersError
+
+
+@pytest.fixture
+def filled(study, fill, obvious):
+    return fill(study, "A", obvious), fill(study, "B", obvious)
+
+
+def change(path, edit) -> None:
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def test_answers_are_unblinded_by_the_key(study, filled):
+    table, key = answers.read(study), answers.read_key(study)
+    items = [item for reader in ("A", "B") for item in key["readers"][reader]]
+    assert table["item"].to_list() == [item["item"] for item in items]
+    assert table["arm"].to_list() == [item["arm"] for item in items]
+    assert table["case"].to_list() == [item["case"] for item in items]
+    assert set(table.filter(task="agreement")["answer"]) == {"1"} and set(table["seconds"]) == {3.0}
+    pairs = table.filter(task="pairs")
+    assert set(pairs["films"].list.get(0)) == {"real", "ours", "other"} and pairs["films"].null_count() == 0
+
+
+def test_the_order_of_rows_does_not_matter_and_a_reader_may_be_absent(study, filled):
+    whole = answers.read(study)
+    change(filled[0], lambda content: content["answers"].reverse())
+    assert answers.read(study).equals(whole)
+    filled[1].unlink()
+    assert set(answers.read(study)["reader"]) == {"A"}
+    filled[0].unlink()
+    with pytest.raises(FileNotFoundError, match="no .*json"):
+        answers.read(study)
+
+
+def test_half_done(study, filled):
+    key = answers.read_key(study)["readers"]["B"]
+    change(filled[1], lambda content: content["answers"].__delitem__(slice(10, None)))
+    with pytest.raises(
+        AnswersError, match=rf"B.json, item {key[10]['item']} \(realism, film 11 of \d+\).*10 of \d+ are"
+    ):
+        answers.read(study)
+
+
+@pytest.mark.parametrize("field", ["answer", "seconds", "check"])
+def test_edited_by_hand(study, filled, field):
+    content = json.loads(filled[0].read_text())
+    item = content["answers"][5]["item"]
+    change(filled[0], lambda content: content["answers"][5].update({field: "2"}))
+    with pytest.raises(AnswersError, match=rf"A.json, item {item}: changed after the export"):
+        answers.read(study)
+
+
+def test_a_right_check_of_a_wrong_answer(study, filled):
+    content = json.loads(filled[0].read_text())
+
+    def forge(content):
+        row = content["answers"][0] | {"answer": "maybe"}
+        row["check"] = answers.check(content["study"], "A", row["item"], "maybe", row["seconds"])
+        content["answers"][0] = row
+
+    change(filled[0], forge)
+    with pytest.raises(AnswersError, match=rf"item {content['answers'][0]['item']}: 'maybe' is no answer to realism"):
+        answers.read(study)
+
+
+@pytest.mark.parametrize("ticked", ["No Finding;Edema", "Oedema", ""])
+def test_impossible_findings(study, fill, obvious, ticked):
+    fill(study, "A", lambda item: ticked if item["task"] == "assisted" else obvious(item))
+    with pytest.raises(AnswersError, match="no answer to assisted"):
+        answers.read(study)
+
+
+def test_rows_that_are_unknown_or_repeated(study, filled):
+    first, second = (json.loads(path.read_text())["answers"] for path in filled)
+    change(filled[0], lambda content: content["answers"].append(first[0]))
+    with pytest.raises(AnswersError, match=f"A.json, item {first[0]['item']}: answered twice"):
+        answers.read(study)
+    change(filled[0], lambda content: content.update(answers=[*first, second[0]]))
+    with pytest.raises(AnswersError, match=f"A.json, row {len(first) + 1}: item '{second[0]['item']}' is not in 'A'"):
+        answers.read(study)
+    change(filled[0], lambda content: content.update(answers=["yes"]))
+    with pytest.raises(AnswersError, match="A.json, row 1"):
+        answers.read(study)
+
+
+def test_files_of_another_study_reader_or_kind(study, filled):
+    whole = filled[0].read_text()
+    for edit, message in (
+        ({"study": "0123"}, "A.json: answers of study '0123'"),
+        ({"reader": "C"}, "A.json: no reader 'C' here; known: A, B"),
+        ({"reader": "B"}, "A.json"),
+        ({"format": "1"}, "A.json: not a file"),
+        ({"answers": None}, "A.json: not a file"),
+    ):
+        change(filled[0], lambda content, edit=edit: content.update(edit))
+        with pytest.raises(AnswersError, match=message):
+            answers.read(study)
+        filled[0].write_text(whole)
+    filled[0].with_name("A2.json").write_text(whole)
+    with pytest.raises(AnswersError, match="A2.json: 'A' answered in A.json too"):
+        answers.read(study)
+    filled[0].with_name("A2.json").write_text(whole[:100])
+    with pytest.raises(AnswersError, match="A2.json: not a file that a form exported"):
+        answers.read(study)
+
+
+def test_without_a_key(study, filled):
+    (study / "key.json").unlink()
+    with pytest.raises(FileNotFoundError, match="unblinded"):
+        answers.read(study)
