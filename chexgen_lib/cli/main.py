@@ -5,6 +5,7 @@
     chexgen train cohort/pretraining_train.safetensors --settings params.yaml:pretraining --out pretraining
     chexgen data list --root DATA
     chexgen weights check --profile gpu
+    chexgen readers make --cohort runs/laptop/cohort --arm ours=runs/laptop/synthesis --readers A B --out study
 
 On several GPUs, `accelerate launch -m chexgen_lib.cli.main sample ...` (or `train`) shares the work among processes.
 """
@@ -14,6 +15,7 @@ import functools
 import sys
 import warnings
 from pathlib import Path
+from types import ModuleType
 
 PROMPTS = """.txt, a prompt a line; or .csv, .json, .jsonl with the columns name and impression, and maybe sex, age,
 race, view, mask ("lungs=lungs.png; heart=heart.png") and boxes ("Lung Lesion 0.6 0.3 0.1 0.1": class, x, y, w, h);
@@ -76,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_data(commands)
     _add_weights(commands)
+    _add_readers(commands)
     return parser
 
 
@@ -145,6 +148,42 @@ def _add_weights(commands: argparse._SubParsersAction) -> None:
         action.set_defaults(command=functools.partial(_run_weights, name))
 
 
+def _add_readers(commands: argparse._SubParsersAction) -> None:
+    readers = commands.add_parser("readers", help="a blinded study of samples with radiologists, and its results")
+    actions = readers.add_subparsers(required=True, metavar="ACTION")
+    make = actions.add_parser("make", help="a self-contained HTML form for each reader, and the organiser's key")
+    make.add_argument("--cohort", type=Path, required=True, help="folder of the real images: cohort of a run")
+    make.add_argument(
+        "--arm",
+        action="append",
+        required=True,
+        metavar="NAME=FOLDER",
+        help="samples of the cohort's records: synthesis or a pool of a run, or images with labels.csv; repeatable",
+    )
+    make.add_argument("--out", type=Path, required=True, help="a new folder")
+    make.add_argument("--readers", nargs="+", default=["reader-1", "reader-2"], metavar="NAME", help="one file each")
+    make.add_argument(
+        "--tasks",
+        nargs="+",
+        default=["realism", "agreement", "assisted"],
+        metavar="TASK",
+        help="of realism, pairs, agreement and assisted (default: all but pairs)",
+    )
+    make.add_argument("--detect", type=float, default=0.3, metavar="SD", help="effect in sd that must be detected")
+    make.add_argument("--power", type=float, default=0.8, help="probability of detecting it (default: 0.8)")
+    make.add_argument("--cases", type=int, metavar="N", help="cases a task, in place of --detect")
+    make.add_argument("--size", type=int, metavar="PX", help="of all images; default: the largest that all arms have")
+    make.add_argument("--title", default="Reader study", help="what readers see on top")
+    make.add_argument("--seed", type=int, metavar="N", help="default: a secret one, kept in the key")
+    make.set_defaults(command=lambda options: _readers().make(options))
+    score = actions.add_parser("score", help="check and unblind the files in FOLDER/answers; means, kappa, d'")
+    score.add_argument("folder", type=Path, help="what `make` wrote")
+    score.add_argument("--baseline", default="real", metavar="ARM", help="agreement is compared with (default: real)")
+    score.add_argument("--resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
+    score.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
+    score.set_defaults(command=lambda options: _readers().score(options))
+
+
 def _weights(text: str) -> dict[str, float]:
     """ "age=10, sex=6" -> weights by name."""
     try:
@@ -179,6 +218,12 @@ def _train(options: argparse.Namespace) -> int:
     from chexgen_lib.cli import train as command
 
     return command.train(options)
+
+
+def _readers() -> ModuleType:
+    from chexgen_lib.cli import readers
+
+    return readers
 
 
 def _data_list(options: argparse.Namespace) -> int:
