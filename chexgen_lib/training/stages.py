@@ -1,6 +1,7 @@
 """A whole training of a stage, from an untrained or continued model to its weights, history and error."""
 
 import json
+import os
 from pathlib import Path
 
 import polars as pl
@@ -9,7 +10,7 @@ from chexgen_lib.storage import write_json
 from chexgen_lib.training.config import TrainingConfig
 from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.run import Model, remove_checkpoints
-from chexgen_lib.training.trainer import noise_error, train
+from chexgen_lib.training.trainer import CLOCK, noise_error, train
 
 
 def train_model(
@@ -23,8 +24,9 @@ def train_model(
     """Train `model` on `pairs` and save it in `folder`, with all that a notebook shows of its training.
 
     Writes the averaged weights as `save_pretrained` does, `history.parquet` (step, loss, grad_norm, learning_rate), the
-    trainer's `log` and `noise_error.json`: `before` and `after`, on the held-out pairs. For `kept.kept`: called again
-    after an interruption, it resumes from the newest checkpoint in `folder`.
+    trainer's `log` and `noise_error.json`: `before` and `after`, on the held-out pairs; beside `folder`, the seconds
+    that it took (`trainer.read_seconds`). For `kept.kept`: called again after an interruption, it resumes from the
+    newest checkpoint in `folder`.
 
     Args:
         launched: where `chexgen train` may have left a checkpoint of the same training, to resume from.
@@ -38,6 +40,7 @@ def train_model(
     pl.DataFrame(history).write_parquet(folder / "history.parquet")
     write_json({"before": before, "after": noise_error(model, held_out)}, folder / "noise_error.json")
     remove_checkpoints(folder)
+    os.replace(folder / CLOCK, folder.parent / CLOCK)  # no part of a result that is the same bytes on every run
 
 
 def read_training(folder: Path) -> tuple[pl.DataFrame, dict[str, float]]:

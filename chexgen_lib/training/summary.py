@@ -52,7 +52,7 @@ def recipe(folder: Path, records: pl.DataFrame, config: TrainingConfig, model: s
         "patients": train["patient_id"].n_unique(),
         "sources": dict(train["source"].value_counts().sort("source").iter_rows()),
         "presentations": config.steps * batch,
-        "hours": round(read_seconds(folder) / 3600, 2),
+        "hours": round(read_seconds(folder.parent) / 3600, 2),
         "machine": f"{torch.get_num_threads()} threads, {_processor()}",
         "commit": _commit(),
         "versions": {name: version(name) for name in ("torch", "diffusers", "transformers", "diffdrr")},

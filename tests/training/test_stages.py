@@ -9,7 +9,7 @@ from chexgen_lib.training import trainer
 from chexgen_lib.training.config import TrainingConfig
 from chexgen_lib.training.latent_cache import CacheError, LatentCache, load_splits
 from chexgen_lib.training.stages import read_training, train_model
-from chexgen_lib.training.trainer import noise_error
+from chexgen_lib.training.trainer import noise_error, read_seconds
 
 CONFIG = TrainingConfig(
     steps=6, batch_size=4, learning_rate=1e-2, precision="fp32", checkpoint_every=2, log_every=1, ema_decay=0.5
@@ -40,6 +40,7 @@ def test_weights_history_and_errors_are_those_of_the_training(tmp_path):
     history, error = read_training(folder)
     assert history["step"].to_list() == list(range(6)) and (folder / "log").is_dir()
     assert not list(folder.glob("checkpoint-*"))
+    assert read_seconds(tmp_path) > 0 and not (folder / "clock.json").exists()
     trained = ChexGenTransformer.from_pretrained(folder)
     assert noise_error(trained, pairs(1)) == error["after"] != error["before"]
 
