@@ -2,8 +2,8 @@
 
 A table has one row for each number and arm, with the columns of `ESTIMATE`:
 
-- `value`, `low`, `high`: mean over the seeds with its 95 % percentile interval over patients and seeds; `sd`: standard
-  deviation over the seeds;
+- `value`, `low`, `high`: mean over the seeds with its 95 % percentile interval over patients and seeds, which for the
+  AUROC of a finding is never narrower than `measures.auroc_interval`; `sd`: standard deviation over the seeds;
 - `difference`, `difference_low`, `difference_high`: value minus that of the reference, paired within each resample;
 - `p`: two-sided, twice the share of resampled differences beyond zero; it is below 0.05 where the interval of the
   difference excludes zero. The paper's Wilcoxon tests have columns of their own (`p_wilcoxon`);
@@ -22,7 +22,7 @@ import polars as pl
 from scipy import stats
 
 from chexgen_lib.estimates import worth
-from chexgen_lib.estimates.measures import ERRORS, LEAST, auroc_of_draws
+from chexgen_lib.estimates.measures import ERRORS, LEAST, auroc_interval, auroc_of_draws, known_mean
 from chexgen_lib.estimates.resampling import LEVEL, Resampling, centre, percentile_interval
 from chexgen_lib.estimates.worth import Against
 from chexgen_lib.records import FINDINGS
@@ -143,7 +143,8 @@ def auroc_table(
 ) -> pl.DataFrame:
     """AUROC of each arm by finding and on average (ED Table 6), and its difference from the arm `reference`.
 
-    Findings with fewer than `fewest` cases of either label are not in the average and have no estimate.
+    Findings with fewer than `fewest` cases of either label have no estimate; those with fewer than `LEAST` are not in
+    the average, unless all are such.
 
     Args:
         scores: arm -> [S * draws, N, 14].
@@ -169,7 +170,7 @@ def auroc_table(
         for f, y in zip(FINDINGS, labels.T, strict=True)
     ]
     about.append({"finding": "Average", "n": len(labels), "positives": None})
-    table = compare(arms, about, resampling, reference, against)
+    table = _widen(compare(arms, about, resampling, reference, against), labels, resampling)
     single = {arm: values[:, 0, :-1].mean(0) for arm, values in arms.items()}  # [14]
     known = np.isfinite(next(iter(single.values())))
     p = {
@@ -186,7 +187,7 @@ def auroc_table(
 
 
 def aurocs(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, fewest: int = LEAST) -> np.ndarray:
-    """Scores [S, draws, N, 14] -> AUROC of the findings and last their mean, [S, 1 + B, 15].
+    """Scores [S, draws, N, 14] -> AUROC of the findings and last their mean (see `auroc_table`), [S, 1 + B, 15].
 
     Raises:
         ValueError: if no finding has `fewest` cases of either label.
@@ -199,8 +200,26 @@ def aurocs(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, fewest: 
     known = np.isfinite(values[:, 0]).all(0)
     if not known.any():
         raise ValueError(f"no finding has {fewest} known positives and negatives in the test set; use more records")
-    with np.errstate(invalid="ignore"):
-        return np.concatenate([values, np.nanmean(values[..., known], axis=-1, keepdims=True)], axis=-1)
+    enough = known & (np.minimum((labels == 1).sum(0), (labels == 0).sum(0)) >= LEAST)
+    known = enough if enough.any() else known
+    return np.concatenate([values, known_mean(values[..., known], axis=-1)[..., None]], axis=-1)
+
+
+def _widen(table: pl.DataFrame, labels: np.ndarray, resampling: Resampling) -> pl.DataFrame:
+    """A table of AUROCs, its intervals by finding widened to `auroc_interval` of the patients with either label.
+
+    Resamples of few positives resemble each other more than new patients would resemble them.
+    """
+    rows = table.to_dicts()
+    counts = {
+        finding: [len(np.unique(resampling.patient_of[y == label])) for label in (1, 0)]
+        for finding, y in zip(FINDINGS, labels.T, strict=True)
+    }
+    for row in rows:
+        if row["value"] is not None and row["finding"] in counts:
+            low, high = auroc_interval(row["value"], *counts[row["finding"]])
+            row |= {"low": min(low, row["low"]), "high": max(high, row["high"])}
+    return pl.DataFrame(rows, schema=table.schema)
 
 
 def _check_runs(runs: Mapping[str, np.ndarray], labels: np.ndarray, reference: str | None, draws: int) -> None:

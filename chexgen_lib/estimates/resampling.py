@@ -33,6 +33,7 @@ class Resampling:
         weights: int [1 + B, N], how often each image counts: once on the data themselves (the first row), then as often
             as its patient was sampled.
         patients: the number of patients.
+        patient_of: int [N], the number of each image's patient, from 0.
 
     Raises:
         ValueError: for fewer than 2 patients or 2 resamples.
@@ -45,7 +46,7 @@ class Resampling:
         rng = np.random.default_rng(seed)
         drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_resamples)
         self.weights = np.concatenate([np.ones((1, len(member)), int), drawn[:, member]])
-        self.patients, self.seed = len(names), seed
+        self.patients, self.patient_of, self.seed = len(names), member, seed
         self._state = rng.bit_generator.state  # from here the seeds are resampled
 
     def __len__(self) -> int:

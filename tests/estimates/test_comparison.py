@@ -116,3 +116,32 @@ def test_draws_of_one_seed_are_resampled_together():
     width = [(t["high"] - t["low"]).mean() for t in tables]
     assert width[0] > 1.3 * width[1] and [t["seeds"][0] for t in tables] == [2, 6]
     assert tables[0]["value"].to_list() == pytest.approx(tables[1]["value"].to_list())
+
+
+def test_the_interval_of_few_positives_is_no_narrower_than_one_that_covers():
+    """Here all five positives are in order, so that every resample has an AUROC of 1."""
+    labels = np.full((60, 14), np.nan)
+    labels[:, 0], labels[:, 1] = np.arange(60) < 5, np.arange(60) < 30
+    scores = np.nan_to_num(labels)[None] + 0.1 * np.random.default_rng(0).random((2, 60, 14))
+    scores[:, :, 1] = np.random.default_rng(1).random((2, 60))
+    resampling = Resampling(range(60), 100)
+    few, many, *_, average = c.auroc_table({"real": scores}, labels, resampling).rows(named=True)
+    assert (few["value"], few["high"]) == (1, 1) and few["low"] == pytest.approx(measures.auroc_interval(1, 5, 55)[0])
+    assert many["low"] <= measures.auroc_interval(many["value"], 30, 30)[0]
+    assert average["high"] < 1
+    twice = Resampling(np.arange(60) // 2, 100)  # three patients have positives, one of them also a negative
+    low = c.auroc_table({"real": scores}, labels, twice)["low"][0]
+    assert low == pytest.approx(measures.auroc_interval(1, 3, 28)[0])
+
+
+def test_rare_findings_are_in_the_average_only_where_all_are_rare():
+    rng = np.random.default_rng(0)
+    labels = np.full((60, 14), np.nan)
+    for finding, positives in enumerate((1, 2, 30)):
+        labels[:, finding] = np.arange(60) < positives
+    scores, resampling = rng.random((1, 60, 14)), Resampling(range(60), 50)
+    table = c.auroc_table({"real": scores}, labels, resampling, fewest=1)
+    assert table["value"].null_count() == 11 and table["value"][-1] == pytest.approx(table["value"][2])
+    labels[:, 2] = np.nan
+    table = c.auroc_table({"real": scores}, labels, resampling, fewest=1)
+    assert table["value"][-1] == pytest.approx(table["value"][:2].mean())

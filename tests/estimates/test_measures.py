@@ -73,3 +73,21 @@ def test_weighted_f1_is_sklearns(weights, rows):
     totals = np.tensordot(weights, m.confusion(labels, scores, np.full(14, 0.5)), 1)
     expected = [f1_score(labels[r], scores[r] >= 0.5, average="weighted") for r in rows]
     np.testing.assert_allclose(m.weighted_f1(totals), expected)
+
+
+@pytest.mark.parametrize("positives", [1, 5])
+@pytest.mark.parametrize("true", [0.6, 0.95])
+def test_the_interval_of_an_auroc_covers_at_few_positives(positives, true):
+    rng, shift = np.random.default_rng(0), stats.norm.ppf(true) * np.sqrt(2)
+    high, low = rng.normal(shift, size=(400, positives, 1)), rng.normal(size=(400, 1, 60))
+    intervals = np.array([m.auroc_interval(value, positives, 60) for value in (high > low).mean((1, 2))])
+    covers = (intervals[:, 0] <= true) & (true <= intervals[:, 1])
+    assert 0.92 < covers.mean() < 1
+
+
+def test_the_interval_of_an_auroc_narrows_with_cases_and_stays_in_range():
+    assert m.auroc_interval(1.0, 5, 5)[1] == 1 and m.auroc_interval(0.0, 5, 5)[0] == 0
+    widths = [np.diff(m.auroc_interval(0.8, n, n)).item() for n in (1, 5, 50, 5000)]
+    assert widths == sorted(widths, reverse=True) and widths[-1] < 0.02
+    low, high = m.auroc_interval(0.8, 20, 30)
+    assert np.allclose(m.auroc_interval(0.2, 20, 30), (1 - high, 1 - low))
