@@ -51,6 +51,7 @@ class Datasheet:
         shipped: whether its table comes with torchxrayvision and needs no download.
         short_name: for figures, where neither the paper's name nor the title serves.
         gives: the Record's columns that are of no use to anybody if all are empty: image, report, mask.
+        caution: what results that are based on its annotations must take into account.
     """
 
     source: str
@@ -65,6 +66,7 @@ class Datasheet:
     shipped: bool = False
     short_name: str | None = None
     gives: tuple[str, ...] = ("image",)
+    caution: str = ""
 
     @property
     def figure_name(self) -> str:

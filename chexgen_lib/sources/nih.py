@@ -28,6 +28,8 @@ DATASHEET = Datasheet(
         Part("**/test_list.txt", "the publisher's images for testing", needed=False),
     ),
     shipped=True,
+    caution="labels were mined from reports: of 238 images called pneumothorax that radiologists read again, they "
+    "confirmed 109 (46 %; Majkowska et al. 2020, Radiology 294, 421)",
 )
 TABLE, BOXES = "Data_Entry_2017_v2020.csv.gz", "BBox_List_2017.csv.gz"
 COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")

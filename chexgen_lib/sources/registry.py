@@ -145,7 +145,7 @@ def check(source: str, root: Path | None = None) -> tuple[str, bool]:
         RecordError: for an unknown source, or one that is not shipped where no root is given.
     """
     sheet = reader(source).DATASHEET
-    lines = [f"{sheet.title} ({source}): {sheet.size}"]
+    lines = [f"{sheet.title} ({source}): {sheet.size}", *([f"mind: {sheet.caution}"] if sheet.caution else [])]
     if root is None and not sheet.shipped:
         raise RecordError(f"{source}: its table is not shipped; name the data root that holds {source}/ (--root)")
     if root is not None:
@@ -253,6 +253,7 @@ def page() -> str:
         lines += [f"| cases in the paper | {paper:,} |"] if paper is not None else []
         lines += [f"| licence | {sheet.licence} |", f"| to obtain | {sheet.obtain} |"]
         lines += [f"| comes with torchxrayvision | {'yes' if sheet.shipped else 'no'} |"]
+        lines += [f"| mind | {sheet.caution} |"] if sheet.caution else []
         lines += [f"| cite | {sheet.citation} |", "", f"Expected in `{sheet.source}/` below the data root:", ""]
         lines += [f"- `{p.pattern}`: {p.holds}{'' if p.needed else ' (optional)'}" for p in sheet.parts]
         lines += [""]

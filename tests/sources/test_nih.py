@@ -8,6 +8,7 @@ import pytest
 from chexgen_lib import records
 from chexgen_lib.records import RecordError
 from chexgen_lib.sources import nih
+from chexgen_lib.sources.table import read_table, shipped
 
 HEADER = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position\n"
 
@@ -167,3 +168,11 @@ def test_attach_images(tmp_path):
     assert kept.height + lost.height == df.height
     with pytest.raises(RecordError, match="no such folder"):
         nih.attach_images(df, tmp_path / "nowhere")
+
+
+def test_radiologists_confirm_as_many_pneumothoraces_as_the_datasheet_says():
+    read = read_table(shipped("google2019_nih-chest-xray-labels.csv.gz"), ("Finding Labels", "Pneumothorax"))
+    called = read.filter(pl.col("Finding Labels").str.contains("Pneumothorax"))
+    confirmed = (called["Pneumothorax"] == "YES").sum()
+    assert f"of {called.height} images" in nih.DATASHEET.caution and f"{confirmed} (46 %" in nih.DATASHEET.caution
+    assert round(confirmed / called.height, 2) == 0.46

@@ -1,9 +1,11 @@
 """VinDr-CXR: several readers vote."""
 
+import polars as pl
 import pytest
 
 from chexgen_lib import records
 from chexgen_lib.sources import masks, vindr_cxr
+from chexgen_lib.sources.table import read_table, shipped
 from tests.sources.layouts import VINDR, by_id, dicom, image_labels, put, reasons, vindr_folder
 
 
@@ -40,6 +42,31 @@ def test_boxes_that_overlap_less_are_two(tmp_path):
     assert row["Effusion"] == 1 and row["boxes"] == []
 
 
+def boxes_of(tmp_path, *rows):
+    """Boxes of the image a, 100 x 200 pixels, from rows of a reader, a name and four corners."""
+    text = "image_id,rad_id,class_name,x_min,y_min,x_max,y_max\n" + "".join(f"a,{row}\n" for row in rows)
+    put(vindr_folder(tmp_path), {"annotations/annotations_train.csv": text})
+    return by_id(vindr_cxr.load(tmp_path)[0])["vindr_cxr:a"]["boxes"]
+
+
+def test_a_region_with_several_names_is_one_box(tmp_path):
+    """One reader gives it two names, and two readers other ones: it is requested and found once."""
+    names = ["Pleural thickening", "Pleural effusion"]
+    both = [f"{reader},{name},10,20,50,60" for reader in ("R1", "R2") for name in names]
+    assert [box["finding"] for box in boxes_of(tmp_path, *both)] == ["Pleural Other"]
+    more = [*both, "R3,Pleural effusion,12,20,52,60"]
+    assert [box["finding"] for box in boxes_of(tmp_path, *more)] == ["Effusion"]
+    vague = [f"{reader},{name},10,20,50,60" for reader in ("R1", "R2") for name in ("Lung Opacity", "Consolidation")]
+    assert [box["finding"] for box in boxes_of(tmp_path, *vague)] == ["Consolidation"]
+    one = boxes_of(tmp_path, "R1,Infiltration,10,20,50,60", "R2,Lung Opacity,10,20,50,60", "R3,Atelectasis,80,9,90,19")
+    assert one == [pytest.approx({"finding": "Lung Opacity", "x": 0.1, "y": 0.1, "w": 0.4, "h": 0.2})]
+
+
+def test_readers_who_name_a_region_differently_do_not_agree(tmp_path):
+    rows = [f"R{k},{name},10,20,50,60" for k, name in enumerate(("Nodule/Mass", "Consolidation", "Atelectasis"))]
+    assert boxes_of(tmp_path, *rows) == []
+
+
 def test_the_shipped_table_is_accounted_for():
     table, rejects = vindr_cxr.load()
     assert (table.height, rejects.height, table.height + rejects.height) == (15_000, 52_914, 67_914)
@@ -49,6 +76,18 @@ def test_the_shipped_table_is_accounted_for():
     # Of the images in which readers name atelectasis, 124 have one who does, 44 two and 18 three.
     assert (table["Atelectasis"].sum(), table["Atelectasis"].null_count()) == (44 + 18, 124)
     assert table["boxes"].list.len().sum() == 0  # the table has no image sizes
+
+
+def test_what_the_datasheet_says_of_the_readers():
+    votes = read_table(shipped(vindr_cxr.TABLE), ("image_id", "rad_id", "class_name", *vindr_cxr.CORNERS))
+    normal = pl.col("class_name") == "No finding"
+    assert not votes.group_by("image_id").agg(both=normal.any() & ~normal.all())["both"].any()
+    boxes = votes.filter(~normal)
+    readers = boxes["rad_id"].value_counts(sort=True)["count"]
+    assert len(votes["rad_id"].unique()) == 17 and round(readers.head(3).sum() / boxes.height, 2) == 0.95
+    again = pl.col("class_name").n_unique().over("image_id", "rad_id", *vindr_cxr.CORNERS) > 1
+    assert round(boxes.select(again.mean()).item(), 2) == 0.22
+    assert all(said in vindr_cxr.DATASHEET.caution for said in ("95 %", "22 %", "17 readers", "never disputed"))
 
 
 def test_an_image_in_which_no_reader_names_anything_is_a_record(tmp_path):
