@@ -23,7 +23,9 @@ def places(tmp_path, monkeypatch):
     """Caches and records in a folder of the test."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(weights_store, "PINS", tmp_path / "records")
+    monkeypatch.setattr(weights_store, "REQUESTED", tmp_path / "requested")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return tmp_path
 
 
