@@ -107,4 +107,4 @@ def test_a_pipeline_samples_with_the_shift_of_training(toy, tmp_path):
     train(model, toy, config, tmp_path / "run")
     model.save_pretrained(tmp_path / "model")
     loaded = ChexGenTransformer.from_pretrained(tmp_path / "model")
-    assert assemble(loaded, "shipped", None).scheduler.config.shift == loaded.enlarged().flow_shift == 2.0
+    assert assemble(loaded, "shipped", None).scheduler.config.flow_shift == loaded.enlarged().flow_shift == 2.0
