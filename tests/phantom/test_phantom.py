@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from chexgen_lib.phantom import findings, patient
+from chexgen_lib.phantom import anatomy, findings, patient
 from chexgen_lib.phantom.render import PhantomError, Radiograph, render, render_many
 from chexgen_lib.records import FINDINGS, SEVERITIES
 
@@ -257,3 +257,30 @@ def test_a_failure_among_many_names_its_record():
     broken["age"] = "old"
     with pytest.raises(PhantomError, match="record i1"):
         list(render_many([broken], size=32, workers=0))
+
+
+def test_the_contrast_medium_of_the_ct_is_removed():
+    """The shipped CT has a median of 331 HU in the heart and 1,262 HU in the superior vena cava."""
+    chest = anatomy.load()
+    for vessel in (anatomy.HEART, anatomy.AORTA, anatomy.SVC):
+        inside = chest.mu[chest.labels == vessel]
+        assert np.median(inside) == pytest.approx(1.05, abs=0.01) and inside.max() < 1.07, vessel
+    assert (chest.mu > 1.3).any()  # bone keeps its own
+
+
+def test_contrast_medium_is_told_from_bone_and_the_table_from_the_body():
+    hounsfield, bone = np.full((12, 30, 30), -1000.0), np.zeros((12, 30, 30), bool)
+    hounsfield[:, 5:20, 5:25] = 40  # the body
+    hounsfield[:, 8:12, 8:12], hounsfield[:, 14:18, 14:18] = 900, 900  # a vessel, a bone
+    bone[:, 14:18, 14:18] = True
+    hounsfield[:, 26:28] = 200  # the table
+    mu = anatomy._attenuation(hounsfield, bone)
+    assert mu[6, 10, 10] == pytest.approx(1.05) and mu[6, 16, 16] > 2.5
+    assert mu[6, 6, 20] == pytest.approx(1.04) and not mu[:, 26:28].any()
+
+
+def test_the_heart_is_as_wide_as_the_surprises_say():
+    chest = anatomy.load()
+    inner = np.flatnonzero(np.isin(chest.labels, anatomy.LUNGS).any((0, 1)))
+    heart = np.flatnonzero((chest.labels == anatomy.HEART).any((0, 1)))
+    assert np.ptp(heart) / np.ptp(inner) == pytest.approx(0.52, abs=0.02)
