@@ -187,13 +187,15 @@ def dicoms(draw: st.DrawFn) -> Files:
     changes = draw(st.dictionaries(st.sampled_from(ELEMENTS), values, max_size=4))
     buffer = io.BytesIO()
     try:
-        for keyword, value in changes.items():
-            where = data.file_meta if keyword == "TransferSyntaxUID" else data
-            if value is None and keyword in where:
-                delattr(where, keyword)
-            else:
-                setattr(where, keyword, value)
-        pydicom.dcmwrite(buffer, data, implicit_vr=False, little_endian=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for keyword, value in changes.items():
+                where = data.file_meta if keyword == "TransferSyntaxUID" else data
+                if value is None and keyword in where:
+                    delattr(where, keyword)
+                else:
+                    setattr(where, keyword, value)
+            pydicom.dcmwrite(buffer, data, implicit_vr=False, little_endian=True)
     except Exception:  # pydicom cannot write such a file, so nobody has it
         reject()
     return {"film.dcm": buffer.getvalue()}
