@@ -82,10 +82,13 @@ def _prepare(folder: str | Path | Tree) -> pl.DataFrame:
     """One row per image: the Record's plain columns, the session's labels, and the reason to reject it, if any."""
     tree = Tree.of(folder)
     table = _images(tree)
-    labels = _tables(tree, LABELS, COLUMNS).unique("ReportID", keep="first", maintain_order=True)
+    labels = _tables(tree, LABELS, COLUMNS, "ReportID").unique(maintain_order=True)
+    labels = labels.with_columns(disputed=pl.col("ReportID").is_duplicated())
+    labels = labels.unique("ReportID", keep="first", maintain_order=True)
     table = table.join(labels, left_on="session", right_on="ReportID", how="left", maintain_order="left")
     columns = ("participant", "age", "gender")
-    people = _tables(tree, PARTICIPANTS, columns) if tree.matches(PARTICIPANTS) else _nothing(columns)
+    known = tree.matches(PARTICIPANTS)
+    people = _tables(tree, PARTICIPANTS, columns, "participant") if known else _nothing(columns)
     people = people.rename({"age": "given age"}).unique("participant", keep="first", maintain_order=True)
     table = table.join(people, left_on="subject", right_on="participant", how="left", maintain_order="left")
     table = table.with_columns(pl.col("given age").str.strip_chars("[]' "))
@@ -104,6 +107,8 @@ def _prepare(folder: str | Path | Tree) -> pl.DataFrame:
         .then(pl.lit("file name without sub-S... and ses-E..."))
         .when(~part.is_in(["chest", "thorax"]))
         .then(pl.format("body part '{}'", "part"))
+        .when(pl.col("disputed"))
+        .then(pl.format("tables differ in the labels of {}", "session"))
         .when(pl.col("Labels").is_null())
         .then(pl.format("no labels of {}", "session"))
         .when(~pl.col("Labels").str.starts_with("["))
@@ -135,9 +140,10 @@ def _images(tree: Tree) -> pl.DataFrame:
     )
 
 
-def _tables(tree: Tree, pattern: str, columns: tuple[str, ...]) -> pl.DataFrame:
-    """The tables of all iterations that the folder holds, below each other."""
-    return pl.concat([_nothing(columns), *(_read_tsv(path, columns) for path in every(tree, pattern))])
+def _tables(tree: Tree, pattern: str, columns: tuple[str, ...], key: str) -> pl.DataFrame:
+    """The tables of all iterations that the folder holds, below each other; of each the first row of a `key`."""
+    tables = (_read_tsv(path, columns) for path in every(tree, pattern))
+    return pl.concat([_nothing(columns), *(table.unique(key, keep="first", maintain_order=True) for table in tables)])
 
 
 def _read_tsv(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:

@@ -174,9 +174,18 @@ def read_reports(archive: str | Path | list[Path]) -> tuple[pl.DataFrame, pl.Dat
 
 
 def _files(archive: str | Path | list[Path]) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each report, packed in a .tgz or not."""
+    """Name and content of each report, packed in a .tgz or not; a report that is there twice is one.
+
+    Raises:
+        RecordError: for two reports of one name that differ.
+    """
     if isinstance(archive, list):
-        yield from ((path.name, path.read_bytes()) for path in archive)
+        known: dict[str, bytes] = {}
+        for path in archive:
+            raw = path.read_bytes()
+            if known.setdefault(path.name, raw) != raw:
+                raise RecordError(f"{path}: another {path.name} differs; which is meant is not known: move one away")
+        yield from known.items()
         return
     try:
         with tarfile.open(archive) as tar:

@@ -168,6 +168,9 @@ def check(source: str, root: Path | None = None) -> tuple[str, bool]:
     lines += [f"  {n:,} x {reason}" for reason, n in reasons.iter_rows()]
     views = records["view"].fill_null("unknown").value_counts(sort=True)
     lines += ["views: " + ", ".join(f"{n:,} {view}" for view, n in views.iter_rows())]
+    if records.is_empty():
+        reason = reasons["reason"][0] if rows else "the tables have no rows"
+        wants = [*wants, f"first remedy: no row can be used ({reason}). {_obtain(sheet)}"]
     return "\n".join([*lines, *wants]), ready and not records.is_empty()
 
 

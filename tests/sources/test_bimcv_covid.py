@@ -79,6 +79,16 @@ def test_unknown_label_denies_nothing_and_is_listed(tmp_path):
     assert bimcv_covid.repairs(tmp_path).select("field", "value").rows() == [("labels", "crazy paving")]
 
 
+def test_a_session_that_two_tables_label_differently_is_rejected(tmp_path):
+    sessions = (session("ses-E07193", "['normal']"), session("ses-E07193", "['pneumonia']"))
+    for name, text in zip(("one", "two"), sessions, strict=True):
+        write(tmp_path / name, [PNG.format("pa_dx")] * (name == "one"), text)
+    df, rejects = bimcv_covid.load(tmp_path)
+    assert df.is_empty() and rejects["reason"].to_list() == ["tables differ in the labels of ses-E07193"]
+    write(tmp_path / "two", [], sessions[0])  # the same twice is no dispute
+    assert bimcv_covid.load(tmp_path)[0].height == 1
+
+
 def test_iterations_side_by_side(tmp_path):
     """As unpacked: the tables of two archives, the first report of a session wins, a CT is no row."""
     write(tmp_path / "covid19_posi", [PNG.format("pa_dx")], session("ses-E07193", "['normal']"))

@@ -132,3 +132,14 @@ def test_no_pair_of_the_shipped_reports_is_both_frontal():
     assert pairs.group_by("study_id").agg(pl.col("frontal").sum())["frontal"].max() == 1
     counts = dict(df["view"].fill_null("unknown").value_counts().iter_rows())
     assert counts == {"PA": 3298, "AP": 391, "LATERAL": 1322, "unknown": 2459}
+
+
+def test_a_report_that_lies_there_twice_is_one_and_two_that_differ_are_refused(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "7.xml").write_text(REPORT)
+    records, rejects = openi.load(tmp_path)
+    assert (records.height, rejects.height) == (2, 0)
+    (tmp_path / "b/7.xml").write_text(REPORT.replace("left", "right"))
+    with pytest.raises(RecordError, match="7.xml: another 7.xml differs; which is meant is not known"):
+        openi.load(tmp_path)

@@ -1,0 +1,121 @@
+"""All datasets, whole but small, and layouts in which users have them: some unusual and sound, some without use."""
+
+import bz2
+import gzip
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from chexgen_lib.sources import registry
+from tests.sources.datasets import DATASETS
+from tests.sources.layouts import dicom, picture
+
+IMAGES = (".png", ".jpg", ".dcm", ".dicom")
+
+
+def whole(source: str, root: Path) -> Path:
+    """The dataset's folder below a data root, with an image for each of its records."""
+    folder = root / source
+    folder.mkdir(parents=True)
+    DATASETS[source].lay_out(folder)
+    for image in registry.load(source, folder)[0]["image"]:
+        path = folder / image
+        if not path.is_file() or not path.stat().st_size:
+            picture(path) if path.suffix in (".png", ".jpg") else dicom(path, rows=8, columns=8)
+    return folder
+
+
+def is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGES or path.parent.name == "dataset"
+
+
+def files(folder: Path, images: bool) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and is_image(path) == images)
+
+
+def move(path: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(place)
+
+
+def one_folder_more(folder: Path) -> None:
+    for path in files(folder, True) + files(folder, False):
+        move(path, folder / "release 1.0/files" / path.relative_to(folder))
+
+
+def batches(folder: Path) -> None:
+    for number, path in enumerate(files(folder, True)):
+        move(path, folder / f"batch {number % 2 + 1}" / path.relative_to(folder))
+
+
+def upper_case(folder: Path) -> None:
+    for path in files(folder, True):
+        path.rename(path.with_name(path.stem + path.suffix.upper()))
+
+
+def packed(folder: Path) -> None:
+    for number, path in enumerate(files(folder, False)):
+        if path.suffix in (".csv", ".tsv", ".json"):
+            pack, ending = ((gzip, ".gz"), (bz2, ".bz2"))[number % 2]
+            path.with_name(path.name + ending).write_bytes(pack.compress(path.read_bytes()))
+            path.unlink()
+
+
+def utf_16(folder: Path) -> None:
+    for path in files(folder, False):
+        if path.suffix in (".csv", ".tsv", ".json"):
+            path.write_bytes(path.read_bytes().decode("latin-1").encode("utf-16"))
+
+
+def links(folder: Path) -> None:
+    elsewhere = folder.parent / "elsewhere"
+    shutil.move(folder, elsewhere)
+    folder.mkdir()
+    for path in elsewhere.iterdir():
+        (folder / path.name).symlink_to(path)
+
+
+def two_releases(folder: Path) -> None:
+    path = max(files(folder, False), key=lambda path: (path.suffix != ".txt", path.stat().st_size))
+    other = folder / "older" / path.relative_to(folder)
+    other.parent.mkdir(parents=True)
+    change = (b"'pneumonia'", b"'normal'") if path.suffix == ".tsv" else (b"1", b"2")  # of the same records
+    other.write_bytes(path.read_bytes().replace(*change, 1) + b"\n")
+
+
+def without_images(folder: Path) -> None:
+    for path in files(folder, True):
+        path.unlink()
+
+
+def images_of_others(folder: Path) -> None:
+    for number, path in enumerate(files(folder, True)):
+        path.rename(path.with_name(f"other_{number}{path.suffix}"))
+
+
+def hidden_copies(folder: Path) -> None:
+    for path in files(folder, True):
+        move(path, folder / "__MACOSX" / path.relative_to(folder).with_name(f"._{path.name}"))
+
+
+def broken_links(folder: Path) -> None:
+    for path in files(folder, True):
+        path.unlink()
+        path.symlink_to(folder / "gone" / path.name)
+
+
+def headers_only(folder: Path) -> None:
+    for path in files(folder, False):
+        raw = path.read_bytes()
+        empty = {".json": b"[]", ".xml": b"<eCitation/>", ".txt": b"\n"}.get(path.suffix, raw.partition(b"\n")[0])
+        path.write_bytes(empty)
+
+
+def as_published(folder: Path) -> None:
+    pass
+
+
+Layout = Callable[[Path], None]
+SOUND: tuple[Layout, ...] = (as_published, one_folder_more, batches, upper_case, packed, utf_16, links)
+USELESS: tuple[Layout, ...] = (without_images, images_of_others, hidden_copies, broken_links, headers_only)
+UNCLEAR: tuple[Layout, ...] = (two_releases,)
