@@ -21,6 +21,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """A path beside `path` to write a file or folder to; it replaces `path` when the block succeeds.
 
     Whatever interrupts the block, a reader finds what was there before. Several processes may write different paths.
+
+    Raises:
+        OSError: also where polars says ComputeError of a full disk.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,6 +34,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
         if path.is_dir():  # a folder can only be moved to where none is
             shutil.rmtree(path)
         os.replace(partial, path)
+    except pl.exceptions.ComputeError as error:
+        if "os error" not in str(error):
+            raise
+        raise OSError(f"{path}: cannot be written ({error}); make room, and start again") from error
     finally:
         remove(partial)
 

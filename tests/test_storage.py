@@ -91,3 +91,12 @@ def test_a_path_stands_for_what_is_there(tmp_path):
 def test_what_has_no_identity_is_refused():
     with pytest.raises(TypeError, match="a function has no digest"):
         digest(digest)
+
+
+def test_a_full_disk_is_named_as_such_whoever_writes(tmp_path):
+    full = pl.exceptions.ComputeError("parquet: underlying IO error: No space left on device (os error 28)")
+    with pytest.raises(OSError, match="table.parquet: cannot be written .*No space left.*; make room"):
+        with replacing(tmp_path / "table.parquet"):
+            raise full
+    with pytest.raises(pl.exceptions.ComputeError, match="wrong type"), replacing(tmp_path / "table.parquet"):
+        raise pl.exceptions.ComputeError("wrong type")
