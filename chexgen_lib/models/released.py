@@ -65,7 +65,9 @@ def _read(path: Path, key: str) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} is no file of tensors, or holds code, which is never executed: {str(error).splitlines()[0]}"
         ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, IndexError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # on a damaged pickle torch's reader raises nearly anything
         raise CheckpointError(f"{path} is truncated or no PyTorch checkpoint: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get(key), dict):
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
