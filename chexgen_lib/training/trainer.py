@@ -25,7 +25,7 @@ from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.run import Model, Run, checkpoints, fingerprint_of, remove_checkpoints, step_seed
 
-CLOCK = "clock.json"
+CLOCK = ".clock.json"  # hidden: no output of a stage
 
 
 def train(
@@ -38,7 +38,7 @@ def train(
 ) -> list[dict]:
     """Train `model` in place (of a `ControlledTransformer`, its adapter) and leave its averaged (EMA) weights in it.
 
-    Writes `folder/log` (dvclive) while it runs, `folder/clock.json` (the seconds that it has taken, over all
+    Writes `folder/log` (dvclive) while it runs, `folder/.clock.json` (the seconds that it has taken, over all
     interruptions) and `folder/checkpoint-K` each `checkpoint_every` steps. Started again
     with the same model size, data and settings it resumes from the newest checkpoint; checkpoints of any other run are
     an error, and all are removed when the run completes.

@@ -40,7 +40,7 @@ def test_weights_history_and_errors_are_those_of_the_training(tmp_path):
     history, error = read_training(folder)
     assert history["step"].to_list() == list(range(6)) and (folder / "log").is_dir()
     assert not list(folder.glob("checkpoint-*"))
-    assert read_seconds(tmp_path) > 0 and not (folder / "clock.json").exists()
+    assert read_seconds(tmp_path) > 0 and not (folder / ".clock.json").exists()
     trained = ChexGenTransformer.from_pretrained(folder)
     assert noise_error(trained, pairs(1)) == error["after"] != error["before"]
 
