@@ -14,6 +14,7 @@ from chexgen_lib.records import FINDINGS, FRONTAL, in_several_splits, person, po
 from chexgen_lib.sources import impressions
 
 RESERVED = 0.1  # share of people
+SPLITS_SEED = 0  # of the splits that the shipped foundation was trained with
 TokenCounts = Callable[[list[str]], Sequence[int]]  # texts -> number of tokens of each
 
 
@@ -30,7 +31,8 @@ class Selection:
         frontal: whether lateral views are left out.
         optional: whether it may select nothing to train on.
         reserved: of training patients only those that the shipped foundation never sees (True: `is_reserved`), only
-            the others (False), or all (None).
+            the others (False), or all (None). With another seed than `SPLITS_SEED`, whose splits put people who trained
+            the foundation among the tested, True holds for every split.
     """
 
     flag: str
@@ -45,7 +47,8 @@ class Selection:
 def is_reserved(records: pl.DataFrame) -> pl.Series:
     """Whether a record's person is among the tenth of all that `make foundation` leaves to every other training.
 
-    It is a hash of the person alone, so that no seed, source or profile moves anybody to the other side.
+    It is a hash of the person alone, so that no seed, source or profile moves anybody to the other side. The foundation
+    was trained on the others of the training split of `SPLITS_SEED`.
     """
     people = records.select(person=person()).unique(maintain_order=True)
     people = people.with_columns(reserved=positions(people["person"], "foundation") < RESERVED)
@@ -90,7 +93,7 @@ def select(
     for selection in selections:
         pool = _pool(records, selection, token_counts, max_tokens)
         counts = selection.counts.items()
-        picked = pl.concat([_sample(_of(pool, s, selection.reserved), n, seed, is_short) for s, n in counts])
+        picked = pl.concat([_sample(_of(pool, s, selection.reserved, seed), n, seed, is_short) for s, n in counts])
         if not selection.optional and picked.filter(pl.col("split") == "train").is_empty():
             raise CohortError(
                 f"no training record for {selection.flag}: its sources have none with an image and a short prompt"
@@ -137,10 +140,11 @@ def _pool(records: pl.DataFrame, selection: Selection, token_counts: TokenCounts
     return pool
 
 
-def _of(pool: pl.DataFrame, split: str, reserved: bool | None) -> pl.DataFrame:
-    """The pool's records of a split; of the training split only reserved people's, or only the others'."""
+def _of(pool: pl.DataFrame, split: str, reserved: bool | None, seed: int) -> pl.DataFrame:
+    """The pool's records of a split, of those whom `Selection.reserved` admits."""
     pool = pool.filter(pl.col("split") == split)
-    return pool if reserved is None or split != "train" else pool.filter(is_reserved(pool) == reserved)
+    concerned = split == "train" or (reserved and seed != SPLITS_SEED)
+    return pool.filter(is_reserved(pool) == reserved) if reserved is not None and concerned else pool
 
 
 def _sample(

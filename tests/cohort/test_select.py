@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from chexgen_lib.cohort.layout import FLAGS, CohortError, rows
-from chexgen_lib.cohort.select import RESERVED, Selection, is_reserved, select
+from chexgen_lib.cohort.select import RESERVED, SPLITS_SEED, Selection, is_reserved, select
 from chexgen_lib.records import assign_splits
 from tests.builders import curated_records
 
@@ -122,9 +122,16 @@ def test_what_is_reserved_is_never_in_the_foundation():
 
 def test_a_selection_trains_on_reserved_people_or_on_the_others(table):
     few = replace(STAGE1, counts={"train": 2, "val": 4})
-    everyone = choose(table).filter(split="val")["patient_id"]
     sides = {flag: choose(table, stage1=replace(few, reserved=flag)).filter("stage1") for flag in (True, False)}
     people = {flag: chosen.filter(split="train") for flag, chosen in sides.items()}
     assert is_reserved(people[True]).all() and not is_reserved(people[False]).any()
     assert {flag: len(chosen.filter(split="val")) for flag, chosen in sides.items()} == {True: 4, False: 4}
-    assert len(everyone)
+
+
+def test_with_the_splits_of_another_seed_nobody_who_trained_the_foundation_is_tested(table):
+    chosen = {
+        seed: choose(table, external=replace(EXTERNAL, reserved=True), seed=seed).filter("external", split="test")
+        for seed in (SPLITS_SEED, 1)
+    }
+    assert not is_reserved(chosen[SPLITS_SEED]).all()  # the split itself keeps them apart
+    assert len(chosen[1]) and is_reserved(chosen[1]).all()
