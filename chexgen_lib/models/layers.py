@@ -93,11 +93,16 @@ class Mlp(nn.Module):
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention of q [B, heads, T, d] to k, v [B, heads, L, d]; `mask` bool [B, 1, 1, L].
 
-    Two products and a softmax where that is faster: in bfloat16 on a CPU, whose fused kernel takes 2 to 3.5 times as
-    long up to 256 tokens, most of it in the backward pass (`benchmarks/training_step.py`).
+    By products where that is faster: in bfloat16 on a CPU, with whose fused kernel a training step of 64 tokens takes
+    1.36 times as long, most of it in the backward pass (`benchmarks/training_step.csv`).
     """
     if q.device.type != "cpu" or q.dtype != torch.bfloat16 or max(q.shape[2], k.shape[2]) > SHORT:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return by_products(q, k, v, mask)
+
+
+def by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention as two products and a softmax; shapes and `mask` as in `attention`."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # [B, heads, T, L]
     scores = scores if mask is None else scores.masked_fill(~mask, float("-inf"))
     return scores.softmax(dim=-1) @ v

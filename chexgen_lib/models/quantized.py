@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chexgen_lib.models.control import ControlledTransformer
-from chexgen_lib.models.layers import Block, CrossAttention, Mlp, SelfAttention
+from chexgen_lib.models.layers import Block, CrossAttention, Mlp, SelfAttention, by_products
 from chexgen_lib.models.transformer import ChexGenTransformer
 
 Model = TypeVar("Model", ChexGenTransformer, ControlledTransformer)
@@ -153,12 +153,8 @@ def attention_dtype() -> torch.dtype:
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention, shapes and `mask` as torch's, in half its time for a few hundred tokens on a
     CPU."""
-    if k.shape[2] > LONG:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    if mask is not None:
-        scores += torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, float("-inf"))
-    return scores.softmax(-1) @ v
+    long = k.shape[2] > LONG
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask) if long else by_products(q, k, v, mask)
 
 
 def _refuse(*_, **__) -> None:
