@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     weights = "shipped (the default), a pipeline folder, or a released .pth"
     sample.add_argument("--weights", type=Path, default=Path("shipped"), help=weights)
     sample.add_argument("--out", type=Path, required=True, help="folder of the images and manifest.csv")
+    sample.add_argument("--format", choices=("png", "dicom"), default="png", help="of the images (default: png)")
     sample.add_argument("--images-per-prompt", type=int, default=1, metavar="N", help="seeds (default: 1)")
     sample.add_argument("--steps", type=int, metavar="N", help="of the sampler (default: 100, of a flow 20)")
     sample.add_argument(

@@ -20,12 +20,13 @@ import polars as pl
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from PIL import Image, PngImagePlugin
+from PIL import Image
 from safetensors import SafetensorError
 from tqdm import tqdm
 
 import chexgen_lib
 from chexgen_lib.diffusion.schedulers import SAMPLERS, STEPS, samples_objective, scheduler_named
+from chexgen_lib.export.images import SUFFIXES, read_recipe, save
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.foundation import SHIPPED, shipped_sha256
 from chexgen_lib.models.loading import variant_in
@@ -170,7 +171,7 @@ def _sample_batch(pipeline: ChexGenPipeline, batch: list[dict], options: argpars
         if controlled and job["image"] == 0:  # once per row: another process may sample the row's other images
             with replacing(options.out / job["condition"]) as path:
                 Image.fromarray(drawing).save(path)
-        _write(options.out, job, image)
+        save(options.out / job["file"], image, _about(job), json.loads(job["row"]["metadata"]))
     return failed
 
 
@@ -228,7 +229,7 @@ def _jobs(prompts: pl.DataFrame, options: argparse.Namespace, pipeline: ChexGenP
             condition = dict(condition=f"{name}_condition.png", condition_sha256=sha256, control=options.control_scale)
         jobs += [
             dict(
-                file=f"{name}_{k}.png",
+                file=f"{name}_{k}{SUFFIXES[options.format]}",
                 prompt=row["prompt"],
                 seed=image_seed(name, k, options.seed),
                 **settings,
@@ -280,25 +281,13 @@ def _metadata(row: dict, sources: Sequence[str], weights: Mapping[str, float]) -
 
 
 def _about(job: dict) -> dict:
-    """What the manifest and the PNG's text chunk state about an image."""
+    """What the manifest and the recipe in the file state about an image."""
     return {key: value for key, value in job.items() if key not in ("row", "image")}
 
 
 def finished(folder: Path, job: dict) -> bool:
     """Whether the job's image exists, is complete and was sampled with the same settings."""
-    try:
-        with Image.open(folder / job["file"]) as image:
-            image.load()
-            return image.text.get("chexgen") == json.dumps(_about(job), sort_keys=True)
-    except (OSError, SyntaxError, AttributeError):
-        return False
-
-
-def _write(folder: Path, job: dict, image: Image.Image) -> None:
-    note = PngImagePlugin.PngInfo()
-    note.add_text("chexgen", json.dumps(_about(job), sort_keys=True))
-    with replacing(folder / job["file"]) as path:
-        image.save(path, format="PNG", pnginfo=note)
+    return read_recipe(folder / job["file"]) == json.loads(json.dumps(_about(job)))
 
 
 def _plain(config: Mapping) -> dict:

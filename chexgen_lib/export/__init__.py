@@ -1,0 +1,1 @@
+"""Samples, pools and models in the forms that hospitals and model hubs expect."""
