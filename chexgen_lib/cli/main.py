@@ -2,6 +2,7 @@
 
     chexgen convert epoch_300_step_1000.pth pipeline
     chexgen sample prompts.csv --weights pipeline --out samples
+    chexgen share samples samples --out folder --push OWNER/NAME
     chexgen train cohort/pretraining_train.safetensors --settings params.yaml:pretraining --out pretraining
     chexgen data list --root DATA
     chexgen weights check --profile gpu
@@ -76,11 +77,27 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--autoencoder", help="for a .pth (default: stabilityai/sd-vae-ft-ema)")
         command.add_argument("--text-encoder", help="for a .pth (default: DeepFloyd/t5-v1_1-xxl)")
         command.add_argument("--compat", choices=("paper", "released"), help="for a .pth (default: paper)")
+    _add_share(commands)
     _add_train(commands)
     _add_data(commands)
     _add_weights(commands)
     _add_readers(commands)
     return parser
+
+
+def _add_share(commands: argparse._SubParsersAction) -> None:
+    share = commands.add_parser("share", help="a model or samples as a hub expects them: files and a card")
+    kinds = share.add_subparsers(required=True, metavar="KIND")
+    model = kinds.add_parser("model", help="a pipeline, its recipe and a model card")
+    samples = kinds.add_parser("samples", help="PNGs with their recipes, metadata.csv and a data card")
+    model.add_argument("source", type=Path, metavar="WEIGHTS", help="shipped, or a pipeline folder")
+    samples.add_argument("source", type=Path, metavar="FOLDER", help="what `chexgen sample` wrote, or a pool of a run")
+    for name, kind in (("model", model), ("samples", samples)):
+        kind.add_argument("--out", type=Path, required=True, help="a new folder")
+        kind.add_argument("--license", metavar="ID", help="as hubs spell it, such as cc-by-4.0 (default: unknown)")
+        kind.add_argument("--push", metavar="OWNER/NAME", help="upload it to this repository, made if there is none")
+        kind.add_argument("--public", action="store_true", help="a new repository is for all to see (default: private)")
+        kind.set_defaults(command=functools.partial(_share, name))
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
@@ -219,6 +236,12 @@ def _train(options: argparse.Namespace) -> int:
     from chexgen_lib.cli import train as command
 
     return command.train(options)
+
+
+def _share(kind: str, options: argparse.Namespace) -> int:
+    from chexgen_lib.cli import share
+
+    return getattr(share, kind)(options)
 
 
 def _readers() -> ModuleType:

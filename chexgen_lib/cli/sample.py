@@ -46,9 +46,16 @@ WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack")
 UNREAD = (".md", ".png", ".jpg", ".jpeg", ".pdf", ".gif")
 
 
-def _load(weights: Path, options: argparse.Namespace) -> ChexGenPipeline:
-    names = (*PARTS, "compat")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+def load_pipeline(weights: Path, **parts: str | None) -> ChexGenPipeline:
+    """The pipeline of `shipped`, of a pipeline folder, or of a released .pth, for which `parts` are.
+
+    Args:
+        parts: `autoencoder`, `text_encoder` and `compat` of `released_pipeline`; None: its default.
+
+    Raises:
+        CheckpointError, ValueError: if there is none, naming the remedy.
+    """
+    given = {name: part for name, part in parts.items() if part is not None}
     shipped = str(weights) == SHIPPED
     if not shipped and not weights.is_dir():
         return released_pipeline(weights, **given)
@@ -67,12 +74,16 @@ def _load(weights: Path, options: argparse.Namespace) -> ChexGenPipeline:
         raise ValueError(f"{weights} holds no whole pipeline, write or download it again ({reason})") from error
 
 
+def _parts(options: argparse.Namespace) -> dict[str, str | None]:
+    return {name: getattr(options, name) for name in (*PARTS, "compat")}
+
+
 def convert(options: argparse.Namespace) -> int:
     """Write the pipeline of `options.checkpoint` to the new folder `options.folder`; returns the exit status."""
     if options.folder.exists():
         raise ValueError(f"{options.folder} exists: name a new folder")
     with replacing(options.folder) as folder:
-        _load(options.checkpoint, options).save_pretrained(folder)
+        load_pipeline(options.checkpoint, **_parts(options)).save_pretrained(folder)
     print(f"{options.folder}: a pipeline for ChexGenPipeline.from_pretrained or chexgen sample --weights")
     return 0
 
@@ -85,7 +96,7 @@ def sample(options: argparse.Namespace) -> int:
     """
     _check_options(options)
     prompts, state = read_prompts(options.prompts), PartialState()
-    pipeline = _load(options.weights, options).to(state.device)
+    pipeline = load_pipeline(options.weights, **_parts(options)).to(state.device)
     pipeline.set_progress_bar_config(disable=True)
     if options.sampler:
         pipeline.scheduler = scheduler_named(options.sampler, pipeline.scheduler)

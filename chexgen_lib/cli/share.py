@@ -1,0 +1,36 @@
+"""`chexgen share`: a model or samples as a folder that a hub takes, and its upload."""
+
+import argparse
+import json
+from pathlib import Path
+
+from chexgen_lib.cli.sample import load_pipeline
+from chexgen_lib.export import hub
+from chexgen_lib.models.foundation import SHIPPED, read_recipe
+
+
+def model(options: argparse.Namespace) -> int:
+    """Write the pipeline `options.source` with its card to `options.out`, and push it where that is asked for."""
+    shipped = str(options.source) == SHIPPED
+    beside = Path(options.source) / hub.RECIPE
+    recipe = read_recipe() if shipped else json.loads(beside.read_text()) if beside.is_file() else None
+    hub.write_model(options.out, load_pipeline(options.source), recipe, options.license)
+    print(f"{options.out}: a pipeline with its model card, README.md; read it before you share it")
+    if recipe is None:
+        print(f"{options.source} holds no {hub.RECIPE}: say in the card what the model was trained on")
+    return _push(options)
+
+
+def samples(options: argparse.Namespace) -> int:
+    """Write the samples of `options.source` with their card to `options.out`, and push them where asked for."""
+    counts = hub.write_samples(options.out, options.source, options.license)
+    print(f"{options.out}: {counts['images'].sum():,} images with a data card, README.md; read it before you share it")
+    for source, _, images in counts.filter(~counts["texts"]).select("source", "texts", "images").iter_rows():
+        print(f"{source}: its terms forbid passing on texts: prompts and ids of {images:,} images are left out")
+    return _push(options)
+
+
+def _push(options: argparse.Namespace) -> int:
+    if options.push:
+        print(hub.push(options.out, options.push, private=not options.public).commit_url)
+    return 0

@@ -1,0 +1,132 @@
+"""What stands in the README of a shared model or of shared samples: facts that the code knows, and limits."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
+
+import chexgen_lib
+from chexgen_lib.diffusion.schedulers import STEPS, samples_objective
+from chexgen_lib.sampling.pipeline import ChexGenPipeline
+from chexgen_lib.sources import registry
+from chexgen_lib.storage import digest
+
+TAGS = ["medical", "chest-xray", "synthetic", "chexgen"]
+WARNING = "**Synthetic.** No image shows a patient. Not for clinical use, and no evidence about patients."
+UNKNOWN = "Not recorded: whoever shares this should say here what it was trained on, and under which terms."
+
+
+def model_card(
+    pipeline: ChexGenPipeline, folder: Path, recipe: Mapping[str, Any] | None, licence: str | None
+) -> ModelCard:
+    """The card of a pipeline whose files are in `folder`; arguments as of `hub.write_model`."""
+    about = ModelCardData(
+        license=licence or "unknown",
+        library_name="diffusers",
+        pipeline_tag="text-to-image" if pipeline.text_encoder is not None else "unconditional-image-generation",
+        tags=[*TAGS, pipeline.transformer.config.objective],
+    )
+    return ModelCard(
+        f"---\n{about.to_yaml()}\n---\n\n# Chest radiographs of {pipeline.image_size} px\n\n{WARNING}\n\n"
+        f"## Use\n\nWith chexgen_lib {chexgen_lib.__version__}:\n\n"
+        "```python\nfrom chexgen_lib.sampling.pipeline import ChexGenPipeline\n\n"
+        'pipeline = ChexGenPipeline.from_pretrained("FOLDER, or OWNER/NAME")\n'
+        'pipeline("Cardiomegaly. No effusion.").images[0].save("heart.png")\n```\n\n'
+        f"## Architecture\n\n{_table(_architecture(pipeline, folder))}\n\n"
+        f"## Training\n\n{_training(recipe)}\n\n"
+        "## Limits\n\nNothing here says how good the samples are: measure them on prompts that the model has not seen "
+        "(`07_quality`), and whether they copy training images, before you use or publish any. Whatever the training "
+        "images lack or over-represent, the samples do, too. Terms of the training data may reach to a model trained "
+        "on them.\n"
+    )
+
+
+def data_card(
+    counts: pl.DataFrame, recipe: Mapping[str, Any], shape: tuple[int, int], licence: str | None
+) -> DatasetCard:
+    """The card of samples.
+
+    Args:
+        counts: as `hub.write_samples` returns.
+        recipe: of the first image, for the columns that all have.
+        shape: height and width in pixels.
+    """
+    images = counts["images"].sum()
+    about = DatasetCardData(
+        license=licence or "unknown",
+        task_categories=["image-classification", "text-to-image"],
+        tags=TAGS,
+        pretty_name="Synthetic chest radiographs",
+        size_categories=_size(images),
+    )
+    settings = ("weights_sha256", "sampler", "steps", "guidance", "chexgen_lib")
+    facts = {"images": f"{images:,}", "size": f"{shape[1]} x {shape[0]} px, 8-bit grey"}
+    facts |= {name: str(recipe[name]) for name in settings if name in recipe}
+    return DatasetCard(
+        f"---\n{about.to_yaml()}\n---\n\n# Synthetic chest radiographs\n\n{WARNING}\n\n{_table(facts)}\n\n"
+        "`metadata.csv` has a row for each image: `file_name`, the prompt and what else was requested, the seed. Each "
+        "PNG holds the same as JSON in its text chunk `chexgen`. Prompts say what was requested, not what an image "
+        "shows: check samples against probes trained on real images before you take prompts for labels.\n\n"
+        f"## Whose records the prompts are from\n\n{_sources(counts)}\n\n"
+        "## Limits\n\nWhether an image copies one of a patient whom the generator was trained on has not been checked "
+        "here.\n"
+    )
+
+
+def _architecture(pipeline: ChexGenPipeline, folder: Path) -> dict[str, str]:
+    config, parts = pipeline.transformer.config, ("transformer", "vae", "text_encoder")
+    size = sum(parameter.numel() for parameter in pipeline.transformer.parameters())
+    files = sorted(path for part in parts for path in (folder / part).glob("*.safetensors"))
+    objective = samples_objective(pipeline.scheduler)
+    return {
+        "transformer": f"{size / 1e6:.1f} M parameters, {config.depth} blocks of width {config.hidden_size}",
+        "objective": config.objective,
+        "conditions": _conditions(pipeline),
+        "sampler": f"{type(pipeline.scheduler).__name__}, {STEPS[objective]} steps unless told otherwise",
+        **{f"sha256 of {path.relative_to(folder).as_posix()}": f"`{digest(path)}`" for path in files},
+    }
+
+
+def _conditions(pipeline: ChexGenPipeline) -> str:
+    config = pipeline.transformer.config
+    text = [f"English text of up to {config.text_tokens} tokens"] if pipeline.text_encoder is not None else []
+    metadata = ["sex, age, view, source and findings"] if pipeline.transformer.metadata_sources is not None else []
+    return "; ".join([*text, *metadata])
+
+
+def _training(recipe: Mapping[str, Any] | None) -> str:
+    if recipe is None:
+        return UNKNOWN
+    known = ("images", "patients", "resolution", "presentations", "hours", "machine", "commit")
+    facts = {name: str(recipe[name]) for name in known if name in recipe}
+    sources = {f"images of {_title(s)}": f"{n:,} ({_licence(s)})" for s, n in recipe.get("sources", {}).items()}
+    return f"{_table(facts | sources)}\n\n`recipe.json` has every setting."
+
+
+def _sources(counts: pl.DataFrame) -> str:
+    """Source, images and terms, and where texts were left out."""
+    rows = {}
+    for source, texts, images in counts.select("source", "texts", "images").iter_rows():
+        name = "prompts written for this set" if source is None else f"{_title(source)} ({_licence(source)})"
+        rows[name] = f"{images:,}" + ("" if texts else "; prompts and record ids are left out, because of these terms")
+    return _table(rows)
+
+
+def _title(source: str) -> str:
+    return registry.reader(source).DATASHEET.title
+
+
+def _licence(source: str) -> str:
+    return registry.reader(source).DATASHEET.licence
+
+
+def _size(images: int) -> str:
+    """The hub's words for a number of images."""
+    limits = {"n<1K": 1_000, "1K<n<10K": 10_000, "10K<n<100K": 100_000, "100K<n<1M": 1_000_000}
+    return next((name for name, limit in limits.items() if images < limit), "1M<n<10M")
+
+
+def _table(rows: Mapping[str, str]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])

@@ -1,0 +1,145 @@
+"""Models and samples as folders that a model hub shows, loads and takes: files, a card, and `push_to_hub`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pydicom
+from huggingface_hub import CommitInfo, HfApi
+from PIL import Image
+
+from chexgen_lib.export import cards
+from chexgen_lib.export.images import SUFFIXES, read_recipe, save
+from chexgen_lib.pixels import ImageError
+from chexgen_lib.pools.generate import ABOUT
+from chexgen_lib.sampling.pipeline import ChexGenPipeline
+from chexgen_lib.storage import replacing, write_json
+
+TEXTS_MAY_GO = ("nih", "openi")  # sources under terms that let anybody pass on labels and reports
+WITHHELD = ("prompt", "record", "request", "condition")  # what could hold a report or an id of its patient
+RECIPE, TABLE, IMAGES = "recipe.json", "metadata.csv", "images"
+
+
+def write_model(
+    folder: str | Path, pipeline: ChexGenPipeline, recipe: Mapping[str, Any] | None, licence: str | None = None
+) -> Path:
+    """Write a new folder with the pipeline as diffusers saves it, `recipe.json` and a model card, README.md.
+
+    Args:
+        recipe: what the weights were made from (`training.summary.recipe`); None where nobody knows.
+        licence: identifier of the weights' licence, as hubs spell it.
+
+    Raises:
+        ValueError: if the folder exists.
+    """
+    with replacing(_new(folder)) as partial:
+        pipeline.save_pretrained(partial)
+        if recipe is not None:
+            write_json(dict(recipe), partial / RECIPE)
+        cards.model_card(pipeline, partial, recipe, licence).save(partial / "README.md")
+    return Path(folder)
+
+
+def write_samples(folder: str | Path, samples: str | Path, licence: str | None = None) -> pl.DataFrame:
+    """Write a new folder of PNGs with their recipes, `metadata.csv` (file_name, prompt, ...) and a data card.
+
+    Prompts and record ids of sources whose terms do not let texts be passed on are left out.
+
+    Args:
+        samples: what `chexgen sample` wrote, or a pool: `samples.npy` and `manifest.parquet`.
+        licence: as in `write_model`.
+
+    Returns:
+        source, images, texts (whether their prompts are in the folder); a prompt of your own has no source.
+
+    Raises:
+        ValueError: if the folder exists, `samples` is neither, or an image that the manifest names is not whole.
+    """
+    folder, samples = _new(folder), Path(samples)
+    recipes, pixels = _read_samples(samples)
+    sources = [_source_of(recipe) for recipe in recipes]
+    withheld = [source is not None and source not in TEXTS_MAY_GO for source in sources]
+    rows = []
+    with replacing(folder) as partial:
+        (partial / IMAGES).mkdir(parents=True)
+        for i, (recipe, image) in enumerate(zip(recipes, pixels, strict=True)):
+            kept = {key: value for key, value in recipe.items() if not (withheld[i] and key in WITHHELD)}
+            name = f"{IMAGES}/{i:06d}.png"
+            save(partial / name, image, kept)
+            rows.append({"file_name": name, "source": sources[i], **{k: v for k, v in kept.items() if k != "file"}})
+        pl.DataFrame(rows, infer_schema_length=None).write_csv(partial / TABLE)
+        counts = pl.DataFrame({"source": sources, "texts": [not each for each in withheld]})
+        counts = counts.group_by("source", "texts").agg(images=pl.len()).sort("source")
+        cards.data_card(counts, recipes[0], pixels[0].shape, licence).save(partial / "README.md")
+    return counts
+
+
+def push(folder: str | Path, repository: str, private: bool = True) -> CommitInfo:
+    """Upload a folder of `write_model` or `write_samples` to a hub, as one that only its owner sees unless told so.
+
+    Endpoint and token are huggingface_hub's: HF_ENDPOINT, HF_TOKEN or `hf auth login`. A repository that exists keeps
+    its visibility.
+
+    Raises:
+        ValueError: if the folder is neither.
+        OSError: what the hub, or the way to it, refuses.
+    """
+    folder = Path(folder)
+    kinds = {"model_index.json": "model", TABLE: "dataset"}
+    kind = next((kind for name, kind in kinds.items() if (folder / name).is_file()), None)
+    if kind is None or not (folder / "README.md").is_file():
+        raise ValueError(f"{folder} is no shared model or samples: write it with `chexgen share`")
+    hub = HfApi()
+    hub.create_repo(repository, repo_type=kind, private=private, exist_ok=True)
+    return hub.upload_folder(
+        repo_id=repository, folder_path=folder, repo_type=kind, commit_message=f"Synthetic chest radiographs: {kind}"
+    )
+
+
+def _new(folder: str | Path) -> Path:
+    if Path(folder).exists():
+        raise ValueError(f"{folder} exists: name a new folder")
+    return Path(folder)
+
+
+def _read_samples(folder: Path) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
+    """Recipe and pixels, uint8 [H, W], of each image in a folder of `chexgen sample` or a pool."""
+    if (folder / "manifest.csv").is_file():
+        names = pl.read_csv(folder / "manifest.csv", infer_schema_length=0)["file"].to_list()
+        if not names:
+            raise ValueError(f"{folder / 'manifest.csv'} names no image: sample some")
+        return [_read_whole(folder / name) for name in names], [_pixels(folder / name) for name in names]
+    if not (folder / "manifest.parquet").is_file():
+        raise ValueError(f"{folder} has no manifest: give what `chexgen sample` wrote, or a pool of a run")
+    manifest, samples = pl.read_parquet(folder / "manifest.parquet"), np.load(folder / "samples.npy")
+    if samples.ndim != 4 or len(samples) != len(manifest) or not samples.size:
+        raise ValueError(f"{folder}: {len(manifest)} requests and samples {samples.shape} do not fit; sample it again")
+    columns = [column for column in ABOUT if column in manifest.columns]
+    recipes = [
+        {"request": row["image_id"], "copy": k, "seed": seed, "record": row["image_id"], **{c: row[c] for c in columns}}
+        for row in manifest.iter_rows(named=True)
+        for k, seed in enumerate(row["seeds"])
+    ]
+    return recipes, list(samples.reshape(-1, *samples.shape[2:]))
+
+
+def _read_whole(path: Path) -> dict[str, Any]:
+    recipe = read_recipe(path)
+    if recipe is None:
+        raise ImageError(f"{path}: missing, not whole or without its recipe; run `chexgen sample` again")
+    return recipe
+
+
+def _pixels(path: Path) -> np.ndarray:
+    if path.suffix == SUFFIXES["dicom"]:
+        return pydicom.dcmread(path).pixel_array
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def _source_of(recipe: Mapping[str, Any]) -> str | None:
+    """The source of the record that an image was sampled for; None for a prompt of one's own."""
+    source = str(recipe.get("record") or "").partition(":")[0]
+    return source or None

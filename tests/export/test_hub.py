@@ -1,0 +1,140 @@
+"""A shared model loads and samples as before; shared samples hold no text that may not go; a hub takes both."""
+
+import io
+import json
+
+import huggingface_hub
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from huggingface_hub import DatasetCard, ModelCard
+from PIL import Image
+
+from chexgen_lib.cli import main as cli
+from chexgen_lib.export.hub import push, write_model, write_samples
+from chexgen_lib.export.images import read_recipe, save
+from chexgen_lib.sampling.pipeline import ChexGenPipeline
+from tests.export.hub_stand_in import HubStandIn
+
+RECIPE = {"images": 1234, "patients": 56, "sources": {"chexpert": 1000, "nih": 234}, "training": {"steps": 5}}
+TOKEN = "hf_stand_in"
+STATES = {"prompt_embeds": torch.ones(1, 2, 384), "prompt_attention_mask": torch.ones(1, 2)}
+
+
+@pytest.fixture(scope="module")
+def light(pipeline):
+    """A pipeline without text encoder, of a few kB."""
+    return ChexGenPipeline(**{**pipeline.components, "text_encoder": None, "tokenizer": None})
+
+
+@pytest.fixture
+def pool(tmp_path):
+    """Two copies of each request: one of Open-i, two of one MIMIC record."""
+    folder = tmp_path / "pool"
+    folder.mkdir()
+    samples = np.random.default_rng(0).integers(0, 256, (3, 2, 8, 8), dtype=np.uint8)
+    np.save(folder / "samples.npy", samples)
+    manifest = {
+        "image_id": ["openi:1", "mimic_cxr:7:box", "mimic_cxr:7:mask"],
+        "record": ["openi:1", "mimic_cxr:7", "mimic_cxr:7"],
+        "prompt": ["Normal.", "Secret finding.", "Secret finding."],
+        "seeds": [[11, 12], [21, 22], [31, 32]],
+    }
+    pl.DataFrame(manifest).write_parquet(folder / "manifest.parquet")
+    return folder
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    with HubStandIn(TOKEN).running() as hub:
+        for module in (huggingface_hub.constants, huggingface_hub.hf_api.constants):
+            monkeypatch.setattr(module, "ENDPOINT", hub.url)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield hub
+
+
+def test_a_shared_model_samples_as_before_and_its_card_holds_the_facts(light, tmp_path):
+    folder = write_model(tmp_path / "model", light, RECIPE, "cc-by-4.0")
+    first, second = (
+        np.asarray(pipe(**STATES, num_inference_steps=2, generator=torch.Generator().manual_seed(0)).images[0])
+        for pipe in (light, ChexGenPipeline.from_pretrained(folder))
+    )
+    np.testing.assert_array_equal(first, second)
+    card = ModelCard.load(folder / "README.md")
+    assert (card.data.license, card.data.library_name) == ("cc-by-4.0", "diffusers") and "synthetic" in card.data.tags
+    assert "images of CheXpert" in card.text and "1,000 (Stanford University Dataset Research" in card.text
+    assert json.loads((folder / "recipe.json").read_text()) == RECIPE
+    with pytest.raises(ValueError, match="exists: name a new folder"):
+        write_model(folder, light, RECIPE)
+
+
+def test_a_model_of_unknown_training_says_so(light, tmp_path):
+    folder = write_model(tmp_path / "model", light, None)
+    card = ModelCard.load(folder / "README.md")
+    assert "Not recorded: whoever shares this" in card.text and card.data.license == "unknown"
+    assert not (folder / "recipe.json").exists()
+
+
+def test_texts_of_credentialed_records_stay_at_home(pool, tmp_path):
+    counts = write_samples(tmp_path / "out", pool)
+    assert counts.rows() == [("mimic_cxr", False, 4), ("openi", True, 2)]
+    written = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert b"Normal." in written and b"Secret" not in written and b"mimic_cxr:" not in written
+    table = pl.read_csv(tmp_path / "out/metadata.csv")
+    assert table["seed"].to_list() == [11, 12, 21, 22, 31, 32]
+    samples = np.load(pool / "samples.npy").reshape(6, 8, 8)
+    for name, image, row in zip(table["file_name"], samples, table.rows(named=True), strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / name)), image)
+        assert read_recipe(tmp_path / "out" / name)["seed"] == row["seed"]
+    card = DatasetCard.load(tmp_path / "out/README.md")
+    assert card.data.size_categories == "n<1K" and "prompts and record ids are left out" in card.text
+
+
+def test_own_prompts_are_shared_whole_from_png_and_dicom(tmp_path):
+    names = ("a_0.png", "b_0.dcm")
+    for i, name in enumerate(names):
+        save(tmp_path / "in" / name, np.full((8, 8), i, np.uint8), {"file": name, "prompt": f"Mine {i}.", "seed": i})
+    pl.DataFrame({"file": names}).write_csv(tmp_path / "in/manifest.csv")
+    assert write_samples(tmp_path / "out", tmp_path / "in").rows() == [(None, True, 2)]
+    assert pl.read_csv(tmp_path / "out/metadata.csv")["prompt"].to_list() == ["Mine 0.", "Mine 1."]
+    (tmp_path / "in/b_0.dcm").write_bytes(b"half")
+    with pytest.raises(ValueError, match=r"b_0\.dcm: missing, not whole or without its recipe"):
+        write_samples(tmp_path / "again", tmp_path / "in")
+    assert not (tmp_path / "again").exists()
+
+
+def test_neither_samples_nor_a_pool(tmp_path, pool):
+    with pytest.raises(ValueError, match="has no manifest: give what"):
+        write_samples(tmp_path / "out", tmp_path)
+    np.save(pool / "samples.npy", np.zeros((2, 2, 8, 8), np.uint8))
+    with pytest.raises(ValueError, match="3 requests and samples .2, 2, 8, 8. do not fit"):
+        write_samples(tmp_path / "out", pool)
+
+
+def test_a_hub_takes_samples_and_model_and_keeps_them_private(hub, pool, light, tmp_path, capsys):
+    command = ["share", "samples", str(pool), "--out", str(tmp_path / "out"), "--push", "lab/films"]
+    assert cli.main(command) == 0
+    printed = capsys.readouterr().out
+    assert "mimic_cxr: its terms forbid passing on texts: prompts and ids of 4 images" in printed
+    assert printed.endswith(f"{hub.url}/lab/films/commit/c0ffee{'0' * 34}\n")
+    repository = hub.repositories["datasets/lab/films"]
+    assert repository["private"] and len(repository["files"]) == 8
+    assert Image.open(io.BytesIO(repository["files"]["images/000000.png"])).text["chexgen"]
+    folder = write_model(tmp_path / "model", light, RECIPE)
+    push(folder, "lab/model", private=False)
+    push(folder, "lab/model")  # once more: it exists
+    repository = hub.repositories["models/lab/model"]
+    assert not repository["private"]
+    for name, content in repository["files"].items():
+        assert (folder / name).read_bytes() == content
+    assert {"model_index.json", "README.md", "recipe.json"} <= repository["files"].keys()
+
+
+def test_a_refused_upload_and_another_folder_are_one_clear_line(hub, pool, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "wrong")
+    assert cli.main(["share", "samples", str(pool), "--out", str(tmp_path / "out"), "--push", "lab/films"]) == 2
+    assert "401" in capsys.readouterr().err and not hub.repositories
+    with pytest.raises(ValueError, match="is no shared model or samples: write it with `chexgen share`"):
+        push(pool, "lab/films")
