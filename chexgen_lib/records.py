@@ -3,13 +3,15 @@
 Every stage reads and writes this table, so its columns, label states and limits are declared and enforced here only. A
 finding's state follows torchxrayvision's convention: 1 present, 0 absent, null unknown (not annotated by the source, or
 uncertain; uncertain ones are also named in `uncertain`). The finding names are CheXpert's 14 (paper, ED Table 6) as
-torchxrayvision spells them.
+torchxrayvision spells them. A dataset with a label set of its own (VinDr-CXR, MedFMC ChestDR) gives the state of each
+of its labels in `states` as well: what a classifier predicts is a property of the data (`label_set`).
 """
 
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from chexgen_lib.storage import replacing
@@ -51,6 +53,7 @@ SCHEMA: dict[str, pl.DataType] = {
     **{finding: pl.Float32() for finding in FINDINGS},
     "uncertain": pl.List(pl.String()),
     "labels": pl.List(pl.String()),
+    "states": pl.List(pl.Struct({"label": pl.String(), "state": pl.Float32()})),
     "details": pl.List(pl.Struct({k: pl.String() for k in ("finding", "side", "site", "severity")})),
     "report": pl.String(),
     "impression": pl.String(),
@@ -58,18 +61,21 @@ SCHEMA: dict[str, pl.DataType] = {
     "description_origin": pl.String(),
     "qc": pl.String(),
     "split": pl.String(),
+    "sets": pl.List(pl.String()),
     "mask": pl.String(),
     "boxes": pl.List(pl.Struct({"finding": pl.String(), **{k: pl.Float32() for k in "xywh"}})),
     "severity": pl.List(pl.Struct({"finding": pl.String(), "score": pl.Float32()})),
 }
 REQUIRED = ("image_id", "source", "patient_id", "study_id")
 DEFAULT_SPLITS = {"train": 0.8, "val": 0.1, "test": 0.1}
-# The sets that a dataset publishes, which take the place of any other split: the one rule for all stages. MIMIC-CXR's
-# are the paper's (folders p10 to p18 and p19), NIH's are those of its two lists, where these lie beside its table.
-PUBLISHED = {
-    **dict.fromkeys(("mimic_cxr", "nih", "vindr_cxr", "vindr_pcxr", "chestx_det", "chest_dr"), ("train", "test")),
-    **dict.fromkeys(("vindr_ribcxr", "object_cxr"), ("train", "val")),
-}
+# Datasets with a training and a test set, which take the place of any other split: the one rule for all stages.
+# MIMIC-CXR's are the paper's (folders p10 to p18 and p19), NIH's are those of its two lists, where these lie beside its
+# table. Of VinDr-RibCXR and Object-CXR the validation set is tested on, since their test sets come without annotations;
+# CANDID-PTX as a whole: no publisher says so, but the paper does.
+PUBLISHED = (
+    *("mimic_cxr", "nih", "vindr_cxr", "vindr_pcxr", "chestx_det", "chest_dr"),
+    *("vindr_ribcxr", "object_cxr", "candid_ptx"),
+)
 OF_NIH = ("chestx_det", "ranczr_clip", "siim_acr_ptx")  # their images are NIH ChestX-ray14's, under other names
 
 
@@ -149,13 +155,40 @@ def read(path: str | Path) -> pl.DataFrame:
         raise RecordError(f"{path}: not a readable parquet file ({error}); run notebook 01 again") from error
 
 
+def label_set(df: pl.DataFrame) -> tuple[str, ...]:
+    """What these Records are labelled with: their dataset's own labels in its order, or the 14 findings.
+
+    Records of several label sets share the 14 findings alone.
+    """
+    own = df.select(pl.col("states").list.eval(pl.element().struct.field("label"))) if "states" in df.columns else None
+    sets = {tuple(labels or ()) for (labels,) in own.unique().iter_rows()} if own is not None else {()}
+    return (sets.pop() if len(sets) == 1 else ()) or FINDINGS
+
+
+def label_states(df: pl.DataFrame, labels: tuple[str, ...] = FINDINGS) -> np.ndarray:
+    """State of each label in each Record, float32 [N, L]: 1, 0, or NaN where unknown.
+
+    Where `labels` is not the 14 findings, a Record without states of its own knows those that are named like a finding.
+    """
+    if labels == FINDINGS:
+        return df.select(pl.col(FINDINGS).cast(pl.Float32)).fill_null(np.nan).to_numpy()
+    none = pl.col("states").list.len().fill_null(0) == 0
+    columns = []
+    for label in labels:
+        own = pl.element().filter(pl.element().struct.field("label") == label).struct.field("state")
+        state = pl.col("states").list.eval(own).list.first().cast(pl.Float32)
+        finding = pl.col(label).cast(pl.Float32) if label in FINDINGS else pl.lit(None, pl.Float32)
+        columns.append(pl.when(none).then(finding).otherwise(state).alias(label))
+    return df.select(columns).fill_null(np.nan).to_numpy()
+
+
 def assign_splits(df: pl.DataFrame, fractions: Mapping[str, float] | None = None, seed: int = 0) -> pl.DataFrame:
     """Fill `split` so that no person is in two splits, and what a dataset publishes stays as it is published.
 
-    Who is in a set of `PUBLISHED` (the `split` that the source's reader gives) stays there; where the dataset
-    publishes no validation set, it is cut from its training set. A person in several published sets, of one dataset
-    or of several that share images, is tested on if one of them tests on her, or else validates if one does: nobody
-    is trained on who is held out anywhere. All others' split is a hash of the person and `seed` alone: it stays the
+    Who is in a set of `PUBLISHED` (the `split` that the source's reader gives) stays there; a validation set is cut
+    from its training set, and leaves out who is in one of the publisher's few-shot sets (`sets`). A person in several
+    published sets, of one dataset or of several that share images, is tested on if one of them tests on her: nobody is
+    trained on who is held out anywhere. All others' split is a hash of the person and `seed` alone: it stays the
     same when rows or sources are added or removed.
 
     Args:
@@ -198,13 +231,13 @@ def _published(df: pl.DataFrame) -> pl.DataFrame:
     """Each person's published set (`given`, null where none is), and whether validation is to be `cut` from it."""
     source = pl.col("patient_id").str.extract(r"^([^:]+):")
     split = pl.col("split") if "split" in df.columns else pl.lit(None, pl.String)
-    rows = df.select(source=source, person=person(), split=split)
-    rows = rows.with_columns(pl.when(pl.col("source").is_in(list(PUBLISHED))).then("split"))
+    listed = pl.col("sets").list.len() > 0 if "sets" in df.columns else pl.lit(False)
+    rows = df.select(source=source, person=person(), split=split, listed=listed)
+    rows = rows.with_columns(pl.when(pl.col("source").is_in(PUBLISHED)).then("split"))
     rank = {split: i for i, split in enumerate(SPLITS)}
-    no_val = pl.col("source").is_in([source for source, sets in PUBLISHED.items() if "val" not in sets])
     people = rows.group_by("person", maintain_order=True).agg(
         given=pl.col("split").replace_strict(rank, return_dtype=pl.Int8).max(),
-        cut=(no_val | pl.col("split").is_null()).all(),
+        cut=~pl.col("listed").fill_null(False).any(),
     )
     given = pl.col("given").replace_strict(dict(enumerate(SPLITS)), return_dtype=pl.String)
     return people.with_columns(given=given, cut=pl.col("cut") & (pl.col("given") == 0).fill_null(False))
@@ -240,6 +273,8 @@ def _validate_lists(df: pl.DataFrame) -> None:
     for field, allowed in (("side", SIDES), ("severity", SEVERITIES)):
         remedy = f"{field}: use one of {list(allowed)} or null"
         _forbid(details, ~pl.col(field).is_in(allowed), "details", remedy, field)
+    known = pl.col("state").is_in([0.0, 1.0]).fill_null(True) & pl.col("label").is_not_null()
+    _forbid(_rows(df, "states"), ~known, "states", "a label and 1 present, 0 absent, null unknown", "element")
     boxes = _rows(df, "boxes")
     edges = [pl.col("x"), pl.col("y"), pl.col("x") + pl.col("w"), pl.col("y") + pl.col("h")]
     inside = pl.all_horizontal(edge.is_between(0, 1 + 1e-5) for edge in edges)

@@ -150,13 +150,14 @@ def _masks(chunks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def _with_truth(cohort: pl.DataFrame, chunks: list[dict[str, np.ndarray]]) -> pl.DataFrame:
-    """Replace the source's labels by what was rendered: states, boxes and severity."""
+    """Replace the source's labels by what was rendered: findings, boxes and severity."""
     truth = np.concatenate([c["truth"] for c in chunks])  # [N, 14]
     notes = [json.loads(str(text)) for c in chunks for text in c["notes"]]
     scores = [[{"finding": k, "score": v} for k, v in note["severity"].items()] for note in notes]
     return cohort.with_columns(
         *(pl.Series(finding, truth[:, i]) for i, finding in enumerate(FINDINGS)),
         image=pl.lit("phantom:") + pl.col("image_id"),
+        states=pl.lit([], SCHEMA["states"]),
         boxes=pl.Series([note["boxes"] for note in notes], dtype=SCHEMA["boxes"]),
         severity=pl.Series(scores, dtype=SCHEMA["severity"]),
     )

@@ -20,7 +20,9 @@ import polars as pl
 from chexgen_lib.records import FINDINGS
 
 ANATOMY = ("lungs", "heart", "ribs")
-FLAGS = ("stage1", "stage2", "external")  # purposes of an image, besides its split; it may serve several
+# Purposes of an image, besides its split; it may serve several. "annotated": datasets with masks, boxes or scores;
+# "few_shot": those that a classifier sees few images of.
+FLAGS = ("stage1", "stage2", "external", "few_shot", "annotated")
 
 
 class CohortError(ValueError):
@@ -36,7 +38,13 @@ def load(folder: Path) -> pl.DataFrame:
     path = Path(folder) / "cohort.parquet"
     if not path.is_file():
         raise CohortError(f"{path} does not exist: run the stage 02_cohort first")
-    return pl.read_parquet(path)
+    table = pl.read_parquet(path)
+    return table.with_columns(pl.lit(False).alias(flag) for flag in FLAGS if flag not in table.columns)
+
+
+def purposes(cohort: pl.DataFrame) -> list[str]:
+    """Those of `FLAGS` that some image of a cohort serves."""
+    return [flag for flag in FLAGS if cohort[flag].any()]
 
 
 def rows(cohort: pl.DataFrame, flag: str | None = None, split: str | None = None) -> np.ndarray:
@@ -91,9 +99,9 @@ def varied_rows(cohort: pl.DataFrame, n: int, seed: int = 0) -> list[int]:
 
 def count_images(cohort: pl.DataFrame) -> pl.DataFrame:
     """By split: the number of images, of those that serve each purpose, and of patients."""
-    purposes = pl.col(FLAGS).sum()
+    served = pl.col(purposes(cohort)).sum()
     patients = pl.col("patient_id").n_unique().alias("patients")
-    return cohort.group_by("split").agg(pl.len().alias("images"), purposes, patients).sort("split")
+    return cohort.group_by("split").agg(pl.len().alias("images"), served, patients).sort("split")
 
 
 def count_findings(cohort: pl.DataFrame, splits: Sequence[str] = ("train", "test")) -> pl.DataFrame:

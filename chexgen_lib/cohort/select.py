@@ -1,4 +1,4 @@
-"""Selecting the run's records: for each purpose a weighted sample in which rare findings are over-represented."""
+"""Selecting the run's records: for each purpose a sample, in which rare findings are over-represented if asked."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,9 @@ import polars as pl
 
 from chexgen_lib.cohort.layout import FLAGS, CohortError
 from chexgen_lib.descriptions import grammar
+from chexgen_lib.descriptions.check import PASS
 from chexgen_lib.phantom import render as phantom
-from chexgen_lib.records import FINDINGS, FRONTAL, in_several_splits, person, positions
+from chexgen_lib.records import FINDINGS, in_several_splits, person, positions
 from chexgen_lib.sources import impressions
 
 RESERVED = 0.1  # share of people
@@ -25,11 +26,14 @@ class Selection:
     Attributes:
         flag: the purpose, one of `layout.FLAGS`.
         sources: names of datasets; one may serve several purposes, with the same images.
-        counts: split -> number of images, e.g. `{"train": 2000, "val": 200}`; fewer if there are fewer.
+        counts: split -> number of images, e.g. `{"train": 2000, "val": 200}`; fewer if there are fewer, None for all.
         prompt: the generated "description", or the radiologist's "impression" with the description where a source has
             none; of MIMIC-CXR's impressions those that `impressions.impressions` selects.
-        frontal: whether lateral views are left out.
+        views: those that are taken (of `records.VIEWS`); None takes all.
         optional: whether it may select nothing to train on.
+        natural: whether findings stay as frequent as they are; else rare ones are over-represented.
+        labels_alone: for images that no text goes with: also of records whose description failed its check, for example
+            since there is nothing to describe.
         reserved: of training patients only those that the shipped foundation never sees (True: `is_reserved`), only
             the others (False), or all (None). With another seed than `SPLITS_SEED`, whose splits put people who trained
             the foundation among the tested, True holds for every split.
@@ -37,10 +41,12 @@ class Selection:
 
     flag: str
     sources: Sequence[str]
-    counts: Mapping[str, int]
+    counts: Mapping[str, int | None]
     prompt: Literal["description", "impression"] = "description"
-    frontal: bool = False
+    views: Sequence[str] | None = None
     optional: bool = False
+    natural: bool = False
+    labels_alone: bool = False
     reserved: bool | None = None
 
 
@@ -65,9 +71,9 @@ def select(
 ) -> pl.DataFrame:
     """Select the records of a run: the Record columns, `prompt`, and a bool column for each of `layout.FLAGS`.
 
-    A record's chance of selection grows with the rarity of its rarest finding, so that fourteen findings can be learnt
-    from a few thousand images; labels, ages, sexes, views and their co-occurrence are the source's. Prompts have fewer
-    than `max_tokens` tokens (paper, Methods, ChexGen Model Training).
+    Unless a selection is `natural`, a record's chance grows with the rarity of its rarest finding, so that fourteen
+    findings can be learnt from a few thousand images; labels, ages, sexes, views and their co-occurrence are the
+    source's. Prompts have fewer than `max_tokens` tokens (paper, Methods, ChexGen Model Training).
 
     Args:
         records: curated ones, with the columns `qc` and `split`.
@@ -83,7 +89,8 @@ def select(
             f"the curated records hold nothing of {', '.join(absent)}: put it below the data root (`chexgen data list` "
             "names the sources), or leave it out of the cohort's sources"
         )
-    records = usable(records.filter(pl.col("qc") == "pass"), with_images)
+    unchecked = {source for selection in selections if selection.labels_alone for source in selection.sources}
+    records = usable(records.filter((pl.col("qc") == PASS) | pl.col("source").is_in(unchecked)), with_images)
     records = records.with_columns(prompt=grammar.prompt(records))
 
     def is_short(prompts: list[str]) -> np.ndarray:
@@ -92,8 +99,10 @@ def select(
     chosen = []
     for selection in selections:
         pool = _pool(records, selection, token_counts, max_tokens)
-        counts = selection.counts.items()
-        picked = pl.concat([_sample(_of(pool, s, selection.reserved, seed), n, seed, is_short) for s, n in counts])
+        parts = {split: _of(pool, split, selection.reserved, seed) for split in selection.counts}
+        picked = pl.concat(
+            [_sample(part, selection.counts[s], seed, is_short, selection.natural) for s, part in parts.items()]
+        )
         if not selection.optional and picked.filter(pl.col("split") == "train").is_empty():
             raise CohortError(
                 f"no training record for {selection.flag}: its sources have none with an image and a short prompt"
@@ -129,11 +138,12 @@ def select_for_autoencoder(
 
 def _pool(records: pl.DataFrame, selection: Selection, token_counts: TokenCounts, max_tokens: int) -> pl.DataFrame:
     """The records that a selection may choose from, with its prompts."""
-    pool = records.filter(pl.col("source").is_in(list(selection.sources)))
+    checked = pl.lit(selection.labels_alone) | (pl.col("qc") == PASS)
+    pool = records.filter(pl.col("source").is_in(list(selection.sources)), checked)
     if selection.prompt == "impression":
         pool = pool.with_columns(prompt=pl.coalesce("impression", "prompt"))
-    if selection.frontal:
-        pool = pool.filter(pl.col("view").is_in(FRONTAL))
+    if selection.views is not None:
+        pool = pool.filter(pl.col("view").is_in(selection.views))
     if selection.prompt == "impression" and "mimic_cxr" in selection.sources:
         mimic, _ = impressions.impressions(pool, token_counts, max_tokens)
         pool = pl.concat([pool.filter(pl.col("source") != "mimic_cxr"), mimic.select(pool.columns)])
@@ -148,18 +158,24 @@ def _of(pool: pl.DataFrame, split: str, reserved: bool | None, seed: int) -> pl.
 
 
 def _sample(
-    pool: pl.DataFrame, n: int, seed: int, accept: Callable[[list[str]], np.ndarray] | None = None
+    pool: pl.DataFrame,
+    n: int | None,
+    seed: int,
+    accept: Callable[[list[str]], np.ndarray] | None = None,
+    natural: bool = False,
 ) -> pl.DataFrame:
-    """`n` rows without replacement, weighted by the rarest finding (keys of Efraimidis & Spirakis 2006).
+    """`n` rows (None: all) without replacement, weighted by the rarest finding (keys of Efraimidis & Spirakis 2006).
 
     Args:
         accept: prompts -> bool of each; rows whose prompt is not accepted are passed over.
+        natural: give all rows one weight.
     """
+    n = len(pool) if n is None else n
     if pool.is_empty() or n == 0:
         return pool.head(0)
     present = pool.select(pl.col(FINDINGS).fill_null(0)).to_numpy()  # [N, 14]
     rarity = 1 / np.sqrt(present.mean(axis=0).clip(1e-4))
-    weight = (present * rarity).max(axis=1).clip(0.5)
+    weight = np.ones(len(pool)) if natural else (present * rarity).max(axis=1).clip(0.5)
     key = positions(pool["image_id"], str(seed)).to_numpy() ** (1 / weight)
     ranked = pool[np.argsort(-key, kind="stable")]
     if accept is None:

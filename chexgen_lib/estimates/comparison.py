@@ -140,6 +140,7 @@ def auroc_table(
     draws: int = 1,
     fewest: int = LEAST,
     against: Mapping[str, Against] | None = None,
+    names: Sequence[str] = FINDINGS,
 ) -> pl.DataFrame:
     """AUROC of each arm by finding and on average (ED Table 6), and its difference from the arm `reference`.
 
@@ -147,10 +148,11 @@ def auroc_table(
     the average, unless all are such.
 
     Args:
-        scores: arm -> [S * draws, N, 14].
-        labels: [N, 14], 1, 0 or NaN.
+        scores: arm -> [S * draws, N, L].
+        labels: [N, L], 1, 0 or NaN.
         draws: consecutive runs that share a seed; a seed's AUROC is the mean of its draws'.
         against: arm -> what else it is held against.
+        names: of the L labels, in the column `finding`.
 
     Returns:
         arm, finding, `ESTIMATE`, with `against` the columns of `worth`, n, positives, patients, seeds; in the row
@@ -167,11 +169,11 @@ def auroc_table(
     }
     about = [
         {"finding": f, "n": int(np.isfinite(y).sum()), "positives": int(np.nansum(y))}
-        for f, y in zip(FINDINGS, labels.T, strict=True)
+        for f, y in zip(names, labels.T, strict=True)
     ]
     about.append({"finding": "Average", "n": len(labels), "positives": None})
-    table = _widen(compare(arms, about, resampling, reference, against), labels, resampling)
-    single = {arm: values[:, 0, :-1].mean(0) for arm, values in arms.items()}  # [14]
+    table = _widen(compare(arms, about, resampling, reference, against), labels, resampling, names)
+    single = {arm: values[:, 0, :-1].mean(0) for arm, values in arms.items()}  # [L]
     known = np.isfinite(next(iter(single.values())))
     p = {
         arm: paired_wilcoxon(values[known], single[reference][known])
@@ -187,7 +189,7 @@ def auroc_table(
 
 
 def aurocs(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, fewest: int = LEAST) -> np.ndarray:
-    """Scores [S, draws, N, 14] -> AUROC of the findings and last their mean (see `auroc_table`), [S, 1 + B, 15].
+    """Scores [S, draws, N, L] -> AUROC of the labels and last their mean (see `auroc_table`), [S, 1 + B, L + 1].
 
     Raises:
         ValueError: if no finding has `fewest` cases of either label.
@@ -196,7 +198,7 @@ def aurocs(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, fewest: 
         [auroc_of_draws(y, s, weights, fewest) for y, s in zip(labels.T, np.moveaxis(seed, -1, 0), strict=True)]
         for seed in scores
     ]
-    values = np.moveaxis(np.array(each), 1, -1)  # [S, 1 + B, 14]
+    values = np.moveaxis(np.array(each), 1, -1)  # [S, 1 + B, L]
     known = np.isfinite(values[:, 0]).all(0)
     if not known.any():
         raise ValueError(f"no finding has {fewest} known positives and negatives in the test set; use more records")
@@ -205,7 +207,7 @@ def aurocs(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, fewest: 
     return np.concatenate([values, known_mean(values[..., known], axis=-1)[..., None]], axis=-1)
 
 
-def _widen(table: pl.DataFrame, labels: np.ndarray, resampling: Resampling) -> pl.DataFrame:
+def _widen(table: pl.DataFrame, labels: np.ndarray, resampling: Resampling, names: Sequence[str]) -> pl.DataFrame:
     """A table of AUROCs, its intervals by finding widened to `auroc_interval` of the patients with either label.
 
     Resamples of few positives resemble each other more than new patients would resemble them.
@@ -213,7 +215,7 @@ def _widen(table: pl.DataFrame, labels: np.ndarray, resampling: Resampling) -> p
     rows = table.to_dicts()
     counts = {
         finding: [len(np.unique(resampling.patient_of[y == label])) for label in (1, 0)]
-        for finding, y in zip(FINDINGS, labels.T, strict=True)
+        for finding, y in zip(names, labels.T, strict=True)
     }
     for row in rows:
         if row["value"] is not None and row["finding"] in counts:
@@ -225,7 +227,7 @@ def _widen(table: pl.DataFrame, labels: np.ndarray, resampling: Resampling) -> p
 def _check_runs(runs: Mapping[str, np.ndarray], labels: np.ndarray, reference: str | None, draws: int) -> None:
     shapes = {values.shape for values in runs.values()}
     if len(shapes) != 1 or next(iter(shapes))[1:] != labels.shape or reference not in (None, *runs):
-        raise ValueError(f"arms need scores [S, {len(labels)}, 14] of equal S, one of them {reference!r}; got {shapes}")
+        raise ValueError(f"arms need scores {['S', *labels.shape]} of equal S, one of them {reference!r}; got {shapes}")
     for arm, values in runs.items():
         if not np.isfinite(values).all():
             raise ValueError(f"arm {arm!r}: scores of run {np.argwhere(~np.isfinite(values))[0][0]} are not finite")

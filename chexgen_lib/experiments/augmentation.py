@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.estimates import worth
 from chexgen_lib.estimates.comparison import ESTIMATE, auroc_table
 from chexgen_lib.estimates.wording import readable
@@ -24,6 +25,7 @@ from chexgen_lib.experiments.repeats import Repeats, Results
 from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.classifier import balanced_weights, train_classifier
 from chexgen_lib.pools.labelled import Splits
+from chexgen_lib.records import FINDINGS, label_set
 
 TESTS = ("test", "external test")
 
@@ -37,6 +39,7 @@ def train_and_score(
     tests: Mapping[str, np.ndarray],
     config: LearnerConfig,
     weights: np.ndarray | None = None,
+    names: tuple[str, ...] = FINDINGS,
 ) -> dict[str, np.ndarray]:
     """Train a classifier on the rows `train`, select its checkpoint on `val`, and score the test sets.
 
@@ -44,12 +47,14 @@ def train_and_score(
         images, labels: those of all arms.
         tests: name -> rows.
         weights: [len(train)], how often each image is sampled; None balances the findings.
+        names: of the labels.
 
     Returns:
-        Name of the test set -> scores, float32 [N, 14].
+        Name of the test set -> scores, float32 [N, L].
     """
-    weights = balanced_weights(labels[train]) if weights is None else weights
-    model = train_classifier(images[train], labels[train], config, val=(images[val], labels[val]), weights=weights)
+    options = {"val": (images[val], labels[val]), "names": names}
+    options["weights"] = balanced_weights(labels[train]) if weights is None else weights
+    model = train_classifier(images[train], labels[train], config, **options)
     return model.predict_sets(images, tests)
 
 
@@ -74,17 +79,25 @@ def pool_arms(sets: Mapping[str, Splits], copies: Sequence[int]) -> dict[str, np
 
 
 def classify(
-    sets: Splits, rival: Splits, copies: Sequence[int], folder: Path, config: LearnerConfig, repeats: Repeats
+    sets: Splits,
+    rival: Splits,
+    copies: Sequence[int],
+    config: LearnerConfig,
+    repeats: Repeats,
+    folder: Path,
+    external_labels: Sequence[str] | None = None,
 ) -> tuple[Results, dict[str, pl.DataFrame]]:
     """Train all arms of the classification and compare them on each test set.
 
-    The arms are those of `pool_arms`, the most copies alone, and the same beside real ones with shuffled labels.
+    The arms are those of `pool_arms`, the most copies alone, and the same beside real ones with shuffled labels. What
+    is predicted is the label set of the training images; another dataset is tested on the labels that it shares.
 
     Args:
         sets: the real images with ChexGen's pool.
         rival: `sets` with the baseline's pool.
         copies: synthetic images of each real one.
         folder: for finished trainings.
+        external_labels: those that the external test is of; None for all that its images know.
 
     Returns:
         What the trainings predicted, and for each test set `auroc_table` against the real images alone.
@@ -96,22 +109,44 @@ def classify(
         synthetic_alone(most): sets.copies(most),
         shuffled(most): np.concatenate([sets.rows["train"], mislabelled.copies(most)]),
     }
-    everything = mislabelled.everything
+    everything, names = mislabelled.everything, label_set(sets.everything.table[sets.rows["train"]])
+    labels = everything.states(names)
+    if external_labels is not None:
+        labels = _restricted(labels, names, sets.rows["external test"], external_labels)
     tests = {name: sets.rows[name] for name in TESTS if len(sets.rows[name])}
-    jobs = arm_jobs(arms, config, repeats, val=sets.rows["val"], tests=tests)
-    data = {"images": everything.images, "labels": everything.labels}
-    results = repeats.train(train_and_score, data, jobs, folder)
-    tables = {
-        name: auroc_table(
-            scores_of(results, name),
-            everything.labels[rows],
-            repeats.resampling(sets.patients(name)),
-            REAL,
-            against=against(results),
-        )
-        for name, rows in tests.items()
-    }
+    check_shared(labels, tests, names)
+    jobs = arm_jobs(arms, config, repeats, val=sets.rows["val"], tests=tests, names=names)
+    results = repeats.train(train_and_score, {"images": everything.images, "labels": labels}, jobs, folder)
+    tables = {}
+    for name, rows in tests.items():
+        options = {"against": against(results), "names": names}
+        resampling = repeats.resampling(sets.patients(name))
+        tables[name] = auroc_table(scores_of(results, name), labels[rows], resampling, REAL, **options)
     return results, tables
+
+
+def _restricted(labels: np.ndarray, names: Sequence[str], rows: np.ndarray, kept: Sequence[str]) -> np.ndarray:
+    """Labels [N, L] of which only those in `kept` are known of some rows."""
+    if unknown := sorted(set(kept) - set(names)):
+        raise CohortError(f"external_labels {unknown} are none of the labels that are trained on: {', '.join(names)}")
+    labels = labels.copy()
+    labels[np.ix_(rows, [k for k, name in enumerate(names) if name not in kept])] = np.nan
+    return labels
+
+
+def check_shared(labels: np.ndarray, tests: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
+    """Raise CohortError if a test set knows none of the labels that are trained on.
+
+    Args:
+        labels: [N, L].
+        tests: name -> rows.
+    """
+    for name, rows in tests.items():
+        if np.isnan(labels[rows]).all():
+            raise CohortError(
+                f"{name}: its {len(rows)} images know none of the labels of the training images ({', '.join(names)}); "
+                "test on a dataset with some of these, or leave it out of the cohort's sources"
+            )
 
 
 def set_sizes(sets: Mapping[str, Splits]) -> pl.DataFrame:

@@ -2,13 +2,14 @@
 
 The paper pretrains DenseNet121 on 1x to 5x synthetic images that inherit their record's labels, and fine-tunes it on 1
 to 100 % of the real training images, against ImageNet weights (Methods, Supervised pretraining experiments); the same
-on another hospital's images, and with 1, 5 and 10 images of each finding (the MedFMC protocol). Here the reference is
-the network's default initialisation. Oracles are pretrained on as many new real images of other training patients: the
+on another hospital's images, and with 1, 5 and 10 images of each finding (the MedFMC protocol); `fine_tuning` has these
+images. Where their label set is another than the pretraining's, the last layer starts anew. Here the reference is the
+network's default initialisation. Oracles are pretrained on as many new real images of other training patients: the
 ratio of the gains is the worth of a synthetic image, both taken from `LONGER`, as many steps on the real images alone.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,62 +30,27 @@ from chexgen_lib.experiments.arms import (
     pretraining_copies,
 )
 from chexgen_lib.experiments.attention import Cases
+from chexgen_lib.experiments.fine_tuning import (
+    INTERNAL,
+    Labels,
+    Protocol,
+    Tuning,
+    controlled,
+    labels_of,
+    prefixes,
+    tunings,
+)
 from chexgen_lib.experiments.repeats import Repeats, Results
 from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.classifier import Classifier, balanced_weights, train_classifier
-from chexgen_lib.pools.labelled import LabelledSet, Splits
-from chexgen_lib.records import FINDINGS
+from chexgen_lib.pools.labelled import Splits
 
 SHOWN = ("value", "low", "high", "difference", "difference_low", "difference_high", "p", "detectable", *worth.COLUMNS)
-INTERNAL, EXTERNAL, FEW_SHOT = "internal", "external", "few-shot"  # groups of fine-tunings
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """Which real images are fine-tuned on, and how.
-
-    Attributes:
-        copies: synthetic images of each record to pretrain on.
-        oracles: as many times as many new real images to pretrain on instead.
-        shares: of the real training images.
-        shots: external images of each finding.
-        draws: few-shot sets of each size; the draws of a seed are averaged.
-        fine_tuning: with shares of the images.
-        few_shot: with few shots.
-    """
-
-    copies: Sequence[int]
-    oracles: Sequence[int]
-    shares: Sequence[float]
-    shots: Sequence[int]
-    draws: int
-    fine_tuning: LearnerConfig
-    few_shot: LearnerConfig
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """A fine-tuning.
-
-    Attributes:
-        group: INTERNAL, EXTERNAL or FEW_SHOT.
-        set: of real images: "10 %", "5-shot".
-        train, val, test: rows.
-        measure_attention: whether the attention of the fine-tuned network is measured.
-    """
-
-    group: str
-    set: str
-    train: np.ndarray
-    val: np.ndarray
-    test: np.ndarray
-    config: LearnerConfig
-    measure_attention: bool = False
 
 
 def pretrain_and_fine_tune(
     images: np.ndarray,
-    labels: np.ndarray,
+    labels: Mapping[str, Labels],
     val: np.ndarray,
     cases: Cases,
     *,
@@ -95,19 +61,20 @@ def pretrain_and_fine_tune(
     """One pretraining and all fine-tunings that start from it.
 
     Args:
-        images, labels: uint8 [N, H, W] and [N, 14], real and synthetic.
+        images: uint8 [N, H, W], real and synthetic.
+        labels: of each group of fine-tunings; those of INTERNAL are pretrained on.
         val: rows, to select the pretraining's checkpoint.
         cases: whose attention is measured.
         pretrained_on: rows, synthetic or real; empty for the default initialisation.
 
     Returns:
-        Name of the tuning -> scores [len(test), 14]; "maps" -> the attention, see `attention.maps`; "attention" -> the
+        Name of the tuning -> scores [len(test), L]; "maps" -> the attention, see `attention.maps`; "attention" -> the
         share [K] of it inside the masks.
     """
-    start = _train(images, labels, pretrained_on, val, pretraining) if len(pretrained_on) else None
+    start = _train(images, labels[INTERNAL], pretrained_on, val, pretraining) if len(pretrained_on) else None
     result = {}
     for name, tuning in tunings.items():
-        model = _train(images, labels, tuning.train, tuning.val, tuning.config, initial=start)
+        model = _train(images, labels[tuning.group], tuning.train, tuning.val, tuning.config, initial=start)
         result[name] = model.predict(images[tuning.test])
         if tuning.measure_attention:
             result["maps"] = attention.maps(model, images[cases.rows], cases.findings)
@@ -117,14 +84,15 @@ def pretrain_and_fine_tune(
 
 def _train(
     images: np.ndarray,
-    labels: np.ndarray,
+    labels: Labels,
     train: np.ndarray,
     val: np.ndarray,
     config: LearnerConfig,
     initial: Classifier | None = None,
 ) -> Classifier:
-    options = {"val": (images[val], labels[val]), "weights": balanced_weights(labels[train]), "initial": initial}
-    return train_classifier(images[train], labels[train], config, **options)
+    states = labels.states
+    options = {"val": (images[val], states[val]), "weights": balanced_weights(states[train]), "initial": initial}
+    return train_classifier(images[train], states[train], config, **options, names=labels.names)
 
 
 def pretrain_all(
@@ -137,24 +105,25 @@ def pretrain_all(
 ) -> Results:
     """Pretrain and fine-tune from every initialisation (`initialisations`).
 
-    Without pretraining the networks are fine-tuned with the learning rate of pretraining. `LONGER` adds the steps of
-    pretraining to each fine-tuning, and is trained only on the sets of `controlled`.
+    Without pretraining the networks are fine-tuned with the learning rate of pretraining. `LONGER` adds the most steps
+    of any pretraining to each fine-tuning, and is trained only on the sets of `controlled`.
 
     Args:
         cases: whose attention is measured.
         folder: for finished trainings.
     """
-    everything, starts = sets.everything, initialisations(sets, protocol)
+    starts = initialisations(sets, protocol)
+    most = max(pretraining.over(len(rows)).steps for rows in starts.values() if len(rows))
     jobs: dict[str, list[dict]] = {name: [] for name in starts}
     for config in repeats.configs(pretraining):
         seeded = tunings(sets, protocol, config.seed)
         for name, rows in starts.items():
             own = controlled(seeded) if name == LONGER else seeded
-            more = pretraining.steps if name == LONGER else 0
+            more = most if name == LONGER else 0
             rate = None if len(rows) else pretraining.learning_rate
             own = {key: _adapted(tuning, more, rate, config.device) for key, tuning in own.items()}
             jobs[name].append({"pretrained_on": rows, "pretraining": config, "tunings": own})
-    data = {"images": everything.images, "labels": everything.labels, "val": sets.rows["val"], "cases": cases}
+    data = {"images": sets.everything.images, "labels": labels_of(sets), "val": sets.rows["val"], "cases": cases}
     return repeats.train(pretrain_and_fine_tune, data, jobs, folder)
 
 
@@ -170,87 +139,10 @@ def initialisations(sets: Splits, protocol: Protocol) -> dict[str, np.ndarray]:
 
 
 def _adapted(tuning: Tuning, more_steps: int, learning_rate: float | None, device: str) -> Tuning:
-    config = tuning.config
+    config = tuning.config.over(len(tuning.train))
     rate = learning_rate or config.learning_rate
     config = replace(config, steps=config.steps + more_steps, learning_rate=rate, device=device)
     return replace(tuning, config=config)
-
-
-# The real images of each fine-tuning
-
-
-def tunings(sets: Splits, protocol: Protocol, seed: int) -> dict[str, Tuning]:
-    """The fine-tunings of a seed, by name.
-
-    Internal and external ones take shares of the real training images, few-shot ones a few external images of each
-    finding, several times. Without external images there are only internal ones.
-    """
-    chosen: dict[str, Tuning] = {}
-    for group, prefix in ((INTERNAL, ""), (EXTERNAL, "external ")):
-        train, val, test = (sets.rows[prefix + name] for name in ("train", "val", "test"))
-        if not len(train) or not len(test):
-            continue
-        config = replace(protocol.fine_tuning, seed=seed)
-        parts = {name: train[rows] for name, rows in fractions(sets.everything[train], protocol.shares, seed).items()}
-        last = list(parts)[-1] if group == INTERNAL else None
-        chosen |= {f"{group} {n}": Tuning(group, n, rows, val, test, config, n == last) for n, rows in parts.items()}
-        if group == EXTERNAL:
-            config = replace(protocol.few_shot, seed=seed)
-            for k in protocol.shots:
-                for draw in range(protocol.draws):
-                    rows = train[shots(sets.everything[train], k, draw, seed)]
-                    chosen[f"{k}-shot {draw}"] = Tuning(FEW_SHOT, f"{k}-shot", rows, val, test, config)
-    return chosen
-
-
-def controlled(tunings: Mapping[str, Tuning]) -> dict[str, Tuning]:
-    """The internal and few-shot fine-tunings on the first and the last set, the fewest and the most images.
-
-    For a control that is too costly to train on every set.
-    """
-    sets: dict[str, list[str]] = {}
-    for tuning in tunings.values():
-        sets.setdefault(tuning.group, []).append(tuning.set)
-    ends = {group: (names[0], names[-1]) for group, names in sets.items() if group != EXTERNAL}
-    return {name: tuning for name, tuning in tunings.items() if tuning.set in ends.get(tuning.group, ())}
-
-
-def sizes(tunings: Mapping[str, Tuning]) -> pl.DataFrame:
-    """How many real images each fine-tuning has."""
-    return pl.DataFrame([{"fine-tuning": name, "real images": len(t.train)} for name, t in tunings.items()])
-
-
-def fractions(train: LabelledSet, shares: Sequence[float], seed: int) -> dict[str, np.ndarray]:
-    """Rows of nested random subsets of patients, by name ("10 %"): a smaller share is part of every larger one.
-
-    Raises:
-        ValueError: for a share outside 0..1, or one so small that it holds fewer than two images.
-    """
-    patients = train.table["patient_id"].unique(maintain_order=True).to_list()
-    order = np.random.default_rng(seed).permutation(len(patients))
-    parts = {}
-    for share in shares:
-        if not 0 < share <= 1:
-            raise ValueError(f"a share of the real images must be in (0, 1], got {share}")
-        kept = {patients[i] for i in order[: max(1, round(share * len(patients)))]}
-        rows = np.flatnonzero(train.table["patient_id"].is_in(list(kept)).to_numpy())
-        if len(rows) < 2:
-            raise ValueError(f"{share:.0%} of {len(train)} images are fewer than two; take a larger share")
-        parts[f"{100 * share:g} %"] = rows
-    return parts
-
-
-def shots(train: LabelledSet, k: int, draw: int, seed: int) -> np.ndarray:
-    """Rows of a random few-shot set with `k` images of each finding, as in the MedFMC protocol.
-
-    A row may serve several findings; a finding with fewer than `k` images gives all it has.
-    """
-    rng = np.random.default_rng([seed, k, draw])
-    chosen: set[int] = set()
-    for f in range(len(FINDINGS)):
-        positive = np.flatnonzero(train.labels[:, f] == 1)
-        chosen.update(rng.permutation(positive)[:k].tolist())
-    return np.array(sorted(chosen), np.int64)
 
 
 # Measures
@@ -271,15 +163,14 @@ def curves(results: Results, sets: Splits, protocol: Protocol, repeats: Repeats)
     draws: dict[tuple[str, str], list[str]] = {}  # group and set -> names of its fine-tunings
     for name, tuning in seeded[0].items():
         draws.setdefault((tuning.group, tuning.set), []).append(name)
-    labels, tables = sets.everything.labels, []
+    labels, tables = labels_of(sets), []
     for (group, chosen), names in draws.items():
-        test = "test" if group == INTERNAL else "external test"
+        test, own = f"{prefixes(sets)[group]}test", labels[group]
         resampling = repeats.resampling(sets.patients(test))
         scores = _scores(results, names)
-        table = auroc_table(
-            scores, labels[sets.rows[test]], resampling, DEFAULT, draws=len(names), against=_against(scores)
-        )
-        images = np.mean([len(own[name].train) for own in seeded for name in names])
+        options = {"draws": len(names), "against": _against(scores), "names": own.names}
+        table = auroc_table(scores, own.states[sets.rows[test]], resampling, DEFAULT, **options)
+        images = np.mean([len(one[name].train) for one in seeded for name in names])
         tables.append(table.with_columns(group=pl.lit(group), set=pl.lit(chosen), images=pl.lit(images)))
     return pl.concat(tables)
 
@@ -291,7 +182,7 @@ def _against(scores: Mapping[str, np.ndarray]) -> dict[str, Against]:
 
 
 def _scores(results: Results, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Initialisation -> scores [S * len(names), N, 14], a seed's together; without those that lack a set."""
+    """Initialisation -> scores [S * len(names), N, L], a seed's together; without those that lack a set."""
     return {
         start: np.stack([run[name] for run in runs for name in names])
         for start, runs in results.items()

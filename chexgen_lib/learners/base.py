@@ -1,8 +1,9 @@
 """What the networks of the experiments share: their settings, how images enter them, and the loop that trains them."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,20 +22,34 @@ class LearnerConfig:
     (For a given device and number of threads.)
 
     Attributes:
-        steps: of the optimiser, however many images there are.
+        steps: of the optimiser, however many images there are; None if `epochs` are given.
         seed: of initial weights, batches and augmentation.
         size: a name in the learner's `SIZES`, or a size itself.
         learning_rate: the maximum of a one-cycle schedule.
-        checks: how often the validation split is evaluated, evenly spread, the last time after the last step.
+        checks: how often the validation split is evaluated, evenly spread, the last time after the last step; after
+            every step, if `epochs` are fewer.
+        epochs: passes over the training images, in place of `steps` (`over`).
     """
 
-    steps: int
+    steps: int | None
     seed: int = 0
     size: Any = "laptop"
     batch_size: int = 32
     learning_rate: float = 3e-3
     checks: int = 8
     device: str = "cpu"
+    epochs: float | None = None
+
+    def __post_init__(self):
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"give either steps or epochs of a training, got steps {self.steps}, epochs {self.epochs}")
+
+    def over(self, images: int) -> "LearnerConfig":
+        """These settings in steps, for a training set of so many images."""
+        if self.epochs is None:
+            return self
+        steps = math.ceil(self.epochs * images / self.batch_size)
+        return replace(self, steps=steps, checks=min(self.checks, steps), epochs=None)
 
     def size_in(self, sizes: Mapping[str, Any]) -> Any:
         """The size, looked up by its name. Raises ValueError for an unknown name."""

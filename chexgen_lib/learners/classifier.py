@@ -1,9 +1,10 @@
-"""Multi-label classification of the 14 CheXpert findings: a DenseNet and its training.
+"""Multi-label classification of radiographs: a DenseNet and its training.
 
 The paper trains DenseNet121 at 256 px (Methods, "Training data augmentation experiments"; ED Table 6), and the released
 training runs keep the epoch that is best on the test set. Here the checkpoint is selected on the validation split, and
-a small DenseNet of the same family stands in where there is no GPU. Labels follow the Record contract: 1 present, 0
-absent, NaN unknown; unknown labels count neither in the loss nor in the AUROC.
+a small DenseNet of the same family stands in where there is no GPU. What is predicted are the 14 CheXpert findings, or
+the label set of a dataset (`records.label_set`). Labels follow the Record contract: 1 present, 0 absent, NaN unknown;
+unknown labels count neither in the loss nor in the AUROC.
 """
 
 import json
@@ -40,16 +41,19 @@ SIZES = {
 }
 
 
-class Classifier(Learner):
-    """A DenseNet with the history of its training; see `train_classifier`."""
+HEAD = "classifier."  # how the weights of the last layer are named
 
-    def __init__(self, size: ClassifierSize, *, device: str = "cpu"):
+
+class Classifier(Learner):
+    """A DenseNet for `labels` with the history of its training; see `train_classifier`."""
+
+    def __init__(self, size: ClassifierSize, labels: tuple[str, ...] = FINDINGS, *, device: str = "cpu"):
         from torchvision.models import DenseNet  # takes seconds to import: only where there is a network
 
-        net = DenseNet(size.growth_rate, size.block_config, size.init_features, num_classes=len(FINDINGS))
+        net = DenseNet(size.growth_rate, size.block_config, size.init_features, num_classes=len(labels))
         net.features.conv0 = torch.nn.Conv2d(1, size.init_features, 7, stride=2, padding=3, bias=False)  # grey
         super().__init__(net.to(memory_format=torch.channels_last), size, device)
-        self.dim = net.classifier.in_features
+        self.dim, self.labels = net.classifier.in_features, labels
 
     def prepare(self, images: np.ndarray) -> torch.Tensor:
         """As `Learner.prepare`, with the channels last in memory, which is faster for convolutions."""
@@ -62,16 +66,20 @@ class Classifier(Learner):
 
     @torch.inference_mode()
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Probability of each finding: [N, H, W] -> [N, 14] float32, in the order of FINDINGS."""
+        """Probability of each label: [N, H, W] -> [N, L] float32, in the order of `labels`."""
         return self.net.classifier(self._pooled(images)).sigmoid().cpu().numpy()
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """Features after the final average pooling: [N, H, W] -> [N, dim] float32."""
         return self._pooled(images).cpu().numpy()
 
+    def with_labels(self, labels: tuple[str, ...], device: str = "cpu") -> "Classifier":
+        """A network of the same shape for other labels, with random weights."""
+        return Classifier(self.size, labels, device=device)
+
     def save(self, folder: str | Path) -> Path:
         """Write classifier.safetensors and classifier.json; the whole `folder` is replaced."""
-        config = {"size": asdict(self.size), "findings": FINDINGS, "history": self.history}
+        config = {"size": asdict(self.size), "findings": self.labels, "history": self.history}
         with replacing(folder) as partial:
             partial.mkdir()
             save_file({k: v.contiguous() for k, v in self.net.state_dict().items()}, partial / "classifier.safetensors")
@@ -86,12 +94,13 @@ class Classifier(Learner):
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{folder / name} is missing; train_classifier(...).save({folder}) makes it")
         config = json.loads((folder / "classifier.json").read_text())
-        if tuple(config["findings"]) != FINDINGS:
-            raise ValueError(f"{folder / 'classifier.json'}: trained on other findings; retrain it")
         size = ClassifierSize(**config["size"] | {"block_config": tuple(config["size"]["block_config"])})
-        classifier = cls(size, device=device)
+        labels, state = tuple(config["findings"]), load_file(folder / "classifier.safetensors")
+        if len(state[f"{HEAD}bias"]) != len(labels):
+            raise ValueError(f"{folder / 'classifier.json'}: trained on other findings; retrain it")
+        classifier = cls(size, labels, device=device)
         classifier.history = config["history"]
-        classifier.net.load_state_dict(load_file(folder / "classifier.safetensors"))
+        classifier.net.load_state_dict(state)
         return classifier
 
 
@@ -103,8 +112,9 @@ def train_classifier(
     val: tuple[np.ndarray, np.ndarray],
     weights: np.ndarray | None = None,
     initial: Classifier | None = None,
+    names: tuple[str, ...] = FINDINGS,
 ) -> Classifier:
-    """Train on images [N, H, W], float in [0, 1] or uint8, and labels [N, 14], 1, 0 or NaN.
+    """Train on images [N, H, W], float in [0, 1] or uint8, and labels [N, L], 1, 0 or NaN.
 
     Small random rotations, shifts and scalings; binary cross-entropy over the known labels. The checkpoint is the one
     with the best macro AUROC on `val`, the first among equals.
@@ -113,19 +123,18 @@ def train_classifier(
         config: its `size` is a name in `SIZES` or a `ClassifierSize`.
         val: images and labels of the validation split.
         weights: [N], how often an image is sampled, see `balanced_weights`; None goes through all images in turn.
-        initial: start from a copy of this classifier's weights (its size is taken too) instead of random ones.
+        initial: start from a copy of this classifier's weights (its size is taken too) instead of random ones; where
+            it predicts other labels, the last layer starts from random weights.
+        names: of the L labels.
 
     Raises:
         ValueError: if images and labels do not fit or hold other values, or a setting is out of range.
     """
-    images, labels = check_data(images, labels, "train")
-    val = check_data(*val, "val")
+    images, labels = check_data(images, labels, "train", names)
+    val, config = check_data(*val, "val", names), config.over(len(images))
     if weights is not None and (np.shape(weights) != (len(images),) or not np.min(weights) >= 0):
         raise ValueError(f"weights: needs {len(images)} numbers of at least 0, one an image")
-    size = initial.size if initial else config.size_in(SIZES)
-    classifier = seeded(lambda: Classifier(size, device=config.device), config.seed)
-    if initial is not None:
-        classifier.net.load_state_dict(initial.net.state_dict())
+    classifier = seeded(lambda: _new(config, names, initial), config.seed)
     noise = torch.Generator().manual_seed(config.seed)
     batches = _batches(len(images), config.batch_size, weights, np.random.default_rng(config.seed))
 
@@ -138,6 +147,18 @@ def train_classifier(
         return macro_auroc(val[1], classifier.predict(val[0]))
 
     fit(classifier, loss_of, config, Check(measure, "val_auroc", keep_first=True), fused=True)
+    return classifier
+
+
+def _new(config: LearnerConfig, labels: tuple[str, ...], initial: Classifier | None) -> Classifier:
+    """A classifier with random weights, or with those of `initial` as far as the labels are the same."""
+    if initial is None:
+        return Classifier(config.size_in(SIZES), labels, device=config.device)
+    classifier = initial.with_labels(labels, config.device)
+    state = initial.net.state_dict()
+    if labels != initial.labels:
+        state |= {name: t for name, t in classifier.net.state_dict().items() if name.startswith(HEAD)}
+    classifier.net.load_state_dict(state)
     return classifier
 
 
@@ -160,31 +181,31 @@ def balanced_weights(labels: np.ndarray) -> np.ndarray:
     An image's weight is the rarity of its rarest present finding; without a known positive, that of the most common
     one.
     """
-    present = np.nan_to_num(np.asarray(labels, np.float64)) == 1  # [N, 14]
+    present = np.nan_to_num(np.asarray(labels, np.float64)) == 1  # [N, L]
     rarity = len(present) / np.maximum(present.sum(0), 1)
     weight = np.where(present, rarity, 0).max(1)
     return np.where(weight > 0, weight, rarity.min())
 
 
-def check_data(images: np.ndarray, labels: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images and float32 labels, or ValueError that names the split, the row and the finding."""
+def check_data(
+    images: np.ndarray, labels: np.ndarray, name: str, names: tuple[str, ...] = FINDINGS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images and float32 labels, or ValueError that names the split, the row and the label of `names`."""
     images, labels = np.asarray(images), np.asarray(labels, np.float32)
-    if images.ndim != 3 or labels.shape != (len(images), len(FINDINGS)) or len(images) < 2:
+    if images.ndim != 3 or labels.shape != (len(images), len(names)) or len(images) < 2:
         raise ValueError(
-            f"{name}: needs images [N, H, W] and labels [N, {len(FINDINGS)}] with N >= 2, "
+            f"{name}: needs images [N, H, W] and labels [N, {len(names)}] with N >= 2, "
             f"got {images.shape} and {labels.shape}"
         )
     wrong = ~(np.isnan(labels) | (labels == 0) | (labels == 1))
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
-        raise ValueError(
-            f"{name} row {row}, {FINDINGS[column]}: label {labels[row, column]}; use 1, 0 or NaN (unknown)"
-        )
+        raise ValueError(f"{name} row {row}, {names[column]}: label {labels[row, column]}; use 1, 0 or NaN (unknown)")
     return images, labels
 
 
 def masked_bce(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy [N, 14] averaged over the labels that are known (0 when none is)."""
+    """Binary cross-entropy [N, L] averaged over the labels that are known (0 when none is)."""
     known = ~labels.isnan()
     loss = F.binary_cross_entropy_with_logits(logits, labels.nan_to_num(), reduction="none")
     return (loss * known).sum() / known.sum().clamp(min=1)

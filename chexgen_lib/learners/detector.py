@@ -103,6 +103,7 @@ def train_detector(
         ImageError: if the images are not square.
     """
     images, check = np.asarray(images), None
+    config = config.over(len(images))
     check_boxes(boxes, classes, len(images), "train")
     if val is not None:
         check_boxes(val[1], classes, len(val[0]), "val")

@@ -74,6 +74,7 @@ def train_regressor(
         ValueError: if images and scores do not fit, or a score is NaN or outside 0..1; it names the row.
     """
     images, scores = np.asarray(images), check_scores(scores, len(images), "train")
+    config = config.over(len(images))
     if images.ndim != 3 or len(images) < 2:
         raise ValueError(f"train: needs images [N, H, W] with N >= 2, got {images.shape}")
     check = None

@@ -75,6 +75,7 @@ def train_segmenter(
     from monai.losses import DiceLoss  # takes seconds to import: only where a network is trained
 
     images, masks = _check(images, masks, classes, "train")
+    config = config.over(len(images))
     check = None
     if val is not None:
         val = _check(*val, classes, "val")

@@ -10,15 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 
 from chexgen_lib.cohort import layout
 from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.images import reduced
 from chexgen_lib.pools.folder import REDO, check_even, read_pool
-from chexgen_lib.records import FINDINGS
+from chexgen_lib.records import FINDINGS, label_states
 from chexgen_lib.storage import hash_key
 
 ABOUT = ("image_id", "patient_id", "split", "source", "view", "age", "sex", "race")
+LABELS = cs.by_name(*FINDINGS, "states", "sets", require_all=False)  # the last two: of datasets with sets of their own
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class LabelledSet:
     """Images with their labels and metadata.
 
     Attributes:
-        table: one row per image, with the columns `ABOUT`, the 14 findings and `copy` (of its record; 0 if real).
+        table: one row per image, with the columns `ABOUT`, the 14 findings, a Record's `states` and `sets`, and `copy`
+            (of its record; 0 if real).
         images: uint8 [N, H, W].
     """
 
@@ -43,7 +46,11 @@ class LabelledSet:
     @property
     def labels(self) -> np.ndarray:
         """Float32 [N, 14] in the order of FINDINGS: 1, 0, or NaN where unknown."""
-        return self.table.select(pl.col(FINDINGS).cast(pl.Float32)).fill_null(np.nan).to_numpy()
+        return self.states(FINDINGS)
+
+    def states(self, labels: tuple[str, ...]) -> np.ndarray:
+        """Float32 [N, L], the state of each of the labels (`records.label_states`)."""
+        return label_states(self.table, labels)
 
     def where(self, keep: np.ndarray | pl.Expr) -> "LabelledSet":
         """The images of some rows: a bool mask, or an expression over the table."""
@@ -59,12 +66,12 @@ class LabelledSet:
     def shuffled_labels(self, seed: int) -> "LabelledSet":
         """The same images with permuted labels (control): as from a generator that ignores its prompts."""
         order = np.random.default_rng(seed).permutation(len(self))
-        return replace(self, table=self.table.with_columns(self.table[order].select(FINDINGS)))
+        return replace(self, table=self.table.with_columns(self.table[order].select(LABELS)))
 
 
 def real(cohort: pl.DataFrame, images: np.ndarray, size: int) -> LabelledSet:
     """All images of a cohort, reduced to `size` pixels."""
-    table = cohort.select(*ABOUT, *FINDINGS, pl.lit(0, pl.Int64).alias("copy"))
+    table = cohort.select(*ABOUT, LABELS, pl.lit(0, pl.Int64).alias("copy"))
     return LabelledSet(table, reduced(images, size))
 
 
@@ -94,11 +101,11 @@ def load(folder: str | Path, cohort: pl.DataFrame, size: int) -> LabelledSet:
         ImageError: naming the file that is missing or cannot be read.
     """
     table, images = read_pool(folder, size)
-    about = cohort.select(*ABOUT, *FINDINGS)
+    about = cohort.select(*ABOUT, LABELS)
     known = table.select("copy", image_id="record").join(about, on="image_id", how="left", maintain_order="left")
     if lost := known.filter(pl.col("patient_id").is_null())["image_id"].unique(maintain_order=True).to_list():
         raise CohortError(f"{folder}: {len(lost)} records are not in the cohort, first {lost[0]!r}; {REDO}")
-    return LabelledSet(known.select(*ABOUT, *FINDINGS, "copy"), images)
+    return LabelledSet(known.select(*ABOUT, LABELS, "copy"), images)
 
 
 def copies_of(pool: LabelledSet, image_ids: Iterable[str]) -> np.ndarray:
@@ -126,8 +133,9 @@ class Splits:
     Attributes:
         everything: the cohort's images, then the pool's.
         rows: "train" (the records that the pool was sampled for), "val" and "test" of stage II, and "external train",
-            "external val", "external test" of other sources; empty where the cohort has none. "further train" are
-            stage II's records of training patients who have no image in "train" or "external train", shuffled.
+            "external val", "external test" of other sources, and likewise "few-shot train", ...; empty where the cohort
+            has none. "further train" are stage II's records of training patients who have no image in any of the three
+            training sets, shuffled.
         synthetic: rows of the pool.
     """
 
@@ -205,8 +213,9 @@ def assemble(root: str | Path, pool: str | Path, resolution: int, size: int, lea
     synthetic = load(pool, cohort, size)
     check_even(synthetic.table, ["image_id"])
     rows = {"train": np.flatnonzero(cohort["image_id"].is_in(synthetic.table["image_id"].unique().to_list()))}
-    rows |= {f"external {split}": layout.rows(cohort, "external", split) for split in ("train", "val", "test")}
-    trained = np.concatenate([rows["train"], rows["external train"]])
+    for flag, name in (("external", "external"), ("few_shot", "few-shot")):
+        rows |= {f"{name} {split}": layout.rows(cohort, flag, split) for split in ("train", "val", "test")}
+    trained = np.concatenate([rows["train"], rows["external train"], rows["few-shot train"]])
     rows["further train"] = _of_others(cohort, layout.rows(cohort, "stage2", "train"), trained)
     rows |= {split: layout.rows(cohort, "stage2", split) for split in ("val", "test")}
     check_patients(originals.table, rows)

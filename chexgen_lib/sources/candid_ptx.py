@@ -75,6 +75,7 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
         study_id=pl.coalesce(pl.format(f"{SOURCE}:{{}}", pl.col("StudyInstanceUID").replace("", None)), "image_id"),
         image=pl.format("dataset/{}", "uid"),
         view=pl.lit("FRONTAL"),
+        split=pl.lit("test"),
         Pneumothorax=has["Pneumothorax"].cast(pl.Float32),
         **{name: pl.when(has[name]).then(1.0) for name in DEVICES_AND_FRACTURES},
         labels=pl.concat_list(pl.when(has[n]).then(pl.lit(label)) for n, label in LABELS.items()).list.drop_nulls(),

@@ -3,14 +3,15 @@
 The paper's few-shot benchmark. Patients are not published, so every image counts as one.
 """
 
+import re
 from pathlib import Path
 
 import polars as pl
 
-from chexgen_lib.records import FINDINGS, conform
-from chexgen_lib.sources.columns import states
+from chexgen_lib.records import FINDINGS, RecordError, conform
+from chexgen_lib.sources.columns import own_states, states
 from chexgen_lib.sources.datasheet import Datasheet, Part
-from chexgen_lib.sources.files import Tree, locate, located
+from chexgen_lib.sources.files import Tree, locate, located, read_text
 from chexgen_lib.sources.masks import no_repairs
 from chexgen_lib.sources.table import read_table, separate
 
@@ -36,7 +37,11 @@ FINDING_OF: dict[str, str | None] = {  # in the order of the publisher's columns
     "elevated_diaphragm": None,
     "consolidation": "Consolidation",
 }
+LABELS = tuple(FINDING_OF)
 ANNOTATED = tuple(finding for finding in FINDINGS if finding in FINDING_OF.values())
+SUPPORT = "**/chest_*-shot_train_exp*.txt"
+_SUPPORT = re.compile(r"chest_(\d+)-shot_train_exp(\d+)\.txt")
+_LINE = rf"^(\S+)\.\w+\s+(?:[01],){{{len(LABELS) - 1}}}[01]$"  # an image and its labels
 TABLES = {"train": "chest_train.csv", "test": "chest_test_WithLabel.csv"}
 
 DATASHEET = Datasheet(
@@ -52,7 +57,7 @@ DATASHEET = Datasheet(
     parts=(
         Part("**/chest_train.csv", "labels, train"),
         Part("**/chest_test_WithLabel.csv", "labels, test", needed=False),
-        Part("**/chest_*-shot_train_exp*.txt", "support sets", needed=False),
+        Part(SUPPORT, "support sets", needed=False),
         Part("**/images/*.png", "images"),
     ),
 )
@@ -65,7 +70,11 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 
     A reject's row is `file row`. Rejected: a label that is neither 0 nor 1, broken and duplicate rows. Only old
     fractures are labelled, so without one the state of Fracture is unknown. No Finding is 0 where a label is present
-    and unknown elsewhere: the 19 labels are not all there is to find.
+    and unknown elsewhere: the 19 labels are not all there is to find. `states` are those of the 19 labels, `sets` the
+    support sets that an image is in: "5-shot 2" is the second draw of five images for each label.
+
+    Raises:
+        RecordError: for a table or support set that cannot be read, or a support set with an image of no table.
     """
     tables, tree = [], Tree.of(folder)
     for split, name in TABLES.items():
@@ -89,7 +98,30 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
         view=pl.lit("FRONTAL"),
     )
     ill = pl.when(pl.col("labels").list.len() > 0).then(0.0)
-    return conform(records.with_columns(ill.cast(pl.Float32).alias("No Finding"))), rejects
+    records = records.with_columns(ill.cast(pl.Float32).alias("No Finding"), own_states(LABELS, pl.col("labels")))
+    return conform(_with_sets(records, tree)), rejects
+
+
+def _with_sets(records: pl.DataFrame, tree: Tree) -> pl.DataFrame:
+    """The records with the column `sets`, from the support sets that lie in the folder."""
+    parts = [pl.DataFrame(schema={"image_id": pl.String, "sets": pl.String})]
+    for path in sorted(tree.folder / name for name in tree.matches(SUPPORT)):
+        shots, draw = _SUPPORT.match(path.name.lower()).groups()
+        lines = [line.strip() for line in read_text(path).decode().splitlines() if line.strip()]
+        names = pl.Series(lines, dtype=pl.String).str.extract(_LINE)
+        if names.null_count() or names.is_empty():
+            raise RecordError(f"{path}: needs lines of an image and {len(LABELS)} labels, 0 or 1; fetch it again")
+        ids = pl.DataFrame({"image_id": f"{SOURCE}:" + names}).with_columns(
+            sets=pl.lit(f"{int(shots)}-shot {int(draw)}")
+        )
+        if (lost := ids.join(records, on="image_id", how="anti")).height:
+            raise RecordError(
+                f"{path}: {lost.height} images are in none of the tables, first {lost['image_id'][0]!r}; tables and "
+                "support sets are of different releases: fetch both again"
+            )
+        parts.append(ids)
+    sets = pl.concat(parts).group_by("image_id").agg(pl.col("sets").sort())
+    return records.join(sets, on="image_id", how="left", maintain_order="left")
 
 
 def _prepare(table: pl.DataFrame) -> pl.DataFrame:

@@ -41,6 +41,22 @@ def states(present: pl.Expr, unknown: dict[str, pl.Expr], annotated: tuple[str, 
     return columns
 
 
+def own_states(labels: tuple[str, ...], present: pl.Expr, unknown: pl.Expr | None = None) -> pl.Expr:
+    """The column `states` of a source with a label set of its own: 1 where listed as present, null as unknown, else 0.
+
+    Args:
+        labels: the label set, in the publisher's order.
+        present, unknown: list columns of labels.
+    """
+    parts = []
+    for label in labels:
+        state = pl.when(present.list.contains(label)).then(1.0)
+        if unknown is not None:
+            state = state.when(unknown.list.contains(label)).then(None)
+        parts.append(pl.struct(label=pl.lit(label), state=state.otherwise(0.0).cast(pl.Float32)))
+    return pl.concat_list(parts).alias("states")
+
+
 def no_finding() -> pl.Expr:
     """The column No Finding, 0 where one of PATHOLOGIES is 1: a reported pathology overrides "normal"."""
     ill = pl.any_horizontal(pl.col(f) == 1 for f in PATHOLOGIES)

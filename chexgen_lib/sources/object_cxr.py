@@ -17,7 +17,7 @@ from chexgen_lib.sources.table import read_table, separate
 SOURCE = "object_cxr"
 LABEL, CLASS = "foreign object", "Support Devices"
 SHAPES = {"0": "box", "1": "ellipse", "2": "polygon"}
-SPLITS = {"train": "train", "dev": "val"}  # folder and table -> split; the paper tests on the 1,000 of "dev"
+SPLITS = {"train": "train", "dev": "test"}  # folder and table -> split; the paper tests on the 1,000 of "dev"
 
 DATASHEET = Datasheet(
     source=SOURCE,

@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from chexgen_lib.records import FINDINGS, conform
-from chexgen_lib.sources.columns import states
+from chexgen_lib.sources.columns import own_states, states
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, locate
 from chexgen_lib.sources.masks import MERGED, no_repairs, one_row_per_image
@@ -58,6 +58,7 @@ _RELEASED: dict[str, str | None] = {  # what the full release adds
 }
 _SPELLINGS = {"train": "Other diseases", "test": "Other disease"}  # the last diagnosis, in the image labels of a split
 FINDING_OF = _BOXED | _RELEASED | dict.fromkeys(_SPELLINGS.values())
+LABELS = tuple(_BOXED)  # the 15 that the paper's classifiers predict
 
 DATASHEET = Datasheet(
     source=SOURCE,
@@ -91,11 +92,11 @@ def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
 
     An image's rows are one Record, its further rows are rejects that say so. A finding is present if more than half of
     the image's readers (two of three) name it, absent if none does, else null and named in `uncertain`; `labels` are
-    those that more than half name. Boxes that overlap by half are of one region, whatever readers call it: it has one
-    box, under the finding that most readers give it, where that is more than half of the image's readers; its corners
-    are the mean of theirs. Boxes are pixels of images whose sizes no table holds: only where the DICOM file is in the
-    folder can they be fractions, elsewhere `boxes` is empty. Rejected with all rows of its image: an unknown label, no
-    reader, a box that is damaged or leaves the image.
+    those that more than half name, and `states` those of `LABELS` by the same rule. Boxes that overlap by half are of
+    one region, whatever readers call it: it has one box, under the finding that most readers give it, where that is
+    more than half of the image's readers; its corners are the mean of theirs. Boxes are pixels of images whose sizes no
+    table holds: only where the DICOM file is in the folder can they be fractions, elsewhere `boxes` is empty. Rejected
+    with all rows of its image: an unknown label, no reader, a box that is damaged or leaves the image.
     """
     votes = _votes(folder)
     usable = votes.filter(pl.col("reason").is_null() | (pl.col("reason") == MERGED))
@@ -111,12 +112,13 @@ def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     records = records.join(_boxes(usable), on="image_id", how="left", maintain_order="left")
     records = records.with_columns(
         *states(pl.col("present"), unknown, findings),
+        own_states(LABELS, pl.col("labels"), pl.col("disputed")),
         source=pl.lit(SOURCE),
         patient_id="image_id",
         study_id="image_id",
         view=pl.lit("PA"),
     )
-    return conform(records.drop("present", "named")), rejects
+    return conform(records.drop("present", "named", "disputed")), rejects
 
 
 def _votes(folder: str | Path | None) -> pl.DataFrame:
@@ -217,8 +219,8 @@ def _size(path: Path) -> tuple[int | None, int | None]:
 
 
 def _agreed(votes: pl.DataFrame) -> pl.DataFrame:
-    """Of each image: labels and findings (`present`) of more than half of its readers, the other findings that are
-    named (`uncertain`), and all findings and labels that anybody names (`named`)."""
+    """Of each image: labels and findings (`present`) of more than half of its readers, the other labels (`disputed`)
+    and findings (`uncertain`) that are named, and all findings and labels that anybody names (`named`)."""
     votes = votes.with_columns(readers=pl.col("reader").n_unique().over("image_id"), label="labels")
     votes = votes.explode("label", empty_as_null=True)  # a reader who names nothing is a reader, too
     finding = pl.col("label").replace_strict(FINDING_OF, default=None, return_dtype=pl.String)
@@ -234,6 +236,7 @@ def _agreed(votes: pl.DataFrame) -> pl.DataFrame:
 
     return votes.group_by("image_id", maintain_order=True).agg(
         labels=among("label", pl.col("label agreed")),
+        disputed=among("label", ~pl.col("label agreed")),
         present=among("finding", pl.col("finding agreed")),
         uncertain=among("finding", ~pl.col("finding agreed")),
         named=pl.coalesce("finding", "label").drop_nulls().unique(),

@@ -16,7 +16,7 @@ from chexgen_lib.sources.table import separate
 
 SOURCE = "vindr_ribcxr"
 RIBS = tuple(f"{side}{rib}" for side in "RL" for rib in range(1, 11))
-SPLITS = ("train", "val")  # the paper tests on the 49 of "val"
+SPLITS = {"train": "train", "val": "test"}  # name in files -> split; the paper tests on the 49 of "val"
 
 DATASHEET = Datasheet(
     source=SOURCE,
@@ -47,11 +47,11 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """
     rows, tree = [], Tree.of(folder)
     images = {name.rpartition("/")[2].lower(): name for name in tree.matches("*.png")}
-    for split in SPLITS:
-        path = locate(tree, f"VinDr_RibCXR_{split}_mask.json")
+    for name, split in SPLITS.items():
+        path = locate(tree, f"VinDr_RibCXR_{name}_mask.json")
         table = _read(path)
-        for number, (key, name) in enumerate(table["img"].items(), start=1):
-            row = _record(tree.folder, name, {rib: table[rib].get(key) for rib in RIBS}, images)
+        for number, (key, image) in enumerate(table["img"].items(), start=1):
+            row = _record(tree.folder, image, {rib: table[rib].get(key) for rib in RIBS}, images)
             rows.append({"row": f"{path.name} {number}", "broken": False, "split": split, "source": SOURCE} | row)
     table, rejects = separate(pl.DataFrame(rows, schema=ROWS), SOURCE)
     return conform(table.drop("row", "broken", "reason")), rejects

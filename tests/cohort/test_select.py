@@ -7,12 +7,12 @@ import pytest
 
 from chexgen_lib.cohort.layout import FLAGS, CohortError, rows
 from chexgen_lib.cohort.select import RESERVED, SPLITS_SEED, Selection, is_reserved, select
-from chexgen_lib.records import assign_splits
+from chexgen_lib.records import FRONTAL, assign_splits
 from tests.builders import curated_records
 
 STAGE1 = Selection("stage1", ["nih"], {"train": 20, "val": 4})
-STAGE2 = Selection("stage2", ["openi"], {"train": 10, "val": 2, "test": 4}, prompt="impression", frontal=True)
-EXTERNAL = Selection("external", ["nih"], {"train": 6, "test": 5}, frontal=True, optional=True)
+STAGE2 = Selection("stage2", ["openi"], {"train": 10, "val": 2, "test": 4}, prompt="impression", views=FRONTAL)
+EXTERNAL = Selection("external", ["nih"], {"train": 6, "test": 5}, views=FRONTAL, optional=True)
 
 
 def choose(table, *, stage1=STAGE1, stage2=STAGE2, external=EXTERNAL, max_tokens=120, seed=0):
@@ -29,6 +29,7 @@ def table() -> pl.DataFrame:
 
 def test_selection_follows_counts_splits_and_stages(table):
     chosen = choose(table)
+    assert set(FLAGS) <= set(chosen.columns)
     counts = {(s, f): len(rows(chosen, f, s)) for s in ("train", "val", "test") for f in FLAGS}
     assert counts[("train", "stage1")] == 20 and counts[("train", "stage2")] == 10
     assert counts[("test", "stage1")] == 0 and counts[("test", "stage2")] == 4
@@ -45,6 +46,32 @@ def test_rare_findings_are_over_represented(table):
     pool = table.filter(pl.col("source") == "nih", pl.col("split") == "train")
     share = choose(table).filter("stage1")["Cardiomegaly"].mean()
     assert share > 1.5 * pool["Cardiomegaly"].mean()
+
+
+def test_a_natural_selection_keeps_the_long_tail_and_all_can_be_taken(table):
+    pool = table.filter(pl.col("source") == "nih", pl.col("split") == "train")
+    half = replace(STAGE1, counts={"train": len(pool) // 2}, natural=True)
+    share = choose(table, stage1=half).filter("stage1")["Cardiomegaly"].mean()
+    assert share < choose(table, stage1=replace(half, natural=False)).filter("stage1")["Cardiomegaly"].mean()
+    every = choose(table, stage1=replace(STAGE1, counts={"train": None}, natural=True)).filter("stage1")
+    assert len(every) == len(pool)
+
+
+def test_pa_alone(table):
+    ap = table.with_columns(view=pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.lit("AP")).otherwise("view"))
+    assert set(choose(ap).filter("stage2")["view"]) == {"PA", "AP"}
+    assert set(choose(ap, stage2=replace(STAGE2, views=["PA"])).filter("stage2")["view"]) == {"PA"}
+
+
+def test_images_that_no_text_goes_with_need_no_description(table):
+    failed = table.with_columns(qc=pl.lit("fail: nothing to describe"))
+    renamed = (pl.col(c).str.replace("nih", "object_cxr") for c in ("image_id", "patient_id", "study_id", "source"))
+    both = pl.concat([table, failed.filter(source="nih").with_columns(*renamed)])
+    marked = Selection("annotated", ["object_cxr"], dict.fromkeys(("train", "val", "test")), labels_alone=True)
+    chosen = choose(both, external=marked)
+    assert len(chosen.filter("annotated")) == len(failed.filter(source="nih")) == 120
+    with pytest.raises(CohortError, match="no training record for annotated"):
+        choose(both, external=replace(marked, labels_alone=False))
 
 
 def test_one_source_can_serve_both_stages(table):

@@ -65,7 +65,7 @@ def test_all_arms_are_trained_and_compared(tmp_path):
     everything = labelled(images, labels, range(80)) + first + second
     sets = Splits(everything, rows, np.arange(80, 120))
     config = LearnerConfig(steps=2, checks=1, size=TINY)
-    results, tables = a.classify(sets, sets.with_pool(first), [1, 2], tmp_path, config, Repeats(2, n_resamples=20))
+    results, tables = a.classify(sets, sets.with_pool(first), [1, 2], config, Repeats(2, n_resamples=20), tmp_path)
     arms = [
         REAL,
         "real + 1x",

@@ -6,7 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.estimates.measures import macro_auroc
+from chexgen_lib.experiments import fine_tuning as ft
 from chexgen_lib.experiments import pretraining as p
 from chexgen_lib.experiments.arms import DEFAULT, LONGER
 from chexgen_lib.experiments.attention import Cases
@@ -14,14 +16,14 @@ from chexgen_lib.experiments.repeats import Repeats
 from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.classifier import ClassifierSize
 from chexgen_lib.pools.labelled import ABOUT, LabelledSet, Splits
-from chexgen_lib.records import FINDINGS
+from chexgen_lib.records import FINDINGS, SCHEMA
 from tests.builders import labelled_squares
 
 TINY = ClassifierSize(32, 8, 8, (2, 2))
 CONFIG = LearnerConfig(steps=2, size=TINY, batch_size=16, checks=1)
 FIVE, REAL = "5x synthetic", "5x new real"
 NO_CASES = Cases(np.zeros(0, int), np.zeros(0, int), np.zeros((0, 8, 8), bool))
-PROTOCOL = p.Protocol([1], [1], [0.5, 1.0], [1, 2], 2, LearnerConfig(steps=9), LearnerConfig(steps=3))
+PROTOCOL = ft.Protocol([1], [1], [0.5, 1.0], [1, 2], 2, LearnerConfig(steps=9), LearnerConfig(steps=3))
 
 
 def labelled(n=40):
@@ -33,21 +35,33 @@ def labelled(n=40):
 
 def test_shares_are_nested_whole_patients():
     train = labelled()
-    found = p.fractions(train, [0.1, 0.5, 1], seed=3)
+    found = ft.fractions(train, [0.1, 0.5, 1], seed=3)
     assert list(found) == ["10 %", "50 %", "100 %"] and [len(rows) for rows in found.values()] == [4, 20, 40]
     assert set(found["10 %"]) < set(found["50 %"]) < set(found["100 %"])
     kept = set(train.table["patient_id"].gather(found["10 %"]))
     assert not kept & set(train.table["patient_id"].gather(np.setdiff1d(np.arange(40), found["10 %"])))
-    assert found["50 %"].tolist() == p.fractions(train, [0.5], seed=3)["50 %"].tolist()
+    assert found["50 %"].tolist() == ft.fractions(train, [0.5], seed=3)["50 %"].tolist()
     with pytest.raises(ValueError, match=r"in \(0, 1\], got 0"):
-        p.fractions(train, [0.0], seed=0)
+        ft.fractions(train, [0.0], seed=0)
 
 
 def test_shots_give_each_finding_its_images():
     train = labelled(200)
-    rows = p.shots(train, 5, draw=0, seed=1)
+    rows = ft.shots(train.labels, 5, draw=0, seed=1)
     assert (train.labels[rows].sum(0) >= 5).all() and len(rows) <= 70
-    assert rows.tolist() == p.shots(train, 5, 0, 1).tolist() != p.shots(train, 5, 1, 1).tolist()
+    assert rows.tolist() == ft.shots(train.labels, 5, 0, 1).tolist() != ft.shots(train.labels, 5, 1, 1).tolist()
+
+
+def own_labels(sets, prefix, labels, published=()):
+    """The sets with a label set of their own for the images of a prefix: each label is in turn present and absent."""
+    own = {int(row) for name in ("train", "val", "test") for row in sets.rows[prefix + name]}
+    states = [
+        [{"label": label, "state": float((i + k) % 2)} for k, label in enumerate(labels)] if i in own else []
+        for i in range(len(sets.everything))
+    ]
+    named = [list(published) if i in own else [] for i in range(len(sets.everything))]
+    columns = {"states": pl.Series(states, dtype=SCHEMA["states"]), "sets": pl.Series(named, dtype=SCHEMA["sets"])}
+    return replace(sets, everything=replace(sets.everything, table=sets.everything.table.with_columns(**columns)))
 
 
 def sets_of(n=120):
@@ -59,25 +73,28 @@ def sets_of(n=120):
 
 def test_pretraining_on_right_labels_helps_few_images():
     images, labels = labelled_squares(460, 0)
-    images = (images * 255).astype(np.uint8)
+    images, given = (
+        (images * 255).astype(np.uint8),
+        dict.fromkeys((ft.INTERNAL, ft.FEW_SHOT), ft.Labels(FINDINGS, labels)),
+    )
     train, val, test = np.arange(300, 306), np.arange(306, 346), np.arange(346, 460)
     config = LearnerConfig(steps=6, size=TINY, batch_size=16, learning_rate=1e-4, checks=1)
-    few = {"few": p.Tuning("few-shot", "few", train, val, test, config, measure_attention=True)}
+    few = {"few": ft.Tuning("few-shot", "few", train, val, test, config, measure_attention=True)}
     cases = Cases(np.array([346]), np.array([2]), np.ones((1, 32, 32), bool))
     longer = LearnerConfig(steps=60, size=TINY, batch_size=16, learning_rate=1e-2, checks=1)
     auroc = {}
     for name, synthetic in (("none", np.arange(0)), ("synthetic", np.arange(300))):
         result = p.pretrain_and_fine_tune(
-            images, labels, val, cases, pretrained_on=synthetic, pretraining=longer, tunings=few
+            images, given, val, cases, pretrained_on=synthetic, pretraining=longer, tunings=few
         )
         assert result["attention"] == pytest.approx([1.0])
-        auroc[name] = macro_auroc(labels[346:], result["few"])
+        auroc[name] = macro_auroc(labels.states[346:], result["few"])
     assert auroc["synthetic"] > auroc["none"] + 0.1
 
 
 def test_fine_tunings_of_each_seed():
     sets = sets_of()
-    first, second = (p.tunings(sets, PROTOCOL, seed) for seed in (0, 1))
+    first, second = (ft.tunings(sets, PROTOCOL, seed) for seed in (0, 1))
     shares = [f"{group} {share} %" for group in ("internal", "external") for share in (50, 100)]
     assert sorted(first) == sorted([*shares, "1-shot 0", "1-shot 1", "2-shot 0", "2-shot 1"])
     assert [name for name, t in first.items() if t.measure_attention] == ["internal 100 %"]
@@ -85,22 +102,73 @@ def test_fine_tunings_of_each_seed():
     assert first["internal 50 %"].train.tolist() != second["internal 50 %"].train.tolist()
     assert {t.config.seed for t in second.values()} == {1}
     alone = Splits(sets.everything, sets.rows | {"external train": np.arange(0)}, np.arange(0))
-    assert {t.group for t in p.tunings(alone, PROTOCOL, 0).values()} == {p.INTERNAL}
-    assert p.sizes(first).filter(pl.col("fine-tuning") == "internal 100 %")["real images"].to_list() == [40]
+    assert {t.group for t in ft.tunings(alone, PROTOCOL, 0).values()} == {ft.INTERNAL}
+    assert ft.sizes(first).filter(pl.col("fine-tuning") == "internal 100 %")["real images"].to_list() == [40]
 
 
 def test_a_control_has_the_first_and_the_last_set_of_each_group():
     sets = {"internal": ["3 %", "10 %", "100 %"], "external": ["100 %"], "few-shot": ["1-shot", "5-shot", "10-shot"]}
     none = np.arange(0)
     tunings = {
-        f"{group} {name} {draw}": p.Tuning(group, name, none, none, none, CONFIG)
+        f"{group} {name} {draw}": ft.Tuning(group, name, none, none, none, CONFIG)
         for group, names in sets.items()
         for name in names
         for draw in (0, 1)
     }
-    chosen = p.controlled(tunings)
+    chosen = ft.controlled(tunings)
     assert [t.set for t in chosen.values()] == [name for k in ("3 %", "100 %", "1-shot", "10-shot") for name in (k, k)]
     assert {t.group for t in chosen.values()} == {"internal", "few-shot"}
+
+
+def few_shot_sets(labels=("a", "b", "c"), published=("1-shot 1", "1-shot 2", "2-shot 1", "2-shot 2")):
+    """As `sets_of`, with fewer internal images and a few-shot dataset of another label set."""
+    sets = sets_of()
+    rows = {"train": np.arange(20), "val": np.arange(60, 62), "test": np.arange(62, 64)}
+    rows |= {"few-shot train": np.arange(20, 40), "few-shot val": np.arange(40, 50), "few-shot test": np.arange(50, 60)}
+    sets = replace(sets, rows=sets.rows | rows)
+    return own_labels(sets, "few-shot ", labels, published)
+
+
+def test_each_group_has_the_label_set_of_its_dataset():
+    labels = ft.labels_of(few_shot_sets())
+    assert {group: own.names for group, own in labels.items()} == {
+        ft.INTERNAL: FINDINGS, ft.EXTERNAL: FINDINGS, ft.FEW_SHOT: ("a", "b", "c")
+    }  # fmt: skip
+    assert labels[ft.FEW_SHOT].states.shape == (120, 3) and np.isfinite(labels[ft.FEW_SHOT].states[20:60]).all()
+    assert np.isnan(labels[ft.FEW_SHOT].states[:20]).all()
+
+
+def test_few_shot_sets_are_the_publishers():
+    sets = few_shot_sets()
+    found = {name: t for name, t in ft.tunings(sets, PROTOCOL, 0).items() if t.group == ft.FEW_SHOT}
+    assert list(found) == ["1-shot 1", "1-shot 2", "2-shot 1", "2-shot 2"]
+    assert found["2-shot 1"].set == "2-shot" and found["2-shot 1"].train.tolist() == list(range(20, 40))
+    assert found["1-shot 1"].test.tolist() == list(range(50, 60))
+    with pytest.raises(CohortError, match="no published few-shot set '1-shot 3' among 1-shot 1, .*lower"):
+        ft.tunings(sets, replace(PROTOCOL, draws=3), 0)
+    drawn = ft.tunings(few_shot_sets(published=()), PROTOCOL, 0)["1-shot 0"].train  # nobody published any
+    assert 1 <= len(drawn) <= 3 and set(drawn) <= set(range(20, 40))
+
+
+def test_fine_tuning_on_another_label_set_goes_through():
+    sets = few_shot_sets()
+    tiny = ft.Protocol([1], [], [1.0], [1], 1, CONFIG, CONFIG)
+    pool = LabelledSet(sets.everything.table[:20], sets.everything.images[:20])
+    sets = Splits(sets.everything + pool, sets.rows, np.arange(120, 140))
+    names = {name: t for name, t in ft.tunings(sets, tiny, 0).items() if t.group == ft.FEW_SHOT}
+    data = sets.everything.images, ft.labels_of(sets), sets.rows["external val"], NO_CASES
+    result = p.pretrain_and_fine_tune(*data, pretrained_on=sets.synthetic, pretraining=CONFIG, tunings=names)
+    assert result["1-shot 1"].shape == (10, 3)
+
+
+def test_epochs_are_of_each_share_and_each_pretraining():
+    sets = Splits(labelled(120) + labelled(120)[np.arange(40)], sets_of().rows, np.arange(120, 160))
+    epochs = LearnerConfig(None, batch_size=10, checks=1, epochs=4)
+    protocol = replace(PROTOCOL, shares=[0.5, 1.0], oracles=[], fine_tuning=epochs)
+    jobs = p.pretrain_all(sets, NO_CASES, replace(epochs, epochs=6), protocol, Recorded(1), None)
+    steps = {name: {key: t.config.steps for key, t in own[0]["tunings"].items()} for name, own in jobs.items()}
+    assert (steps[DEFAULT]["internal 50 %"], steps[DEFAULT]["internal 100 %"]) == (8, 16)
+    assert steps[LONGER]["internal 100 %"] == 16 + 24  # as many as 6 epochs of 40 synthetic images
 
 
 class Recorded(Repeats):
@@ -136,7 +204,7 @@ def test_curves_average_the_draws_and_leave_out_what_an_initialisation_lacks():
     sets, rng = sets_of(180), np.random.default_rng(0)
     tests = {"test": np.arange(60), "external test": np.arange(60, 120)}
     sets = Splits(sets.everything, sets.rows | tests, sets.synthetic)
-    protocol = p.Protocol([5], [5], [1.0], [1], 2, CONFIG, CONFIG)
+    protocol = ft.Protocol([5], [5], [1.0], [1], 2, CONFIG, CONFIG)
     names = ["internal 100 %", "external 100 %", "1-shot 0", "1-shot 1"]
     results = {start: [{name: rng.random((60, 14)) for name in names} for _ in (0, 1)] for start in (DEFAULT, FIVE)}
     results[REAL] = results[FIVE]

@@ -81,3 +81,13 @@ def test_a_batch_holds_each_row_once():
     rows = random_rows(30, 8, np.random.default_rng(0))
     assert len(set(rows)) == 8 and rows.tolist() == sorted(rows)
     assert random_rows(5, 8, np.random.default_rng(0)).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_epochs_are_steps_of_the_arm_that_is_trained():
+    config = LearnerConfig(None, batch_size=32, checks=40, epochs=40)
+    assert config.over(450) == LearnerConfig(563, batch_size=32, checks=40)
+    assert config.over(900).steps == 1125 and config.over(1) == LearnerConfig(2, batch_size=32, checks=2)
+    assert LearnerConfig(7).over(450) == LearnerConfig(7)
+    for steps, epochs in ((None, None), (7, 40)):
+        with pytest.raises(ValueError, match="give either steps or epochs"):
+            LearnerConfig(steps, epochs=epochs)

@@ -97,3 +97,23 @@ def test_rare_findings_are_drawn_as_often_as_common_ones():
     weight = c.balanced_weights(labels)
     assert weight[:300].sum() == pytest.approx(weight[300:310].sum())
     assert set(weight[310:]) == {weight[0]}
+
+
+def test_another_label_set_starts_from_all_but_the_last_layer(trained):
+    names = ("above", "below", "both")
+    x, y = labelled_squares(24, 3)
+    config = LearnerConfig(steps=1, checks=1, size=TINY, learning_rate=1e-9)
+    moved = c.train_classifier(x, y[:, :3], config, val=(x, y[:, :3]), initial=trained, names=names)
+    assert moved.predict(x).shape == (24, 3) and moved.labels == names
+    state, before = moved.net.state_dict(), trained.net.state_dict()
+    assert torch.allclose(state["features.conv0.weight"], before["features.conv0.weight"], atol=1e-6)
+    with pytest.raises(ValueError, match=r"train: needs images .* labels \[N, 3\]"):
+        c.train_classifier(x, y, config, val=(x, y), names=names)
+    wrong = np.full((24, 3), 7)
+    with pytest.raises(ValueError, match="train row 0, above: label 7"):
+        c.train_classifier(x, wrong, config, val=(x, y[:, :3]), names=names)
+
+
+def test_a_saved_classifier_knows_its_labels(tmp_path):
+    again = c.Classifier.load(c.Classifier(TINY, ("a", "b")).save(tmp_path / "c"))
+    assert again.labels == ("a", "b") and again.net.classifier.out_features == 2

@@ -33,8 +33,9 @@ def cohort(n=600, seed=0):
         },
         schema_overrides={"age": pl.Float32},
     )
-    flags = [(pl.col("split") != "test").alias("stage1"), pl.lit(False).alias("stage2")]
-    return records.validate(table).with_columns(*flags, (pl.col("split") == "test").alias("external"))
+    flags = dict.fromkeys(ba.FLAGS, pl.lit(False))
+    flags |= {"stage1": pl.col("split") != "test", "external": pl.col("split") == "test"}
+    return records.validate(table).with_columns(**flags)
 
 
 def choose(table, **changed):
@@ -76,7 +77,7 @@ def test_no_test_patient_is_in_a_training_split():
     seen = table.filter(external=True, view="PA").drop_nulls("age").filter(pl.col("age") > 18)["patient_id"][0]
     first = table.filter(split="train", view="LATERAL")["image_id"][0]  # not even one that is not trained on here
     moved = pl.when(image_id=first).then(pl.lit(seen)).otherwise("patient_id")
-    for flag in ("stage1", "stage2", "external"):
+    for flag in ba.FLAGS:
         flags = [pl.when(image_id=first).then(pl.lit(flag == f)).otherwise(f).alias(f) for f in ba.FLAGS]
         with pytest.raises(CohortError, match=f"1 patients of validation or test .* first '{seen}'"):
             choose(table.with_columns(*flags, patient_id=moved))

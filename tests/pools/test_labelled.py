@@ -141,6 +141,7 @@ def test_sets_of_a_run(run):
     assert ids == {
         "train": ["i0", "i4"], "further train": ["i1"], "val": [], "test": ["i2"],
         "external train": ["i5"], "external val": [], "external test": ["i3"],
+        "few-shot train": [], "few-shot val": [], "few-shot test": [],
     }  # fmt: skip
     assert sets.everything.images[sets.copies(1), 0, 0].tolist() == [40, 10] and len(sets.copies(3)) == 6
     with pytest.raises(CohortError, match="holds 3 images a record, not 5"):

@@ -110,6 +110,12 @@ CHEST_DR = {
 }
 
 
+def support_set(shots: int, draw: int, *images: str) -> dict[str, str]:
+    """A file of MedFMC's `data_anns`: images and their 19 labels."""
+    lines = [f"{image} {','.join('1' + '0' * 18)}\n" for image in images]
+    return {f"chest_{shots}-shot_train_exp{draw}.txt": "".join(lines)}
+
+
 def picture(path: Path, width: int = 40, height: int = 20) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("L", (width, height)).save(path)

@@ -16,7 +16,7 @@ def test_objects_of_every_shape_are_masks_and_boxes(tmp_path):
     assert row["Support Devices"] is None  # the publisher excluded them
     assert masks.read(row["mask"])[5:15, 10:30].all()
     assert (found["object_cxr:train/00002"]["mask"], found["object_cxr:train/00002"]["boxes"]) == (None, [])
-    assert found["object_cxr:dev/00001"]["split"] == "val"
+    assert found["object_cxr:dev/00001"]["split"] == "test"
 
 
 def test_a_damaged_annotation_rejects_its_image(tmp_path):

@@ -25,6 +25,14 @@ def test_readers_vote(tmp_path):
     assert table.height + rejects.height == 6 + 3 + 1 + 1
 
 
+def test_its_label_set_are_15_labels_in_dispute_where_a_minority_names_them(tmp_path):
+    table, _ = vindr_cxr.load(vindr_folder(tmp_path))
+    assert records.label_set(table) == vindr_cxr.LABELS and len(vindr_cxr.LABELS) == 15
+    states = dict(zip(vindr_cxr.LABELS, records.label_states(table, vindr_cxr.LABELS).T, strict=True))
+    assert states["Pleural effusion"].tolist() == [1, 0, 0] and states["No finding"].tolist() == [0, 1, 0]
+    assert str(states["Nodule/Mass"].tolist()) == "[nan, 0.0, 0.0]"
+
+
 def test_a_box_outside_its_image_rejects_the_image(tmp_path):
     folder = vindr_folder(tmp_path)
     dicom(folder / "train/a.dicom", rows=200, columns=52)

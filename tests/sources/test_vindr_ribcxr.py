@@ -11,7 +11,7 @@ from tests.sources.layouts import by_id, put, reasons, rib_folder, ribs
 def test_each_rib_that_is_drawn_is_a_class_of_the_mask(tmp_path):
     table, rejects = vindr_ribcxr.load(rib_folder(tmp_path))
     found = by_id(table)
-    assert rejects.is_empty() and table["split"].to_list() == ["train", "train", "val", "val"]
+    assert rejects.is_empty() and table["split"].to_list() == ["train", "train", "test", "test"]
     assert masks.classes(found["vindr_ribcxr:VinDr_RibCXR_train_000"]["mask"]) == vindr_ribcxr.RIBS
     mask = found["vindr_ribcxr:VinDr_RibCXR_val_001"]["mask"]
     assert masks.classes(mask) == ("R1",)

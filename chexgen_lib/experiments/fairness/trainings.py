@@ -74,7 +74,7 @@ def mean_scores(runs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarra
 def patients_seen(root: str | Path, chosen: pl.DataFrame, sets: Splits) -> pl.DataFrame:
     """How many patients each model was trained on, and how many of these are validated or tested on."""
     everyone = cohort.load(Path(root, "cohort"))
-    seen = {flag: everyone.filter(flag, pl.col("split") == "train")["patient_id"] for flag in cohort.FLAGS}
+    seen = {flag: everyone.filter(flag, pl.col("split") == "train")["patient_id"] for flag in cohort.purposes(everyone)}
     seen |= {
         "pool": sets.everything.table["patient_id"].gather(sets.synthetic),
         "classifier": chosen.filter(role="train")["patient_id"],
