@@ -2,13 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-import PIL.Image
 import torch
 from diffusers import PixArtAlphaPipeline
 from torch import Tensor
 
-from chexgen_lib.images import to_uint8
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.metadata import ATTRIBUTES
 
@@ -70,11 +67,6 @@ def one_each(name: str, value, count: int, single: bool) -> list:
     if len(value) != count:
         raise ValueError(f"{len(value)} entries in `{name}` for {count} prompts: give one each")
     return list(value)
-
-
-def to_pil(images: np.ndarray) -> list[PIL.Image.Image]:
-    """Grey PIL images of an array [N, H, W] in 0..1."""
-    return [PIL.Image.fromarray(image) for image in to_uint8(images)]
 
 
 def clean_caption(text: str) -> str:

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import PIL.Image
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
-from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -43,18 +41,12 @@ from chexgen_lib.sampling.arguments import (
     check_prompts,
     clean_caption,
     one_each,
-    to_pil,
 )
 from chexgen_lib.sampling.conditions import check_drawing, draw
+from chexgen_lib.sampling.editing import Editing
 from chexgen_lib.sampling.guidance import Inputs, guided_steps
+from chexgen_lib.sampling.output import ChexGenPipelineOutput, as_output
 from chexgen_lib.sampling.prompts import with_metadata
-
-
-@dataclass
-class ChexGenPipelineOutput(BaseOutput):
-    """`images`: PIL images, an array [N, H, W, 1] or tensor [N, 1, H, W] in 0..1, or latents [N, 4, h, w]."""
-
-    images: list[PIL.Image.Image] | np.ndarray | Tensor
 
 
 def assemble(transformer: ChexGenTransformer, autoencoder: str, text_encoder: str | None) -> "ChexGenPipeline":
@@ -69,8 +61,8 @@ def assemble(transformer: ChexGenTransformer, autoencoder: str, text_encoder: st
     return ChexGenPipeline(transformer, *parts)
 
 
-class ChexGenPipeline(DiffusionPipeline):
-    """Samples chest radiographs from descriptions.
+class ChexGenPipeline(Editing, DiffusionPipeline):
+    """Samples chest radiographs from descriptions, and edits given ones (`edit`).
 
     Args:
         transformer, vae, text_encoder, tokenizer: the trained parts.
@@ -229,7 +221,7 @@ class ChexGenPipeline(DiffusionPipeline):
                 returned = callback_on_step_end(self, i, t, wanted) or {}
                 latents = returned.get("latents", latents)
                 inputs = inputs.with_states(returned.get("prompt_embeds"))
-        images = latents if output_type == "latent" else self._decode(latents, output_type)
+        images = latents if output_type == "latent" else as_output(decode(self.vae, latents), output_type)
         self.maybe_free_model_hooks()
         return ChexGenPipelineOutput(images=images) if return_dict else (images,)
 
@@ -332,12 +324,6 @@ class ChexGenPipeline(DiffusionPipeline):
     def image_size(self) -> int:
         """Pixels a side of the images."""
         return downsampling(self.vae) * self.transformer.latent_shape[-1]
-
-    def _decode(self, latents: Tensor, output_type: str) -> list[PIL.Image.Image] | np.ndarray | Tensor:
-        images = decode(self.vae, latents)  # [N, H, W] in 0..1
-        if output_type == "np":
-            return images[..., None]
-        return torch.from_numpy(images)[:, None] if output_type == "pt" else to_pil(images)
 
     def _check_objective(self) -> None:
         learnt, sampled = self.transformer.objective, samples_objective(self.scheduler)
