@@ -14,9 +14,9 @@ import pydicom
 import torch
 from PIL import Image
 
-from chexgen_lib.dicom import read_dicom
+from chexgen_lib.dicom import LUMA, read_dicom
 from chexgen_lib.dicom_display import DicomError, displayed, header_beside, name, number
-from chexgen_lib.pixels import JPEG, PNG, ImageError, read_pixels
+from chexgen_lib.pixels import JPEG, PNG, STRANGE, ImageError, read_pixels
 from chexgen_lib.storage import replacing
 
 FRONTAL_MEDIASTINUM = (slice(20, 52), slice(27, 37))  # rows and columns of 64: brighter than the lungs beside it
@@ -26,9 +26,9 @@ FRONTAL_LUNGS = ((slice(16, 40), slice(12, 24)), (slice(16, 40), slice(40, 52)))
 def read_image(path: str | Path, note: Callable[[str], None] = lambda _: None, need_header: bool = False) -> np.ndarray:
     """One radiograph as float32 [H, W] in [0, 1].
 
-    PNG (1, 8 or 16 bit; grey, palette, RGB, RGBA) and JPEG are divided by the largest value of their type; colour
-    becomes luma. A PNG of stored DICOM values needs its header beside it as `NAME.json`, and is then read like a DICOM
-    file: see `chexgen_lib.dicom` and `chexgen_lib.dicom_display`.
+    PNG (1, 8 or 16 bit; grey, palette, RGB, RGBA) and JPEG are turned upright by their EXIF note and divided by the
+    largest value of their type; colour becomes luma. A PNG of stored DICOM values needs its header beside it as
+    `NAME.json`, and is then read like a DICOM file: see `chexgen_lib.dicom` and `chexgen_lib.dicom_display`.
 
     Args:
         note: called with what a reader of the image should know and is no reason to refuse it.
@@ -53,11 +53,13 @@ def read_image(path: str | Path, note: Callable[[str], None] = lambda _: None, n
 
 def _is_dicom(path: Path, head: bytes) -> bool:
     """By its first bytes, as names mislead: with the preamble, or a first group of 2 or 8 where it is left out."""
-    if head.startswith((PNG, JPEG)) or not head:
+    if head[128:132] == b"DICM":
+        return True
+    if head.startswith((PNG, JPEG, *STRANGE)) or not head:
         return False
     named = path.suffix.lower() in {".dcm", ".dicom"}
     bare = head[:2] in (b"\2\0", b"\x08\0") and head[3:4] == b"\0" and (head[4:6].isupper() or head[6:8] == b"\0\0")
-    return named or head[128:132] == b"DICM" or bare
+    return named or bare
 
 
 def _read_png_or_jpeg(path: Path, note: Callable[[str], None], need_header: bool) -> np.ndarray:
@@ -65,7 +67,9 @@ def _read_png_or_jpeg(path: Path, note: Callable[[str], None], need_header: bool
     if pixels.alpha is not None:
         raise ImageError(f"{path}: has transparent pixels; flatten the image, then read it again")
     grey = pixels.values
-    if grey.ndim == 3:
+    if grey.ndim == 3 and pixels.top == 65535:
+        grey = np.rint(grey @ np.array(LUMA)).astype(np.int64)
+    elif grey.ndim == 3:
         grey = np.asarray(Image.fromarray(grey).convert("L"))
     header, peak = header_beside(path), int(grey.max())
     beside = f"put the header of its DICOM file beside it as {path.stem}.json, or convert that file again"

@@ -64,7 +64,7 @@ def _levels(pixels: Pixels) -> np.ndarray | None:
 
 def _labels(colours: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """Labels 0, 1 and 2 where a picture [H, W, 3] is black and two colours, perhaps equally bright; else `levels`."""
-    packed = colours @ np.array([65536, 256, 1])
+    packed = colours.astype(np.int64) @ np.array([2**32, 2**16, 1])
     found, labels = np.unique(packed, return_inverse=True)
     grey = (colours == colours[..., :1]).all()
     return labels.reshape(levels.shape) if len(found) == 3 and found[0] == 0 and not grey else levels

@@ -1,17 +1,33 @@
 """Pixel values of image files as they are stored: nothing is scaled, inverted or given a meaning here."""
 
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
 MOST = 2**26  # pixels; a radiograph has at most about half as many, and an archive bomb more
+# First bytes of what is no picture that is read here -> what it is, and what to do.
+STRANGE = {
+    b"II*\0": "a TIFF file; save it as PNG",
+    b"MM\0*": "a TIFF file; save it as PNG",
+    b"BM": "a BMP file; save it as PNG",
+    b"GIF8": "a GIF file; save it as PNG",
+    b"RIFF": "a WebP file; save it as PNG",
+    b"\0\0\0\x0cjP": "a JPEG 2000 file; save it as PNG",
+    b"\xff\x4f\xff\x51": "a JPEG 2000 file; save it as PNG",
+    b"\x93NUMPY": "a NumPy array; save it as PNG",
+    b"\x1f\x8b": "packed with gzip; unpack it",
+    b"PK\x03\x04": "a zip archive; unpack it",
+    b"version https://git-lfs": "a pointer of Git LFS in place of the file; run git lfs pull",
+    b"<": "a web page or another text; log in at the publisher's and fetch the file again",
+}
 
 
 class ImageError(ValueError):
@@ -49,33 +65,57 @@ def read_pixels(path: Path, formats: tuple[str, ...]) -> Pixels:
         raw = path.read_bytes()
         if not raw:
             raise ImageError(f"{path}: the file is empty (0 bytes); fetch it again")
-        deep = raw[:8] == PNG and raw[24:26] == b"\x10\x04"
-        with Image.open(BytesIO(_split_bytes(raw) if deep else raw), formats=formats) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(BytesIO(raw), formats=formats) as image:
             if getattr(image, "n_frames", 1) > 1:
                 raise ImageError(f"{path}: holds {image.n_frames} pictures; save the one that is meant as a file")
             if image.width * image.height > MOST:
                 raise ImageError(f"{path}: {image.width} x {image.height} pixels are more than {MOST}; reduce it first")
-            image.load()
-            return _joined(np.asarray(image)) if deep else _decoded(image)
+            deep = DEEP.get(raw[24:26]) if raw.startswith(PNG) else None
+            return deep(raw) if deep else _decoded(_upright(image), image.format == "JPEG")
     except ImageError:
         raise
+    except UnidentifiedImageError as error:
+        kind = next((kind for start, kind in STRANGE.items() if raw.startswith(start)), None)
+        wanted = " or ".join(formats)
+        said = f"this is {kind}" if kind else f"not a whole {wanted} by its first bytes; fetch it again or convert it"
+        raise ImageError(f"{path}: {said}") from error
     except Exception as error:  # Pillow's readers raise many types on damaged files; all mean: no usable pixels
         raise ImageError(f"{path}: not a whole {' or '.join(formats)} ({error}); fetch it again") from error
 
 
-def _split_bytes(raw: bytes) -> bytes:
-    """A PNG of grey and alpha in 16 bits with a header that says RGBA in 8: the same bytes, which Pillow keeps."""
+def _upright(image: Image.Image) -> Image.Image:
+    """A picture as its note about orientation (EXIF) says; Pillow has turned a TIFF already."""
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged notes about a picture whose pixels are whole
+        return image
+
+
+def _deep_grey(raw: bytes) -> Pixels:
+    """Grey and alpha in 16 bits, of which Pillow keeps 8: the same bytes under a header that says RGBA in 8."""
     header = raw[12:24] + b"\x08\x06" + raw[26:29]  # its name, width, height, depth, colour type and three flags
-    return raw[:12] + header + struct.pack(">I", zlib.crc32(header)) + raw[33:]
+    with Image.open(BytesIO(raw[:12] + header + struct.pack(">I", zlib.crc32(header)) + raw[33:])) as image:
+        both = np.asarray(_upright(image))
+    return Pixels(both[..., 0].astype(np.uint16) * 256 + both[..., 1], 65535, _not_opaque(both[..., 2]))
 
 
-def _joined(high_and_low: np.ndarray) -> Pixels:
-    grey = high_and_low[..., 0].astype(np.uint16) * 256 + high_and_low[..., 1]
-    return Pixels(grey, 65535, _not_opaque(high_and_low[..., 2]))
+def _deep_colour(raw: bytes) -> Pixels:
+    """Colours in 16 bits, of which Pillow keeps the upper 8: read again with the order of bytes reversed."""
+    halves = []
+    for order in ("B", "L"):
+        with Image.open(BytesIO(raw), formats=("PNG",)) as image:
+            image.tile = [image.tile[0]._replace(args=f"{image.mode};16{order}")]
+            halves.append(np.asarray(_upright(image)))
+    upper, lower = halves
+    alpha = _not_opaque(upper[..., 3]) if upper.shape[2] == 4 else None
+    return Pixels(upper[..., :3].astype(np.uint16) * 256 + lower[..., :3], 65535, alpha)
 
 
-def _decoded(image: Image.Image) -> Pixels:
-    lossy = image.format == "JPEG"
+DEEP = {b"\x10\x02": _deep_colour, b"\x10\x04": _deep_grey, b"\x10\x06": _deep_colour}  # depth and type of colour
+
+
+def _decoded(image: Image.Image, lossy: bool) -> Pixels:
     if image.mode.startswith(("I", "F")):
         values, clear = np.asarray(image), image.info.get("transparency")
         if not np.isfinite(values).all() or (values != np.rint(values)).any():
