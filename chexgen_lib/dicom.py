@@ -7,15 +7,16 @@ pixels mean nothing is named in the refusal.
 
 import warnings
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pydicom
-from pydicom.encaps import generate_frames
+from pydicom.encaps import generate_frames, parse_fragments
 from pydicom.pixels import apply_color_lut, get_decoder, pixel_array
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from chexgen_lib.dicom_display import DicomError, displayed, element, name, number
+from chexgen_lib.dicom_display import DicomError, displayed, element, name, number, numbers
 from chexgen_lib.pixels import MOST, ImageError
 
 REQUIRED = ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation", "PixelData")
@@ -28,8 +29,14 @@ PLAIN = {
 JPEG_KINDS = {0xC0: "1.2.840.10008.1.2.4.50", 0xC1: "1.2.840.10008.1.2.4.51", 0xC3: "1.2.840.10008.1.2.4.57"}
 JPEG_KINDS |= {0xF7: "1.2.840.10008.1.2.4.81"}
 ITEM = b"\xfe\xff\x00\xe0"
+DELIMITER = b"\xfe\xff\xdd\xe0\0\0\0\0"  # after the last item of compressed pixels
 JPEG_2000 = "1.2.840.10008.1.2.4.91"
 LUMA = (0.299, 0.587, 0.114)
+GROUPED = {  # where an enhanced image keeps what others have in their data set
+    "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
+    "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "VOILUTFunction"),
+}
+SPACINGS = ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing")  # down, and to the right
 
 
 def read_dicom(path: Path, note: Callable[[str], None]) -> np.ndarray:
@@ -46,7 +53,8 @@ def read_dicom(path: Path, note: Callable[[str], None]) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of elements that do not keep to the standard: `note` gets what matters
         try:
-            data = pydicom.dcmread(path, force=True)
+            data = _read(path)
+            _ungroup(data)
             _complete(data, note)
             stored = _stored(data)
             if stored.ndim == 3:
@@ -56,6 +64,35 @@ def read_dicom(path: Path, note: Callable[[str], None]) -> np.ndarray:
             raise ImageError(f"{path}: {error}") from error
         except Exception as error:  # pydicom and its decoders raise many types; all mean: no usable pixels
             raise ImageError(f"{path}: not a readable DICOM ({error}); fetch it again or convert it") from error
+
+
+def _read(path: Path) -> pydicom.Dataset:
+    """The elements of a file; one that ends where the delimiter after compressed pixels should be is whole, too."""
+    data = pydicom.dcmread(path, force=True)
+    if not len(data):
+        data = pydicom.dcmread(BytesIO(path.read_bytes() + DELIMITER), force=True)
+        _check_items(data)
+    return data
+
+
+def _check_items(data: pydicom.Dataset) -> None:
+    """Raise DicomError unless the file was compressed pixels up to the end of their last item."""
+    pixels = element(data, "PixelData")
+    if pixels is None:
+        raise DicomError("no element can be read: it is no DICOM, or ends within an element; fetch it again")
+    _, starts = parse_fragments(pixels)
+    length = int.from_bytes(pixels[starts[-1] + 4 : starts[-1] + 8], "little")
+    if starts[-1] + 8 + length > len(pixels):
+        raise DicomError(f"{name('PixelData')} ends within its last item; fetch it again")
+
+
+def _ungroup(data: pydicom.Dataset) -> None:
+    """Bring the first frame's display elements of an enhanced image to where others have them."""
+    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for keyword, wanted in GROUPED.items():
+            items = [element(group, keyword) for group in (element(data, groups) or [])[:1]]
+            for item in (items[0] or [])[:1] if items else []:
+                data.update({tag.tag: tag for tag in item if tag.keyword in wanted})
 
 
 def _complete(data: pydicom.Dataset, note: Callable[[str], None]) -> None:
@@ -79,6 +116,10 @@ def _complete(data: pydicom.Dataset, note: Callable[[str], None]) -> None:
     if frames > 1:
         note(f"{name('NumberOfFrames')} is {frames:g}: took the first")
     data.NumberOfFrames = max(int(frames), 1)
+    for keyword in SPACINGS:
+        spacing = numbers(data, keyword)
+        if len(spacing) == 2 and spacing[0] != spacing[1] and not np.isnan(spacing).any():
+            note(f"{name(keyword)} is {spacing[0]:g} and {spacing[1]:g}: took its pixels for squares")
     if not hasattr(data, "file_meta"):
         data.file_meta = pydicom.dataset.FileMetaDataset()
     data.file_meta.TransferSyntaxUID = _syntax(data)

@@ -211,6 +211,42 @@ def test_the_first_of_several_frames(tmp_path):
     assert found == ["Number of Frames (0028,0008) is 2: took the first"]
 
 
+def item(**elements) -> list[Dataset]:
+    data = Dataset()
+    for keyword, value in elements.items():
+        setattr(data, keyword, value)
+    return [data]
+
+
+def test_the_first_frames_window_of_an_enhanced_image(tmp_path):
+    shared = item(
+        PixelValueTransformationSequence=item(RescaleSlope=2, RescaleIntercept=0),
+        FrameVOILUTSequence=item(WindowCenter=9, WindowWidth=9),
+    )
+    frame = item(FrameVOILUTSequence=item(WindowCenter=2000, WindowWidth=2000))
+    groups = dict(SharedFunctionalGroupsSequence=shared, PerFrameFunctionalGroupsSequence=[*frame, Dataset()])
+    x = read(tmp_path, np.stack([RAMP, RAMP]), NumberOfFrames=2, **groups)
+    np.testing.assert_allclose(x, np.clip((RAMP * 2.0 - 1000) / 2000, 0, 1), atol=0.001)
+
+
+def test_compressed_pixels_whose_end_is_not_marked(tmp_path):
+    syntax, frame = FRAMES["JPEG Lossless"]
+    path = saved(tmp_path, dataset(syntax=syntax, frame=base64.b64decode(frame)))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-8])  # without Sequence Delimitation Item
+    np.testing.assert_allclose(images.read_image(path), PLAIN, atol=1e-6)
+    path.write_bytes(whole[:-40])
+    with pytest.raises(ImageError, match="Pixel Data .7FE0,0010. ends within its last item"):
+        images.read_image(path)
+
+
+def test_pixels_that_are_no_squares_are_remarked(tmp_path):
+    found = []
+    path = saved(tmp_path, dataset(PixelAspectRatio=[2, 1], ImagerPixelSpacing=[0.1, 0.1]))
+    np.testing.assert_allclose(images.read_image(path, found.append), PLAIN, atol=1e-6)
+    assert found == ["Pixel Aspect Ratio (0028,0034) is 2 and 1: took its pixels for squares"]
+
+
 def test_colour_becomes_luma(tmp_path):
     grey = (RAMP // 16).astype(np.uint8)
     colour = dict(SamplesPerPixel=3, BitsAllocated=8, BitsStored=8, HighBit=7, PlanarConfiguration=0)
