@@ -98,8 +98,14 @@ class BaselineUNet(UNet2DConditionModel, ModelMixin):
 
 def truncate(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> tuple[list[str], int]:
     """Texts cut after 77 tokens (start and end markers included), as CLIP does, and how many were too long."""
-    counts = count_tokens(tokenizer, texts)
-    kept = tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS, return_offsets_mapping=True)
-    ends = [max(end for _, end in spans) for spans in kept["offset_mapping"]]
-    cut = [text[:end] if n > MAX_TOKENS else text for text, end, n in zip(texts, ends, counts, strict=True)]
-    return cut, sum(n > MAX_TOKENS for n in counts)
+    cut = list(texts)
+    long = [row for row, n in enumerate(count_tokens(tokenizer, texts)) if n > MAX_TOKENS]
+    left, limit = long, MAX_TOKENS
+    while left:  # T5's token of a space spans the letter after it, so that a text cut there has one token more
+        whole = [texts[row] for row in left]
+        kept = tokenizer(whole, truncation=True, max_length=limit, return_offsets_mapping=True)["offset_mapping"]
+        for row, spans in zip(left, kept, strict=True):
+            cut[row] = texts[row][: max(end for _, end in spans)]
+        counts = count_tokens(tokenizer, [cut[row] for row in left])
+        left, limit = [row for row, n in zip(left, counts, strict=True) if n > MAX_TOKENS], limit - 1
+    return cut, len(long)

@@ -3,6 +3,10 @@
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
+from tokenizers.pre_tokenizers import Metaspace, Sequence, WhitespaceSplit
+from transformers import PreTrainedTokenizerFast
 
 from chexgen_lib.models.baseline import MAX_TOKENS, SIZES, BaselineUNet, truncate
 from chexgen_lib.models.text import count_tokens, load_text_encoder
@@ -109,3 +113,13 @@ def test_long_texts_are_cut_as_the_tokenizer_would_cut_them():
     assert [a == b for a, b in zip(cut, texts, strict=True)] == [True, False, True, False]
     assert count_tokens(tokenizer, cut)[1:] == [77, 77, 77]
     assert tokenizer(cut)["input_ids"] == tokenizer(texts, truncation=True, max_length=77)["input_ids"]
+
+
+def test_a_text_that_is_cut_at_a_space_fits_as_well():
+    """T5's token of a space spans the letter that follows: a text cut after it has one token more."""
+    tokens = Tokenizer(Unigram([("<unk>", 0.0), ("\u2581", -1.0), ("x", -1.0)], unk_id=0, byte_fallback=False))
+    tokens.pre_tokenizer = Sequence([WhitespaceSplit(), Metaspace(prepend_scheme="always")])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokens, unk_token="<unk>")
+    text = " ".join(["x"] * 60)  # 2 tokens each: the 77th is a space
+    (cut,), n = truncate(tokenizer, [text])
+    assert n == 1 and count_tokens(tokenizer, [cut]) == [MAX_TOKENS - 1] and text.startswith(cut)
