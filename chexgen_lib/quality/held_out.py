@@ -9,6 +9,8 @@ import polars as pl
 
 from chexgen_lib import images as im
 from chexgen_lib.cohort import layout as cohort
+from chexgen_lib.estimates.comparison import auroc_table
+from chexgen_lib.estimates.resampling import Resampling
 from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.classifier import train_classifier
 from chexgen_lib.pools import labelled
@@ -97,6 +99,19 @@ def real_images(root: str | Path, resolution: int, split: str) -> LabelledSet:
 def train_scorer(folder: Path, train: LabelledSet, val: LabelledSet, config: LearnerConfig) -> None:
     """Train a classifier on real images, select its checkpoint on others, and save it in `folder` (for `kept`)."""
     train_classifier(train.images, train.labels, config, val=(val.images, val.labels)).save(folder)
+
+
+def scorer_table(scorer: str, scores: np.ndarray, labels: np.ndarray, resampling: Resampling) -> pl.DataFrame:
+    """AUROC of the scorer on real images, by finding and on average (`auroc_table`).
+
+    Args:
+        scorer: its name, the column `arm`.
+        scores: [N, 14], NaN for the findings that it does not know: they have no estimate.
+        labels: [N, 14], 1, 0 or NaN.
+    """
+    known = np.isfinite(scores).all(0)
+    labels = np.where(known, labels, np.nan)
+    return auroc_table({scorer: np.where(known, scores, 0)[None]}, labels, resampling, fewest=1)
 
 
 def examples(held_out: HeldOut, at_most: int = 6) -> list[int]:
