@@ -1,7 +1,5 @@
 """Figure 1b: what the curated cohort consists of, by dataset, finding, view, age and sex."""
 
-from itertools import cycle
-
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,6 +11,7 @@ from chexgen_lib.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PAGE, PU
 from chexgen_lib.sources.registry import figure_names
 
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, YELLOW, GREY, BLACK)  # of the sources, in their order
+HATCHES = ("", "//////", "......")  # of the first nine sources, of the next nine, ...
 
 
 def figure(composition: pl.DataFrame) -> Figure:
@@ -42,14 +41,17 @@ def _bars(
     values = _order(rows, attribute, list(names))
     base = [0] * len(values)
     counts = dict(zip(rows.select("source", "value").iter_rows(), rows["n"], strict=True))
-    for source, colour in zip(names, cycle(COLOURS), strict=False):
+    for k, source in enumerate(names):
+        look = {"color": COLOURS[k % len(COLOURS)], "hatch": HATCHES[k // len(COLOURS)], "hatchcolor": "white"}
         n = [counts.get((source, value), 0) for value in values]
         if horizontal:
-            ax.barh(range(len(values)), n, left=base, color=colour, height=0.8)
+            ax.barh(range(len(values)), n, left=base, height=0.8, **look)
         else:
-            ax.bar(range(len(values)), n, bottom=base, color=colour, width=0.8)
+            ax.bar(range(len(values)), n, bottom=base, width=0.8, **look)
         base = [b + x for b, x in zip(base, n, strict=True)]
     ticks = [names[v].split()[0] if attribute == "dataset" else v for v in values]
+    if attribute == "dataset" and len(values) > len(COLOURS):  # too close for names: the legend has them
+        ticks = [""] * len(values)
     thousands = FuncFormatter(lambda x, _: f"{x / 1000:g}k" if x else "0")
     if horizontal:
         ax.set_yticks(range(len(values)), ticks)

@@ -14,9 +14,11 @@ STYLES = ("-", "--", ":", "-.")
 def figure(lengths: pl.DataFrame) -> Figure:
     """Share of each source's descriptions by their number of words, from `counts.lengths`."""
     style.use()
-    fig = Figure(figsize=(style.COLUMN, 2.6), layout="constrained")
+    names = figure_names(lengths["source"])
+    many = len(names) > len(STYLES)  # too many to name within the axes
+    fig = Figure(figsize=(style.PAGE, 0.27 * len(names)) if many else (style.COLUMN, 2.6), layout="constrained")
     ax = fig.subplots()
-    for k, (source, name) in enumerate(figure_names(lengths["source"]).items()):
+    for k, (source, name) in enumerate(names.items()):
         rows = lengths.filter(source=source)
         total, vocabulary = rows["n"].sum(), rows["vocabulary"][0]
         edges = np.arange(0, rows["words"].max() + 10, 5)
@@ -28,5 +30,5 @@ def figure(lengths: pl.DataFrame) -> Figure:
     ax.set(
         xlabel="words in a description (bins of 5)", ylabel="share of the source's\ndescriptions (%)", xlim=(0, None)
     )
-    ax.legend(fontsize=6)
+    fig.legend(fontsize=6, loc="outside right upper") if many else ax.legend(fontsize=6)
     return fig

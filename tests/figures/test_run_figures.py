@@ -4,7 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from chexgen_lib.figures import cohort, reconstruction, samples, training
+from chexgen_lib.figures import cohort, fig1b, lengths, reconstruction, samples, training
+from chexgen_lib.sources.registry import ALL
 
 IMAGES = np.random.default_rng(0).random((3, 16, 16), dtype=np.float32)
 
@@ -46,3 +47,16 @@ def test_cohort_outlines_masks_and_boxes():
     assert (patch.get_x(), patch.get_y(), patch.get_width(), patch.get_height()) == (4, 8, 8, 4)
     assert figure.axes[3].collections and not figure.axes[4].collections
     assert len(cohort.draw(rows, IMAGES, None).axes) == 3
+
+
+def test_all_datasets_at_once_can_be_told_apart():
+    """A run of the profile `paper` curates all 17."""
+    attributes = ["dataset", "finding", "sex", "view", "age"]
+    rows = [(s, a, s if a == "dataset" else "0-17" if a == "age" else "F", 5) for s in ALL for a in attributes]
+    legend = fig1b.figure(pl.DataFrame(rows, ["source", "attribute", "value", "n"], orient="row")).axes[0].get_legend()
+    assert len({(p.get_facecolor(), p.get_hatch()) for p in legend.get_patches()}) == len(ALL)
+    table = pl.DataFrame({"source": ALL, "words": 20, "n": 5, "vocabulary": 9})
+    drawn = lengths.figure(table)
+    drawn.draw_without_rendering()
+    (below, above), (box, page) = drawn.axes[0].get_ylim(), (drawn.legends[0].get_window_extent(), drawn.bbox)
+    assert above > below and box.ymin >= 0 and box.ymax <= page.ymax + 1
