@@ -1,7 +1,7 @@
 # Needs Python 3.11, git and make; everything else is installed into .venv from requirements.lock.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: autoencoder docs foundation help env lab lock params repro test lint notebooks expected clean distclean
+.PHONY: autoencoder docs foundation help env lab lock params rehearse repro test lint notebooks expected clean distclean
 
 UV_VERSION := 0.13.9
 PROFILE := laptop
@@ -17,6 +17,7 @@ help:
 	@echo "make repro      run the whole DAG, except stages that are up to date. With another profile and values:"
 	@echo "                make repro PROFILE=nih-mini SET='curation.image_folder=/data/my images seed=1'"
 	@echo "                Up to one stage only: make repro STAGE=07_quality"
+	@echo "make rehearse   run profile paper (PROFILE=gpu: that one) on stand-ins of its data and weights, with small sizes"
 	@echo "make test       lint, tests, and every notebook re-executed and compared (profile ci)"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make autoencoder retrain the shipped autoencoder;  make foundation  retrain the shipped generator (hours)"
@@ -52,6 +53,11 @@ repro: export HF_HUB_OFFLINE ?= 1
 repro: params
 	$(BIN)/python -m chexgen_lib.cli weights check --stages $(filter-out -%,$(STAGE))
 	$(BIN)/dvc repro $(STAGE)
+
+# All stages of a profile on stand-ins of its datasets and weights, in runs/rehearsal/PROFILE, which no other run reads.
+rehearse: .venv/.complete
+	$(BIN)/python -m chexgen_lib.rehearsal '$(if $(filter file,$(origin PROFILE)),paper,$(PROFILE))' \
+	  --stages $(filter-out -%,$(STAGE))
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile

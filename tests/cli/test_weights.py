@@ -10,10 +10,10 @@ from huggingface_hub import constants
 
 from chexgen_lib.cli.main import main
 from chexgen_lib.models import weights_catalogue, weights_store
+from chexgen_lib.rehearsal import weights as stand_ins
 from chexgen_lib.workflow import dag
-from tests.models import weights_stand_ins as stand_ins
+from tests.models.catalogue_stand_ins import stand_in
 from tests.models.hub_server import HubServer
-from tests.models.weights_stand_ins import stand_in
 
 GPU = {"sd-vae-ft-ema", "t5-v1_1-xxl", "clip-vit-l14", "xrv-all", "xrv-mimic"}
 

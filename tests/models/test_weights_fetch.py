@@ -11,9 +11,9 @@ from huggingface_hub import constants, file_download
 from chexgen_lib.models import weights_store
 from chexgen_lib.models.weights_catalogue import File, WeightsFileError, named
 from chexgen_lib.models.weights_fetch import fetch, remedy
-from tests.models import weights_stand_ins as stand_ins
+from chexgen_lib.rehearsal import weights as stand_ins
+from tests.models.catalogue_stand_ins import stand_in
 from tests.models.hub_server import COMMIT, HubServer
-from tests.models.weights_stand_ins import stand_in
 
 TENSORS = "diffusion_pytorch_model.safetensors"
 

@@ -13,14 +13,13 @@ from huggingface_hub import constants
 
 from chexgen_lib.models import weights_layout, weights_store
 from chexgen_lib.models.autoencoder import load_autoencoder
-from chexgen_lib.models.text import load_text_encoder
 from chexgen_lib.models.weights_catalogue import CATALOGUE, File, WeightsFileError, asked_by, named
 from chexgen_lib.quality.embedders import ClipEmbedder
+from chexgen_lib.rehearsal import weights as stand_ins
 from chexgen_lib.sampling.baseline import load_baseline
 from chexgen_lib.workflow import dag
 from chexgen_lib.workflow.notebooks import section_of
-from tests.models import weights_stand_ins as stand_ins
-from tests.models.weights_stand_ins import stand_in
+from tests.models.catalogue_stand_ins import stand_in
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +61,6 @@ def test_the_loaders_find_added_weights_by_their_ids_without_a_connection(made, 
         weights_store.add(stand_in(name), folder)
     for name in ("stabilityai/sd-vae-ft-ema", "stable-diffusion-v1-5/stable-diffusion-v1-5"):
         assert load_autoencoder(name).config.block_out_channels == [8] * 4
-    assert load_text_encoder("google/t5-v1_1-xxl")[1].config.d_model == 16
     assert load_baseline("StanfordAIMI/roent-gen-v1-0").unet.config.cross_attention_dim == 16
     assert ClipEmbedder()(np.zeros((1, 32, 32), np.float32)).shape == (1, 768)
 
@@ -152,7 +150,7 @@ def test_what_is_cut_off_is_refused(broken):
         ("sd-vae-ft-ema", "diffusion_pytorch_model.safetensors", "lacks diffusion_pytorch_model"),
         ("clip-vit-l14", "preprocessor_config.json", "lacks preprocessor_config.json"),
         ("clip-vit-l14", "model.safetensors", "lacks model"),
-        ("t5-v1_1-xxl", "tokenizer.json", "lacks tokenizer.json or spiece.model"),
+        ("t5-v1_1-xxl", "spiece.model", "lacks tokenizer.json or spiece.model"),
         ("t5-v1_1-xxl", "pytorch_model.bin", "lacks model"),
         ("roentgen", "scheduler/scheduler_config.json", "scheduler_config.json is missing"),
         ("roentgen", "tokenizer/tokenizer.json", "tokenizer lacks tokenizer.json"),

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from chexgen_lib.models.autoencoder import new_autoencoder
 from chexgen_lib.models.baseline import BaselineUNet, truncate
 from chexgen_lib.pools.generate import Sampling, sample_pool
+from chexgen_lib.rehearsal.weights import pipeline as pipeline_as_released
 from chexgen_lib.sampling.baseline import BaselinePipeline, assemble_baseline, load_baseline, open_baseline
-from tests.models.weights_stand_ins import pipeline as pipeline_as_released
 
 PROMPTS = ["Large left pleural effusion.", "The heart is enlarged. No pneumothorax is seen on this radiograph."]
 LONG = "Small left pleural effusion with adjacent atelectasis. " * 12

@@ -1,0 +1,65 @@
+"""Which figures and tables of the paper a run has made, and why not the others.
+
+`items.csv` has a row for each, with the paper's number: what it shows, the stage and the file (below the run's folder
+of figures) that make it here, and rows that the file must hold (`column=value`, joined by ;).
+"""
+
+from importlib.resources import files
+from pathlib import Path
+
+import polars as pl
+
+from chexgen_lib.storage import replacing
+
+MADE = "made"
+
+
+def table(figures: Path) -> pl.DataFrame:
+    """A row for each item: item, shows, stage, file (null where there is none), state (`MADE` or the reason).
+
+    Args:
+        figures: the run's folder of figures.
+    """
+    with (files(__package__) / "items.csv").open("rb") as stream:
+        listed = pl.read_csv(stream)
+    return listed.with_columns(state=pl.Series([_state(row, figures) for row in listed.to_dicts()])).drop(
+        "rows", "otherwise"
+    )
+
+
+def write(found: pl.DataFrame, path: Path) -> None:
+    """Save the table as CSV."""
+    with replacing(path) as partial:
+        found.write_csv(partial)
+
+
+def page(found: pl.DataFrame) -> str:
+    """The table as text: a line for each item, and how many are made."""
+    lines = [f"{'item':<13} {'shows':<50} {'file':<30} state"]
+    for row in found.iter_rows(named=True):
+        file = (row["file"] or "").removeprefix("../")
+        lines.append(f"{row['item']:<13} {row['shows']:<50} {file:<30} {row['state']}")
+    made = int((found["state"] == MADE).sum())
+    return "\n".join([*lines, f"{made} of {len(found)} items made"])
+
+
+def _state(row: dict[str, str | None], figures: Path) -> str:
+    if row["file"] is None:
+        return row["otherwise"] or ""
+    path = figures / row["file"]
+    if not path.is_file():
+        return f"MISSING: {row['stage']} did not write it"
+    if row["rows"] is None or _holds(path, dict(pair.split("=", 1) for pair in row["rows"].split(";"))):
+        return MADE
+    return row["otherwise"] or f"MISSING: no row with {row['rows']}"
+
+
+def _holds(path: Path, wanted: dict[str, str]) -> bool:
+    """Whether a CSV file has a row of these values, with a `value` where it has such a column."""
+    content = pl.read_csv(path, infer_schema=False)
+    if not set(wanted) <= set(content.columns):
+        return False
+    keep = [pl.col(column) == value for column, value in wanted.items()]
+    if "value" in content.columns and "x" not in content.columns:
+        keep.append(pl.col("value").is_not_null())
+    return content.filter(*keep).height > 0

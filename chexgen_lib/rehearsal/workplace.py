@@ -1,0 +1,88 @@
+"""A copy of the repository in a folder of its own, in which DVC runs a reduced profile: no other run is touched.
+
+WORKPLACE/          the DAG, the notebooks, the library; params.yaml, the reduced profile
+WORKPLACE/data      stand-ins of the datasets, where the profile `paper` looks for them
+WORKPLACE/home      HOME of the stages: stand-ins of weights, where the libraries keep their downloads
+WORKPLACE/runs      what the stages wrote
+"""
+
+import filecmp
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from chexgen_lib.rehearsal import annotated, datasets, sizes, weights
+from chexgen_lib.storage import remove, replacing
+from chexgen_lib.workflow import dag
+from chexgen_lib.workflow.notebooks import ROOT, NotebookError
+
+COPIED = ("chexgen_lib", "notebooks", "conf", "dvc.yaml", "requirements.lock", ".dvcignore")
+# Settings of this user's by which libraries would look elsewhere than in HOME.
+ELSEWHERE = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TORCH_HOME", "XDG_CACHE_HOME", "DVC_ROOT")
+
+
+def prepare(place: Path, profile: str) -> None:
+    """Bring a workplace up to date; stand-ins and results that are there stay.
+
+    Raises:
+        NotebookError: for an unknown profile, or one that names its data by a path outside of the repository.
+    """
+    for name in COPIED:
+        _mirror(ROOT / name, place / name)
+    params = sizes.reduced(dag.plain(profile), dag.plain(sizes.SMALL))
+    with replacing(place / "params.yaml") as partial:
+        YAML().dump(params, partial)
+    named, lungs = params["curation"]["data_root"], params["annotation_to_image"]["lung_masks"]
+    for folder in filter(None, (named, lungs)):
+        if Path(folder).is_absolute() or ".." in Path(folder).parts:
+            raise NotebookError(
+                f"the profile names the folder {folder}: the rehearsal writes stand-ins into its own folder only; name "
+                "a folder below the repository in the profile, and link it to the data"
+            )
+    if named:
+        datasets.lay_out(place / named)
+    if lungs:
+        annotated.lung_masks(place / lungs)
+    weights.lay_out(place / "home", params)
+    if not (place / ".dvc").is_dir():
+        _run(place, "-m", "dvc", "init", "--no-scm", "--quiet")
+    shutil.copy(ROOT / ".dvc/config", place / ".dvc/config")
+    _run(place, "-m", "dvc", "config", "core.no_scm", "true")
+
+
+def _mirror(source: Path, target: Path) -> None:
+    """Make `target` equal to the file or folder `source`; what is the same is not written again."""
+    if source.is_file():
+        if not (target.is_file() and filecmp.cmp(source, target, shallow=False)):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+        return
+    names = {path.name for path in source.iterdir() if path.name != "__pycache__"}
+    for path in target.iterdir() if target.is_dir() else ():
+        if path.name not in names and path.name != "__pycache__":
+            remove(path)
+    for name in sorted(names):
+        _mirror(source / name, target / name)
+
+
+def environment(place: Path) -> dict[str, str]:
+    """What the processes of a workplace see: its library and its HOME, and no network."""
+    kept = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
+    paths = [str(place), *filter(None, [os.environ.get("PYTHONPATH", "")])]
+    binaries = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    own = {"PYTHONPATH": os.pathsep.join(paths), "HOME": str(place / "home"), "PATH": binaries, "HF_HUB_OFFLINE": "1"}
+    return kept | own
+
+
+def repro(place: Path, stages: list[str]) -> int:
+    """`dvc repro` of these stages and what they need (all for none); a stage that fails stops only what needs it."""
+    command = [sys.executable, "-m", "dvc", "repro", "--keep-going", *stages]
+    return subprocess.run(command, cwd=place, env=environment(place), check=False).returncode
+
+
+def _run(place: Path, *arguments: str) -> None:
+    subprocess.run([sys.executable, *arguments], cwd=place, env=environment(place), check=True)

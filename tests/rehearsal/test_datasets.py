@@ -1,0 +1,34 @@
+"""Each stand-in is what its dataset's reader, and the reader of its images, expect."""
+
+import polars as pl
+import pytest
+
+from chexgen_lib.cohort.build import STORED_VALUES
+from chexgen_lib.images import read_image
+from chexgen_lib.rehearsal import datasets
+from chexgen_lib.sources import registry
+
+
+@pytest.mark.parametrize("source", datasets.MAKERS)
+def test_a_stand_in_is_read_whole_with_its_images(source, tmp_path, quick_pictures):
+    datasets.MAKERS[source](tmp_path / source)
+    report, ready = registry.check(source, tmp_path)
+    assert ready, report
+    records, rejects = registry.load(source, tmp_path / source)
+    assert len(records) >= 18 and rejects.filter(~pl.col("reason").str.contains("merged")).is_empty()
+    first = records.head(4)
+    for image in first["image"]:
+        path = next((tmp_path / source).rglob(image.rpartition("/")[2]))
+        assert read_image(path, need_header=source in STORED_VALUES).std() > 0.05
+    annotated = (
+        records["mask"].count() + (records["boxes"].list.len() > 0).sum() + (records["severity"].list.len() > 0).sum()
+    )
+    assert (annotated > 0) == (source in (*datasets.ANNOTATED, "nih", "vindr_pcxr", "vindr_cxr", "candid_ptx"))
+
+
+def test_a_stand_in_that_is_there_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "MAKERS", {"a": lambda folder: folder.mkdir()})
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/own").touch()
+    datasets.lay_out(tmp_path)
+    assert (tmp_path / "a/own").exists()

@@ -1,0 +1,55 @@
+"""The stand-ins of weights lie where the loaders look, in layouts that they read."""
+
+import pytest
+import torch
+from huggingface_hub import constants
+
+from chexgen_lib.models.autoencoder import load_autoencoder
+from chexgen_lib.models.text import count_tokens, load_text_encoder
+from chexgen_lib.models.weights_catalogue import WeightsFileError, named
+from chexgen_lib.models.weights_store import fault
+from chexgen_lib.rehearsal import weights
+from tests.models.catalogue_stand_ins import stand_in
+
+AUTOENCODER, T5 = "stable-diffusion-v1-5/stable-diffusion-v1-5", "google/t5-v1_1-xxl"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home directory in which the stand-ins of two settings lie."""
+    found = weights.lay_out(tmp_path, {"cohort": {"autoencoder": AUTOENCODER, "text_encoder": T5}})
+    assert [weight.name for weight in found] == ["sd-v1-5-vae", "t5-v1_1-xxl"]
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / ".cache/huggingface/hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("TORCH_HOME", raising=False)
+    return tmp_path
+
+
+def test_loaders_find_them_where_they_keep_their_downloads(home):
+    assert fault(stand_in("sd-v1-5-vae")) is None and fault(stand_in("t5-v1_1-xxl")) is None
+    assert load_autoencoder(AUTOENCODER).config.latent_channels == 4
+
+
+def test_the_vocabulary_of_t5_is_read_as_it_is_published(home):
+    pytest.importorskip("google.protobuf", reason="T5's vocabulary is read with it: `make env`")
+    tokenizer, encoder = load_text_encoder(T5, device=torch.device("cpu"))
+    ids = tokenizer(["Moderate right pleural effusion."], return_tensors="pt")
+    assert ids["input_ids"].max() < encoder.config.vocab_size and ids["input_ids"][0, -1] == 1  # the end
+    assert encoder(**ids).last_hidden_state.shape[-1] == 16
+    assert tokenizer.decode(ids["input_ids"][0], skip_special_tokens=True) == "Moderate right pleural effusion."
+    short, long = count_tokens(tokenizer, ["effusion", "Moderate right pleural effusion."])
+    assert short < long
+
+
+def test_weights_outside_the_catalogue_are_refused(tmp_path):
+    with pytest.raises(WeightsFileError, match="knows the catalogue only"):
+        weights.lay_out(tmp_path, {"cohort": {"autoencoder": "/my/autoencoder"}})
+
+
+@pytest.mark.parametrize("name", ["rad-dino", "imagenet-resnet34", "roentgen", "xrv-mimic"])
+def test_weights_that_no_profile_names_yet_have_stand_ins(tmp_path, name):
+    weight = named(name)
+    path = weights.place(tmp_path, weight)
+    weights._make(weight, path)
+    assert path.exists()

@@ -1,0 +1,42 @@
+"""A workplace is a repository of its own: it follows this one, and nothing outside of it is touched."""
+
+import pytest
+
+from chexgen_lib.rehearsal import workplace
+from chexgen_lib.workflow.notebooks import NotebookError
+
+
+def test_it_follows_the_repository_and_keeps_what_was_made(tmp_path, monkeypatch):
+    source, place = tmp_path / "repository", tmp_path / "place"
+    for path in ("chexgen_lib/a.py", "chexgen_lib/__pycache__/a.pyc", "notebooks/n.ipynb", "conf/c", "dvc.yaml"):
+        (source / path).parent.mkdir(parents=True, exist_ok=True)
+        (source / path).write_text(path)
+    (place / "chexgen_lib").mkdir(parents=True)
+    (place / "chexgen_lib/old.py").touch()
+    (place / "runs").mkdir()
+    workplace._mirror(source / "chexgen_lib", place / "chexgen_lib")
+    assert [path.name for path in (place / "chexgen_lib").iterdir()] == ["a.py"] and (place / "runs").is_dir()
+    before = (place / "chexgen_lib/a.py").stat().st_mtime_ns
+    workplace._mirror(source / "chexgen_lib", place / "chexgen_lib")
+    assert (place / "chexgen_lib/a.py").stat().st_mtime_ns == before
+    (source / "chexgen_lib/a.py").write_text("changed")
+    workplace._mirror(source / "chexgen_lib", place / "chexgen_lib")
+    assert (place / "chexgen_lib/a.py").read_text() == "changed"
+
+
+def test_stages_see_the_workplace_and_no_cache_of_the_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", "/elsewhere")
+    seen = workplace.environment(tmp_path)
+    assert seen["HOME"] == str(tmp_path / "home") and seen["PYTHONPATH"].startswith(str(tmp_path))
+    assert "HF_HOME" not in seen and seen["HF_HUB_OFFLINE"] == "1"
+
+
+def test_stand_ins_are_never_written_into_a_folder_of_the_user(tmp_path, monkeypatch):
+    real = tmp_path / "real"
+    real.mkdir()
+    params = {"curation": {"data_root": str(real)}, "annotation_to_image": {"lung_masks": None}}
+    monkeypatch.setattr(workplace, "COPIED", ())
+    monkeypatch.setattr(workplace.dag, "plain", lambda profile: params)
+    with pytest.raises(NotebookError, match="into its own folder only"):
+        workplace.prepare(tmp_path / "place", "mine")
+    assert not list(real.iterdir())
