@@ -4,13 +4,16 @@ Servers differ in what they report of tokens and of thinking, and models put pro
 where nothing holds them to the schema. All of it was paid for, so it is read as long as one report is meant.
 """
 
+import ast
 import json
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from chexgen_lib.language_model.protocol import CHARACTERS_PER_TOKEN, Report
 
+FLAT = re.compile(r"\{[^{}]*\}?")  # a report, whose fields are texts, perhaps without its last brace
 THOUGHT = re.compile(r"[<\[](/?)(?:think|thinking|thought|reasoning)[>\]]", re.IGNORECASE)
 REASONING = ("reasoning_content", "reasoning", "thinking")  # fields of a message, by server
 MORE_TOKENS = "allow more tokens in the endpoint's options"
@@ -40,7 +43,8 @@ def read_answer(key: str, response: bytes | str, sent: int = 0) -> Answer:
     message = _field(choice, "message", dict)
     usage = _field(completion, "usage", dict) or {}
     if message is None:
-        return Answer(None, f"malformed response: {_said(completion, response)}", _tokens(usage, 0, 0))
+        said = _said(choice if _field(choice, "error", dict) else completion, response)
+        return Answer(None, f"malformed response: {said}", _tokens(usage, 0, 0))
     content, thought = _content(message)
     written = round(sum(map(len, (*content, thought))) / CHARACTERS_PER_TOKEN)
     report, fault = _judged(key, choice, content, thought)
@@ -67,7 +71,9 @@ def _judged(key: str, choice: dict, content: list[str], thought: str) -> tuple[R
 
 def _report(key: str, texts: Iterable[str]) -> tuple[Report | None, str | None]:
     """The last whole report with the nonce `key` (models correct themselves), or the fault of what is there."""
+    texts = list(texts)
     found = [_fields(value) for text in texts for value in _objects(text)]
+    found = found or [_fields(value) for text in texts for value in _mended(text)]
     named = [fields for fields in found if fields.get("nonce") == key]
     for fields in reversed(named):
         if all(fields.get(name, "").strip() for name in Report.model_fields):
@@ -96,13 +102,33 @@ def _objects(text: str) -> Iterator[dict]:
         at = text.find("{", end)
 
 
-def _nested(value: Any, depth: int = DEEPEST) -> Iterator[dict]:
+def _nested(value: Any, depth: int = DEEPEST, nonce: Any = None) -> Iterator[dict]:
+    """An object and those that it holds; these have its nonce, unless they have one of their own."""
     if isinstance(value, dict):
-        yield value
+        yield value if nonce is None else {"nonce": nonce, **value}
+        nonce = value.get("nonce", nonce)
         value = list(value.values())
     if isinstance(value, list) and depth:
         for inner in value:
-            yield from _nested(inner, depth - 1)
+            yield from _nested(inner, depth - 1, nonce)
+
+
+def _mended(text: str) -> Iterator[dict]:
+    """What is nearly JSON: a Python dict, a comma too many, Markdown's escapes, no last brace, JSON in a JSON text."""
+    try:
+        inner = json.loads(text)
+    except (ValueError, RecursionError):
+        inner = None
+    if isinstance(inner, str):
+        yield from _objects(inner)
+    for flat in FLAT.findall(text.replace("\\_", "_"))[:MOST_OBJECTS]:
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of escapes that Python does not know either
+                value = ast.literal_eval(flat if flat.endswith("}") else flat + "}")
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+        if isinstance(value, dict) and all(isinstance(name, str) for name in value):
+            yield value
 
 
 def _fields(value: dict) -> dict[str, str]:
@@ -113,7 +139,7 @@ def _fields(value: dict) -> dict[str, str]:
         if isinstance(text, list) and all(isinstance(part, str) for part in text):
             text = " ".join(text)
         if name in Report.model_fields and (text is None or isinstance(text, str)):
-            fields[name] = (text or "").strip() if name == "nonce" else text or ""
+            fields[name] = (text or "").strip(" \n`*'\"") if name == "nonce" else text or ""
     return fields
 
 
@@ -124,6 +150,7 @@ def _content(message: dict) -> tuple[list[str], str]:
     if isinstance(content, list):  # parts
         said = ["".join(part["text"] for part in content if isinstance(_field(part, "text", str), str))]
         thought += [part.get("thinking") for part in content if isinstance(part, dict)]
+    thought += [_field(part, "text", str) for part in _field(message, "reasoning_details", list) or []]
     calls = [_field(call, "function", dict) for call in _field(message, "tool_calls", list) or []]
     said += [_field(call, "arguments", str) for call in (*calls, message.get("function_call"))]
     thoughts = [text for text in thought if isinstance(text, str)]
@@ -131,12 +158,16 @@ def _content(message: dict) -> tuple[list[str], str]:
 
 
 def _spoken(text: str) -> str:
-    """A text without the thoughts that models put before their answer, also if their first tag is missing."""
-    tags = list(THOUGHT.finditer(text))
-    closing = [tag for tag in tags if tag[1]]
-    text = text[closing[-1].end() :] if closing else text
-    opened = THOUGHT.search(text)
-    return (text[: opened.start()] if opened else text).strip()
+    """A text without thoughts, before the answer or after it; the tag that opens the first may be missing."""
+    spoken, start, thinking = [], 0, False
+    for tag in THOUGHT.finditer(text):
+        closes = bool(tag[1])
+        if closes and not thinking:
+            spoken = []
+        if not closes and not thinking:
+            spoken.append(text[start : tag.start()])
+        start, thinking = tag.end(), not closes
+    return " ".join([*spoken, "" if thinking else text[start:]]).strip()
 
 
 def _tokens(usage: dict, sent: int, written: int) -> tuple[int, int]:
