@@ -7,6 +7,8 @@ them.
 
 import colorsys
 import json
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,16 @@ from chexgen_lib.images import ImageError
 from chexgen_lib.masks import read_mask
 from chexgen_lib.records import FINDINGS
 
-CLASS_KEYS = ("class", "finding", "label", "category", "category_name", "class_name")
-SIDES = (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("left", "top", "width", "height"))
+# Keys of a box in lower case, without what stands between words: xMin and x_min are xmin.
+CLASS_KEYS = ("class", "finding", "label", "category", "categoryname", "classname", "name")
+SIDES = (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("left", "top", "width", "height"), ("xywh",), ("bbox",))
+CENTRES = (("cx", "cy", "w", "h"), ("xcenter", "ycenter", "width", "height"))
 CORNERS = (
     ("x1", "y1", "x2", "y2"),
     ("x0", "y0", "x1", "y1"),
     ("xmin", "ymin", "xmax", "ymax"),
-    ("x_min", "y_min", "x_max", "y_max"),
     ("left", "top", "right", "bottom"),
+    ("xyxy",),
 )
 BOX = "{class, x, y, w, h}: top left corner, width and height as fractions of the image"
 CLASSES = ("lungs", "heart", "ribs", *(f for f in FINDINGS if f != "No Finding"))
@@ -117,7 +121,7 @@ def read_boxes(value: Any) -> list[dict]:
     if isinstance(value, Mapping):
         value = _of_classes(value) if set(value) <= set(CLASSES) else [value]
     elif not isinstance(value, Sequence):
-        raise ConditionError(f"boxes {value!r} are not understood: write a list of {BOX}")
+        raise ConditionError(f"boxes {_shown(value)} are not understood: write a list of {BOX}")
     elif isinstance(value[0], str):  # one in the order of the text form
         value = [value]
     return [read_box(box) for box in value]
@@ -138,10 +142,10 @@ def _of_text(text: str) -> Any:
         try:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ConditionError(f"boxes {text!r} are no JSON ({error}): write a list of {BOX}") from error
+            raise ConditionError(f"boxes {_shown(text)} are no JSON ({error}): write a list of {BOX}") from error
     parts = [part.replace(",", " ").rsplit(maxsplit=4) for part in text.split(";") if part.strip()]
     if any(len(part) != 5 for part in parts):
-        raise ConditionError(f"boxes {text!r} are not written as 'class x y w h; class x y w h'")
+        raise ConditionError(f"boxes {_shown(text)} are not written as 'class x y w h; class x y w h'")
     return [(part[0].rstrip(": "), *part[1:]) for part in parts]
 
 
@@ -149,9 +153,10 @@ def read_box(box: Any) -> dict:
     """One box as a dict of class, x, y, w and h, in fractions of the image.
 
     Args:
-        box: a list `[class, x, y, w, h]`, or a dict of its class (or finding, label, category) and of x, y, w, h, of
-            corners (x1, y1, x2, y2 or xmin, ... or left, top, right, bottom), or of COCO's `bbox` [x, y, w, h]; in
-            pixels with `image_width` and `image_height` (beside a bbox also `width` and `height`).
+        box: a list `[class, x, y, w, h]`, or a dict of its class (or finding, label, category, name) and of x, y, w, h,
+            of a centre (cx, cy, w, h), of corners (x1, y1, x2, y2 or xmin, ... or left, top, right, bottom, or Pascal
+            VOC's bndbox), of `xywh` or COCO's `bbox` [x, y, w, h], or of `xyxy`; in pixels with `image_width` and
+            `image_height` (beside corners or a bbox also `width` and `height`). Case and `_` do not matter.
 
     Raises:
         ConditionError: for another form, or a box that is not inside the image.
@@ -161,12 +166,12 @@ def read_box(box: Any) -> dict:
     if isinstance(box, list | tuple) and len(box) == 5:
         box = dict(zip(("class", *"xywh"), box, strict=True))
     if not isinstance(box, Mapping):
-        raise ConditionError(f"box {box!r} is not understood: write {BOX}")
-    given = {name: value for name, value in box.items() if value is not None}  # of a table, what others have
+        raise ConditionError(f"box {_shown(box)} is not understood: write {BOX}")
+    given = _plain(box)
     name = next((given[key] for key in CLASS_KEYS if key in given), None)
     if not isinstance(name, str):
         number = "" if name is None else f", the number {name!r} names none"
-        raise ConditionError(f"box {given} has no class{number}: give one of {', '.join(CLASSES)}")
+        raise ConditionError(f"box {_shown(box)} has no class{number}: give one of {', '.join(CLASSES)}")
     try:
         forms = _forms(given)
         x, y, w, h = forms[0]
@@ -174,26 +179,50 @@ def read_box(box: Any) -> dict:
             width, height = _image_size(given)
             x, y, w, h = x / width, y / height, w / width, h / height
     except (IndexError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise ConditionError(f"box {given}: needs numbers x, y, w and h ({BOX})") from error
+        raise ConditionError(f"box {_shown(box)}: needs numbers x, y, w and h ({BOX})") from error
     if any(np.abs(np.subtract(forms[0], form)).max() > 1e-6 for form in forms[1:]):
-        raise ConditionError(f"box {given} says two places: give {BOX}, or its corners, not both")
+        raise ConditionError(f"box {_shown(box)} says two places: give {BOX}, or its corners, not both")
     _check_inside(given, (x, y, w, h))
     return {"class": name.strip(), "x": x, "y": y, "w": w, "h": h}
 
 
+def _plain(box: Mapping) -> dict[str, Any]:
+    """A dict with plain keys and those values that are there (of a table, the others are null)."""
+    given = {str(key): value for key, value in box.items() if value is not None}
+    given = given | dict(given["bndbox"]) if isinstance(given.get("bndbox"), Mapping) else given
+    plain = {re.sub(r"[\W_]", "", key.lower()): value for key, value in given.items()}
+    if len(plain) < len(given):
+        raise ConditionError(f"box {_shown(box)} says something twice: give {BOX}")
+    return plain
+
+
+def _shown(box: Any) -> str:
+    return textwrap.shorten(str(box), 200, placeholder=" ...")
+
+
 def _forms(box: Mapping) -> list[list[float]]:
     """x, y, w and h by each of the forms that a dict has."""
-    sides = [[float(box[key]) for key in keys] for keys in SIDES if all(key in box for key in keys)]
-    corners = [[float(box[key]) for key in keys] for keys in CORNERS if all(key in box for key in keys)]
-    coco = [[float(value) for value in box["bbox"]]] if "bbox" in box else []
-    if any(len(values) != 4 for values in coco):
-        raise ValueError("a bbox has four numbers")
-    return [*sides, *coco, *([x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in corners)]
+    sides, centres, corners = (
+        [_four(box, keys) for keys in forms if all(key in box for key in keys)] for forms in (SIDES, CENTRES, CORNERS)
+    )
+    return [
+        *sides,
+        *([cx - w / 2, cy - h / 2, w, h] for cx, cy, w, h in centres),
+        *([x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in corners),
+    ]
+
+
+def _four(box: Mapping, keys: tuple[str, ...]) -> list[float]:
+    """The numbers of four keys, or of one that holds them all."""
+    values = [float(value) for value in (box[keys[0]] if len(keys) == 1 else [box[key] for key in keys])]
+    if len(values) != 4:
+        raise ValueError("a box has four numbers")
+    return values
 
 
 def _image_size(box: Mapping) -> tuple[float, float]:
-    """Width and height of the image that a box in pixels names, or 1 and 1; beside a bbox, `width` is the image's."""
-    named = [("image_width", "image_height")] + [("width", "height")] * ("bbox" in box and "x" not in box)
+    """Width and height of the image that a box in pixels names, or 1 and 1; without x and y, `width` may be it."""
+    named = [("imagewidth", "imageheight")] + [("width", "height")] * (not {"x", "left", "xcenter"} & set(box))
     sizes = [(float(box[w]), float(box[h])) for w, h in named if w in box and h in box]
     return sizes[0] if sizes else (1.0, 1.0)
 
@@ -206,7 +235,7 @@ def _check_inside(box: Mapping, place: tuple[float, float, float, float]) -> Non
         how = "is in pixels: divide by the image's width and height, or add image_width and image_height"
     else:
         how = "w and h must be positive and the box inside the image (fractions 0 to 1); corners are x1, y1, x2, y2"
-    raise ConditionError(f"box {dict(box)}: {how}")
+    raise ConditionError(f"box {_shown(dict(box))}: {how}")
 
 
 def _two_valued(name: str, mask: np.ndarray) -> np.ndarray:

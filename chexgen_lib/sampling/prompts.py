@@ -1,6 +1,6 @@
 """Files of prompts (.csv, .json, .jsonl, .txt), checked row by row before anything is sampled."""
 
-import codecs
+import csv
 import json
 import re
 import warnings
@@ -10,8 +10,9 @@ from pathlib import Path
 import polars as pl
 
 from chexgen_lib.models.text import foreign
-from chexgen_lib.records import FINDINGS, VIEWS
+from chexgen_lib.records import FINDINGS, VIEWS, RecordError
 from chexgen_lib.sampling.conditions import read_boxes
+from chexgen_lib.sources.files import read_text
 
 METADATA = ("sex", "age", "race", "view")
 ENCODED = ("source", *FINDINGS)  # further columns, which only a metadata encoder reads
@@ -131,19 +132,21 @@ def _read(path: Path) -> tuple[list[str], list[dict]]:
     kind = path.suffix.lower()
     if kind not in KINDS:
         raise PromptError(f"{path}: prompts are read from {', '.join(KINDS)} files")
+    if not path.is_file():
+        raise PromptError(f"{path} does not exist, or is a folder: name a file of prompts")
     try:
-        text = _text(path)
+        text = read_text(path).decode()
         if kind == ".txt":
             lines = text.splitlines()
             return ["name", "impression"], [{"name": f"{i:06d}", "impression": line} for i, line in enumerate(lines, 1)]
         if kind == ".csv":
-            # A name stays as it is written: 001 is not 1.
-            table = pl.read_csv(text.encode(), infer_schema_length=None, schema_overrides={"name": pl.String})
+            table = _table(text)
             return table.columns, table.rows(named=True)
         rows = json.loads(text) if kind == ".json" else [json.loads(line) for line in text.splitlines() if line.strip()]
-    except FileNotFoundError as error:
-        raise PromptError(f"{path} does not exist") from error
-    except (OSError, ValueError, RecursionError, pl.exceptions.PolarsError) as error:
+    except RecordError as error:
+        said = str(error).removeprefix(f"{path}: ")
+        raise PromptError(f"{path} cannot be read as {kind}: {said}") from error
+    except (OSError, ValueError, csv.Error, RecursionError, pl.exceptions.PolarsError) as error:
         said = next(iter(str(error).splitlines()), "")
         raise PromptError(f"{path} cannot be read as {kind}: {said}; it should be {KINDS[kind]}, in UTF-8") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -151,12 +154,21 @@ def _read(path: Path) -> tuple[list[str], list[dict]]:
     return list(dict.fromkeys(column for row in rows for column in row)), rows
 
 
-def _text(path: Path) -> str:
-    """The text of a file in UTF-8, or in what its byte order mark says."""
-    raw = path.read_bytes()
-    marks = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
-    marks |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-    return raw.decode(next((marks[mark] for mark in marks if raw.startswith(mark)), "utf-8-sig"))
+def _table(text: str) -> pl.DataFrame:
+    """A table, also as spreadsheets save it: semicolons or tabs, a line `sep=;`, spaces around the columns' names."""
+    text = re.sub(r"\Asep=.\n", "", text.replace("\r\n", "\n").replace("\r", "\n"))
+    head, _, body = text.partition("\n")
+    for separator in (",", ";", "\t"):
+        names = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]
+        if "name" in names:
+            quoted = (name.replace('"', '""') for name in names)
+            text = separator.join(f'"{name}"' for name in quoted) + f"\n{body}"
+            break
+    else:
+        separator = ","
+    # A name stays as it is written: 001 is not 1.
+    options = dict(infer_schema_length=None, schema_overrides={"name": pl.String}, separator=separator)
+    return pl.read_csv(text.encode(), **options)
 
 
 def with_metadata(prompt: str, metadata: Mapping) -> str:

@@ -1,6 +1,7 @@
 """Prompt files of every kind read alike; every bad row is named."""
 
 import json
+import zipfile
 
 import pytest
 
@@ -131,6 +132,29 @@ def test_bad_rows_are_named(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(PromptError, match=message):
         read_prompts(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "name;impression;boxes\na;Clear, as before.;\n",
+        "sep=;\r\nname;impression\r\na;Clear, as before.\r\n",
+        "name\timpression\na\tClear, as before.\n",
+        'name, impression \na,"Clear, as before."\n',
+        'name,impression\ra,"Clear, as before."\r',
+    ],
+)
+def test_tables_as_spreadsheets_save_them(content, tmp_path):
+    (tmp_path / "p.csv").write_text(content, newline="")
+    assert read_prompts(tmp_path / "p.csv")["prompt"].to_list() == ["Clear, as before."]
+
+
+def test_another_kind_of_file_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "p.csv", "w") as book:
+        book.writestr("[Content_Types].xml", "")
+        book.writestr("xl/workbook.xml", "")
+    with pytest.raises(PromptError, match="cannot be read as .csv: this is an Excel file; save its table as CSV"):
+        read_prompts(tmp_path / "p.csv")
 
 
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32"]
