@@ -1,5 +1,8 @@
 """Small data sets that tests of several modules share."""
 
+import struct
+import zlib
+
 import numpy as np
 import polars as pl
 import torch
@@ -262,3 +265,16 @@ def shipped_foundation(folder, monkeypatch, sample_size=4, **config):
     foundation.save_foundation(folder, model.eval(), recipe, history)
     monkeypatch.setattr(foundation, "FOLDER", folder)
     return folder, model
+
+
+def deep_png(values: np.ndarray) -> bytes:
+    """A PNG of 16 bits in grey, grey and alpha, RGB or RGBA, from [H, W] or [H, W, C]; Pillow writes only the first."""
+    channels = 1 if values.ndim == 2 else values.shape[2]
+    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    size = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    parts = chunk(b"IHDR", size), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)

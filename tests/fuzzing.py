@@ -34,6 +34,7 @@ from chexgen_lib.records import RecordError
 from chexgen_lib.sampling.conditions import CLASSES, ConditionError, read_boxes
 from chexgen_lib.sampling.prompts import COLUMNS, ENCODED, PromptError, read_prompts
 from chexgen_lib.sources import registry
+from tests.builders import deep_png
 from tests.sources.datasets import DATASETS
 
 Files = dict[str, bytes]
@@ -142,7 +143,8 @@ def pictures() -> dict[str, bytes]:
     eight = (RAMP >> 8).astype(np.uint8)
     colours = np.stack([eight, eight[::-1], eight.T, np.full_like(eight, 255)], axis=-1)
     found = {f"grey.{kind}": picture(eight, kind) for kind in ("png", "jpg", "tif")}
-    found |= {"deep.png": picture(RAMP, "png"), "palette.png": picture(eight, "palette")}
+    found |= {"colours.png": deep_png(colours.astype(np.uint16) * 257), "deep.png": picture(RAMP, "png")}
+    found |= {"palette.png": picture(eight, "palette")}
     return found | {"rgba.png": picture(colours, "png"), "rgb.jpg": picture(colours[..., :3], "jpg")}
 
 

@@ -1,8 +1,6 @@
 """Reading, resizing and writing radiographs; every unusable file is refused by name."""
 
 import json
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from chexgen_lib import images
 from chexgen_lib.images import ImageError
 from chexgen_lib.masks import read_mask
+from tests.builders import deep_png
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 RAMP = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
@@ -122,25 +121,11 @@ def test_16_bits_with_transparency(tmp_path):
     with pytest.raises(ImageError, match="transparent pixels"):
         images.read_image(path)
     for alpha in (65535, 300):
-        path = grey_alpha_16(tmp_path / "x.png", deep, alpha)
+        path.write_bytes(deep_png(np.stack([deep, np.full_like(deep, alpha)], axis=-1)))
         if alpha == 65535:
             np.testing.assert_allclose(images.read_image(path), deep / 65535, atol=1e-7)
     with pytest.raises(ImageError, match="transparent pixels"):
         images.read_image(path)
-
-
-def grey_alpha_16(path, values, alpha):
-    """A PNG of colour type 4 in 16 bits, which Pillow does not write."""
-    rows = np.stack([values, np.full_like(values, alpha)], axis=-1).astype(">u2")
-    lines = b"".join(b"\0" + row.tobytes() for row in rows)
-
-    def chunk(name, body):
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    size = struct.pack(">IIBBBBB", *values.shape[::-1], 16, 4, 0, 0, 0)
-    ends = chunk(b"IHDR", size), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(ends))
-    return path
 
 
 def test_a_file_is_read_by_its_content_not_its_name(tmp_path):

@@ -1,8 +1,6 @@
 """What is easily lost on the way in: 16 bits in colour, a note of orientation; and files that are no pictures."""
 
 import gzip
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -11,42 +9,34 @@ from PIL import Image
 from chexgen_lib.images import ImageError, read_image
 from chexgen_lib.masks import read_mask
 from chexgen_lib.pixels import read_pixels
+from tests.builders import deep_png
 
 RAMP = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257  # 0 to 65535
 MASK = np.zeros((16, 16), bool)
 MASK[2:9, 3:7] = MASK[2:9, 9:13] = True
 
 
-def deep_png(path, values):
-    """A PNG of 16 bits in grey, grey and alpha, RGB or RGBA, [H, W] or [H, W, C]; Pillow writes only the first."""
-    channels = 1 if values.ndim == 2 else values.shape[2]
-    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-
-    def chunk(name, body):
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    size = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
-    ends = chunk(b"IHDR", size), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(ends))
+def deep(path, values):
+    path.write_bytes(deep_png(values))
     return path
 
 
 @pytest.mark.parametrize("channels", [3, 4])
 def test_colours_keep_their_16_bits(tmp_path, channels):
     colours = np.stack([RAMP, RAMP // 3, RAMP // 5, np.full_like(RAMP, 65535)][:channels], axis=-1)
-    found = read_pixels(deep_png(tmp_path / "x.png", colours), ("PNG",))
+    found = read_pixels(deep(tmp_path / "x.png", colours), ("PNG",))
     np.testing.assert_array_equal(found.values, colours[..., :3])
     assert found.top == 65535 and found.alpha is None
 
 
 def test_a_film_in_16_bit_colour_is_not_nearly_black(tmp_path):
     """12 bits in 16, saved as three equal channels: Pillow keeps the upper 8 of each, 0 to 15."""
-    film = deep_png(tmp_path / "x.png", np.stack([RAMP >> 4] * 3, axis=-1))
+    film = deep(tmp_path / "x.png", np.stack([RAMP >> 4] * 3, axis=-1))
     with pytest.raises(ImageError, match="16-bit values of only 0 to 4095 are stored DICOM values"):
         read_image(film)
     (tmp_path / "x.json").write_text('{"PhotometricInterpretation": "MONOCHROME1", "BitsStored": 12}')
     np.testing.assert_allclose(read_image(film), 1 - (RAMP >> 4) / 4095, atol=1e-6)
-    whole = deep_png(tmp_path / "y.png", np.stack([RAMP] * 3, axis=-1))
+    whole = deep(tmp_path / "y.png", np.stack([RAMP] * 3, axis=-1))
     np.testing.assert_allclose(read_image(whole), RAMP / 65535, atol=1e-6)
 
 
@@ -54,7 +44,7 @@ def test_a_film_in_16_bit_colour_is_not_nearly_black(tmp_path):
 def test_a_mask_in_16_bit_colour_is_not_empty(tmp_path, labels):
     right = np.arange(16)[None] < 8
     values = np.array(labels, np.uint16)[np.where(MASK, np.where(right, 1, 2), 0)]
-    np.testing.assert_array_equal(read_mask(deep_png(tmp_path / "x.png", np.stack([values] * 3, -1))), MASK)
+    np.testing.assert_array_equal(read_mask(deep(tmp_path / "x.png", np.stack([values] * 3, -1))), MASK)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
