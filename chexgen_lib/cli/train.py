@@ -1,7 +1,7 @@
 """Settings and a latent cache in, a trained transformer out: what `chexgen train` does, in one process or in many."""
 
 import argparse
-from dataclasses import MISSING, asdict, fields, replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 import torch
@@ -106,6 +106,7 @@ def _new(options: argparse.Namespace, model: dict, cache: LatentCache, config: T
     torch.manual_seed(config.seed)
     return ChexGenTransformer.of_size(
         model["model"],
+        cache.mean.shape[1],
         sample_size=cache.mean.shape[-1],
         text_dim=cache.states.shape[1],
         text_tokens=model.get("text_tokens", 120),
@@ -122,7 +123,7 @@ def _continued(options: argparse.Namespace, model: dict, cache: LatentCache) -> 
     if "model" in model:
         if model["model"] not in SIZES:
             raise TrainingError(f"unknown model size {model['model']!r}; choose one of {', '.join(SIZES)}")
-        size = asdict(SIZES[model["model"]])
+        size = SIZES[model["model"]].config(transformer.config.in_channels)
         other = {key: transformer.config[key] for key, value in size.items() if transformer.config[key] != value}
         if other:
             raise TrainingError(

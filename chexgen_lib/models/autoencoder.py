@@ -5,6 +5,7 @@ The autoencoder is diffusers' `AutoencoderKL`: 8x smaller latents of 4 channels,
 `notebooks/02_autoencoder.ipynb` trained on the embedded cohort.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,11 +14,13 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, ModelMixin
 from diffusers.models.autoencoders.vae import DecoderOutput
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
 from chexgen_lib.images import from_model, to_model
 from chexgen_lib.models.loading import fastest_device, from_pretrained, running_device
+from chexgen_lib.storage import digest
 
 SHIPPED = Path(__file__).parent / "weights" / "autoencoder"
 
@@ -38,7 +41,7 @@ class CompactAutoencoderKL(AutoencoderKL, ModelMixin):
         return DecoderOutput(sample=image) if return_dict else (image,)
 
 
-def new_autoencoder(channels: Sequence[int] = (32, 64, 96), layers_per_block: int = 1) -> CompactAutoencoderKL:
+def new_autoencoder(channels: Sequence[int] = (32, 64, 96)) -> CompactAutoencoderKL:
     """An untrained autoencoder; `channels` of its three inner levels, multiples of 8."""
     return CompactAutoencoderKL(
         in_channels=4,
@@ -46,7 +49,7 @@ def new_autoencoder(channels: Sequence[int] = (32, 64, 96), layers_per_block: in
         down_block_types=("DownEncoderBlock2D",) * len(channels),
         up_block_types=("UpDecoderBlock2D",) * len(channels),
         block_out_channels=tuple(channels),
-        layers_per_block=layers_per_block,
+        layers_per_block=1,
         latent_channels=4,
         norm_num_groups=8,
         mid_block_add_attention=False,
@@ -77,6 +80,17 @@ def load_autoencoder(name: str = "shipped", device: torch.device | None = None) 
             f"no autoencoder at {name!r}: give 'shipped', a folder that diffusers saved, or a reachable hub id"
         ) from error
     return model.eval().requires_grad_(False).to(device or fastest_device())
+
+
+def latents_sha256(folder: Path = SHIPPED) -> str:
+    """What identifies the latents of the autoencoder in `folder`: its encoder and scaling factor, in one sha256.
+
+    Autoencoders that differ in the decoder alone have the same, and a model that samples latents serves them all.
+    """
+    tensors = load_file(folder / "diffusion_pytorch_model.safetensors")
+    encoder = {name: tensor for name, tensor in tensors.items() if name.startswith(("encoder.", "quant_conv."))}
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return digest([encoder, config["scaling_factor"]])
 
 
 def downsampling(autoencoder: AutoencoderKL) -> int:

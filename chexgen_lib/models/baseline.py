@@ -41,11 +41,13 @@ class BaselineUNet(UNet2DConditionModel, ModelMixin):
     metadata_sources = None  # it reads no metadata but the prompt's
 
     @classmethod
-    def of_size(cls, size: str, sample_size: int, text_dim: int) -> "BaselineUNet":
-        """A U-Net of a named size (`SIZES`) for latents [4, sample_size, sample_size] and text of width `text_dim`."""
+    def of_size(cls, size: str, latent_shape: Sequence[int], text_dim: int) -> "BaselineUNet":
+        """A U-Net of a named size (`SIZES`) for latents [channels, side, side] and text of width `text_dim`."""
         if size not in SIZES:
             raise ValueError(f"unknown model size {size!r}; choose one of {', '.join(SIZES)}")
-        return cls(**SIZES[size], sample_size=sample_size, cross_attention_dim=text_dim)
+        channels, side, _ = latent_shape
+        shape = dict(in_channels=channels, out_channels=channels, sample_size=side)
+        return cls(**SIZES[size], **shape, cross_attention_dim=text_dim)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -57,7 +57,7 @@ def check_shipped() -> None:
         raise WeightsError(f"{FOLDER / WEIGHTS} does not exist: {REMEDY}")
     if digest(FOLDER / WEIGHTS) != recipe["sha256"]:
         raise WeightsError(f"{FOLDER / WEIGHTS} is damaged or not what {RECIPE} describes: {REMEDY}")
-    if recipe.get("autoencoder_sha256", own := digest(autoencoder.SHIPPED / WEIGHTS)) != own:
+    if recipe.get("latents_sha256", own := autoencoder.latents_sha256()) != own:
         raise WeightsError(f"{FOLDER} was trained on the latents of another autoencoder than the shipped one: {REMEDY}")
 
 
@@ -81,16 +81,13 @@ def read_history() -> pl.DataFrame:
 
 
 def save_foundation(folder: Path, model: ChexGenTransformer, recipe: Mapping[str, Any], history: pl.DataFrame) -> None:
-    """Write `folder` as the package ships it; the sha256 of weights and autoencoder are added to `recipe`."""
+    """Write `folder` as the package ships it; `recipe` gets the sha256 of weights and of their latents."""
     with replacing(folder) as partial:
         half = type(model).from_config(model.config)
         half.load_state_dict(model.state_dict())
         half.half().save_pretrained(partial)
         history.write_parquet(partial / HISTORY)
-        hashes = {
-            "sha256": digest(partial / WEIGHTS),
-            "autoencoder_sha256": digest(autoencoder.SHIPPED / WEIGHTS),
-        }
+        hashes = {"sha256": digest(partial / WEIGHTS), "latents_sha256": autoencoder.latents_sha256()}
         write_json({**recipe, **hashes}, partial / RECIPE)
 
 

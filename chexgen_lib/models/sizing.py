@@ -11,7 +11,7 @@ FLOPs count a multiplication and an addition as two. Sizes are in bytes, times i
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
 from time import perf_counter
@@ -45,6 +45,7 @@ class Run:
         epochs: how often each is seen.
         batch_size: images of an optimiser step, of all GPUs.
         text_tokens, text_dim: length (at most) and width of the text states.
+        latent_channels: 4 of Stable Diffusion's autoencoder.
 
     Raises:
         ValueError: if the size is unknown or a number is out of range.
@@ -57,13 +58,14 @@ class Run:
     batch_size: int
     text_tokens: int = 120
     text_dim: int = 4096
+    latent_channels: int = 4
 
     def __post_init__(self):
         if isinstance(self.size, str) and self.size not in SIZES:
             raise ValueError(f"unknown model size {self.size!r}; choose one of {', '.join(SIZES)}")
         if self.resolution < 16 or self.resolution % 16:
             raise ValueError(f"resolution must be a multiple of 16 px, not {self.resolution}")
-        for name in ("images", "epochs", "batch_size", "text_tokens", "text_dim"):
+        for name in ("images", "epochs", "batch_size", "text_tokens", "text_dim", "latent_channels"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}")
 
@@ -85,7 +87,7 @@ class Run:
     def model(self) -> ChexGenTransformer:
         """The transformer, untrained."""
         size = dict(sample_size=self.resolution // 8, text_dim=self.text_dim, text_tokens=self.text_tokens)
-        return ChexGenTransformer(**asdict(self.shape), **size)
+        return ChexGenTransformer(**self.shape.config(self.latent_channels), **size)
 
     def batch(self, images: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Noise in the shape of a batch: latents, times, text states and mask, as the transformer takes them.
@@ -95,7 +97,7 @@ class Run:
         side = self.resolution // 8
         states = torch.randn(images, self.text_tokens, self.text_dim, requires_grad=True)
         mask = torch.ones(images, self.text_tokens)
-        return torch.randn(images, 4, side, side), torch.full((images,), 500), states, mask
+        return torch.randn(images, self.latent_channels, side, side), torch.full((images,), 500), states, mask
 
     @property
     def tokens_per_image(self) -> int:
@@ -131,7 +133,9 @@ class Run:
         size, width = self.shape, self.shape.hidden_size
         text = self.text_tokens * (self.text_dim * width + width**2 + size.depth * 2 * width**2)  # with keys, values
         time = 256 * width + width**2 + 6 * width**2
-        ends = self.tokens_per_image * width * 4 * (4 + size.out_channels)  # patches of 4 latent pixels, 4 channels
+        ends = (
+            self.tokens_per_image * width * 4 * self.latent_channels * (2 + size.learned_variance)
+        )  # patches of 4 pixels
         return self.block_flops + 2 * (text + time + ends)
 
     def training_flops(self, checkpointing: bool = False) -> float:

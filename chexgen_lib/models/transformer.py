@@ -6,7 +6,7 @@ its own learned offset to that shared table instead of owning a projection.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -31,17 +31,24 @@ from chexgen_lib.models.metadata import MetadataEncoder
 
 @dataclass(frozen=True)
 class Size:
-    """Depth and width of a transformer; `out_channels` 8 also predicts the variance, as the released models do.
+    """Depth and width of a transformer.
 
-    gelu: "tanh" (PixArt's, the released models') or "none", which CPUs compute three times faster and which trains as
-    well.
+    Attributes:
+        learned_variance: predict the variance too, in as many channels again, as the released models do.
+        gelu: "tanh" (PixArt's, the released models') or "none", which CPUs compute three times faster and which trains
+            as well.
     """
 
     depth: int
     hidden_size: int
     num_heads: int
-    out_channels: int = 4
+    learned_variance: bool = False
     gelu: str = "tanh"
+
+    def config(self, latent_channels: int = 4) -> dict[str, int | str]:
+        """Arguments of the constructor for latents of so many channels."""
+        own = {name: value for name, value in vars(self).items() if name != "learned_variance"}
+        return own | {"in_channels": latent_channels, "out_channels": latent_channels * (1 + self.learned_variance)}
 
 
 SIZES = {
@@ -51,7 +58,7 @@ SIZES = {
     "s2": Size(12, 384, 6),
     "b2": Size(12, 768, 12),
     "l2": Size(24, 1024, 16),
-    "xl2": Size(28, 1152, 16, out_channels=8),  # the released checkpoints
+    "xl2": Size(28, 1152, 16, learned_variance=True),  # the released checkpoints
     "rf-1b": Size(34, 1536, 24),  # 1.3 B parameters, as the largest model of the second paper (RadiT)
     "paper": Size(28, 2048, 32),  # the paper's text: 32 heads, 2048 hidden
 }
@@ -127,11 +134,11 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         self._initialize()
 
     @classmethod
-    def of_size(cls, size: str, **config) -> "ChexGenTransformer":
+    def of_size(cls, size: str, latent_channels: int = 4, **config) -> "ChexGenTransformer":
         """A transformer of a named size (`SIZES`); further keywords as in the constructor."""
         if size not in SIZES:
             raise ValueError(f"unknown model size {size!r}; choose one of {', '.join(SIZES)}")
-        return cls(**{**asdict(SIZES[size]), **config})
+        return cls(**SIZES[size].config(latent_channels) | config)
 
     def enlarged(self) -> "ChexGenTransformer":
         """A copy for twice the resolution: same weights, position embedding rescaled (stage I to stage II)."""

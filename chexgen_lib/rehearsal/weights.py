@@ -58,7 +58,7 @@ def pipeline(folder: Path) -> Path:
     words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
     size = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
     text = CLIPTextConfig(vocab_size=len(words), bos_token_id=0, eos_token_id=1, **size)
-    unet = BaselineUNet.of_size("ci", sample_size=4, text_dim=16)
+    unet = BaselineUNet.of_size("ci", (4, 4, 4), text_dim=16)
     parts = dict(
         vae=_autoencoder(),
         text_encoder=CLIPTextModel(text),

@@ -95,7 +95,7 @@ def train_baseline(
     frozen = autoencoder, load_text_encoder(text_encoder)
     (pairs, cut), (held_out, _) = (load_pairs(cohort, split, *frozen) for split in ("train", "val"))
     torch.manual_seed(config.seed)
-    unet = BaselineUNet.of_size(size, sample_size=pairs.mean.shape[-1], text_dim=pairs.states.shape[1])
+    unet = BaselineUNet.of_size(size, pairs.mean.shape[1:], text_dim=pairs.states.shape[1])
     numbers = {"training": len(pairs), "held out": len(held_out), "cut": cut, "parameters": unet.num_parameters()}
     write_json(numbers, folder / "pairs.json")
     train_model(folder, unet, pairs, held_out, config)

@@ -8,53 +8,52 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import torch
 from diffusers import AutoencoderKL
 
-from chexgen_lib.images import to_uint8
+from chexgen_lib.cohort import layout
 from chexgen_lib.kept import Arrays, run_all
 from chexgen_lib.models.text import load_text_encoder
-from chexgen_lib.phantom.render import render
 from chexgen_lib.training.latent_cache import LatentCache
 
-SHARD = 512  # images that are rendered and encoded at a time
+SHARD = 512  # images that are encoded at a time
 
 
-def render_pairs(
-    records: pl.DataFrame, autoencoder: AutoencoderKL, text_encoder: str, resolution: int
+def encode_pairs(
+    images: np.ndarray, prompts: Sequence[str], autoencoder: AutoencoderKL, text_encoder: str
 ) -> dict[str, np.ndarray]:
-    """Render records and encode images and prompts: the arrays of a `LatentCache`, without its deviations.
+    """Encode uint8 images [N, R, R] and their prompts: the arrays of a `LatentCache`, without its deviations.
 
     The shipped autoencoder's deviation is a hundredth of a latent's; a foundation sees each image a few times only.
     """
-    images = np.stack([to_uint8(render(record, resolution).image) for record in records.iter_rows(named=True)])
-    pairs = LatentCache.of(images, records["prompt"].to_list(), autoencoder, load_text_encoder(text_encoder))
+    pairs = LatentCache.of(images, prompts, autoencoder, load_text_encoder(text_encoder))
     return {name: getattr(pairs, name).numpy() for name in ("mean", "states", "offsets")}
 
 
 def build_pairs(
     folder: Path,
-    records: pl.DataFrame,
+    cohort: Path,
     autoencoder: AutoencoderKL,
     text_encoder: str,
     resolution: int,
     workers: int = 2,
 ) -> None:
-    """Make `train.safetensors` and `val.safetensors`, latent caches of the records of each split, in their order.
+    """Make `train.safetensors` and `val.safetensors`, latent caches of the images of each split, in their order.
 
     It works shard by shard, each kept when it is finished: called again after an interruption, it goes on.
 
     Args:
-        records: as `cohort.select.select` returns them.
+        cohort: folder of the images (`cohort.build.build`); another autoencoder needs no other images.
         text_encoder: a name, as `load_text_encoder` takes it.
         workers: processes of one thread each.
     """
-    shared = dict(autoencoder=autoencoder, text_encoder=text_encoder, resolution=resolution)
+    table, shared = layout.load(cohort), dict(autoencoder=autoencoder, text_encoder=text_encoder)
     for split in ("train", "val"):
-        parts = records.filter(pl.col("split") == split).iter_slices(SHARD)
-        jobs = {f"{i:05d}": {"records": part, **shared} for i, part in enumerate(parts)}
-        shards = run_all(render_pairs, {}, jobs, folder / f"shards_{split}", workers)
+        jobs = {}
+        for i, rows in enumerate(_shards(layout.rows(table, split=split))):
+            prompts, images = table[rows]["prompt"].to_list(), layout.load_images(cohort, resolution, rows)
+            jobs[f"{i:05d}"] = {"images": images, "prompts": prompts, **shared}
+        shards = run_all(encode_pairs, {}, jobs, folder / f"shards_{split}", workers)
         joined(list(shards.values())).save(folder / f"{split}.safetensors")
 
 
@@ -64,3 +63,7 @@ def joined(shards: Sequence[Arrays]) -> LatentCache:
     lengths = np.concatenate([[0], *(np.diff(shard["offsets"]) for shard in shards)])
     offsets = torch.from_numpy(lengths.cumsum())
     return LatentCache(mean, torch.zeros(1).half().expand(mean.shape), states, offsets)
+
+
+def _shards(rows: np.ndarray) -> list[np.ndarray]:
+    return np.split(rows, range(SHARD, len(rows), SHARD))

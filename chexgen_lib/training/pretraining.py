@@ -71,12 +71,13 @@ def _train(
 ) -> dict[str, str]:
     """Train a new model and keep it; returns the training in words. A checkpoint of `chexgen train` is taken over."""
     pairs, held_out = load_splits(cohort, "pretraining")
-    shape = {"sample_size": pairs.mean.shape[-1], "text_dim": pairs.states.shape[1], "text_tokens": text_tokens}
+    _, channels, _, side = pairs.mean.shape
+    shape = {"sample_size": side, "text_dim": pairs.states.shape[1], "text_tokens": text_tokens}
     torch.manual_seed(config.seed)
-    untrained = ChexGenTransformer.of_size(model, objective=config.objective, **shape)
+    untrained = ChexGenTransformer.of_size(model, channels, objective=config.objective, **shape)
     data = {"pairs": pairs, "held_out": held_out}
     kept(train_model, folder, {"launched": folder.parent}, model=untrained, **data, config=config)
-    resolution = downsampling(autoencoder) * shape["sample_size"]  # px
+    resolution = downsampling(autoencoder) * side  # px
     return describe(config, len(pairs), f"{model}, {_parameters(untrained)}", resolution)
 
 

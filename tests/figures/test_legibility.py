@@ -34,6 +34,7 @@ from chexgen_lib.figures import (
     style,
     training,
 )
+from chexgen_lib.quality.spectrum import kept_energy
 from chexgen_lib.sampling.conditions import LEGEND
 from tests.figures.legibility import faults
 
@@ -92,7 +93,7 @@ def cohort_grid() -> Figure:
 
 
 def reconstructions() -> Figure:
-    return reconstruction.draw(images(6), images(6), table("reconstruction"))
+    return reconstruction.draw(images(6), images(6), table("reconstruction"), kept_energy(images(6), images(6)))
 
 
 def conditioned(name: str = "ed_fig11_14") -> Figure:

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from chexgen_lib.figures import cohort, fig1b, lengths, reconstruction, samples, training
+from chexgen_lib.quality.spectrum import kept_energy
 from chexgen_lib.sources.registry import ALL
 
 IMAGES = np.random.default_rng(0).random((3, 16, 16), dtype=np.float32)
@@ -32,7 +33,7 @@ def test_samples_stand_with_their_prompts():
 
 def test_reconstruction_shows_psnr_of_each_resolution():
     psnr = pl.DataFrame({"resolution": [64, 64, 32], "psnr": [30.0, 32.0, 28.0]})
-    figure = reconstruction.draw(IMAGES, IMAGES, psnr)
+    figure = reconstruction.draw(IMAGES, IMAGES, psnr, kept_energy(IMAGES, IMAGES))
     text = [label.get_text() for ax in figure.axes if ax.get_legend() for label in ax.get_legend().get_texts()]
     assert text == ["64 px: 31.0 dB, n = 2", "32 px: 28.0 dB, n = 1"]
 

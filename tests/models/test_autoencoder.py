@@ -5,8 +5,21 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from chexgen_lib.models.autoencoder import SHIPPED, decode, encode, load_autoencoder, new_autoencoder
-from chexgen_lib.training.autoencoder import AutoencoderRecipe, reconstruct, save_half, train_autoencoder
+from chexgen_lib.models.autoencoder import (
+    SHIPPED,
+    decode,
+    encode,
+    latents_sha256,
+    load_autoencoder,
+    new_autoencoder,
+)
+from chexgen_lib.training.autoencoder import (
+    AutoencoderRecipe,
+    Discriminator,
+    reconstruct,
+    save_half,
+    train_autoencoder,
+)
 
 
 @pytest.fixture
@@ -50,6 +63,33 @@ def test_training_is_a_function_of_its_seed(images):
         train_autoencoder(model, images, AutoencoderRecipe(steps=3, batch_size=4, crop=16))
         weights.append(model.decoder.conv_out.weight.detach().clone())
     assert torch.equal(*weights)
+
+
+def test_sharpening_trains_the_decoder_and_leaves_the_latents(images, tmp_path):
+    plain, sharp = (AutoencoderRecipe(steps=3, sharpening_steps=n, batch_size=4, crop=16) for n in (0, 2))
+    models = {}
+    for recipe in (plain, sharp):
+        torch.manual_seed(0)
+        models[recipe] = new_autoencoder((8, 8, 8))
+        train_autoencoder(models[recipe], images, recipe)
+        save_half(models[recipe], tmp_path / str(recipe.sharpening_steps), {})
+    before, after = (model.state_dict() for model in models.values())
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"decoder", "post_quant_conv"}
+    assert latents_sha256(tmp_path / "0") == latents_sha256(tmp_path / "2")
+    models[plain].encoder.conv_in.weight.data += 1
+    save_half(models[plain], tmp_path / "0", {})
+    assert latents_sha256(tmp_path / "0") != latents_sha256(tmp_path / "2")
+
+
+def test_the_discriminator_sees_fine_detail(images):
+    torch.manual_seed(0)
+    judge = Discriminator(1)
+    smooth = torch.from_numpy(images[:4, None] / np.float32(127.5) - 1)
+    detail = 0.02 * (torch.arange(32) % 2 * 2 - 1)
+    assert judge(smooth).shape == (4, 1, 8, 8)
+    change = (judge(smooth + detail) - judge(smooth)).abs().mean() / (judge(smooth + 0.02) - judge(smooth)).abs().mean()
+    assert change > 2, "a fine wave moves the score more than as much of plain grey"
 
 
 def test_stable_diffusions_layout_loads_and_takes_three_channels(images, tmp_path):

@@ -16,7 +16,7 @@ from chexgen_lib.training.trainer import TrainingConfig, noise_error, train
 
 def unet(sample_size=8) -> BaselineUNet:
     torch.manual_seed(0)
-    return BaselineUNet.of_size("ci", sample_size, text_dim=16).eval()
+    return BaselineUNet.of_size("ci", (4, sample_size, sample_size), text_dim=16).eval()
 
 
 def inputs(size=8):
@@ -35,8 +35,8 @@ def test_predicts_noise_of_the_latents_shape(size):
 
 def test_sizes():
     with torch.device("meta"):
-        counts = {size: BaselineUNet.of_size(size, 8, text_dim=384).num_parameters() for size in SIZES}
-        paper = BaselineUNet.of_size("paper", sample_size=64, text_dim=768)
+        counts = {size: BaselineUNet.of_size(size, (4, 8, 8), text_dim=384).num_parameters() for size in SIZES}
+        paper = BaselineUNet.of_size("paper", (4, 64, 64), text_dim=768)
     assert counts["ci"] < 5e5 and 3e6 < counts["laptop"] < 6e6
     assert paper.num_parameters() == 859_520_964  # Stable Diffusion v1
 
@@ -97,7 +97,7 @@ def test_learns_what_a_text_asks_for(tmp_path):
 def test_clear_errors():
     x, t, y, mask = inputs()
     with pytest.raises(ValueError, match="unknown model size 'huge'"):
-        BaselineUNet.of_size("huge", 8, 16)
+        BaselineUNet.of_size("huge", (4, 8, 8), 16)
     with pytest.raises(ValueError, match=r"latents have shape \(3, 4, 16, 16\), not \[B, \(4, 8, 8\)\]"):
         unet()(inputs(16)[0], t, y, mask)
     with pytest.raises(ValueError, match="the text has 96 tokens, the limit is 77"):

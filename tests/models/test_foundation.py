@@ -98,7 +98,7 @@ def test_weights_of_another_version_are_an_error(shipped, change):
 def test_the_latents_of_another_autoencoder_are_an_error(shipped):
     folder, _ = shipped
     recipe = json.loads((folder / foundation.RECIPE).read_text())
-    (folder / foundation.RECIPE).write_text(json.dumps(recipe | {"autoencoder_sha256": "0" * 64}))
+    (folder / foundation.RECIPE).write_text(json.dumps(recipe | {"latents_sha256": "0" * 64}))
     with pytest.raises(WeightsError, match="trained on the latents of another autoencoder.*`make foundation`"):
         load_transformer("shipped")
 

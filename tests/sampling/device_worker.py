@@ -145,7 +145,7 @@ def error(device: torch.device) -> np.ndarray:
 
 def baseline(device: torch.device) -> np.ndarray:
     torch.manual_seed(0)
-    unet = BaselineUNet.of_size("ci", 4, 384).eval().requires_grad_(False)
+    unet = BaselineUNet.of_size("ci", (4, 4, 4), 384).eval().requires_grad_(False)
     return images(BaselinePipeline(**pipeline(unet.to(device)).components))
 
 

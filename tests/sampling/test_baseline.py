@@ -23,7 +23,7 @@ LONG = "Small left pleural effusion with adjacent atelectasis. " * 12
 @pytest.fixture(scope="module")
 def unet_pipeline(pipeline) -> BaselinePipeline:
     torch.manual_seed(0)
-    unet = BaselineUNet.of_size("ci", sample_size=4, text_dim=384).eval()
+    unet = BaselineUNet.of_size("ci", (4, 4, 4), text_dim=384).eval()
     for parameter in unet.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     return quiet(BaselinePipeline(**{**pipeline.components, "transformer": unet}))

@@ -46,7 +46,11 @@ def test_the_launcher_turns_sharding_on(root, monkeypatch):
 def test_what_is_gathered_at_a_time_exists():
     with torch.device("meta"):
         transformer = ChexGenTransformer.of_size("ci")
-        models = [transformer, ControlledTransformer.on(transformer, 1), BaselineUNet.of_size("paper", 64, 768)]
+        models = [
+            transformer,
+            ControlledTransformer.on(transformer, 1),
+            BaselineUNet.of_size("paper", (4, 64, 64), 768),
+        ]
     for model in models:
         for name in model._no_split_modules:
             assert get_module_class_from_name(model, name) is not None, (type(model).__name__, name)

@@ -1,4 +1,4 @@
-"""Pairs are made shard by shard in the records' order, whichever shard they are in."""
+"""Pairs are made shard by shard in the images' order, whichever shard they are in."""
 
 import numpy as np
 import polars as pl
@@ -10,28 +10,35 @@ from chexgen_lib.training import foundation
 from chexgen_lib.training.latent_cache import LatentCache
 
 
-def fake_pairs(records, autoencoder, text_encoder, resolution):
-    """As `foundation.render_pairs`, cheaply: the latents hold the record's number, the text as many tokens."""
-    numbers = records["number"].to_numpy()
+def fake_pairs(images, prompts, autoencoder, text_encoder):
+    """As `foundation.encode_pairs`, cheaply: the latents hold the image's grey value, the text as many tokens."""
+    numbers = images[:, 0, 0].astype(int)
+    assert prompts == [f"prompt {n}" for n in numbers]
     mean = np.ones((len(numbers), 4, 2, 2), np.float16) * numbers[:, None, None, None].astype(np.float16)
     states = np.concatenate([np.full((n % 3 + 1, 8), n, np.float16) for n in numbers])
     return dict(mean=mean, states=states, offsets=np.cumsum([0, *(n % 3 + 1 for n in numbers)]))
 
 
 @pytest.fixture
-def records():
+def cohort(tmp_path):
+    """Eleven images; image n is grey n everywhere."""
     numbers = list(range(11))
-    return pl.DataFrame({"number": numbers, "split": ["train", "train", "train", "val"] * 2 + ["train"] * 3})
+    splits = ["train", "train", "train", "val"] * 2 + ["train"] * 3
+    prompts = [f"prompt {n}" for n in numbers]
+    table = pl.DataFrame({"number": numbers, "split": splits, "prompt": prompts})
+    table.write_parquet(tmp_path / "cohort.parquet")
+    np.save(tmp_path / "images_16.npy", np.ones((11, 16, 16), np.uint8) * np.array(numbers, np.uint8)[:, None, None])
+    return table
 
 
-def test_pairs_are_in_the_records_order(records, tmp_path, monkeypatch):
+def test_pairs_are_in_the_images_order(cohort, tmp_path, monkeypatch):
     monkeypatch.setattr(foundation, "SHARD", 4)
-    monkeypatch.setattr(foundation, "render_pairs", fake_pairs)
+    monkeypatch.setattr(foundation, "encode_pairs", fake_pairs)
     made = kept(
         foundation.build_pairs,
         tmp_path / "pairs",
         {"workers": 0},
-        records=records,
+        cohort=tmp_path,
         autoencoder=torch.nn.Linear(1, 1),
         text_encoder="minilm",
         resolution=16,
@@ -39,7 +46,7 @@ def test_pairs_are_in_the_records_order(records, tmp_path, monkeypatch):
     for split in ("train", "val"):
         pairs, numbers = (
             LatentCache.load(made / f"{split}.safetensors"),
-            records.filter(split=split)["number"].to_list(),
+            cohort.filter(split=split)["number"].to_list(),
         )
         assert pairs.mean[:, 0, 0, 0].tolist() == numbers
         assert pairs.offsets.diff().tolist() == [n % 3 + 1 for n in numbers]

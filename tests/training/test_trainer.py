@@ -52,7 +52,7 @@ def flow() -> ChexGenTransformer:
 
 def unet() -> BaselineUNet:
     torch.manual_seed(0)
-    return BaselineUNet.of_size("ci", sample_size=4, text_dim=16)
+    return BaselineUNet.of_size("ci", (4, 4, 4), text_dim=16)
 
 
 def weights(m) -> torch.Tensor:

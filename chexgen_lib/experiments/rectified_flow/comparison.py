@@ -54,20 +54,22 @@ class FlowModel:
     sources: Sequence[str]
     autoencoder: str
 
-    def untrained(self, objective: str, sample_size: int) -> ChexGenTransformer:
-        """The transformer with weights from torch's global generator."""
+    def untrained(self, objective: str, latent_shape: Sequence[int]) -> ChexGenTransformer:
+        """The transformer for latents [channels, side, side], with weights from torch's global generator."""
+        channels, side, _ = latent_shape
         return ChexGenTransformer.of_size(
             self.size,
-            sample_size=sample_size,
+            channels,
+            sample_size=side,
             text_dim=self.token_width,
             text_tokens=1,
             objective=objective,
             metadata_sources=list(self.sources),
         )
 
-    def restored(self, run: Mapping[str, np.ndarray], sample_size: int) -> ChexGenTransformer:
+    def restored(self, run: Mapping[str, np.ndarray], latent_shape: Sequence[int]) -> ChexGenTransformer:
         """The trained rectified flow of a run that returned its weights."""
-        model = self.untrained("rectified_flow", sample_size)
+        model = self.untrained("rectified_flow", latent_shape)
         weights = {name.removeprefix(WEIGHT): torch.from_numpy(x) for name, x in run.items() if name.startswith(WEIGHT)}
         model.load_state_dict(weights)
         return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
@@ -137,7 +139,7 @@ def train_and_sample(
     """
     cache = textless(*(torch.from_numpy(np.array(x)) for x in (mean, std, metadata)), model.token_width)
     torch.manual_seed(training.seed)
-    transformer = model.untrained(training.objective, mean.shape[-1])
+    transformer = model.untrained(training.objective, mean.shape[1:])
     history = train(transformer, cache, training, folder, keep_last=True)
     result = {"loss": np.array([entry["loss"] for entry in history])}
     if sampling is None:

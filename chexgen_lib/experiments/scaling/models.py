@@ -50,8 +50,9 @@ def equal_compute(
     """
     found: dict[str, Model] = {}
     for spec in specs:
-        side, width = pairs.mean.shape[-1], pairs.states.shape[1]
-        run = Run(size_of(spec), 8 * side, len(pairs), 1, batch_size, text_tokens=text_tokens, text_dim=width)
+        _, channels, _, side = pairs.mean.shape
+        latents = {"text_tokens": text_tokens, "text_dim": pairs.states.shape[1], "latent_channels": channels}
+        run = Run(size_of(spec), 8 * side, len(pairs), 1, batch_size, **latents)
         short = replace(run, text_tokens=round(len(pairs.states) / len(pairs)))
         a_step = 3 * short.forward_flops * batch_size  # a backward pass is two forward ones
         budget = next(iter(found.values())).flops if found else steps * a_step

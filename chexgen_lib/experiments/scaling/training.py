@@ -96,8 +96,9 @@ def train_and_sample(
     """
     own, unseen = subset(pairs, rows), subset(held_out, np.arange(len(held_out["mean"])))
     torch.manual_seed(training.seed)
-    shape = {"sample_size": own.mean.shape[-1], "text_dim": own.states.shape[1], "text_tokens": text_tokens}
-    model = ChexGenTransformer(**vars(size), **shape)
+    _, channels, _, side = own.mean.shape
+    shape = {"sample_size": side, "text_dim": own.states.shape[1], "text_tokens": text_tokens}
+    model = ChexGenTransformer(**size.config(channels), **shape)
     train(model, own, training, folder, keep_last=True)
     spread = np.linspace(0, len(rows) - 1, min(len(rows), len(unseen))).round().astype(int)  # sorted by source
     seen = subset(pairs, rows[spread])

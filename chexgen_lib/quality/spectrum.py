@@ -1,0 +1,32 @@
+"""How sharp radiographs are: their energy by spatial frequency."""
+
+import numpy as np
+import polars as pl
+
+BANDS = ((1, 8), (8, 16), (16, 32), (32, 48), (48, 64))  # cycles an image: from, below; at 128 px up to the finest
+
+
+def band_energy(images: np.ndarray, bands: tuple[tuple[int, int], ...] = BANDS) -> np.ndarray:
+    """Energy float64 [N, bands] of images [N, S, S], mean removed and faded out towards the edges (Hann window)."""
+    side = images.shape[-1]
+    window = np.hanning(side)[:, None] * np.hanning(side)
+    centred = images.astype(np.float64) - images.mean(axis=(1, 2), keepdims=True)
+    power = np.abs(np.fft.fft2(centred * window)) ** 2
+    cycles = np.fft.fftfreq(side, 1 / side)
+    radius = np.hypot(cycles[:, None], cycles)
+    return np.stack([power[:, (radius >= low) & (radius < high)].sum(axis=1) for low, high in bands], axis=1)
+
+
+def kept_energy(originals: np.ndarray, others: np.ndarray) -> pl.DataFrame:
+    """What share of the energy of `originals` [N, S, S] the images `others` [M, S, S] have, by band.
+
+    Columns: band (cycles an image), share.
+
+    Raises:
+        ValueError: if their sizes differ.
+    """
+    if originals.shape[1:] != others.shape[1:]:
+        raise ValueError(f"images of {originals.shape[1:]} and {others.shape[1:]} px cannot be compared: resize one")
+    bands = tuple((low, high) for low, high in BANDS if low < originals.shape[-1] // 2)
+    energy = [band_energy(images, bands).mean(axis=0) for images in (originals, others)]
+    return pl.DataFrame({"band": [f"{low}-{high}" for low, high in bands], "share": energy[1] / energy[0]})
