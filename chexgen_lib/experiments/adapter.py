@@ -5,7 +5,6 @@ Each function fills a folder for `kept.kept`.
 
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import torch
 from diffusers import AutoencoderKL
@@ -57,11 +56,11 @@ def train_adapter(
     train_model(folder, ControlledTransformer.on(base, copied_blocks), pairs, held_out, config)
 
 
-def train_reader(
-    folder: Path, images: np.ndarray, masks: np.ndarray, classes: tuple[str, ...], config: LearnerConfig
-) -> None:
-    """Train a segmenter on images [N, H, W] and masks [N, C, H, W], and save it for `load_reader`."""
-    segmenter = train_segmenter(images, masks, classes, config)
+def train_reader(folder: Path, data: Annotated, config: LearnerConfig) -> None:
+    """Train a segmenter on the training images and save it for `load_reader`."""
+    rows = data.of("train")
+    known = None if data.known is None else data.known[rows]
+    segmenter = train_segmenter(data.images[rows], data.masks.take(rows, axis=0), data.classes, config, known=known)
     tensors = {name: tensor.cpu().contiguous() for name, tensor in segmenter.net.state_dict().items()}
     save_file(tensors, folder / SEGMENTER)
 

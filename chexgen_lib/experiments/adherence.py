@@ -34,7 +34,7 @@ def adherence(data: Annotated, requests: pl.DataFrame, samples: np.ndarray, segm
             scores.append(np.mean([_recall(data.boxes(row), m, data.classes) for m in masks]))
         else:
             channel = data.classes.index(KINDS[kind])
-            scores.append(dice(masks[:, channel], data.masks[None, row, channel]).mean())
+            scores.append(dice(masks[:, channel], data.mask(row, KINDS[kind])[None]).mean())
     return np.array(scores)
 
 

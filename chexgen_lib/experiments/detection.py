@@ -25,6 +25,7 @@ from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.pools.annotated import AnnotatedSplits
 
 FOREIGN = "Support Devices"  # boxes of foreign objects; all others are findings'
+FOREIGN_TASK = "foreign objects"  # a detector of these alone
 
 
 def detect(
@@ -48,6 +49,29 @@ def detect(
     truth = {name: [boxes[row] for row in rows] for name, rows in task.tests.items()}
     patients = {name: sets.patients(task, name) for name in task.tests}
     return TaskResult(detection_table(results, truth, classes, patients, repeats), images)
+
+
+def detect_all(
+    sets: Mapping[str, AnnotatedSplits], copies: Sequence[int], folder: Path, settings: Mapping, repeats: Repeats
+) -> TaskResult:
+    """The detection of a run; where foreign objects are a dataset of their own, by a detector of their own.
+
+    Args:
+        sets: of `annotated.of_run`.
+        copies, folder, settings, repeats: as `detect` takes them.
+    """
+    if FOREIGN_TASK not in sets:
+        return detect(sets.get("detection"), copies, folder, settings, repeats)
+    results = {}
+    for name in ("detection", FOREIGN_TASK):
+        classes = [FOREIGN] if name == FOREIGN_TASK else settings["classes"]
+        results[name] = detect(sets.get(name), copies, folder / name, {**settings, "classes": classes}, repeats)
+    is_foreign = pl.col("category") == FOREIGN_OBJECT
+    tables = [r.table.filter(is_foreign if name == FOREIGN_TASK else ~is_foreign) for name, r in results.items()]
+    images = [r.images.with_columns(detector=pl.lit(name)) for name, r in results.items() if len(r.images)]
+    reasons = "; ".join(f"{name}: {r.left_out}" for name, r in results.items() if r.left_out)
+    whole = pl.concat(tables, how="vertical_relaxed")
+    return TaskResult(whole, pl.concat(images) if images else pl.DataFrame(), reasons if whole.is_empty() else "")
 
 
 def train_and_detect(

@@ -27,7 +27,7 @@ from chexgen_lib.experiments.augmentation_tasks import (
 )
 from chexgen_lib.experiments.repeats import Repeats, Results
 from chexgen_lib.learners.base import LearnerConfig
-from chexgen_lib.learners.regressor import SIZES, cut_points, grades, opacity_scores, train_regressor
+from chexgen_lib.learners.regressor import SIZES, cut_points, grades, opacity_scores, scored_purpose, train_regressor
 from chexgen_lib.pools import labelled
 from chexgen_lib.pools.labelled import Splits
 
@@ -46,7 +46,7 @@ def load(
         return None
     size = LearnerConfig(**settings).size_in(SIZES).input_size
     (generator, folder), *others = pools.items()
-    sets = {generator: labelled.assemble(root, folder, resolution, size)}
+    sets = {generator: labelled.assemble(root, folder, resolution, size, purpose=scored_purpose(cohort))}
     for name, other in others:
         sets[name] = list(sets.values())[-1].with_pool(labelled.load(other, cohort, size))
     return sets

@@ -97,22 +97,30 @@ def opacity_scores(records: pl.DataFrame) -> np.ndarray:
     """The opaque share of the lungs, 0..1, from the `severity` of Records: float64 [N], NaN where it is unknown.
 
     The scores of findings that fill lung add up, to 1 at most: in the embedded cohort they are shares of the lungs'
-    volume, none for an absent finding. RALO scores "Lung Opacity" alone.
+    volume, none for an absent finding. RALO scores "Lung Opacity" alone; a real image without scores is unknown.
     """
     opaque = pl.element().struct.field("finding").is_in(OPAQUE)
     shares = pl.col("severity").list.eval(pl.when(opaque).then(pl.element().struct.field("score")).otherwise(0.0))
     total = shares.list.sum().clip(0, 1).abs()  # an empty sum is -0.0
-    score = pl.when(pl.col("severity").is_null()).then(None).otherwise(total)
+    rendered = pl.col("image").str.starts_with("phantom:") if "image" in records.columns else pl.lit(True)
+    unknown = pl.col("severity").is_null() | ((pl.col("severity").list.len() == 0) & ~rendered)
+    score = pl.when(unknown).then(None).otherwise(total)
     return records.select(score.cast(pl.Float64).fill_null(np.nan)).to_series().to_numpy()
 
 
+def scored_purpose(cohort: pl.DataFrame) -> str:
+    """The flag of the images with scores: annotated datasets' where some have one, else stage II's."""
+    annotated = cohort[layout.rows(cohort, "annotated")] if "annotated" in cohort.columns else cohort.head(0)
+    return "annotated" if np.isfinite(opacity_scores(annotated)).any() else "stage2"
+
+
 def cut_points(cohort: pl.DataFrame) -> np.ndarray | None:
-    """The scores where mild ends and where severe begins: terciles of stage II's training scores above 0.
+    """The scores where mild ends and where severe begins: terciles of the training scores above 0.
 
     Scores come without grades, and their range differs between cohorts: in the embedded one few lungs are filled by
     more than a quarter. None where no such record has a score above 0.
     """
-    scores = opacity_scores(cohort[layout.rows(cohort, "stage2", "train")])
+    scores = opacity_scores(cohort[layout.rows(cohort, scored_purpose(cohort), "train")])
     return np.quantile(scores[scores > 0], [1 / 3, 2 / 3]) if (scores > 0).any() else None
 
 

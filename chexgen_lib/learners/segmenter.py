@@ -59,6 +59,7 @@ def train_segmenter(
     config: LearnerConfig,
     *,
     val: tuple[np.ndarray, np.ndarray] | None = None,
+    known: np.ndarray | None = None,
 ) -> Segmenter:
     """Train on images [N, H, W], float in [0, 1] or uint8, and bool masks [N, C, H, W], one channel a class.
 
@@ -68,6 +69,7 @@ def train_segmenter(
         config: its `size` is a name in `SIZES` or a `SegmenterSize`.
         val: images and masks of the validation split: the checkpoint is the one with the best `pooled_dice` on it, the
             last of equals. None keeps the last weights.
+        known: bool [N, C], which classes are annotated in each image; others do not count in the loss. None: all.
 
     Raises:
         ValueError: if images, masks and classes do not fit, or a class has no pixel in `val`: no checkpoint is best.
@@ -95,11 +97,24 @@ def train_segmenter(
         pixels = F.grid_sample(pixels, grids, padding_mode="border", align_corners=False)
         target = F.grid_sample(target, grids, mode="nearest", padding_mode="border", align_corners=False)
         logits = segmenter.net(pixels)
+        if known is not None:
+            return _loss_of_known(logits, target, torch.from_numpy(known[rows]).to(pixels.device))
         # Classes may overlap, so each channel has a cross-entropy of its own.
         return dice_loss(logits, target) + F.binary_cross_entropy_with_logits(logits, target)
 
     fit(segmenter, loss_of, config, check)
     return segmenter
+
+
+def _loss_of_known(logits: torch.Tensor, target: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Dice plus cross-entropy of logits and targets [N, C, H, W] over the known classes, bool [N, C]."""
+    from monai.losses import DiceLoss
+
+    known = known[:, :, None, None].expand_as(logits)
+    absent = torch.finfo(logits.dtype).min / 2  # as sure as can be: adds nothing to Dice, and has no gradient
+    dice = DiceLoss(sigmoid=True, batch=True)(logits.masked_fill(~known, absent), target * known)
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return dice + (entropy * known).sum() / known.sum().clamp(min=1)
 
 
 def pooled_dice(predicted: np.ndarray, truth: np.ndarray) -> float:
@@ -120,7 +135,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _check(images: np.ndarray, masks: np.ndarray, classes: tuple[str, ...], name: str) -> tuple[np.ndarray, np.ndarray]:
     """Images and masks as arrays, or ValueError that names the split."""
-    images, masks = np.asarray(images), np.asarray(masks)
+    images, masks = np.asarray(images), masks if hasattr(masks, "shape") else np.asarray(masks)
     if masks.shape != (len(images), len(classes), *images.shape[1:]) or masks.dtype != bool or len(images) < 2:
         raise ValueError(
             f"{name}: needs images [N, H, W] and bool masks [N, {len(classes)}, H, W] with N >= 2, got {images.shape} "

@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from chexgen_lib.cohort import layout
 from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.images import reduced, resize
+from chexgen_lib.pools.annotation_sources import of_records
 from chexgen_lib.pools.annotations import (
     KINDS,
     Annotated,
@@ -28,6 +30,8 @@ from chexgen_lib.pools.labelled import check_patients, shuffled
 
 REQUEST = ("record", "kind")
 TESTS = ("test", "external test")
+WHOLE = {"class": "No Finding", "x": 0.0, "y": 0.0, "w": 1.0, "h": 1.0}
+KIND_OF = {"pneumothorax": "pneumothorax", "ribs": "ribs", "detection": "boxes", "foreign objects": "boxes"}  # of tasks
 CANDIDATES = 4  # times the requests: the new real images that masks are read of, as `request_annotations` has them
 
 
@@ -111,12 +115,14 @@ class AnnotatedSplits:
 
     def masks(self, task: Task, kind: str) -> np.ndarray:
         """Bool [N, S, S]: the mask of each image of a task, at its size."""
-        masks = self.data.masks[:, self.data.classes.index(KINDS[kind])].astype(np.float32)
-        return (resize(masks, task.images.shape[-1]) > 0.5)[task.origin]
+        size, rows = task.images.shape[-1], range(len(self.data.images))
+        masks = (self.data.mask(row, KINDS[kind]).astype(np.float32) for row in rows)
+        return np.stack([resize(mask, size) > 0.5 for mask in masks])[task.origin]
 
     def boxes(self, task: Task, classes: Sequence[str]) -> list[list[dict]]:
-        """The boxes of some classes in each image of a task."""
-        boxes = [[b for b in self.data.boxes(row) if b["class"] in classes] for row in range(len(self.data.images))]
+        """The boxes of some classes in each image of a task; one of No Finding is around an image without any box."""
+        every = [self.data.boxes(row) or [WHOLE] for row in range(len(self.data.images))]
+        boxes = [[box for box in own if box["class"] in classes] for own in every]
         return [boxes[row] for row in task.origin]
 
     def patients(self, task: Task, name: str) -> list[str]:
@@ -155,6 +161,71 @@ def load(root: str | Path, resolution: int, pools: Sequence[str | Path]) -> Anno
     rows["further train"] = shuffled(used, rows["further train"])
     check_patients(used, rows)
     return join(data, {name: r for name, r in rows.items() if name != "train"}, requests, samples)
+
+
+def load_dataset(
+    root: str | Path,
+    resolution: int,
+    pools: Sequence[str | Path],
+    kind: str,
+    sources: Sequence[str],
+    external: Sequence[str] = (),
+) -> AnnotatedSplits:
+    """Annotated datasets of a run, and what was sampled from their annotations.
+
+    Args:
+        kind: of `KINDS`, of their annotations.
+        sources: datasets to train, validate and test on.
+        external: those that are tested on as well.
+
+    Raises:
+        CohortError: as `load`, or if the pools hold no request for a training image of `sources`.
+    """
+    data = of_records(Path(root) / "cohort", resolution, {kind: [*sources, *external]})
+    requests, samples = read_requests(pools, resolution)
+    table = data.table.with_columns(source=pl.col("image_id").str.extract(r"^([^:]+):"))
+    internal = pl.col("source").is_in(list(sources))
+    own = table.filter(internal, split="train")
+    chosen = pl.Series((requests["kind"] == kind) & requests["record"].is_in(own["image_id"].to_list()))
+    if not chosen.any():
+        raise CohortError(f"the pools hold no request for {kind!r} of {', '.join(sources)}: add some in stage 06_pools")
+    requests, samples = requests.filter(chosen), samples[chosen.to_numpy()]
+    sampled = pl.col("image_id").is_in(requests["record"].to_list())
+    known = table.filter(sampled)["patient_id"].unique().to_list()
+    sets = {
+        "train": sampled,
+        "further train": internal & (pl.col("split") == "train") & ~pl.col("patient_id").is_in(known),
+        "val": internal & (pl.col("split") == "val"),
+        "test": internal & (pl.col("split") == "test"),
+        "external test": ~internal & (pl.col("split") == "test"),
+    }
+    rows = {name: np.flatnonzero(table.select(keep).to_series().to_numpy()) for name, keep in sets.items()}
+    rows["further train"] = shuffled(table, rows["further train"])
+    check_patients(table, rows)
+    return join(data, {name: r for name, r in rows.items() if name != "train"}, requests, samples)
+
+
+def of_run(
+    root: str | Path,
+    resolution: int,
+    pools: Sequence[str | Path],
+    lung_masks: str | None,
+    datasets: Mapping[str, Mapping[str, Sequence[str]]] | None,
+) -> dict[str, AnnotatedSplits]:
+    """Task (a key of `KIND_OF`) -> its annotated images; tasks without any are left out.
+
+    Args:
+        lung_masks: the folder that the adapter was trained on, or None; its images are in no task here.
+        datasets: task -> `sources` and, if there are any, `external` (`load_dataset`); None: of the embedded cohort,
+            which has the same images for all tasks and foreign objects among its findings.
+    """
+    if datasets is None:
+        if lung_masks is not None or not layout.has_masks(Path(root) / "cohort"):
+            return {}
+        return dict.fromkeys(("pneumothorax", "ribs", "detection"), load(root, resolution, pools))
+    if unknown := sorted(set(datasets) - set(KIND_OF)):
+        raise CohortError(f"datasets: unknown task {unknown[0]!r}; use some of {', '.join(KIND_OF)}")
+    return {task: load_dataset(root, resolution, pools, KIND_OF[task], **own) for task, own in datasets.items()}
 
 
 def _further(train: pl.DataFrame, requests: pl.DataFrame) -> list[str]:
@@ -202,7 +273,7 @@ def join(
     """
     place = {image_id: row for row, image_id in enumerate(data.table["image_id"])}
     requests = requests.with_columns(row=pl.col("record").replace_strict(place, return_dtype=pl.Int64))
-    if blank := [r for *about, r in requests.select("row", "kind", "image_id").iter_rows() if not data.shows(*about)]:
+    if blank := [r for *about, r in requests.select("row", "kind", "image_id").iter_rows() if not data.has(*about)]:
         raise CohortError(
             f"{len(blank)} requests are for what the cohort's image does not show, first {blank[0]!r}; {REDO}"
         )

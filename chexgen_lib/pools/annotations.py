@@ -1,7 +1,8 @@
 """Annotated radiographs, and requests for images that follow their masks and boxes.
 
-The images are those of the embedded cohort with its truth, or a folder of real radiographs with lung masks. A request
-takes one image's mask or boxes; the control adapter samples from the condition image that shows them.
+The images are those of the embedded cohort with its truth, real radiographs of annotated datasets
+(`annotation_sources`), or a folder of some with lung masks. A request takes one image's mask or boxes; the control
+adapter samples from the condition image that shows them.
 """
 
 import hashlib
@@ -36,13 +37,20 @@ class Annotated:
     Attributes:
         table: image_id, patient_id, split and prompt of each.
         images: uint8 [N, H, W].
-        masks: bool [N, C, H, W], a channel for each of `classes`.
+        masks: bool [N, C, H, W], a channel for each of `classes`; or what draws them when it is indexed, by rows or by
+            a row and a channel.
+        places: the boxes that the images' dataset gives, of each image; None: they are drawn around its masks.
+        kinds: the kind of annotation that each image has, also where that shows nothing; None: all that it shows.
+        known: bool [N, C], which classes are annotated in each image; None: all.
     """
 
     table: pl.DataFrame
     images: np.ndarray
     masks: np.ndarray
     classes: tuple[str, ...]
+    places: tuple[list[dict], ...] | None = None
+    kinds: tuple[str, ...] | None = None
+    known: np.ndarray | None = None
 
     def of(self, split: str) -> np.ndarray:
         """Rows of "train", or of "held out": all others."""
@@ -53,19 +61,32 @@ class Annotated:
         return self.masks[row, self.classes.index(name)]
 
     def boxes(self, row: int) -> list[dict]:
-        """One box around each finding of an image, and around each foreign object, largest ones left out."""
+        """One box around each finding of an image, and around each foreign object, largest ones left out.
+
+        Of a dataset with boxes its own, all of them.
+        """
+        if self.places is not None:
+            return self.places[row]
         boxes = []
         for name in (name for name in self.classes if name in FINDINGS):
             boxes += [{"class": name, **box} for box in boxes_of(self.mask(row, name), name == "Support Devices")]
         return [box for box in boxes if box["w"] * box["h"] <= LARGEST_BOX]
 
     def shows(self, row: int, kind: str) -> bool:
-        """Whether there is anything of a kind to request of an image."""
-        return bool(self.boxes(row)) if kind == "boxes" else bool(self.mask(row, KINDS[kind]).any())
+        """Whether there is anything of a kind in an image."""
+        if kind == "boxes":
+            return bool(self.boxes(row))
+        return KINDS[kind] in self.classes and bool(self.mask(row, KINDS[kind]).any())
+
+    def has(self, row: int, kind: str) -> bool:
+        """Whether an image can be requested by a kind of annotation: of a dataset of that kind also one without it."""
+        return self.shows(row, kind) if self.kinds is None else self.kinds[row] == kind
 
     def condition_image(self, row: int, kind: str) -> np.ndarray:
-        """The condition image uint8 [H, W, 3] of one request."""
+        """The condition image uint8 [H, W, 3] of one request; black where there is nothing."""
         size = self.images.shape[1]
+        if self.kinds is not None and not self.shows(row, kind):
+            return np.zeros((size, size, 3), np.uint8)
         if kind == "boxes":
             return draw(size, boxes=self.boxes(row))
         return draw(size, {KINDS[kind]: self.mask(row, KINDS[kind])})
@@ -196,6 +217,9 @@ def boxes_of(mask: np.ndarray, each_object: bool = False, smallest: int = 4) -> 
 def choose_requests(data: Annotated, split: str, per_kind: int | Mapping[str, int], seed: int = 0) -> pl.DataFrame:
     """Up to `per_kind` images of a split for each kind of annotation: row, kind, and the image's id and prompt.
 
+    Those of "train" include images of annotated datasets that show nothing, as often as there are such; of "held out",
+    whose samples are compared with the request, all show something.
+
     per_kind: a number for all of `KINDS`, or one for each kind that is requested.
 
     Raises:
@@ -207,7 +231,7 @@ def choose_requests(data: Annotated, split: str, per_kind: int | Mapping[str, in
         if name is not None and name not in data.classes:
             continue
         order = np.random.default_rng(seed).permutation(data.of(split))
-        usable = (int(row) for row in order if data.shows(row, kind))
+        usable = (int(row) for row in order if (data.has if split == "train" else data.shows)(row, kind))
         chosen += [{"row": row, "kind": kind} for row, _ in zip(usable, range(n), strict=False)]
     if not chosen:
         raise CohortError(f"no {split} image has a mask or a box to request")
@@ -215,34 +239,6 @@ def choose_requests(data: Annotated, split: str, per_kind: int | Mapping[str, in
     about = data.table[requests["row"].to_list()].select("image_id", "prompt", "patient_id")
     requests = pl.concat([requests, about], how="horizontal")
     return requests.with_columns(pl.format("{}:{}", "image_id", "kind").alias("image_id"))
-
-
-def request_annotations(
-    cohort: Path,
-    resolution: int,
-    per_pool: Mapping[str, Mapping[str, int]],
-    seed: int = 0,
-    sources: Sequence[str] | None = None,
-    lung_masks: str | Path | None = None,
-) -> tuple[Annotated | None, dict[str, pl.DataFrame]]:
-    """The annotated images of a run, and for each pool the requests of training images; none where there are no masks.
-
-    Args:
-        cohort: folder of the embedded cohort.
-        per_pool: name of a pool -> kind -> number of requests, of the embedded cohort.
-        sources: datasets of the cohort to take images from; None for all.
-        lung_masks: a folder of real radiographs with lung masks, which takes the cohort's place: the adapter was
-            trained on it and on nothing else. Its pool is named "lungs" and holds every training image.
-    """
-    if lung_masks is not None:
-        data = load_lung_masks(Path(lung_masks), resolution)
-        per_pool = {"lungs": {"lungs": len(data.images)}}
-    elif layout.has_masks(cohort):
-        candidates = 4 * sum(n for kinds in per_pool.values() for n in kinds.values())
-        data = load_embedded(cohort, resolution, candidates, seed, sources)
-    else:
-        return None, {}
-    return data, {name: choose_requests(data, "train", kinds, seed) for name, kinds in per_pool.items()}
 
 
 def varied(requests: pl.DataFrame, n: int) -> list[int]:

@@ -132,10 +132,10 @@ class Splits:
 
     Attributes:
         everything: the cohort's images, then the pool's.
-        rows: "train" (the records that the pool was sampled for), "val" and "test" of stage II, and "external train",
+        rows: "train" (the records that the pool was sampled for), "val" and "test" of their purpose, "external train",
             "external val", "external test" of other sources, and likewise "few-shot train", ...; empty where the cohort
-            has none. "further train" are stage II's records of training patients who have no image in any of the three
-            training sets, shuffled.
+            has none. "further train" are the same purpose's records of training patients who have no image in any of
+            the three training sets, shuffled.
         synthetic: rows of the pool.
     """
 
@@ -199,8 +199,13 @@ class Splits:
         return self.everything.table["patient_id"].gather(rows).to_list()
 
 
-def assemble(root: str | Path, pool: str | Path, resolution: int, size: int, least_cases: int = 0) -> Splits:
+def assemble(
+    root: str | Path, pool: str | Path, resolution: int, size: int, least_cases: int = 0, purpose: str = "stage2"
+) -> Splits:
     """The cohort of a run (`without_rare`) at `resolution` and a pool (`load`), reduced to `size` pixels.
+
+    Args:
+        purpose: of the images to validate and test on, and of further ones; a flag of the cohort.
 
     Raises:
         CohortError: if something is missing, the pool holds more images of some records than of others, or a patient
@@ -216,8 +221,8 @@ def assemble(root: str | Path, pool: str | Path, resolution: int, size: int, lea
     for flag, name in (("external", "external"), ("few_shot", "few-shot")):
         rows |= {f"{name} {split}": layout.rows(cohort, flag, split) for split in ("train", "val", "test")}
     trained = np.concatenate([rows["train"], rows["external train"], rows["few-shot train"]])
-    rows["further train"] = _of_others(cohort, layout.rows(cohort, "stage2", "train"), trained)
-    rows |= {split: layout.rows(cohort, "stage2", split) for split in ("val", "test")}
+    rows["further train"] = _of_others(cohort, layout.rows(cohort, purpose, "train"), trained)
+    rows |= {split: layout.rows(cohort, purpose, split) for split in ("val", "test")}
     check_patients(originals.table, rows)
     return Splits(originals + synthetic, rows, np.arange(len(synthetic)) + len(originals))
 

@@ -34,9 +34,9 @@ def choose_prompts(cohort: pl.DataFrame, n: int, findings: Sequence[str], seed: 
     return pool.filter(pl.col("image_id").is_in(list(chosen))).sort("image_id")
 
 
-def choose_training(cohort: pl.DataFrame, n: int, seed: int = 0) -> pl.DataFrame:
-    """`n` training records of stage II at random (all, if there are fewer); a smaller set is part of a larger one."""
-    return _shuffled(cohort[rows(cohort, "stage2", "train")], f"{seed}:pool").head(n).sort("image_id")
+def choose_training(cohort: pl.DataFrame, n: int, seed: int = 0, purpose: str = "stage2") -> pl.DataFrame:
+    """`n` training records of a purpose at random (all, if there are fewer); a smaller set is part of a larger one."""
+    return _shuffled(cohort[rows(cohort, purpose, "train")], f"{seed}:pool").head(n).sort("image_id")
 
 
 def _shuffled(records: pl.DataFrame, salt: str) -> pl.DataFrame:

@@ -13,7 +13,7 @@ import polars as pl
 
 from chexgen_lib.descriptions import grammar
 from chexgen_lib.descriptions.report_parser import read
-from chexgen_lib.learners.regressor import OPAQUE, cut_points, grades, opacity_scores
+from chexgen_lib.learners.regressor import OPAQUE, cut_points, grades, opacity_scores, scored_purpose
 from chexgen_lib.pools.requests import choose_training
 from chexgen_lib.records import SCHEMA, SEVERITIES
 
@@ -21,7 +21,7 @@ CLEAR = "The lungs are clear."
 
 
 def requests(cohort: pl.DataFrame, n: int, seed: int = 0) -> pl.DataFrame:
-    """Up to `n` training records of stage II that have a score: image_id, prompt, score 0..1 and its grade.
+    """Up to `n` training records that have a score (`scored_purpose`): image_id, prompt, score 0..1 and its grade.
 
     A random sample, so scores are as frequent as among all. Empty where no training record has a score above 0.
     """
@@ -29,7 +29,7 @@ def requests(cohort: pl.DataFrame, n: int, seed: int = 0) -> pl.DataFrame:
     scored = cohort.with_columns(score=pl.Series(opacity_scores(cohort))).filter(pl.col("score").is_not_nan())
     if cuts is None:
         return scored.head(0).select("image_id", "prompt", "score", grade=pl.lit(None, pl.String))
-    chosen = choose_training(scored, n, seed)
+    chosen = choose_training(scored, n, seed, scored_purpose(cohort))
     grade = pl.Series("grade", grades(chosen["score"].to_numpy(), cuts))
     return chosen.select("image_id", prompts(chosen, cuts), "score", grade)
 

@@ -33,6 +33,7 @@ CORNERS = (
 )
 BOX = "{class, x, y, w, h}: top left corner, width and height as fractions of the image"
 CLASSES = ("lungs", "heart", "ribs", *(f for f in FINDINGS if f != "No Finding"))
+FURTHER = ("Emphysema", "Fibrosis", "Calcification")  # of ChestX-Det; their colours stand between those of CLASSES
 
 
 class ConditionError(ValueError):
@@ -41,10 +42,11 @@ class ConditionError(ValueError):
 
 def _legend() -> dict[str, tuple[int, int, int]]:
     """Hues as far apart as possible, with the means of the channels evenly spaced from 50 to 230."""
-    legend = {}
-    for i, name in enumerate(CLASSES):
+    legend, step = {}, 180 / (len(CLASSES) - 1)
+    means = [50 + 180 * i / (len(CLASSES) - 1) for i in range(len(CLASSES))]
+    means += [means[0] + step * (i + 0.5) for i in range(len(FURTHER))]
+    for i, (name, mean) in enumerate(zip((*CLASSES, *FURTHER), means, strict=True)):
         colour = np.array(colorsys.hsv_to_rgb(i * 0.618 % 1, 0.55, 1.0))
-        mean = 50 + 180 * i / (len(CLASSES) - 1)
         colour = colour / colour.mean() * mean
         for _ in range(8):  # what exceeds a full channel goes to the others
             colour = np.minimum(colour, 255)
@@ -119,7 +121,7 @@ def read_boxes(value: Any) -> list[dict]:
     if value is None or isinstance(value, Mapping | Sequence) and not value:
         return []
     if isinstance(value, Mapping):
-        value = _of_classes(value) if set(value) <= set(CLASSES) else [value]
+        value = _of_classes(value) if set(value) <= set(LEGEND) else [value]
     elif not isinstance(value, Sequence):
         raise ConditionError(f"boxes {_shown(value)} are not understood: write a list of {BOX}")
     elif isinstance(value[0], str):  # one in the order of the text form
@@ -171,7 +173,7 @@ def read_box(box: Any) -> dict:
     name = next((given[key] for key in CLASS_KEYS if key in given), None)
     if not isinstance(name, str):
         number = "" if name is None else f", the number {name!r} names none"
-        raise ConditionError(f"box {_shown(box)} has no class{number}: give one of {', '.join(CLASSES)}")
+        raise ConditionError(f"box {_shown(box)} has no class{number}: give one of {', '.join(LEGEND)}")
     try:
         forms = _forms(given)
         x, y, w, h = forms[0]

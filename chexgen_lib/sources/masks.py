@@ -79,6 +79,11 @@ def classes(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name, _, _ in _parse(text)[1]))
 
 
+def frame(text: str) -> tuple[int, int]:
+    """Height and width of the file in which a mask is drawn."""
+    return _parse(text)[0]
+
+
 def box_around(frame: tuple[int, int], shape: str, values: str) -> dict[str, float]:
     """x, y, w, h (top left corner and size, fractions of the frame) of the box around a polygon, ellipse or box."""
     low, high = (edge(_values(frame, shape, values).reshape(-1, 2), axis=0) for edge in (np.min, np.max))

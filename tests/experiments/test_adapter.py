@@ -50,7 +50,9 @@ def test_an_adapter_is_trained_beside_a_frozen_model_and_read_back(tmp_path):
 def test_a_saved_segmenter_predicts_as_the_trained_one(tmp_path):
     (images, masks), classes = masked_discs(8), ("disc", "nothing")
     config = LearnerConfig(steps=3, size="ci", batch_size=4, checks=1)
+    images = (images * 255).astype(np.uint8)
     trained = train_segmenter(images, masks, classes, config)
-    folder = kept(train_reader, tmp_path / "segmenter", images=images, masks=masks, classes=classes, config=config)
+    data = Annotated(pl.DataFrame({"split": ["train"] * 8}), images, masks, classes)
+    folder = kept(train_reader, tmp_path / "segmenter", data=data, config=config)
     read = load_reader(folder, classes, config)
     np.testing.assert_array_equal(read.predict(images), trained.predict(images))

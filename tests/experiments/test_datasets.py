@@ -11,13 +11,20 @@ from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.cohort.select import Selection, select
 from chexgen_lib.descriptions import grammar
 from chexgen_lib.descriptions.check import check
-from chexgen_lib.experiments import augmentation, fine_tuning, pretraining
+from chexgen_lib.experiments import augmentation, detection, fine_tuning, pretraining, segmentation, severity
+from chexgen_lib.experiments.adapter import train_adapter, train_reader
+from chexgen_lib.experiments.adherence import adherence
 from chexgen_lib.experiments.attention import Cases
 from chexgen_lib.experiments.repeats import Repeats
 from chexgen_lib.learners.base import LearnerConfig
-from chexgen_lib.pools import labelled
+from chexgen_lib.models.autoencoder import new_autoencoder
+from chexgen_lib.models.transformer import ChexGenTransformer
+from chexgen_lib.pools import annotated, annotation_sources, labelled, severity_prompts
+from chexgen_lib.pools.annotations import choose_requests, condition_hash, condition_images
 from chexgen_lib.records import FINDINGS, FRONTAL, SPLITS, assign_splits, label_set
 from chexgen_lib.sources import chest_dr, registry, vindr_cxr
+from chexgen_lib.training.config import TrainingConfig
+from chexgen_lib.training.stages import read_training
 from tests.sources import collections
 
 SIZE = 64
@@ -99,3 +106,114 @@ def test_a_test_set_without_a_label_of_the_training_set_is_refused(tmp_path, mon
         augmentation.classify(sets, sets, [1], CONFIG, REPEATS, tmp_path / "kept")
     with pytest.raises(CohortError, match=r"external_labels \['Edema'\] are none of the labels .*Aortic"):
         augmentation.classify(sets, sets, [1], CONFIG, REPEATS, tmp_path / "kept", ["Edema"])
+
+
+KINDS = {"pneumothorax": ["siim_acr_ptx"], "ribs": ["vindr_ribcxr"], "boxes": ["chestx_det", "object_cxr"]}
+TASKS = {
+    "pneumothorax": {"sources": ["siim_acr_ptx"], "external": ["candid_ptx"]},
+    "ribs": {"sources": ["vindr_ribcxr"]},
+    "detection": {"sources": ["chestx_det"]},
+    "foreign objects": {"sources": ["object_cxr"]},
+}
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory):
+    """A run of all datasets with masks, boxes or scores, and the pools of their annotations: the real images again."""
+    folder, root = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("run")
+    makers = {"siim_acr_ptx": "siim", "candid_ptx": "candid", "vindr_ribcxr": "ribs", "object_cxr": "objects"}
+    makers |= {"chestx_det": "chestx_det", "ralo": "ralo"}
+    for source, maker in makers.items():
+        getattr(collections, maker)(folder / source)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run_of(root, folder, selection("annotated", *makers), monkeypatch=monkeypatch)
+    requested = {"masks": {"pneumothorax": 99, "ribs": 99}, "boxes": {"boxes": 99}}
+    data, requests = annotation_sources.request_annotations(root / "cohort", SIZE, requested, datasets=KINDS)
+    for name, own in requests.items():
+        hashes = [condition_hash(image) for image in condition_images(data, own)]
+        record = data.table["image_id"].gather(own["row"])
+        (root / name).mkdir()
+        own.with_columns(record=record, condition_hash=pl.Series(hashes)).drop("row").write_parquet(
+            root / name / "manifest.parquet"
+        )
+        np.save(root / name / "samples.npy", data.images[own["row"].to_list()][:, None])
+    return root
+
+
+def test_annotated_datasets_to_a_trained_adapter_and_its_reader(marked, tmp_path):
+    data = annotation_sources.of_run(marked / "cohort", SIZE, 0, 0, None, KINDS)
+    assert data.classes == ("ribs", "Pneumothorax", "Effusion", "Support Devices", "Emphysema")
+    requests = {split: choose_requests(data, split, n) for split, n in (("train", 8), ("held out", 4))}
+    assert set(requests["train"]["kind"]) == set(requests["held out"]["kind"]) == set(KINDS)
+    shown = {
+        split: [data.shows(*about) for about in t.select("row", "kind").iter_rows()] for split, t in requests.items()
+    }
+    assert all(shown["held out"]) and 8 <= sum(shown["train"]) < 24  # images without anything are trained on as well
+    black = condition_images(data, requests["train"])[np.array(shown["train"]) == 0]
+    assert len(black) and not black.any()
+    base = ChexGenTransformer.of_size("ci", sample_size=SIZE // 8, text_dim=384)
+    config = TrainingConfig(steps=1, batch_size=2, precision="fp32", warmup_steps=0, log_every=1)
+    (tmp_path / "adapter").mkdir()
+    train_adapter(tmp_path / "adapter", base, 1, data, requests, new_autoencoder((8, 8, 8)).eval(), "minilm", config)
+    assert len(read_training(tmp_path / "adapter")[0]) == 1
+    (tmp_path / "reader").mkdir()
+    train_reader(tmp_path / "reader", data, LearnerConfig(1, size="ci", batch_size=4))
+
+    class Truth:
+        def predict(self, images):
+            return np.concatenate([data.masks[np.array([row])] for row in requests["held out"]["row"]])
+
+    images = data.images[requests["held out"]["row"].to_list()][:, None]
+    assert adherence(data, requests["held out"], images, Truth()).tolist() == [1.0] * len(images)
+
+
+def test_annotated_datasets_to_segmentation_and_detectors_of_their_own(marked, tmp_path):
+    sets = annotated.of_run(marked, SIZE, [marked / "masks", marked / "boxes"], None, TASKS)
+    settings = {"size": "ci", "steps": None, "epochs": 1, "batch_size": 4, "checks": 1}
+    for kind, tests in {"pneumothorax": ["test", "external test"], "ribs": ["test"]}.items():
+        result = segmentation.segment(sets[kind], kind, [1], tmp_path / kind, settings, REPEATS)
+        assert result.left_out == "" and result.table["test"].unique(maintain_order=True).to_list() == tests
+        assert set(result.table["arm"]) >= {"real", "real + 1x"}
+    sizes = dict(segmentation.segment(sets["pneumothorax"], "pneumothorax", [1], tmp_path / "pneumothorax", settings,
+                                      REPEATS).images.select("set", "images").iter_rows())  # fmt: skip
+    assert sizes["external test"] == 12 and sizes["train"] + sizes["val"] + sizes["test"] == 20
+    found = detection.detect_all(
+        sets, [1], tmp_path / "boxes", settings | {"classes": ["No Finding", "Effusion", "Emphysema"]}, REPEATS
+    )
+    categories = found.table["category"].unique(maintain_order=True).to_list()
+    assert categories == ["No Finding", "Effusion", "Emphysema", "Overall", "Foreign Object"]
+    counts = dict(found.table.filter(arm="real", metric="mAP50").select("category", "n").iter_rows())
+    assert counts == {"No Finding": 4, "Effusion": 4, "Emphysema": 2, "Overall": 10, "Foreign Object": 4}
+    assert found.table.filter(category="No Finding")["n"].unique().to_list() == [4]  # a box around the whole image
+
+
+def test_ralo_to_prompts_and_severity(marked, tmp_path):
+    cohort = layout.load(marked / "cohort")
+    requests = severity_prompts.requests(cohort, 99)
+    assert set(requests["image_id"].str.split(":").list.first()) == {"ralo"}
+    assert set(requests["grade"]) <= {"none", "mild", "moderate", "severe"} and "none" in set(requests["grade"])
+    for name in ("severity", "rival"):
+        (tmp_path / name).mkdir()
+        requests.select("image_id").write_parquet(tmp_path / name / "manifest.parquet")
+        rows = [cohort["image_id"].to_list().index(i) for i in requests["image_id"]]
+        np.save(tmp_path / name / "samples.npy", layout.load_images(marked / "cohort", SIZE, rows)[:, None])
+    settings = {"size": "ci", "steps": 2, "batch_size": 4, "checks": 1}
+    pools = {"ChexGen": tmp_path / "severity", "baseline": tmp_path / "rival"}
+    sets = severity.load(marked, cohort, pools, SIZE, settings)
+    result = severity.grade(sets, cohort, [1], tmp_path / "runs", settings, REPEATS)
+    assert result.left_out == "" and result.table["test"].unique().to_list() == ["test"]
+    counted = dict(result.images.select("set", "images").iter_rows())
+    assert counted["train"] + counted["val"] + counted["test"] == 30
+
+
+@pytest.mark.parametrize(
+    ("datasets", "message"),
+    [
+        ({"pneumothorax": {"sources": ["nih"]}}, "no annotated image of 'nih': name it in cohort.annotated_sources"),
+        ({"lungs": {"sources": ["nih"]}}, "unknown task 'lungs'; use some of pneumothorax, ribs, detection"),
+        ({"ribs": {"sources": ["siim_acr_ptx"]}}, "no request for 'ribs' of siim_acr_ptx"),
+    ],
+)
+def test_a_dataset_that_does_not_serve_a_task_is_named(marked, datasets, message):
+    with pytest.raises(CohortError, match=message):
+        annotated.of_run(marked, SIZE, [marked / "masks"], None, datasets)

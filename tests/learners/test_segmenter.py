@@ -6,7 +6,7 @@ import torch
 
 from chexgen_lib.images import ImageError
 from chexgen_lib.learners.base import LearnerConfig
-from chexgen_lib.learners.segmenter import SIZES, _network, dice, pooled_dice, train_segmenter
+from chexgen_lib.learners.segmenter import SIZES, _loss_of_known, _network, dice, pooled_dice, train_segmenter
 from tests.builders import masked_discs
 
 
@@ -76,3 +76,14 @@ def test_what_does_not_fit_is_refused():
         train_segmenter(images, masks.astype(float), ("disc", "absent"), config)
     with pytest.raises(ImageError, match="at least one image"):
         trained(steps=1).predict(images[:0])
+
+
+def test_classes_that_an_image_is_not_annotated_for_do_not_count():
+    torch.manual_seed(0)
+    logits, target = torch.randn(3, 2, 8, 8, requires_grad=True), (torch.rand(3, 2, 8, 8) > 0.5).float()
+    known = torch.tensor([[True, False], [True, True], [False, True]])
+    loss = _loss_of_known(logits, target, known)
+    loss.backward()
+    assert (logits.grad.abs().sum((2, 3)) > 0).equal(known)
+    changed = torch.where(known[:, :, None, None], target, 1 - target)
+    assert torch.equal(_loss_of_known(logits, changed, known), loss)

@@ -3,6 +3,7 @@
 What is to be seen is bright: so a few steps on a few images suffice.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pydicom
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-from chexgen_lib.sources import chest_dr, nih
+from chexgen_lib.sources import chest_dr, nih, vindr_ribcxr
 from tests.sources.layouts import image_labels, put, support_set
 
 SIDE = 40  # pixels of an image
@@ -27,7 +28,7 @@ def film(number: int, ill: bool, width: int = SIDE) -> np.ndarray:
 def save(path: Path, pixels: np.ndarray) -> None:
     """An image file of the format that its suffix names."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix not in (".dcm", ".dicom", ""):
+    if path.suffix in (".png", ".jpg"):
         Image.fromarray(pixels).save(path)
         return
     meta = pydicom.dataset.FileMetaDataset()
@@ -84,3 +85,82 @@ def nih_folder(folder: Path, n: int = 30) -> Path:
     lists = {"test_list.txt": tested, "train_val_list.txt": set(range(n)) - tested}
     names = {name: "".join(f"{i:08}_000.png\n" for i in sorted(rows)) for name, rows in lists.items()}
     return put(folder, {"Data_Entry_2017_v2020.csv": "\n".join(lines) + "\n"} | names)
+
+
+def rle(frame: int, top: int, left: int, side: int) -> str:
+    """A square in a frame, as SIIM-ACR writes it: down the columns, each offset counted from the previous run's end."""
+    first = left * frame + top
+    return " ".join([f"{first} {side}", *[f"{frame - side} {side}"] * (side - 1)])
+
+
+PNEUMOTHORAX = rle(1024, 400, 400, 224)
+
+
+def siim(folder: Path, n: int = 20) -> Path:
+    """SIIM-ACR Pneumothorax: every second image has one."""
+    for i in range(n):
+        save(folder / f"dicom-images-train/1.2.{i}/1.3.{i}.dcm", film(i, i % 2 == 1))
+    lines = [f"1.3.{i}, {PNEUMOTHORAX if i % 2 else -1}\n" for i in range(n)]
+    return put(folder, {"train-rle.csv": "ImageId, EncodedPixels\n" + "".join(lines)})
+
+
+def candid(folder: Path, n: int = 12) -> Path:
+    """CANDID-PTX: as SIIM-ACR; no chest tube and no rib fracture."""
+    header, lines = "StudyInstanceUID,SOPInstanceUID,filename,EncodedPixels,Report", []
+    for i in range(n):
+        save(folder / f"dataset/1.9.{i}", film(100 + i, i % 2 == 1))
+        lines.append(f"st.{i},1.9.{i},P{i:04}_2010_01.dcm,{PNEUMOTHORAX if i % 2 else -1},Report.")
+    others = dict.fromkeys(("chest_tube.csv", "acute_rib_fracture.csv"), "anon_SOPUID,annotation_ref,mask_rle\n")
+    return put(folder, {"Pneumothorax_reports.csv": "\n".join([header, *lines]) + "\n"} | others)
+
+
+def ribs(folder: Path, train: int = 14, test: int = 6) -> Path:
+    """VinDr-RibCXR: two ribs of each image are drawn, in an image that is wider than high."""
+    for split, n in (("train", train), ("val", test)):
+        names, drawn = {}, {rib: dict.fromkeys(map(str, range(n)), "None") for rib in vindr_ribcxr.RIBS}
+        for i in range(n):
+            name = f"VinDr_RibCXR_{split}_{i:03}.png"
+            save(folder / f"{split}/img/{name}", film(i, True, 60))
+            names[str(i)] = f"data/{split}/img/{name}"
+            for rib, top in (("R1", 14), ("L10", 22)):
+                corners = ((24, top), (36, top), (36, top + 4), (24, top + 4))
+                drawn[rib][str(i)] = [{"x": x, "y": y} for x, y in corners]
+        put(folder / split, {f"Vindr_RibCXR_{split}_mask.json": json.dumps({"img": names} | drawn)})
+    return folder
+
+
+def objects(folder: Path, train: int = 16, test: int = 8) -> Path:
+    """Object-CXR: every second image has a foreign object, in a box or an ellipse."""
+    for split, n in (("train", train), ("dev", test)):
+        lines = ["image_name,annotation"]
+        for i in range(n):
+            save(folder / f"{split}/{i:05}.jpg", film(i, i % 2 == 1))
+            lines.append(f"{i:05}.jpg,{f'{i // 2 % 2} 12 12 28 28' if i % 2 else ''}")
+        put(folder, {f"{split}.csv": "\n".join(lines) + "\n"})
+    return folder
+
+
+def chestx_det(folder: Path, train: int = 16, test: int = 8) -> Path:
+    """ChestX-Det: every second image has an effusion, every fourth an emphysema, the others nothing."""
+    left, top, right, bottom = 300, 300, 724, 724
+    outline = [[left, top], [right, top], [right, bottom], [left, bottom]]
+    for split, n, first in (("train", train, 36000), ("test", test, 50000)):
+        items = []
+        for i in range(n):
+            save(folder / f"{split}/{first + i}.png", film(i, i % 2 == 1))
+            names = {1: ["Effusion"], 3: ["Effusion", "Emphysema"]}.get(i % 4, [])
+            marks = {"boxes": [[left, top, right, bottom]] * len(names), "polygons": [outline] * len(names)}
+            items.append({"file_name": f"{first + i}.png", "syms": names} | marks)
+        put(folder, {f"ChestX_Det_{split}.json": json.dumps(items)})
+    return folder
+
+
+def ralo(folder: Path, n: int = 30) -> Path:
+    """RALO: every second image is scored 4 of 8, the others 0."""
+    scores = "Right GEOGRAPHIC,Right OPACITY,Left GEOGRAPHIC,Left OPACITY,Total GEOGRAPHIC,Total OPACITY,Notes"
+    lines = [",,Reader 1,,,,,,,Reader 2,,,,,,,,", f"Subject_ID,Exam_DateTime,{scores},{scores},Delta Geo-total,Delta"]
+    for i in range(n):
+        save(folder / f"CXR_images_scored/{i}.jpg", film(i, i % 2 == 1))
+        half, whole = 2 * (i % 2), 4 * (i % 2)
+        lines.append(f"A{i},20200401_1{i:05},{','.join([f'{half},{half},{half},{half},{whole},{whole},'] * 2)},0,0")
+    return put(folder, {"ralo-dataset-metadata.csv": "\n".join(lines) + "\n"})
