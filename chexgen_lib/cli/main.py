@@ -7,6 +7,7 @@
     chexgen data list --root DATA
     chexgen weights check --profile gpu
     chexgen readers make --cohort runs/laptop/cohort --arm ours=runs/laptop/synthesis --readers A B --out study
+    chexgen audit pool --training runs/laptop/cohort --held-out runs/laptop/cohort --out audit
 
 On several GPUs, `accelerate launch -m chexgen_lib.cli.main sample ...` (or `train`) shares the work among processes.
 """
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(commands)
     _add_weights(commands)
     _add_readers(commands)
+    _add_audit(commands)
     return parser
 
 
@@ -202,6 +204,37 @@ def _add_readers(commands: argparse._SubParsersAction) -> None:
     score.set_defaults(command=lambda options: _readers().score(options))
 
 
+def _add_audit(commands: argparse._SubParsersAction) -> None:
+    audit = commands.add_parser("audit", help="a pool's privacy: does it copy or give away who was trained on?")
+    folders = "a cohort or pool of a run, or images with or without labels.csv (docs/privacy.md)"
+    audit.add_argument("pool", type=Path, help=f"folder of the synthetic images: {folders}")
+    audit.add_argument("--training", type=Path, required=True, metavar="FOLDER", help="all images trained on")
+    audit.add_argument(
+        "--held-out", type=Path, required=True, metavar="FOLDER", help="real images of others, 99 or more"
+    )
+    audit.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="of the report")
+    audit.add_argument(
+        "--weights", metavar="NAME", help="shipped, or a pipeline folder: the generator, to try its error too"
+    )
+    audit.add_argument("--size", type=int, metavar="PX", help="of all images; default: the smallest's, at most 128")
+    audit.add_argument(
+        "--false-alarms", type=_rate, default=0.01, metavar="SHARE", help="of unseen images (default: 0.01)"
+    )
+    audit.add_argument("--seed", type=int, default=0, metavar="N", help="of resamples and planted copies (default: 0)")
+    audit.set_defaults(command=_audit)
+
+
+def _rate(text: str) -> float:
+    """ "0.01" -> 0.01."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 0.5:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share between 0 and 0.5")
+    return share
+
+
 def _weights(text: str) -> dict[str, float]:
     """ "age=10, sex=6" -> weights by name."""
     try:
@@ -242,6 +275,12 @@ def _share(kind: str, options: argparse.Namespace) -> int:
     from chexgen_lib.cli import share
 
     return getattr(share, kind)(options)
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from chexgen_lib.cli import audit as command
+
+    return command.run(options)
 
 
 def _readers() -> ModuleType:
