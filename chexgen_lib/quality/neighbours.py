@@ -3,7 +3,7 @@
 Distance = 1 - cosine of features standardised with the training set's mean and sd (without that, the positive
 features of a pooled network all point one way). A generator that memorises puts its samples closer to
 training images than unseen real images are; the comparison with held-out real patients is what gives a
-distance its meaning.
+distance its meaning. `chexgen_lib.privacy` audits a whole pool before it is shared, image by image.
 """
 
 from collections.abc import Sequence

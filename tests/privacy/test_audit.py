@@ -21,6 +21,13 @@ def audited(pixels):
     return audit(sets)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fewer_planted_copies():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("chexgen_lib.privacy.audit.PLANTED", 30)
+        yield
+
+
 @pytest.fixture(scope="module")
 def innocent():
     return audited(films(60, 2))
