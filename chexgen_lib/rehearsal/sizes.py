@@ -37,9 +37,11 @@ STEPS = (
     ),
     *("sampling_steps", "few_steps", "many_steps", "control_steps"),
 )
-MACHINE = ("batch_size", "sampling_batch", "fine_tuning_batch", "batch", "gradient_accumulation", "workers")
-# Where a profile's eight sources need more than the one or two of `ci`.
+MACHINE = ("batch_size", "sampling_batch", "fine_tuning_batch", "batch", "gradient_accumulation", "workers", "launch")
+# Where a profile needs more than `ci`: for eight sources; for two processes, in place of the profile's GPUs.
 MORE = {"cohort.stage1_train": 144, "cohort.stage1_val": 64}
+MORE |= dict.fromkeys((f"{stage}.training.gradient_accumulation" for stage in ("pretraining", "alignment")), 2)
+MORE |= {"launch": "python -m torch.distributed.run --standalone --nproc_per_node 2"}
 OPEN = ("rows_per_source",)  # where null stands for more rows than any stand-in has
 SIZES = frozenset((*IMAGES, *RESOLUTIONS, *NETWORKS, *STEPS, *MACHINE))
 

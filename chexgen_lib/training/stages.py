@@ -6,9 +6,10 @@ from pathlib import Path
 
 import polars as pl
 
-from chexgen_lib.storage import write_json
+from chexgen_lib.storage import remove, write_json
 from chexgen_lib.training.config import TrainingConfig
 from chexgen_lib.training.latent_cache import LatentCache
+from chexgen_lib.training.launch import launch_training
 from chexgen_lib.training.run import Model, remove_checkpoints
 from chexgen_lib.training.trainer import CLOCK, noise_error, train
 
@@ -29,17 +30,21 @@ def train_model(
     newest checkpoint in `folder`.
 
     Args:
-        launched: where `chexgen train` may have left a checkpoint of the same training, to resume from.
+        launched: folder of the stage, in which `chexgen train` may have left a checkpoint of the same training, to
+            resume from; with it, the processes that the profile asks for train (`launch.launch_training`).
 
     Raises:
         TrainingError: as `trainer.train`.
     """
     before = noise_error(model, held_out)
-    history = train(model, pairs, config, folder, keep_last=True, continued_from=launched)
+    together = None if launched is None else launch_training(model, config, launched)
+    history = train(model, pairs, config, folder, keep_last=True, continued_from=together or launched)
     model.save_pretrained(folder)
     pl.DataFrame(history).write_parquet(folder / "history.parquet")
     write_json({"before": before, "after": noise_error(model, held_out)}, folder / "noise_error.json")
     remove_checkpoints(folder)
+    if together:
+        remove(together)
     os.replace(folder / CLOCK, folder.parent / CLOCK)  # no part of a result that is the same bytes on every run
 
 

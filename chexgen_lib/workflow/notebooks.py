@@ -26,6 +26,7 @@ from ruamel.yaml import YAML
 
 from chexgen_lib import code_digest
 from chexgen_lib.storage import replacing
+from chexgen_lib.training.launch import LAUNCH
 
 ROOT = Path(__file__).resolve().parents[2]
 STRIPPED = ROOT / "runs/stripped"
@@ -193,7 +194,7 @@ def run(name: str) -> None:
     check_types(name, defaults, values)
     executed = ROOT / params["root"] / "notebooks" / f"{name}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
-    os.environ.update(ENVIRONMENT)
+    os.environ.update(ENVIRONMENT | {LAUNCH: params.get("launch") or ""})
     try:
         papermill.execute_notebook(
             stripped,

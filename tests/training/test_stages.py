@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from chexgen_lib.cli import main as cli
 from chexgen_lib.kept import kept
 from chexgen_lib.models.transformer import ChexGenTransformer
-from chexgen_lib.training import trainer
-from chexgen_lib.training.config import TrainingConfig
+from chexgen_lib.training import launch, trainer
+from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import CacheError, LatentCache, load_splits
 from chexgen_lib.training.stages import read_training, train_model
 from chexgen_lib.training.trainer import noise_error, read_seconds
@@ -84,3 +85,30 @@ def test_pairs_of_a_stage_are_read_or_the_missing_file_is_named(tmp_path):
     pairs(1).save(tmp_path / "alignment_val.safetensors")
     train, val = load_splits(tmp_path, "alignment")
     assert torch.equal(train.mean, pairs().mean) and torch.equal(val.mean, pairs(1).mean)
+
+
+def test_the_processes_of_the_profile_train_and_the_stage_takes_over(tmp_path, monkeypatch):
+    """The processes are one here, which trains in place of them; the stage itself must not take a step."""
+    pairs().save(tmp_path / "cohort/pretraining_train.safetensors")
+    alone, stage, commands = contents(keep(tmp_path / "alone/transformer")), tmp_path / "pretraining", []
+    (tmp_path / "alone/.clock.json").unlink()
+
+    def run(command, check):
+        commands.append([str(word) for word in command])
+        assert cli.main(commands[-1][commands[-1].index("train") :]) == 0
+        monkeypatch.setattr(trainer.Run, "optimise", None)
+
+    monkeypatch.setattr(launch.subprocess, "run", run)
+    monkeypatch.setenv(launch.LAUNCH, "accelerate launch --num_processes 2")
+    found = contents(keep(stage / "transformer", launched=stage))
+    assert commands[0][:4] == ["accelerate", "launch", "--num_processes", "2"]
+    assert {name: found[name] for name in alone if name != "kept.json"} == {
+        k: v for k, v in alone.items() if k != "kept.json"
+    }
+    assert not (stage / launch.FOLDER).exists()
+
+
+def test_processes_that_fail_lose_nothing_and_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv(launch.LAUNCH, "no-such-launcher")
+    with pytest.raises(TrainingError, match="the processes of 'no-such-launcher' failed"):
+        keep(tmp_path / "pretraining/transformer", launched=tmp_path / "pretraining")
