@@ -26,7 +26,9 @@ from chexgen_lib.quality.factuality import derangement, same_findings, score_cor
 from chexgen_lib.quality.frechet import halves, resampled_distances
 from chexgen_lib.quality.held_out import HeldOut
 from chexgen_lib.quality.neighbours import CLOSER, RATIO, Neighbours, memorisation, nearest
+from chexgen_lib.quality.novelty import FEWEST
 
+NEW_TEXTS = "new texts"  # suffix of metrics: of the prompts that stand nowhere in training
 FRECHET_RESAMPLES = 200  # each costs a singular value decomposition for every sample of a prompt
 
 
@@ -94,7 +96,22 @@ def metrics(embedders: Sequence[Embedder]) -> list[Metric]:
         Metric("Pearson r with labels", "higher", partial(_correlation, True, False)),
         Metric("Pearson r with labels, within findings", "higher", partial(_correlation, True, True)),
         Metric("AUROC of requested findings", "higher", _requested_auroc),
+        *_of_new_texts(
+            Metric(f"memorisation, {RATIO}", "higher", partial(_memorisation, first, RATIO)),
+            Metric("Pearson r", "higher", partial(_correlation, False, False)),
+            Metric("Pearson r, within findings", "higher", partial(_correlation, False, True)),
+            Metric("AUROC of requested findings", "higher", _requested_auroc),
+        ),
     ]
+
+
+def _of_new_texts(*metrics: Metric) -> list[Metric]:
+    """Metrics of the prompts that stand nowhere in training; none where they are too few."""
+
+    def measure(metric: Metric, bench: "Bench") -> dict[str, Measured]:
+        return {} if bench.new_texts is None else metric.measure(bench.new_texts)
+
+    return [Metric(f"{m.name}, {NEW_TEXTS}", m.better, partial(measure, m)) for m in metrics]
 
 
 def _frechet_metrics(embedder: Embedder, paper: str | None) -> list[Metric]:
@@ -149,6 +166,23 @@ class Bench:
             for e in embedders
         }
         self.scores, self.real_scores = per_prompt(scorer.predict, data.synthetic), scorer.predict(data.real)
+
+    @cached_property
+    def new_texts(self) -> "Bench | None":
+        """The bench of the prompts that stand nowhere in training, with draws of its own; None for too few."""
+        rows = np.flatnonzero(~self.data.seen) if self.data.seen is not None else np.array([], int)
+        patients = [self.data.patients[row] for row in rows]
+        if len(rows) < FEWEST or len(set(patients)) < 2:
+            return None
+        d, part = self.data, object.__new__(Bench)
+        part.data = HeldOut(d.real[rows], d.synthetic[rows], d.labels[rows], d.train, patients)
+        part.embedders, part.seed, part.n, part.samples = self.embedders, self.seed, len(rows), self.samples
+        part.resampling = Resampling(patients, len(self.resampling), self.seed)
+        part.permuted, part.noise = derangement(len(rows), self.seed), self.noise[rows]
+        part.features = {name: {arm: f[rows] for arm, f in of.items()} for name, of in self.features.items()}
+        part.scores, part.real_scores = self.scores[rows], self.real_scores[rows]
+        part._train_features = self._train_features
+        return part
 
     @cached_property
     def per_finding(self) -> pl.DataFrame:

@@ -15,6 +15,7 @@ from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.classifier import train_classifier
 from chexgen_lib.pools import labelled
 from chexgen_lib.pools.labelled import LabelledSet
+from chexgen_lib.quality.novelty import seen
 from chexgen_lib.records import FINDINGS
 
 
@@ -28,6 +29,7 @@ class HeldOut:
         labels: [N, 14], 1, 0 or NaN: what the prompts request.
         train: float32 [M, H, W] in [0, 1], the generator's training images.
         patients: the patient of each prompt; patients are what is resampled.
+        seen: bool [N], whether the prompt stands verbatim among the training texts (`novelty.seen`); None: not known.
 
     Raises:
         ValueError: naming the array that does not fit (ImageError for pixels out of range).
@@ -38,6 +40,7 @@ class HeldOut:
     labels: np.ndarray
     train: np.ndarray
     patients: Sequence[str]
+    seen: np.ndarray | None = None
 
     def __post_init__(self):
         im.check(self.real, "real")
@@ -52,8 +55,9 @@ class HeldOut:
             raise ValueError(f"labels: needs [{n}, {len(FINDINGS)}], got shape {np.shape(self.labels)}")
         if self.train.ndim != 3 or self.train.shape[1:] != shape or len(self.train) < 2:
             raise ValueError(f"train: needs at least 2 images of {shape}, got shape {self.train.shape}")
-        if len(self.patients) != n:
-            raise ValueError(f"patients: needs {n} ids, got {len(self.patients)}")
+        for name, given in (("patients", self.patients), ("seen", self.seen)):
+            if given is not None and len(given) != n:
+                raise ValueError(f"{name}: needs one for each of {n} prompts, got {len(given)}")
 
 
 def load(root: str | Path, resolution: int) -> tuple[HeldOut, pl.DataFrame]:
@@ -85,7 +89,9 @@ def load(root: str | Path, resolution: int) -> tuple[HeldOut, pl.DataFrame]:
     train = np.flatnonzero((table["split"] == "train").to_numpy())
     real, known = (im.from_uint8(cohort.load_images(root / "cohort", resolution, r)) for r in (rows, train))
     labels = table[rows].select(pl.col(FINDINGS).cast(pl.Float64)).fill_null(np.nan).to_numpy()
-    held_out = HeldOut(real, im.from_uint8(samples), labels, known, table["patient_id"].gather(rows).to_list())
+    patients = table["patient_id"].gather(rows).to_list()
+    twins = seen(manifest["prompt"].to_list(), table["prompt"].gather(train))
+    held_out = HeldOut(real, im.from_uint8(samples), labels, known, patients, twins)
     return held_out, manifest.select("image_id", "prompt")
 
 

@@ -42,6 +42,11 @@ class Stage:
             table.write_csv(partial)
         return table
 
+    def result(self, table: pl.DataFrame, name: str) -> None:
+        """Save a table as `name`.csv in the stage's folder; DVC's cache, which may be linked there, stays as it is."""
+        with replacing(self.folder / f"{name}.csv") as partial:
+            table.write_csv(partial)
+
     def read(self, name: str) -> pl.DataFrame:
         """The table `name`.csv in the stage's folder."""
         return pl.read_csv(self.folder / f"{name}.csv", infer_schema_length=None)
