@@ -13,7 +13,6 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
 import polars as pl
@@ -21,7 +20,6 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from PIL import Image
-from safetensors import SafetensorError
 from tqdm import tqdm
 
 import chexgen_lib
@@ -29,16 +27,15 @@ from chexgen_lib.diffusion.schedulers import SAMPLERS, STEPS, samples_objective,
 from chexgen_lib.export.images import SUFFIXES, read_recipe, save
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.foundation import SHIPPED, shipped_sha256
-from chexgen_lib.models.loading import variant_in
 from chexgen_lib.models.metadata import MetadataError, encode_metadata
 from chexgen_lib.models.quantized import int8_weights
 from chexgen_lib.models.text import count_tokens
 from chexgen_lib.pools.generate import image_seed
 from chexgen_lib.sampling.conditions import ConditionError, draw, read_masks
+from chexgen_lib.sampling.generators import Parts, open_generator
 from chexgen_lib.sampling.guidance import guided_steps
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.sampling.prompts import ENCODED, PromptError, read_prompts
-from chexgen_lib.sampling.released import released_pipeline
 from chexgen_lib.storage import replacing
 
 PARTS = ("autoencoder", "text_encoder")  # what a released checkpoint is completed with
@@ -47,31 +44,19 @@ UNREAD = (".md", ".png", ".jpg", ".jpeg", ".pdf", ".gif")
 
 
 def load_pipeline(weights: Path, **parts: str | None) -> ChexGenPipeline:
-    """The pipeline of `shipped`, of a pipeline folder, or of a released .pth, for which `parts` are.
+    """ChexGen's pipeline of a source, as `open_generator` opens it.
 
     Args:
-        parts: `autoencoder`, `text_encoder` and `compat` of `released_pipeline`; None: its default.
+        parts: the fields of `Parts`.
 
     Raises:
-        CheckpointError, ValueError: if there is none, naming the remedy.
+        CheckpointError, ValueError: if there is none, or it is another's, naming the remedy.
     """
-    given = {name: part for name, part in parts.items() if part is not None}
-    shipped = str(weights) == SHIPPED
-    if not shipped and not weights.is_dir():
-        return released_pipeline(weights, **given)
-    if given:
-        raise ValueError(
-            f"{weights} is a whole pipeline: --{next(iter(given)).replace('_', '-')} is for a released .pth"
-        )
-    if shipped:
-        return ChexGenPipeline.from_pretrained(SHIPPED)
-    if not (weights / "model_index.json").is_file():
-        raise ValueError(f"{weights} holds no pipeline: write one with pipeline.save_pretrained or chexgen convert")
-    try:
-        return ChexGenPipeline.from_pretrained(weights, dtype=torch.float32, variant=variant_in(weights))
-    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{weights} holds no whole pipeline, write or download it again ({reason})") from error
+    pipeline = open_generator(weights, Parts(**parts))
+    if not isinstance(pipeline, ChexGenPipeline):
+        kind = type(getattr(pipeline, "pipeline", pipeline)).__name__
+        raise ValueError(f"{weights} is no pipeline of ChexGen's ({kind}): sample it by diffusers, or judge it")
+    return pipeline
 
 
 def _parts(options: argparse.Namespace) -> dict[str, str | None]:
