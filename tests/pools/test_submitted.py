@@ -1,0 +1,91 @@
+"""A folder of somebody's images: each kind of bad input is one clear error, or counted and listed."""
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from chexgen_lib.cohort.layout import CohortError
+from chexgen_lib.images import ImageError
+from chexgen_lib.pools.submitted import FEW, MANY, UNKNOWN, read_submitted
+
+WANTED = ["r2", "r0", "r1"]
+SIZE = 16
+
+
+def pixels(seed, side=SIZE, top=256, dtype=np.uint8):
+    return np.random.default_rng(seed).integers(0, top, (side, side)).astype(dtype)
+
+
+def folder(tmp_path, rows, images):
+    for name, image in images.items():
+        Image.fromarray(image).save(tmp_path / name)
+    pl.DataFrame(rows, ["image", "image_id"], orient="row").write_csv(tmp_path / "labels.csv")
+    return tmp_path
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """Two images of each record."""
+    names = [(f"{k}.png", f"r{k // 2}") for k in range(6)]
+    return folder(tmp_path, names, {f"{k}.png": pixels(k) for k in range(6)})
+
+
+def test_images_come_in_the_order_of_the_prompts(whole):
+    found = read_submitted(whole, WANTED, SIZE, 2)
+    assert found.image_ids == WANTED and found.images.shape == (3, 2, SIZE, SIZE)
+    np.testing.assert_array_equal(found.images[0, 1], pixels(5))
+    assert found.excluded.is_empty() and found.remarks == []
+
+
+def test_a_missing_or_broken_image_is_an_error_that_names_it(whole):
+    (whole / "3.png").unlink()
+    with pytest.raises(ImageError, match="3.png: no such file, though labels.csv names it"):
+        read_submitted(whole, WANTED, SIZE, 2)
+    (whole / "3.png").write_bytes(b"\x89PNG cut")
+    with pytest.raises(ImageError, match="3.png"):
+        read_submitted(whole, WANTED, SIZE, 2)
+
+
+def test_unknown_records_and_surplus_images_are_excluded_and_listed(tmp_path):
+    rows = [("0.png", "r0"), ("1.png", "r0"), ("2.png", "r1"), ("3.png", "mars"), ("4.png", "r2"), ("5.png", "r2")]
+    path = folder(tmp_path, [*rows, ("6.png", "r2")], {f"{k}.png": pixels(k) for k in range(7)})
+    found = read_submitted(path, WANTED, SIZE, 2)
+    assert found.image_ids == ["r2", "r0"] and found.images.shape == (2, 2, SIZE, SIZE)
+    listed = {(row["image_id"], row["reason"]) for row in found.excluded.to_dicts()}
+    assert listed == {("r1", FEW), ("mars", UNKNOWN), ("r2", MANY)}
+    with pytest.raises(
+        CohortError, match="none of its 4 records is prompted for, first 'r0': generate from prompts.csv"
+    ):
+        read_submitted(path, ["other"], SIZE, 2)
+
+
+def test_size_depth_and_colour_are_read_and_remarked_upon(tmp_path):
+    wide = np.concatenate([pixels(1, 32), pixels(2, 32)], 1)
+    colour = np.stack([pixels(3), pixels(4), pixels(5)], -1)
+    deep = pixels(6, top=65536, dtype=np.uint16)
+    path = folder(tmp_path, [(f"{k}.png", f"r{k}") for k in range(3)], {"0.png": wide, "1.png": colour, "2.png": deep})
+    found = read_submitted(path, WANTED, SIZE, 1)
+    assert sorted(found.remarks) == [
+        "1 images in 16 bits: divided by 65535",
+        "1 images in colour (RGB): judged by their luma",
+        "1 images of 64 x 32 px: judged at 16 px, the largest square in the middle",
+    ]
+    luma = np.asarray(Image.fromarray(colour).convert("L"))
+    np.testing.assert_array_equal(found.images[2, 0], luma)
+    np.testing.assert_allclose(found.images[0, 0], deep / 65535 * 255, atol=0.51)
+
+
+def test_equal_images_are_counted_and_stay(tmp_path):
+    path = folder(tmp_path, [(f"{k}.png", f"r{k}") for k in range(3)], {f"{k}.png": pixels(k // 2) for k in range(3)})
+    found = read_submitted(path, WANTED, SIZE, 1)
+    assert len(found.images) == 3
+    assert found.remarks == ["2 images are equal to another one, 2 of 3 differ: all count"]
+
+
+def test_a_runs_pool_is_read_too(tmp_path):
+    np.save(tmp_path / "samples.npy", np.stack([pixels(k, 32) for k in range(6)]).reshape(3, 2, 32, 32))
+    pl.DataFrame({"image_id": ["r0", "r1", "r2"]}).write_parquet(tmp_path / "manifest.parquet")
+    found = read_submitted(tmp_path, WANTED, SIZE, 1)
+    assert found.image_ids == WANTED and set(found.excluded["reason"]) == {MANY} and len(found.excluded) == 3
+    assert found.remarks == ["all images have 32 px: judged at 16"]
