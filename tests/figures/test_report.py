@@ -104,6 +104,25 @@ def test_the_papers_gains_are_shares_of_one(folder):
     assert of(table, "1-shot", "AUROC")["paper"] == pytest.approx((64.8 - 55.7) / 100)  # Fig 4a
 
 
+def test_only_the_same_quantity_of_the_paper_stands_beside_a_claim(folder):
+    table = report.claims(folder)
+    for claim in ("other prompts' samples", "then 3 %"):  # the paper has other generators, and 1 %
+        row = table.filter(pl.col("claim").str.contains(claim)).row(0, named=True)
+        assert row["paper"] is None and row["paper_of"] is None
+    assert of(table, "then 100 %", "AUROC")["paper"] is not None
+    others = pl.read_csv(folder / "fig4.csv").with_columns(pl.col("arm").str.replace("5x", "2x"))
+    others.write_csv(folder / "fig4.csv")
+    assert of(report.claims(folder), "2x synthetic first, then 1-shot", "AUROC")["paper"] is None
+
+
+def test_a_claim_that_could_not_be_measured_says_which_n_could(folder):
+    ribs = of(report.claims(folder), "ribs", "Dice")
+    assert ribs["needed"] == 5445  # 250 x (0.14 / 0.03)^2
+    rows = report.readable(report.claims(folder))
+    assert rows.filter(measure="Dice", verdict=UNMEASURABLE)["n that could"].to_list() == ["5,445"]
+    assert set(rows.filter(pl.col("verdict") != UNMEASURABLE)["n that could"]) == {""}
+
+
 def test_controls_stand_beside_their_claims(folder):
     table = report.claims(folder)
     assert of(table, "classification", "AUROC")["control"] == pytest.approx(-0.05)
@@ -137,6 +156,6 @@ def test_the_readable_table_has_every_claim_with_its_interval(folder):
     rows = report.readable(table)
     assert len(rows) == len(table) and sum(report.verdicts(table).values()) == len(table)
     followed = rows.filter(item="Fig 2a").row(0, named=True)
-    assert followed["this run"] == "0.300 [0.100, 0.500]" and followed["paper"] == "+0.140"
+    assert followed["this run"] == "0.300 [0.100, 0.500]" and followed["paper"] == ""
     unmeasured = rows.filter(verdict=UNMEASURED)
     assert len(unmeasured) and set(unmeasured["this run"]) == {""}
