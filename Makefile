@@ -1,7 +1,8 @@
 # Needs Python 3.11, git and make; everything else is installed into .venv from requirements.lock.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: autoencoder docs foundation help env lab lock params rehearse repro test lint notebooks expected clean distclean
+.PHONY: autoencoder docs foundation help env judge lab lock params rehearse repro test lint notebooks expected clean \
+  distclean
 
 UV_VERSION := 0.13.9
 PROFILE := laptop
@@ -19,6 +20,8 @@ help:
 	@echo "                Up to one stage only: make repro STAGE=07_quality"
 	@echo "make rehearse   run profile paper (PROFILE=gpu: that one) on stand-ins of its data and weights, with small sizes"
 	@echo "make test       lint, tests, and every notebook re-executed and compared (profile ci)"
+	@echo "make judge GENERATOR='shipped other=FOLDER'   judge generators of radiographs (docs/judging.md), with more"
+	@echo "                options: OPTIONS='--prompts 200'; results in runs/judge/result, or OUT=FOLDER"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make autoencoder retrain the shipped autoencoder;  make foundation  retrain the shipped generator (hours)"
 	@echo "make notebooks  copy the outputs of the run in runs/laptop into the committed notebooks"
@@ -64,6 +67,9 @@ test: lint
 	$(BIN)/python -m chexgen_lib.workflow.validation check
 	$(BIN)/python -m chexgen_lib.workflow.dag outputs
 	$(BIN)/python -m chexgen_lib.cohort.leakage runs/ci
+
+judge: .venv/.complete
+	$(BIN)/python -m chexgen_lib.cli judge $(GENERATOR) --out '$(or $(OUT),runs/judge/result)' $(OPTIONS)
 
 lab: .venv/.complete
 	$(BIN)/jupyter lab --config conf/jupyter_server_config.py

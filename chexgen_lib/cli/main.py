@@ -8,6 +8,7 @@
     chexgen weights check --profile gpu
     chexgen readers make --cohort runs/laptop/cohort --arm ours=runs/laptop/synthesis --readers A B --out study
     chexgen audit pool --training runs/laptop/cohort --held-out runs/laptop/cohort --out audit
+    chexgen judge shipped other=FOLDER --out judged
 
 On several GPUs, `accelerate launch -m chexgen_lib.cli.main sample ...` (or `train`) shares the work among processes.
 """
@@ -18,6 +19,8 @@ import sys
 import warnings
 from pathlib import Path
 from types import ModuleType
+
+from chexgen_lib.cli import judge_options
 
 PROMPTS = """.txt, a prompt a line; or .csv, .json, .jsonl with the columns name and impression, and maybe sex, age,
 race, view, mask ("lungs=lungs.png; heart=heart.png") and boxes ("Lung Lesion 0.6 0.3 0.1 0.1": class, x, y, w, h);
@@ -84,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_weights(commands)
     _add_readers(commands)
     _add_audit(commands)
+    judge_options.add(commands)
     return parser
 
 

@@ -1,0 +1,147 @@
+"""`chexgen judge`: any generators from equal prompts; tables, a figure and a page in one folder."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import polars as pl
+import torch
+
+from chexgen_lib.experiments.judge import asked_and_shown, metrics, report
+from chexgen_lib.experiments.judge.bench import Bench
+from chexgen_lib.experiments.judge.entries import Entry, enter, is_folder_of_images, shared
+from chexgen_lib.experiments.judge.instruments import trained
+from chexgen_lib.experiments.judge.reference import Reference, load_reference
+from chexgen_lib.experiments.judge.rendered import COUNTS, RESOLUTION, render_reference
+from chexgen_lib.figures import judge as figure
+from chexgen_lib.figures import style
+from chexgen_lib.kept import kept
+from chexgen_lib.learners.base import LearnerConfig
+from chexgen_lib.pools.generate import Sampling
+from chexgen_lib.quality.embedders import ClipEmbedder, XrvEmbedder
+from chexgen_lib.sampling.generators import Parts
+from chexgen_lib.storage import replacing, write_json
+
+WITH_WEIGHTS = {"clip": ClipEmbedder, "xrv": XrvEmbedder}
+EMBEDDERS = ("classifier", "radiomics", *WITH_WEIGHTS)
+
+
+def judge(options: argparse.Namespace) -> int:
+    """Judge `options.generators` and write `options.out`; without any, write the prompts and stop.
+
+    Raises:
+        ValueError: before anything is computed for options that do not fit, later naming the generator and remedy.
+    """
+    start = perf_counter()
+    sources = named(options.generators)
+    _check(options, sources)
+    reference = _reference(options)
+    _write_csv(_prompts(reference), options.out / "prompts.csv")
+    if not sources:
+        print(f"{options.out / 'prompts.csv'}: {len(reference.prompted)} prompts; generate images for them, list them")
+        print("in labels.csv (image, image_id) in their folder, and judge that folder")
+        return 0
+    sampling = Sampling(options.images_per_prompt, options.steps, options.guidance, options.batch_size, options.seed)
+    parts = Parts(options.autoencoder, options.text_encoder)
+    entries = {
+        name: enter(source, reference, options.out / "samples" / name, sampling, options.int8, parts)
+        for name, source in sources.items()
+    }
+    reference, entries = shared(reference, entries)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    steps = options.classifier_steps
+    config = LearnerConfig(steps, options.seed, "laptop", checks=min(8, steps), device=device)
+    instruments = trained(reference, options.embedders, options.kept / "classifier", config)
+    images = {name: entry.images for name, entry in entries.items()}
+    bench = Bench(reference, images, instruments, options.resamples, options.seed)
+    found, shown = metrics.table(bench), asked_and_shown.table(bench)
+    _write(options, reference, entries, found, shown)
+    minutes = (perf_counter() - start) / 60
+    with replacing(options.out / "report.md") as path:
+        path.write_text(report.page(reference, entries, found, shown, sampling, minutes), encoding="utf-8")
+    for line in report.verdicts(found, shown):
+        print(line.replace("**", ""))
+    print(f"{options.out / 'report.md'}: {minutes:.1f} minutes")
+    return 0
+
+
+def named(texts: list[str]) -> dict[str, str]:
+    """NAME=SOURCE or SOURCE texts -> source by name; a source without a name has that of its last part.
+
+    Raises:
+        ValueError: for a name that is repeated, or cannot be a folder's.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, source = text.partition("=")
+        if not equals or Path(text).exists():
+            name, source = Path(text).stem, text
+        if name in found or not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or not source:
+            raise ValueError(f"{text!r}: give NAME=SOURCE, every name once, of letters, digits, '-', '_' and '.'")
+        found[name] = source
+    return found
+
+
+def _check(options: argparse.Namespace, sources: Mapping[str, str]) -> None:
+    """Raise ValueError for what would fail after minutes: numbers, and weights that are not on this disk."""
+    for option in ("prompts", "images_per_prompt", "steps", "batch_size", "resamples", "classifier_steps"):
+        if getattr(options, option) < 1:
+            raise ValueError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(options, option)}")
+    if unknown := [name for name in options.embedders if name not in EMBEDDERS]:
+        raise ValueError(f"unknown embedders {unknown}; use some of {', '.join(EMBEDDERS)}")
+    for name in WITH_WEIGHTS.keys() & set(options.embedders):
+        WITH_WEIGHTS[name]()  # says which weights are missing, and how to get them
+    for source in sources.values():
+        if is_folder_of_images(source) and (options.autoencoder or options.text_encoder):
+            raise ValueError(f"{source} holds images: --autoencoder and --text-encoder are for models")
+
+
+def _reference(options: argparse.Namespace) -> Reference:
+    folder = options.cohort
+    if folder is None:
+        counts = COUNTS | {"test": max(COUNTS["test"], 2 * options.prompts)}
+        settings = {"counts": counts, "resolution": RESOLUTION}
+        folder = kept(render_reference, options.kept / "reference", {"workers": options.workers}, **settings)
+    return load_reference(folder, options.prompts)
+
+
+def _prompts(reference: Reference) -> pl.DataFrame:
+    return reference.prompted.table.select("image_id", "prompt", "sex", "age", "view")
+
+
+def _write(
+    options: argparse.Namespace,
+    reference: Reference,
+    entries: Mapping[str, Entry],
+    found: pl.DataFrame,
+    shown: pl.DataFrame,
+) -> None:
+    out = options.out
+    _write_csv(shown, out / "asked_and_shown.csv")
+    listed = [e.excluded.select(pl.lit(name).alias("generator"), pl.all()) for name, e in entries.items()]
+    _write_csv(pl.concat(listed), out / "excluded.csv")
+    rows = np.linspace(0, len(reference.prompted) - 1, figure.GALLERY).astype(int)
+    samples = {name: entry.images[rows, 0] for name, entry in entries.items()}
+    films = reference.prompted[rows]
+    style.save(figure.draw(found, shown, films.table, films.images, samples), found, out / report.FIGURE)
+    about = {
+        name: {
+            "source": e.source,
+            "kind": e.kind,
+            "pool": e.pool.as_posix(),
+            "images": list(e.images.shape[:2]),
+            "excluded": len(e.excluded),
+            "remarks": e.remarks,
+            "seconds": e.seconds,
+        }
+        for name, e in entries.items()
+    }
+    settings = {name: getattr(options, name) for name in ("prompts", "steps", "guidance", "seed", "int8", "embedders")}
+    write_json({"settings": settings, "generators": about}, out / "judge.json")
+
+
+def _write_csv(table: pl.DataFrame, path: Path) -> None:
+    with replacing(path) as partial:
+        table.write_csv(partial)

@@ -1,0 +1,152 @@
+"""What is judged: the images of each generator for the reference's prompts, sampled here or handed in as a folder."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+import diffusers
+import numpy as np
+import polars as pl
+import transformers
+
+from chexgen_lib.cohort.layout import CohortError
+from chexgen_lib.experiments.judge.reference import FEWEST, Films, Reference
+from chexgen_lib.experiments.rectified_flow.requests import metadata_of
+from chexgen_lib.images import reduced
+from chexgen_lib.models.baseline import truncate
+from chexgen_lib.models.loading import fastest_device
+from chexgen_lib.models.quantized import int8_weights
+from chexgen_lib.pools.generate import Sampling, sample_pool
+from chexgen_lib.pools.submitted import EXCLUDED, read_submitted
+from chexgen_lib.sampling.baseline import BaselinePipeline
+from chexgen_lib.sampling.generators import Generator, Parts, open_generator
+from chexgen_lib.sampling.pipeline import ChexGenPipeline
+
+ELSEWHERE = "another generator has no image of this record"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A generator's images.
+
+    Attributes:
+        source: where it was opened.
+        kind: what it is, in words.
+        pool: folder of the images, as `pools.folder.read_pool` reads it, for other audits of the same images.
+        image_ids: records of the images.
+        images: uint8 [N, S, R, R].
+        excluded: image_id, copy, reason of what was left out.
+        remarks: what to know of the images.
+        seconds: of sampling; None for a folder.
+    """
+
+    source: str
+    kind: str
+    pool: Path
+    image_ids: list[str]
+    images: np.ndarray
+    excluded: pl.DataFrame
+    remarks: list[str]
+    seconds: float | None = None
+
+
+def is_folder_of_images(source: str | Path) -> bool:
+    """Whether images lie there, and no model."""
+    return any((Path(source) / name).is_file() for name in ("labels.csv", "samples.npy"))
+
+
+def enter(source: str, reference: Reference, folder: Path, sampling: Sampling, int8: bool, parts: Parts) -> Entry:
+    """The images of a generator; `folder` is where samples are kept.
+
+    Raises:
+        ValueError: for a source that is neither images nor a generator, naming the remedy.
+        CohortError, ImageError: for a folder of images that cannot be read.
+    """
+    prompted, size = reference.prompted.table, reference.resolution
+    if is_folder_of_images(source):
+        given = read_submitted(source, prompted["image_id"].to_list(), size, sampling.copies)
+        return Entry(
+            source, "folder of images", Path(source), given.image_ids, given.images, given.excluded, given.remarks
+        )
+    pipeline = open_generator(source, parts).to(fastest_device())
+    if int8 and isinstance(pipeline, ChexGenPipeline):
+        pipeline.transformer = int8_weights(pipeline.transformer)
+    start = perf_counter()
+    samples, remarks = _sample(pipeline, prompted, folder, sampling)
+    seconds = perf_counter() - start
+    images = reduced(samples.reshape(-1, *samples.shape[2:]), size).reshape(*samples.shape[:2], size, size)
+    if samples.shape[-1] != size:
+        remarks.append(f"sampled at {samples.shape[-1]} px, judged at {size} px")
+    kind = type(getattr(pipeline, "pipeline", pipeline)).__name__
+    nothing = pl.DataFrame(schema=EXCLUDED)
+    return Entry(source, kind, folder, prompted["image_id"].to_list(), images, nothing, remarks, seconds)
+
+
+def _sample(
+    pipeline: Generator, records: pl.DataFrame, folder: Path, sampling: Sampling
+) -> tuple[np.ndarray, list[str]]:
+    """Samples [N, S, H, W] of the records' prompts, or of their metadata where a model reads those alone; remarks."""
+    sources = getattr(pipeline.transformer, "metadata_sources", None)
+    metadata, requests, remarks = None, records.select("image_id", "prompt"), []
+    if sources is not None:
+        known = metadata_of(records)
+        metadata = [{k: v for k, v in row.items() if k != "source" or v in sources} for row in known]
+        remarks.append("asked by metadata")
+    if getattr(pipeline, "tokenizer", None) is None and metadata is not None:
+        requests = requests.drop("prompt")
+    with _quiet():
+        if "prompt" in requests.columns and (long := _cut(pipeline, records["prompt"].to_list())):
+            remarks.append(f"{long} prompts are longer than it reads, and cut")
+        return sample_pool(pipeline, requests, folder, sampling, metadata=metadata), remarks
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warning about every prompt that is cut: they are counted."""
+    loggers = (diffusers.utils.logging, transformers.utils.logging)
+    before = [logger.get_verbosity() for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.set_verbosity_error()
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.set_verbosity(level)
+
+
+def _cut(pipeline: Generator, prompts: Sequence[str]) -> int:
+    """How many prompts are longer than a baseline or a pipeline of others reads."""
+    if isinstance(pipeline, BaselinePipeline):
+        return truncate(pipeline.tokenizer, prompts)[1]
+    if isinstance(pipeline, ChexGenPipeline) or not hasattr(pipeline, "tokenizer"):
+        return 0
+    lengths = [len(ids) for ids in pipeline.tokenizer(list(prompts), verbose=False)["input_ids"]]
+    return sum(length > pipeline.tokenizer.model_max_length for length in lengths)
+
+
+def shared(reference: Reference, entries: Mapping[str, Entry]) -> tuple[Reference, dict[str, Entry]]:
+    """Reference and entries of the records that every entry has images of, with equally many images of each.
+
+    Raises:
+        CohortError: if that leaves fewer than `FEWEST` records.
+    """
+    common = set.intersection(*(set(entry.image_ids) for entry in entries.values()))
+    table = reference.prompted.table
+    keep = np.flatnonzero(table["image_id"].is_in(list(common)).to_numpy())
+    if len(keep) < FEWEST:
+        held = ", ".join(f"{name}: {len(entry.image_ids)}" for name, entry in entries.items())
+        raise CohortError(f"{len(keep)} prompts have an image in every entry ({held}), judging needs {FEWEST}")
+    ids = table["image_id"].gather(keep).to_list()
+    copies = min(entry.images.shape[1] for entry in entries.values())
+    found = {}
+    for name, entry in entries.items():
+        row = {record: k for k, record in enumerate(entry.image_ids)}
+        left = [record for record in entry.image_ids if record not in common]
+        columns = {"image_id": left, "copy": [None] * len(left), "reason": [ELSEWHERE] * len(left)}
+        excluded = pl.concat([entry.excluded, pl.DataFrame(columns, EXCLUDED)])
+        images = entry.images[[row[record] for record in ids], :copies]
+        found[name] = replace(entry, image_ids=ids, images=images, excluded=excluded)
+    others = Films(reference.others.table[: len(keep)], reference.others.images[: len(keep)])
+    return replace(reference, prompted=reference.prompted[keep], others=others), found

@@ -1,0 +1,86 @@
+"""`chexgen judge` end to end on a toy cohort: what it writes, what it lists, what it refuses before anything begins."""
+
+import json
+
+import polars as pl
+import pytest
+
+from chexgen_lib.cli import main as cli
+from chexgen_lib.cli.judge import named
+from chexgen_lib.quality.arms import FLOOR, NOISE, REAL
+from tests.experiments.judge import toy
+from tests.experiments.judge.test_entries import handed_in
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    return toy.cohort(tmp_path_factory.mktemp("cohort"))
+
+
+def judge(cohort, folder, *more):
+    options = ["--cohort", str(cohort), "--out", str(folder / "judged"), "--kept", str(folder / "kept")]
+    return cli.main(["judge", *map(str, more), *options, "--prompts", "24", "--resamples", "20"])
+
+
+def test_without_a_generator_it_writes_the_prompts(cohort, tmp_path, capsys):
+    assert judge(cohort, tmp_path) == 0
+    assert "24 prompts; generate images for them" in capsys.readouterr().out
+    prompts = pl.read_csv(tmp_path / "judged/prompts.csv")
+    assert prompts.columns == ["image_id", "prompt", "sex", "age", "view"] and len(prompts) == 24
+    assert [path.name for path in (tmp_path / "judged").iterdir()] == ["prompts.csv"]
+
+
+def test_two_folders_are_judged_side_by_side(cohort, tmp_path, capsys):
+    assert judge(cohort, tmp_path) == 0
+    ids = pl.read_csv(tmp_path / "judged/prompts.csv")["image_id"]
+    table = pl.read_parquet(cohort / "cohort.parquet")
+    table = ids.to_frame().join(table, on="image_id", maintain_order="left")
+    unknown = table[:1].with_columns(image_id=pl.lit("mars:1"))
+    one = handed_in(tmp_path / "one", pl.concat([table, unknown]), copies=2)
+    two = handed_in(tmp_path / "two", table.sample(fraction=1, shuffle=True, seed=1).with_columns(image_id=ids), 2)
+    sources = [one, f"shuffled={two}", "--classifier-steps", "2", "--embedders", "classifier", "radiomics"]
+    assert judge(cohort, tmp_path, *sources) == 0
+    out = tmp_path / "judged"
+    printed = capsys.readouterr().out
+    assert "one: FID-classifier" in printed and str(out / "report.md") in printed
+    found = pl.read_csv(out / "metrics.csv", infer_schema_length=None)
+    assert {"one", "shuffled", FLOOR, NOISE} <= set(found["arm"])
+    assert {"KID-radiomics", "coverage-classifier", "MS-SSIM", "Pearson r"} <= set(found["metric"])
+    shown = pl.read_csv(out / "asked_and_shown.csv", infer_schema_length=None)
+    assert {REAL, "one", "shuffled"} <= set(shown["arm"]) and {"sex", "side", "Edema"} <= set(shown["attribute"])
+    excluded = pl.read_csv(out / "excluded.csv")
+    assert excluded["image_id"].to_list() == ["mars:1"] * 2 and set(excluded["generator"]) == {"one"}
+    about = json.loads((out / "judge.json").read_text())["generators"]
+    assert about["shuffled"]["pool"] == two.as_posix() and about["one"]["images"] == [24, 2]
+    report = (out / "report.md").read_text()
+    assert "2 excluded (excluded.csv)" in report and "## Differences from one" in report
+    assert "one anatomy" not in report  # these are no renders of the phantom
+    assert (out / "metrics.png").stat().st_size > 10_000
+
+
+def test_options_that_cannot_work_are_refused_before_anything_begins(cohort, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("torchxrayvision.utils.get_cache_dir", lambda: str(tmp_path / "none"))
+    for message, *more in (
+        ("--steps must be at least 1, not 0", "shipped", "--steps", "0"),
+        ("is missing: run `chexgen weights fetch", "shipped", "--embedders", "classifier", "xrv"),
+        ("unknown embedders ['inception']", "shipped", "--embedders", "inception"),
+        ("give NAME=SOURCE, every name once", "a=shipped", "a=other"),
+        ("no generator at 'nobody/nothing'", "nobody/nothing"),
+    ):
+        assert judge(cohort, tmp_path, *more) == 2
+        assert message in capsys.readouterr().err
+    assert cli.main(["judge", "shipped", "--cohort", str(tmp_path), "--out", str(tmp_path / "judged")]) == 2
+    assert "images of no px, not any: run 02_cohort" in capsys.readouterr().err
+
+
+def test_names_of_generators():
+    assert named(["shipped", "other=a/b", "runs/x/transformer", "epoch_1.pth"]) == {
+        "shipped": "shipped",
+        "other": "a/b",
+        "transformer": "runs/x/transformer",
+        "epoch_1": "epoch_1.pth",
+    }
+    for texts in (["a b"], ["=x"], ["a="], ["x", "y/x"]):
+        with pytest.raises(ValueError, match="give NAME=SOURCE"):
+            named(texts)
