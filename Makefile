@@ -1,7 +1,7 @@
 # Needs Python 3.11, git and make; everything else is installed into .venv from requirements.lock.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: autoencoder docs foundation help env judge lab lock params rehearse repro test lint notebooks expected clean \
+.PHONY: autoencoder docs foundation help env judge lab lock params rehearse repro test lint notebooks expected site clean \
   distclean
 
 UV_VERSION := 0.13.9
@@ -26,9 +26,10 @@ help:
 	@echo "make autoencoder retrain the shipped autoencoder;  make foundation  retrain the shipped generator (hours)"
 	@echo "make notebooks  copy the outputs of the run in runs/laptop into the committed notebooks"
 	@echo "make expected   execute the notebooks and write the results that make test expects (NAMES=07_quality: of one)"
-	@echo "make lock       compile requirements.lock from pyproject.toml (UPGRADE=1: to the newest versions)"
+	@echo "make lock       compile the lock files from pyproject.toml (UPGRADE=1: to the newest versions)"
 	@echo "make params     write params.yaml, the composition of the profile (laptop)"
 	@echo "make docs       write docs/datasets.md from the datasheets of the sources"
+	@echo "make site       build the web site of README, docs, notebooks, figures and API in build/site/html"
 	@echo "make clean      remove results;  make distclean  remove .venv and the DVC cache too"
 
 env: .venv/.complete
@@ -47,6 +48,8 @@ env: .venv/.complete
 lock: .venv/.complete
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-annotate --no-header \
 	  $(if $(UPGRADE),--upgrade) --quiet --output-file requirements.lock
+	$(BIN)/uv pip compile --group pyproject.toml:site --universal --python-version 3.11 --no-annotate --no-header \
+	  $(if $(UPGRADE),--upgrade) --quiet --output-file requirements-site.lock
 
 params: .venv/.complete
 	$(BIN)/python -m chexgen_lib.workflow.dag params '$(PROFILE)' $(if $(SET),--set "$$SET")
@@ -95,6 +98,18 @@ docs: .venv/.complete
 	$(BIN)/python -m chexgen_lib.sources.registry > docs/datasets.md.part
 	mv docs/datasets.md.part docs/datasets.md
 
+# Sphinx reads the library as text, so its environment holds nothing of .venv and `make env` nothing of Sphinx.
+site: .venv/.complete .venv-site/.complete
+	$(BIN)/python -m chexgen_lib.workflow.site lay-out build/site/source
+	rm -rf build/site/html
+	.venv-site/bin/sphinx-build -W --keep-going -q -b html -c conf/site -d build/site/doctrees build/site/source build/site/html
+	$(BIN)/python -m chexgen_lib.workflow.site check build/site/html
+
+.venv-site/.complete: .venv/.complete requirements-site.lock
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-site
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python .venv-site/bin/python requirements-site.lock
+	@touch $@
+
 notebooks: .venv/.complete
 	$(BIN)/python -m chexgen_lib.workflow.publication $(NAMES)
 
@@ -106,4 +121,4 @@ clean:
 	find chexgen_lib tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 distclean: clean
-	rm -rf .venv .dvc/cache .dvc/tmp
+	rm -rf .venv .venv-site .dvc/cache .dvc/tmp
