@@ -88,7 +88,10 @@ def read_all(
 
 def _read(folder: Path, name: str, smallest: int) -> tuple[tuple[pl.DataFrame, list[np.ndarray]], pl.DataFrame]:
     """Table and images, squares uint8 [s, s] of `smallest` to `LARGEST` px, of a folder; and what was excluded."""
-    table, load = _listing(folder, name)
+    try:
+        table, load = _listing(folder, name)
+    except (pl.exceptions.PolarsError, EOFError) as error:  # a column that is absent, a file that is cut off
+        raise AuditError(f"{folder}: its table or arrays are damaged or of another layout: {error}") from error
     kept, images, excluded = [], [], []
     for row, file in enumerate(table["file"]):
         try:
@@ -142,13 +145,11 @@ def _samples(folder: Path) -> tuple[pl.DataFrame, Callable[[int], np.ndarray]]:
         raise AuditError(
             f"{folder}: {len(manifest)} requests and samples {samples.shape} {samples.dtype} do not fit; sample again"
         )
-    copies = samples.shape[1]
-    table = manifest.select(pl.all().repeat_by(copies).explode()) if copies > 1 else manifest
-    number = np.arange(len(table)) % copies
+    request, copy = np.divmod(np.arange(len(manifest) * samples.shape[1]), samples.shape[1])
+    table = manifest[request]
     record = "record" if "record" in table.columns else "image_id"
     table = table.with_columns(
-        file=pl.format("samples.npy[{}, {}]", pl.Series(np.arange(len(table)) // copies), pl.Series(number)),
-        patient_id=pl.col(record),
+        file=pl.format("samples.npy[{}, {}]", pl.Series(request), pl.Series(copy)), patient_id=pl.col(record)
     )
     flat = samples.reshape(-1, *samples.shape[2:])
     return _complete(table), lambda row: _varied(flat[row])
@@ -160,9 +161,10 @@ def _cohort(folder: Path, name: str) -> tuple[pl.DataFrame, Callable[[int], np.n
     sizes = sorted(int(path.stem.rpartition("_")[2]) for path in folder.glob("images_*.npy"))
     if not sizes:
         raise AuditError(f"{folder}: no images_*.npy; run the stage 02_cohort first")
-    images = np.load(
-        folder / f"images_{next((s for s in sizes if s >= LARGEST), sizes[-1])}.npy", mmap_mode="r", allow_pickle=False
-    )
+    resolution = next((size for size in sizes if size >= LARGEST), sizes[-1])
+    images = np.load(folder / f"images_{resolution}.npy", mmap_mode="r", allow_pickle=False)
+    if len(images) != len(table):
+        raise AuditError(f"{folder}: {len(table)} records and {len(images)} images do not fit; run the stage 02_cohort")
     wanted = (
         (pl.col("split") == "train") & (pl.col("stage1") | pl.col("stage2"))
         if name == TRAINING

@@ -39,7 +39,7 @@ def test_a_pool_of_a_run(root):
     (root / "pool/labels.csv").unlink()
     pixels = films(6, 3).reshape(3, 2, 64, 64)
     np.save(root / "pool/samples.npy", pixels)
-    manifest = pl.DataFrame({"image_id": ["a", "b", "c"], "prompt": ["x", "y", "z"]})
+    manifest = pl.DataFrame({"image_id": ["a", "b", "c"], "prompt": ["x", "y", "z"], "seeds": [[1, 2]] * 3})
     manifest.write_parquet(root / "pool/manifest.parquet")
     pool = read(root)[0][POOL]
     np.testing.assert_array_equal(pool.pixels, pixels.reshape(6, 64, 64))
@@ -47,6 +47,9 @@ def test_a_pool_of_a_run(root):
     assert pool.table["file"][3] == "samples.npy[1, 1]"
     manifest[:2].write_parquet(root / "pool/manifest.parquet")
     with pytest.raises(AuditError, match="2 requests and samples"):
+        read(root)
+    manifest.select("prompt").write_parquet(root / "pool/manifest.parquet")
+    with pytest.raises(AuditError, match="pool: its table or arrays are damaged or of another layout"):
         read(root)
 
 
@@ -61,6 +64,9 @@ def test_a_cohort_of_a_run_gives_what_was_trained_on_and_what_was_not(root):
     assert sets[TRAINING].table["image_id"].to_list() == ["a"]
     assert sets[HELD_OUT].table["image_id"].to_list() == ["c", "d"]
     np.testing.assert_array_equal(sets[HELD_OUT].pixels, pixels[2:])
+    np.save(cohort / "images_64.npy", pixels[:3])
+    with pytest.raises(AuditError, match="4 records and 3 images do not fit"):
+        read_all(root / "pool", cohort, cohort)
 
 
 def test_unreadable_missing_flat_and_small_images_are_listed(root):
