@@ -3,6 +3,7 @@
     chexgen convert epoch_300_step_1000.pth pipeline
     chexgen sample prompts.csv --weights pipeline --out samples
     chexgen share samples samples --out folder --push OWNER/NAME
+    chexgen edit films.csv --out edited
     chexgen train cohort/pretraining_train.safetensors --settings params.yaml:pretraining --out pretraining
     chexgen data list --root DATA
     chexgen weights check --profile gpu
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--text-encoder", help="for a .pth (default: DeepFloyd/t5-v1_1-xxl)")
         command.add_argument("--compat", choices=("paper", "released"), help="for a .pth (default: paper)")
     _add_share(commands)
+    _add_edit(commands)
     _add_train(commands)
     _add_data(commands)
     _add_weights(commands)
@@ -104,6 +106,35 @@ def _add_share(commands: argparse._SubParsersAction) -> None:
         kind.add_argument("--push", metavar="OWNER/NAME", help="upload it to this repository, made if there is none")
         kind.add_argument("--public", action="store_true", help="a new repository is for all to see (default: private)")
         kind.set_defaults(command=functools.partial(_share, name))
+
+
+def _add_edit(commands: argparse._SubParsersAction) -> None:
+    edit = commands.add_parser("edit", help="edit given films: older, of the other sex, with or without a finding")
+    films = "columns pair (a name), image (a file), change (JSON), and what is known of the film: age, sex, view, ..."
+    edit.add_argument("films", type=Path, help=f"a table with the {films}")
+    edit.add_argument("--out", type=Path, required=True, help="folder of the edited films and labels.csv")
+    edit.add_argument(
+        "--weights", type=Path, default=Path("shipped"), help="shipped (the default), or a pipeline folder"
+    )
+    edit.add_argument("--steps", type=int, metavar="N", help="each way (default: that of ChexGenPipeline.edit)")
+    edit.add_argument("--strength", type=float, metavar="S", help="share of noise that is reached, up to 1")
+    edit.add_argument("--guidance", type=float, metavar="W", help="of what the change says; 1: none")
+    edit.set_defaults(command=_edit)
+    benchmark = commands.add_parser("counterfactuals", help="a benchmark of edits, whose truth is known")
+    actions = benchmark.add_subparsers(required=True, metavar="ACTION")
+    make = actions.add_parser("make", help="films to edit, and labels.csv, which says what each shows and is to become")
+    make.add_argument("folder", type=Path, help="a new folder")
+    score = actions.add_parser("score", help="edited films against their truth, beside the films themselves")
+    score.add_argument("folder", type=Path, help="with labels.csv: columns pair and image")
+    score.add_argument(
+        "--probe-pairs", type=int, default=400, metavar="N", help="that probes learn from (default: 400)"
+    )
+    score.add_argument("--resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
+    for name, action in (("make", make), ("score", score)):
+        action.add_argument("--pairs", type=int, default=1000, metavar="N", help="the first N (default: 1000)")
+        action.add_argument("--size", type=int, default=128, metavar="PX", help="of a side (default: 128)")
+        action.add_argument("--workers", type=int, default=2, metavar="N", help="processes that render (default: 2)")
+        action.set_defaults(command=functools.partial(_counterfactuals, name))
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
@@ -267,6 +298,18 @@ def _convert(options: argparse.Namespace) -> int:
     from chexgen_lib.cli import sample as files
 
     return files.convert(options)
+
+
+def _edit(options: argparse.Namespace) -> int:
+    from chexgen_lib.cli import edit
+
+    return edit.edit(options)
+
+
+def _counterfactuals(name: str, options: argparse.Namespace) -> int:
+    from chexgen_lib.cli import counterfactuals
+
+    return getattr(counterfactuals, name)(options)
 
 
 def _train(options: argparse.Namespace) -> int:

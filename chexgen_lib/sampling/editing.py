@@ -26,6 +26,10 @@ READ = (*ATTRIBUTES, "details")  # of a record, by a metadata encoder
 Images = PIL.Image.Image | np.ndarray | Sequence[PIL.Image.Image | np.ndarray]
 
 
+class UnreadError(ValueError):
+    """A change of which nothing that the model reads says anything."""
+
+
 @dataclass(frozen=True)
 class Requests:
     """What N films show, or are to show, as a model reads it: prompts, and rows of metadata (None: it reads none)."""
@@ -77,7 +81,8 @@ class Editing:
         Raises:
             ImageError: for a film that is no radiograph, or of another size, colour or range.
             ChangeError: for a change that the record cannot be given.
-            ValueError: if the model is no flow, the requests read alike, or another argument cannot be used.
+            UnreadError: for a change that this model does not read.
+            ValueError: if the model is no flow, or another argument cannot be used.
         """
         if self.transformer.objective != "rectified_flow":
             raise ValueError(
@@ -121,13 +126,12 @@ class Editing:
 
     def _requests(self, count: int, change, record, prompt, source_prompt) -> tuple[Requests, Requests]:
         """What the films show, and what they are to show."""
-        reads_text, encodes = self.text_encoder is not None, self.transformer.metadata_sources is not None
         if (change is None) != (record is None) or (prompt is None) != (source_prompt is None):
             raise ValueError("give `change` and the film's `record`, or `prompt` and `source_prompt`")
         if (change is None) == (prompt is None):
             raise ValueError("give either `change` and `record`, or `prompt` and `source_prompt`")
         if prompt is not None:
-            if encodes:
+            if self.transformer.metadata_sources is not None:
                 raise ValueError("this model reads metadata: give `change` and `record`")
             texts = [
                 one_each(n, t, count, isinstance(t, str))
@@ -136,12 +140,17 @@ class Editing:
             return Requests(texts[0], None), Requests(texts[1], None)
         records = one_each("record", record, count, isinstance(record, Mapping))
         asked = one_each("change", change, count, isinstance(change, Mapping))
-        rows = [dict(row) for row in records], [changed(row, one) for row, one in zip(records, asked, strict=True)]
-        requests = tuple(
-            Requests(prompts(r) if reads_text else None, [_known(x) for x in r] if encodes else None) for r in rows
-        )
-        _check_told_apart(*requests, asked)
-        return requests
+        targets = [changed(row, one) for row, one in zip(records, asked, strict=True)]
+        before, after = self.requests_of(records), self.requests_of(targets)
+        _check_told_apart(before, after, asked)
+        return before, after
+
+    def requests_of(self, records: Sequence[Mapping[str, Any]]) -> Requests:
+        """What this model reads of Records: their descriptions, their metadata, or both."""
+        # A metadata encoder ignores what it does not read in a row that has an id.
+        rows = [{"image_id": "film"} | dict(record) for record in records]
+        encodes = self.transformer.metadata_sources is not None
+        return Requests(None if self.text_encoder is None else prompts(rows), rows if encodes else None)
 
 
 def check_films(image: Images, size: int) -> np.ndarray:
@@ -193,17 +202,12 @@ def _change_share(kept: np.ndarray, latents: Tensor) -> Tensor:
     return F.adaptive_max_pool2d(free, latents.shape[-2:])
 
 
-def _known(record: Mapping) -> dict:
-    """A record as a metadata encoder takes it: whatever it does not read is ignored in a row that has an id."""
-    return {"image_id": "film"} | dict(record)
-
-
 def _check_told_apart(before: Requests, after: Requests, asked: Sequence[Mapping]) -> None:
-    """Raise ValueError for a change that the model does not read."""
+    """Raise UnreadError for a change that the model does not read."""
     for number, change in enumerate(asked):
         texts = [r.prompts and r.prompts[number] for r in (before, after)]
         rows = [r.metadata and {k: r.metadata[number].get(k) for k in READ} for r in (before, after)]
         if texts[0] == texts[1] and rows[0] == rows[1]:
-            raise ValueError(
+            raise UnreadError(
                 f"film {number}: nothing that this model reads says {dict(change)}: it cannot make this change"
             )

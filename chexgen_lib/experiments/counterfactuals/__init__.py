@@ -1,0 +1,1 @@
+"""Counterfactual editing of films, measured against true counterfactuals of the embedded cohort."""

@@ -1,0 +1,89 @@
+"""`chexgen edit` and `chexgen counterfactuals`: what goes in and out, and what is refused."""
+
+import copy
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from chexgen_lib.cli import edit as edit_command
+from chexgen_lib.cli import main as cli
+from chexgen_lib.diffusion.schedulers import flow_dpm_solver_scheduler
+from chexgen_lib.images import read_image, write_png
+from chexgen_lib.phantom.counterfactual_benchmark import benchmark, read_edits
+from chexgen_lib.sampling.pipeline import ChexGenPipeline
+
+SIZE = 32
+
+
+@pytest.fixture
+def weights(pipeline, monkeypatch):
+    """The tiny pipeline as a flow, in place of any weights."""
+    transformer = copy.deepcopy(pipeline.transformer)
+    transformer.register_to_config(objective="rectified_flow")
+    parts = {**pipeline.components, "transformer": transformer, "scheduler": flow_dpm_solver_scheduler()}
+    monkeypatch.setattr(edit_command, "load_pipeline", lambda name: ChexGenPipeline(**parts))
+
+
+def films(folder, *rows, header="pair,image,change,view,age,sex,Effusion"):
+    write_png(folder / "a.png", np.random.default_rng(0).uniform(0.2, 0.8, (SIZE, SIZE)).astype(np.float32))
+    (folder / "films.csv").write_text("\n".join((header, *rows)) + "\n")
+    return folder / "films.csv"
+
+
+OLDER = '7,a.png,"{""age"": 80}",LATERAL,55,F,1'
+
+
+def test_films_are_edited_and_listed(tmp_path, weights):
+    table = films(tmp_path, OLDER, '8,a.png,"{""Effusion"": 0}",LATERAL,55,F,1')
+    assert cli.main(["edit", str(table), "--out", str(tmp_path / "out"), "--steps", "2", "--guidance", "3"]) == 0
+    listed = pl.read_csv(tmp_path / "out/labels.csv", infer_schema=False)
+    assert listed.rows() == [("7", "7.png", "true"), ("8", "8.png", "true")]
+    before, *after = (read_image(path) for path in (tmp_path / "a.png", tmp_path / "out/7.png", tmp_path / "out/8.png"))
+    assert not np.array_equal(before, after[0]) and not np.array_equal(*after)
+
+
+def test_a_change_that_the_model_does_not_read_leaves_the_film_and_is_said(tmp_path, weights, capsys):
+    table = films(tmp_path, '7,a.png,"{""site"": ""B""}",LATERAL,A', header="pair,image,change,view,site")
+    assert cli.main(["edit", str(table), "--out", str(tmp_path / "out"), "--steps", "1"]) == 1
+    assert "7 is left as it was: film 0: nothing that this model reads says" in capsys.readouterr().err
+    assert np.array_equal(read_image(tmp_path / "out/7.png"), read_image(tmp_path / "a.png"))
+    assert pl.read_csv(tmp_path / "out/labels.csv")["edited"].to_list() == [False]
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "words"),
+    [
+        ([OLDER], "pair,file,change,view,age,sex,Effusion", "no column image"),
+        (['7,b.png,"{""age"": 80}",PA,55,F,1'], None, "b.png does not exist"),
+        (["7,a.png,older,PA,55,F,1"], None, "row 1: change 'older' is no JSON"),
+        (['7,a.png,"{""age"": 55}",PA,55,F,1'], None, "row 1: record 7: its age is 55 already"),
+        (['7,a.png,"{""mood"": 1}",PA,55,F,1'], None, "row 1: record 7: unknown attribute 'mood'"),
+        ([OLDER, OLDER], None, "pair '7' is there twice"),
+        (['../7,a.png,"{""age"": 80}",PA,55,F,1'], None, "no plain file name"),
+        ([], None, "no rows"),
+    ],
+)
+def test_tables_that_cannot_be_used_are_refused_before_anything_is_edited(tmp_path, rows, header, words, capsys):
+    table = films(tmp_path, *rows, **({"header": header} if header else {}))
+    assert cli.main(["edit", str(table), "--out", str(tmp_path / "out")]) == 2
+    assert words in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_the_benchmark_goes_out_and_is_scored(tmp_path, capsys):
+    folder = tmp_path / "benchmark"
+    sizes = ["--pairs", "6", "--size", "64", "--workers", "0"]
+    assert cli.main(["counterfactuals", "make", str(folder), *sizes]) == 0
+    assert len(edit_command.read_rows(folder / "labels.csv")) == 6, "`chexgen edit` takes the benchmark as it is"
+    assert edit_command.read_rows(folder / "labels.csv")[1]["change"] == benchmark(2)[1].change
+    assert cli.main(["counterfactuals", "make", str(folder), *sizes]) == 2
+    assert "exists: name a new folder" in capsys.readouterr().err
+    assert read_edits(folder, benchmark(6), 64).shape == (6, 64, 64)
+    assert cli.main(["counterfactuals", "score", str(folder), *sizes, "--probe-pairs", "6", "--resamples", "20"]) == 0
+    results = pl.read_csv(folder / "results.csv", infer_schema_length=None).filter(
+        metric="PSNR inside (dB)", attribute="all"
+    )
+    same = dict(results.select("arm", "value").iter_rows())
+    assert same["edited"] == pytest.approx(same["identity"]), "an editor that changes nothing"
+    assert json.loads(pl.read_csv(folder / "labels.csv", infer_schema=False)["details"][1]) is not None
