@@ -1,0 +1,99 @@
+"""A causal graph as data: variables with their kinds, and arrows with the reason of each, in one YAML file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from ruamel.yaml import YAML, YAMLError
+
+SHIPPED = Path(__file__).with_name("graph.yaml")
+KINDS = ("number", "choice")
+
+
+class CausalError(ValueError):
+    """A graph, table or intervention that cannot be used; the message names it and the remedy."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A directed acyclic graph.
+
+    Attributes:
+        kinds: variable -> "number" or "choice".
+        because: (cause, effect) -> the reason of the arrow.
+    """
+
+    kinds: dict[str, str]
+    because: dict[tuple[str, str], str]
+
+    @cached_property
+    def parents(self) -> dict[str, list[str]]:
+        """Variable -> its causes, in the order of the variables."""
+        return {v: [cause for cause in self.kinds if (cause, v) in self.because] for v in self.kinds}
+
+    @cached_property
+    def order(self) -> list[str]:
+        """The variables, causes before effects."""
+        return list(TopologicalSorter(self.parents).static_order())
+
+    def descendants(self, variable: str) -> set[str]:
+        """All that a variable reaches along arrows."""
+        found: set[str] = set()
+        for v in self.order:
+            if {variable, *found} & set(self.parents[v]):
+                found.add(v)
+        return found
+
+    def check_table(self, table: pl.DataFrame) -> None:
+        """Raise CausalError for a variable that a table lacks, or one that is never or only once told apart."""
+        if missing := [v for v in self.kinds if v not in table.columns]:
+            raise CausalError(f"the table lacks {', '.join(missing)}: add the columns, or take them out of the graph")
+        for v in self.kinds:
+            if table[v].drop_nulls().n_unique() < 2:
+                raise CausalError(f"{v}: the table has fewer than two values of it: take it out of the graph")
+            if self.kinds[v] == "number" and not table[v].dtype.is_numeric():
+                raise CausalError(f"{v}: is {table[v].dtype} in the table, and a number in the graph")
+
+
+def read_graph(path: str | Path = SHIPPED) -> Graph:
+    """The graph of a YAML file: `variables` (name -> kind) and `arrows` (lists of from, to, because).
+
+    Raises:
+        CausalError: for a missing or broken file, an unknown kind or variable, an arrow without a reason or given
+            twice, and a cycle.
+    """
+    try:
+        content = YAML(typ="safe").load(Path(path))
+    except (OSError, YAMLError) as error:
+        raise CausalError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not {"variables", "arrows"} <= content.keys():
+        raise CausalError(f"{path}: needs `variables` (name: number or choice) and `arrows` (from, to, because)")
+    return make_graph(content["variables"], content["arrows"], str(path))
+
+
+def make_graph(variables: Mapping[str, str], arrows: list[Mapping[str, Any]], name: str = "graph") -> Graph:
+    """A checked graph of the content of a file; arrows are dicts of from, to (lists) and because."""
+    for variable, kind in variables.items():
+        if kind not in KINDS:
+            raise CausalError(f"{name}: {variable} is of kind {kind!r}: use one of {', '.join(KINDS)}")
+    because: dict[tuple[str, str], str] = {}
+    for arrow in arrows:
+        if not {"from", "to", "because"} <= arrow.keys() or not arrow["because"]:
+            raise CausalError(f"{name}: arrow {dict(arrow)} needs from, to, and because, its reason")
+        for pair in product(arrow["from"], arrow["to"]):
+            if unknown := [v for v in pair if v not in variables]:
+                raise CausalError(f"{name}: arrow {' -> '.join(pair)}: {unknown[0]!r} is no variable of the graph")
+            if pair in because:
+                raise CausalError(f"{name}: arrow {' -> '.join(pair)} is there twice")
+            because[pair] = arrow["because"]
+    graph = Graph(dict(variables), because)
+    try:
+        graph.order  # noqa: B018  # sorting finds cycles
+    except CycleError as error:
+        raise CausalError(f"{name}: a cycle, {' -> '.join(error.args[1][::-1])}: take an arrow out") from error
+    return graph
