@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from chexgen_lib.estimates.wording import readable
+from chexgen_lib.figures import fig2c, style
 from chexgen_lib.paper import published
 from chexgen_lib.quality import reader_study
 from chexgen_lib.quality.readers import analysis, answers, design, form, material
@@ -42,6 +43,8 @@ def score(options: argparse.Namespace) -> int:
         scores = given.filter(task="agreement").select("reader", "case", "arm", score="answer")
         _write_csv(scores, options.folder / reader_study.FILE)
         print(f"{options.folder / reader_study.FILE}: for Figure 2c (quality.reader_study of notebook 07)")
+        plotted = fig2c.table(results)
+        print(f"{style.save(fig2c.draw(plotted), plotted, options.folder / 'fig2c.png')}: Figure 2c of this study")
     absent = [reader for reader in key["readers"] if reader not in set(given["reader"])]
     print(f"no answers yet: {', '.join(absent) or 'none missing'}")
     reference = {"agreement": options.baseline, "assisted": ALONE}

@@ -58,6 +58,8 @@ def test_make_says_what_the_study_detects_and_score_writes_its_tables(run, capsy
     assert set(reader_study.read(run / "study")["score"]) == {2}
     results = pl.read_csv(run / "study/results.csv")
     assert {"realism", "agreement", "assisted"} == set(results["task"])
+    assert set(pl.read_csv(run / "study/fig2c.csv").filter(source="this run")["value"]) == {2}
+    assert (run / "study/fig2c.png").stat().st_size > 10_000
     accuracy = results.filter(task="realism", measure="accuracy")
     assert accuracy["value"].to_list() == [0.5] and accuracy["difference"].to_list() == [0.0]
     assert len(pl.read_csv(run / "study/answers.csv")) == len(key["readers"]["ann"])
