@@ -1,8 +1,8 @@
 # Needs Python 3.11, git and make; everything else is installed into .venv from requirements.lock.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: autoencoder docs foundation help env judge lab lock params rehearse repro test lint notebooks expected site clean \
-  distclean
+.PHONY: autoencoder docs foundation help env judge lab lock params rehearse repro test lint notebooks expected site \
+  studio clean distclean
 
 UV_VERSION := 0.13.9
 PROFILE := laptop
@@ -23,6 +23,7 @@ help:
 	@echo "make judge GENERATOR='shipped other=FOLDER'   judge generators of radiographs (docs/judging.md), with more"
 	@echo "                options: OPTIONS='--prompts 200'; results in runs/judge/result, or OUT=FOLDER"
 	@echo "make lab        open the notebooks in JupyterLab"
+	@echo "make studio     sample by hand, in a notebook"
 	@echo "make autoencoder retrain the shipped autoencoder;  make foundation  retrain the shipped generator (hours)"
 	@echo "make notebooks  copy the outputs of the run in runs/laptop into the committed notebooks"
 	@echo "make expected   execute the notebooks and write the results that make test expects (NAMES=07_quality: of one)"
@@ -76,6 +77,9 @@ judge: .venv/.complete
 
 lab: .venv/.complete
 	$(BIN)/jupyter lab --config conf/jupyter_server_config.py
+
+studio: .venv/.complete
+	$(BIN)/jupyter lab --config conf/jupyter_server_config.py docs/studio.ipynb
 
 lint: .venv/.complete
 	$(BIN)/ruff check
