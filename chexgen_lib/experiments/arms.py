@@ -107,6 +107,19 @@ def against(names: Iterable[str]) -> dict[str, Against]:
 DEFAULT = "default initialisation"  # random weights: the reference of every difference
 LONGER = "default, as many steps"  # random weights, fine-tuned for as many steps as the others take with pretraining
 IMAGENET = "ImageNet"  # the paper's reference
+RAD_DINO = "RAD-DINO"  # a network of its own
+STARTS = {"random": DEFAULT, "imagenet": IMAGENET, "rad-dino": RAD_DINO}  # of `learners.starts` -> without pretraining
+AS_MANY_STEPS = {DEFAULT: LONGER, IMAGENET: f"{IMAGENET}, as many steps"}  # reference -> `LONGER` from its weights
+
+
+def reference_among(names: Iterable[str]) -> str:
+    """The reference of all differences among some initialisations: default or ImageNet's weights."""
+    return next(name for name in names if name in AS_MANY_STEPS)
+
+
+def pretrained_from(start: str, copies: int) -> str:
+    """As `pretrained`, from other weights than the reference's: "RAD-DINO + 5x synthetic"."""
+    return f"{start} + {copies}x synthetic"
 
 
 def pretrained(copies: int) -> str:
@@ -119,13 +132,13 @@ def pretrained_on_real(copies: int) -> str:
     return f"{copies}x new real"
 
 
-def against_initialisations(copies: Iterable[int]) -> dict[str, Against]:
+def against_initialisations(copies: Iterable[int], longer: str = LONGER) -> dict[str, Against]:
     """What each pretraining is held against: new real images, and as many steps on the real ones.
 
     Gains are taken from the latter: what pretraining owes to its steps is nothing that an image is worth.
     """
-    synthetic = {pretrained(k): Against(pretrained_on_real(k), LONGER, base=LONGER) for k in copies}
-    return synthetic | {pretrained_on_real(k): Against(control=LONGER) for k in copies}
+    synthetic = {pretrained(k): Against(pretrained_on_real(k), longer, base=longer) for k in copies}
+    return synthetic | {pretrained_on_real(k): Against(control=longer) for k in copies}
 
 
 def pretraining_copies(name: str) -> int:

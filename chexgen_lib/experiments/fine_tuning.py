@@ -4,12 +4,14 @@ Each of the three groups, internal, external and few-shot, is of its dataset's o
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from chexgen_lib.cohort.layout import CohortError
+from chexgen_lib.experiments.arms import AS_MANY_STEPS, DEFAULT
 from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.pools.labelled import LabelledSet, Splits
 from chexgen_lib.records import label_set
@@ -30,6 +32,9 @@ class Protocol:
             a Record's `sets`), these are taken, the same for every seed.
         fine_tuning: with shares of the images.
         few_shot: with few shots.
+        starts: initialisation without pretraining (`arms.DEFAULT`, `IMAGENET`, `RAD_DINO`) -> size of its classifier
+            (`learners.starts`); None: the configs'. The first is the reference, and starts all pretrainings; the others
+            are fine-tuned on internal images with and without the most synthetic copies.
     """
 
     copies: Sequence[int]
@@ -39,6 +44,11 @@ class Protocol:
     draws: int
     fine_tuning: LearnerConfig
     few_shot: LearnerConfig
+    starts: Mapping[str, Any] = field(default_factory=lambda: {DEFAULT: None})
+
+    def __post_init__(self):
+        if next(iter(self.starts)) not in AS_MANY_STEPS:
+            raise ValueError(f"the first of starts is the reference: random or imagenet, not {list(self.starts)}")
 
 
 @dataclass(frozen=True)

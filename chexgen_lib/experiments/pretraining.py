@@ -11,7 +11,7 @@ ratio of the gains is the worth of a synthetic image, both taken from `LONGER`, 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -22,12 +22,14 @@ from chexgen_lib.estimates.wording import readable
 from chexgen_lib.estimates.worth import Against
 from chexgen_lib.experiments import attention
 from chexgen_lib.experiments.arms import (
+    AS_MANY_STEPS,
     DEFAULT,
-    LONGER,
     against_initialisations,
     pretrained,
+    pretrained_from,
     pretrained_on_real,
     pretraining_copies,
+    reference_among,
 )
 from chexgen_lib.experiments.attention import Cases
 from chexgen_lib.experiments.fine_tuning import (
@@ -105,51 +107,79 @@ def pretrain_all(
 ) -> Results:
     """Pretrain and fine-tune from every initialisation (`initialisations`).
 
-    Without pretraining the networks are fine-tuned with the learning rate of pretraining. `LONGER` adds the most steps
-    of any pretraining to each fine-tuning, and is trained only on the sets of `controlled`.
+    Networks with random weights are fine-tuned with the learning rate of pretraining. `LONGER` adds the most steps of
+    any pretraining to each fine-tuning, and is trained only on the sets of `controlled`.
 
     Args:
         cases: whose attention is measured.
         folder: for finished trainings.
     """
-    starts = initialisations(sets, protocol)
-    most = max(pretraining.over(len(rows)).steps for rows in starts.values() if len(rows))
-    jobs: dict[str, list[dict]] = {name: [] for name in starts}
+    named, first = initialisations(sets, protocol), next(iter(protocol.starts))
+    most = max(pretraining.over(len(one.rows)).steps for one in named.values() if len(one.rows))
+    jobs: dict[str, list[dict]] = {name: [] for name in named}
     for config in repeats.configs(pretraining):
         seeded = tunings(sets, protocol, config.seed)
-        for name, rows in starts.items():
-            own = controlled(seeded) if name == LONGER else seeded
-            more = most if name == LONGER else 0
-            rate = None if len(rows) else pretraining.learning_rate
-            own = {key: _adapted(tuning, more, rate, config.device) for key, tuning in own.items()}
-            jobs[name].append({"pretrained_on": rows, "pretraining": config, "tunings": own})
+        for name, one in named.items():
+            own = controlled(seeded) if name == AS_MANY_STEPS[first] else seeded
+            if one.start != first:  # a network of its own, whose attention is not measured
+                own = {k: replace(t, measure_attention=False) for k, t in own.items() if t.group == INTERNAL}
+            size = protocol.starts[one.start]
+            changes = {"device": config.device} | ({} if size is None else {"size": size})
+            if one.start == DEFAULT and not len(one.rows):
+                changes["learning_rate"] = pretraining.learning_rate
+            more = most if name == AS_MANY_STEPS[first] else 0
+            own = {key: _adapted(tuning, more, changes) for key, tuning in own.items()}
+            begun = config if size is None else replace(config, size=size)
+            jobs[name].append({"pretrained_on": one.rows, "pretraining": begun, "tunings": own})
     data = {"images": sets.everything.images, "labels": labels_of(sets), "val": sets.rows["val"], "cases": cases}
     return repeats.train(pretrain_and_fine_tune, data, jobs, folder)
 
 
-def initialisations(sets: Splits, protocol: Protocol) -> dict[str, np.ndarray]:
-    """Initialisation -> rows to pretrain on: none (`DEFAULT`, `LONGER`), the pool, and new real images (the oracles).
+class Initialisation(NamedTuple):
+    """What a network learns before it is fine-tuned.
+
+    Attributes:
+        start: its first weights, a key of `Protocol.starts`.
+        rows: that it is pretrained on; empty: none.
+    """
+
+    start: str
+    rows: np.ndarray
+
+
+def initialisations(sets: Splits, protocol: Protocol) -> dict[str, Initialisation]:
+    """By name: without pretraining, from the pool, and from new real images (the oracles).
 
     There is an oracle for each of `protocol.oracles` of which the cohort has enough further training images.
     """
-    none = np.zeros(0, np.int64)
-    synthetic = {pretrained(k): sets.copies(k) for k in protocol.copies}
+    (first, *others), none = protocol.starts, np.zeros(0, np.int64)
+    rows = {first: none, AS_MANY_STEPS[first]: none} | {pretrained(k): sets.copies(k) for k in protocol.copies}
     real = {pretrained_on_real(k): sets.further(k) for k in protocol.oracles}
-    return {DEFAULT: none, LONGER: none} | synthetic | {name: rows for name, rows in real.items() if len(rows)}
+    rows |= {name: own for name, own in real.items() if len(own)}
+    named = {name: Initialisation(first, own) for name, own in rows.items()}
+    most = max(protocol.copies)
+    for start in others:
+        named[start] = Initialisation(start, none)
+        named[pretrained_from(start, most)] = Initialisation(start, sets.copies(most))
+    return named
 
 
-def _adapted(tuning: Tuning, more_steps: int, learning_rate: float | None, device: str) -> Tuning:
+def _adapted(tuning: Tuning, more_steps: int, changes: Mapping[str, Any]) -> Tuning:
+    """A tuning with further steps, and changes of its settings."""
     config = tuning.config.over(len(tuning.train))
-    rate = learning_rate or config.learning_rate
-    config = replace(config, steps=config.steps + more_steps, learning_rate=rate, device=device)
-    return replace(tuning, config=config)
+    return replace(tuning, config=replace(config, steps=config.steps + more_steps, **changes))
+
+
+def attention_of(results: Results) -> dict[str, np.ndarray]:
+    """Initialisation -> the attention [S, K] of its networks, of those in which it is measured."""
+    return {name: np.stack([run["attention"] for run in runs]) for name, runs in results.items() if "maps" in runs[0]}
 
 
 # Measures
 
 
 def curves(results: Results, sets: Splits, protocol: Protocol, repeats: Repeats) -> pl.DataFrame:
-    """`auroc_table` of every set of real images, against the default initialisation.
+    """`auroc_table` of every set of real images, against the first of the protocol's starts.
 
     An initialisation may lack some sets. The draws of a seed are averaged, and resampled together with their seed.
 
@@ -169,7 +199,7 @@ def curves(results: Results, sets: Splits, protocol: Protocol, repeats: Repeats)
         resampling = repeats.resampling(sets.patients(test))
         scores = _scores(results, names)
         options = {"draws": len(names), "against": _against(scores), "names": own.names}
-        table = auroc_table(scores, own.states[sets.rows[test]], resampling, DEFAULT, **options)
+        table = auroc_table(scores, own.states[sets.rows[test]], resampling, next(iter(protocol.starts)), **options)
         images = np.mean([len(one[name].train) for one in seeded for name in names])
         tables.append(table.with_columns(group=pl.lit(group), set=pl.lit(chosen), images=pl.lit(images)))
     return pl.concat(tables)
@@ -178,7 +208,8 @@ def curves(results: Results, sets: Splits, protocol: Protocol, repeats: Repeats)
 def _against(scores: Mapping[str, np.ndarray]) -> dict[str, Against]:
     """What pretrainings are held against where `LONGER` was trained; elsewhere gains would be of its steps, too."""
     copies = [k for name in scores if (k := pretraining_copies(name))]
-    return against_initialisations(copies) if LONGER in scores else {}
+    longer = AS_MANY_STEPS[reference_among(scores)]
+    return against_initialisations(copies, longer) if longer in scores else {}
 
 
 def _scores(results: Results, names: Sequence[str]) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from chexgen_lib.experiments.arms import DEFAULT, LONGER
+from chexgen_lib.experiments.arms import AS_MANY_STEPS, reference_among
 from chexgen_lib.figures import style
 from chexgen_lib.figures.fig4 import LOOKS, NO_EXTERNAL, NO_MASKS, OTHER
 from chexgen_lib.paper import published
@@ -55,7 +55,7 @@ def _published(group: str) -> pl.DataFrame:
 def draw_findings(rows: pl.DataFrame, groups: Sequence[str], most: str) -> Figure:
     """For each of `groups` a panel for each finding: AUROC of every initialisation against the real images.
 
-    Bands are 95 % intervals of the default initialisation and of `most`; those of the others are in the table.
+    Bands are 95 % intervals of the reference and of `most`; those of the others are in the table.
 
     Args:
         rows: See `table`.
@@ -101,12 +101,13 @@ def _panel(ax: Axes, rows: pl.DataFrame, most: str) -> None:
     shots = own["group"][0] == "few-shot"
     sets = own.select("set", "images").unique(maintain_order=True)
     places = dict(zip(sets["set"], range(len(sets)) if shots else sets["images"], strict=True))
-    for arm in own["arm"].unique(maintain_order=True):
+    arms = own["arm"].unique(maintain_order=True).to_list()
+    for arm in arms:
         line, (marker, colour) = own.filter(arm=arm), LOOKS.get(arm, OTHER)
         x = [places[name] for name in line["set"]]
         style_of = {"linestyle": "-" if len(line) == len(sets) else ":", "marker": marker, "markersize": 2}
         ax.plot(x, line["value"], color=colour, linewidth=0.8, label=arm, **style_of)
-        if arm in (DEFAULT, most):
+        if arm in (reference_among(arms), most):
             ax.fill_between(x, line["low"], line["high"], color=colour, alpha=0.18, linewidth=0)
     where = ", other data" if shots else ", 1 % of other data"
     for k, arm in enumerate(theirs["arm"].unique(maintain_order=True)):
@@ -128,7 +129,7 @@ def _panel(ax: Axes, rows: pl.DataFrame, most: str) -> None:
 
 
 def draw_attention(attention: pl.DataFrame, most: str) -> Figure:
-    """a: share of the attention inside the mask by finding, beside chance; b: the change from default initialisation.
+    """a: share of the attention inside the mask by finding, beside chance; b: the change from the reference.
 
     Args:
         attention: See `attention.table`; findings with too few cases for an estimate have only their n.
@@ -141,16 +142,17 @@ def draw_attention(attention: pl.DataFrame, most: str) -> Figure:
         style.empty(fig.subplots(), NO_MASKS)
         return fig
     left, right = fig.subplots(1, 2, sharey=True, width_ratios=(1.4, 1))
-    for k, arm in enumerate((DEFAULT, LONGER, most)):
+    reference = reference_among(attention["start"])
+    for k, arm in enumerate((reference, AS_MANY_STEPS[reference], most)):
         own, (marker, colour) = attention.filter(start=arm), LOOKS.get(arm, OTHER)
         at = np.arange(len(names)) + 0.22 * (k - 1)
         style.interval(left, own, at, horizontal=True, color=colour, marker=marker, label=arm)
-        if arm != DEFAULT:
+        if arm != reference:
             style.interval(right, own, at, "difference", horizontal=True, color=colour, marker=marker)
-    chance = attention.filter(start=DEFAULT)["chance"]
+    chance = attention.filter(start=reference)["chance"]
     left.vlines(chance, np.arange(len(names)) - 0.4, np.arange(len(names)) + 0.4, color=style.GREY, linestyle="--",
                 label="chance: the mask's share of the image")  # fmt: skip
-    named = [f"{name} (n = {n})" for name, n in zip(names, attention.filter(start=DEFAULT)["n"], strict=True)]
+    named = [f"{name} (n = {n})" for name, n in zip(names, attention.filter(start=reference)["n"], strict=True)]
     left.set_yticks(range(len(names)), named, fontsize=6.5)
     left.set_ylim(len(names) - 0.5, -0.5)
     style.panel(left, "a  share of the attention")
@@ -158,6 +160,6 @@ def draw_attention(attention: pl.DataFrame, most: str) -> Figure:
     right.locator_params(axis="x", nbins=4)
     right.axvline(0, color=style.GREY, linestyle="--", linewidth=0.8)
     style.panel(right, "b  change by initialisation")
-    right.set_xlabel("difference from default, 95 % CI", fontsize=7)
+    right.set_xlabel(f"difference from {reference.split()[0]}, 95 % CI", fontsize=7)
     fig.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return fig

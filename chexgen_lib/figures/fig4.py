@@ -11,7 +11,15 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from chexgen_lib.experiments.arms import DEFAULT, IMAGENET, LONGER, pretrained, pretrained_on_real
+from chexgen_lib.experiments.arms import (
+    AS_MANY_STEPS,
+    DEFAULT,
+    IMAGENET,
+    RAD_DINO,
+    pretrained,
+    pretrained_from,
+    pretrained_on_real,
+)
 from chexgen_lib.figures import style
 from chexgen_lib.paper import published
 
@@ -22,7 +30,9 @@ COPIES = {1: ("D", style.SKY), 2: ("^", style.ORANGE), 3: ("v", style.VERMILION)
 LOOKS = {  # marker and colour of an initialisation, in this run's panels and in the paper's
     DEFAULT: ("o", style.BLACK),
     IMAGENET: ("o", style.BLACK),
-    LONGER: ("s", style.BLUE),
+    **dict.fromkeys(AS_MANY_STEPS.values(), ("s", style.BLUE)),
+    RAD_DINO: ("<", style.GREY),
+    **{pretrained_from(RAD_DINO, k): (">", style.YELLOW) for k in COPIES},
     **{pretrained(k): look for k, look in COPIES.items()},
     **{pretrained_on_real(k): (marker, style.GREEN) for k, (marker, _) in COPIES.items()},
 }

@@ -27,7 +27,15 @@ from chexgen_lib.estimates.wording import (
     claim_verdict,
     format_interval,
 )
-from chexgen_lib.experiments.arms import IMAGENET, LONGER, augmented, pretrained, pretraining_copies, shuffled
+from chexgen_lib.experiments.arms import (
+    AS_MANY_STEPS,
+    IMAGENET,
+    augmented,
+    pretrained,
+    pretraining_copies,
+    reference_among,
+    shuffled,
+)
 from chexgen_lib.figures import fig5, style
 from chexgen_lib.figures.style import THIS_RUN
 from chexgen_lib.paper import published
@@ -246,6 +254,7 @@ def _paper_gain(item: str, dataset: str, category: str, metric: str, small: bool
 def _figure4(folder: str | Path) -> Iterator[dict]:
     table = _read(folder, "fig4", "10_supervised_pretraining").filter(finding="Average")
     arm = [name for name in table["arm"].unique(maintain_order=True) if pretraining_copies(name)][-1]
+    reference = reference_among(table["arm"])
     shares = table.filter(group="internal")["set"].unique(maintain_order=True).to_list()
     wanted = [("internal", shares[0], "1% of real data"), ("internal", shares[-1], "100% of real data")]
     for group, name, category in [*wanted, *(("few-shot", shots, shots) for shots in ("1-shot", "10-shot"))]:
@@ -259,7 +268,7 @@ def _figure4(folder: str | Path) -> Iterator[dict]:
             claim=f"{arm} first, then {name}",
             measure="AUROC",
             **_gain(_one(rows, arm=arm)),
-            **_control(_one(rows, arm=LONGER), "as many steps on the real images"),
+            **_control(_one(rows, arm=AS_MANY_STEPS[reference]), "as many steps on the real images"),
             paper=gain,
             paper_of=None if gain is None else theirs["dataset"][0],
         )

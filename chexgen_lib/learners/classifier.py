@@ -32,6 +32,19 @@ class ClassifierSize:
     growth_rate: int
     block_config: tuple[int, ...]
 
+    def network(self, labels: int) -> torch.nn.Module:
+        """The network for so many labels, with random weights."""
+        from torchvision.models import DenseNet  # takes seconds to import: only where there is a network
+
+        net = DenseNet(self.growth_rate, self.block_config, self.init_features, num_classes=labels)
+        net.features.conv0 = torch.nn.Conv2d(1, self.init_features, 7, stride=2, padding=3, bias=False)  # grey
+        return net
+
+    @staticmethod
+    def pooled(net: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """What the last layer reads: [N, 1, S, S] -> [N, dim]."""
+        return F.relu(net.features(x)).mean((2, 3))
+
 
 SIZES = {
     "ci": ClassifierSize(64, 16, 8, (2, 2, 2)),
@@ -45,13 +58,13 @@ HEAD = "classifier."  # how the weights of the last layer are named
 
 
 class Classifier(Learner):
-    """A DenseNet for `labels` with the history of its training; see `train_classifier`."""
+    """A network for `labels` with the history of its training; see `train_classifier`.
+
+    Its `size` is a `ClassifierSize` or one of `starts`, which makes the network.
+    """
 
     def __init__(self, size: ClassifierSize, labels: tuple[str, ...] = FINDINGS, *, device: str = "cpu"):
-        from torchvision.models import DenseNet  # takes seconds to import: only where there is a network
-
-        net = DenseNet(size.growth_rate, size.block_config, size.init_features, num_classes=len(labels))
-        net.features.conv0 = torch.nn.Conv2d(1, size.init_features, 7, stride=2, padding=3, bias=False)  # grey
+        net = size.network(len(labels))
         super().__init__(net.to(memory_format=torch.channels_last), size, device)
         self.dim, self.labels = net.classifier.in_features, labels
 
@@ -62,7 +75,7 @@ class Classifier(Learner):
     @torch.inference_mode()
     def _pooled(self, images: np.ndarray, batch_size: int = 64) -> torch.Tensor:
         """[N, H, W] -> [N, dim] after the final average pooling."""
-        return torch.cat([F.relu(self.net.features(x)).mean((2, 3)) for x in self.batches(images, batch_size)])
+        return torch.cat([self.size.pooled(self.net, x) for x in self.batches(images, batch_size)])
 
     @torch.inference_mode()
     def predict(self, images: np.ndarray) -> np.ndarray:

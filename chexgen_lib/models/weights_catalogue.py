@@ -242,7 +242,7 @@ CATALOGUE = (
     ),
     Weight(
         name="rad-dino",
-        purpose="the paper's second start for classifiers, a ViT-B/14 of radiographs; no stage reads it yet",
+        purpose="the paper's second start for classifiers in 10, a ViT-B/14 of radiographs",
         layout="dinov2",
         store=HUB,
         source="microsoft/rad-dino",
@@ -257,24 +257,32 @@ CATALOGUE = (
                 "dbfb9f54459c38773505de64a6ab7807bdcb392610fe1e697166342e43fb91ae",
             ),
         ),
+        asked=("start", "rad-dino"),
         revision="110cbc18d5133582e320b43d53bf5c44e410c936",
         expects={"hidden_size": 768},
     ),
     *(
         Weight(
             name=f"imagenet-{network}",
-            purpose=f"{use}; no stage reads it yet",
+            purpose=use,
             layout="torchvision",
             store=TORCH,
             source=f"{TORCHVISION}/{network}-{digits}.pth",
             licence=IMAGENET_TERMS,
             size=size,
             files=(File(f"{network}-{digits}.pth", None, digits),),
+            asked=asked,
         )
-        for network, digits, size, use in (
-            ("densenet121", "a639ec97", 32_300_000, "the paper's first start for classifiers"),
-            ("resnet50", "0676ba61", 102_500_000, "the paper's start for severity scores and detectors"),
-            ("resnet34", "b627a593", 87_300_000, "the paper's start for segmentation"),
+        for network, digits, size, asked, use in (
+            (
+                "densenet121",
+                "a639ec97",
+                32_300_000,
+                ("start", "imagenet"),
+                "the paper's start for classifiers in 10 and 11",
+            ),
+            ("resnet50", "0676ba61", 102_500_000, None, "severity scores and detectors; no stage reads it yet"),
+            ("resnet34", "b627a593", 87_300_000, None, "segmentation; no stage reads it yet"),
         )
     ),
     _released("chexgen-256", "pretrained_256.pth", "stage I of the authors, 256 px"),
@@ -290,6 +298,8 @@ KINDS = {
     "*.text_encoder": "text encoder",
     "*.embedders": "embedder",
     "quality.scorer": "scorer",
+    "*.start": "start",
+    "*.starts": "start",
     "baseline.weights": "pipeline",
     "pools.baseline": "pipeline",
 }

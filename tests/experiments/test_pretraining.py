@@ -10,7 +10,7 @@ from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.estimates.measures import macro_auroc
 from chexgen_lib.experiments import fine_tuning as ft
 from chexgen_lib.experiments import pretraining as p
-from chexgen_lib.experiments.arms import DEFAULT, LONGER
+from chexgen_lib.experiments.arms import DEFAULT, IMAGENET, LONGER, RAD_DINO
 from chexgen_lib.experiments.attention import Cases
 from chexgen_lib.experiments.repeats import Repeats
 from chexgen_lib.learners.base import LearnerConfig
@@ -227,3 +227,20 @@ def test_curves_average_the_draws_and_leave_out_what_an_initialisation_lacks():
     assert numbers["few-shot"]["1-shot"][FIVE] == pytest.approx(np.mean(five), abs=1e-5)
     assert numbers["attention"] == {FIVE: 0.25}
     assert len(p.summary(curves)) == len(average)
+
+
+def test_imagenet_is_the_reference_and_rad_dino_stands_beside():
+    sets = Splits(labelled(120) + labelled(120)[np.arange(40)], sets_of().rows, np.arange(120, 160))
+    protocol = replace(PROTOCOL, oracles=[], starts={IMAGENET: "grey", RAD_DINO: "vit"})
+    pretraining = LearnerConfig(steps=7, learning_rate=0.5)
+    jobs = p.pretrain_all(sets, NO_CASES, pretraining, protocol, Recorded(1), None)
+    assert list(jobs) == [IMAGENET, "ImageNet, as many steps", "1x synthetic", RAD_DINO, "RAD-DINO + 1x synthetic"]
+    sizes = {name: {t.config.size for t in own[0]["tunings"].values()} for name, own in jobs.items()}
+    assert sizes == {name: {"vit" if RAD_DINO in name else "grey"} for name in jobs}
+    assert jobs["RAD-DINO + 1x synthetic"][0]["pretraining"].size == "vit"
+    rates = {t.config.learning_rate for own in jobs.values() for t in own[0]["tunings"].values()}
+    assert rates == {LearnerConfig(1).learning_rate}  # weights that have learnt something are fine-tuned gently
+    beside = jobs[RAD_DINO][0]["tunings"]
+    assert {t.group for t in beside.values()} == {ft.INTERNAL} and not any(t.measure_attention for t in beside.values())
+    with pytest.raises(ValueError, match="the first of starts .* random or imagenet"):
+        replace(protocol, starts={RAD_DINO: "vit"})

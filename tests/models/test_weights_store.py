@@ -265,9 +265,11 @@ def test_a_profile_names_its_weights_and_the_settings_that_do():
         return {weight.name: by for weight, by in asked_by({s: params[s] for s in sections}).items()}
 
     found = read("paper")
-    assert found.keys() == {"sd-v1-5-vae", "t5-v1_1-xxl", "clip-vit-l14", "xrv-all", "xrv-mimic"}
+    starts = {"imagenet-densenet121", "rad-dino"}
+    assert found.keys() == {"sd-v1-5-vae", "t5-v1_1-xxl", "clip-vit-l14", "xrv-all", "xrv-mimic"} | starts
+    assert set(found["imagenet-densenet121"]) == {"supervised_pretraining.starts", "fairness.start"}
     assert found["xrv-mimic"] == ["quality.scorer"] and "scaling_laws.embedders" in found["xrv-all"]
-    assert read("gpu").keys() == found.keys() - {"sd-v1-5-vae"} | {"sd-vae-ft-ema"}
+    assert read("gpu").keys() == found.keys() - starts - {"sd-v1-5-vae"} | {"sd-vae-ft-ema"}
 
 
 def test_every_setting_that_names_weights_is_known():
