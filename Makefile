@@ -58,7 +58,7 @@ params: .venv/.complete
 # Nothing is downloaded within a run: what its stages read of others' weights must be there before the first begins.
 repro: export HF_HUB_OFFLINE ?= 1
 repro: params
-	$(BIN)/python -m chexgen_lib.cli weights check --stages $(filter-out -%,$(STAGE))
+	$(BIN)/python -m chexgen_lib.cli weights check --trial --stages $(filter-out -%,$(STAGE))
 	$(BIN)/dvc repro $(STAGE)
 
 # All stages of a profile on stand-ins of its datasets and weights, in runs/rehearsal/PROFILE, which no other run reads.

@@ -197,6 +197,7 @@ def _add_weights(commands: argparse._SubParsersAction) -> None:
         "--stages", nargs="*", default=[], metavar="NAME", help="these and what they need (default: all)"
     )
     check.add_argument("--hashes", action="store_true", help="read every byte and compare the digests, too")
+    check.add_argument("--trial", action="store_true", help="let each generator among them make an image in one step")
     for action, default in ((listed, "the whole catalogue"), (fetched, "the names"), (check, "that of params.yaml")):
         action.add_argument("--profile", metavar="NAME", help=f"what this profile reads (default: {default})")
     for action, name in ((listed, "list_weights"), (fetched, "fetch"), (added, "add"), (check, "check")):

@@ -77,7 +77,11 @@ def add(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Say which weights a profile reads and which of them are missing, with the command for each; 1 if any is."""
+    """Say which weights a profile reads and which of them are missing, with the command for each; 1 if any is.
+
+    Raises:
+        GeneratorError: with `options.trial`, for a generator that makes no image.
+    """
     what = f"profile {options.profile}" if options.profile else "params.yaml"
     read = _read_by(_params(options.profile), options.stages)
     faults = {weight: weights_store.fault(weight, options.hashes) for weight in read}
@@ -89,7 +93,20 @@ def check(options: argparse.Namespace) -> int:
         print(f"  read by {', '.join(read[weight])}", file=sys.stderr)
         print(f"  {weights_fetch.remedy(weight)}", file=sys.stderr)
     print(f"{what}: {len(read) - len(missing)} of {len(read)} weights of others are there")
+    if options.trial and not missing:
+        _try([weight for weight in read if weight.layout == "pipeline"])
     return 1 if missing else 0
+
+
+def _try(generators: list[Weight]) -> None:
+    """Let each make an image; GeneratorError names the first that makes none."""
+    for weight in generators:
+        from chexgen_lib.pools.trial import tried  # seconds, and most profiles read no generator
+        from chexgen_lib.sampling.baseline import load_baseline
+
+        path = weights_store.find(weight)
+        tried(lambda path=path: load_baseline(path), f"{weight.name} ({path})")
+        print(f"{weight.name}: made an image in one step")
 
 
 def size_of(weight: Weight) -> str:

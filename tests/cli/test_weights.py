@@ -7,7 +7,9 @@ import subprocess
 import pytest
 import torch
 from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
 
+from chexgen_lib.cli import weights
 from chexgen_lib.cli.main import main
 from chexgen_lib.models import weights_catalogue, weights_store
 from chexgen_lib.rehearsal import weights as stand_ins
@@ -151,4 +153,18 @@ def test_make_repro_checks_the_weights_before_the_first_stage(root):
     lines = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True).stdout
     params, check, repro = lines.splitlines()[-3:]
     assert "dag params 'gpu'" in params and repro.endswith("dvc repro -f 07_quality")
-    assert check.endswith("-m chexgen_lib.cli weights check --stages 07_quality")
+    assert check.endswith("-m chexgen_lib.cli weights check --trial --stages 07_quality")
+
+
+def test_a_generator_that_makes_no_image_is_named_before_anything_is_trained(tmp_path, monkeypatch, capsys):
+    folder, params = stand_ins.pipeline(tmp_path / "roentgen"), dag.plain("ci")
+    params["baseline"]["weights"] = str(folder)
+    monkeypatch.setattr(weights, "_params", lambda profile: params)
+    check = ["weights", "check", "--trial", "--stages", "04_baseline"]
+    assert main(check) == 0 and f"{folder}: made an image in one step" in capsys.readouterr().out
+    (path,) = (folder / "vae").glob("*.safetensors")
+    save_file({name: tensor * torch.nan for name, tensor in load_file(path).items()}, path, {"format": "pt"})
+    assert main(check[:2] + check[3:]) == 0  # whole, as far as names and sizes tell
+    capsys.readouterr()
+    assert main(check) == 2
+    assert "roentgen): a trial of one step gave values that are not finite" in capsys.readouterr().err
