@@ -6,7 +6,9 @@ A table has one row for each number and arm, with the columns of `ESTIMATE`:
   AUROC of a finding is never narrower than `measures.auroc_interval`; `sd`: standard deviation over the seeds;
 - `difference`, `difference_low`, `difference_high`: value minus that of the reference, paired within each resample;
 - `p`: two-sided, twice the share of resampled differences beyond zero; it is below 0.05 where the interval of the
-  difference excludes zero. The paper's Wilcoxon tests have columns of their own (`p_wilcoxon`);
+  difference excludes zero. The paper's Wilcoxon test over repeated trainings has a column of its own, `p_runs`, where
+  there are `FEWEST_RUNS`: with fewer no result is below 0.1, and five runs cannot give less than 0.0625
+  (`wording.over_runs`), whatever the paper prints;
 - `detectable`: the minimum detectable difference, which a study of this size finds at p < 0.05 with 80 % power: 2.8
   standard errors of the paired difference.
 
@@ -19,6 +21,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 from scipy import stats
 
 from chexgen_lib.estimates import worth
@@ -30,6 +33,10 @@ from chexgen_lib.records import FINDINGS
 ESTIMATE = ("value", "sd", "low", "high", "difference", "difference_low", "difference_high", "p", "detectable")
 # A two-sided test at 5 % detects a difference of this many standard errors with 80 % power.
 STANDARD_ERRORS = stats.norm.ppf(0.5 + LEVEL / 2) + stats.norm.ppf(0.8)
+
+
+RUNS = cs.by_name("p_runs", require_all=False)
+FEWEST_RUNS = 5  # of each arm, for the signed-rank test over them
 
 
 def estimate(resampled: np.ndarray, centred: bool = False) -> dict[str, float]:
@@ -85,6 +92,7 @@ def compare(
     resampling: Resampling,
     reference: str | None = None,
     against: Mapping[str, Against] | None = None,
+    over_runs: bool = False,
 ) -> pl.DataFrame:
     """M measures of each arm with intervals, and their differences from the arm `reference`.
 
@@ -94,10 +102,11 @@ def compare(
         about: M dicts that describe the measures: the first columns of the table. Of a "metric" in `measures.ERRORS`
             less is better.
         against: arm -> what else it is held against; needs a reference.
+        over_runs: test the seeds' values as well (`p_runs`), if there are enough.
 
     Returns:
-        The columns of `about`, arm, those of `ESTIMATE` and with `against` of `worth`, patients, seeds; grouped by
-        measure, then by arm.
+        The columns of `about`, arm, those of `ESTIMATE`, `p_runs` and with `against` of `worth`, patients, seeds;
+        grouped by measure, then by arm.
 
     Raises:
         ValueError: if arms differ in their seeds, or the reference is not among them.
@@ -105,6 +114,7 @@ def compare(
     if len({len(values) for values in arms.values()}) != 1 or reference not in (None, *arms):
         raise ValueError(f"arms need equally many seeds, one of them {reference!r}; got {list(arms)}")
     means = {arm: resampling.over_seeds(values) for arm, values in arms.items()}  # [1 + B, M]
+    over_runs = over_runs and len(next(iter(arms.values()))) >= FEWEST_RUNS
     rows = []
     for m, named in enumerate(about):
         for arm, values in arms.items():
@@ -114,12 +124,18 @@ def compare(
                 row |= estimate(own) | {"sd": float(single.std(ddof=1)) if len(single) > 1 else None}
                 if reference not in (None, arm):
                     row |= difference(own, means[reference][:, m])
+                    row |= _over_runs(single, arms[reference][:, 0, m]) if over_runs else {}
                 if against and arm in against:
                     every = {name: mean[:, m] for name, mean in means.items()}
                     row |= worth.columns(own, every, against[arm], reference, named.get("metric") in ERRORS)
             rows.append(row)
-    further = () if against is None else worth.COLUMNS
+    further = (*(["p_runs"] if over_runs else []), *(() if against is None else worth.COLUMNS))
     return tidy(rows, [*about[0], "arm", *ESTIMATE, *further, "patients", "seeds"])
+
+
+def _over_runs(values: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+    """The signed-rank test of paired runs [S]; empty where the reference is undefined."""
+    return {"p_runs": paired_wilcoxon(values, reference)} if np.isfinite(reference).all() else {}
 
 
 def tidy(rows: Sequence[Mapping], columns: Sequence[str]) -> pl.DataFrame:
@@ -127,7 +143,7 @@ def tidy(rows: Sequence[Mapping], columns: Sequence[str]) -> pl.DataFrame:
     table = pl.DataFrame(list(rows), infer_schema_length=None)
     missing = [pl.lit(None, pl.Float64).alias(c) for c in columns if c not in table.columns]
     table = table.with_columns(missing).select(columns)
-    floats = [c for c in (*ESTIMATE, *worth.NUMBERS) if c in columns]
+    floats = [c for c in (*ESTIMATE, "p_runs", *worth.NUMBERS) if c in columns]
     texts = [c for c in worth.NAMES if c in columns]
     return table.with_columns(pl.col(floats).cast(pl.Float64), pl.col(texts).cast(pl.String)).fill_nan(None)
 
@@ -172,7 +188,8 @@ def auroc_table(
         for f, y in zip(names, labels.T, strict=True)
     ]
     about.append({"finding": "Average", "n": len(labels), "positives": None})
-    table = _widen(compare(arms, about, resampling, reference, against), labels, resampling, names)
+    table = compare(arms, about, resampling, reference, against, over_runs=True)
+    table = _widen(table, labels, resampling, names)
     single = {arm: values[:, 0, :-1].mean(0) for arm, values in arms.items()}  # [L]
     known = np.isfinite(next(iter(single.values())))
     p = {
@@ -183,7 +200,7 @@ def auroc_table(
     p_findings = pl.col("arm").replace_strict(list(p), list(p.values()), default=None, return_dtype=pl.Float64)
     table = table.with_columns(p_findings=pl.when(finding="Average").then(p_findings))
     order = pl.col("arm").replace_strict({arm: k for k, arm in enumerate(arms)}, return_dtype=pl.Int64)
-    further = () if against is None else worth.COLUMNS
+    further = (*table.select(RUNS).columns, *(() if against is None else worth.COLUMNS))
     columns = ["arm", "finding", *ESTIMATE, *further, "p_findings", "n", "positives", "patients", "seeds"]
     return table.sort(order, maintain_order=True).select(columns)
 

@@ -109,7 +109,8 @@ def task_table(
         arms = {
             arm: np.stack([measure(run[test], resampling.weights) for run in runs]) for arm, runs in results.items()
         }
-        tables.append(compare(arms, [{"test": test} | one for one in about], resampling, REAL, against(arms)))
+        named = [{"test": test} | one for one in about]
+        tables.append(compare(arms, named, resampling, REAL, against(arms), over_runs=True))
     return pl.concat(tables, how="vertical_relaxed")
 
 

@@ -70,7 +70,7 @@ def detect_all(
     tables = [r.table.filter(is_foreign if name == FOREIGN_TASK else ~is_foreign) for name, r in results.items()]
     images = [r.images.with_columns(detector=pl.lit(name)) for name, r in results.items() if len(r.images)]
     reasons = "; ".join(f"{name}: {r.left_out}" for name, r in results.items() if r.left_out)
-    whole = pl.concat(tables, how="vertical_relaxed")
+    whole = pl.concat(tables, how="diagonal_relaxed")
     return TaskResult(whole, pl.concat(images) if images else pl.DataFrame(), reasons if whole.is_empty() else "")
 
 

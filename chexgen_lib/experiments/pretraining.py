@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from chexgen_lib.estimates import worth
-from chexgen_lib.estimates.comparison import auroc_table
+from chexgen_lib.estimates.comparison import RUNS, auroc_table
 from chexgen_lib.estimates.wording import readable
 from chexgen_lib.estimates.worth import Against
 from chexgen_lib.experiments import attention
@@ -224,7 +224,7 @@ def _scores(results: Results, names: Sequence[str]) -> dict[str, np.ndarray]:
 def summary(curves: pl.DataFrame) -> pl.DataFrame:
     """For display: macro AUROC of every initialisation on every set, with the differences from the default."""
     average = curves.filter(finding="Average").rename({"arm": "initialisation"})
-    return readable(average.select("group", "set", pl.col("images").round(), "initialisation", *SHOWN, "n"))
+    return readable(average.select("group", "set", pl.col("images").round(), "initialisation", *SHOWN, RUNS, "n"))
 
 
 def metrics(curves: pl.DataFrame, overall: pl.DataFrame) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import polars as pl
 
 from chexgen_lib.estimates import worth
+from chexgen_lib.estimates.comparison import RUNS
 from chexgen_lib.experiments.arms import BASELINE
 from chexgen_lib.figures.style import PAPER, THIS_RUN
 from chexgen_lib.paper import published
@@ -28,7 +29,9 @@ COLUMNS = ("source", "task", "test", "arm", "category", "metric", "value", "sd",
 
 
 def run_rows(auroc: dict[str, pl.DataFrame], measured: dict[str, pl.DataFrame]) -> pl.DataFrame:
-    """This run's rows of all tasks, with `COLUMNS`; `note` gives the reason for a task without the baseline generator.
+    """This run's rows of all tasks, with `COLUMNS`, and `p_runs` of enough runs.
+
+    `note` gives the reason for a task without the baseline generator.
 
     Args:
         auroc: Test set -> its table of AUROCs by finding.
@@ -40,7 +43,8 @@ def run_rows(auroc: dict[str, pl.DataFrame], measured: dict[str, pl.DataFrame]) 
     without = [task for task, t in measured.items() if len(t) and task not in FROM_TEXT]
     notes = {"task": without, "arm": [BASELINE] * len(without), "note": [NOT_APPLICABLE] * len(without)}
     own.append(pl.DataFrame(notes, schema=dict.fromkeys(notes, pl.String)))
-    return pl.concat(own, how="diagonal_relaxed").with_columns(source=pl.lit(THIS_RUN)).select(COLUMNS)
+    rows = pl.concat(own, how="diagonal_relaxed").with_columns(source=pl.lit(THIS_RUN))
+    return rows.select(*COLUMNS, RUNS)
 
 
 def paper_rows() -> pl.DataFrame:

@@ -3,10 +3,12 @@
 import numpy as np
 import polars as pl
 import pytest
+from scipy import stats
 
 from chexgen_lib.estimates import comparison as c
 from chexgen_lib.estimates import measures
 from chexgen_lib.estimates.resampling import Resampling
+from chexgen_lib.estimates.wording import over_runs, readable
 from chexgen_lib.records import FINDINGS
 
 
@@ -145,3 +147,24 @@ def test_rare_findings_are_in_the_average_only_where_all_are_rare():
     labels[:, 2] = np.nan
     table = c.auroc_table({"real": scores}, labels, resampling, fewest=1)
     assert table["value"][-1] == pytest.approx(table["value"][:2].mean())
+
+
+@pytest.mark.parametrize("seeds", [4, 5, 8])
+def test_the_papers_test_over_runs_stands_beside_from_five_on(seeds):
+    rng = np.random.default_rng(0)
+    arms = {"real": rng.random((seeds, 21, 1)), "more": rng.random((seeds, 21, 1)) + 1}
+    resampling = Resampling([str(i) for i in range(9)], 20)
+    table = c.compare(arms, [{"metric": "m"}], resampling, "real", over_runs=True)
+    assert "p_runs" not in c.compare(arms, [{"metric": "m"}], resampling, "real").columns
+    if seeds < 5:
+        assert "p_runs" not in table.columns
+        return
+    expected = stats.wilcoxon(arms["more"][:, 0, 0], arms["real"][:, 0, 0]).pvalue
+    assert table["p_runs"].to_list() == [None, pytest.approx(expected)] and expected == 2 / 2**seeds
+    shown = readable(table)
+    assert shown["Wilcoxon over runs"].to_list() == [None, f"p = {expected:.2g}"] and "p_runs" not in shown.columns
+
+
+def test_five_runs_cannot_give_the_papers_p():
+    assert over_runs(5).startswith("Wilcoxon's signed-rank test over 5 runs of each arm cannot give a p below 0.062")
+    assert "not the paper's p < 0.001" in over_runs(5) and "paper" not in over_runs(12)
