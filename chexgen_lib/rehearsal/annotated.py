@@ -40,7 +40,7 @@ def outline(mask: np.ndarray, size: int) -> list[list[float]]:
 def siim_acr_ptx(folder: Path) -> None:
     """DICOM with baseline JPEG, masks as relative run lengths; the competition's second-stage table."""
     rows = []
-    for case in cases("siim_acr_ptx", 28, ["Pneumothorax", "Effusion"]):
+    for case in cases("siim_acr_ptx", 64, ["Pneumothorax", "Effusion"]):
         name = f"1.2.276.0.7230010.3.1.4.8323329.{case.number}.1517875201"
         files.dicom(folder / f"dicom-images-train/{name}/{name}.dcm", files.enlarged(case.picture.image, 256), "jpeg")
         rows.append([name, relative_runs(_mask(case, "Pneumothorax"))])
@@ -66,8 +66,8 @@ def candid_ptx(folder: Path) -> None:
 
 def vindr_ribcxr(folder: Path) -> None:
     """PNGs of 8 bits; a JSON file for each set with an outline for each of 20 ribs."""
-    made = cases("vindr_ribcxr", 20, ["Effusion", "Cardiomegaly"])
-    for split, own in (("train", made[:14]), ("val", made[14:])):
+    made = cases("vindr_ribcxr", 44, ["Effusion", "Cardiomegaly"])
+    for split, own in (("train", made[:32]), ("val", made[32:])):
         content: dict[str, dict] = {"img": {}} | {rib: {} for rib in ribs_reader.RIBS}
         for number, case in enumerate(own):
             name = f"VinDr_RibCXR_{split}_{number:03}.png"
@@ -95,8 +95,8 @@ def _ribs(mask: np.ndarray) -> dict[str, np.ndarray]:
 
 def object_cxr(folder: Path) -> None:
     """JPEGs; boxes, ellipses and polygons of foreign objects in a text of the table."""
-    made = cases("object_cxr", 28, ["Support Devices", "Effusion"])
-    for split, own in (("train", made[:20]), ("dev", made[20:])):
+    made = cases("object_cxr", 48, ["Support Devices", "Effusion"])
+    for split, own in (("train", made[:36]), ("dev", made[36:])):
         rows = []
         for number, case in enumerate(own):
             files.jpg(folder / f"{split}/{number:05}.jpg", files.enlarged(case.picture.image, 240, 10))
@@ -108,10 +108,14 @@ def object_cxr(folder: Path) -> None:
 
 
 def chestx_det(folder: Path) -> None:
-    """PNGs of 8 bits; JSON lists with a box and an outline for each label."""
+    """PNGs of 8 bits; JSON lists with a box and an outline for each label.
+
+    Labels that no rendered finding means (emphysema, fibrosis, ...) take turns on the lungs of every third case.
+    """
     labels = {finding: label for label, finding in reversed(chestx_det_reader.FINDING_OF.items()) if finding}
-    made = cases("chestx_det", 30, list(labels))
-    for split, own in (("train", made[:22]), ("test", made[22:])):
+    others = [label for label, finding in chestx_det_reader.FINDING_OF.items() if finding is None]
+    made = cases("chestx_det", 60, list(labels))
+    for split, own in (("train", made[:44]), ("test", made[44:])):
         items = []
         for case in own:
             name = f"{case.number + 30000}.png"
@@ -120,6 +124,11 @@ def chestx_det(folder: Path) -> None:
             item = {"file_name": name, "syms": [labels[box["finding"]] for box in shown]}
             item["boxes"] = [[round(v) for v in corners(box, FRAME, 0)] for box in shown]
             item["polygons"] = [outline(_mask(case, box["finding"]), FRAME) for box in shown]
+            if case.number % 3 == 1:
+                item["syms"].append(others[case.number // 3 % len(others)])
+                item["polygons"].append(outline(_mask(case, "lungs"), FRAME))
+                x, y = zip(*item["polygons"][-1], strict=True)
+                item["boxes"].append([min(x), min(y), max(x), max(y)])
             items.append(item)
         files.text(folder / f"ChestX_Det_{split}.json", json.dumps(items))
 
@@ -127,7 +136,7 @@ def chestx_det(folder: Path) -> None:
 def ralo(folder: Path) -> None:
     """JPEGs by row number; two readers' scores below a line that names the readers."""
     rows = []
-    for case in cases("ralo", 26, ["Lung Opacity", "Consolidation", "Edema"], views=("AP",)):
+    for case in cases("ralo", 48, ["Lung Opacity", "Consolidation", "Edema"], views=("AP",)):
         files.jpg(folder / f"CXR_images_scored/{case.number}.jpg", files.enlarged(case.picture.image, 224, 10))
         share = max(case.picture.severity.get(f, 0.0) for f in ("Lung Opacity", "Consolidation", "Edema"))
         scores = []
@@ -170,15 +179,15 @@ def chest_dr(folder: Path) -> None:
     """PNGs of 8 bits, 19 labels; lists of the official 1-, 5- and 10-shot training sets, five draws of each."""
     labels = list(chest_dr_reader.FINDING_OF)
     rendered = [f for f in dict.fromkeys(chest_dr_reader.FINDING_OF.values()) if f]
-    made = cases("chest_dr", 56, rendered, ("AP", "PA"))
+    made = cases("chest_dr", 108, rendered, ("AP", "PA"))
     rows = [_chest_dr_row(case, labels) for case in made]
     for case, row in zip(made, rows, strict=True):
         files.png(folder / f"images/{row[0]}", files.enlarged(case.picture.image, 224, 12))
-    table(folder / "chest_train.csv", ["img_id", "study", *labels], rows[:38])
-    table(folder / "chest_test_WithLabel.csv", ["img_id", "study", *labels], rows[38:])
+    table(folder / "chest_train.csv", ["img_id", "study", *labels], rows[:78])
+    table(folder / "chest_test_WithLabel.csv", ["img_id", "study", *labels], rows[78:])
     for shots in (1, 5, 10):
         for draw in range(1, 6):
-            text = "\n".join(_shots(rows[:38], len(labels), shots, draw))
+            text = "\n".join(_shots(rows[:78], len(labels), shots, draw))
             files.text(folder / f"chest_{shots}-shot_train_exp{draw}.txt", text)
 
 

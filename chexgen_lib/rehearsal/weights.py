@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,11 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from chexgen_lib.learners.classifier import SIZES
 from chexgen_lib.models import weights_layout
 from chexgen_lib.models.baseline import BaselineUNet
 from chexgen_lib.models.weights_catalogue import CATALOGUE, HUB, SHIPPED, TORCH, XRV, Weight, WeightsFileError, asked_by
+from chexgen_lib.rehearsal.sizes import SMALL
 from chexgen_lib.storage import replacing
 
 COMMIT = "5" * 40  # of every stand-in in the cache of the hub
@@ -135,17 +138,28 @@ def xrv(file: Path) -> Path:
 
     torch.manual_seed(0)
     network = torchxrayvision.models.DenseNet(num_classes=18)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # statistics of the batch below
+    with torch.no_grad():  # else 120 layers make every image the same
+        network.train()(1024 * torch.randn(2, 1, 64, 64))
+    network.eval().classifier.weight.data.mul_(10)
     torch.save(network, file, _use_new_zipfile_serialization=False)
     return file
 
 
 def torchvision(file: Path) -> Path:
-    """As a file of torchvision: the state of the network that its name begins with (of true size)."""
+    """As a file of torchvision; a DenseNet121 has the shape of the rehearsal's classifiers and its file's old names."""
     from torchvision import models
 
     torch.manual_seed(0)
-    network = getattr(models, file.name.lstrip(".").partition("-")[0])()
-    torch.save(network.state_dict(), file)
+    name, small = file.name.lstrip(".").partition("-")[0], SIZES[SMALL]
+    if name != "densenet121":
+        torch.save(getattr(models, name)().state_dict(), file)
+        return file
+    state = models.DenseNet(small.growth_rate, small.block_config, small.init_features).state_dict()
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", key): tensor for key, tensor in state.items()}
+    torch.save({key: tensor for key, tensor in old.items() if not key.endswith("num_batches_tracked")}, file)
     return file
 
 
