@@ -24,6 +24,7 @@ from chexgen_lib.experiments import attention
 from chexgen_lib.experiments.arms import (
     AS_MANY_STEPS,
     DEFAULT,
+    RAD_DINO,
     against_initialisations,
     pretrained,
     pretrained_from,
@@ -45,6 +46,7 @@ from chexgen_lib.experiments.fine_tuning import (
 from chexgen_lib.experiments.repeats import Repeats, Results
 from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.classifier import Classifier, balanced_weights, train_classifier
+from chexgen_lib.paper import published as printed
 from chexgen_lib.pools.labelled import Splits
 
 SHOWN = ("value", "low", "high", "difference", "difference_low", "difference_high", "p", "detectable", *worth.COLUMNS)
@@ -244,7 +246,12 @@ def metrics(curves: pl.DataFrame, overall: pl.DataFrame) -> dict[str, Any]:
 
 
 def beside_paper(curves: pl.DataFrame, published: pl.DataFrame) -> pl.DataFrame:
-    """Macro AUROC by set and initialisation, the paper's (`published`, Figure 4a) and below them this run's."""
+    """Macro AUROC by set and initialisation, the paper's (`published`, Figure 4a) and below them this run's.
+
+    The paper's RAD-DINO (ED Figure 9) is among them where it is in this run.
+    """
+    if RAD_DINO in set(curves["arm"]):
+        published = pl.concat([published, printed.load("ed-fig9")])
     paper = published.select(
         "arm", source=pl.lit("paper"), images="dataset", set="category", AUROC=(pl.col("value") / 100).round(3)
     )

@@ -15,6 +15,7 @@ from chexgen_lib.experiments.attention import Cases
 from chexgen_lib.experiments.repeats import Repeats
 from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.classifier import ClassifierSize
+from chexgen_lib.paper import published
 from chexgen_lib.pools.labelled import ABOUT, LabelledSet, Splits
 from chexgen_lib.records import FINDINGS, SCHEMA
 from tests.builders import labelled_squares
@@ -244,3 +245,14 @@ def test_imagenet_is_the_reference_and_rad_dino_stands_beside():
     assert {t.group for t in beside.values()} == {ft.INTERNAL} and not any(t.measure_attention for t in beside.values())
     with pytest.raises(ValueError, match="the first of starts .* random or imagenet"):
         replace(protocol, starts={RAD_DINO: "vit"})
+
+
+@pytest.mark.parametrize("start", [RAD_DINO, IMAGENET])
+def test_the_papers_rad_dino_stands_beside_ours(start):
+    curves = pl.DataFrame(
+        {"finding": ["Average"], "arm": [start], "set": ["100 %"], "group": ["internal"], "value": [0.8]}
+    )
+    beside = p.beside_paper(curves, published.load("fig4a"))
+    rows = beside.filter(pl.col("initialisation").str.contains(RAD_DINO), source="paper")["AUROC"].to_list()
+    assert rows == ([0.791, 0.824] if start == RAD_DINO else [])
+    assert beside.filter(source="this run")["AUROC"].to_list() == [0.8]
