@@ -36,7 +36,7 @@ from chexgen_lib.privacy.audit import Audit, audit
 from chexgen_lib.privacy.copies import Calibration, share
 from chexgen_lib.privacy.folders import HELD_OUT, POOL, TRAINING, Images
 from chexgen_lib.privacy.likeness import Reference
-from chexgen_lib.records import FINDINGS
+from chexgen_lib.records import FINDINGS, FRONTAL
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 
 SIZE = 128
@@ -171,7 +171,7 @@ def foundation_sets(curated: Path, pipeline: ChexGenPipeline, seed: int) -> dict
     """
     tokenizer, _ = load_text_encoder("minilm")
     counts = {"train": 32768, "val": 4096}
-    selection = Selection("stage1", ["nih", "chexpert", "padchest"], counts, frontal=True, reserved=False)
+    selection = Selection("stage1", ["nih", "chexpert", "padchest"], counts, views=FRONTAL, reserved=False)
     table = record_table.read(curated)
     chosen = select(table, [selection], lambda texts: count_tokens(tokenizer, texts), 120)
     rng, parts = np.random.default_rng(seed), []

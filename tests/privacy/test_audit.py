@@ -6,7 +6,7 @@ import pytest
 
 from chexgen_lib.figures import privacy as page
 from chexgen_lib.privacy import identity, membership, planted, proximity
-from chexgen_lib.privacy.audit import COPIES, DETECTION, NOTHING, audit
+from chexgen_lib.privacy.audit import COPIES, DETECTION, LEAK, NOTHING, audit
 from chexgen_lib.privacy.copies import COPY, INNOCENT
 from chexgen_lib.privacy.folders import HELD_OUT, POOL, TRAINING
 from chexgen_lib.privacy.likeness import Reference
@@ -80,6 +80,16 @@ def test_alarms_are_counted_for_training_prompts_and_others():
     found = audit(sets | {TRAINING: type(pool)(table, TRAINED), HELD_OUT: named(UNSEEN, "h")})
     assert value(found, "with an alarm, training prompts")["value"] == 1
     assert value(found, "with an alarm, other prompts")["value"] == 0
+
+
+def test_an_attack_that_tells_training_images_is_a_leak_without_copies():
+    sets = {TRAINING: named(TRAINED, "t", 2), HELD_OUT: named(UNSEEN, "h"), POOL: named(films(30, 2), "p")}
+    attacks = {
+        "oracle": lambda targets: np.array([name.startswith("t") for name in targets.table["image_id"]], float),
+        "chance": lambda targets: np.random.default_rng(0).random(len(targets)),
+    }
+    found = audit(sets, attacks)
+    assert found.verdict == LEAK and "oracle, AUROC 1.00" in found.reasons[-1] and len(found.reasons) == 2
 
 
 def test_a_pool_of_one_image(innocent):
