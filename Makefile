@@ -79,7 +79,7 @@ lab: .venv/.complete
 	$(BIN)/jupyter lab --config conf/jupyter_server_config.py
 
 studio: .venv/.complete
-	$(BIN)/jupyter lab --config conf/jupyter_server_config.py docs/studio.ipynb
+	$(BIN)/jupyter lab --config conf/jupyter_server_config.py --LabApp.default_url=/lab/tree/docs/studio.ipynb
 
 lint: .venv/.complete
 	$(BIN)/ruff check
