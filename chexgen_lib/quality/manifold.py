@@ -9,7 +9,7 @@ balls that hold a generated image.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.distance import cdist
+from sklearn.metrics.pairwise import euclidean_distances
 
 PRECISION_NEIGHBOURS = 3  # Kynkaanniemi et al., Figure 3
 DENSITY_NEIGHBOURS = 5  # Naeem et al., section 4
@@ -44,8 +44,8 @@ def manifold(real: np.ndarray, generated: np.ndarray) -> Manifold:
             f"needs more than {DENSITY_NEIGHBOURS} images of either kind to find neighbours, got {len(real)} real and "
             f"{len(generated)} generated ones"
         )
-    among_real, among_generated = cdist(real, real), cdist(generated, generated)
-    apart = cdist(real, generated)  # [n, m]
+    among_real, among_generated = euclidean_distances(real), euclidean_distances(generated)
+    apart = euclidean_distances(real, generated)  # [n, m]
     dense = apart < _radii(among_real, DENSITY_NEIGHBOURS)[:, None]
     return Manifold(
         precision=(apart <= _radii(among_real, PRECISION_NEIGHBOURS)[:, None]).any(0).astype(float),

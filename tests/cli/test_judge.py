@@ -5,6 +5,7 @@ import json
 import polars as pl
 import pytest
 
+from chexgen_lib.cli import judge as command
 from chexgen_lib.cli import main as cli
 from chexgen_lib.cli.judge import named
 from chexgen_lib.quality.arms import FLOOR, NOISE, REAL
@@ -72,6 +73,17 @@ def test_options_that_cannot_work_are_refused_before_anything_begins(cohort, tmp
         assert message in capsys.readouterr().err
     assert cli.main(["judge", "shipped", "--cohort", str(tmp_path), "--out", str(tmp_path / "judged")]) == 2
     assert "images of no px, not any: run 02_cohort" in capsys.readouterr().err
+
+
+def test_the_embedded_reference_is_rendered_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "render_reference", toy.render)
+    toy.RENDERED.clear()
+    options = ["judge", "--out", str(tmp_path / "judged"), "--kept", str(tmp_path / "kept")]
+    assert cli.main([*options, "--prompts", "24"]) == 0
+    few = pl.read_csv(tmp_path / "judged/prompts.csv")
+    assert cli.main([*options, "--prompts", "30", "--workers", "1"]) == 0
+    assert len(toy.RENDERED) == 1 and set(toy.RENDERED[0]) == {"train", "val", "test"}
+    assert pl.read_csv(tmp_path / "judged/prompts.csv")["image_id"].to_list()[:24] == few["image_id"].to_list()
 
 
 def test_names_of_generators():

@@ -12,6 +12,7 @@ from chexgen_lib.records import FINDINGS, SCHEMA
 from tests.builders import finding_squares
 
 SIZE = 64
+RENDERED: list[dict[str, int]] = []  # what `render` was asked for
 
 
 class Squares:
@@ -77,6 +78,12 @@ def cohort(folder: Path, test: int = 120, train: int = 60, val: int = 30) -> Pat
     table.write_parquet(folder / "cohort.parquet")
     np.save(folder / f"images_{SIZE}.npy", films(table, 5))
     return folder
+
+
+def render(folder: Path, counts: dict[str, int], resolution: int, workers: int) -> None:
+    """In place of `rendered.render_reference`."""
+    RENDERED.append(counts)
+    cohort(folder)
 
 
 def instruments(train: pl.DataFrame) -> Instruments:
