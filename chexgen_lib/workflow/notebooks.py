@@ -45,7 +45,7 @@ ENVIRONMENT = {
 }
 
 
-class NotebookError(Exception):
+class NotebookError(ValueError):
     """A notebook, or its entry in params.yaml or dvc.yaml, breaks the contract above."""
 
 
