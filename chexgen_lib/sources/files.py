@@ -11,15 +11,19 @@ import re
 import zipfile
 import zlib
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import polars as pl
 
+from chexgen_lib.pixels import STRANGE
 from chexgen_lib.records import RecordError
 
 _IMAGE = re.compile(r"\.(?:png|jpe?g|dcm|dicom|dic|tiff?)$", re.IGNORECASE)
 _PACKED = r"(?:\.gz|\.zip|\.bz2|\.xz)?"
 _SYSTEM = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"}
+_ARCHIVE = re.compile(r"\.(zip|tar|tgz|tar\.gz|7z|rar)$", re.IGNORECASE)
+_SMALL = 10_000  # bytes; a radiograph has more, a web page in its place hardly
 _FEW = 64  # files of one name among which the right one is looked for one by one
 # First bytes of what is no table -> what it is, and what to do.
 _STRANGE = {
@@ -67,6 +71,22 @@ class Tree:
     def matches(self, pattern: str) -> list[str]:
         """The names that end as `pattern` (of `Path.glob`) says: in any depth and case; of tables also the packed."""
         return list(filter(_expression(pattern).fullmatch, self.names))
+
+    @property
+    def archives(self) -> list[str]:
+        """The names of packed folders."""
+        return [name for name in self.names if _ARCHIVE.search(name)]
+
+    def hollow(self, names: Iterable[str]) -> dict[str, str]:
+        """Files named as images that are none: empty, a pointer, a web page; name -> what it is and what to do."""
+        found = {}
+        for name in names:
+            size = (self.folder / name).stat().st_size
+            if size < _SMALL:
+                head = (self.folder / name).read_bytes()[:64]
+                kind = next((kind for start, kind in STRANGE.items() if head.startswith(start)), None)
+                found |= {name: kind or "empty; fetch it again"} if kind or not size else {}
+        return found
 
     def find(self, images: pl.Series) -> pl.DataFrame:
         """The files of images that a table names: `image`, `file` (null where there is none), `rival`.
@@ -133,8 +153,7 @@ def every(place: str | Path | Tree, pattern: str) -> list[Path]:
 
 def _missing(tree: Tree, *patterns: str) -> RecordError:
     names = " or ".join(pattern.removeprefix("**/") for pattern in patterns)
-    packed = [name for name in tree.names if re.search(r"\.(zip|tar|tgz|tar\.gz|7z|rar)$", name, re.IGNORECASE)]
-    unpack = f"unpack {packed[0]}, or " if packed else ""
+    unpack = f"unpack {tree.archives[0]}, or " if tree.archives else ""
     return RecordError(
         f"{tree.folder}: holds no {names}; {unpack}give the dataset's folder as its publisher lays it out"
     )
@@ -244,7 +263,7 @@ def _walk(top: Path) -> list[str]:
 
 
 def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part.lower() in _SYSTEM for part in name.split("/"))
+    return any(part.startswith((".", "~$")) or part.lower() in _SYSTEM for part in name.split("/"))
 
 
 def _expression(pattern: str) -> re.Pattern:
@@ -260,7 +279,7 @@ def _expression(pattern: str) -> re.Pattern:
 
 def _parts(name: str) -> tuple[str, tuple[str, ...]]:
     """A path, and its parts in lower case, without the ending of an image."""
-    return name, tuple(_IMAGE.sub("", name.lower()).strip("/").split("/"))
+    return name, tuple(_IMAGE.sub("", name.lower().replace("\\", "/")).strip("/").split("/"))
 
 
 def _common(one: tuple[str, ...], other: tuple[str, ...]) -> int:

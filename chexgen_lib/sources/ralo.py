@@ -99,11 +99,12 @@ def _read(path: Path) -> pl.DataFrame:
 def _rows(path: Path) -> list[list[str]]:
     """The header, which is the line that names Subject_ID, and the rows below it; blank lines are no rows."""
     text = read_text(path).decode()
-    try:
-        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
-    except csv.Error as error:
-        raise RecordError(f"{path}: damaged or unreadable ({error}); fetch it again") from error
-    head = next((i for i, row in enumerate(rows) if "Subject_ID" in row), None)
-    if head is None:
-        raise RecordError(f"{path}: no header with Subject_ID; fetch it again")
-    return rows[head:]
+    for delimiter in ",;\t":  # of the publisher, and of spreadsheets
+        try:
+            rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
+        except csv.Error as error:
+            raise RecordError(f"{path}: damaged or unreadable ({error}); fetch it again") from error
+        head = next((i for i, row in enumerate(rows) if "Subject_ID" in row), None)
+        if head is not None:
+            return rows[head:]
+    raise RecordError(f"{path}: no header with Subject_ID; fetch it again")

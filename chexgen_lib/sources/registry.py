@@ -15,7 +15,7 @@ from tqdm import tqdm
 from chexgen_lib.paper import published
 from chexgen_lib.records import FINDINGS, RecordError
 from chexgen_lib.sources import mesh_headings
-from chexgen_lib.sources.datasheet import EMPTY, MISSING, PRESENT, ROLES, Datasheet
+from chexgen_lib.sources.datasheet import EMPTY, MISSING, PRESENT, ROLES, Datasheet, Part
 from chexgen_lib.sources.files import Tree
 
 ALWAYS = ("nih", "chexpert", "padchest", "openi")  # curated in every run: torchxrayvision ships their tables
@@ -193,6 +193,8 @@ def _check_finds(sheet: Datasheet, tree: Tree, records: pl.DataFrame) -> tuple[l
     """How many records find their image, report and mask, and whether none of these has nothing, or two candidates."""
     lines, remedies = [], []
     files = tree.find(records["image"])
+    hollow = tree.hollow(files["file"].drop_nulls())
+    files = files.with_columns(pl.when(~pl.col("file").is_in(list(hollow))).then("file").alias("file"))
     found = records.select(
         "report", "mask", image=pl.col("image").replace_strict(files["image"], files["file"], default=None)
     )
@@ -202,13 +204,27 @@ def _check_finds(sheet: Datasheet, tree: Tree, records: pl.DataFrame) -> tuple[l
         if not n and records.height:
             part = next((p for p in sheet.parts if p.is_image), sheet.parts[0])
             wanted = f" (for example {records['image'][0]})" if column == "image" else ""
-            where = f"put {part.holds} into {tree.folder}, as {part.pattern}" if column == "image" else _obtain(sheet)
+            where = _place_of_images(sheet, tree, hollow, part) if column == "image" else _obtain(sheet)
             remedies += [f"no record finds its {column}{wanted}: {where}"]
+    if hollow:
+        name, kind = next(iter(hollow.items()))
+        lines += [f"{len(hollow):,} images are none, first {tree.folder / name}: {kind}"]
     rivals = files.drop_nulls("rival")
     if rivals.height:
         image, file, rival = rivals.row(0)
         remedies += [f"{rivals.height:,} images have several files, first {image}: {file} and {rival}; move one away"]
     return lines + [f"first remedy: {remedy}" for remedy in remedies[:1]], not remedies
+
+
+def _place_of_images(sheet: Datasheet, tree: Tree, hollow: dict[str, str], part: Part) -> str:
+    """What to do so that images are found."""
+    if hollow:
+        name, kind = next(iter(hollow.items()))
+        return f"{tree.folder / name} is {kind}"
+    read = {path for part in sheet.parts for path in part.files(tree)}
+    packed = [name for name in tree.archives if tree.folder / name not in read]
+    unpack = f"unpack {packed[0]}, or " if packed else ""
+    return f"{unpack}put {part.holds} into {tree.folder}, as {part.pattern}"
 
 
 def _check_root(root: Path | None) -> None:

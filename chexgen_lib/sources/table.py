@@ -32,8 +32,9 @@ def shipped(name: str) -> Path:
 
 
 def read_table(path: str | Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> pl.DataFrame:
-    """Read a CSV (packed or not, see `files.read_text`) as text columns, plus `row` (1-based) and `broken`.
+    """Read a CSV as text columns, plus `row` (1-based) and `broken`.
 
+    It may be packed (`files.read_text`), and have semicolons or tabs in place of commas, as spreadsheets save it.
     A row with too many or too few fields is kept as `broken` (all its columns null), never guessed at. Of the columns
     `optional` those are read that are there.
 
@@ -42,26 +43,30 @@ def read_table(path: str | Path, columns: tuple[str, ...], optional: tuple[str, 
     """
     path = Path(path)
     raw = read_text(path)
+    raw = raw if b"\n" in raw else raw.replace(b"\r", b"\n")
     head, end, body = raw.partition(b"\n")
     if head.rstrip().endswith(b","):  # a spreadsheet's columns without a name; not every row has them
         bare = head.rstrip(b", \t\r")
         extra = rb",{1,%d}\r?$" % head.count(b",", len(bare))
         head, body = bare, re.sub(extra, b"", body, flags=re.MULTILINE)
     try:
-        header = next(csv.reader([head.decode()]), [])
+        headers = {mark: next(csv.reader([head.decode()], delimiter=mark), []) for mark in ",;\t"}
     except csv.Error as error:
         raise RecordError(f"{path}: not a readable CSV ({error}); fetch it again") from error
-    if (names := [name.strip() for name in header]) != header:
-        header, head = names, (",".join(f'"{name}"' for name in names)).encode()
+    names = {mark: [name.strip() for name in header] for mark, header in headers.items()}
+    delimiter = next((mark for mark in names if set(columns) <= set(names[mark])), ",")
+    header = names[delimiter]
+    if header != headers[delimiter]:
+        head = delimiter.join(f'"{name}"' for name in header).encode()
     if missing := [c for c in columns if c not in header]:
         raise RecordError(f"{path}: columns {missing} are missing; the file has {header[:12]}")
     try:
-        return _parse(head + end + body, (*columns, *(c for c in optional if c in header)))
+        return _parse(head + end + body, (*columns, *(c for c in optional if c in header)), delimiter)
     except pa.ArrowException as error:
         raise RecordError(f"{path}: not a readable CSV ({error}); fetch it again") from error
 
 
-def _parse(raw: bytes, columns: tuple[str, ...]) -> pl.DataFrame:
+def _parse(raw: bytes, columns: tuple[str, ...], delimiter: str) -> pl.DataFrame:
     """The columns as text; a row with the wrong number of fields becomes null, with `broken` true."""
     broken: list[int] = []
 
@@ -72,7 +77,7 @@ def _parse(raw: bytes, columns: tuple[str, ...]) -> pl.DataFrame:
     table = pa_csv.read_csv(
         io.BytesIO(raw),
         pa_csv.ReadOptions(use_threads=False),  # with threads the handler does not get the row's number
-        pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
+        pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=note),
         pa_csv.ConvertOptions(include_columns=columns, column_types=dict.fromkeys(columns, pa.string())),
     )
     whole = pl.DataFrame(pl.from_arrow(table)).with_columns(broken=pl.lit(False))

@@ -17,6 +17,7 @@ from chexgen_lib.records import RecordError, assign_splits, validate
 from chexgen_lib.sources import chexpert, chexpert_labels, mimic_cxr, nih, registry
 from chexgen_lib.sources.files import Tree, locate, read_text
 from chexgen_lib.sources.table import read_table
+from tests.sources import unusual_layouts as unusual
 from tests.sources.layouts import CANDID, CHEST_DR, CHESTX_DET, OBJECTS, RALO, SIIM, VINDR, dicom, picture, put
 
 TABLE = "a,b\n1,x\n2,y\n"
@@ -294,3 +295,28 @@ def test_whatever_lies_below_the_root_can_be_described_and_split(tmp_path):
     table = pl.concat(loaded[source][0] for source in SMALL)
     table = check(grammar.describe(assign_splits(table)))
     assert validate(table).height == table.height and (table["qc"] == "pass").sum() > table.height / 2
+
+
+def test_the_check_says_what_lies_in_place_of_images(tmp_path):
+    for layout, says in (
+        (unusual.empty_images, "00000001_000.png is empty; fetch it again"),
+        (unusual.pointers, "00000001_000.png is a pointer of Git LFS in place of the file; run git lfs pull"),
+        (unusual.packed_images, "unpack images_001.tar.gz, or put images"),
+    ):
+        root = tmp_path / layout.__name__
+        layout(unusual.whole("nih", root))
+        said, fine = registry.check("nih", root)
+        assert not fine and "0 of 2 records find their image" in said and says in said
+
+
+def test_a_table_with_windows_paths_finds_its_images(tmp_path):
+    (tmp_path / "images/p1").mkdir(parents=True)
+    (tmp_path / "images/p1/a.png").write_bytes(b"1")
+    found = Tree(tmp_path).find(pl.Series(["data\\images\\p1\\a.png"]))
+    assert found["file"].to_list() == ["images/p1/a.png"]
+
+
+def test_a_table_of_a_spreadsheet_is_read(tmp_path):
+    for text in ("a;b\n1;2,5\n", "a\tb\n1\t2,5\n", 'a,b\r1,"2,5"\r'):
+        (tmp_path / "t.csv").write_text(text, newline="")
+        assert read_table(tmp_path / "t.csv", ("a", "b")).select("a", "b").rows() == [("1", "2,5")]

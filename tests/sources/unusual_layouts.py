@@ -1,8 +1,11 @@
 """All datasets, whole but small, and layouts in which users have them: some unusual and sound, some without use."""
 
 import bz2
+import csv
 import gzip
+import io
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +70,19 @@ def utf_16(folder: Path) -> None:
             path.write_bytes(path.read_bytes().decode("latin-1").encode("utf-16"))
 
 
+def semicolons(folder: Path) -> None:
+    for path in files(folder, False):
+        if path.suffix == ".csv":
+            text = io.StringIO(path.read_bytes().decode("latin-1"), newline="")
+            with open(path, "w", encoding="latin-1", newline="") as file:
+                csv.writer(file, delimiter=";").writerows(csv.reader(text, skipinitialspace=True))
+
+
+def lock_files(folder: Path) -> None:
+    for path in files(folder, False):
+        path.with_name(f"~${path.name}").write_bytes(b"\x05who has it open")
+
+
 def links(folder: Path) -> None:
     elsewhere = folder.parent / "elsewhere"
     shutil.move(folder, elsewhere)
@@ -104,6 +120,23 @@ def broken_links(folder: Path) -> None:
         path.symlink_to(folder / "gone" / path.name)
 
 
+def empty_images(folder: Path) -> None:
+    for path in files(folder, True):
+        path.write_bytes(b"")
+
+
+def pointers(folder: Path) -> None:
+    for path in files(folder, True):
+        path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+
+
+def packed_images(folder: Path) -> None:
+    with tarfile.open(folder / "images_001.tar.gz", "w:gz") as archive:
+        for path in files(folder, True):
+            archive.add(path, path.relative_to(folder))
+            path.unlink()
+
+
 def headers_only(folder: Path) -> None:
     for path in files(folder, False):
         raw = path.read_bytes()
@@ -116,6 +149,17 @@ def as_published(folder: Path) -> None:
 
 
 Layout = Callable[[Path], None]
-SOUND: tuple[Layout, ...] = (as_published, one_folder_more, batches, upper_case, packed, utf_16, links)
-USELESS: tuple[Layout, ...] = (without_images, images_of_others, hidden_copies, broken_links, headers_only)
+SOUND: tuple[Layout, ...] = (
+    as_published,
+    one_folder_more,
+    batches,
+    upper_case,
+    packed,
+    utf_16,
+    links,
+    semicolons,
+    lock_files,
+)
+NO_IMAGES = (without_images, images_of_others, hidden_copies, broken_links, empty_images, pointers, packed_images)
+USELESS: tuple[Layout, ...] = (*NO_IMAGES, headers_only)
 UNCLEAR: tuple[Layout, ...] = (two_releases,)
