@@ -10,7 +10,7 @@ A generator could reproduce a patient that it was trained on, so `choose` takes 
 has an image in any training split of the cohort.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -40,11 +40,13 @@ def choose(
     records: int | None = None,
     shares: Mapping[str, Mapping[str, float] | None] | None = None,
     seed: int = 0,
+    fits: Callable[[list[str]], Sequence[bool]] | None = None,
 ) -> pl.DataFrame:
     """Choose the records to train, validate and test on.
 
     Frontal images of which all attributes are known ("age group" is made from the age). The prompt is the record's
-    description, which states age, sex, race, view and findings.
+    description, which states age, sex, race, view and findings; it may be longer than the impression by which the
+    record came into the cohort.
 
     Returns:
         image_id, patient_id, role ("train", "val", "test"), prompt and the attributes of each.
@@ -55,6 +57,7 @@ def choose(
         records: to train on (None: all); fewer where the scarcest group would not reach its share.
         shares: attribute -> value -> share of the training records; other attributes, and those with None, stay as
             they are.
+        fits: prompts -> whether the generator can read each; records of others are left out, and their number printed.
 
     Raises:
         CohortError: if a role is empty, or a patient of validation or test has an image in any training split.
@@ -67,6 +70,11 @@ def choose(
     check_attributes(table, attributes)
     table = table.drop_nulls(list(attributes))
     table = table.with_columns(prompt=describe.prompt(table), order=positions(table["image_id"], f"{seed}:fairness"))
+    if fits is not None:
+        short = pl.Series(fits(table["prompt"].to_list()), dtype=pl.Boolean)
+        if not short.all():
+            print(f"{(~short).sum()} of {len(table)} records left out: too long a description")
+        table = table.filter(short)
     either = pl.col(trained_on) | pl.col(tested_on)
     train = table.filter(trained_on, pl.col("split") == "train").sort("order")
     roles = {
@@ -132,9 +140,11 @@ def images_wanted(train: pl.DataFrame, additions: Mapping[str, Sequence[int]]) -
     return rows.with_columns(image_id=pl.format("{}/balancing-{}", "record", copy))
 
 
-def plan(cohort: pl.DataFrame, root: Path, settings: Mapping, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+def plan(
+    cohort: pl.DataFrame, root: Path, settings: Mapping, seed: int, fits: Callable[[list[str]], Sequence[bool]]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """What `choose` returns, saved for stage 11 below `root`, and the `images_wanted` to balance it."""
-    chosen = choose(cohort, seed=seed, **settings)
+    chosen = choose(cohort, seed=seed, fits=fits, **settings)
     train = chosen.filter(role="train")
     with replacing(root / CHOSEN) as partial:
         chosen.write_parquet(partial)

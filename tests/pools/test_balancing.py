@@ -71,6 +71,14 @@ def test_roles_are_frontal_known_and_described():
     assert len(old_women) and all("70-year-old woman" in prompt for prompt in old_women)
 
 
+def test_descriptions_that_the_generator_cannot_read_are_left_out_and_counted(capsys):
+    """Stage II's records are chosen by their impressions: with T5 in `paper`, some descriptions were longer."""
+    longest = choose(cohort(), records=None, shares=None)["prompt"].str.len_chars().max()
+    chosen = choose(cohort(), records=None, shares=None, fits=lambda prompts: [len(p) < longest for p in prompts])
+    assert chosen["prompt"].str.len_chars().max() < longest
+    assert "records left out: too long a description" in capsys.readouterr().out
+
+
 def test_no_test_patient_is_in_a_training_split():
     """Generators, pools and classifiers learn from training splits only, whatever the flag."""
     table = cohort()
