@@ -1,6 +1,6 @@
 """Curation: the tables of all datasets become Records with descriptions that a program has checked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from chexgen_lib.descriptions import audit, counts
 from chexgen_lib.descriptions.check import check
 from chexgen_lib.language_model import writer as language_model
 from chexgen_lib.sources import registry
+from chexgen_lib.sources.files import Tree
+from chexgen_lib.storage import digest, hash_key
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Curation:
         writer, reviewer, budget: as `language_model.writer.describe` takes them.
         planted_faults: of each kind, source and wording, to test the check with.
         seed: of the splits and the planted faults.
+        files: digest of the names, sizes and times of all files below `data_root` and `image_folder`, so that a kept
+            curation is made again when a dataset is added or corrected. Contents are not read: there may be millions.
     """
 
     data_root: str | None
@@ -36,6 +40,18 @@ class Curation:
     budget: float | None
     planted_faults: int
     seed: int
+    files: str = field(init=False)
+
+    def __post_init__(self):
+        folders = [folder for folder in (self.data_root, self.image_folder) if folder is not None]
+        object.__setattr__(self, "files", digest([_files(Path(folder)) for folder in folders]))
+
+
+def _files(folder: Path) -> str:
+    """Digest of the names, sizes and times of the files of a folder; of none where there is no such folder."""
+    names = Tree(folder).names if folder.is_dir() else []
+    found = ((name, (folder / name).stat()) for name in names)
+    return hash_key("\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in found))
 
 
 def curate(folder: Path, settings: Curation, answers: Path) -> None:
