@@ -67,7 +67,7 @@ def _points(ax: Axes, runs: pl.DataFrame, means: pl.DataFrame, measure: str, x: 
         style.interval(ax, own, own[x].to_numpy(), **MEAN, **look)
     places = means.filter(measure=measure)[x].sort().to_list()
     ax.set(xscale="log", yscale="log")
-    ax.set_xticks(places, [_plain(place) for place in places])
+    ax.set_xticks(places, [_plain(place) for place in places], rotation=35)  # all and half of the pairs are neighbours
     ax.yaxis.set_major_locator(MaxNLocator(4))  # most panels span less than a decade
     ax.yaxis.set_major_formatter(_plain)
     ax.minorticks_off()
