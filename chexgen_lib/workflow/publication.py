@@ -70,7 +70,7 @@ def faults(notebook: NotebookNode) -> list[str]:
 
 
 def tidy(outputs: list[NotebookNode], count: int) -> list[NotebookNode]:
-    """Outputs without standard error, widgets and blank text; text in a row is one output."""
+    """Outputs without standard error, widgets, blank text and plain twins of tables; text in a row is one output."""
     kept: list[NotebookNode] = []
     for output in outputs:
         if output.get("name") == "stderr" or WIDGET in output.get("data", {}):
@@ -84,6 +84,8 @@ def tidy(outputs: list[NotebookNode], count: int) -> list[NotebookNode]:
             output.text = OVERWRITTEN.sub("", output.text)
         if "execution_count" in output:
             output.execution_count = count
+        if "text/html" in output.get("data", {}):  # a table is shown once
+            output.data.pop("text/plain", None)
     return [output for output in kept if output.output_type != "stream" or output.text.strip()]
 
 

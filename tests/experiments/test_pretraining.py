@@ -89,7 +89,7 @@ def test_pretraining_on_right_labels_helps_few_images():
             images, given, val, cases, pretrained_on=synthetic, pretraining=longer, tunings=few
         )
         assert result["attention"] == pytest.approx([1.0])
-        auroc[name] = macro_auroc(labels.states[346:], result["few"])
+        auroc[name] = macro_auroc(labels[346:], result["few"])
     assert auroc["synthetic"] > auroc["none"] + 0.1
 
 

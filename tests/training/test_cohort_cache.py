@@ -26,7 +26,7 @@ def arguments(tmp_path):
         split=pl.Series(["train", "val", "train"] * 2),
         stage1=pl.lit(True),
         stage2=pl.Series([False] * 3 + [True] * 3),
-        external=pl.lit(False),
+        **dict.fromkeys(("external", "few_shot", "annotated"), pl.lit(False)),
     )
     return dict(
         records=records,

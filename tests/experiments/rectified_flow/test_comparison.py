@@ -49,7 +49,7 @@ def test_a_run_samples_every_request_at_every_number_of_steps(run, objective):
 
 
 def test_a_run_without_requests_returns_the_trained_model(run):
-    model = MODEL.restored(run("rectified_flow", sampling=None), 4)
+    model = MODEL.restored(run("rectified_flow", sampling=None), (4, 4, 4))
     samples = flow.sampler(model, "shipped")(
         metadata=FEW.requests,
         num_inference_steps=2,
