@@ -1,5 +1,6 @@
 """Fixtures of all tests."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 
-from chexgen_lib.diffusion.schedulers import ddim_scheduler
+from chexgen_lib.diffusion.schedulers import ddim_scheduler, flow_dpm_solver_scheduler
 from chexgen_lib.models.autoencoder import new_autoencoder
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.text import load_text_encoder
@@ -57,6 +58,15 @@ def pipeline() -> ChexGenPipeline:
     pipe = ChexGenPipeline(transformer, vae, encoder, tokenizer, ddim_scheduler())
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+@pytest.fixture(scope="module")
+def flow(pipeline) -> ChexGenPipeline:
+    """The same pipeline, its transformer as if trained as a rectified flow."""
+    transformer = copy.deepcopy(pipeline.transformer)
+    transformer.register_to_config(objective="rectified_flow")
+    parts = {**pipeline.components, "transformer": transformer, "scheduler": flow_dpm_solver_scheduler()}
+    return ChexGenPipeline(**parts)
 
 
 @pytest.fixture(scope="module")

@@ -148,19 +148,10 @@ def load(root: str | Path, resolution: int, pools: Sequence[str | Path]) -> Anno
     sampled = pl.col("image_id").is_in(requests["record"].unique().to_list())
     internal = pl.col("source").is_in(table.filter(sampled)["source"].unique().to_list())
     further = _further(table.filter(internal, pl.col("split") == "train"), requests)
-    sets = {
-        "train": sampled,
-        "further train": pl.col("image_id").is_in(further),
-        "val": internal & (pl.col("split") == "val"),
-        "test": internal & (pl.col("split") == "test"),
-        "external test": ~internal & (pl.col("split") == "test"),
-    }
+    sets = _sets(internal, sampled, pl.col("image_id").is_in(further))
     data = with_truth(folder, resolution, table.filter(pl.any_horizontal(*sets.values())))
     used = data.table.select("image_id").join(table, on="image_id", maintain_order="left")
-    rows = {name: np.flatnonzero(used.select(keep).to_series().to_numpy()) for name, keep in sets.items()}
-    rows["further train"] = shuffled(used, rows["further train"])
-    check_patients(used, rows)
-    return join(data, {name: r for name, r in rows.items() if name != "train"}, requests, samples)
+    return _split(data, used, sets, requests, samples)
 
 
 def load_dataset(
@@ -192,17 +183,8 @@ def load_dataset(
     requests, samples = requests.filter(chosen), samples[chosen.to_numpy()]
     sampled = pl.col("image_id").is_in(requests["record"].to_list())
     known = table.filter(sampled)["patient_id"].unique().to_list()
-    sets = {
-        "train": sampled,
-        "further train": internal & (pl.col("split") == "train") & ~pl.col("patient_id").is_in(known),
-        "val": internal & (pl.col("split") == "val"),
-        "test": internal & (pl.col("split") == "test"),
-        "external test": ~internal & (pl.col("split") == "test"),
-    }
-    rows = {name: np.flatnonzero(table.select(keep).to_series().to_numpy()) for name, keep in sets.items()}
-    rows["further train"] = shuffled(table, rows["further train"])
-    check_patients(table, rows)
-    return join(data, {name: r for name, r in rows.items() if name != "train"}, requests, samples)
+    further = internal & (pl.col("split") == "train") & ~pl.col("patient_id").is_in(known)
+    return _split(data, table, _sets(internal, sampled, further), requests, samples)
 
 
 def of_run(
@@ -226,6 +208,27 @@ def of_run(
     if unknown := sorted(set(datasets) - set(KIND_OF)):
         raise CohortError(f"datasets: unknown task {unknown[0]!r}; use some of {', '.join(KIND_OF)}")
     return {task: load_dataset(root, resolution, pools, KIND_OF[task], **own) for task, own in datasets.items()}
+
+
+def _sets(internal: pl.Expr, sampled: pl.Expr, further: pl.Expr) -> dict[str, pl.Expr]:
+    """Which images each set holds; `internal`: of the datasets that are trained on, not only tested on."""
+    return {
+        "train": sampled,
+        "further train": further,
+        "val": internal & (pl.col("split") == "val"),
+        "test": internal & (pl.col("split") == "test"),
+        "external test": ~internal & (pl.col("split") == "test"),
+    }
+
+
+def _split(
+    data: Annotated, table: pl.DataFrame, sets: Mapping[str, pl.Expr], requests: pl.DataFrame, samples: np.ndarray
+) -> AnnotatedSplits:
+    """The annotated images as `sets` of the rows of `table`, which has theirs; CohortError for a patient in two."""
+    rows = {name: np.flatnonzero(table.select(keep).to_series().to_numpy()) for name, keep in sets.items()}
+    rows["further train"] = shuffled(table, rows["further train"])
+    check_patients(table, rows)
+    return join(data, {name: r for name, r in rows.items() if name != "train"}, requests, samples)
 
 
 def _further(train: pl.DataFrame, requests: pl.DataFrame) -> list[str]:

@@ -4,7 +4,6 @@ The profile's `launch` is the command that starts the processes, such as `accele
 conf/accelerate/ddp.yaml`; stages hand it down as the environment variable LAUNCH, since it changes no result.
 """
 
-import json
 import os
 import shlex
 import subprocess
@@ -12,18 +11,21 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from chexgen_lib.models.transformer import ChexGenTransformer
+from chexgen_lib.storage import write_json
+from chexgen_lib.training.config import TrainingConfig, TrainingError
+
 LAUNCH = "CHEXGEN_LAUNCH"
 FOLDER = ".launched"  # in a stage's folder: what the processes read and write
 
 
-def launch_training(model, config, stage: Path) -> Path | None:
+def launch_training(model: ChexGenTransformer, config: TrainingConfig, stage: Path) -> Path | None:
     """Train in the processes that the profile asks for; None where it asks for none.
 
     Called again after an interruption, the processes resume; once they are done, they train nothing.
 
     Args:
-        model: the untrained or continued `ChexGenTransformer`.
-        config: its `TrainingConfig`.
+        model: untrained or continued.
         stage: folder of the stage, beside that of the cohort, whose cache has the stage's name.
 
     Returns:
@@ -32,13 +34,11 @@ def launch_training(model, config, stage: Path) -> Path | None:
     Raises:
         TrainingError: if the processes fail; they say why themselves.
     """
-    from chexgen_lib.training.config import TrainingError
-
     if not (command := os.environ.get(LAUNCH)):
         return None
     folder = stage / FOLDER
     model.save_pretrained(folder / "untrained")
-    (folder / "settings.json").write_text(json.dumps(asdict(config)))
+    write_json(asdict(config), folder / "settings.json")
     cache = stage.parent / "cohort" / f"{stage.name}_train.safetensors"
     options = ["--settings", folder / "settings.json", "--weights", folder / "untrained", "--out", folder]
     words = [sys.executable if word == "python" else word for word in shlex.split(command)]

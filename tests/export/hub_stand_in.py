@@ -3,10 +3,9 @@
 import base64
 import json
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
 
-COMMIT = "c0ffee" + "0" * 34
+from tests.models.hub_server import COMMIT, serving
 
 
 class HubStandIn:
@@ -18,15 +17,8 @@ class HubStandIn:
     @contextmanager
     def running(self):
         """Serve in a thread while the block runs; `url` is where."""
-        server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
-        server.daemon_threads = True
-        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        self.url = f"http://127.0.0.1:{server.server_address[1]}"
-        try:
+        with serving(_Handler, self):
             yield self
-        finally:
-            server.shutdown()
-            server.server_close()
 
     def answer(self, path: str, body: bytes) -> tuple[int, dict]:
         """Status and JSON of a request."""

@@ -15,6 +15,20 @@ from threading import Thread
 COMMIT = "c0ffee" + "0" * 34
 
 
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler], hub):
+    """Serve on a free port in a thread while the block runs; handlers find `hub`, which gets its `url`."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (handler,), {"hub": hub}))
+    server.daemon_threads = True
+    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 class HubServer:
     """Serves the files below `folder` as the repository `source` at COMMIT, and as plain files below /plain/."""
 
@@ -26,16 +40,8 @@ class HubServer:
     @contextmanager
     def running(self):
         """Serve in a thread while the block runs; `url` is where."""
-        server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
-        server.daemon_threads = True
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        self.url = f"http://127.0.0.1:{server.server_address[1]}"
-        try:
+        with serving(_Handler, self):
             yield self
-        finally:
-            server.shutdown()
-            server.server_close()
 
     def tree(self) -> list[dict]:
         """What the hub says of the files: a large one, here any of tensors, is kept by its sha256."""

@@ -6,22 +6,12 @@ import torch
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from benchmarks.metric_speed import Features
 from chexgen_lib.estimates.resampling import Resampling
 from chexgen_lib.quality.frechet import frechet_distance
 from chexgen_lib.quality.frechet_infinity import extrapolated
 from chexgen_lib.quality.kernel_distance import kernel_distance, kernel_distances, kernels
 from chexgen_lib.quality.manifold import DENSITY_NEIGHBOURS, PRECISION_NEIGHBOURS, manifold
-
-
-class Features(torch.nn.Module):
-    """torchmetrics' feature extractor for images that are features already."""
-
-    def __init__(self, dim: int):
-        super().__init__()
-        self.num_features = dim
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """`ChexGenPipeline.edit`: no change is the same film, and what cannot be edited is refused by name."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -16,15 +14,6 @@ from chexgen_lib.sampling.pipeline import ChexGenPipeline
 
 RECORD = {"view": "LATERAL", "age": 55.0, "sex": "F", "Effusion": 1.0}  # not frontal: these films have no lungs
 SIZE = 32
-
-
-@pytest.fixture(scope="module")
-def flow(pipeline):
-    """The tiny pipeline, its transformer as if trained as a flow."""
-    transformer = copy.deepcopy(pipeline.transformer)
-    transformer.register_to_config(objective="rectified_flow")
-    parts = {**pipeline.components, "transformer": transformer, "scheduler": flow_dpm_solver_scheduler()}
-    return ChexGenPipeline(**parts)
 
 
 @pytest.fixture(scope="module")

@@ -1,26 +1,14 @@
 """Editors at equal cost: what they call, what no change does, and that batches do not matter."""
 
-import copy
-
 import numpy as np
 import pytest
 
-from chexgen_lib.diffusion.schedulers import flow_dpm_solver_scheduler
 from chexgen_lib.experiments.counterfactuals import editors
 from chexgen_lib.experiments.counterfactuals.editors import DECODED, EDITORS, INVERSION, PLAIN, Editing
-from chexgen_lib.sampling.pipeline import ChexGenPipeline
 
 RECORDS = [{"image_id": f"t:{k}", "view": "PA", "age": 50.0, "sex": "F", "Effusion": 1.0} for k in range(3)]
 OLDER = [record | {"age": 80.0} for record in RECORDS]
 SETTINGS = Editing(2, 0.8, 1.5, 2.0, batch_size=3)
-
-
-@pytest.fixture(scope="module")
-def flow(pipeline):
-    transformer = copy.deepcopy(pipeline.transformer)
-    transformer.register_to_config(objective="rectified_flow")
-    parts = {**pipeline.components, "transformer": transformer, "scheduler": flow_dpm_solver_scheduler()}
-    return ChexGenPipeline(**parts)
 
 
 @pytest.fixture(scope="module")
