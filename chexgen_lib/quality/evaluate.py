@@ -8,34 +8,26 @@ pixels.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Protocol
+from functools import partial
 
 import numpy as np
 import polars as pl
 
-from chexgen_lib.estimates.comparison import auroc_table, aurocs, estimate, paired_wilcoxon
+from chexgen_lib.estimates.comparison import aurocs, estimate, paired_wilcoxon
 from chexgen_lib.estimates.measures import mean
-from chexgen_lib.estimates.resampling import Resampling
 from chexgen_lib.estimates.wording import format_interval
 from chexgen_lib.paper import published
 from chexgen_lib.quality.arms import FLOOR, GENERATOR, IGNORES, NOISE, REAL
-from chexgen_lib.quality.diversity import pairwise_similarity, scales
+from chexgen_lib.quality.bench import Bench, Scorer
+from chexgen_lib.quality.diversity import scales
 from chexgen_lib.quality.embedders import Embedder
-from chexgen_lib.quality.factuality import derangement, same_findings, score_correlation, score_errors
+from chexgen_lib.quality.factuality import same_findings, score_correlation, score_errors
 from chexgen_lib.quality.frechet import halves, resampled_distances
 from chexgen_lib.quality.held_out import HeldOut
-from chexgen_lib.quality.neighbours import CLOSER, RATIO, Neighbours, memorisation, nearest
-from chexgen_lib.quality.novelty import FEWEST
+from chexgen_lib.quality.neighbours import CLOSER, RATIO, Neighbours
 
 NEW_TEXTS = "new texts"  # suffix of metrics: of the prompts that stand nowhere in training
 FRECHET_RESAMPLES = 200  # each costs a singular value decomposition for every sample of a prompt
-
-
-class Scorer(Protocol):
-    """A classifier of the 14 findings: [N, H, W] in [0, 1] -> [N, 14], NaN where it does not know a finding."""
-
-    def predict(self, images: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +60,7 @@ class Metric:
 
     name: str
     better: str
-    measure: Callable[["Bench"], dict[str, Measured]]
+    measure: Callable[[Bench], dict[str, Measured]]
     axis: str | None = None
     paper: str | None = None
     differs: str = ""
@@ -108,7 +100,7 @@ def metrics(embedders: Sequence[Embedder]) -> list[Metric]:
 def _of_new_texts(*metrics: Metric) -> list[Metric]:
     """Metrics of the prompts that stand nowhere in training; none where they are too few."""
 
-    def measure(metric: Metric, bench: "Bench") -> dict[str, Measured]:
+    def measure(metric: Metric, bench: Bench) -> dict[str, Measured]:
         return {} if bench.new_texts is None else metric.measure(bench.new_texts)
 
     return [Metric(f"{m.name}, {NEW_TEXTS}", m.better, partial(measure, m)) for m in metrics]
@@ -148,90 +140,13 @@ class Evaluation:
         return self.table.row(by_predicate=(pl.col("metric") == metric) & (pl.col("arm") == arm), named=True)
 
 
-class Bench:
-    """What the metrics share: the arms' images, features and scores, and the resamples of patients."""
-
-    def __init__(self, data: HeldOut, scorer: Scorer, embedders: Sequence[Embedder], n_resamples: int, seed: int):
-        self.data, self.embedders, self.seed = data, embedders, seed
-        self.resampling = Resampling(data.patients, n_resamples, seed)
-        self.n, self.samples = data.synthetic.shape[:2]
-        self.permuted = derangement(self.n, seed)
-        self.noise = gaussian_pixels(data.train, (self.n, self.samples), seed)
-        self.features = {
-            e.name: {
-                "real": e(data.real),
-                "synthetic": per_prompt(e, data.synthetic),
-                "noise": e(self.noise[:, 0]),
-            }
-            for e in embedders
-        }
-        self.scores, self.real_scores = per_prompt(scorer.predict, data.synthetic), scorer.predict(data.real)
-
-    @cached_property
-    def new_texts(self) -> "Bench | None":
-        """The bench of the prompts that stand nowhere in training, with draws of its own; None for too few."""
-        rows = np.flatnonzero(~self.data.seen) if self.data.seen is not None else np.array([], int)
-        patients = [self.data.patients[row] for row in rows]
-        if len(rows) < FEWEST or len(set(patients)) < 2:
-            return None
-        d, part = self.data, object.__new__(Bench)
-        part.data = HeldOut(d.real[rows], d.synthetic[rows], d.labels[rows], d.train, patients)
-        part.embedders, part.seed, part.n, part.samples = self.embedders, self.seed, len(rows), self.samples
-        part.resampling = Resampling(patients, len(self.resampling), self.seed)
-        part.permuted, part.noise = derangement(len(rows), self.seed), self.noise[rows]
-        part.features = {name: {arm: f[rows] for arm, f in of.items()} for name, of in self.features.items()}
-        part.scores, part.real_scores = self.scores[rows], self.real_scores[rows]
-        part._train_features = self._train_features
-        return part
-
-    @cached_property
-    def per_finding(self) -> pl.DataFrame:
-        """AUROC by finding on the samples (mean of those of each prompt's samples) and on the real images."""
-        labels, real = self.data.labels, self.real_scores[None]
-        synthetic = auroc_table(
-            {"synthetic": np.moveaxis(self.scores, 1, 0)}, labels, self.resampling, None, self.samples, 1
-        )
-        return pl.concat([synthetic, auroc_table({"real": real}, labels, self.resampling, fewest=1)])
-
-    @cached_property
-    def neighbours(self) -> Neighbours:
-        """Nearest training image of every sample by the first embedder's features."""
-        features = self.features[self.embedders[0].name]["synthetic"]
-        return nearest(features.reshape(self.n * self.samples, -1), self._train_features)
-
-    @cached_property
-    def _train_features(self) -> np.ndarray:
-        return self.embedders[0](self.data.train)
-
-    @cached_property
-    def memorisation(self) -> dict[str, np.ndarray]:
-        """Both measures of `neighbours.memorisation`."""
-        away = nearest(self.features[self.embedders[0].name]["real"], self._train_features).distance
-        distances = self.neighbours.distance.reshape(self.n, self.samples)
-        return memorisation(distances, away, self.resampling.rows())
-
-    @cached_property
-    def similarity(self) -> dict[str, dict[str, np.ndarray]]:
-        """Similarity within a prompt, and as bounds that between prompts, between patients and of noise."""
-        shift = np.arange(self.samples) * max(self.n // self.samples, 1)
-        # each row holds as many different prompts as a prompt has samples
-        rows = (np.random.default_rng(self.seed).permutation(self.n)[:, None] + shift) % self.n
-        arms = {
-            GENERATOR: self.data.synthetic,
-            IGNORES: self.data.synthetic[rows, np.arange(self.samples)],
-            FLOOR: self.data.real[rows],
-            NOISE: self.noise,
-        }
-        return {arm: pairwise_similarity(images) for arm, images in arms.items()}
-
-
 def evaluate(
     data: HeldOut, scorer: Scorer, embedders: Sequence[Embedder], *, n_resamples: int = 1000, seed: int = 0
 ) -> Evaluation:
     """Measure a generator on held-out prompts; the first embedder also finds the nearest training images."""
     if not embedders:
         raise ValueError("embedders: needs at least one")
-    bench, rows = Bench(data, scorer, embedders, n_resamples, seed), []
+    bench, rows = Bench.of(data, scorer, embedders, n_resamples, seed), []
     measured = metrics(embedders)
     for metric in measured:
         for arm, m in metric.measure(bench).items():
@@ -265,17 +180,6 @@ def verdicts(found: Evaluation) -> pl.DataFrame:
             better, worse = (above, below) if m.better == "higher" else (below, above)
             rows.append((m.name, r["arm"], "better" if better else "worse" if worse else "intervals overlap"))
     return pl.DataFrame(rows, ["metric", "against", "this run is"], orient="row")
-
-
-def gaussian_pixels(train: np.ndarray, shape: tuple[int, int], seed: int) -> np.ndarray:
-    """Images [*shape, H, W] with each pixel sampled alone from the training images' mean and sd at that pixel."""
-    noise = np.random.default_rng(seed).standard_normal((*shape, *train.shape[1:]), np.float32)
-    return np.clip(noise * train.std(0) + train.mean(0), 0, 1)
-
-
-def per_prompt(function: Callable[[np.ndarray], np.ndarray], samples: np.ndarray) -> np.ndarray:
-    """A function of images on samples [N, S, H, W] -> [N, S, D]."""
-    return function(samples.reshape(-1, *samples.shape[2:])).reshape(*samples.shape[:2], -1)
 
 
 # The metrics: arms and their values from a Bench.

@@ -17,9 +17,9 @@ from chexgen_lib.experiments.rectified_flow.probes import Probes
 from chexgen_lib.images import from_uint8, reduced, to_uint8
 from chexgen_lib.pools.groups import age_group
 from chexgen_lib.quality.arms import FLOOR, IGNORES, NOISE
+from chexgen_lib.quality.bench import Scorer, gaussian_pixels
 from chexgen_lib.quality.diversity import pairwise_similarity
 from chexgen_lib.quality.embedders import Embedder
-from chexgen_lib.quality.evaluate import Scorer, gaussian_pixels
 from chexgen_lib.quality.factuality import derangement, same_findings
 
 GENERATOR, LOWER, UPPER = "generator", "floor", "ceiling"  # roles of arms

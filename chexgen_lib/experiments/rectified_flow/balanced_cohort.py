@@ -25,7 +25,7 @@ from chexgen_lib.experiments.rectified_flow.requests import ControlError
 from chexgen_lib.images import from_uint8
 from chexgen_lib.pools.groups import AGE_GROUPS, EVERYONE, TIMES, age_group, groups
 from chexgen_lib.pools.labelled import LabelledSet
-from chexgen_lib.quality.evaluate import Scorer
+from chexgen_lib.quality.bench import Scorer
 from chexgen_lib.records import FINDINGS
 
 AGES = {"19-40": 30, "41-65": 53, "66+": 76}  # years that are requested

@@ -25,7 +25,8 @@ from chexgen_lib.experiments.repeats import by_arm
 from chexgen_lib.models.autoencoder import decode, encode, load_autoencoder
 from chexgen_lib.models.transformer import OBJECTIVES, ChexGenTransformer
 from chexgen_lib.pools.labelled import LabelledSet
-from chexgen_lib.quality.evaluate import FRECHET_RESAMPLES, per_prompt
+from chexgen_lib.quality.bench import per_prompt
+from chexgen_lib.quality.evaluate import FRECHET_RESAMPLES
 from chexgen_lib.quality.factuality import score_correlation
 from chexgen_lib.quality.frechet import frechet_distance, resampled_distances
 from chexgen_lib.records import FINDINGS

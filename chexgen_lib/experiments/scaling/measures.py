@@ -12,9 +12,9 @@ from chexgen_lib.estimates.resampling import Resampling
 from chexgen_lib.experiments.scaling import HELD_OUT, SEEN
 from chexgen_lib.images import from_uint8
 from chexgen_lib.kept import Arrays
+from chexgen_lib.quality.bench import per_prompt
 from chexgen_lib.quality.diversity import pairwise_similarity
 from chexgen_lib.quality.embedders import Embedder
-from chexgen_lib.quality.evaluate import per_prompt
 from chexgen_lib.quality.frechet import distance, moments, scaled
 
 

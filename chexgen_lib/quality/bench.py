@@ -1,0 +1,131 @@
+"""What the metrics of `quality.evaluate` share: images, features and scores of all arms, and resamples of patients."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import polars as pl
+
+from chexgen_lib.estimates.comparison import auroc_table
+from chexgen_lib.estimates.resampling import Resampling
+from chexgen_lib.quality.arms import FLOOR, GENERATOR, IGNORES, NOISE
+from chexgen_lib.quality.diversity import pairwise_similarity
+from chexgen_lib.quality.embedders import Embedder
+from chexgen_lib.quality.factuality import derangement
+from chexgen_lib.quality.held_out import HeldOut
+from chexgen_lib.quality.neighbours import Neighbours, memorisation, nearest
+from chexgen_lib.quality.novelty import FEWEST
+
+
+class Scorer(Protocol):
+    """A classifier of the 14 findings: [N, H, W] in [0, 1] -> [N, 14], NaN where it does not know a finding."""
+
+    def predict(self, images: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass
+class Bench:
+    """What the metrics share: the arms' images, features and scores, and the resamples of patients.
+
+    Attributes:
+        features: embedder -> arm ("real", "synthetic", "noise"; of the first embedder "train" too) -> features.
+        scores, real_scores: the scorer's, of the samples [N, S, 14] and of the real images [N, 14].
+        noise: images [N, S, H, W] of `gaussian_pixels`.
+    """
+
+    data: HeldOut
+    embedders: Sequence[Embedder]
+    features: dict[str, dict[str, np.ndarray]]
+    scores: np.ndarray
+    real_scores: np.ndarray
+    noise: np.ndarray
+    n_resamples: int
+    seed: int
+
+    def __post_init__(self):
+        self.n, self.samples = self.data.synthetic.shape[:2]
+        self.resampling = Resampling(self.data.patients, self.n_resamples, self.seed)
+        self.permuted = derangement(self.n, self.seed)
+
+    @classmethod
+    def of(cls, data: HeldOut, scorer: Scorer, embedders: Sequence[Embedder], n_resamples: int, seed: int) -> "Bench":
+        """Embed and score all images."""
+        noise = gaussian_pixels(data.train, data.synthetic.shape[:2], seed)
+        features = {
+            e.name: {"real": e(data.real), "synthetic": per_prompt(e, data.synthetic), "noise": e(noise[:, 0])}
+            for e in embedders
+        }
+        features[embedders[0].name]["train"] = embedders[0](data.train)
+        scores = per_prompt(scorer.predict, data.synthetic), scorer.predict(data.real)
+        return cls(data, embedders, features, *scores, noise, n_resamples, seed)
+
+    @cached_property
+    def new_texts(self) -> "Bench | None":
+        """The bench of the prompts that stand nowhere in training, with draws of its own; None for too few."""
+        rows = np.flatnonzero(~self.data.seen) if self.data.seen is not None else np.array([], int)
+        patients = [self.data.patients[row] for row in rows]
+        if len(rows) < FEWEST or len(set(patients)) < 2:
+            return None
+        d = self.data
+        images = {"real": d.real[rows], "synthetic": d.synthetic[rows]}
+        return replace(
+            self,
+            data=replace(d, **images, labels=d.labels[rows], patients=patients, seen=None),
+            features={
+                name: {arm: f if arm == "train" else f[rows] for arm, f in of.items()}
+                for name, of in self.features.items()
+            },
+            scores=self.scores[rows],
+            real_scores=self.real_scores[rows],
+            noise=self.noise[rows],
+        )
+
+    @cached_property
+    def per_finding(self) -> pl.DataFrame:
+        """AUROC by finding on the samples (mean of those of each prompt's samples) and on the real images."""
+        labels, real = self.data.labels, self.real_scores[None]
+        synthetic = auroc_table(
+            {"synthetic": np.moveaxis(self.scores, 1, 0)}, labels, self.resampling, None, self.samples, 1
+        )
+        return pl.concat([synthetic, auroc_table({"real": real}, labels, self.resampling, fewest=1)])
+
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        """Nearest training image of every sample by the first embedder's features."""
+        features = self.features[self.embedders[0].name]
+        return nearest(features["synthetic"].reshape(self.n * self.samples, -1), features["train"])
+
+    @cached_property
+    def memorisation(self) -> dict[str, np.ndarray]:
+        """Both measures of `neighbours.memorisation`."""
+        features = self.features[self.embedders[0].name]
+        away = nearest(features["real"], features["train"]).distance
+        distances = self.neighbours.distance.reshape(self.n, self.samples)
+        return memorisation(distances, away, self.resampling.rows())
+
+    @cached_property
+    def similarity(self) -> dict[str, dict[str, np.ndarray]]:
+        """Similarity within a prompt, and as bounds that between prompts, between patients and of noise."""
+        shift = np.arange(self.samples) * max(self.n // self.samples, 1)
+        # each row holds as many different prompts as a prompt has samples
+        rows = (np.random.default_rng(self.seed).permutation(self.n)[:, None] + shift) % self.n
+        arms = {
+            GENERATOR: self.data.synthetic,
+            IGNORES: self.data.synthetic[rows, np.arange(self.samples)],
+            FLOOR: self.data.real[rows],
+            NOISE: self.noise,
+        }
+        return {arm: pairwise_similarity(images) for arm, images in arms.items()}
+
+
+def gaussian_pixels(train: np.ndarray, shape: tuple[int, int], seed: int) -> np.ndarray:
+    """Images [*shape, H, W] with each pixel sampled alone from the training images' mean and sd at that pixel."""
+    noise = np.random.default_rng(seed).standard_normal((*shape, *train.shape[1:]), np.float32)
+    return np.clip(noise * train.std(0) + train.mean(0), 0, 1)
+
+
+def per_prompt(function: Callable[[np.ndarray], np.ndarray], samples: np.ndarray) -> np.ndarray:
+    """A function of images on samples [N, S, H, W] -> [N, S, D]."""
+    return function(samples.reshape(-1, *samples.shape[2:])).reshape(*samples.shape[:2], -1)
