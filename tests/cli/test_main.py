@@ -1,6 +1,5 @@
 """The command line samples what the pipeline samples, goes on where it was, and explains what is wrong."""
 
-import copy
 import hashlib
 import json
 import signal
@@ -16,40 +15,11 @@ from PIL import Image
 
 from chexgen_lib.cli import main as cli
 from chexgen_lib.cli import sample as files
-from chexgen_lib.diffusion.schedulers import flow_euler_scheduler
 from chexgen_lib.models.autoencoder import SHIPPED
-from chexgen_lib.models.transformer import ChexGenTransformer
-from chexgen_lib.sampling.conditions import draw
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.storage import digest
 from tests.builders import shipped_foundation
-
-
-def saved(pipe, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("weights") / "pipeline"
-    pipe.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def weights(pipeline, tmp_path_factory):
-    return saved(pipeline, tmp_path_factory)
-
-
-@pytest.fixture
-def prompts(tmp_path):
-    path = tmp_path / "prompts.csv"
-    rows = [f"case{i},Effusion number {i}." for i in range(6)]
-    path.write_text("\n".join(["name,impression", *rows]) + "\n")
-    return path
-
-
-def command(prompts, weights, out, *more) -> list[str]:
-    return ["sample", str(prompts), "--weights", str(weights), "--out", str(out), "--steps", "3", *more]
-
-
-def content(folder) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in folder.iterdir()}
+from tests.cli.commands import command, content
 
 
 def test_samples_what_the_pipeline_samples(prompts, weights, tmp_path):
@@ -110,220 +80,6 @@ def test_finished_images_are_not_sampled_again(prompts, weights, tmp_path, monke
         cli.main(command(prompts, weights, tmp_path / "out", "--guidance", "2"))
 
 
-@pytest.fixture(scope="module")
-def adapter(controlled, tmp_path_factory):
-    return saved(controlled, tmp_path_factory)
-
-
-@pytest.fixture
-def annotated(tmp_path):
-    """Prompts with a mask, a box, neither, and a mask that is no image."""
-    mask = np.zeros((40, 40), np.uint8)
-    mask[10:30, 5:20] = 255
-    Image.fromarray(mask).save(tmp_path / "lungs.png")
-    (tmp_path / "broken.png").write_bytes(b"no image")
-    path = tmp_path / "annotated.csv"
-    path.write_text(
-        "name,impression,mask,boxes\n"
-        "masked,Clear.,lungs=lungs.png,\n"
-        "plain,Clear.,,\n"
-        "broken,Clear.,lungs=broken.png,\n"
-        "boxed,A nodule.,,Lung Lesion 0.5 0.5 0.3 0.3\n"
-    )
-    return path
-
-
-def test_masks_and_boxes_control_their_rows_and_bad_ones_are_listed(annotated, adapter, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert cli.main(command(annotated, adapter, out)) == 1
-    error = capsys.readouterr().err
-    assert "not sampled: broken (row 3): mask 'lungs'" in error and "broken.png: not a whole PNG" in error
-    names = {"masked_0.png", "masked_condition.png", "plain_0.png", "boxed_0.png", "boxed_condition.png"}
-    assert set(content(out)) == {*names, "manifest.csv"}
-    manifest = pl.read_csv(out / "manifest.csv")
-    assert manifest["file"].to_list() == ["masked_0.png", "plain_0.png", "boxed_0.png"]
-    assert manifest["condition"].to_list() == ["masked_condition.png", None, "boxed_condition.png"]
-    boxes = [{"class": "Lung Lesion", "x": 0.5, "y": 0.5, "w": 0.3, "h": 0.3}]
-    np.testing.assert_array_equal(np.asarray(Image.open(out / "boxed_condition.png")), draw(32, boxes=boxes))
-    pipe = ChexGenPipeline.from_pretrained(adapter)
-    seed = [torch.Generator().manual_seed(manifest["seed"][2])]
-    expected = pipe("A nodule.", boxes=boxes, num_inference_steps=3, generator=seed).images[0]
-    found = Image.open(out / "boxed_0.png")
-    assert np.abs(np.asarray(found, int) - np.asarray(expected, int)).max() <= 1
-    before = content(out)
-    assert cli.main(command(annotated, adapter, out)) == 1 and content(out) == before
-    assert cli.main(command(annotated, adapter, out, "--control-scale", "0")) == 1
-    assert content(out)["masked_0.png"] != before["masked_0.png"]
-    assert content(out)["plain_0.png"] == before["plain_0.png"]
-
-
-def test_a_drawing_is_written_once_whatever_the_batches(annotated, adapter, tmp_path, monkeypatch):
-    written, replacing = [], files.replacing
-    monkeypatch.setattr(files, "replacing", lambda path: written.append(path.name) or replacing(path))
-    cli.main(command(annotated, adapter, tmp_path / "out", "--images-per-prompt", "3", "--batch-size", "1"))
-    assert sorted(name for name in written if "condition" in name) == ["boxed_condition.png", "masked_condition.png"]
-    assert len(pl.read_csv(tmp_path / "out/manifest.csv")) == 9
-
-
-def test_a_mask_that_breaks_half_way_costs_only_its_row(annotated, adapter, tmp_path, monkeypatch, capsys):
-    read, calls = files.read_masks, []
-
-    def breaks(paths):
-        calls.append(1)
-        if paths and len(calls) > 3:  # the rows were drawn once already, to check them
-            raise files.ConditionError("gone")
-        return read(paths)
-
-    monkeypatch.setattr(files, "read_masks", breaks)
-    assert cli.main(command(annotated, adapter, tmp_path / "out")) == 1
-    assert "not sampled: masked_0.png: gone" in capsys.readouterr().err
-    assert {"plain_0.png", "boxed_0.png"} <= set(content(tmp_path / "out"))
-    assert "masked_0.png" not in pl.read_csv(tmp_path / "out/manifest.csv")["file"].to_list()
-
-
-def test_guidance_can_be_left_out_of_noisy_steps(prompts, weights, tmp_path, capsys):
-    for name, more in (("whole", []), ("part", ["--guidance-interval", "0,0.5"])):
-        assert cli.main(command(prompts, weights, tmp_path / name, *more)) == 0
-    assert content(tmp_path / "whole")["case0_0.png"] != content(tmp_path / "part")["case0_0.png"]
-    assert set(pl.read_csv(tmp_path / "part/manifest.csv")["guidance_interval"]) == {"[0.0, 0.5]"}
-    assert cli.main(command(prompts, weights, tmp_path / "bad", "--guidance-interval", "0.9,0.1")) == 2
-    assert "guidance_interval must be two fractions in order, not (0.9, 0.1)" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        cli.main(command(prompts, weights, tmp_path / "bad", "--guidance-interval", "half"))
-
-
-def test_the_sampler_can_be_chosen(prompts, weights, tmp_path):
-    for sampler in ("ddim", "dpm-solver++"):
-        assert cli.main(command(prompts, weights, tmp_path / sampler, "--sampler", sampler)) == 0
-    manifests = [pl.read_csv(tmp_path / sampler / "manifest.csv") for sampler in ("ddim", "dpm-solver++")]
-    assert [m["sampler"][0] for m in manifests] == ["SpacedDDIMScheduler", "DPMSolverMultistepScheduler"]
-    assert content(tmp_path / "ddim")["case0_0.png"] != content(tmp_path / "dpm-solver++")["case0_0.png"]
-
-
-def test_int8_weights_are_another_job(prompts, weights, tmp_path):
-    assert cli.main(command(prompts, weights, tmp_path / "out")) == 0
-    exact = {name: np.asarray(Image.open(tmp_path / "out" / name), float) for name in ("case0_0.png", "case5_0.png")}
-    assert cli.main(command(prompts, weights, tmp_path / "out", "--int8")) == 0  # not taken for finished
-    assert set(pl.read_csv(tmp_path / "out/manifest.csv")["weights"]) == {"int8"}
-    for name, image in exact.items():
-        error = np.abs(np.asarray(Image.open(tmp_path / "out" / name)) - image)
-        assert 0 < error.max() and error.mean() < 3
-
-
-def test_compiled_blocks_are_another_job_of_nearly_the_same_images(prompts, weights, tmp_path, monkeypatch):
-    compiled, compile_blocks = [], ChexGenTransformer.compile_repeated_blocks
-    monkeypatch.setattr(
-        ChexGenTransformer, "compile_repeated_blocks", lambda model: compiled.append(model) or compile_blocks(model)
-    )
-    for name, more in (("plain", []), ("compiled", ["--compile"]), ("both", ["--compile", "--int8"])):
-        assert cli.main(command(prompts, weights, tmp_path / name, *more)) == 0
-    assert len(compiled) == 2
-    assert pl.read_csv(tmp_path / "compiled/manifest.csv")["compiled"].all()
-    assert "compiled" not in pl.read_csv(tmp_path / "plain/manifest.csv").columns
-    plain, *others = (
-        np.asarray(Image.open(tmp_path / name / "case0_0.png"), float) for name in ("plain", "compiled", "both")
-    )
-    assert all(np.abs(other - plain).mean() < 3 for other in others)
-
-
-def test_without_a_compiler_it_says_so_before_it_starts(prompts, weights, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    assert cli.main(command(prompts, weights, tmp_path / "out", "--compile")) == 2
-    assert "there is no no-such-compiler" in capsys.readouterr().err and not (tmp_path / "out").exists()
-
-
-def test_columns_of_metadata_go_to_the_encoder_of_a_model_that_has_one(pipeline, tmp_path, tmp_path_factory, capsys):
-    torch.manual_seed(0)
-    config = {k: v for k, v in pipeline.transformer.config.items() if not k.startswith("_")}
-    transformer = type(pipeline.transformer)(**{**config, "metadata_sources": []})
-    transformer.load_state_dict(pipeline.transformer.state_dict(), strict=False)
-    folder = saved(ChexGenPipeline(**{**pipeline.components, "transformer": transformer}), tmp_path_factory)
-    path = tmp_path / "people.csv"
-    path.write_text("name,impression,sex,age,view\na,Clear lungs.,Female,54,AP\nb,Clear lungs.,,,\n")
-    assert cli.main(command(path, folder, tmp_path / "out")) == 0
-    manifest = pl.read_csv(tmp_path / "out/manifest.csv")
-    assert manifest["prompt"].to_list() == ["Clear lungs."] * 2
-    asked = [{"sex": "F", "age": 54.0, "view": "AP"}, {}]
-    assert [json.loads(text) for text in manifest["metadata"]] == asked
-    pipe = ChexGenPipeline.from_pretrained(folder)
-    generators = [torch.Generator().manual_seed(seed) for seed in manifest["seed"]]
-    expected = pipe(["Clear lungs."] * 2, metadata=asked, num_inference_steps=3, generator=generators).images
-    for name, image in zip("ab", expected, strict=True):
-        found = np.asarray(Image.open(tmp_path / f"out/{name}_0.png"), int)
-        assert np.abs(found - np.asarray(image, int)).max() <= 1
-    for columns, row, message in (
-        ("race", "White", "row 1 (a): these weights cannot be asked for race"),
-        ("Effusion", "2", "row 1 (a): Effusion 2 is neither 1 (present) nor 0 (absent)"),
-        ("No Finding,Edema", "1,1", "row 1 (a): 'No Finding' and 'Edema' are both present"),
-        ("source", "mars", "row 1 (a): source 'mars' is none of"),
-    ):
-        path.write_text(f"name,impression,{columns}\na,Clear lungs.,{row}\n")
-        assert cli.main(command(path, folder, tmp_path / "never")) == 2
-        assert message in capsys.readouterr().err
-    assert not (tmp_path / "never").exists()
-
-
-def test_weights_that_read_metadata_alone(pipeline, weights, tmp_path, tmp_path_factory, capsys):
-    torch.manual_seed(0)
-    config = {k: v for k, v in pipeline.transformer.config.items() if not k.startswith("_")}
-    transformer = type(pipeline.transformer)(**{**config, "metadata_sources": ["nih", "openi"]})
-    transformer.load_state_dict(pipeline.transformer.state_dict(), strict=False)
-    torch.nn.init.normal_(transformer.metadata_embedder.table.weight)
-    parts = {**pipeline.components, "transformer": transformer, "text_encoder": None, "tokenizer": None}
-    folder = saved(ChexGenPipeline(**parts), tmp_path_factory)
-    path = tmp_path / "people.csv"
-    path.write_text("name,sex,age,source,Effusion,Edema\na,F,54,nih,1,\nb,M,30,openi,,0\n")
-    assert cli.main(command(path, folder, tmp_path / "out")) == 0
-    asked = [{"sex": "F", "age": 54.0, "source": "nih", "Effusion": 1},
-             {"sex": "M", "age": 30.0, "source": "openi", "Edema": 0}]  # fmt: skip
-    manifest = pl.read_csv(tmp_path / "out/manifest.csv")
-    assert [json.loads(text) for text in manifest["metadata"]] == asked
-    pipe = ChexGenPipeline.from_pretrained(folder)
-    generators = [torch.Generator().manual_seed(seed) for seed in manifest["seed"]]
-    expected = pipe(metadata=asked, num_inference_steps=3, generator=generators).images
-    for name, image in zip("ab", expected, strict=True):
-        np.testing.assert_array_equal(Image.open(tmp_path / f"out/{name}_0.png"), image)
-    plain = content(tmp_path / "out")["a_0.png"]
-    assert cli.main(command(path, folder, tmp_path / "out", "--metadata-guidance", "age=10, sex=6")) == 0
-    assert content(tmp_path / "out")["a_0.png"] != plain
-    assert cli.main(command(path, folder, tmp_path / "never", "--metadata-guidance", "Effusion=2")) == 2
-    assert "row 2 (b) says no Effusion" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        cli.main(command(path, folder, tmp_path / "never", "--metadata-guidance", "age"))
-    assert cli.main(command(path, weights, tmp_path / "never")) == 2
-    assert "no column impression, and these weights have no metadata encoder" in capsys.readouterr().err
-    path.write_text("name,impression,Effusion\na,Clear lungs.,1\n")
-    assert cli.main(command(path, folder, tmp_path / "never")) == 2
-    assert "these weights read no text" in capsys.readouterr().err
-    assert not (tmp_path / "never").exists()
-    assert cli.main(command(path, weights, tmp_path / "text")) == 0
-    assert "no metadata encoder to read Effusion" in capsys.readouterr().err
-
-
-def test_a_flow_has_its_own_samplers(pipeline, prompts, weights, tmp_path, tmp_path_factory, capsys, monkeypatch):
-    transformer = copy.deepcopy(pipeline.transformer)
-    transformer.register_to_config(objective="rectified_flow")
-    parts = {**pipeline.components, "transformer": transformer, "scheduler": flow_euler_scheduler(shift=2.0)}
-    flow = saved(ChexGenPipeline(**parts), tmp_path_factory)
-    shifts, call = [], ChexGenPipeline.__call__
-
-    def spy(self, *args, **kwargs):
-        shifts.append(self.scheduler.config.shift)
-        return call(self, *args, **kwargs)
-
-    monkeypatch.setattr(ChexGenPipeline, "__call__", spy)
-    for more in ((), ("--sampler", "flow-heun")):
-        assert cli.main(command(prompts, flow, tmp_path / "_".join(("out", *more)), *more)) == 0
-    manifests = [pl.read_csv(path)["sampler"][0] for path in sorted(tmp_path.glob("out*/manifest.csv"))]
-    assert manifests == ["FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"]
-    assert set(shifts) == {2.0}  # the pipeline's own
-    for folder, sampler, remedy in ((flow, "ddim", "dpm-solver++, flow-euler"), (weights, "flow-euler", "ddim, dpm-")):
-        assert cli.main(command(prompts, folder, tmp_path / "never", "--sampler", sampler)) == 2
-        message = capsys.readouterr().err
-        assert f"sampler '{sampler}' cannot sample these weights" in message and f"use {remedy}" in message
-    assert not (tmp_path / "never").exists()
-
-
 def test_errors_are_one_line_and_write_nothing(prompts, weights, tmp_path, capsys):
     def fails(message, *arguments):
         assert cli.main(list(arguments)) == 2
@@ -370,12 +126,6 @@ def test_all_that_changes_an_image_is_in_the_digest(pipeline, tmp_path, form):
         seen.add(files.digest(tmp_path))
     (tmp_path / "README.md").write_text("what people read changes no image")
     assert len(seen) == 4 and files.digest(tmp_path) in seen
-
-
-def test_settings_of_the_sampler_are_another_job(pipeline, prompts, weights, tmp_path):
-    out = tmp_path / "out"
-    assert cli.main(["sample", str(prompts), "--weights", str(weights), "--out", str(out), "--steps", "1"]) == 0
-    assert '"timestep_spacing": "trailing"' in pl.read_csv(out / "manifest.csv")["sampler_settings"][0]
 
 
 def test_a_folder_of_the_variant_fp16_is_sampled_and_a_damaged_one_named(pipeline, prompts, tmp_path, capsys):

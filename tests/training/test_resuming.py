@@ -1,0 +1,100 @@
+"""Interrupted and resumed equals uninterrupted."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from chexgen_lib.models.control import ControlledTransformer
+from chexgen_lib.training import trainer
+from chexgen_lib.training.config import TrainingError
+from chexgen_lib.training.trainer import train
+from tests.training.runs import CONFIG, flow, interrupt, model, run, unet, weights, with_conditions
+
+
+@pytest.mark.parametrize("build, accumulation", [(b, n) for b in (model, flow, unet) for n in (1, 2)])
+def test_resumed_equals_uninterrupted(cache, tmp_path, monkeypatch, build, accumulation):
+    changes = dict(build=build, gradient_accumulation=accumulation, schedule="cosine", warmup_steps=2)
+    expected, history = run(cache, tmp_path / "whole", **changes)
+    with monkeypatch.context() as m:
+        interrupt(m, at=5)
+        with pytest.raises(KeyboardInterrupt):
+            run(cache, tmp_path / "cut", **changes)
+    assert [p.name for p in tmp_path.glob("cut/checkpoint-*")] == ["checkpoint-00000004"]
+    resumed, resumed_history = run(cache, tmp_path / "cut", **changes)
+    assert torch.equal(resumed, expected)
+    assert resumed_history == history
+    logs = [(tmp_path / name / "log/plots/metrics/loss.tsv").read_text() for name in ("whole", "cut")]
+    assert logs[0] == logs[1]
+    assert not list(tmp_path.glob("cut/checkpoint*"))
+
+
+@pytest.mark.parametrize("build", [model, flow])
+def test_resumed_with_muon_equals_uninterrupted(cache, tmp_path, monkeypatch, build):
+    changes = dict(build=build, muon_learning_rate=5e-3, schedule="cosine", warmup_steps=2)
+    expected, history = run(cache, tmp_path / "whole", **changes)
+    with monkeypatch.context() as m:
+        interrupt(m, at=5)
+        with pytest.raises(KeyboardInterrupt):
+            run(cache, tmp_path / "cut", **changes)
+    resumed, resumed_history = run(cache, tmp_path / "cut", **changes)
+    assert torch.equal(resumed, expected) and resumed_history == history
+    assert not torch.equal(expected, run(cache, tmp_path / "adamw", build=build, schedule="cosine", warmup_steps=2)[0])
+
+
+def test_the_clock_adds_up_over_interruptions(cache, tmp_path, monkeypatch):
+    times = iter(range(0, 1000, 10))
+    monkeypatch.setattr(trainer, "perf_counter", lambda: float(next(times)))
+    assert trainer.read_seconds(tmp_path) == 0
+    with monkeypatch.context() as m:
+        interrupt(m, at=3)
+        with pytest.raises(KeyboardInterrupt):
+            run(cache, tmp_path)
+    assert trainer.read_seconds(tmp_path) == 10
+    train(model(), cache, CONFIG, tmp_path, keep_last=True)
+    assert trainer.read_seconds(tmp_path) == 10 + 20
+    train(model(), cache, CONFIG, tmp_path / "taken over", keep_last=True, continued_from=tmp_path)
+    assert trainer.read_seconds(tmp_path / "taken over") == 30
+
+
+def test_a_finished_training_can_be_kept_until_its_result_is_safe(cache, tmp_path, monkeypatch):
+    m = model()
+    history = train(m, cache, CONFIG, tmp_path, keep_last=True)
+    assert [p.name for p in tmp_path.glob("checkpoint-*")] == [f"checkpoint-{CONFIG.steps:08d}"]
+    monkeypatch.setattr(trainer.Run, "optimise", None)  # not one step more
+    again = model()
+    assert train(again, cache, CONFIG, tmp_path, keep_last=True) == history
+    assert torch.equal(weights(again), weights(m))
+
+
+def test_checkpoint_of_another_run_is_refused(cache, tmp_path, monkeypatch):
+    with monkeypatch.context() as m:
+        interrupt(m, at=3)
+        with pytest.raises(KeyboardInterrupt):
+            run(cache, tmp_path)
+    with pytest.raises(TrainingError, match="of another run"):
+        run(cache, tmp_path, learning_rate=0.5)
+    with pytest.raises(TrainingError, match="of another run"):
+        run(cache, tmp_path, flow)
+    (checkpoint,) = tmp_path.glob("checkpoint-*")
+    (checkpoint / "model.safetensors").write_bytes(b"")
+    with pytest.raises(TrainingError, match="not a whole checkpoint"):
+        run(cache, tmp_path)
+
+
+@pytest.mark.parametrize("build", [model, flow])
+def test_an_interrupted_adapter_goes_on(cache, tmp_path, monkeypatch, build, fresh_accelerate):
+    def adapter():
+        return ControlledTransformer.on(build().eval(), 1)
+
+    conditions, config = with_conditions(cache), replace(CONFIG, objective=build().objective)
+    whole, cut = adapter(), adapter()
+    train(whole, conditions, config, tmp_path / "whole")
+    interrupt(monkeypatch, at=3)
+    with pytest.raises(KeyboardInterrupt):
+        train(cut, conditions, config, tmp_path / "cut")
+    monkeypatch.undo()
+    fresh_accelerate()
+    cut = adapter()
+    train(cut, conditions, config, tmp_path / "cut")
+    assert torch.equal(weights(whole), weights(cut))
