@@ -11,8 +11,8 @@ from chexgen_lib.descriptions import audit, counts
 from chexgen_lib.descriptions.check import check
 from chexgen_lib.language_model import writer as language_model
 from chexgen_lib.sources import registry
-from chexgen_lib.sources.files import Tree
-from chexgen_lib.storage import digest, hash_key
+from chexgen_lib.sources.files import Tree, stamps
+from chexgen_lib.storage import digest
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,7 @@ class Curation:
 def _files(folder: Path) -> str:
     """Digest of the names, sizes and times of the files of a folder; of none where there is no such folder."""
     names = Tree(folder).names if folder.is_dir() else []
-    found = ((name, (folder / name).stat()) for name in names)
-    return hash_key("\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in found))
+    return digest([names, stamps(folder, names)])
 
 
 def curate(folder: Path, settings: Curation, answers: Path) -> None:

@@ -19,7 +19,7 @@ import polars as pl
 from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.estimates import worth
 from chexgen_lib.estimates.comparison import ESTIMATE, RUNS, auroc_table
-from chexgen_lib.estimates.wording import readable
+from chexgen_lib.estimates.wording import over_runs, readable
 from chexgen_lib.experiments.arms import BASELINE, CHEXGEN, REAL, against, augmented, oracle, shuffled, synthetic_alone
 from chexgen_lib.experiments.repeats import Repeats, Results
 from chexgen_lib.learners.base import LearnerConfig
@@ -174,7 +174,10 @@ def scores_of(results: Results, key: str) -> dict[str, np.ndarray]:
 
 def summary(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """For display: the macro AUROC of each arm on each test set, with the differences from the real images alone."""
-    return readable(_averages(tables).select("test", "n", "arm", *ESTIMATE, RUNS, *worth.COLUMNS))
+    average = _averages(tables)
+    if average.select(RUNS).columns:
+        print(over_runs(average["seeds"].max()))
+    return readable(average.select("test", "n", "arm", *ESTIMATE, RUNS, *worth.COLUMNS))
 
 
 def _averages(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:

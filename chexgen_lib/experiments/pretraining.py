@@ -18,7 +18,7 @@ import polars as pl
 
 from chexgen_lib.estimates import worth
 from chexgen_lib.estimates.comparison import RUNS, auroc_table
-from chexgen_lib.estimates.wording import readable
+from chexgen_lib.estimates.wording import over_runs, readable
 from chexgen_lib.estimates.worth import Against
 from chexgen_lib.experiments import attention
 from chexgen_lib.experiments.arms import (
@@ -226,6 +226,8 @@ def _scores(results: Results, names: Sequence[str]) -> dict[str, np.ndarray]:
 def summary(curves: pl.DataFrame) -> pl.DataFrame:
     """For display: macro AUROC of every initialisation on every set, with the differences from the default."""
     average = curves.filter(finding="Average").rename({"arm": "initialisation"})
+    if average.select(RUNS).columns:
+        print(over_runs(average["seeds"].max()))
     return readable(average.select("group", "set", pl.col("images").round(), "initialisation", *SHOWN, RUNS, "n"))
 
 

@@ -130,6 +130,30 @@ class Tree:
         return filecmp.cmp(self.folder / one, self.folder / other, shallow=False)
 
 
+def stamps(folder: str | Path, names: Iterable[str]) -> list[str]:
+    """Size and time of each file of a folder, other ones when a file is replaced; empty where there is no file.
+
+    Contents are not read: there may be millions.
+    """
+    return [_stamp(os.path.join(folder, name)) for name in names]
+
+
+def _stamp(path: str) -> str:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def with_stamps(records: pl.DataFrame, folder: str | Path | None) -> pl.DataFrame:
+    """Records with the `stamps` of their images in a column `file`, for the key of what is kept of them.
+
+    folder: that the records' `image` is relative to; None, of an embedded cohort: as they are.
+    """
+    return records if folder is None else records.with_columns(file=pl.Series(stamps(folder, records["image"])))
+
+
 def locate(place: str | Path | Tree, *patterns: str) -> Path:
     """The one file that a dataset's folder holds under one of `patterns` (see `Tree.matches`), or the file itself.
 

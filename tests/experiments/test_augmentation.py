@@ -7,7 +7,9 @@ from sklearn.metrics import roc_auc_score
 
 from chexgen_lib.estimates.comparison import auroc_table
 from chexgen_lib.estimates.resampling import Resampling
+from chexgen_lib.estimates.wording import over_runs
 from chexgen_lib.experiments import augmentation as a
+from chexgen_lib.experiments import pretraining
 from chexgen_lib.experiments.arms import BASELINE, CHEXGEN, REAL
 from chexgen_lib.experiments.repeats import Repeats
 from chexgen_lib.learners.base import LearnerConfig
@@ -88,6 +90,16 @@ def test_all_arms_are_trained_and_compared(tmp_path):
     assert a.set_sizes({CHEXGEN: sets})["images"].to_list() == [20, 20, 40, 0, 20, 40]
     assert average["real + 1x"]["oracle"] == average["real + 1x baseline"]["oracle"] == "real + 1x new real"
     assert average["real + 2x"]["control"] == "real + 2x, shuffled" and average["real + 2x"]["oracle"] is None
+
+
+@pytest.mark.parametrize("seeds", [4, 5])
+def test_what_five_runs_cannot_show_is_said_where_they_are_tested(seeds, capsys):
+    rng = np.random.default_rng(0)
+    scores = {arm: rng.random((seeds, 40, 14)) for arm in (REAL, "real + 1x")}
+    table = auroc_table(scores, rng.integers(0, 2, (40, 14)), Resampling(range(40), 20), REAL, against={})
+    a.summary({"test": table})
+    pretraining.summary(table.with_columns(group=pl.lit("internal"), set=pl.lit("100 %"), images=pl.lit(40.0)))
+    assert capsys.readouterr().out == f"{over_runs(seeds)}\n" * (2 if seeds == 5 else 0)
 
 
 def test_a_run_learns_and_labels_matter():

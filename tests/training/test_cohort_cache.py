@@ -9,6 +9,7 @@ from chexgen_lib.cohort import build, layout
 from chexgen_lib.images import from_uint8
 from chexgen_lib.kept import kept
 from chexgen_lib.models.autoencoder import encode, load_autoencoder
+from chexgen_lib.sources.files import with_stamps
 from chexgen_lib.training.cohort_cache import build_with_latents
 from chexgen_lib.training.latent_cache import LatentCache
 from tests.builders import curated_records
@@ -58,3 +59,20 @@ def test_an_interrupted_cohort_keeps_its_images(arguments, tmp_path, monkeypatch
     monkeypatch.setattr(build, "read_image", stop)  # nothing is read a second time
     folder = kept(build_with_latents, tmp_path / "cohort", **arguments)
     assert len(layout.load(folder)) == 6 and len(LatentCache.load(folder / "alignment_val.safetensors")) == 1
+
+
+def test_a_replaced_image_is_read_again(arguments, tmp_path):
+    names, root = arguments.pop("records"), arguments["image_root"]
+
+    def pixels():
+        folder = kept(build_with_latents, tmp_path / "cohort", records=with_stamps(names, root), **arguments)
+        return layout.load_images(folder, 32)
+
+    before = pixels()
+    Image.fromarray(np.tile(np.arange(32, dtype=np.uint8), (32, 1))).save(tmp_path / "2.png")
+    assert (pixels() != before).any(axis=(1, 2)).tolist() == [False, False, True, False, False, False]
+
+
+def test_images_that_nobody_reads_are_not_looked_for():
+    records = curated_records(2)
+    assert with_stamps(records, None) is records
