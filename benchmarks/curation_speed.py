@@ -80,7 +80,7 @@ def padchest_row(row) -> dict | None:
     if not row["Labels"].startswith("[") or "exclude" in labels or row["Projection"] == "EXCLUDE":
         return None
     present = {padchest.FINDING_OF.get(label) for label in labels}
-    open_ = {f for f, words in padchest.MAYBE.items() if set(words.split(", ")) & set(labels)}
+    open_ = {f for f, words in padchest.MAYBE.items() if set(words) & set(labels)}
     incomplete = bool(set(padchest.INCOMPLETE) & set(labels))
     states = {f: 1.0 if f in present else None if incomplete or f in open_ else 0.0 for f in FINDINGS}
     if set(labels) - {*padchest.INCOMPLETE, "normal"}:

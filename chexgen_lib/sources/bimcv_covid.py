@@ -44,8 +44,7 @@ VIEWS = {"pa": "PA", "ap": "AP"} | dict.fromkeys(("ll", "rl", "lat", "lateral"),
 # COVID 19 is the report's suspicion: no finding of its own, but the opacities or pneumonia it rests on may be there.
 FINDING_OF = padchest.FINDING_OF | {"COVID 19": None, "COVID 19 uncertain": None, "viral pneumonia": "Pneumonia"}
 COVID = ("COVID 19", "COVID 19 uncertain", "viral pneumonia")
-MAYBE = {finding: labels.split(", ") for finding, labels in padchest.MAYBE.items()}
-MAYBE |= {finding: [*MAYBE[finding], *COVID] for finding in ("Lung Opacity", "Consolidation", "Pneumonia")}
+MAYBE = padchest.MAYBE | {f: [*padchest.MAYBE[f], *COVID] for f in ("Lung Opacity", "Consolidation", "Pneumonia")}
 
 
 def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:

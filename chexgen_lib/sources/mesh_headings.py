@@ -1,91 +1,17 @@
 """The MeSH headings of Open-i, taken apart: finding, side, sites and severity."""
 
+import tomllib
 from functools import cache
+from importlib.resources import files
 from typing import NamedTuple
 
-# Head of a heading, lower case -> finding. Heads that mean a finding only with some qualifier: _QUALIFIED.
-HEADS = {
-    "normal": "No Finding",
-    "cardiomegaly": "Cardiomegaly",
-    "opacity": "Lung Opacity",
-    "airspace disease": "Lung Opacity",
-    "infiltrate": "Lung Opacity",
-    "nodule": "Lung Lesion",
-    "mass": "Lung Lesion",
-    "granuloma": "Lung Lesion",
-    "calcified granuloma": "Lung Lesion",
-    "pulmonary edema": "Edema",
-    "consolidation": "Consolidation",
-    "pneumonia": "Pneumonia",
-    "pulmonary atelectasis": "Atelectasis",
-    "pneumothorax": "Pneumothorax",
-    "hydropneumothorax": "Pneumothorax",
-    "hemopneumothorax": "Pneumothorax",
-    "pleural effusion": "Effusion",
-    "hemothorax": "Effusion",
-    "fractures, bone": "Fracture",
-    "catheters, indwelling": "Support Devices",
-    "implanted medical device": "Support Devices",
-    "medical device": "Support Devices",
-    "tube, inserted": "Support Devices",
-    "stents": "Support Devices",
-    "spinal fusion": "Support Devices",
-}
-_QUALIFIED = {
-    ("cardiac shadow", "enlarged"): "Cardiomegaly",
-    ("mediastinum", "enlarged"): "Enlarged Cardiomediastinum",
-    ("mediastinum", "prominent"): "Enlarged Cardiomediastinum",
-    ("density", "lung"): "Lung Opacity",
-    ("thickening", "pleura"): "Pleural Other",
-    ("calcinosis", "pleura"): "Pleural Other",
-    ("cicatrix", "pleura"): "Pleural Other",
-}
-# A mass or opacity elsewhere is not one of the lung.
-_ELSEWHERE = {
-    "breast",
-    "abdomen",
-    "mediastinum",
-    "humerus",
-    "ribs",
-    "clavicle",
-    "shoulder",
-    "sternum",
-    "neck",
-    "pleura",
-}
+_WORDS = tomllib.loads((files(__package__) / "mesh_headings.toml").read_text(encoding="utf-8"))
+_FINDING_OF = {head: finding for finding, heads in _WORDS["heads"].items() for head in heads}
+_QUALIFIED: dict[str, dict[str, str]] = _WORDS["qualified"]
+_SITES: dict[str, str] = _WORDS["sites"]
+_SEVERITIES: dict[str, str] = _WORDS["severities"]
 _OF_LUNG = ("Lung Opacity", "Lung Lesion")
-_SITES = {
-    "upper lobe": "upper lobe",
-    "middle lobe": "middle lobe",
-    "lower lobe": "lower lobe",
-    "lingula": "lingula",
-    "base": "base",
-    "apex": "apex",
-    "hilum": "hilum",
-    "retrocardiac": "retrocardiac region",
-    "paratracheal": "paratracheal region",
-    "costophrenic angle": "costophrenic angle",
-    "cardiophrenic angle": "cardiophrenic angle",
-    "mediastinum": "mediastinum",
-    "ribs": "rib",
-    "clavicle": "clavicle",
-    "humerus": "humerus",
-    "sternum": "sternum",
-    "shoulder": "shoulder",
-    "thoracic vertebrae": "thoracic spine",
-    "lumbar vertebrae": "lumbar spine",
-    "cervical vertebrae": "cervical spine",
-    "spine": "spine",
-    "breast": "breast",
-    "abdomen": "upper abdomen",
-    "neck": "neck",
-    "aorta": "aorta",
-    "aorta, thoracic": "aorta",
-}
-_SEVERITIES = {"mild": "mild", "small": "mild", "moderate": "moderate", "severe": "severe", "large": "severe"}
 _SIDES = ("left", "right", "bilateral")
-# Organs that a head implies, and parts that nobody would name.
-_SILENT = ("lung", "pleura", "thorax", "borderline", "abnormal", "pulmonary alveoli")
 
 
 class Heading(NamedTuple):
@@ -104,13 +30,14 @@ class Heading(NamedTuple):
 def parse_heading(label: str) -> Heading:
     """`Opacity/lung/base/left/streaky` -> "opacity", Lung Opacity, left, ("base",), None, ("streaky",)."""
     head, *parts = [part.strip().lower() for part in label.split("/")]
-    finding = HEADS.get(head) or next((_QUALIFIED[head, p] for p in parts if (head, p) in _QUALIFIED), None)
-    if finding in _OF_LUNG and _ELSEWHERE.intersection(parts) and "lung" not in parts:
+    qualified = _QUALIFIED.get(head, {})
+    finding = _FINDING_OF.get(head) or next((qualified[p] for p in parts if p in qualified), None)
+    if finding in _OF_LUNG and set(_WORDS["elsewhere"]).intersection(parts) and "lung" not in parts:
         finding = None
     sides = [part for part in parts if part in _SIDES]
     sites = tuple(dict.fromkeys(_SITES[part] for part in parts if part in _SITES))
     severity = next((_SEVERITIES[part] for part in parts if part in _SEVERITIES), None)
-    placed = {*_SIDES, *_SITES, *_SEVERITIES, *_SILENT}
+    placed = {*_SIDES, *_SITES, *_SEVERITIES, *_WORDS["silent"]}
     qualifiers = tuple(dict.fromkeys(part for part in parts if part not in placed))
     side = "bilateral" if len(set(sides)) > 1 else next(iter(sides), None)
     return Heading(head, finding, side, sites, severity, qualifiers, "borderline" in parts)

@@ -173,8 +173,8 @@ def _labels(given: pl.Series) -> pl.DataFrame:
     table = given.drop_nulls().unique().to_frame().with_columns(labels=listed)
     listed = pl.col("labels")
     findings = listed.list.eval(pl.element().replace_strict(FINDING_OF, default=None, return_dtype=pl.String))
-    incomplete = listed.list.set_intersection(list(INCOMPLETE)).list.len() > 0
-    maybe = {f: listed.list.set_intersection(labels.split(", ")).list.len() > 0 for f, labels in MAYBE.items()}
+    incomplete = listed.list.set_intersection(INCOMPLETE).list.len() > 0
+    maybe = {f: listed.list.set_intersection(labels).list.len() > 0 for f, labels in MAYBE.items()}
     unknown = {f: incomplete | maybe.get(f, pl.lit(False)) for f in FINDINGS}
     normal = listed.list.set_difference([*INCOMPLETE, "normal"]).list.len() == 0
     table = table.with_columns(present=findings).with_columns(states(pl.col("present"), unknown, FINDINGS))
