@@ -20,6 +20,19 @@ def test_equals_the_textbook_formula():
     assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-12)
 
 
+@pytest.mark.parametrize("least", [1, 1e-3, 1e-8, 1e-9, 0])
+@pytest.mark.parametrize("other", [[3, 1, 2], [1, 1, 1]])
+def test_is_exact_however_close_features_are_to_collinear(least, other):
+    """Cholesky and eigenvalues take squares, which loses what is small: then QR and SVD must take over."""
+    rng = np.random.default_rng(0)
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    a, b = rng.normal(size=(2, 60, 3))
+    a, b = (np.linalg.qr(x - x.mean(0))[0] * np.sqrt(59) for x in (a, b))  # the covariance is exactly 1
+    scale = np.array([3, 1, least]), np.array(other) * np.array([1, least, 1])
+    expected = ((scale[0] - scale[1]) ** 2).sum()
+    assert frechet_distance(a * scale[0] @ turn, b * scale[1] @ turn) == pytest.approx(expected, rel=1e-12)
+
+
 def test_one_dimension_by_hand():
     # N(0, 1) and N(3, 2^2): 3^2 + (2 - 1)^2 = 10
     z = np.random.default_rng(0).normal(size=(500, 1))
