@@ -109,7 +109,7 @@ def _dots(ax: Axes, rows: pl.DataFrame, source: str, labels: bool) -> None:
     """One metric: a row of the axis for each arm. All four axes of a source have the same rows."""
     colours = ARM_COLOURS if source == GENERATOR else PAPER_COLOURS
     for at, (arm, colour) in enumerate(colours.items()):
-        for r in rows.filter(pl.col("arm") == arm).iter_rows(named=True):
+        for r in rows.filter(pl.col("arm") == arm).drop_nulls("value").iter_rows(named=True):
             if r["low"] is not None:
                 ax.plot([r["low"], r["high"]], [at, at], color=colour)
             elif r["sd"] is not None:

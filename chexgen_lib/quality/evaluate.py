@@ -13,15 +13,15 @@ from functools import partial
 import numpy as np
 import polars as pl
 
+from chexgen_lib.estimates import wording
 from chexgen_lib.estimates.comparison import aurocs, estimate, paired_wilcoxon
 from chexgen_lib.estimates.measures import mean
-from chexgen_lib.estimates.wording import format_interval
 from chexgen_lib.paper import published
 from chexgen_lib.quality.arms import FLOOR, GENERATOR, IGNORES, NOISE, REAL
 from chexgen_lib.quality.bench import Bench, Scorer
 from chexgen_lib.quality.diversity import scales
 from chexgen_lib.quality.embedders import Embedder
-from chexgen_lib.quality.factuality import same_findings, score_correlation, score_errors
+from chexgen_lib.quality.factuality import UNDEFINED, same_findings, score_correlation, score_errors
 from chexgen_lib.quality.frechet import halves, resampled_distances
 from chexgen_lib.quality.held_out import HeldOut
 from chexgen_lib.quality.neighbours import CLOSER, RATIO, Neighbours
@@ -154,7 +154,7 @@ def evaluate(
             own = {"better": metric.better, "axis": metric.axis, "seed": seed}
             rows.append({"metric": metric.name, "arm": arm} | estimate(m.resampled) | about | own)
     features = {n: {"real": f["real"], "synthetic": f["synthetic"][:, 0]} for n, f in bench.features.items()}
-    table = pl.DataFrame(rows, infer_schema_length=None)
+    table = pl.DataFrame(rows, infer_schema_length=None).fill_nan(None)
     return Evaluation(table, bench.per_finding, features, bench.neighbours, measured)
 
 
@@ -165,7 +165,7 @@ def beside_paper(found: Evaluation) -> pl.DataFrame:
     for m in found.metrics:
         if m.paper:
             r = found.row(m.name, GENERATOR)
-            value = f"{format_interval(r['value'], r['low'], r['high'])}, n = {r['n']}"
+            value = f"{wording.estimate(r, digits=2)}, n = {r['n']}"
             rows.append((m.paper, paper[m.paper], m.name, value, f"paper: {m.differs}"))
     return pl.DataFrame(rows, ["paper metric", "paper", "metric", "this run", "not comparable"], orient="row")
 
@@ -175,7 +175,8 @@ def verdicts(found: Evaluation) -> pl.DataFrame:
     rows = []
     for m in (m for m in found.metrics if m.axis):
         own = found.row(m.name, GENERATOR)
-        for r in found.table.filter(pl.col("arm") != GENERATOR, metric=m.name).iter_rows(named=True):
+        others = found.table.filter(pl.col("arm") != GENERATOR, metric=m.name).drop_nulls("low")
+        for r in others.iter_rows(named=True) if own["low"] is not None else ():
             above, below = own["low"] > r["high"], own["high"] < r["low"]
             better, worse = (above, below) if m.better == "higher" else (below, above)
             rows.append((m.name, r["arm"], "better" if better else "worse" if worse else "intervals overlap"))
@@ -227,16 +228,12 @@ def _correlation(with_labels: bool, within: bool, bench: Bench) -> dict[str, Mea
     }
     target = bench.data.labels if with_labels else bench.real_scores
     errors = {arm: score_errors(x, target) for arm, x in arms.items()}
-    note = {FLOOR: "real image of another patient with the most similar labels"}
+    found = {arm: score_correlation(x, target, bench.resampling.weights, within) for arm, x in arms.items()}
+    notes = {FLOOR: "real image of another patient with the most similar labels"}
+    notes |= {arm: UNDEFINED for arm, r in found.items() if np.isnan(r[0])}
     return {
-        arm: Measured(
-            score_correlation(x, target, bench.resampling.weights, within),
-            bench.n,
-            x.shape[1],
-            _against(errors, arm),
-            note.get(arm, ""),
-        )
-        for arm, x in arms.items()
+        arm: Measured(r, bench.n, arms[arm].shape[1], _against(errors, arm), notes.get(arm, ""))
+        for arm, r in found.items()
     }
 
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from chexgen_lib.estimates.measures import correlation, pair_sums
 
+UNDEFINED = "Pearson r is undefined: the scores or the targets are constant, or all are unknown"
+
 
 def derangement(n: int, seed: int) -> np.ndarray:
     """A random order of n items in which none keeps its place (one cycle, Sattolo 1986)."""
@@ -28,24 +30,18 @@ def score_correlation(
 ) -> np.ndarray:
     """Pearson r of synthetic scores [P, S, F] and target [P, F] (real scores or labels, NaN = unknown), [1 + B].
 
-    One r over P x F values for each of the S samples of a prompt, averaged over S.
+    One r over P x F values for each of the S samples of a prompt, averaged over S; NaN where it is `UNDEFINED`.
 
     Args:
         weights: int [1 + B, P] of `Resampling`.
         within_findings: remove each finding's mean first, which leaves only what differs between prompts.
-
-    Raises:
-        ValueError: where r is undefined on the data.
     """
     synthetic, target = np.asarray(synthetic, np.float64), np.asarray(target, np.float64)
     if synthetic.ndim != 3 or target.shape != (synthetic.shape[0], synthetic.shape[2]):
         raise ValueError(f"needs scores [P, S, F] and targets [P, F], got {synthetic.shape} and {target.shape}")
     sums = pair_sums(synthetic, np.broadcast_to(target[:, None], synthetic.shape))  # [P, S, F, 6]
     totals = (weights @ sums.reshape(len(target), -1)).reshape(len(weights), *sums.shape[1:])  # [1 + B, S, F, 6]
-    r = (_within(totals) if within_findings else correlation(totals.sum(2))).mean(1)
-    if np.isnan(r[0]):
-        raise ValueError("Pearson r is undefined: the scores or the targets are constant, or all are unknown")
-    return r
+    return (_within(totals) if within_findings else correlation(totals.sum(2))).mean(1)
 
 
 def _within(sums: np.ndarray) -> np.ndarray:

@@ -15,6 +15,8 @@ from chexgen_lib.sources import chestx_det as chestx_det_reader
 from chexgen_lib.sources import vindr_cxr as vindr_cxr_reader
 from chexgen_lib.sources import vindr_ribcxr as ribs_reader
 
+# First numbers of patients whose hash leaves every split enough cases for an estimate (`records.assign_splits`).
+SIIM_ACR_PTX, RALO = 7100, 300
 FRAME = 1024  # px, the side in which the masks of SIIM-ACR, CANDID-PTX and ChestX-Det are given
 
 
@@ -41,7 +43,7 @@ def siim_acr_ptx(folder: Path) -> None:
     """DICOM with baseline JPEG, masks as relative run lengths; the competition's second-stage table."""
     rows = []
     for case in cases("siim_acr_ptx", 64, ["Pneumothorax", "Effusion"]):
-        name = f"1.2.276.0.7230010.3.1.4.8323329.{case.number}.1517875201"
+        name = f"1.2.276.0.7230010.3.1.4.8323329.{SIIM_ACR_PTX + case.number}.1517875201"
         files.dicom(folder / f"dicom-images-train/{name}/{name}.dcm", files.enlarged(case.picture.image, 256), "jpeg")
         rows.append([name, relative_runs(_mask(case, "Pneumothorax"))])
     table(folder / "stage_2_train.csv", "ImageId,EncodedPixels", rows)
@@ -144,7 +146,7 @@ def ralo(folder: Path) -> None:
             total = min(8, round(8 * share) + more * (share > 0))
             right, left = (total + 1) // 2, total // 2
             scores += [right, right, left, left, total, total, ""]
-        rows.append([f"A{case.number}", f"20200401_{case.number:06}", *scores, 0, 0])
+        rows.append([f"A{RALO + case.number}", f"20200401_{case.number:06}", *scores, 0, 0])
     names = [f"{place} {kind}" for place in ("Right", "Left", "Total") for kind in ("GEOGRAPHIC", "OPACITY")]
     header = ",,Reader 1,,,,,,,Reader 2,,,,,,,,\n"
     header += ",".join(["Subject_ID", "Exam_DateTime", *[*names, "Notes"] * 2, "Delta Geo-total", "Delta Opa total"])

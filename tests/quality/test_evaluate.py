@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from chexgen_lib.figures import fig2
 from chexgen_lib.quality import evaluate as quality
 from chexgen_lib.quality.arms import FLOOR, GENERATOR, IGNORES, NOISE
 from chexgen_lib.quality.embedders import RadiomicsEmbedder
@@ -118,6 +119,20 @@ def test_patients_are_resampled_not_prompts(arrays):
         row = found.row("Pearson r", GENERATOR)
         widths.append(row["high"] - row["low"])
     assert widths[0] > 1.2 * widths[1]
+
+
+def test_a_scorer_that_says_the_same_of_every_image_has_no_correlation(arrays):
+    class Constant(Toy):
+        def predict(self, images):
+            return np.full((len(images), 14), 0.5, np.float32)
+
+    found = quality.evaluate(HeldOut(**arrays), Constant(), [Toy()], n_resamples=10)
+    row = at(found, "Pearson r", GENERATOR)
+    assert row["value"] is None and "the scores or the targets are constant" in row["note"]
+    table = quality.beside_paper(found)
+    assert table.filter(metric="Pearson r")["this run"].to_list() == ["Pearson r is undefined, n = 40"]
+    assert set(quality.verdicts(found)["metric"]) == {"FID-toy", "MS-SSIM"}
+    fig2.draw(fig2.table(found.table, fig2.tsne(found.features["toy"], at_most=8)))
 
 
 def test_embedders_are_needed(arrays):

@@ -76,9 +76,12 @@ def test_errors_are_per_prompt_and_skip_unknown():
     np.testing.assert_allclose(score_errors(synthetic, target), [0.25, 0.5])
 
 
+@pytest.mark.parametrize("within", [False, True])
+def test_constants_have_no_correlation(within):
+    assert np.isnan(interval(np.ones((5, 2, 14)), np.ones((5, 14)), within=within)).all()
+
+
 def test_bad_input():
-    with pytest.raises(ValueError, match="constant"):
-        interval(np.ones((5, 2, 14)), np.ones((5, 14)))
     with pytest.raises(ValueError, match="needs scores"):
         interval(np.ones((5, 14)), np.ones((5, 14)))
     with pytest.raises(ValueError, match="at least 2"):

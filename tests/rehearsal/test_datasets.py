@@ -4,7 +4,9 @@ import polars as pl
 import pytest
 
 from chexgen_lib.cohort.build import STORED_VALUES
+from chexgen_lib.estimates.measures import LEAST
 from chexgen_lib.images import read_image
+from chexgen_lib.records import SPLITS, assign_splits
 from chexgen_lib.rehearsal import datasets
 from chexgen_lib.sources import registry
 
@@ -24,6 +26,16 @@ def test_a_stand_in_is_read_whole_with_its_images(source, tmp_path, quick_pictur
         records["mask"].count() + (records["boxes"].list.len() > 0).sum() + (records["severity"].list.len() > 0).sum()
     )
     assert (annotated > 0) == (source in (*datasets.ANNOTATED, "nih", "vindr_pcxr", "vindr_cxr", "candid_ptx"))
+
+
+@pytest.mark.parametrize("source, states", [("siim_acr_ptx", ["Pneumothorax"]), ("ralo", [])])
+def test_every_split_of_a_stand_in_has_cases(source, states, tmp_path, quick_pictures):
+    """Found by the rehearsal: severity had nothing to validate on, pneumothorax one case to test on."""
+    datasets.MAKERS[source](tmp_path / source)
+    records = assign_splits(registry.load(source, tmp_path / source)[0])
+    counts = records.group_by("split", *states).len()
+    assert set(counts["split"]) == set(SPLITS) and len(counts) == len(SPLITS) * 2 ** len(states)
+    assert counts.filter(split="test")["len"].min() >= LEAST and counts["len"].min() > 1
 
 
 def test_a_stand_in_that_is_there_stays(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The stand-ins of weights lie where the loaders look, in layouts that they read."""
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
@@ -8,6 +9,7 @@ from chexgen_lib.models.autoencoder import load_autoencoder
 from chexgen_lib.models.text import count_tokens, load_text_encoder
 from chexgen_lib.models.weights_catalogue import WeightsFileError, named
 from chexgen_lib.models.weights_store import fault
+from chexgen_lib.quality.embedders import XrvEmbedder
 from chexgen_lib.rehearsal import weights
 from tests.models.catalogue_stand_ins import stand_in
 
@@ -53,3 +55,12 @@ def test_weights_that_no_profile_names_yet_have_stand_ins(tmp_path, name):
     path = weights.place(tmp_path, weight)
     weights._make(weight, path)
     assert path.exists()
+
+
+def test_the_scores_of_a_random_xrv_tell_images_apart(tmp_path):
+    weight = named("xrv-mimic")
+    weights._make(weight, tmp_path / weight.files[0].path)
+    images = np.random.default_rng(0).random((3, 32, 32), np.float32)
+    scores = XrvEmbedder("mimic_ch", tmp_path).predict(images)
+    known = scores[:, np.isfinite(scores[0])]
+    assert known.std(0).min() > 1e-4 and 0.001 < known.min() and known.max() < 0.999

@@ -18,7 +18,7 @@ from chexgen_lib.experiments.judge.bench import EVERYONE, GENERATOR, Arm, Bench,
 from chexgen_lib.quality.arms import FLOOR, NOISE
 from chexgen_lib.quality.diversity import scales
 from chexgen_lib.quality.embedders import Embedder
-from chexgen_lib.quality.factuality import score_correlation
+from chexgen_lib.quality.factuality import UNDEFINED, score_correlation
 from chexgen_lib.quality.frechet import resampled_distances
 from chexgen_lib.quality.frechet_infinity import extrapolated
 from chexgen_lib.quality.kernel_distance import kernel_distances, kernels
@@ -175,7 +175,10 @@ def _similarity(name: str, bench: Bench, arm: Arm, group: Group) -> np.ndarray:
 def _correlation(within: bool, bench: Bench, arm: Arm, group: Group) -> np.ndarray:
     """Pearson r of the scores with those of the prompts' own radiographs."""
     weights = bench.patients.weights * group.prompted
-    return score_correlation(arm.scores, bench.real.scores[:, 0], weights, within)
+    r = score_correlation(arm.scores, bench.real.scores[:, 0], weights, within)
+    if np.isnan(r[0]):
+        raise ValueError(UNDEFINED)
+    return r
 
 
 def _auroc(bench: Bench, arm: Arm, group: Group) -> np.ndarray:
