@@ -92,7 +92,7 @@ def check(options: argparse.Namespace) -> int:
             print(f"  {fault}", file=sys.stderr)
         print(f"  read by {', '.join(read[weight])}", file=sys.stderr)
         print(f"  {weights_fetch.remedy(weight)}", file=sys.stderr)
-    print(f"{what}: {len(read) - len(missing)} of {len(read)} weights of others are there")
+    print(f"{what}: {len(read) - len(missing)} of {len(read)} weights are there")
     if options.trial and not missing:
         _try([weight for weight in read if weight.layout == "pipeline"])
     return 1 if missing else 0

@@ -83,9 +83,11 @@ KINDS = {
     "*.start": "start",
     "*.starts": "start",
     "baseline.weights": "pipeline",
+    "counterfactuals.weights": "transformer",
+    "pretraining.weights": "transformer",
     "pools.baseline": "pipeline",
 }
-LAYOUT_OF_OWN = {"autoencoder": "autoencoder", "text encoder": "text encoder", "pipeline": "pipeline"}
+LAYOUT_OF_OWN = {kind: kind for kind in ("autoencoder", "text encoder", "transformer", "pipeline")}
 
 
 def named(name: str) -> Weight:

@@ -43,6 +43,7 @@ LAYOUTS = {
         ("_class_name", ("AutoencoderKL", "CompactAutoencoderKL")), _DIFFUSERS, (TENSORS, ".bin"), below="vae"
     ),
     "text encoder": Layout(None, ("model", "pytorch_model"), (TENSORS, ".bin"), beside=TOKENIZERS),
+    "transformer": Layout(("_class_name", ("ChexGenTransformer",)), _DIFFUSERS, below="transformer"),
     "clip": Layout(("model_type", ("clip", "clip_vision_model")), ("model",), beside=(("preprocessor_config.json",),)),
     "dinov2": Layout(("model_type", ("dinov2",)), ("model",), beside=(("preprocessor_config.json",),)),
 }

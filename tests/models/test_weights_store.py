@@ -13,6 +13,7 @@ from huggingface_hub import constants
 
 from chexgen_lib.models import weights_layout, weights_store
 from chexgen_lib.models.autoencoder import load_autoencoder
+from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.models.weights_catalogue import CATALOGUE, File, WeightsFileError, asked_by, named
 from chexgen_lib.quality.embedders import ClipEmbedder
 from chexgen_lib.rehearsal import weights as stand_ins
@@ -252,7 +253,7 @@ def test_of_a_whole_pipeline_the_autoencoder_is_taken(made):
 
 
 def test_what_is_shipped_is_whole_and_cannot_be_added(tmp_path):
-    for name in ("shipped-autoencoder", "minilm"):
+    for name in ("shipped-autoencoder", "shipped-foundation", "minilm"):
         assert weights_store.fault(named(name)) is None
         with pytest.raises(WeightsFileError, match="make env"):
             weights_store.add(named(name), tmp_path)
@@ -266,7 +267,8 @@ def test_a_profile_names_its_weights_and_the_settings_that_do():
 
     found = read("paper")
     starts = {"imagenet-densenet121", "rad-dino"}
-    assert found.keys() == {"sd-v1-5-vae", "t5-v1_1-xxl", "clip-vit-l14", "xrv-all", "xrv-mimic"} | starts
+    shipped = {"shipped-foundation"}  # that 14 edits with
+    assert found.keys() == {"sd-v1-5-vae", "t5-v1_1-xxl", "clip-vit-l14", "xrv-all", "xrv-mimic"} | starts | shipped
     assert set(found["imagenet-densenet121"]) == {"supervised_pretraining.starts", "fairness.start"}
     assert found["xrv-mimic"] == ["quality.scorer"] and "scaling_laws.embedders" in found["xrv-all"]
     assert read("gpu").keys() == found.keys() - starts - {"sd-v1-5-vae"} | {"sd-vae-ft-ema"}
@@ -289,3 +291,12 @@ def test_a_folder_of_the_users_own_is_checked_as_its_loader_needs(made, broken):
     assert "vae/config.json is missing" in weights_store.fault(own)
     (missing,) = asked_by({"cohort": {"autoencoder": str(folder / "nothing")}})
     assert weights_store.fault(missing) == weights_store.ABSENT
+
+
+def test_an_editor_of_the_users_own_is_a_saved_pipeline_or_its_transformer(tmp_path):
+    ChexGenTransformer.of_size("ci", sample_size=4, text_dim=32).save_pretrained(tmp_path / "transformer")
+    for folder in (tmp_path, tmp_path / "transformer"):
+        (own,) = asked_by({"counterfactuals": {"weights": str(folder)}})
+        assert weights_store.fault(own) is None
+    (tmp_path / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
+    assert "transformer lacks diffusion_pytorch_model" in weights_store.fault(own)
