@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from chexgen_lib.sampling.editing import UnreadError
 from chexgen_lib.storage import replacing
 
 NEEDED = ("pair", "image", "change")
-KNOWN = (*ATTRIBUTES, "details", "source")  # of the film, other columns are not used
+KNOWN = (*ATTRIBUTES, "details", "source")  # of the film; other columns are not used, but for `guidance`
 
 
 def edit(options: argparse.Namespace) -> int:
@@ -31,11 +32,12 @@ def edit(options: argparse.Namespace) -> int:
     rows = read_rows(options.films)
     pipeline = load_pipeline(options.weights).to(fastest_device())
     asked = {"strength": options.strength, "num_inference_steps": options.steps, "guidance_scale": options.guidance}
-    settings = {name: value for name, value in asked.items() if value is not None}
     options.out.mkdir(parents=True, exist_ok=True)
     unread = []
     for row in tqdm(rows, desc="edits", unit="film"):
         film = read_image(row["image"])
+        own = asked | ({} if row["guidance"] is None else {"guidance_scale": row["guidance"]})
+        settings = {name: value for name, value in own.items() if value is not None}
         try:
             film = pipeline.edit(film, row["change"], row["record"], output_type="np", **settings).images[0, ..., 0]
         except UnreadError as error:
@@ -49,11 +51,11 @@ def edit(options: argparse.Namespace) -> int:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a table of films: pair, image (its path), change and record, every one checked.
+    """Rows of a table of films: pair, image (its path), change, record and guidance or None, every one checked.
 
     The table has the columns pair (a name), image (a file beside the table), change (JSON, as
     `descriptions.changes.changed` takes it), and what is known of the film: age, sex, view, site, findings (1 or 0) and
-    details (JSON).
+    details (JSON). `guidance`, if there is such a column, is the weight of that row's change.
 
     Raises:
         ValueError: for a missing table or column, or up to ten rows that cannot be used, with the reason of each.
@@ -88,7 +90,10 @@ def _row(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     record["details"] = _json(row, "details") if row.get("details") else []
     record |= {finding: float(record[finding]) for finding in FINDINGS if finding in record}
     changed(record, change)
-    return {"pair": name, "image": folder / row["image"], "change": change, "record": record}
+    guidance = row.get("guidance")
+    if not (guidance is None or isinstance(guidance, int | float) and 0 < guidance < math.inf):
+        raise ValueError(f"guidance {guidance!r} is no weight above 0: leave it empty for the default")
+    return {"pair": name, "image": folder / row["image"], "change": change, "record": record, "guidance": guidance}
 
 
 def _json(row: Mapping[str, Any], column: str) -> Any:

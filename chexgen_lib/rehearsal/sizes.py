@@ -16,7 +16,7 @@ SIZES = frozenset(
     box_records annotated_copies pairs_per_kind requests_per_kind samples_per_request prompts images_per_prompt pairs
     probe_pairs checked comparison_images stress_patients attention_cases planted_faults images rows_per_source
     supervised_pretraining.shares shots draws oracles fractions seeds n_bootstrap min_patients least_cases
-    rectified_flow.attributes walked balanced_findings
+    rectified_flow.attributes walked balanced_findings calibration_pairs
 
     low_resolution high_resolution resolution
 

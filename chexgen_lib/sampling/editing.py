@@ -52,7 +52,7 @@ class Editing:
         source_prompt: str | Sequence[str] | None = None,
         strength: float = STRENGTH,
         num_inference_steps: int = STEPS,
-        guidance_scale: float = GUIDANCE,
+        guidance_scale: float | Sequence[float] = GUIDANCE,
         keep_mask: np.ndarray | None = None,
         keep_detail: bool = True,
         output_type: str = "pil",
@@ -72,7 +72,8 @@ class Editing:
             prompt, source_prompt: instead of both, texts of the film as it should become and as it is.
             strength: share of noise to which a film is inverted, above 0, at most 1; more lets more change.
             num_inference_steps: each way.
-            guidance_scale: weight of what distinguishes the requests (`inversion.against`).
+            guidance_scale: weight of what distinguishes the requests (`inversion.against`), or one for each film: how
+                much it takes depends on what is changed (`experiments.counterfactuals.calibration`).
             keep_mask: bool [S, S] or [N, S, S], true where a film must stay as it is.
             keep_detail: add to the film what the edit adds to its reconstruction, so that it keeps what the autoencoder
                 loses; else return the edit as it is decoded.
@@ -94,6 +95,8 @@ class Editing:
         source, wanted = self._requests(len(films), change, record, prompt, source_prompt)
         _check_radiographs(films, record)
         kept = _check_mask(keep_mask, films.shape)
+        if not isinstance(guidance_scale, int | float):
+            guidance_scale = one_each("guidance_scale", guidance_scale, len(films), False)
         times = flow_times(num_inference_steps, strength, self.transformer.flow_shift)
         latents = encode(self.vae, films)[0].to(self._execution_device)
         own = self.velocity(source, times)

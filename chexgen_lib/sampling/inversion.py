@@ -69,14 +69,17 @@ def return_along(path: Path, velocity: Velocity, change: Tensor | float = 1.0) -
     return latents
 
 
-def against(wanted: Velocity, source: Velocity, weight: float) -> Velocity:
-    """Guidance by what distinguishes two requests: source + weight x (wanted - source); 1 takes `wanted` alone."""
+def against(wanted: Velocity, source: Velocity, weight: float | Sequence[float]) -> Velocity:
+    """Guidance by what distinguishes two requests: source + weight x (wanted - source); 1 takes `wanted` alone.
+
+    weight: of all, or of each of N.
+    """
     if weight == 1:
         return wanted
 
     def guided(x: Tensor, k: int) -> Tensor:
         there = source(x, k)
-        return there + weight * (wanted(x, k) - there)
+        return there + torch.as_tensor(weight).to(x).reshape(-1, 1, 1, 1) * (wanted(x, k) - there)
 
     return guided
 

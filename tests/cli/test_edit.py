@@ -44,6 +44,14 @@ def test_films_are_edited_and_listed(tmp_path, weights):
     assert not np.array_equal(before, after[0]) and not np.array_equal(*after)
 
 
+def test_a_row_can_have_a_guidance_of_its_own(tmp_path, weights):
+    rows = [OLDER + ",", OLDER.replace("7,", "8,", 1) + ",6"]
+    table = films(tmp_path, *rows, header="pair,image,change,view,age,sex,Effusion,guidance")
+    assert cli.main(["edit", str(table), "--out", str(tmp_path / "out"), "--steps", "2"]) == 0
+    before, default, own = (read_image(tmp_path / name).astype(float) for name in ("a.png", "out/7.png", "out/8.png"))
+    assert np.abs(own - before).mean() > 1.2 * np.abs(default - before).mean() > 0
+
+
 def test_a_change_that_the_model_does_not_read_leaves_the_film_and_is_said(tmp_path, weights, capsys):
     table = films(tmp_path, '7,a.png,"{""site"": ""B""}",LATERAL,A', header="pair,image,change,view,site")
     assert cli.main(["edit", str(table), "--out", str(tmp_path / "out"), "--steps", "1"]) == 1
@@ -61,6 +69,7 @@ def test_a_change_that_the_model_does_not_read_leaves_the_film_and_is_said(tmp_p
         (['7,a.png,"{""age"": 55}",PA,55,F,1'], None, "row 1: record 7: its age is 55 already"),
         (['7,a.png,"{""mood"": 1}",PA,55,F,1'], None, "row 1: record 7: unknown attribute 'mood'"),
         ([OLDER, OLDER], None, "pair '7' is there twice"),
+        ([OLDER + ",-1"], "pair,image,change,view,age,sex,Effusion,guidance", "row 1: guidance -1 is no weight"),
         (['../7,a.png,"{""age"": 80}",PA,55,F,1'], None, "no plain file name"),
         ([], None, "no rows"),
     ],

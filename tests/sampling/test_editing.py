@@ -38,6 +38,14 @@ def test_a_change_shows_and_more_guidance_shows_more(flow, films):
     assert 0 < moved[0] < moved[1] < moved[2]
 
 
+def test_each_film_can_have_a_guidance_of_its_own(flow, films):
+    together = edit(flow, films, {"age": 80}, guidance_scale=[1, 5])
+    alone = [edit(flow, film, {"age": 80}, guidance_scale=w)[0] for film, w in zip(films, (1, 5), strict=True)]
+    assert (
+        np.abs(together - np.stack(alone)).max() < 1e-4 < np.abs(together[1] - edit(flow, films[1], {"age": 80})).max()
+    )
+
+
 def test_change_and_record_are_their_descriptions(flow, films):
     before, after = flow._requests(2, {"age": 80}, RECORD, None, None)
     assert "55-year" in before.prompts[0] and "80-year" in after.prompts[0]
@@ -129,6 +137,7 @@ def test_a_negative_is_no_frontal_film(flow):
         (dict(change={"age": 80}, record=RECORD, prompt="a", source_prompt="b"), "give either"),
         (dict(change=[{"age": 80}] * 3, record=RECORD), "3 entries in `change` for 1 prompts"),
         (dict(change={"site": "B"}, record=RECORD | {"site": "A"}), "nothing that this model reads says"),
+        (dict(change={"age": 80}, record=RECORD, guidance_scale=[1, 2]), "2 entries in `guidance_scale`"),
         (dict(change={"age": 80}, record=RECORD, strength=0), "strength must be above 0"),
         (dict(change={"age": 80}, record=RECORD, num_inference_steps=0), "num_inference_steps"),
         (dict(change={"age": 80}, record=RECORD, keep_mask=np.ones((4, 4), bool)), "keep_mask: needs bool"),

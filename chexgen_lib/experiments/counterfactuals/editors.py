@@ -11,7 +11,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,11 @@ from chexgen_lib.sampling.pipeline import ChexGenPipeline
 
 
 @dataclass(frozen=True)
-class Editing:
+class EditSettings:
     """How films are edited.
 
     Attributes:
-        steps, strength, guidance_scale: as `ChexGenPipeline.edit` takes them.
+        steps, strength, guidance_scale: as `ChexGenPipeline.edit` takes them; the last of all films, or of each.
         sampling_guidance: of classifier-free guidance, for SDEdit and the fresh sample.
         batch_size: films at a time.
         seed: of noise, with the film's image_id.
@@ -42,7 +42,7 @@ class Editing:
 
     steps: int
     strength: float
-    guidance_scale: float
+    guidance_scale: float | tuple[float, ...]
     sampling_guidance: float
     batch_size: int = 32
     seed: int = 0
@@ -58,7 +58,7 @@ class Batch:
     source: Requests
     wanted: Requests
     seeds: Sequence[int]
-    settings: Editing
+    settings: EditSettings
 
     def times(self, steps: int | None = None, strength: float | None = None) -> list[float]:
         """From 0 up to the strength; by default those of the settings."""
@@ -123,6 +123,7 @@ def _fresh(batch: Batch) -> np.ndarray:
 
 
 INVERSION, DECODED, PLAIN = "inversion", "inversion, decoded", "plain inversion"
+CALIBRATED = "inversion, calibrated"  # with a weight for each attribute (`calibration`)
 EDITORS: dict[str, Callable[[Batch], np.ndarray]] = {
     INVERSION: _inversion,
     DECODED: _inversion_decoded,
@@ -133,7 +134,7 @@ EDITORS: dict[str, Callable[[Batch], np.ndarray]] = {
 }
 
 
-def calls(editor: str, settings: Editing) -> int:
+def calls(editor: str, settings: EditSettings) -> int:
     """Calls of the model for each film."""
     if editor not in (INVERSION, DECODED, PLAIN, "FlowEdit"):
         return 3 * settings.steps // 2 * (1 if settings.sampling_guidance == 1 else 2)
@@ -147,7 +148,7 @@ def edit(
     films: np.ndarray,
     source: Sequence[Mapping[str, Any]],
     wanted: Sequence[Mapping[str, Any]],
-    settings: Editing,
+    settings: EditSettings,
     folder: str | Path,
 ) -> np.ndarray:
     """Films of the records `source`, uint8 [N, S, S], edited to those of `wanted`: uint8 [N, S, S], kept in `folder`.
@@ -182,7 +183,7 @@ def _edit(
     films: np.ndarray,
     source: list[dict],
     wanted: list[dict],
-    settings: Editing,
+    settings: EditSettings,
 ) -> None:
     """Fill the folder of `edit`; generator: the pipeline's fingerprint, for the key alone."""
     edited = []
@@ -192,6 +193,8 @@ def _edit(
         requests = [pipeline.requests_of(records[rows]) for records in (source, wanted)]
         seeds = [image_seed(record["image_id"], 0, settings.seed) for record in source[rows]]
         latents = encode(pipeline.vae, own)[0].to(pipeline.device)
-        batch = Batch(pipeline, own, latents, *requests, seeds, settings)
+        weights = settings.guidance_scale
+        weights = weights[rows] if isinstance(weights, tuple) else weights
+        batch = Batch(pipeline, own, latents, *requests, seeds, replace(settings, guidance_scale=weights))
         edited.append(to_uint8(np.clip(EDITORS[editor](batch), 0, 1)))
     np.save(folder / "edited.npy", np.concatenate(edited))

@@ -137,8 +137,8 @@ def table(
         moved = probed.movement(answers)
         columns = []
         for rows in groups.values():
-            own = [_mean(x, rows, resampling.weights) for x in single.T]
-            ratio = _mean(moved, rows, resampling.weights) / _mean(true, rows, resampling.weights)
+            own = [weighted_mean(x, rows, resampling.weights) for x in single.T]
+            ratio = weighted_mean(moved, rows, resampling.weights) / weighted_mean(true, rows, resampling.weights)
             columns += [*own[:4], ratio, own[4]]
         measured[arm] = np.stack(columns, axis=1)[None]  # [1, 1 + B, M]
     return compare(measured, about, resampling, reference)
@@ -151,7 +151,7 @@ def same_films(
     resampling = Resampling(range(len(films)), n_bootstrap, seed)
     every, parts = np.ones(len(films), bool), []
     for (metric, arm), images in arms.items():
-        values_ = _mean(psnr(images, films), every, resampling.weights)[None, :, None]
+        values_ = weighted_mean(psnr(images, films), every, resampling.weights)[None, :, None]
         parts.append(compare({arm: values_}, [{"attribute": ALL, "metric": metric}], resampling))
     return pl.concat(parts)
 
@@ -163,13 +163,13 @@ def step_table(
     resampling = Resampling([pair.name for pair in films.pairs], n_bootstrap, seed)
     every, parts = np.ones(len(films.pairs), bool), []
     for (arm, steps, calls), images in arms.items():
-        means = [_mean(x, every, resampling.weights) for x in errors(images, films)[:, :2].T]
+        means = [weighted_mean(x, every, resampling.weights) for x in errors(images, films)[:, :2].T]
         about = [{"attribute": ALL, "metric": m, "steps": steps, "calls": calls} for m in ERRORS[:2]]
         parts.append(compare({arm: np.stack(means, axis=1)[None]}, about, resampling))
     return pl.concat(parts).sort("metric", "arm", "steps", maintain_order=True)
 
 
-def _mean(values_: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def weighted_mean(values_: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Mean of the known values of some films for each row of weights, [1 + B]; NaN for fewer than `LEAST`."""
     known = rows & np.isfinite(values_)
     if known.sum() < LEAST:

@@ -1,14 +1,16 @@
 """Editors at equal cost: what they call, what no change does, and that batches do not matter."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from chexgen_lib.experiments.counterfactuals import editors
-from chexgen_lib.experiments.counterfactuals.editors import DECODED, EDITORS, INVERSION, PLAIN, Editing
+from chexgen_lib.experiments.counterfactuals.editors import DECODED, EDITORS, INVERSION, PLAIN, EditSettings
 
 RECORDS = [{"image_id": f"t:{k}", "view": "PA", "age": 50.0, "sex": "F", "Effusion": 1.0} for k in range(3)]
 OLDER = [record | {"age": 80.0} for record in RECORDS]
-SETTINGS = Editing(2, 0.8, 1.5, 2.0, batch_size=3)
+SETTINGS = EditSettings(2, 0.8, 1.5, 2.0, batch_size=3)
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +25,25 @@ def test_calls_are_counted_and_an_edit_does_not_depend_on_its_batch(flow, films,
     edited = editors.edit(flow, editor, films, RECORDS, OLDER, SETTINGS, tmp_path / "a")
     assert sum(rows) == len(films) * editors.calls(editor, SETTINGS)
     assert edited.shape == films.shape and edited.dtype == np.uint8 and not np.array_equal(edited, films)
-    alone = Editing(2, 0.8, 1.5, 2.0, batch_size=1)
+    alone = EditSettings(2, 0.8, 1.5, 2.0, batch_size=1)
     others = editors.edit(flow, editor, films, RECORDS, OLDER, alone, tmp_path / "b")
     assert np.abs(edited.astype(int) - others).max() <= 1
     calls = len(rows)
     editors.edit(flow, editor, films, RECORDS, OLDER, SETTINGS, tmp_path / "a")
     assert len(rows) == calls, "the edit was not kept"
+
+
+def test_films_of_a_batch_can_be_guided_each_by_its_own_weight(flow, films, tmp_path):
+    def by(weight, name):
+        return editors.edit(
+            flow, INVERSION, films, RECORDS, OLDER, replace(SETTINGS, guidance_scale=weight), tmp_path / name
+        )
+
+    mixed = by((1.5, 4.0, 1.5), "mixed").astype(int)
+    assert np.abs(mixed - by(1.5, "one"))[[0, 2]].max() <= 1 < np.abs(mixed - by(1.5, "one"))[1].max()
+    assert np.abs(mixed - by(4.0, "four"))[1].max() <= 1
+    one_by_one = replace(SETTINGS, guidance_scale=(1.5, 4.0, 1.5), batch_size=1)
+    assert np.abs(editors.edit(flow, INVERSION, films, RECORDS, OLDER, one_by_one, tmp_path / "c") - mixed).max() <= 1
 
 
 def test_no_change_is_the_same_film_for_the_recorded_path_alone(flow, films, tmp_path):
