@@ -7,9 +7,11 @@ asserts: findings that are 1, with a side, site or severity where `details` has 
 a model write them instead.
 """
 
+import tomllib
 import zlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from importlib.resources import files
 
 import polars as pl
 
@@ -140,46 +142,10 @@ def _heading_places(label: str) -> tuple[nouns.Place, ...]:
 
 # Sentences
 
-_VIEWS = {
-    "PA": ("Frontal PA chest radiograph", "PA chest radiograph", "Posteroanterior chest radiograph"),
-    "AP": ("Frontal AP chest radiograph", "AP chest radiograph", "Anteroposterior chest radiograph"),
-    "AP SUPINE": ("Supine AP chest radiograph", "Supine anteroposterior chest radiograph"),
-    "FRONTAL": ("Frontal chest radiograph", "Chest radiograph in frontal view"),
-    "LATERAL": ("Lateral chest radiograph", "Chest radiograph in lateral view"),
-    "OBLIQUE": ("Oblique chest radiograph",),
-    "LORDOTIC": ("Lordotic chest radiograph",),
-    "COSTAL": ("Costal-view chest radiograph",),
-    "OTHER": ("Chest radiograph",),
-    None: ("Chest radiograph", "Radiograph of the chest"),
-}
-_FRAMES = (
-    "The radiograph shows {}.",
-    "The image demonstrates {}.",
-    "The examination reveals {}.",
-    "There is {}.",
-)
-_OTHER_FRAMES = ("Other findings: {}.", "Also noted: {}.", "Also seen: {}.")
-_NORMAL = (
-    "No acute cardiopulmonary abnormality.",
-    "No acute abnormality of the heart or lungs.",
-    "No acute cardiopulmonary disease.",
-)
-_APPEARANCE = {
-    "Enlarged Cardiomediastinum": "a broader central shadow than expected",
-    "Cardiomegaly": "a heart shadow wider than half of the thorax",
-    "Lung Opacity": "an area of increased attenuation that hides the vessels",
-    "Lung Lesion": "a circumscribed focus of increased attenuation",
-    "Edema": "hazy vessels and thickened septal lines",
-    "Consolidation": "homogeneous attenuation in which vessels are lost",
-    "Pneumonia": "focal or multifocal filling of the airspaces",
-    "Atelectasis": "crowded vessels and displaced fissures",
-    "Pneumothorax": "a thin pleural line without vessels beyond it",
-    "Effusion": "homogeneous density with a meniscus",
-    "Pleural Other": "an irregular contour along the chest wall",
-    "Fracture": "a break in the cortical outline",
-    "Support Devices": "dense, sharply outlined structures",
-}
-_DENIED = ("Pneumothorax", "Effusion", "Consolidation", "Cardiomegaly", "Edema", "Pneumonia", "Fracture")
+SENTENCES = tomllib.loads((files(__package__) / "sentences.toml").read_text(encoding="utf-8"))
+DENIED: list[str] = SENTENCES["denied"]
+_FRAMES, _OTHER_FRAMES, _NORMAL = (SENTENCES["grammar"][name] for name in ("frames", "other_frames", "normal"))
+_VIEWS, _APPEARANCE = SENTENCES["grammar"]["views"], SENTENCES["grammar"]["appearance"]
 
 
 def _patient(age: float | None, sex: str | None, race: str | None, variant: int) -> str:
@@ -197,7 +163,7 @@ def _patient(age: float | None, sex: str | None, race: str | None, variant: int)
 
 
 def _technique(view: str | None, variant: int) -> str:
-    return nouns.pick(_VIEWS[view], variant)
+    return nouns.pick(_VIEWS[view or ""], variant)
 
 
 def _opening(view: str | None, age: float | None, sex: str | None, race: str | None, variant: int) -> str:
@@ -254,8 +220,8 @@ def _closing(states: str, variant: int, most: int) -> list[str]:
     if states[0] == "1":
         return [nouns.pick(_NORMAL, variant)]
     state = dict(zip(FINDINGS, states, strict=True))
-    absent = [f for f in _DENIED if state[f] == "0"]
-    chosen = [f for f in _DENIED if f in {absent[(variant + i) % len(absent)] for i in range(most)}] if absent else []
+    absent = [f for f in DENIED if state[f] == "0"]
+    chosen = [f for f in DENIED if f in {absent[(variant + i) % len(absent)] for i in range(most)}] if absent else []
     names = [nouns.split_article(nouns.NAMES[f][0])[1] for f in chosen]
     return [f"No {nouns.listed(names, 'or')}."] if names else []
 

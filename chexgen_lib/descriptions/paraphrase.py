@@ -8,54 +8,15 @@ from pathlib import Path
 
 import polars as pl
 
+from chexgen_lib.descriptions.grammar import DENIED, SENTENCES
 from chexgen_lib.descriptions.label_meaning import finding_of
 from chexgen_lib.descriptions.nouns import SILENT, noun
 from chexgen_lib.records import FINDINGS
 
-HEADS = (
-    "A single {}view of the chest was obtained.",
-    "{}radiograph of the chest.",
-    "Chest, {}projection.",
-    "The chest was imaged in {}projection.",
-)
-NORMAL = (
-    "No acute cardiopulmonary process is identified.",
-    "Normal chest radiograph.",
-    "There is no active disease.",
-    "No acute pulmonary disease is seen.",
-    "Without acute intrathoracic abnormality.",
-    "There is no evidence of acute disease.",
-)
-DENIABLE = ("Pneumothorax", "Effusion", "Consolidation", "Cardiomegaly", "Edema", "Pneumonia", "Fracture")
-DENIALS = (
-    "There is no {}.",
-    "No evidence of {}.",
-    "{} is not seen.",
-    "{} is absent.",
-    "The study is negative for {}.",
-    "No {} is identified.",
-    "The examination is without {}.",
-    "{} has not developed.",
-    "{} is no longer seen.",
-    "There is no radiographic evidence of {}.",
-    "{} has been excluded.",
-    "The chest is free of {}.",
-)
-NOUNS = {
-    "Enlarged Cardiomediastinum": "widening of the mediastinum",
-    "Cardiomegaly": "cardiac enlargement",
-    "Lung Opacity": "airspace opacity",
-    "Lung Lesion": "pulmonary nodule",
-    "Edema": "pulmonary edema",
-    "Consolidation": "focal consolidation",
-    "Pneumonia": "pneumonia",
-    "Atelectasis": "atelectasis",
-    "Pneumothorax": "pneumothorax",
-    "Effusion": "pleural fluid",
-    "Pleural Other": "pleural thickening",
-    "Fracture": "displaced fracture",
-    "Support Devices": "support device",
-}
+_WORDS = SENTENCES["paraphrase"]
+HEADS: list[str] = _WORDS["heads"]
+NORMAL: list[str] = _WORDS["normal"]
+DENIALS: list[str] = _WORDS["denials"]
 
 
 def paraphrase(df: pl.DataFrame) -> pl.Series:
@@ -97,7 +58,7 @@ def _sentences(row: dict, key: int) -> Iterator[str]:
     if row["No Finding"] == 1:
         yield NORMAL[key % len(NORMAL)]
     else:
-        absent = [f for f in DENIABLE if row[f] == 0]
+        absent = [f for f in DENIED if row[f] == 0]
         yield from (denial(absent[(key + i) % len(absent)], key + i) for i in range(min(2, len(absent))))
 
 
@@ -117,7 +78,7 @@ def placed(wording: str, side: str | None, site: str | None, severity: str | Non
 
 
 def denial(finding: str, key: int) -> str:
-    text = DENIALS[key % len(DENIALS)].format(NOUNS[finding])
+    text = DENIALS[key % len(DENIALS)].format(_WORDS["nouns"][finding])
     return text[:1].upper() + text[1:]
 
 

@@ -10,6 +10,7 @@ _FINDING_OF = {head: finding for finding, heads in _WORDS["heads"].items() for h
 _QUALIFIED: dict[str, dict[str, str]] = _WORDS["qualified"]
 _SITES: dict[str, str] = _WORDS["sites"]
 _SEVERITIES: dict[str, str] = _WORDS["severities"]
+MAYBE: dict[str, list[str]] = _WORDS["maybe"]
 _OF_LUNG = ("Lung Opacity", "Lung Lesion")
 _SIDES = ("left", "right", "bilateral")
 

@@ -20,7 +20,7 @@ from chexgen_lib.records import FINDINGS, FRONTAL, MAX_AGE, SCHEMA, RecordError,
 from chexgen_lib.sources.columns import contradicted, no_finding, states
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, every, located
-from chexgen_lib.sources.mesh_headings import parse_heading
+from chexgen_lib.sources.mesh_headings import MAYBE, parse_heading
 from chexgen_lib.sources.table import REPAIRS, read_table, separate, shipped
 
 DATASHEET = Datasheet(
@@ -51,40 +51,6 @@ REPORTS, METADATA, VIEWS_BY_TSNE = (
 )
 COLUMNS = ("imageid", "Patient's Birth Date", "Study Date", "View Position", "Patient Orientation")
 
-# Heads after which a finding may be there although no heading says so.
-MAYBE = {
-    "Edema": ("pulmonary congestion", "heart failure"),
-    "Effusion": ("costophrenic angle", "hydropneumothorax", "hemopneumothorax", "sulcus"),
-    "Pleural Other": ("costophrenic angle", "pleura", "thickening"),
-    "Atelectasis": ("volume loss", "airspace disease"),
-    "Consolidation": ("pneumonia", "airspace disease", "infiltrate"),
-    "Pneumonia": ("consolidation", "airspace disease", "infiltrate", "opacity"),
-    "Lung Opacity": (
-        "pneumonia",
-        "consolidation",
-        "pulmonary atelectasis",
-        "pulmonary edema",
-        "density",
-        "nodule",
-        "mass",
-        "lung diseases, interstitial",
-        "markings",
-        "pulmonary fibrosis",
-        "cicatrix",
-    ),
-    "Lung Lesion": ("density", "cavitation", "granulomatous disease", "cysts"),
-    "Enlarged Cardiomediastinum": ("mediastinum", "aortic aneurysm", "cardiomegaly", "cardiac shadow"),
-    "Cardiomegaly": (
-        "cardiac shadow",
-        "heart",
-        "heart ventricles",
-        "heart atria",
-        "heart failure",
-        "pericardial effusion",
-    ),
-    "Fracture": ("deformity",),
-    "Support Devices": ("surgical instruments", "foreign bodies", "sutures", "breast implants"),
-}
 _UNINDEXED = ("no indexing", "technical quality of image unsatisfactory")
 
 
@@ -127,7 +93,7 @@ def _prepare(path: str | Path | None, metadata: str | Path | None) -> tuple[pl.D
     table, rejects = separate(images, "openi")
     heads = pl.col("labels").list.eval(pl.element().str.to_lowercase().str.split("/").list.first().str.strip_chars())
     unindexed = heads.list.set_intersection(list(_UNINDEXED)).list.len() + (heads.list.len() == 0) > 0
-    maybe = {f: heads.list.set_intersection(list(h)).list.len() > 0 for f, h in MAYBE.items()}
+    maybe = {f: heads.list.set_intersection(h).list.len() > 0 for f, h in MAYBE.items()}
     unknown = {f: unindexed | maybe.get(f, pl.lit(False)) for f in FINDINGS}
     meanings = pl.DataFrame([_meaning(labels) for labels in table["labels"]], schema=_MEANING)
     table = pl.concat([table, meanings], how="horizontal")
