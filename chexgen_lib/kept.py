@@ -113,15 +113,27 @@ def _run(function: Callable[..., Arrays], data: Arrays, settings: dict, place: P
         own = {}
         if "folder" in inspect.signature(function).parameters:
             own["folder"] = unfinished / "work"
-        result = function(**data, **settings, **own)
-        for array, values in result.items():
-            if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
-                raise ValueError(f"run {name!r}: {array} holds values that are not finite; lower the learning rate")
-        with replacing(unfinished / "result.npz") as partial:
-            np.savez(partial, **result)
+        arrays_once(unfinished / "result.npz", lambda: _finite(function(**data, **settings, **own), name))
         remove(unfinished / "work")
 
     _keep(place, key, call)
+
+
+def arrays_once(path: Path, make: Callable[[], Arrays]) -> Arrays:
+    """The arrays in a .npz file; where it is not there yet, it is written with what `make` returns."""
+    if path.is_file():
+        return dict(np.load(path, allow_pickle=False))
+    made = make()
+    with replacing(path) as partial:
+        np.savez(partial, **made)
+    return made
+
+
+def _finite(result: Arrays, name: str) -> Arrays:
+    for array, values in result.items():
+        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+            raise ValueError(f"run {name!r}: {array} holds values that are not finite; lower the learning rate")
+    return result
 
 
 def _keep(folder: Path, key: str, call: Callable[[Path], None]) -> Path:
@@ -132,9 +144,10 @@ def _keep(folder: Path, key: str, call: Callable[[Path], None]) -> Path:
         if other != unfinished:  # begun with other arguments
             remove(other)
     unfinished.mkdir(parents=True, exist_ok=True)
-    call(unfinished)
-    files = {p.relative_to(unfinished).as_posix(): p.stat().st_size for p in unfinished.rglob("*") if p.is_file()}
-    write_json({"key": key, "files": dict(sorted(files.items()))}, unfinished / KEPT)
+    if not is_kept(unfinished, key):  # else it was interrupted when all was done but the renaming
+        call(unfinished)
+        files = {p.relative_to(unfinished).as_posix(): p.stat().st_size for p in unfinished.rglob("*") if p.is_file()}
+        write_json({"key": key, "files": dict(sorted(files.items()))}, unfinished / KEPT)
     remove(folder)
     os.replace(unfinished, folder)
     return folder

@@ -196,6 +196,35 @@ def test_an_interrupted_series_goes_on(tmp_path):
     assert calls(log) == ["0.0", "1.0", "nan", "2.0", "3.0"] and done["3"]["y"][2] == 6
 
 
+def test_a_run_that_ended_is_not_made_again_for_want_of_its_note(tmp_path, log, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    jobs = {"a": {"factor": 1.0, "log": str(log)}}
+    with monkeypatch.context() as patched:
+        patched.setattr(kept, "write_json", stop)
+        with pytest.raises(KeyboardInterrupt):
+            kept.run_all(scaled, {"x": X}, jobs, tmp_path / "runs", workers=0)
+    done = kept.run_all(scaled, {"x": X}, jobs, tmp_path / "runs", workers=0)
+    assert len(calls(log)) == 1 and np.array_equal(done["a"]["y"], X)
+
+
+def test_a_kept_call_that_ended_is_not_made_again_for_want_of_its_name(tmp_path, log, monkeypatch):
+    rename = os.replace
+
+    def stop(source, target):
+        if Path(target).name == "result":
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(kept.os, "replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            kept.kept(writes, tmp_path / "result", uncounted={"log": log}, text="a")
+    folder = kept.kept(writes, tmp_path / "result", uncounted={"log": log}, text="a")
+    assert len(calls(log)) == 1 and (folder / "whole").read_text() == "a"
+
+
 def test_processes_give_what_one_gives(tmp_path):
     jobs = {str(k): {"factor": float(k)} for k in range(3)}
     alone = kept.run_all(scaled, {"x": X}, jobs, tmp_path / "a", workers=0)

@@ -10,11 +10,13 @@ ratio of the gains is the worth of a synthetic image, both taken from `LONGER`, 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+import torch
 
 from chexgen_lib.estimates import worth
 from chexgen_lib.estimates.comparison import RUNS, auroc_table
@@ -44,8 +46,9 @@ from chexgen_lib.experiments.fine_tuning import (
     tunings,
 )
 from chexgen_lib.experiments.repeats import Repeats, Results
+from chexgen_lib.kept import Arrays, arrays_once
 from chexgen_lib.learners.base import LearnerConfig
-from chexgen_lib.learners.classifier import Classifier, balanced_weights, train_classifier
+from chexgen_lib.learners.classifier import SIZES, Classifier, balanced_weights, train_classifier
 from chexgen_lib.paper import published as printed
 from chexgen_lib.pools.labelled import Splits
 
@@ -61,6 +64,7 @@ def pretrain_and_fine_tune(
     pretrained_on: np.ndarray,
     pretraining: LearnerConfig,
     tunings: Mapping[str, Tuning],
+    folder: Path,
 ) -> dict[str, np.ndarray]:
     """One pretraining and all fine-tunings that start from it.
 
@@ -70,19 +74,41 @@ def pretrain_and_fine_tune(
         val: rows, to select the pretraining's checkpoint.
         cases: whose attention is measured.
         pretrained_on: rows, synthetic or real; empty for the default initialisation.
+        folder: where the pretrained weights and each fine-tuning are kept, so that a later one that fails loses none.
 
     Returns:
         Name of the tuning -> scores [len(test), L]; "maps" -> the attention, see `attention.maps`; "attention" -> the
         share [K] of it inside the masks.
     """
-    start = _train(images, labels[INTERNAL], pretrained_on, val, pretraining) if len(pretrained_on) else None
-    result = {}
-    for name, tuning in tunings.items():
-        model = _train(images, labels[tuning.group], tuning.train, tuning.val, tuning.config, initial=start)
-        result[name] = model.predict(images[tuning.test])
-        if tuning.measure_attention:
-            result["maps"] = attention.maps(model, images[cases.rows], cases.findings)
-            result["attention"] = attention.inside(result["maps"], cases.masks)
+    start, result = None, {}
+    if len(pretrained_on):
+        given = images, labels[INTERNAL], pretrained_on, val, pretraining
+        weights = arrays_once(folder / "start.npz", lambda: _weights(_train(*given)))
+        start = _restored(weights, labels[INTERNAL].names, pretraining)
+    for number, (name, tuning) in enumerate(tunings.items()):
+        given = images, labels[tuning.group], cases, name, tuning, start
+        result |= arrays_once(folder / f"{number}.npz", partial(_fine_tune, *given))
+    return result
+
+
+def _weights(model: Classifier) -> Arrays:
+    return {name: tensor.cpu().numpy() for name, tensor in model.net.state_dict().items()}
+
+
+def _restored(weights: Arrays, names: tuple[str, ...], config: LearnerConfig) -> Classifier:
+    model = Classifier(config.size_in(SIZES), names, device=config.device)
+    model.net.load_state_dict({name: torch.from_numpy(values) for name, values in weights.items()})
+    return model
+
+
+def _fine_tune(
+    images: np.ndarray, labels: Labels, cases: Cases, name: str, tuning: Tuning, start: Classifier | None
+) -> Arrays:
+    model = _train(images, labels, tuning.train, tuning.val, tuning.config, initial=start)
+    result = {name: model.predict(images[tuning.test])}
+    if tuning.measure_attention:
+        result["maps"] = attention.maps(model, images[cases.rows], cases.findings)
+        result["attention"] = attention.inside(result["maps"], cases.masks)
     return result
 
 

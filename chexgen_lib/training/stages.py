@@ -9,9 +9,11 @@ import polars as pl
 from chexgen_lib.storage import remove, write_json
 from chexgen_lib.training.config import TrainingConfig
 from chexgen_lib.training.latent_cache import LatentCache
-from chexgen_lib.training.launch import launch_training
+from chexgen_lib.training.launch import FOLDER, launch_training
 from chexgen_lib.training.run import Model, remove_checkpoints
 from chexgen_lib.training.trainer import CLOCK, noise_error, train
+
+ERRORS = "noise_error.json"
 
 
 def train_model(
@@ -36,18 +38,20 @@ def train_model(
     Raises:
         TrainingError: as `trainer.train`.
     """
-    before = noise_error(model, held_out)
-    together = None if launched is None else launch_training(model, config, launched)
-    history = train(model, pairs, config, folder, keep_last=True, continued_from=together or launched)
-    model.save_pretrained(folder)
-    pl.DataFrame(history).write_parquet(folder / "history.parquet")
-    write_json({"before": before, "after": noise_error(model, held_out)}, folder / "noise_error.json")
+    if not (folder / ERRORS).is_file():  # the last that is written; else it was interrupted while it tidied up
+        before = noise_error(model, held_out)
+        together = None if launched is None else launch_training(model, config, launched)
+        history = train(model, pairs, config, folder, keep_last=True, continued_from=together or launched)
+        model.save_pretrained(folder)
+        pl.DataFrame(history).write_parquet(folder / "history.parquet")
+        write_json({"before": before, "after": noise_error(model, held_out)}, folder / ERRORS)
     remove_checkpoints(folder)
-    if together:
-        remove(together)
-    os.replace(folder / CLOCK, folder.parent / CLOCK)  # no part of a result that is the same bytes on every run
+    if launched:
+        remove(launched / FOLDER)
+    if (folder / CLOCK).is_file():
+        os.replace(folder / CLOCK, folder.parent / CLOCK)  # no part of a result that is the same bytes on every run
 
 
 def read_training(folder: Path) -> tuple[pl.DataFrame, dict[str, float]]:
     """The history and the errors before and after training, of a folder that `train_model` filled."""
-    return pl.read_parquet(folder / "history.parquet"), json.loads((folder / "noise_error.json").read_text())
+    return pl.read_parquet(folder / "history.parquet"), json.loads((folder / ERRORS).read_text())

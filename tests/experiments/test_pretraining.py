@@ -72,7 +72,7 @@ def sets_of(n=120):
     return Splits(labelled(n), rows, np.arange(0))
 
 
-def test_pretraining_on_right_labels_helps_few_images():
+def test_pretraining_on_right_labels_helps_few_images(tmp_path):
     images, labels = labelled_squares(460, 0)
     images, given = (
         (images * 255).astype(np.uint8),
@@ -86,7 +86,7 @@ def test_pretraining_on_right_labels_helps_few_images():
     auroc = {}
     for name, synthetic in (("none", np.arange(0)), ("synthetic", np.arange(300))):
         result = p.pretrain_and_fine_tune(
-            images, given, val, cases, pretrained_on=synthetic, pretraining=longer, tunings=few
+            images, given, val, cases, pretrained_on=synthetic, pretraining=longer, tunings=few, folder=tmp_path / name
         )
         assert result["attention"] == pytest.approx([1.0])
         auroc[name] = macro_auroc(labels[346:], result["few"])
@@ -151,14 +151,40 @@ def test_few_shot_sets_are_the_publishers():
     assert 1 <= len(drawn) <= 3 and set(drawn) <= set(range(20, 40))
 
 
-def test_fine_tuning_on_another_label_set_goes_through():
+def test_a_fine_tuning_that_fails_loses_neither_the_pretraining_nor_those_before_it(tmp_path, monkeypatch):
+    images, labels = labelled_squares(40, 0)
+    rows, trained = np.arange(40), []
+    tuning = ft.Tuning(ft.INTERNAL, "all", rows, rows, rows, CONFIG)
+    tunings = {"first": tuning, "second": replace(tuning, measure_attention=True), "third": tuning}
+    given = (images * 255).astype(np.uint8), {ft.INTERNAL: ft.Labels(FINDINGS, labels)}, rows
+    cases = Cases(rows[:1], np.array([2]), np.ones((1, 32, 32), bool))
+    train = p.train_classifier
+    monkeypatch.setattr(p, "train_classifier", lambda *a, **k: trained.append(k["initial"]) or train(*a, **k))
+
+    def result(folder):
+        options = dict(pretrained_on=rows, pretraining=CONFIG, tunings=tunings)
+        return p.pretrain_and_fine_tune(*given, cases, **options, folder=folder)
+
+    expected = result(tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        patched.setattr(p.attention, "maps", None)
+        with pytest.raises(TypeError):
+            result(tmp_path / "stopped")
+    trained.clear()
+    found = result(tmp_path / "stopped")
+    assert len(trained) == 2  # the second, whose attention failed, and the third
+    assert found.keys() == expected.keys() and all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+def test_fine_tuning_on_another_label_set_goes_through(tmp_path):
     sets = few_shot_sets()
     tiny = ft.Protocol([1], [], [1.0], [1], 1, CONFIG, CONFIG)
     pool = LabelledSet(sets.everything.table[:20], sets.everything.images[:20])
     sets = Splits(sets.everything + pool, sets.rows, np.arange(120, 140))
     names = {name: t for name, t in ft.tunings(sets, tiny, 0).items() if t.group == ft.FEW_SHOT}
     data = sets.everything.images, ft.labels_of(sets), sets.rows["external val"], NO_CASES
-    result = p.pretrain_and_fine_tune(*data, pretrained_on=sets.synthetic, pretraining=CONFIG, tunings=names)
+    options = dict(pretrained_on=sets.synthetic, pretraining=CONFIG, tunings=names, folder=tmp_path)
+    result = p.pretrain_and_fine_tune(*data, **options)
     assert result["1-shot 1"].shape == (10, 3)
 
 

@@ -1,16 +1,19 @@
 """A stage's training is kept: it survives interruptions, and later failures or new figures do not repeat it."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
 from chexgen_lib.cli import main as cli
 from chexgen_lib.kept import kept
 from chexgen_lib.models.transformer import ChexGenTransformer
-from chexgen_lib.training import launch, trainer
+from chexgen_lib.training import launch, stages, trainer
 from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import CacheError, LatentCache, load_splits
 from chexgen_lib.training.stages import read_training, train_model
-from chexgen_lib.training.trainer import noise_error, read_seconds
+from chexgen_lib.training.trainer import CLOCK, noise_error, read_seconds
 
 CONFIG = TrainingConfig(
     steps=6, batch_size=4, learning_rate=1e-2, precision="fp32", checkpoint_every=2, log_every=1, ema_decay=0.5
@@ -75,6 +78,22 @@ def test_interrupted_anywhere_it_ends_with_the_same_bytes(tmp_path, monkeypatch,
         with pytest.raises(KeyboardInterrupt):
             keep(tmp_path / "stage")
     assert not (tmp_path / "stage").exists()
+    assert contents(keep(tmp_path / "stage")) == expected
+
+
+def test_nothing_is_trained_again_when_tidying_up_is_interrupted(tmp_path, monkeypatch):
+    expected, rename = contents(keep(tmp_path / "whole")), os.replace
+
+    def stop(source, target):
+        if Path(source).name == CLOCK:  # when the checkpoints are gone
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stages.os, "replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            keep(tmp_path / "stage")
+    monkeypatch.setattr(trainer.Run, "optimise", None)
     assert contents(keep(tmp_path / "stage")) == expected
 
 
