@@ -60,7 +60,7 @@ def test_two_folders_are_judged_side_by_side(cohort, tmp_path, capsys):
 
 
 def test_options_that_cannot_work_are_refused_before_anything_begins(cohort, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable is read at import
     monkeypatch.setattr("torchxrayvision.utils.get_cache_dir", lambda: str(tmp_path / "none"))
     for message, *more in (
         ("--steps must be at least 1, not 0", "shipped", "--steps", "0"),
