@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+# What libraries say of a disk that takes no more; some leave the error's number out, and most the file's name.
+FULL = re.compile(
+    r"No space left|Disk quota exceeded|File too large|Read-only file system|os error 28|disk is full|"
+    r"\d+ requested and \d+ written|PytorchStreamWriter failed writing|unexpected pos"
+)
 KEPT = "kept.json"  # in a folder that `kept.kept` filled: what it was made from
 
 
@@ -23,7 +29,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Whatever interrupts the block, a reader finds what was there before. Several processes may write different paths.
 
     Raises:
-        OSError: also where polars says ComputeError of a full disk.
+        OSError: naming `path`, where the disk is full or cannot be written to, whatever the writer says of it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,10 +40,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
         if path.is_dir():  # a folder can only be moved to where none is
             shutil.rmtree(path)
         os.replace(partial, path)
-    except pl.exceptions.ComputeError as error:
-        if "os error" not in str(error):
+    except Exception as error:
+        if "cannot be written" in str(error) or not FULL.search(str(error)):
             raise
-        raise OSError(f"{path}: cannot be written ({error}); make room, and start again") from error
+        said = next(iter(str(error).splitlines()))
+        raise OSError(f"{path}: cannot be written ({said}); make room, and start again") from error
     finally:
         remove(partial)
 

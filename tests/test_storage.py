@@ -2,11 +2,14 @@
 
 import copy
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from PIL import Image
+from safetensors import SafetensorError
 
 from chexgen_lib.storage import digest, replacing
 
@@ -27,6 +30,38 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path, error):
         partial.write_text("half")
         raise error
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+WRITERS = {
+    "a text": lambda path: path.write_text("1" * 10_000),
+    "NumPy": lambda path: np.save(path.open("wb"), np.zeros(10_000)),
+    "polars": lambda path: pl.DataFrame({"a": range(10_000)}).write_csv(path),
+    "parquet": lambda path: pl.DataFrame({"a": range(10_000)}).write_parquet(path),
+    "PyTorch": lambda path: torch.save(torch.zeros(10_000), path),
+    "Pillow": lambda path: Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256), np.uint8)).save(
+        path, "PNG"
+    ),
+}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_full_disk_is_named_by_the_file_that_it_does_not_take(tmp_path, writer):
+    path = tmp_path / "model"
+    with pytest.raises(OSError, match=f"^{path}: cannot be written .*make room"), replacing(path) as partial:
+        partial.symlink_to("/dev/full")
+        WRITERS[writer](partial)
+
+
+def test_the_file_in_a_folder_is_named_and_not_the_folder_again(tmp_path):
+    full = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with (
+        pytest.raises(OSError, match=r"partial/model: cannot be written \(Error while .*28\)\); make room") as found,
+        replacing(tmp_path / "folder") as folder,
+        replacing(folder / "model"),
+    ):
+        raise full
+    assert str(found.value).count("cannot be written") == 1
 
 
 def test_a_folder_is_replaced_by_a_folder_and_leftovers_go(tmp_path):
