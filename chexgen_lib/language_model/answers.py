@@ -4,16 +4,20 @@ Servers differ in what they report of tokens and of thinking, and models put pro
 where nothing holds them to the schema. All of it was paid for, so it is read as long as one report is meant.
 """
 
-import ast
+import html
 import json
 import re
-import warnings
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from chexgen_lib.language_model.protocol import CHARACTERS_PER_TOKEN, Report
 
-FLAT = re.compile(r"\{[^{}]*\}?")  # a report, whose fields are texts, perhaps without its last brace
+NAMED = re.compile(r"[\"'“”](\w[\w ]{0,40})[\"'“”]\s*:")  # a name, as in JSON, a Python dict or a text like them
+QUOTED = re.compile(  # none where it is cut off
+    r"""\s*(?:"(.*?)"|'(.*?)'|“(.*?)”)(?=[\s,\]{]*(?:\}|//|/\*|$))""", re.DOTALL
+)
+ESCAPES = {'\\"': '"', "\\'": "'", "\\_": "_", "\\n": "\n"}
 THOUGHT = re.compile(r"[<\[](/?)(?:think|thinking|thought|reasoning)[>\]]", re.IGNORECASE)
 REASONING = ("reasoning_content", "reasoning", "thinking")  # fields of a message, by server
 MORE_TOKENS = "allow more tokens in the endpoint's options"
@@ -42,7 +46,7 @@ def read_answer(key: str, response: bytes | str, sent: int = 0) -> Answer:
     choice = _first(_field(completion, "choices", list))
     message = _field(choice, "message", dict)
     usage = _field(completion, "usage", dict) or {}
-    if message is None:
+    if message is None or (_field(choice, "error", dict) and not message.get("content")):
         said = _said(choice if _field(choice, "error", dict) else completion, response)
         return Answer(None, f"malformed response: {said}", _tokens(usage, 0, 0))
     content, thought = _content(message)
@@ -54,6 +58,7 @@ def read_answer(key: str, response: bytes | str, sent: int = 0) -> Answer:
 def _judged(key: str, choice: dict, content: list[str], thought: str) -> tuple[Report | None, str | None]:
     """The report with the nonce `key`, or the cause why there is none."""
     ended = choice.get("finish_reason")
+    ended = "length" if str(ended).lower() == "max_tokens" else ended
     if choice["message"].get("refusal") or ended == "content_filter":
         return None, "refused"
     answered = [text for text in map(_spoken, content) if text]
@@ -72,12 +77,14 @@ def _judged(key: str, choice: dict, content: list[str], thought: str) -> tuple[R
 def _report(key: str, texts: Iterable[str]) -> tuple[Report | None, str | None]:
     """The last whole report with the nonce `key` (models correct themselves), or the fault of what is there."""
     texts = list(texts)
-    found = [_fields(value) for text in texts for value in _objects(text)]
-    found = found or [_fields(value) for text in texts for value in _mended(text)]
+    found: list[dict[str, str]] = []
+    for reading in (_objects, _mended):
+        read = [_fields(value) for text in texts for value in reading(text)]
+        for fields in reversed(read):
+            if fields.get("nonce") == key and all(fields.get(name, "").strip() for name in Report.model_fields):
+                return Report(**{name: _encodable(text) for name, text in fields.items()}), None
+        found = found or (read if reading is _objects else [fields for fields in read if "nonce" in fields])
     named = [fields for fields in found if fields.get("nonce") == key]
-    for fields in reversed(named):
-        if all(fields.get(name, "").strip() for name in Report.model_fields):
-            return Report(**{name: _encodable(text) for name, text in fields.items()}), None
     if not found:
         return None, "malformed answer: no JSON object"
     best = max(named or found, key=len)
@@ -114,28 +121,30 @@ def _nested(value: Any, depth: int = DEEPEST, nonce: Any = None) -> Iterator[dic
 
 
 def _mended(text: str) -> Iterator[dict]:
-    """What is nearly JSON: a Python dict, a comma too many, Markdown's escapes, no last brace, JSON in a JSON text."""
-    try:
-        inner = json.loads(text)
-    except (ValueError, RecursionError):
-        inner = None
-    if isinstance(inner, str):
-        yield from _objects(inner)
-    for flat in FLAT.findall(text.replace("\\_", "_"))[:MOST_OBJECTS]:
-        try:
-            with warnings.catch_warnings(action="ignore"):  # of escapes that Python does not know either
-                value = ast.literal_eval(flat if flat.endswith("}") else flat + "}")
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            continue
-        if isinstance(value, dict) and all(isinstance(name, str) for name in value):
-            yield value
+    """What is nearly JSON: each name in quotes with the quoted text after it, up to the next name.
+
+    So are read a Python dict, a comma too many or too few, a comment, quotes within a text or of typographers, escapes
+    of Markdown or HTML, JSON in a JSON text, and fields in objects of their own.
+    """
+    for escape, meant in ESCAPES.items():
+        text = text.replace(escape, meant)
+    names = list(NAMED.finditer(html.unescape(text)))[:MOST_OBJECTS]
+    fields: dict[str, str] = {}
+    for name, following in pairwise([*names, None]):
+        if name[1] in fields:  # another object begins
+            yield fields
+            fields = {}
+        value = QUOTED.match(name.string, name.end(), following.start() if following else len(name.string))
+        fields[name[1]] = value[value.lastindex] if value else ""
+    if fields:
+        yield fields
 
 
 def _fields(value: dict) -> dict[str, str]:
     """The fields of a report that an object has, however their names are written."""
     fields = {}
     for name, text in value.items():
-        name = re.sub(r"\W+", "_", name.strip().lower())
+        name = re.sub(r"\W+|(?<=[a-z])(?=[A-Z])", "_", name.strip()).lower()
         if isinstance(text, list) and all(isinstance(part, str) for part in text):
             text = " ".join(text)
         if name in Report.model_fields and (text is None or isinstance(text, str)):
@@ -152,8 +161,10 @@ def _content(message: dict) -> tuple[list[str], str]:
         thought += [part.get("thinking") for part in content if isinstance(part, dict)]
     thought += [_field(part, "text", str) for part in _field(message, "reasoning_details", list) or []]
     calls = [_field(call, "function", dict) for call in _field(message, "tool_calls", list) or []]
-    said += [_field(call, "arguments", str) for call in (*calls, message.get("function_call"))]
+    calls = [*calls, message.get("function_call")]
+    said += [call.get("arguments") for call in calls if isinstance(call, dict)]
     thoughts = [text for text in thought if isinstance(text, str)]
+    said = [json.dumps(value) if isinstance(value, dict) else value for value in said]  # decoded by the server
     return [text for text in said if isinstance(text, str)], max(thoughts, key=len, default="")
 
 
@@ -172,8 +183,8 @@ def _spoken(text: str) -> str:
 
 def _tokens(usage: dict, sent: int, written: int) -> tuple[int, int]:
     """Tokens of request and answer, as reported, or the rest of the total, or as estimated."""
-    names = ("prompt_tokens", "completion_tokens", "total_tokens")
-    prompt, completion, total = (_count(usage.get(name)) for name in names)
+    names = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"), ("total_tokens",))
+    prompt, completion, total = (max(_count(usage.get(name)) for name in either) for either in names)
     rest = max(total - prompt - completion, 0)  # of the one that is missing
     return prompt or (completion and rest) or sent, completion or (prompt and rest) or written
 
@@ -194,7 +205,8 @@ def _decoded(response: bytes | str) -> Any:
 
 def _said(completion: Any, response: bytes | str) -> str:
     """What a body that is no chat completion says, shortened."""
-    error = completion.get("error") if isinstance(completion, dict) else None
+    told = completion if isinstance(completion, dict) else {}
+    error = told.get("error") or told.get("detail") or told.get("message")
     error = error.get("message") if isinstance(error, dict) else error
     if isinstance(error, str) and error.strip():
         return _encodable(" ".join(error.split())[:200])

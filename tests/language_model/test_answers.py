@@ -1,6 +1,7 @@
 """A report is found in whatever a model or a server wraps it, tokens are estimated, and faults name their cause."""
 
 import json
+import re
 
 import pytest
 
@@ -46,6 +47,16 @@ def body(content, finish="stop", usage=None, **message) -> str:
         json.dumps(REPORT | {"confidence": 0.9, "findings": ["Edema."]}),
         json.dumps({name.replace("_", " ").title(): text for name, text in REPORT.items()}),
         json.dumps(REPORT | {"nonce": " k "}),
+        json.dumps({re.sub("_i", "I", name): text for name, text in REPORT.items()}),
+        f'{GOOD[:-1]}, "notes": null,}}',
+        GOOD.replace("{", "{ // the report\n").replace("}", " /* its end */ }"),
+        re.sub(r'"([^"]*)"', r"“\1”", GOOD),
+        GOOD.replace('"', "&quot;"),
+        GOOD.replace(", ", "}\n{"),
+        GOOD.replace(", ", "\n"),
+        f"<tool_call>{json.dumps({'name': 'report', 'arguments': GOOD})}</tool_call>",
+        f"<|channel|>analysis<|message|>{DRAFT}<|end|><|start|>assistant<|channel|>final<|message|>{GOOD}",
+        REPORT,
         [{"type": "text", "text": GOOD[:30]}, {"type": "text", "text": GOOD[30:]}],
         [{"type": "thinking", "thinking": DRAFT}, {"type": "text", "text": GOOD}],
     ],
@@ -57,6 +68,17 @@ def test_a_report_is_found_in_its_wrapping(content, finish):
         assert answer.fault.startswith("truncated while thinking")
     else:
         assert answer.report == Report(**REPORT)
+
+
+def test_quotes_within_texts_are_read():
+    found = read_answer("k", body(GOOD.replace("Edema.", 'A "ground-glass" opacity.'))).report
+    assert found.findings == found.impression == 'A "ground-glass" opacity.'
+
+
+@pytest.mark.parametrize("end", ["Edem", 'A "ground-glass', "The heart's"])
+def test_a_text_that_is_cut_off_is_no_section(end):
+    cut = GOOD.replace('"impression": "Edema."}', f'"impression": "{end}')
+    assert read_answer("k", body(cut, "MAX_TOKENS")).fault.startswith("truncated")
 
 
 def test_line_breaks_within_texts_are_read():
@@ -71,6 +93,7 @@ def test_line_breaks_within_texts_are_read():
         {"reasoning": f"So: {GOOD}"},
         {"reasoning_details": [{"type": "reasoning.text", "text": GOOD}]},
         {"tool_calls": [{"type": "function", "function": {"name": "report", "arguments": GOOD}}]},
+        {"tool_calls": [{"type": "function", "function": {"name": "report", "arguments": REPORT}}]},
         {"function_call": {"name": "report", "arguments": GOOD}},
     ],
 )
@@ -99,6 +122,11 @@ def test_an_answer_in_another_field_is_read(message, content):
         (body(GOOD, "content_filter"), "refused"),
         (json.dumps({"error": {"message": "model is\n loading"}}), "malformed response: model is loading"),
         ('{"error": "model \\ud83d is loading"}', "malformed response: model ? is loading"),
+        (json.dumps({"detail": "Not authenticated"}), "malformed response: Not authenticated"),
+        (
+            json.dumps({"choices": [{"error": {"message": "upstream down"}, "message": {"content": ""}}]}),
+            "malformed response: upstream down",
+        ),
         ("<html>Bad gateway</html>", "malformed response: no chat completion"),
         ("", "malformed response: an empty body"),
         (b"\xff\xfe", "malformed response"),
@@ -111,7 +139,18 @@ def test_what_cannot_be_used_names_its_cause(response, fault):
     assert answer.report is None and fault in answer.fault
 
 
-@pytest.mark.parametrize("content", ["{" * 100_000, '{"a":' * 50_000, "<think>" * 50_000, "[{" * 50_000, "\ud800{}"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{" * 100_000,
+        '{"a":' * 50_000,
+        "<think>" * 50_000,
+        "[{" * 50_000,
+        '"nonce":' + '"' * 100_000 + "x",
+        '" ' * 50_000,
+        "\ud800{}",
+    ],
+)
 def test_hostile_answers_end_soon(content):
     assert read_answer("k", body(content)).report is None
 
@@ -127,6 +166,7 @@ WRITTEN = round(len(GOOD) / 3.5)
     ("usage", "tokens"),
     [
         ({"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}, (5, 7)),
+        ({"input_tokens": 5, "output_tokens": 7}, (5, 7)),
         (None, (100, WRITTEN)),
         ({}, (100, WRITTEN)),
         ({"prompt_tokens": 5}, (5, WRITTEN)),
