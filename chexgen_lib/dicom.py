@@ -123,6 +123,7 @@ def _complete(data: pydicom.Dataset, note: Callable[[str], None]) -> None:
     if not hasattr(data, "file_meta"):
         data.file_meta = pydicom.dataset.FileMetaDataset()
     data.file_meta.TransferSyntaxUID = _syntax(data)
+    _follow_jpeg(data, note)
 
 
 def _syntax(data: pydicom.Dataset) -> UID:
@@ -133,15 +134,43 @@ def _syntax(data: pydicom.Dataset) -> UID:
             return syntax
     if not framed:
         return PLAIN[data.original_encoding]
-    frame = next(generate_frames(data.PixelData, number_of_frames=data.NumberOfFrames))
-    if frame[:4] == b"\xff\x4f\xff\x51":
+    if _frame(data)[:4] == b"\xff\x4f\xff\x51":
         return UID(JPEG_2000)
-    start = 2
-    while frame[:2] == b"\xff\xd8" and start + 4 <= len(frame) and frame[start] == 0xFF:
-        if frame[start + 1] in JPEG_KINDS:
-            return UID(JPEG_KINDS[frame[start + 1]])
-        start += 2 + int.from_bytes(frame[start + 2 : start + 4], "big")
+    if header := _jpeg_header(_frame(data)):
+        return UID(JPEG_KINDS[header[0]])
     raise DicomError(f"{name('TransferSyntaxUID')} is missing and the compressed pixels do not tell it; fetch it again")
+
+
+def _frame(data: pydicom.Dataset) -> bytes:
+    """The first frame as it was compressed."""
+    return next(generate_frames(data.PixelData, number_of_frames=data.NumberOfFrames))
+
+
+def _jpeg_header(frame: bytes) -> tuple[int, int, int] | None:
+    """Of a JPEG: its kind (of `JPEG_KINDS`), the bits of its values and its channels; None of another."""
+    start = 2
+    while frame[:2] == b"\xff\xd8" and start + 10 <= len(frame) and frame[start] == 0xFF:
+        if frame[start + 1] in JPEG_KINDS:
+            return frame[start + 1], frame[start + 4], frame[start + 9]
+        start += 2 + int.from_bytes(frame[start + 2 : start + 4], "big")
+    return None
+
+
+def _follow_jpeg(data: pydicom.Dataset, note: Callable[[str], None]) -> None:
+    """Give `data` the depth and channels of its JPEG, where the elements, which are not needed to show it, differ."""
+    header = _jpeg_header(_frame(data)) if data.file_meta.TransferSyntaxUID.is_compressed else None
+    if header is None:
+        return
+    _, bits, channels = header
+    allocated = 8 if bits <= 8 else 16
+    if (allocated, channels) != (data.BitsAllocated, data.SamplesPerPixel):
+        note(
+            f"{name('PixelData')} is a JPEG of {channels} channels of {bits} bits, not as the elements say: followed it"
+        )
+        data.BitsAllocated, data.BitsStored, data.HighBit = allocated, bits, bits - 1
+        data.SamplesPerPixel = channels
+        if channels == 3:
+            data.PhotometricInterpretation, data.PlanarConfiguration = "YBR_FULL_422", 0
 
 
 def _stored(data: pydicom.Dataset) -> np.ndarray:

@@ -2,14 +2,16 @@
 names the element."""
 
 import base64
+from io import BytesIO
 
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEG2000Lossless, RLELossless
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
 from chexgen_lib import images
 from chexgen_lib.images import ImageError
@@ -194,6 +196,20 @@ def test_frames_that_pydicom_compresses(tmp_path, syntax):
     data.compress(syntax)
     x = images.read_image(saved(tmp_path, data))
     np.testing.assert_allclose(x, PLAIN.repeat(4, axis=0).repeat(4, axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("colours", [False, True])
+def test_a_jpeg_is_followed_where_the_elements_differ_from_it(tmp_path, colours):
+    """Eight bits, or three channels, in a file whose elements say one of 12 bits in 16."""
+    grey = Image.fromarray((RAMP >> 4).astype(np.uint8)).resize((64, 64))
+    buffer, found = BytesIO(), []
+    (grey.convert("RGB") if colours else grey).save(buffer, "JPEG", quality=98)
+    data = dataset(np.zeros((64, 64), np.uint16), syntax=JPEGBaseline8Bit, frame=buffer.getvalue())
+    x = images.read_image(saved(tmp_path, data), found.append)
+    wanted = np.asarray(grey) / 255
+    wanted = wanted if colours else (wanted - wanted.min()) / np.ptp(wanted)
+    np.testing.assert_allclose(x, wanted, atol=0.03)
+    assert f"is a JPEG of {3 if colours else 1} channels of 8 bits" in found[0]
 
 
 def test_pixels_that_are_not_compressed_though_the_header_says_so(tmp_path):
