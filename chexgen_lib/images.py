@@ -16,7 +16,7 @@ from PIL import Image
 
 from chexgen_lib.dicom import LUMA, read_dicom
 from chexgen_lib.dicom_display import DicomError, displayed, header_beside, name, number
-from chexgen_lib.pixels import JPEG, PNG, STRANGE, ImageError, read_pixels
+from chexgen_lib.pixels import DICOM, JPEG, PNG, ImageError, kind_of, read_pixels
 from chexgen_lib.storage import replacing
 
 FRONTAL_MEDIASTINUM = (slice(20, 52), slice(27, 37))  # rows and columns of 64: brighter than the lungs beside it
@@ -53,9 +53,9 @@ def read_image(path: str | Path, note: Callable[[str], None] = lambda _: None, n
 
 def _is_dicom(path: Path, head: bytes) -> bool:
     """By its first bytes, as names mislead: with the preamble, or a first group of 2 or 8 where it is left out."""
-    if head[128:132] == b"DICM":
+    if head[128:132] == DICOM:
         return True
-    if head.startswith((PNG, JPEG, *STRANGE)) or not head:
+    if head.startswith((PNG, JPEG)) or kind_of(head) or not head:
         return False
     named = path.suffix.lower() in {".dcm", ".dicom"}
     bare = head[:2] in (b"\2\0", b"\x08\0") and head[3:4] == b"\0" and (head[4:6].isupper() or head[6:8] == b"\0\0")

@@ -22,12 +22,27 @@ STRANGE = {
     b"RIFF": "a WebP file; save it as PNG",
     b"\0\0\0\x0cjP": "a JPEG 2000 file; save it as PNG",
     b"\xff\x4f\xff\x51": "a JPEG 2000 file; save it as PNG",
+    b"8BPS": "a Photoshop file; save it as PNG",
+    b"%PDF": "a PDF; save the picture in it as PNG",
     b"\x93NUMPY": "a NumPy array; save it as PNG",
-    b"\x1f\x8b": "packed with gzip; unpack it",
+    b"\x89HDF": "an HDF5 file; save the picture in it as PNG",
+    b"MATLAB": "a file of MATLAB; save the picture in it as PNG",
+    b"NRRD": "a volume (NRRD); save its slice as PNG",
+    b"ObjectType": "a volume (MetaImage); save its slice as PNG",
+    b"\x5c\x01\0\0": "a volume (NIfTI); save its slice as PNG",
+    b"\x1f\x8b": "packed with gzip; unpack it, or save the slice of a packed volume (.nii.gz) as PNG",
     b"PK\x03\x04": "a zip archive; unpack it",
     b"version https://git-lfs": "a pointer of Git LFS in place of the file; run git lfs pull",
     b"<": "a web page or another text; log in at the publisher's and fetch the file again",
+    b"{": "JSON, outlines (draw them as PNG) or what a server said in place of the file (fetch it again)",
 }
+DICOM = b"DICM"  # at byte 128
+
+
+def kind_of(head: bytes) -> str | None:
+    """What a file is that is no picture, and what to do, by its first 132 bytes; None where they do not tell."""
+    start = head.lstrip(b"\xef\xbb\xbf \r\n\t")
+    return next((kind for mark, kind in STRANGE.items() if start.startswith(mark)), None)
 
 
 class ImageError(ValueError):
@@ -75,7 +90,7 @@ def read_pixels(path: Path, formats: tuple[str, ...]) -> Pixels:
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        kind = next((kind for start, kind in STRANGE.items() if raw.startswith(start)), None)
+        kind = "a DICOM file; save it as PNG" if raw[128:132] == DICOM else kind_of(raw[:132])
         wanted = " or ".join(formats)
         said = f"this is {kind}" if kind else f"not a whole {wanted} by its first bytes; fetch it again or convert it"
         raise ImageError(f"{path}: {said}") from error

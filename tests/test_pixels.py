@@ -75,6 +75,15 @@ def kinds(tmp_path):
         "film.dcm": (gzip.compress(b"\0" * 128 + b"DICM"), "packed with gzip; unpack it"),
         "film.dcm.gz": (gzip.compress(b"\0" * 128 + b"DICM"), "packed with gzip; unpack it"),
         "film.jpg": (b"<!DOCTYPE html><title>Log in</title>", "a web page"),
+        "blank.jpg": (b"\xef\xbb\xbf\n<?xml version='1.0'?><Error>AccessDenied</Error>", "a web page"),
+        "said.jpg": (b'{"message": "Unauthorized"}', "JSON, outlines .* or what a server said"),
+        "film.nrrd": (b"NRRD0004\ntype: uchar\n", "a volume .NRRD.; save its slice"),
+        "film.mha": (b"ObjectType = Image\n", "a volume .MetaImage.; save its slice"),
+        "film.nii": (b"\x5c\x01\0\0" + b"\0" * 344, "a volume .NIfTI.; save its slice"),
+        "film.mat": (b"MATLAB 5.0 MAT-file", "a file of MATLAB"),
+        "film.h5": (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+        "film.psd": (b"8BPS\0\1", "a Photoshop file"),
+        "film.pdf": (b"%PDF-1.4", "a PDF"),
         "link.jpg": (b"version https://git-lfs.github.com/spec/v1\n", "run git lfs pull"),
         "film.txt": (b"not a picture", "not a whole PNG or JPEG by its first bytes"),
     }
@@ -86,3 +95,6 @@ def test_other_kinds_of_files_are_named(tmp_path):
         with pytest.raises(ImageError, match=f"{name}: .*{says}") as refusal:
             read_image(tmp_path / name)
         assert "BytesIO" not in str(refusal.value)
+    (tmp_path / "mask.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    with pytest.raises(ImageError, match="mask.dcm: this is a DICOM file; save it as PNG"):
+        read_mask(tmp_path / "mask.dcm")

@@ -81,6 +81,8 @@ def _prepare(folder: str | Path | Tree) -> pl.DataFrame:
     """One row per image: the Record's plain columns, the session's labels, and the reason to reject it, if any."""
     tree = Tree.of(folder)
     table = _images(tree)
+    names = table["image"].str.extract(r"([^/]+)$")
+    rivals = tree.find(names.filter(names.is_duplicated())).drop_nulls("rival")["image"]
     labels = _tables(tree, LABELS, COLUMNS, "ReportID").unique(maintain_order=True)
     labels = labels.with_columns(disputed=pl.col("ReportID").is_duplicated())
     labels = labels.unique("ReportID", keep="first", maintain_order=True)
@@ -102,7 +104,9 @@ def _prepare(folder: str | Path | Tree) -> pl.DataFrame:
     known = [*FINDING_OF, *padchest.INCOMPLETE, "exclude"]
     part = pl.col("part").str.to_lowercase()
     reason = (
-        pl.when(pl.col("session").is_null())
+        pl.when(names.is_in(rivals.to_list()))
+        .then(pl.lit("several files of one name that differ: move one away"))
+        .when(pl.col("session").is_null())
         .then(pl.lit("file name without sub-S... and ses-E..."))
         .when(~part.is_in(["chest", "thorax"]))
         .then(pl.format("body part '{}'", "part"))

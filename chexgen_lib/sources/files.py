@@ -16,14 +16,15 @@ from pathlib import Path, PurePosixPath
 
 import polars as pl
 
-from chexgen_lib.pixels import STRANGE
+from chexgen_lib.pixels import kind_of
 from chexgen_lib.records import RecordError
 
-_IMAGE = re.compile(r"\.(?:png|jpe?g|dcm|dicom|dic|tiff?)$", re.IGNORECASE)
+_IMAGE = re.compile(r"(?:\.(?:png|jpe?g|dcm|dicom|dic|tiff?))+$", re.IGNORECASE)  # several: a.dcm.png is made of a.dcm
 _PACKED = r"(?:\.gz|\.zip|\.bz2|\.xz)?"
 _SYSTEM = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"}
 _ARCHIVE = re.compile(r"\.(zip|tar|tgz|tar\.gz|7z|rar)$", re.IGNORECASE)
-_SMALL = 10_000  # bytes; a radiograph has more, a web page in its place hardly
+_SMALL = 10_000  # bytes; a radiograph has more, most of what lies in its place less
+_LOOKED_AT = 100  # of the larger files, evenly chosen; all, once one of them is no image
 _FEW = 64  # files of one name among which the right one is looked for one by one
 # First bytes of what is no table -> what it is, and what to do.
 _STRANGE = {
@@ -62,6 +63,9 @@ class Tree:
                 f"{folder}: no such file or folder; give the dataset's folder as its publisher lays it out"
             )
         self.names = sorted(_walk(self.folder)) if self.folder.is_dir() else []
+        if foreign := next((name for name in self.names if re.search("[\ud800-\udfff]", name)), None):
+            shown = os.fsencode(foreign).decode(errors="backslashreplace")
+            raise RecordError(f"{self.folder / shown}: a name that is not UTF-8; rename it, for example with convmv")
 
     @classmethod
     def of(cls, place: "str | Path | Tree") -> "Tree":
@@ -79,14 +83,20 @@ class Tree:
 
     def hollow(self, names: Iterable[str]) -> dict[str, str]:
         """Files named as images that are none: empty, a pointer, a web page; name -> what it is and what to do."""
-        found = {}
+        sizes = {name: (self.folder / name).stat().st_size for name in names}
+        large = [name for name, size in sizes.items() if size >= _SMALL]
+        found = self._kinds(name for name, size in sizes.items() if size < _SMALL)
+        sample = self._kinds(large[:: max(len(large) // _LOOKED_AT, 1)])
+        found |= self._kinds(large) if sample else {}
+        return found | {name: "empty; fetch it again" for name, size in sizes.items() if not size}
+
+    def _kinds(self, names: Iterable[str]) -> dict[str, str]:
+        """Files that are no images by their first bytes; name -> what they are and what to do."""
+        kinds = {}
         for name in names:
-            size = (self.folder / name).stat().st_size
-            if size < _SMALL:
-                head = (self.folder / name).read_bytes()[:64]
-                kind = next((kind for start, kind in STRANGE.items() if head.startswith(start)), None)
-                found |= {name: kind or "empty; fetch it again"} if kind or not size else {}
-        return found
+            with open(self.folder / name, "rb") as file:
+                kinds[name] = kind_of(file.read(132))
+        return {name: kind for name, kind in kinds.items() if kind}
 
     def find(self, images: pl.Series) -> pl.DataFrame:
         """The files of images that a table names: `image`, `file` (null where there is none), `rival`.
@@ -199,7 +209,7 @@ def located(place: str | Path | Tree, *patterns: str) -> Path | None:
 
 
 def read_text(path: Path) -> bytes:
-    """The text of a file as UTF-8 without a byte order mark; it may be packed, UTF-16, UTF-32 or Latin-1.
+    """The text of a file as UTF-8 without a byte order mark; it may be packed, and encoded as `as_utf8` reads it.
 
     Raises:
         RecordError: if there is no such file, or it is damaged, empty or no text.
@@ -208,22 +218,29 @@ def read_text(path: Path) -> bytes:
     if not raw.strip():
         raise RecordError(f"{path}: the file is empty; fetch it again")
     try:
-        return as_utf8(raw)
+        text = as_utf8(raw)
     except UnicodeDecodeError as error:
         raise RecordError(f"{path}: damaged or unreadable ({error}); fetch it again") from error
+    if b"\0" in text:
+        raise RecordError(f"{path}: holds bytes of value 0, so it is damaged or no text; fetch it again")
+    return text
 
 
 def as_utf8(raw: bytes) -> bytes:
-    """Text as UTF-8 without a byte order mark; without a mark it is UTF-8, or else Latin-1."""
+    """Text as UTF-8 without a byte order mark; without a mark it is UTF-8, UTF-16 (every other byte is 0), or else as
+    Windows writes it, and Latin-1 where Windows has no character."""
     for mark, encoding in _BOMS.items():
         if raw.startswith(mark):
             text = raw.removeprefix(mark)
             return text.decode(encoding).encode() if encoding != "utf-8" else as_utf8(text)
-    try:
-        raw.decode("utf-8")
-        return raw
-    except UnicodeDecodeError:
-        return raw.decode("latin-1").encode()
+    zeros = [raw[start:1000:2].count(0) for start in (0, 1)]
+    wide = len(raw) % 2 == 0 and 3 * max(zeros) > len(raw[:1000]) and not min(zeros)
+    for encoding in (("utf-16-be", "utf-16-le")[zeros[1] > 0],) * wide + ("utf-8", "cp1252"):
+        try:
+            return raw.decode(encoding).encode()
+        except UnicodeDecodeError:
+            continue
+    return raw.decode("latin-1").encode()
 
 
 def unpacked(path: Path) -> bytes:

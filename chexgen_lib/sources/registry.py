@@ -186,7 +186,7 @@ def _check_parts(sheet: Datasheet, tree: Tree) -> tuple[list[str], bool]:
         return lines, True
     first = wanting.row(0, named=True)
     remedy = f"first remedy: {tree.folder / first['part']} ({first['holds']}) is {first['state']}."
-    return [*lines, remedy, _obtain(sheet)], False
+    return [*lines, remedy, _unpack(sheet, tree, _obtain(sheet))], False
 
 
 def _check_finds(sheet: Datasheet, tree: Tree, records: pl.DataFrame) -> tuple[list[str], bool]:
@@ -204,7 +204,11 @@ def _check_finds(sheet: Datasheet, tree: Tree, records: pl.DataFrame) -> tuple[l
         if not n and records.height:
             part = next((p for p in sheet.parts if p.is_image), sheet.parts[0])
             wanted = f" (for example {records['image'][0]})" if column == "image" else ""
-            where = _place_of_images(sheet, tree, hollow, part) if column == "image" else _obtain(sheet)
+            where = (
+                _place_of_images(sheet, tree, hollow, part)
+                if column == "image"
+                else _unpack(sheet, tree, _obtain(sheet))
+            )
             remedies += [f"no record finds its {column}{wanted}: {where}"]
     if hollow:
         name, kind = next(iter(hollow.items()))
@@ -221,10 +225,14 @@ def _place_of_images(sheet: Datasheet, tree: Tree, hollow: dict[str, str], part:
     if hollow:
         name, kind = next(iter(hollow.items()))
         return f"{tree.folder / name} is {kind}"
+    return _unpack(sheet, tree, f"put {part.holds} into {tree.folder}, as {part.pattern}")
+
+
+def _unpack(sheet: Datasheet, tree: Tree, otherwise: str) -> str:
+    """What to do for a part that is not there: to unpack the first archive that nothing reads, if there is one."""
     read = {path for part in sheet.parts for path in part.files(tree)}
     packed = [name for name in tree.archives if tree.folder / name not in read]
-    unpack = f"unpack {packed[0]}, or " if packed else ""
-    return f"{unpack}put {part.holds} into {tree.folder}, as {part.pattern}"
+    return f"unpack {packed[0]}, or {otherwise[0].lower()}{otherwise[1:]}" if packed else otherwise
 
 
 def _check_root(root: Path | None) -> None:

@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from chexgen_lib.records import FINDINGS, conform
 from chexgen_lib.sources.columns import own_states, states
 from chexgen_lib.sources.datasheet import Datasheet, Part
-from chexgen_lib.sources.files import Tree, locate
+from chexgen_lib.sources.files import Tree, locate, located
 from chexgen_lib.sources.masks import MERGED, no_repairs, one_row_per_image
 from chexgen_lib.sources.nih import OPACITIES
 from chexgen_lib.sources.table import read_table, separate, shipped
@@ -71,10 +71,11 @@ DATASHEET = Datasheet(
     citation="Nguyen H. Q. et al. VinDr-CXR: an open dataset of chest X-rays with radiologist's annotations. "
     "Scientific Data 9, 429 (2022)",
     parts=(
-        Part("annotations/annotations_train.csv", "boxes of three readers, train"),
-        Part("annotations/image_labels_train.csv", "labels of three readers, train"),
-        Part("annotations/annotations_test.csv", "agreed boxes, test"),
-        Part("annotations/image_labels_test.csv", "agreed labels, test"),
+        Part("annotations/annotations_train.csv", "boxes of three readers, train", needed=False),
+        Part("annotations/image_labels_train.csv", "labels of three readers, train", needed=False),
+        Part("annotations/annotations_test.csv", "agreed boxes, test", needed=False),
+        Part("annotations/image_labels_test.csv", "agreed labels, test", needed=False),
+        Part("train.csv", "boxes of three readers, train: Kaggle's table, where it is alone", needed=False),
         Part("train/*.dicom", "images, train"),
         Part("test/*.dicom", "images, test"),
     ),
@@ -87,8 +88,8 @@ repairs = no_repairs
 
 
 def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Records and rejects of the four tables in the dataset's folder, or of the shipped one; a reject's row is `file
-    row`.
+    """Records and rejects of the four tables in the dataset's folder, of Kaggle's `train.csv` where that lies there
+    alone, or of the shipped one, which is the same; a reject's row is `file row`.
 
     An image's rows are one Record, its further rows are rejects that say so. A finding is present if more than half of
     the image's readers (two of three) name it, absent if none does, else null and named in `uncertain`; `labels` are
@@ -98,10 +99,11 @@ def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     table holds: only where the DICOM file is in the folder can they be fractions, elsewhere `boxes` is empty. Rejected
     with all rows of its image: an unknown label, no reader, a box that is damaged or leaves the image.
     """
-    votes = _votes(folder)
+    tree = None if folder is None else Tree.of(folder)
+    votes = _votes(tree)
     usable = votes.filter(pl.col("reason").is_null() | (pl.col("reason") == MERGED))
     table, rejects = separate(votes, SOURCE)
-    annotated = FINDING_OF if folder else _BOXED
+    annotated = _BOXED if _only_table(tree) else FINDING_OF
     findings = tuple(finding for finding in FINDINGS if finding in annotated.values())
     opacities = pl.col("named").list.set_intersection([*OPACITIES, "ILD"]).list.len() > 0
     unknown = {finding: pl.col("uncertain").list.contains(finding) for finding in findings}
@@ -121,11 +123,10 @@ def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     return conform(records.drop("present", "named", "disputed")), rejects
 
 
-def _votes(folder: str | Path | None) -> pl.DataFrame:
+def _votes(tree: Tree | None) -> pl.DataFrame:
     """A row per source row: the `labels` that a `reader` gives an image, and the corners of the box, if any."""
-    tree = None if folder is None else Tree.of(folder)
-    if tree is None:
-        tables = [_annotations(shipped(TABLE), "train")]
+    if alone := _only_table(tree):
+        tables = [_annotations(alone, "train")]
     else:
         names = [
             (f"{name}_{split}.csv", split, read)
@@ -152,6 +153,13 @@ def _votes(folder: str | Path | None) -> pl.DataFrame:
         .then(pl.lit("box is empty or leaves the image"))
     )
     return one_row_per_image(table.with_columns(reason=reason))
+
+
+def _only_table(tree: Tree | None) -> Path | None:
+    """The competition's table, shipped or in a folder without those of the release; None where the release is read."""
+    if tree is None:
+        return shipped(TABLE)
+    return located(tree, "train.csv") if located(tree, "annotations_train.csv") is None else None
 
 
 def _annotations(path: Path, split: str) -> pl.DataFrame:

@@ -46,12 +46,13 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     the folder (it gives the frame), an outline that is damaged or leaves it, no outline at all.
     """
     rows, tree = [], Tree.of(folder)
-    images = {name.rpartition("/")[2].lower(): name for name in tree.matches("*.png")}
     for name, split in SPLITS.items():
         path = locate(tree, f"VinDr_RibCXR_{name}_mask.json")
         table = _read(path)
+        named = [str(image) for image in table["img"].values()]
+        found = {image: files for image, *files in tree.find(pl.Series(named, dtype=pl.String)).iter_rows()}
         for number, (key, image) in enumerate(table["img"].items(), start=1):
-            row = _record(tree.folder, image, {rib: table[rib].get(key) for rib in RIBS}, images)
+            row = _record(tree.folder, image, {rib: table[rib].get(key) for rib in RIBS}, found)
             rows.append({"row": f"{path.name} {number}", "broken": False, "split": split, "source": SOURCE} | row)
     table, rejects = separate(pl.DataFrame(rows, schema=ROWS), SOURCE)
     return conform(table.drop("row", "broken", "reason")), rejects
@@ -65,21 +66,24 @@ def _read(path: Path) -> dict[str, dict]:
     return table
 
 
-def _record(folder: Path, name: Any, ribs: dict[str, Any], images: dict[str, str]) -> dict[str, str | None]:
+def _record(folder: Path, name: Any, ribs: dict[str, Any], found: dict[str, list]) -> dict[str, str | None]:
+    """A Record's columns; `found`: name -> its file and another that may be meant, null where there is none."""
     image_id = None
     try:
-        file = str(name).rpartition("/")[2]
-        image_id = f"{SOURCE}:{stem_of(file)}"
-        if file.lower() not in images:
+        image_id = f"{SOURCE}:{stem_of(str(name).rpartition('/')[2])}"
+        file, rival = found[str(name)]
+        if file is None:
             raise MaskError("no such image, which alone gives the frame of its annotation")
+        if rival is not None:
+            raise MaskError("several images of its name, of which one gives the frame of its annotation")
         parts = [(rib, "polygon", _corners(points)) for rib, points in ribs.items() if points not in (None, "None")]
-        mask = write(frame_of(folder / images[file.lower()]), parts)
+        mask = write(frame_of(folder / file), parts)
         if mask is None:
             raise MaskError("no rib is drawn")
     except MaskError as error:
         return {"image_id": image_id, "reason": str(error)}
     same = dict.fromkeys(("image_id", "patient_id", "study_id"), image_id)
-    return same | {"image": images[file.lower()], "mask": mask, "view": "PA"}
+    return same | {"image": file, "mask": mask, "view": "PA"}
 
 
 def _corners(points: Any) -> str:

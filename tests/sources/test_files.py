@@ -55,6 +55,8 @@ PACKINGS = {
     "two marks": codecs.BOM_UTF8 * 2 + TABLE.encode(),
     "UTF-16": TABLE.encode("utf-16"),
     "UTF-16 BE": codecs.BOM_UTF16_BE + TABLE.encode("utf-16-be"),
+    "UTF-16 without a mark": TABLE.encode("utf-16-le"),
+    "UTF-16 BE without a mark": TABLE.encode("utf-16-be"),
     "UTF-32": TABLE.encode("utf-32"),
     "gzipped UTF-16": gzip.compress(TABLE.encode("utf-16")),
     "spaces in the header": TABLE.replace("b\n", " b\n").encode(),
@@ -81,6 +83,7 @@ STRANGE = {
     "damaged or unreadable": gzip.compress(TABLE.encode())[:-9],
     "damaged or unreadable ": codecs.BOM_UTF16_LE + b"abc",
     "the file is empty": b"  \n",
+    "holds bytes of value 0": TABLE.encode() + b"\0" * 50,
 }
 
 
@@ -90,6 +93,12 @@ def test_what_is_no_table_is_named(message, tmp_path):
     path.write_bytes(STRANGE[message])
     with pytest.raises(RecordError, match=f"t.csv: {message}"):
         read_text(path)
+
+
+def test_a_text_of_windows_keeps_its_dashes_and_quotes(tmp_path):
+    for encoding, text in (("cp1252", "caf\xe9 \u2013 \u201cclear\u201d"), ("latin-1", "caf\xe9 \x81")):
+        (tmp_path / "t.txt").write_bytes(text.encode(encoding))
+        assert read_text(tmp_path / "t.txt").decode() == text
 
 
 def test_a_table_is_found_in_any_depth_and_case_and_through_links(tmp_path):
@@ -301,12 +310,31 @@ def test_the_check_says_what_lies_in_place_of_images(tmp_path):
     for layout, says in (
         (unusual.empty_images, "00000001_000.png is empty; fetch it again"),
         (unusual.pointers, "00000001_000.png is a pointer of Git LFS in place of the file; run git lfs pull"),
+        (unusual.login_pages, "00000001_000.png is a web page or another text; log in"),
         (unusual.packed_images, "unpack images_001.tar.gz, or put images"),
     ):
         root = tmp_path / layout.__name__
         layout(unusual.whole("nih", root))
         said, fine = registry.check("nih", root)
         assert not fine and "0 of 2 records find their image" in said and says in said
+
+
+def test_the_check_names_the_archive_that_may_hold_what_is_missing(tmp_path):
+    put(tmp_path / "chexpert", {"archive.zip": "x"})
+    assert "unpack archive.zip, or to obtain it: " in report("chexpert", tmp_path)[0]
+    folder = put(tmp_path / "mimic_cxr", {"mimic-cxr-2.0.0-metadata.csv": MIMIC, "mimic-cxr-reports.tar.gz": "x"})
+    for image in registry.load("mimic_cxr", folder)[0]["image"]:
+        picture(folder / image)
+    said, fine = report("mimic_cxr", tmp_path)
+    assert not fine and "no record finds its report: unpack mimic-cxr-reports.tar.gz, or" in said
+
+
+def test_one_web_page_among_many_large_images_is_enough_to_look_at_all(tmp_path):
+    for number in range(150):
+        page = b"<html>" if number % 3 == 0 else b"\x89PNG"
+        (tmp_path / f"{number:03}.png").write_bytes(page + b"\0" * 20_000)
+    tree = Tree(tmp_path)
+    assert len(tree.hollow(tree.names)) == 50
 
 
 def test_a_table_with_windows_paths_finds_its_images(tmp_path):

@@ -86,6 +86,18 @@ def test_the_shipped_table_is_accounted_for():
     assert table["boxes"].list.len().sum() == 0  # the table has no image sizes
 
 
+def test_the_competitions_folder_is_read(tmp_path):
+    """Kaggle's: one table, the images of training beside it."""
+    rows = ["a,No finding,R1,,,,", *(f"b,Cardiomegaly,R{reader},10,20,50,60" for reader in (1, 2, 3))]
+    put(tmp_path, {"train.csv": "\n".join([f"image_id,class_name,rad_id,{','.join(vindr_cxr.CORNERS)}", *rows])})
+    for name in "ab":
+        dicom(tmp_path / f"train/{name}.dicom", rows=200, columns=100)
+    table, _ = vindr_cxr.load(tmp_path)
+    assert table["Cardiomegaly"].to_list() == [0, 1] and table["Fracture"].null_count() == 2
+    box = {"finding": "Cardiomegaly", "x": 0.1, "y": 0.1, "w": 0.4, "h": 0.2}
+    assert table["boxes"].to_list() == [[], [pytest.approx(box)]]
+
+
 def test_what_the_datasheet_says_of_the_readers():
     votes = read_table(shipped(vindr_cxr.TABLE), ("image_id", "rad_id", "class_name", *vindr_cxr.CORNERS))
     normal = pl.col("class_name") == "No finding"

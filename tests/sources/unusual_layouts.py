@@ -4,6 +4,7 @@ import bz2
 import csv
 import gzip
 import io
+import os
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -83,6 +84,27 @@ def lock_files(folder: Path) -> None:
         path.with_name(f"~${path.name}").write_bytes(b"\x05who has it open")
 
 
+def wget_mirror(folder: Path) -> None:
+    for path in files(folder, True) + files(folder, False):
+        move(path, folder / "physionet.org/files/data/1.0.0" / path.relative_to(folder))
+    for place in [path for path in folder.rglob("*") if path.is_dir()]:
+        (place / "index.html").write_text("<html>Index of files</html>")
+    (folder / "physionet.org/SHA256SUMS.txt").write_text("0 train.csv\n")
+
+
+def made_into_png(folder: Path) -> None:
+    for path in files(folder, True):
+        path.rename(path.with_name(f"{path.name}.png"))
+
+
+def archives_kept(folder: Path) -> None:
+    with tarfile.open(folder / "images_001.tar.gz", "w:gz") as archive:
+        for path in files(folder, True):
+            archive.add(path, path.relative_to(folder))
+    for path in files(folder, False):
+        path.with_name(f"{path.name}.part").write_bytes(b"1")
+
+
 def links(folder: Path) -> None:
     elsewhere = folder.parent / "elsewhere"
     shutil.move(folder, elsewhere)
@@ -97,6 +119,21 @@ def two_releases(folder: Path) -> None:
     other.parent.mkdir(parents=True)
     change = (b"'pneumonia'", b"'normal'") if path.suffix == ".tsv" else (b"1", b"2")  # of the same records
     other.write_bytes(path.read_bytes().replace(*change, 1) + b"\n")
+
+
+def two_sizes(folder: Path) -> None:
+    for path in files(folder, True):
+        copy = folder / "small" / path.relative_to(folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        picture(copy, 4) if path.suffix in (".png", ".jpg") else dicom(copy, rows=4, columns=4)
+        move(path, folder / "large" / path.relative_to(folder))
+
+
+def names_in_latin_1(folder: Path) -> None:
+    place = os.fsencode(folder) + b"/im\xe1genes/"
+    os.mkdir(place)
+    for path in files(folder, True):
+        os.rename(path, place + os.fsencode(path.name))
 
 
 def without_images(folder: Path) -> None:
@@ -130,6 +167,11 @@ def pointers(folder: Path) -> None:
         path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
 
 
+def login_pages(folder: Path) -> None:
+    for path in files(folder, True):
+        path.write_bytes(b"<!DOCTYPE html><html>" + b" " * 20_000)
+
+
 def packed_images(folder: Path) -> None:
     with tarfile.open(folder / "images_001.tar.gz", "w:gz") as archive:
         for path in files(folder, True):
@@ -159,7 +201,19 @@ SOUND: tuple[Layout, ...] = (
     links,
     semicolons,
     lock_files,
+    wget_mirror,
+    made_into_png,
+    archives_kept,
 )
-NO_IMAGES = (without_images, images_of_others, hidden_copies, broken_links, empty_images, pointers, packed_images)
+NO_IMAGES = (
+    without_images,
+    images_of_others,
+    hidden_copies,
+    broken_links,
+    empty_images,
+    pointers,
+    login_pages,
+    packed_images,
+)
 USELESS: tuple[Layout, ...] = (*NO_IMAGES, headers_only)
-UNCLEAR: tuple[Layout, ...] = (two_releases,)
+UNCLEAR: tuple[Layout, ...] = (two_releases, two_sizes, names_in_latin_1)
