@@ -1,6 +1,8 @@
 """What the pipeline does with its arguments before it samples: one entry per prompt, captions as in training."""
 
 from collections.abc import Iterable, Sequence
+from math import isfinite
+from numbers import Integral, Real
 
 import torch
 from diffusers import PixArtAlphaPipeline
@@ -11,13 +13,21 @@ from chexgen_lib.models.metadata import ATTRIBUTES
 
 
 def check_prompts(
-    prompt: str | Sequence[str] | None, embeds: Tensor | None, mask: Tensor | None, by_metadata: bool
+    prompt: str | Sequence[str] | None, embeds: Tensor | None, mask: Tensor | None, by_metadata: bool, width: int
 ) -> None:
-    """Raise ValueError unless exactly one of prompt and text states is given, or metadata that stands for both."""
+    """Raise ValueError unless exactly one of prompt and text states is given, or metadata that stands for both.
+
+    Text states are [B, L, width], their mask [B, L].
+    """
     if (prompt is None) == (embeds is None) and not (prompt is None and by_metadata):
         raise ValueError("give either `prompt` or `prompt_embeds`")
     if embeds is not None and mask is None:
         raise ValueError("`prompt_embeds` needs its `prompt_attention_mask`")
+    if embeds is not None and (embeds.ndim != 3 or embeds.shape[2] != width or mask.shape != embeds.shape[:2]):
+        raise ValueError(
+            f"`prompt_embeds` {tuple(embeds.shape)} and `prompt_attention_mask` {tuple(mask.shape)}: this model needs "
+            f"[B, L, {width}] and [B, L], of its own text encoder"
+        )
     if mask is not None and not (counts := mask.bool().any(dim=1)).all():
         row = int((~counts).nonzero()[0])
         raise ValueError(f"row {row} of `prompt_attention_mask` has no token: keep at least one")
@@ -25,10 +35,13 @@ def check_prompts(
         raise ValueError("`prompt` is empty: write what the image should show")
 
 
-def check_outputs(num_images_per_prompt: int, output_type: str) -> None:
-    """Raise ValueError for an impossible number or kind of images."""
-    if num_images_per_prompt < 1:
-        raise ValueError(f"num_images_per_prompt must be at least 1, not {num_images_per_prompt}")
+def check_outputs(images: int, steps: int | None, guidance_scale: float, output_type: str) -> None:
+    """Raise ValueError for an impossible number, guidance or kind of images."""
+    for name, count in (("num_images_per_prompt", images), ("num_inference_steps", steps)):
+        if count is not None and not (isinstance(count, Integral) and count >= 1):
+            raise ValueError(f"{name} must be a whole number of at least 1, not {count!r}")
+    if not (isinstance(guidance_scale, Real) and isfinite(guidance_scale)):
+        raise ValueError(f"guidance_scale must be a finite number, not {guidance_scale!r}")
     if output_type not in ("pil", "np", "pt", "latent"):
         raise ValueError(f"output_type must be pil, np, pt or latent, not {output_type!r}")
 

@@ -29,6 +29,7 @@ CORNERS = (
     ("x0", "y0", "x1", "y1"),
     ("xmin", "ymin", "xmax", "ymax"),
     ("left", "top", "right", "bottom"),
+    ("xtl", "ytl", "xbr", "ybr"),
     ("xyxy",),
 )
 BOX = "{class, x, y, w, h}: top left corner, width and height as fractions of the image"
@@ -145,7 +146,7 @@ def _of_text(text: str) -> Any:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ConditionError(f"boxes {_shown(text)} are no JSON ({error}): write a list of {BOX}") from error
-    parts = [part.replace(",", " ").rsplit(maxsplit=4) for part in text.split(";") if part.strip()]
+    parts = [part.replace(",", " ").rsplit(maxsplit=4) for part in re.split(r"[;|\n]", text) if part.strip()]
     if any(len(part) != 5 for part in parts):
         raise ConditionError(f"boxes {_shown(text)} are not written as 'class x y w h; class x y w h'")
     return [(part[0].rstrip(": "), *part[1:]) for part in parts]

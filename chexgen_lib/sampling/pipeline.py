@@ -180,8 +180,9 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         by_metadata = metadata is not None and self.transformer.metadata_sources is not None
-        check_prompts(prompt, prompt_embeds, prompt_attention_mask, by_metadata)
-        check_outputs(num_images_per_prompt, output_type)
+        width = self.transformer.null_caption.shape[-1]
+        check_prompts(prompt, prompt_embeds, prompt_attention_mask, by_metadata, width)
+        check_outputs(num_images_per_prompt, num_inference_steps, guidance_scale, output_type)
         check_callback(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         if prompt_embeds is None:
             prompt_embeds, prompt_attention_mask = self.encode_prompt(prompt, metadata)
@@ -304,6 +305,8 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
 
     def _starting_noise(self, count: int, latents: Tensor | None, generator) -> Tensor:
         shape = (count, *self.transformer.latent_shape)
+        if isinstance(generator, list) and len(generator) != count:
+            raise ValueError(f"{len(generator)} generators for {count} images: give one, or one for each")
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=self._execution_device, dtype=torch.float32)
         elif tuple(latents.shape) != shape:

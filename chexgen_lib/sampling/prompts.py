@@ -19,7 +19,8 @@ ENCODED = ("source", *FINDINGS)  # further columns, which only a metadata encode
 COLUMNS = ("name", "impression", *METADATA, "mask", "boxes")
 SEXES = {"M": "Male", "F": "Female", "Male": "Male", "Female": "Female"}
 OLDEST = 120  # years
-NAME = re.compile(r"[\w][\w.-]*")  # a file name: no folder, no "..", no leading dot
+NAME = re.compile(r"[\w][\w.-]{0,127}")  # a file name: no folder, no "..", no leading dot, short enough for every disk
+NO_TEXT = {"", "nan", "none", "null", "<na>", "n/a"}  # what tables hold for a text that is not there
 KINDS = {
     ".csv": "a table with commas and a line of column names",
     ".json": "a list of objects, [{...}, ...]",
@@ -89,16 +90,16 @@ def _name(name: object, names: set[str]) -> str:
     """A row's name, added to the `names` before it."""
     name = str(name) if isinstance(name, int) else name
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise _NameError(f"name {name!r} is no plain file name (letters, digits, '_', '-', '.')")
-    if name in names:
+        raise _NameError(f"name {name!r} is no plain file name (up to 128 letters, digits, '_', '-', '.')")
+    if name.casefold() in names:  # some disks do not tell a file A from a file a
         raise _NameError(f"name {name!r} is used twice")
-    names.add(name)
+    names.add(name.casefold())
     return name
 
 
 def _prompt(row: dict, text: object, path: Path) -> dict:
     """What a row asks, in columns of `read_prompts`; ValueError where it cannot be understood."""
-    if not isinstance(text, str) or (not text.strip() and "impression" in row):
+    if not isinstance(text, str) or (text.strip().lower() in NO_TEXT and "impression" in row):
         raise ValueError(f"impression {text!r} is empty or not text")
     if foreign(text):
         raise ValueError(f"impression {text[:60]!r} is not in English")

@@ -92,7 +92,8 @@ PIXELS = {"image_width": 512, "image_height": 1024}
         *(
             [{"class": "Lung Lesion", **dict(zip(keys.split(), CORNERS, strict=True))}]
             for keys in (
-                "x1 y1 x2 y2", "x0 y0 x1 y1", "xmin ymin xmax ymax", "x_min y_min x_max y_max", "left top right bottom"
+                "x1 y1 x2 y2", "x0 y0 x1 y1", "xmin ymin xmax ymax", "x_min y_min x_max y_max", "left top right bottom",
+                "xtl ytl xbr ybr",
             )
         ),
         [{"category": "Lung Lesion", "bbox": [0.5, 0.25, 0.125, 0.25], "area": 3, "iscrowd": 0}],
@@ -128,7 +129,8 @@ def test_no_boxes(boxes):
 
 def test_several_boxes():
     assert [box["class"] for box in read_boxes({"Effusion": [[0, 0, 1, 1], [0, 0, 0.5, 0.5]]})] == ["Effusion"] * 2
-    assert [box["class"] for box in read_boxes("Effusion 0 0 1 1; Edema 0 0 1 1")] == ["Effusion", "Edema"]
+    for mark in ("; ", "\n", " | "):
+        assert [box["class"] for box in read_boxes(f"Effusion 0 0 1 1{mark}Edema 0 0 1 1")] == ["Effusion", "Edema"]
 
 
 @pytest.mark.parametrize(

@@ -123,8 +123,19 @@ def test_bad_arguments_are_clear(pipeline):
         pipeline([["Clear."]])
     with pytest.raises(TextError, match="the limit is 120"):
         pipeline("effusion " * 200)
-    with pytest.raises(ValueError, match="num_inference_steps must be at least 1, not 0"):
-        pipeline("fine", num_inference_steps=0)
+    states, mask = pipeline.encode_prompt("fine")
+    for arguments, message in (
+        (dict(num_inference_steps=0), "num_inference_steps must be a whole number of at least 1, not 0"),
+        (dict(num_inference_steps=3.0), "num_inference_steps must be a whole number of at least 1, not 3.0"),
+        (dict(guidance_scale=float("nan")), "guidance_scale must be a finite number, not nan"),
+        (dict(guidance_scale="4"), "guidance_scale must be a finite number, not '4'"),
+        (dict(generator=[torch.Generator()], num_images_per_prompt=2), "1 generators for 2 images"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pipeline("fine", **arguments)
+    for embeds in (states[..., :8], states[:, :-1], states[0]):
+        with pytest.raises(ValueError, match=r"this model needs \[B, L, 384\] and \[B, L\]"):
+            pipeline(prompt_embeds=embeds, prompt_attention_mask=mask)
     with pytest.raises(ValueError, match="output_type"):
         pipeline("fine", output_type="jpg")
     with pytest.raises(ValueError, match="latents have shape"):
