@@ -14,7 +14,7 @@ def test_an_item_is_made_when_its_file_holds_its_rows(tmp_path):
     assert state(tmp_path, "Fig 3f") == "MISSING: 09_augmentation did not write it"
     rows = {"source": ["paper", "this run"], "task": ["severity"] * 2, "value": [0.5, None]}
     pl.DataFrame(rows).write_csv(tmp_path / "fig3.csv")
-    assert state(tmp_path, "Fig 3f") == "not connected: scores of RALO"
+    assert state(tmp_path, "Fig 3f") == "MISSING: no row with source=this run;task=severity"
     pl.DataFrame(rows | {"value": [0.5, 0.4]}).write_csv(tmp_path / "fig3.csv")
     assert state(tmp_path, "Fig 3f") == items.MADE
     assert state(tmp_path, "Fig 1a") == "a drawing without data"
