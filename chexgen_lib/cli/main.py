@@ -4,7 +4,7 @@
     chexgen sample prompts.csv --weights pipeline --out samples
     chexgen share samples samples --out folder --push OWNER/NAME
     chexgen edit films.csv --out edited
-    chexgen train cohort/pretraining_train.safetensors --settings params.yaml:pretraining --out pretraining
+    chexgen train cohort/pretraining_train --settings params.yaml:pretraining --out pretraining
     chexgen data list --root DATA
     chexgen weights check --profile gpu
     chexgen readers make --cohort runs/laptop/cohort --arm ours=runs/laptop/synthesis --readers A B --out study

@@ -1,12 +1,13 @@
 """The images of the selected records: rendered (embedded cohort) or read from files (real radiographs)."""
 
 import json
-from collections.abc import Iterable, Sequence
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from chexgen_lib.cohort.layout import ANATOMY, FLAGS, CohortError
@@ -37,7 +38,7 @@ def build(
         records: as `select` returns them.
         resolutions: image sizes in pixels; the largest is rendered or read, the others are reduced from it.
         image_root: folder that the records' `image` is relative to; None renders the embedded cohort.
-        workers: rendering processes; their number does not change the images.
+        workers: rendering or reading processes; their number does not change the images.
 
     Raises:
         CohortError: if there are no records.
@@ -46,20 +47,32 @@ def build(
         raise CohortError("there is no record to make an image of: check the selection's sources and counts")
     size, parts = max(resolutions), folder / "chunks"
     parts.mkdir(exist_ok=True)
-    paths = {start: parts / f"{start:08d}.npz" for start in range(0, len(records), CHUNK)}
-    todo = {start: records[start : start + CHUNK].to_dicts() for start, path in paths.items() if not path.exists()}
+    chunks = {parts / f"{start:08d}.npz": records[start : start + CHUNK] for start in range(0, len(records), CHUNK)}
+    todo = {path: rows for path, rows in chunks.items() if not path.exists()}
     if image_root is None:  # one stream for all chunks: its workers start once
-        stream = phantom.render_many(list(chain.from_iterable(todo.values())), size, workers)
-    progress = tqdm(total=len(records), initial=len(records) - sum(map(len, todo.values())), desc="images")
-    for start, rows in todo.items():
-        rendered = image_root is None
-        arrays = _arrays(islice(stream, len(rows)), size) if rendered else _read(rows, size, Path(image_root))
-        with replacing(paths[start]) as partial:
-            np.savez(partial, **arrays)
-        progress.update(len(rows))
-    progress.close()
-    _assemble(records, folder, list(paths.values()), sorted(resolutions))
+        stream = phantom.render_many([row for rows in todo.values() for row in rows.to_dicts()], size, workers)
+        made = (_save(path, _arrays(islice(stream, len(rows)), size)) for path, rows in todo.items())
+    else:
+        calls = (delayed(_save_read)(path, rows, size, Path(image_root)) for path, rows in todo.items())
+        made = Parallel(n_jobs=max(1, min(workers, len(todo))), return_as="generator_unordered")(calls)
+    done = len(records) - sum(map(len, todo.values()))
+    with tqdm(total=len(records), initial=done, desc="images") as progress:
+        for n in made:
+            progress.update(n)
+    _assemble(records, folder, list(chunks), sorted(resolutions))
     remove(parts)
+
+
+def _save(path: Path, chunk: dict[str, np.ndarray]) -> int:
+    """Write a chunk; returns the number of its records."""
+    with replacing(path) as partial:
+        np.savez(partial, **chunk)
+    return len(chunk["reasons"])
+
+
+def _save_read(path: Path, rows: pl.DataFrame, size: int, image_root: Path) -> int:
+    """`_save` what is read; in a process of its own."""
+    return _save(path, _read(rows.to_dicts(), size, image_root))
 
 
 def _arrays(radiographs: Iterable[phantom.Radiograph], size: int) -> dict[str, np.ndarray]:
@@ -109,26 +122,41 @@ def _read(rows: list[dict], size: int, image_root: Path) -> dict[str, np.ndarray
 
 
 def _assemble(records: pl.DataFrame, folder: Path, paths: Sequence[Path], resolutions: Sequence[int]) -> None:
-    """Write the cohort's files from its chunks."""
-    chunks = [dict(np.load(path, allow_pickle=False)) for path in paths]
-    reasons = pl.Series("reason", np.concatenate([c["reasons"] for c in chunks]).tolist(), dtype=pl.String)
+    """Write the cohort's files from its chunks, one of which is in memory at a time."""
+    reasons = pl.Series("reason", np.concatenate([*_stored(paths, "reasons")]).tolist(), dtype=pl.String)
     readable = reasons == ""
-    images = np.concatenate([c["images"] for c in chunks])
-    cohort = records.filter(readable)
-    if "truth" in chunks[0]:
-        cohort = _with_truth(cohort, chunks)
-    np.savez(folder / "masks.npz", **_masks(chunks))
-    for resolution in resolutions:
-        np.save(folder / f"images_{resolution}.npy", reduced(images, resolution))
     about = records.select("source", "image_id")
     about.with_columns(reasons).filter(~readable).write_csv(folder / "rejects.csv")
-    texts = [text for c in chunks for text in c.get("remarks", [""] * len(c["images"]))]  # none on a rendered image
-    remarks = pl.Series("remark", texts, dtype=pl.String)
+    cohort = records.filter(readable)
+    with np.load(paths[0], allow_pickle=False) as chunk:
+        rendered = "truth" in chunk
+    if rendered:
+        cohort = _with_truth(cohort, paths)
+    np.savez(folder / "masks.npz", **(_masks(paths) if rendered else {}))
+    for resolution in resolutions:
+        _write_images(folder / f"images_{resolution}.npy", len(cohort), paths, resolution)
+    texts = [] if rendered else np.concatenate([*_stored(paths, "remarks")]).tolist()
+    remarks = pl.Series("remark", texts or [""] * len(records), dtype=pl.String)
     _write_remarks(about.with_columns(remarks).filter(remarks != ""), folder / "remarks.csv")
-    extra = cohort.select("image_id", "prompt", *FLAGS)
-    cohort = validate(cohort.select(c for c in SCHEMA)).join(extra, on="image_id", how="left", maintain_order="left")
+    cohort = validate(cohort.select(list(SCHEMA))).hstack(cohort.select("prompt", *FLAGS))
     with replacing(folder / "cohort.parquet") as partial:
         cohort.write_parquet(partial)
+
+
+def _stored(paths: Sequence[Path], name: str) -> Iterator[np.ndarray]:
+    """An array of each chunk."""
+    for path in paths:
+        with np.load(path, allow_pickle=False) as chunk:
+            yield chunk[name]
+
+
+def _write_images(path: Path, n: int, paths: Sequence[Path], resolution: int) -> None:
+    """The chunks' images as one .npy of uint8 [n, R, R]."""
+    shape = {"descr": "|u1", "fortran_order": False, "shape": (n, resolution, resolution)}
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, shape)
+        for images in _stored(paths, "images"):
+            reduced(images, resolution).tofile(file)
 
 
 def _write_remarks(remarks: pl.DataFrame, path: Path) -> None:
@@ -139,20 +167,18 @@ def _write_remarks(remarks: pl.DataFrame, path: Path) -> None:
         print(f"{len(remarks)} images to look at, first {first['image_id']}: {first['remark']}. All: {path}")
 
 
-def _masks(chunks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """All chunks' masks; real radiographs have none, so the file then holds no array."""
-    if "anatomy" not in chunks[0]:
-        return {}
-    starts = np.cumsum([0, *(len(c["images"]) for c in chunks[:-1])])
-    masks = {name: np.concatenate([c[name] for c in chunks]) for name in ("anatomy", "findings", "finding_index")}
-    masks["finding_row"] = np.concatenate([c["finding_row"] + s for c, s in zip(chunks, starts, strict=True)])
-    return masks
+def _masks(paths: Sequence[Path]) -> dict[str, np.ndarray]:
+    """All chunks' masks. Real radiographs have none."""
+    starts = np.cumsum([0, *(len(reasons) for reasons in _stored(paths, "reasons"))])
+    masks = {name: np.concatenate([*_stored(paths, name)]) for name in ("anatomy", "findings", "finding_index")}
+    rows = zip(_stored(paths, "finding_row"), starts, strict=False)
+    return masks | {"finding_row": np.concatenate([row + start for row, start in rows])}
 
 
-def _with_truth(cohort: pl.DataFrame, chunks: list[dict[str, np.ndarray]]) -> pl.DataFrame:
+def _with_truth(cohort: pl.DataFrame, paths: Sequence[Path]) -> pl.DataFrame:
     """Replace the source's labels by what was rendered: findings, boxes and severity."""
-    truth = np.concatenate([c["truth"] for c in chunks])  # [N, 14]
-    notes = [json.loads(str(text)) for c in chunks for text in c["notes"]]
+    truth = np.concatenate([*_stored(paths, "truth")])  # [N, 14]
+    notes = [json.loads(text) for texts in _stored(paths, "notes") for text in texts.tolist()]
     scores = [[{"finding": k, "score": v} for k, v in note["severity"].items()] for note in notes]
     return cohort.with_columns(
         *(pl.Series(finding, truth[:, i]) for i, finding in enumerate(FINDINGS)),

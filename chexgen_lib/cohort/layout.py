@@ -29,8 +29,8 @@ class CohortError(ValueError):
     """Records or a folder from which no cohort can be made or read."""
 
 
-def load(folder: Path) -> pl.DataFrame:
-    """The cohort's table.
+def load(folder: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """The cohort's table, or some of its columns.
 
     Raises:
         CohortError: if there is none; it names the stage that makes it.
@@ -38,8 +38,10 @@ def load(folder: Path) -> pl.DataFrame:
     path = Path(folder) / "cohort.parquet"
     if not path.is_file():
         raise CohortError(f"{path} does not exist: run the stage 02_cohort first")
-    table = pl.read_parquet(path)
-    return table.with_columns(pl.lit(False).alias(flag) for flag in FLAGS if flag not in table.columns)
+    table = pl.scan_parquet(path)
+    known = table.collect_schema()
+    table = table.with_columns(pl.lit(False).alias(flag) for flag in FLAGS if flag not in known)
+    return (table if columns is None else table.select(columns)).collect()
 
 
 def purposes(cohort: pl.DataFrame) -> list[str]:

@@ -2,7 +2,7 @@
 
     python -m chexgen_lib.cohort.leakage runs/laptop
 
-The audit The audit reads the run's files (the cohort, its latent caches, the manifests of all pools, the patients of
+The audit reads the run's files (the cohort, its latent caches, the manifests of all pools, the patients of
 11), not what the stages were meant to do. `make test` audits the run of profile ci.
 """
 
@@ -55,7 +55,7 @@ def _sets(root: Path) -> Iterator[tuple[str, bool, pl.Series]]:
     for flag in FLAGS:
         for (split,), rows in table.filter(flag).group_by("split", maintain_order=True):
             if split != "test" and flag in CACHES:
-                _check_cache(root / "cohort" / f"{CACHES[flag]}_{split}.safetensors", len(rows))
+                _check_cache(root / "cohort" / f"{CACHES[flag]}_{split}", len(rows))
             yield f"cohort, {flag}, {split}", split == "train", rows["patient_id"]
     for path in sorted(root.glob("**/manifest.parquet")):
         name = path.parent.relative_to(root).as_posix()
@@ -80,11 +80,13 @@ def _patients(path: Path, table: pl.DataFrame) -> pl.Series:
     return known["patient_id"]
 
 
-def _check_cache(path: Path, records: int) -> None:
-    with safe_open(path, "pt") as cache:
-        pairs = cache.get_slice("mean").get_shape()[0]
+def _check_cache(folder: Path, records: int) -> None:
+    pairs = 0
+    for path in folder.glob("[0-9]*.safetensors"):
+        with safe_open(path, "pt") as shard:
+            pairs += shard.get_slice("mean").get_shape()[0]
     if pairs != records:
-        raise CohortError(f"{path}: {pairs} pairs of {records} records of the cohort; redo stage 02_cohort")
+        raise CohortError(f"{folder}: {pairs} pairs of {records} records of the cohort; redo stage 02_cohort")
 
 
 def main() -> int:

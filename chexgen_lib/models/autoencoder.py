@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
-from chexgen_lib.images import from_model, to_model
+from chexgen_lib.images import from_model, from_uint8, to_model
 from chexgen_lib.models.loading import fastest_device, from_pretrained, running_device
 from chexgen_lib.storage import digest
 
@@ -106,7 +106,7 @@ def image_channels(autoencoder: AutoencoderKL) -> int:
 
 @torch.inference_mode()
 def encode(autoencoder: AutoencoderKL, images: np.ndarray, batch_size: int = 32) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the latents of images [N, H, W] in 0..1, in the model's scale.
+    """Mean and standard deviation of the latents of images [N, H, W] (uint8, or in 0..1), in the model's scale.
 
     Returns:
         two float32 tensors [N, 4, H / 8, W / 8]; a latent is `mean + std * noise`.
@@ -114,7 +114,9 @@ def encode(autoencoder: AutoencoderKL, images: np.ndarray, batch_size: int = 32)
     means, stds = [], []
     channels, scale = image_channels(autoencoder), autoencoder.config.scaling_factor
     for start in tqdm(range(0, len(images), batch_size), desc="latents", leave=False):
-        batch = to_model(images[start : start + batch_size])[:, :channels].to(running_device(autoencoder))
+        batch = images[start : start + batch_size]
+        batch = to_model(from_uint8(batch) if batch.dtype == np.uint8 else batch)[:, :channels]
+        batch = batch.to(running_device(autoencoder))
         posterior = autoencoder.encode(batch).latent_dist
         means.append((posterior.mean * scale).float().cpu())
         stds.append((posterior.std * scale).float().cpu())

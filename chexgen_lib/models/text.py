@@ -63,7 +63,8 @@ def _packaged_minilm() -> str:
 
 def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
     """Number of tokens of each text, start and end markers included."""
-    return [len(ids) for ids in tokenizer(list(texts), verbose=False)["input_ids"]]
+    blocks = (list(texts[start : start + 4096]) for start in range(0, len(texts), 4096))  # an encoding takes kilobytes
+    return [len(ids) for block in blocks for ids in tokenizer(block, verbose=False)["input_ids"]]
 
 
 def check_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int | None) -> None:

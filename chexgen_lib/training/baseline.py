@@ -11,14 +11,13 @@ from diffusers import AutoencoderKL
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chexgen_lib.cohort import layout as cohort
-from chexgen_lib.images import from_uint8
 from chexgen_lib.kept import kept
 from chexgen_lib.models.autoencoder import downsampling, encode, load_autoencoder
 from chexgen_lib.models.baseline import MAX_TOKENS, BaselineUNet, truncate
 from chexgen_lib.models.text import cache_texts, count_tokens, load_text_encoder
 from chexgen_lib.storage import remove, write_json
 from chexgen_lib.training.config import TrainingConfig
-from chexgen_lib.training.latent_cache import CacheError, LatentCache
+from chexgen_lib.training.latent_cache import CacheError, LatentCache, Stack, joined
 from chexgen_lib.training.stages import read_training, train_model
 
 
@@ -44,11 +43,12 @@ def truncate_cache(
         return pairs, 0
     long = [row for row, count in enumerate(counts) if count > MAX_TOKENS]
     again = cache_texts(*text_encoder, [texts[row] for row in long])
-    states = list(pairs.states.split(counts))
+    states, pieces, start = joined([pairs]).states, [], 0
     for row, shorter in zip(long, again["states"].split(again["offsets"].diff().tolist()), strict=True):
-        states[row] = shorter
-    offsets = torch.tensor([0, *map(len, states)]).cumsum(0)
-    return replace(pairs, states=torch.cat(states), offsets=offsets), cut
+        pieces += [*states.between(start, int(pairs.offsets[row])), shorter]
+        start, counts[row] = int(pairs.offsets[row + 1]), len(shorter)
+    pieces += states.between(start, len(states))
+    return replace(pairs, states=Stack(tuple(pieces)), offsets=torch.tensor([0, *counts]).cumsum(0)), cut
 
 
 def load_pairs(
@@ -57,7 +57,8 @@ def load_pairs(
     """All pairs that ChexGen's two stages are trained on (`split` "train") or evaluated on ("val"), for the baseline.
 
     They are at stage I's resolution: its cache as it is, then stage II's with its images encoded again at that size.
-    Texts are cut after 77 tokens; the number says how many were too long. Both stages are held in memory.
+    Texts are cut after 77 tokens; the number says how many were too long. In memory are stage II's images and the
+    states of the texts that were cut.
 
     folder: the cohort's, with the caches of stage 02_cohort.
 
@@ -66,10 +67,10 @@ def load_pairs(
     """
     table = cohort.load(folder)
     stage1, stage2 = (cohort.rows(table, flag, split) for flag in ("stage1", "stage2"))
-    pairs, larger = (LatentCache.load(folder / f"{name}_{split}.safetensors") for name in ("pretraining", "alignment"))
+    pairs, larger = (LatentCache.load(folder / f"{name}_{split}") for name in ("pretraining", "alignment"))
     resolution = downsampling(autoencoder) * pairs.mean.shape[-1]  # px
     images = cohort.load_images(folder, resolution, stage2)
-    mean, std = encode(autoencoder, from_uint8(images))
+    mean, std = encode(autoencoder, images)
     pairs += replace(larger, mean=mean.half(), std=std.half())
     return truncate_cache(pairs, [*table[stage1]["prompt"], *table[stage2]["prompt"]], text_encoder)
 

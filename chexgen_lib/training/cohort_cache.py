@@ -1,18 +1,24 @@
 """The cohort as training reads it: records (`cohort.select`), images (`cohort.build`), latents and text states."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+import torch
 from diffusers import AutoencoderKL
+from joblib import Parallel, delayed
 
 from chexgen_lib import records as record_table
 from chexgen_lib.cohort import layout
 from chexgen_lib.cohort.build import build
+from chexgen_lib.cohort.layout import FLAGS
 from chexgen_lib.cohort.select import Selection, select
 from chexgen_lib.models.text import count_tokens, load_text_encoder
-from chexgen_lib.training.latent_cache import LatentCache
+from chexgen_lib.training.latent_cache import LatentCache, shard_path
 
+SHARD = 2560  # pairs; with T5-XXL 1 to 2.5 GB
 PURPOSES = {"pretraining": "stage1", "alignment": "stage2"}  # name of a training's caches -> flag of its images
 
 
@@ -47,7 +53,7 @@ def build_with_latents(
     image_root: str | None = None,
     workers: int = 2,
 ) -> None:
-    """Make images and rejects (`cohort.build.build`), and `NAME_SPLIT.safetensors` for each of `PURPOSES`.
+    """Make images and rejects (`cohort.build.build`), and a latent cache `NAME_SPLIT` for each of `PURPOSES`.
 
     A cache holds the images of its flag and split in the table's order. Called again after an interruption, it resumes
     (`kept.kept`).
@@ -59,10 +65,48 @@ def build_with_latents(
     """
     if not (folder / "cohort.parquet").is_file():
         build(folder, records, sorted(resolutions.values()), image_root, workers)
-    cohort, texts = layout.load(folder), load_text_encoder(text_encoder)
+    cohort = layout.load(folder, [*FLAGS, "split"])
     for name, flag in PURPOSES.items():
         for split in ("train", "val"):
             rows = layout.rows(cohort, flag, split)
-            images = layout.load_images(folder, resolutions[name], rows)
-            pairs = LatentCache.of(images, cohort[rows]["prompt"].to_list(), autoencoder, texts)
-            pairs.save(folder / f"{name}_{split}.safetensors")
+            encode_rows(folder / f"{name}_{split}", folder, rows, resolutions[name], (autoencoder, text_encoder))
+
+
+def encode_rows(
+    folder: Path,
+    cohort: Path,
+    rows: np.ndarray,
+    resolution: int,
+    frozen: tuple[AutoencoderKL, str],
+    shard: int = SHARD,
+    workers: int = 1,
+    deviations: bool = True,
+) -> None:
+    """Write the latent cache `folder` of some images of a cohort and their prompts; shards that are there stay.
+
+    Each GPU encodes a share of the shards, in a process of its own; without a GPU, `workers` processes do.
+
+    Args:
+        cohort: folder of the images (`cohort.build.build`).
+        rows: of the cohort's table [K].
+        resolution: pixels of the images.
+        frozen: autoencoder, and the name of the text encoder, as `load_text_encoder` takes it.
+        shard: pairs of a shard, which are encoded together.
+        deviations: keep those of the latents; else they are zero.
+    """
+    prompts, parts = layout.load(cohort, ["prompt"])["prompt"], np.split(rows, range(shard, len(rows), shard))
+    missing = [k for k in range(len(parts)) if not shard_path(folder, k, len(parts)).exists()]
+    devices = [torch.device("cuda", k) for k in range(torch.cuda.device_count())] or [torch.device("cpu")] * workers
+
+    def encode(share: list[tuple[int, list[str]]], device: torch.device) -> None:
+        if device.type == "cpu" and len(devices) > 1:
+            torch.set_num_threads(1)
+        models = frozen[0].to(device), load_text_encoder(frozen[1], device=device)
+        for k, texts in share:
+            pairs = LatentCache.of(layout.load_images(cohort, resolution, parts[k]), texts, *models)
+            pairs = pairs if deviations else replace(pairs, std=torch.zeros_like(pairs.std))
+            pairs.save(folder, k, len(parts))
+
+    todo = [(k, prompts.gather(parts[k]).to_list()) for k in missing]
+    shares = [todo[k :: len(devices)] for k in range(len(devices))]
+    Parallel(n_jobs=len(devices))(delayed(encode)(*job) for job in zip(shares, devices, strict=True) if job[0])

@@ -1,11 +1,16 @@
 """Latents and text states computed once and read by every training step.
 
-The autoencoder and the text encoder are frozen, so their outputs are constants of the data (paper, Methods). One
-safetensors file holds both; it is memory-mapped, so its size is bounded by the disk and not by the memory.
+The autoencoder and the text encoder are frozen, so their outputs are constants of the data (paper, Methods). They lie
+in a folder of shards, safetensors files of some thousand pairs, which several processes may write, and which are
+memory-mapped: any row in any order, with a memory that does not grow with their number. (One file would not do: a
+mapping larger than the machine's memory is refused. Formats that are read from front to back, as WebDataset's, would
+take from the trainer that the rows of a step depend on its number and the seed alone.)
 """
 
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +21,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from chexgen_lib.images import from_uint8
 from chexgen_lib.models.autoencoder import encode, encode_conditions
 from chexgen_lib.models.metadata import CODES
 from chexgen_lib.models.text import cache_texts
@@ -25,6 +29,40 @@ from chexgen_lib.storage import replacing
 
 class CacheError(ValueError):
     """A latent cache that is missing, broken or does not fit."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Tensors [n, ...] as one [N, ...]: read where they lie, nothing is joined before it is asked for."""
+
+    parts: tuple[Tensor, ...]
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """The first row of each part, and N."""
+        return [0, *np.cumsum([len(part) for part in self.parts]).tolist()]
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((self.starts[-1], *self.parts[0].shape[1:]))
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def between(self, first: int, last: int) -> list[Tensor]:
+        """Rows as views, one of each part that has some of them."""
+        found = zip(self.parts, self.starts, self.starts[1:], strict=False)
+        return [x[max(first - a, 0) : last - a] for x, a, b in found if a < last and first < b]
+
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        if isinstance(rows, slice):
+            first, last, step = rows.indices(len(self))
+            k = bisect(self.starts, first) - 1
+            if step == 1 and last <= self.starts[k + 1]:  # a text: its tokens are in one part
+                return self.parts[k][first - self.starts[k] : last - self.starts[k]]
+            rows = torch.arange(first, last, step)
+        places = ((row, bisect(self.starts, row) - 1) for row in rows.tolist())
+        return torch.stack([self.parts[k][row - self.starts[k]] for row, k in places])
 
 
 @dataclass(frozen=True)
@@ -39,11 +77,11 @@ class LatentCache:
             `metadata_sources`, or None.
     """
 
-    mean: Tensor
-    std: Tensor
-    states: Tensor
+    mean: Tensor | Stack
+    std: Tensor | Stack
+    states: Tensor | Stack
     offsets: Tensor
-    condition: Tensor | None = None
+    condition: Tensor | Stack | None = None
     metadata: Tensor | None = None
 
     def __post_init__(self):
@@ -61,17 +99,21 @@ class LatentCache:
         return len(self.mean)
 
     def __add__(self, other: "LatentCache") -> "LatentCache":
-        """These pairs, then the other's. CacheError where latents or text states differ in shape, or hold more."""
-        parts = (self, other)
-        if any(x is not None for part in parts for x in (part.condition, part.metadata)):
-            raise CacheError("pairs with conditions or metadata cannot be joined: build one cache of them")
-        shapes = [(tuple(part.mean.shape[1:]), part.states.shape[1]) for part in parts]
-        if shapes[0] != shapes[1]:
-            raise CacheError(f"latents and widths of text {shapes[0]} and {shapes[1]} differ: give both one resolution "
-                             "and one text encoder")  # fmt: skip
+        """These pairs, then the other's, without a copy. CacheError where latents or widths of text differ."""
+        return joined([self, other])
+
+    def take(self, rows: Tensor) -> "LatentCache":
+        """The pairs of some rows, in their order, without a copy."""
+        if torch.equal(rows, torch.arange(len(self))):
+            return self
+        spans = zip(self.offsets[rows].tolist(), self.offsets[rows + 1].tolist(), strict=True)
+        texts = [self.states[first:last] for first, last in spans]
+        chosen = {name: getattr(self, name) for name in ("mean", "std", "condition")}
         return LatentCache(
-            *(torch.cat([getattr(part, name) for part in parts]) for name in ("mean", "std", "states")),
-            offsets=torch.cat([self.offsets, other.offsets[1:] + self.offsets[-1]]),
+            states=Stack(tuple(texts)),
+            offsets=torch.tensor([0, *map(len, texts)]).cumsum(0),
+            metadata=None if self.metadata is None else self.metadata[rows],
+            **{k: None if x is None else Stack(tuple(x[r : r + 1] for r in rows.tolist())) for k, x in chosen.items()},
         )
 
     def batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
@@ -101,26 +143,67 @@ class LatentCache:
 
         metadata: codes [N, CODES], kept as they are.
         """
-        mean, std = encode(autoencoder, from_uint8(images))
+        mean, std = encode(autoencoder, images)
         condition = None if conditions is None else encode_conditions(autoencoder, conditions).cpu().half()
         return cls(
             mean.half(), std.half(), **cache_texts(*text_encoder, prompts), condition=condition, metadata=metadata
         )
 
-    def save(self, path: Path) -> None:
-        tensors = {name: tensor.contiguous() for name, tensor in vars(self).items() if tensor is not None}
-        with replacing(path) as partial:
+    def save(self, folder: Path, shard: int = 0, of: int = 1) -> None:
+        """Write these pairs as a shard of the cache in `folder`: several processes may write one each."""
+        tensors = {name: tensor[:].contiguous() for name, tensor in vars(self).items() if tensor is not None}
+        with replacing(shard_path(folder, shard, of)) as partial:
             save_file(tensors, partial)
 
     @classmethod
-    def load(cls, path: Path) -> "LatentCache":
-        """Raises CacheError: if the file is missing, truncated or holds something else."""
+    def load(cls, folder: Path) -> "LatentCache":
+        """The pairs of all shards. Raises CacheError: if one is missing, truncated or holds something else."""
         try:
-            return cls(**load_file(path))
-        except FileNotFoundError as error:
-            raise CacheError(f"{path} does not exist: run the stage 02_cohort first") from error
+            return joined([cls(**load_file(path)) for path in shards(folder)])
         except (SafetensorError, TypeError) as error:
-            raise CacheError(f"{path} is not a latent cache ({error}): delete it and run 02_cohort again") from error
+            raise CacheError(f"{folder} is not a latent cache ({error}): delete it and run 02_cohort again") from error
+
+
+def joined(parts: Sequence[LatentCache]) -> LatentCache:
+    """Pairs below each other as one cache, without a copy.
+
+    Raises:
+        CacheError: where the parts hold different things, or latents or text states of different shapes.
+    """
+    shapes = [(tuple(part.mean.shape[1:]), part.states.shape[1]) for part in parts]
+    other = next((shape for shape in shapes if shape != shapes[0]), None)
+    if other:
+        raise CacheError(
+            f"latents and widths of text {shapes[0]} and {other} differ: give both one resolution and one text encoder"
+        )
+    held = {name for part in parts for name, x in vars(part).items() if x is not None}
+    if any(getattr(part, name) is None for part in parts for name in held):
+        raise CacheError("pairs with and without conditions or metadata cannot be joined: build one cache of them")
+    lengths = torch.cat([part.offsets.diff() for part in parts])
+    offsets = torch.cat([torch.zeros(1, dtype=lengths.dtype), lengths.cumsum(0)])
+    metadata = torch.cat([part.metadata for part in parts]) if "metadata" in held else None
+    stacks = {name: _stack([getattr(part, name) for part in parts]) for name in held - {"offsets", "metadata"}}
+    return LatentCache(offsets=offsets, metadata=metadata, **stacks)
+
+
+def _stack(parts: Sequence[Tensor | Stack]) -> Stack:
+    return Stack(tuple(t for part in parts for t in (part.parts if isinstance(part, Stack) else [part])))
+
+
+def shard_path(folder: Path, shard: int, of: int) -> Path:
+    """The file of a shard of the cache in `folder`; its name tells how many there are."""
+    return Path(folder) / f"{shard:05d}-of-{of:05d}.safetensors"
+
+
+def shards(folder: Path) -> list[Path]:
+    """The files of a whole latent cache. Raises CacheError: if there is none, or a shard is missing."""
+    found = sorted(Path(folder).glob("[0-9]*-of-*.safetensors"))
+    if not found:
+        raise CacheError(f"{folder} does not exist: run the stage 02_cohort first")
+    expected = {shard_path(folder, k, int(found[0].stem[-5:])) for k in range(int(found[0].stem[-5:]))}
+    if wrong := expected.symmetric_difference(found):
+        raise CacheError(f"{folder} is not whole, see {min(wrong).name}: delete the folder and run 02_cohort again")
+    return found
 
 
 def load_splits(cohort: Path, purpose: str) -> tuple[LatentCache, LatentCache]:
@@ -129,5 +212,5 @@ def load_splits(cohort: Path, purpose: str) -> tuple[LatentCache, LatentCache]:
     Raises:
         CacheError: if one is missing or broken.
     """
-    train, val = (LatentCache.load(cohort / f"{purpose}_{split}.safetensors") for split in ("train", "val"))
+    train, val = (LatentCache.load(cohort / f"{purpose}_{split}") for split in ("train", "val"))
     return train, val

@@ -39,7 +39,7 @@ def launch_training(model: ChexGenTransformer, config: TrainingConfig, stage: Pa
     folder = stage / FOLDER
     model.save_pretrained(folder / "untrained")
     write_json(asdict(config), folder / "settings.json")
-    cache = stage.parent / "cohort" / f"{stage.name}_train.safetensors"
+    cache = stage.parent / "cohort" / f"{stage.name}_train"
     options = ["--settings", folder / "settings.json", "--weights", folder / "untrained", "--out", folder]
     words = [sys.executable if word == "python" else word for word in shlex.split(command)]
     try:

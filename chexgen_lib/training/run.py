@@ -5,11 +5,17 @@ import hashlib
 import json
 import re
 import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import lru_cache, partial
+from itertools import islice, starmap
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedType
+from accelerate.utils import send_to_device
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
@@ -25,6 +31,7 @@ from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.sharding import copy_whole, load_whole_state, whole, whole_on_main, whole_state
 
 Model = ChexGenTransformer | ControlledTransformer
+Draw = tuple[list[Tensor], dict[str, Tensor], Tensor, Tensor]  # the model's inputs, its metadata, target, weight
 IN_BLOCK = re.compile(r"\bblocks\.\d+\..*weight$|\bcopied_block\..*weight$")
 
 
@@ -49,6 +56,7 @@ class Run:
     def __init__(self, model: Model, config: TrainingConfig, accelerator: Accelerator, fingerprint: str):
         self.config, self.accelerator, self.fingerprint = config, accelerator, fingerprint
         self.step, self.history = 0, []
+        self.draws: Iterator[Draw] | None = None
         self.objective = config.build_objective()
         if accelerator.distributed_type == DistributedType.FSDP:
             model = copy.deepcopy(model)  # sharding changes a model's parameters and classes for good
@@ -73,13 +81,12 @@ class Run:
 
     def optimise(self, cache: LatentCache, step: int) -> tuple[float, float]:
         """One optimiser step: mean loss over its micro-batches, and the gradient's norm before clipping."""
-        accelerator, micro_batches = self.accelerator, self.config.gradient_accumulation
-        own, losses, norm = accelerator.gradient_accumulation_steps, [], torch.tensor(0.0)
-        for part in range(accelerator.process_index * own, (accelerator.process_index + 1) * own):
-            rows = step_rows(len(cache), step, part, micro_batches, self.config.batch_size, self.config.seed)
-            generator = torch.Generator().manual_seed(step_seed(self.config.seed, step, part))
+        accelerator = self.accelerator
+        losses, norm = [], torch.tensor(0.0)
+        self.draws = self.draws or ahead(partial(self._draw, cache), self._parts(step), self.threads)
+        for _ in range(accelerator.gradient_accumulation_steps):
             with accelerator.accumulate(self.learner):
-                loss = self._loss(cache, rows, generator)
+                loss = self._loss(next(self.draws))
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     norm = accelerator.clip_grad_norm_(self.learner.parameters(), self.config.clip_norm)
@@ -93,24 +100,39 @@ class Run:
         self.step = step + 1
         return accelerator.reduce(torch.stack(losses).mean(), reduction="mean").item(), float(whole(norm))
 
-    def _loss(self, cache: LatentCache, rows: Tensor, generator: torch.Generator) -> Tensor:
+    @property
+    def threads(self) -> int:
+        """That draw while a GPU computes; a CPU has nothing to wait for."""
+        return 4 if self.accelerator.device.type == "cuda" else 0
+
+    def _parts(self, step: int) -> Iterator[tuple[int, int]]:
+        """This process's micro-batches from a step on: step, part."""
+        own, first = self.accelerator.gradient_accumulation_steps, self.accelerator.process_index
+        return ((k, part) for k in range(step, self.config.steps) for part in range(first * own, (first + 1) * own))
+
+    def _draw(self, cache: LatentCache, step: int, part: int) -> Draw:
+        """The inputs and the target of a micro-batch, a function of seed, step and part alone."""
+        rows = step_rows(
+            len(cache), step, part, self.config.gradient_accumulation, self.config.batch_size, self.config.seed
+        )
+        generator = torch.Generator().manual_seed(step_seed(self.config.seed, step, part))
         latents, states, mask, condition = cache.batch(rows, generator)
         noise = torch.randn(latents.shape, generator=generator)
         t = self.objective.times(len(rows), generator)
         dropped = torch.rand(len(rows), generator=generator) < self.config.caption_dropout
         noisy, target = self.objective.noisy(latents, noise, t), self.objective.target(latents, noise)
-        weight, device = self.objective.weight(t), self.accelerator.device
-        noisy, t, states, mask, target, dropped, weight, *condition = (
-            x.to(device) for x in (noisy, t, states, mask, target, dropped, weight, *condition)
-        )
         # A dropped caption keeps its mask, as in the released code: the null caption is as long as the one it replaces.
         # Beside metadata it is one token long, so that its length says nothing.
         given = {}
         if cache.metadata is not None:
-            given["metadata"] = drop_attributes(cache.metadata[rows], generator).to(device)
+            given["metadata"] = drop_attributes(cache.metadata[rows], generator)
             mask[dropped, 1:] = False
-        prediction = self.learner(noisy, t, states, mask, dropped, *condition, **given)
-        error = (prediction[:, : latents.shape[1]] - target).square().mean(dim=(1, 2, 3))  # [B]
+        return [noisy, t, states, mask, dropped, *condition], given, target, self.objective.weight(t)
+
+    def _loss(self, draw: Draw) -> Tensor:
+        inputs, given, target, weight = send_to_device(draw, self.accelerator.device)
+        prediction = self.learner(*inputs, **given)
+        error = (prediction[:, : target.shape[1]] - target).square().mean(dim=(1, 2, 3))  # [B]
         return (weight * error).mean()
 
     def record(self, step: int, loss: float, norm: float) -> dict:
@@ -184,6 +206,20 @@ class Run:
         model.eval()
 
 
+def ahead(function: Callable[..., Draw], calls: Iterable[tuple], threads: int) -> Iterator[Draw]:
+    """`function` of each call, in order; `threads` are that many results ahead of what is asked for."""
+    if not threads:
+        yield from starmap(function, calls)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        calls, waiting = iter(calls), deque()
+        while True:
+            waiting.extend(pool.submit(function, *call) for call in islice(calls, threads + 1 - len(waiting)))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+
+
 def build_optimizers(model: Model, config: TrainingConfig) -> list[torch.optim.Optimizer]:
     """AdamW for what is trained; with a `muon_learning_rate` for all but the blocks' matrices, which Muon trains."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -206,10 +242,14 @@ def step_rows(n: int, step: int, part: int, parts: int, batch_size: int, seed: i
     positions = torch.arange(first, first + batch_size)
     rows = torch.empty(batch_size, dtype=torch.long)
     for epoch in (positions // n).unique().tolist():
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(step_seed(seed, epoch, -1)))
         inside = positions // n == epoch
-        rows[inside] = order[positions[inside] % n]
+        rows[inside] = _order(n, epoch, seed)[positions[inside] % n]
     return rows
+
+
+@lru_cache(maxsize=2)  # the end of one epoch and the beginning of the next are in one step
+def _order(n: int, epoch: int, seed: int) -> Tensor:
+    return torch.randperm(n, generator=torch.Generator().manual_seed(step_seed(seed, epoch, -1)))
 
 
 def step_seed(*parts: int) -> int:

@@ -28,8 +28,8 @@ def pairs(side: int) -> LatentCache:
 @pytest.fixture
 def folder(tmp_path):
     """A folder with caches, and settings as in params.yaml: the seed outside of the section."""
-    pairs(4).save(tmp_path / "low.safetensors")
-    pairs(8).save(tmp_path / "high.safetensors")
+    pairs(4).save(tmp_path / "low")
+    pairs(8).save(tmp_path / "high")
     training = {key: value for key, value in asdict(CONFIG).items() if key != "seed"}
     section = {"model": "ci", "training": training, "text_tokens": 8, "preview_steps": 50}
     (tmp_path / "params.yaml").write_text(json.dumps({"seed": 3, "stage": section}))
@@ -38,7 +38,7 @@ def folder(tmp_path):
 
 def chexgen_train(folder, *more: str, cache: str = "low", settings: str = "params.yaml:stage", out: str = "out") -> int:
     options = ["--settings", str(folder / settings), "--out", str(folder / out), *map(str, more)]
-    return cli.main(["train", str(folder / f"{cache}.safetensors"), *options])
+    return cli.main(["train", str(folder / cache), *options])
 
 
 def fingerprints(folder) -> dict[str, str]:
@@ -101,7 +101,7 @@ def test_stopped_anywhere_and_started_again_it_ends_with_the_same_bytes(folder, 
     "options, complaint",
     [
         (dict(more=["--size", "huge"]), "unknown model size 'huge'; choose one of ci, "),
-        (dict(cache="missing"), "missing.safetensors does not exist: run the stage 02_cohort first"),
+        (dict(cache="missing"), "missing does not exist: run the stage 02_cohort first"),
         (dict(settings="params.yaml:other"), "has no section 'other'"),
         (dict(settings="none.yaml"), "none.yaml cannot be read: No such file"),
         (dict(settings="params.yaml:seed"), "has no section 'seed'"),

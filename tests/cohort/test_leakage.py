@@ -38,7 +38,7 @@ def run(tmp_path):
         }
     ).write_parquet(tmp_path / "cohort/cohort.parquet")
     for name, n in {"pretraining_train": 2, "pretraining_val": 1, "alignment_train": 1}.items():
-        cache(tmp_path / f"cohort/{name}.safetensors", n)
+        cache(tmp_path / "cohort" / name, n)
     manifest(tmp_path / "pools/text", ["b1"])
     manifest(tmp_path / "pools/masks", ["a1:ribs"], record=["a1"])
     manifest(tmp_path / "pools/matched", ["e1"])
@@ -107,10 +107,10 @@ def test_every_leak_is_found(run, monkeypatch, capsys, leak):
 
 
 def test_a_cache_of_other_images_and_a_lost_record_are_errors(run, monkeypatch):
-    cache(run / "cohort/alignment_train.safetensors", 2)
-    with pytest.raises(CohortError, match="alignment_train.safetensors: 2 pairs of 1 records"):
+    cache(run / "cohort/alignment_train", 2)
+    with pytest.raises(CohortError, match="alignment_train: 2 pairs of 1 records"):
         leakage.walk(run)
-    cache(run / "cohort/alignment_train.safetensors", 1)
+    cache(run / "cohort/alignment_train", 1)
     manifest(run / "pools/text", ["b1", "lost"])
     with pytest.raises(SystemExit, match="1 records are not the cohort's, first 'lost'"):
         command(run, monkeypatch)

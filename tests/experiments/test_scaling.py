@@ -74,7 +74,7 @@ def test_fractions_that_cannot_be_used_are_named(fractions, message):
 def test_records_and_cache_of_two_makings_are_refused(tmp_path):
     flags = [pl.lit(True).alias("stage1"), pl.lit("val").alias("split")]
     records(24).with_columns(flags).write_parquet(tmp_path / "cohort.parquet")
-    cache().save(tmp_path / "pretraining_val.safetensors")
+    cache().save(tmp_path / "pretraining_val")
     table, pairs = data.stage1_pairs(tmp_path, "val")
     assert len(table) == len(pairs) == 24 and table["row"].to_list() == list(range(24))
     records(20).with_columns(flags).write_parquet(tmp_path / "cohort.parquet")
@@ -116,24 +116,16 @@ def test_a_model_given_twice_is_named():
 # ----------------------------------------------------------------------------------------------------------- a run
 
 
-def test_taken_rows_are_those_of_the_cache():
-    whole, rows = cache(), np.array([20, 3, 7])
-    own = training.subset(training.arrays(whole), rows)
-    for place, row in enumerate(rows):
-        assert torch.equal(own.mean[place], whole.mean[row])
-        mine, theirs = (c.states[c.offsets[i] : c.offsets[i + 1]] for c, i in ((own, place), (whole, row)))
-        assert torch.equal(mine, theirs)
-
-
 def test_a_run_trains_on_its_rows_and_samples_every_prompt(tmp_path):
     fields = {"steps": 30, "batch_size": 8, "learning_rate": 3e-3, "ema_decay": 0.9, "precision": "fp32"}
     common = {"size": SIZES["ci"], "text_tokens": 8, "sampling": training.FewSamples(2, 2, 2.0, 4, "shipped")}
     folders = (tmp_path / str(k) for k in range(9))
 
     def run(rows, seed=0, held_out=1):
-        unseen = training.subset(training.arrays(cache(seed=held_out)), np.arange(6))
-        arrays, config = map(training.arrays, (cache(), unseen)), TrainingConfig(**fields, seed=seed)
-        return training.train_and_sample(*arrays, rows=rows, training=config, folder=next(folders), **common)
+        places, config = (tmp_path / "pairs", tmp_path / f"held_out_{held_out}"), TrainingConfig(**fields, seed=seed)
+        cache().save(places[0])
+        cache(seed=held_out).take(torch.arange(6)).save(places[1])
+        return training.train_and_sample(*places, rows=rows, training=config, folder=next(folders), **common)
 
     few, again, all_, other = (run(np.arange(8)), run(np.arange(8)), run(np.arange(24)), run(np.arange(8), seed=1))
     assert few["samples"].shape == (6, 2, 32, 32) and few["samples"].dtype == np.uint8
@@ -150,9 +142,11 @@ def test_seen_pairs_are_of_all_the_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "train", lambda *_, **__: None)
     monkeypatch.setattr(training, "sample", lambda *_, **__: np.zeros((2, 1, 4, 4), np.uint8))
     monkeypatch.setattr(training, "noise_error", lambda model, pairs: measured.append(pairs.mean) or 0.0)
-    whole, unseen = cache(), training.subset(training.arrays(cache(seed=1)), np.arange(3))
+    cache().save(tmp_path / "pairs")
+    cache(3).save(tmp_path / "held_out")
     training.train_and_sample(
-        *map(training.arrays, (whole, unseen)),
+        tmp_path / "pairs",
+        tmp_path / "held_out",
         rows=np.arange(24),
         size=SIZES["ci"],
         text_tokens=8,
@@ -160,7 +154,7 @@ def test_seen_pairs_are_of_all_the_rows(tmp_path, monkeypatch):
         sampling=training.FewSamples(1, 1, 1.0, 1, "shipped"),
         folder=tmp_path,
     )
-    assert torch.equal(measured[1], whole.mean[[0, 12, 23]])  # records stand by source: the first ones are of one
+    assert torch.equal(measured[1][:], cache().mean[[0, 12, 23]])  # records stand by source: the first ones are of one
 
 
 # --------------------------------------------------------------------------------------------------- the measures

@@ -20,6 +20,11 @@ def test_padding_changes_no_state(minilm):
     torch.testing.assert_close(states[0, mask[0]], alone[0], atol=1e-4, rtol=1e-4)
 
 
+def test_tokens_are_counted_in_the_order_of_many_texts(minilm):
+    short, long = count_tokens(minilm[0], ["Clear.", "No acute disease."])
+    assert short < long == count_tokens(minilm[0], ["Clear."] * 5000 + ["No acute disease."])[5000]
+
+
 def test_cache_holds_every_text_without_padding(minilm):
     texts = ["Cardiomegaly.", "No acute disease in the chest.", "Left effusion."]
     cache = cache_texts(*minilm, texts, batch_size=2)

@@ -1,4 +1,4 @@
-"""Pairs are made shard by shard in the images' order, whichever shard they are in."""
+"""Pairs are made shard by shard in the images' order, by several processes, and again where they were left."""
 
 import numpy as np
 import polars as pl
@@ -6,49 +6,40 @@ import pytest
 import torch
 
 from chexgen_lib.kept import kept
+from chexgen_lib.models.autoencoder import load_autoencoder
+from chexgen_lib.models.text import load_text_encoder
 from chexgen_lib.training import foundation
 from chexgen_lib.training.latent_cache import LatentCache
 
-
-def fake_pairs(images, prompts, autoencoder, text_encoder):
-    """As `foundation.encode_pairs`, cheaply: the latents hold the image's grey value, the text as many tokens."""
-    numbers = images[:, 0, 0].astype(int)
-    assert prompts == [f"prompt {n}" for n in numbers]
-    mean = np.ones((len(numbers), 4, 2, 2), np.float16) * numbers[:, None, None, None].astype(np.float16)
-    states = np.concatenate([np.full((n % 3 + 1, 8), n, np.float16) for n in numbers])
-    return dict(mean=mean, states=states, offsets=np.cumsum([0, *(n % 3 + 1 for n in numbers)]))
+N = 11
 
 
 @pytest.fixture
 def cohort(tmp_path):
-    """Eleven images; image n is grey n everywhere."""
-    numbers = list(range(11))
+    """Images and prompts of which no two are alike."""
     splits = ["train", "train", "train", "val"] * 2 + ["train"] * 3
-    prompts = [f"prompt {n}" for n in numbers]
-    table = pl.DataFrame({"number": numbers, "split": splits, "prompt": prompts})
-    table.write_parquet(tmp_path / "cohort.parquet")
-    np.save(tmp_path / "images_16.npy", np.ones((11, 16, 16), np.uint8) * np.array(numbers, np.uint8)[:, None, None])
-    return table
+    prompts = [f"Prompt {n}{', and more' * (n % 3)}." for n in range(N)]
+    pl.DataFrame({"split": splits, "prompt": prompts}).write_parquet(tmp_path / "cohort.parquet")
+    np.save(tmp_path / "images_16.npy", np.random.default_rng(0).integers(0, 255, (N, 16, 16), np.uint8))
+    return tmp_path
 
 
-def test_pairs_are_in_the_images_order(cohort, tmp_path, monkeypatch):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_pairs_are_those_of_one_shard_and_go_on_where_they_were(cohort, monkeypatch, workers):
     monkeypatch.setattr(foundation, "SHARD", 4)
-    monkeypatch.setattr(foundation, "encode_pairs", fake_pairs)
-    made = kept(
-        foundation.build_pairs,
-        tmp_path / "pairs",
-        {"workers": 0},
-        cohort=tmp_path,
-        autoencoder=torch.nn.Linear(1, 1),
-        text_encoder="minilm",
-        resolution=16,
-    )
-    for split in ("train", "val"):
-        pairs, numbers = (
-            LatentCache.load(made / f"{split}.safetensors"),
-            cohort.filter(split=split)["number"].to_list(),
-        )
-        assert pairs.mean[:, 0, 0, 0].tolist() == numbers
-        assert pairs.offsets.diff().tolist() == [n % 3 + 1 for n in numbers]
-        firsts = pairs.states[pairs.offsets[:-1], 0].tolist()
-        assert firsts == numbers and pairs.std.abs().max() == 0
+    frozen = load_autoencoder("shipped", torch.device("cpu"))
+    given = dict(cohort=cohort, autoencoder=frozen, text_encoder="minilm", resolution=16)
+    made = kept(foundation.build_pairs, cohort / f"pairs_{workers}", {"workers": workers}, **given)
+    table, images = pl.read_parquet(cohort / "cohort.parquet"), np.load(cohort / "images_16.npy")
+    for split, shards in (("train", 3), ("val", 1)):
+        own, pairs = table["split"] == split, LatentCache.load(made / split)
+        whole = LatentCache.of(images[own], table["prompt"].filter(own).to_list(), frozen, load_text_encoder("minilm"))
+        assert len(list((made / split).iterdir())) == shards and torch.equal(pairs.offsets, whole.offsets)
+        torch.testing.assert_close(pairs.mean[:], whole.mean, atol=5e-3, rtol=5e-3)
+        torch.testing.assert_close(pairs.states[:], whole.states, atol=5e-3, rtol=5e-3)
+        assert not pairs.std[:].any() and whole.std.any()
+    lost, *others = sorted((made / "train").iterdir())
+    bytes_, times = lost.read_bytes(), [path.stat().st_mtime_ns for path in others]
+    lost.unlink()
+    foundation.build_pairs(made, workers=1, **given)
+    assert lost.read_bytes() == bytes_ and [path.stat().st_mtime_ns for path in others] == times

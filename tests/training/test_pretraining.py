@@ -34,7 +34,7 @@ def cohort(tmp_path_factory):
     for size in (16, 32):
         np.save(folder / f"images_{size}.npy", rng.integers(0, 255, (4, size, size), np.uint8))
     for split, rows in (("train", [0, 2]), ("val", [1, 3])):
-        held(folder, 16, rows).save(folder / f"pretraining_{split}.safetensors")
+        held(folder, 16, rows).save(folder / f"pretraining_{split}")
     return folder
 
 

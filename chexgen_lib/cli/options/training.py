@@ -14,7 +14,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
     train = commands.add_parser("train", help="train a transformer on latents and text states of stage 02_cohort")
-    train.add_argument("cache", type=Path, help="latent cache, such as cohort/pretraining_train.safetensors")
+    train.add_argument("cache", type=Path, help="latent cache, such as cohort/pretraining_train")
     train.add_argument(
         "--settings",
         required=True,

@@ -88,14 +88,14 @@ class FewSteps:
     guidance_scale: float
 
 
-def textless(mean: torch.Tensor, std: torch.Tensor, metadata: torch.Tensor, width: int) -> LatentCache:
-    """Training pairs of latents and metadata codes [N, CODES]; the text is empty: one token of zeros of that width.
+def textless(pairs: LatentCache, metadata: torch.Tensor, width: int) -> LatentCache:
+    """The pairs' latents with metadata codes [N, CODES]; the text is empty: one token of zeros of that width.
 
     The metadata contain all that a generated description states, and one token is cheaper than forty.
     """
-    n = len(mean)
+    n = len(pairs)
     states, offsets = torch.zeros(n, width, dtype=torch.float16), torch.arange(n + 1)
-    return LatentCache(mean, std, states, offsets, metadata=metadata)
+    return LatentCache(pairs.mean, pairs.std, states, offsets, metadata=metadata)
 
 
 def jobs(model: FlowModel, training: Mapping, flow_steps: int, few: FewSteps, seeds: int, seed: int) -> dict[str, dict]:
@@ -116,8 +116,7 @@ def jobs(model: FlowModel, training: Mapping, flow_steps: int, few: FewSteps, se
 
 
 def train_and_sample(
-    mean: np.ndarray,
-    std: np.ndarray,
+    pairs: Path,
     metadata: np.ndarray,
     *,
     model: FlowModel,
@@ -131,16 +130,17 @@ def train_and_sample(
     too, which sampling uses for the unconditional prediction.
 
     Args:
-        mean, std, metadata: of the training pairs, as in `LatentCache`.
+        pairs: folder of the training pairs' latent cache.
+        metadata: their codes, as in `LatentCache`.
         folder: where the training keeps its checkpoints and log.
 
     Returns:
         `steps N` uint8 [R, H, W] for each number of steps, and `seconds` an image for each; or the trained weights, for
         `FlowModel.restored`. Also `loss`, of the training's log.
     """
-    cache = textless(*(torch.from_numpy(np.array(x)) for x in (mean, std, metadata)), model.token_width)
+    cache = textless(LatentCache.load(pairs), torch.from_numpy(np.array(metadata)), model.token_width)
     torch.manual_seed(training.seed)
-    transformer = model.untrained(training.objective, mean.shape[1:])
+    transformer = model.untrained(training.objective, cache.mean.shape[1:])
     history = train(transformer, cache, training, folder, keep_last=True)
     result = {"loss": np.array([entry["loss"] for entry in history])}
     if sampling is None:

@@ -17,7 +17,6 @@ from chexgen_lib.models.metadata import encode_metadata
 from chexgen_lib.pools import labelled
 from chexgen_lib.pools.labelled import LabelledSet
 from chexgen_lib.quality.embedders import Embedder, make
-from chexgen_lib.training.latent_cache import LatentCache
 
 TRAIN, PROBES, HELD_OUT, CLASSIFIER, VALIDATION = "train", "probes", "held out", "classifier", "validation"
 
@@ -83,13 +82,12 @@ def load(
     return data
 
 
-def latents(root: str | Path, data: Data) -> dict[str, np.ndarray]:
+def latents(root: str | Path, data: Data) -> dict[str, Path | np.ndarray]:
     """Latents and metadata codes of the generator's images, as `comparison.train_and_sample` takes them."""
     folder = Path(root, "cohort")
-    cache = LatentCache.load(folder / "pretraining_train.safetensors")
     records = cohort.load(folder).filter(pl.col("stage1"), split="train")  # with the details of their findings
     codes = encode_metadata(records.to_dicts(), data.generator_sources)
-    return {"mean": cache.mean.numpy(), "std": cache.std.numpy(), "metadata": codes.numpy()}
+    return {"pairs": folder / "pretraining_train", "metadata": codes.numpy()}
 
 
 @dataclass(frozen=True)

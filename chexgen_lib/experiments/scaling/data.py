@@ -19,7 +19,7 @@ def stage1_pairs(folder: Path, split: str) -> tuple[pl.DataFrame, LatentCache]:
     """
     table = cohort.load(folder).with_row_index("row")
     table = table[cohort.rows(table, "stage1", split)]
-    path = Path(folder, f"pretraining_{split}.safetensors")
+    path = Path(folder, f"pretraining_{split}")
     cache = LatentCache.load(path)
     if len(cache) != len(table):
         raise ValueError(f"{path} has {len(cache)} pairs for {len(table)} records: run the stage 02_cohort again")

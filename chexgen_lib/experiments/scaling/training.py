@@ -58,23 +58,9 @@ def jobs(
     }
 
 
-def arrays(cache: LatentCache) -> Arrays:
-    """A cache as arrays, for `train_and_sample`."""
-    return {name: getattr(cache, name).numpy() for name in ("mean", "std", "states", "offsets")}
-
-
-def subset(pairs: Arrays, rows: np.ndarray) -> LatentCache:
-    """Some rows of a cache that is given as `arrays`, as a cache."""
-    starts, ends = pairs["offsets"][rows], pairs["offsets"][rows + 1]
-    tokens = np.concatenate([np.arange(a, b) for a, b in zip(starts, ends, strict=True)])
-    fields = {"mean": pairs["mean"][rows], "std": pairs["std"][rows], "states": pairs["states"][tokens]}
-    fields["offsets"] = np.cumsum(np.concatenate([[0], ends - starts]))
-    return LatentCache(**{name: torch.from_numpy(values) for name, values in fields.items()})
-
-
 def train_and_sample(
-    pairs: Arrays,
-    held_out: Arrays,
+    pairs: Path,
+    held_out: Path,
     *,
     rows: np.ndarray,
     size: Size,
@@ -86,7 +72,7 @@ def train_and_sample(
     """Train one model and sample from it; its seed is the training's. Runs of one seed sample from the same noise.
 
     Args:
-        pairs, held_out: `arrays` of stage I's pairs.
+        pairs, held_out: folders of stage I's latent caches.
         rows: of `pairs`, to train on.
         folder: where the training keeps its checkpoints and log.
 
@@ -94,14 +80,15 @@ def train_and_sample(
         samples: uint8 [P, S, H, W] of the held-out prompts; noise_error and seen_error: mean squared error of the
         predicted noise on the held-out pairs and on (at most) as many that it was trained on, over evenly spread times.
     """
-    own, unseen = subset(pairs, rows), subset(held_out, np.arange(len(held_out["mean"])))
+    everything, unseen = LatentCache.load(pairs), LatentCache.load(held_out)
+    own = everything.take(torch.from_numpy(rows))
     torch.manual_seed(training.seed)
     _, channels, _, side = own.mean.shape
     shape = {"sample_size": side, "text_dim": own.states.shape[1], "text_tokens": text_tokens}
     model = ChexGenTransformer(**size.config(channels), **shape)
     train(model, own, training, folder, keep_last=True)
     spread = np.linspace(0, len(rows) - 1, min(len(rows), len(unseen))).round().astype(int)  # sorted by source
-    seen = subset(pairs, rows[spread])
+    seen = own.take(torch.from_numpy(spread))
     errors = {"noise_error": noise_error(model, unseen), "seen_error": noise_error(model, seen)}
     samples = sample(model, unseen, sampling, training.seed)
     return {"samples": samples, **{name: np.array(error) for name, error in errors.items()}}

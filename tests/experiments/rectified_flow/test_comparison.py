@@ -13,6 +13,7 @@ from chexgen_lib.models.metadata import CODES, encode_metadata
 from chexgen_lib.pools.labelled import ABOUT, LabelledSet
 from chexgen_lib.records import FINDINGS
 from chexgen_lib.training.config import TrainingConfig
+from chexgen_lib.training.latent_cache import LatentCache
 
 FIELDS = dict(batch_size=4, learning_rate=1e-3, ema_decay=0.9, precision="fp32", steps=2, caption_dropout=0.5)
 MODEL = flow.FlowModel("ci", 16, ["here"], "shipped")
@@ -31,11 +32,11 @@ def run(tmp_path, latents):
 
 
 @pytest.fixture
-def latents() -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    mean = rng.standard_normal((8, 4, 4, 4)).astype(np.float16)
+def latents(tmp_path) -> dict:
+    mean = torch.randn(8, 4, 4, 4, generator=torch.Generator().manual_seed(0)).half()
+    LatentCache(mean, torch.full_like(mean, 0.1), torch.zeros(8, 3).half(), torch.arange(9)).save(tmp_path / "pairs")
     codes = encode_metadata([{"sex": "FM"[k % 2]} for k in range(8)], ["here"])
-    return {"mean": mean, "std": np.full_like(mean, 0.1), "metadata": codes.numpy()}
+    return {"pairs": tmp_path / "pairs", "metadata": codes.numpy()}
 
 
 @pytest.mark.parametrize("objective", ["ddpm", "rectified_flow"])
@@ -70,7 +71,8 @@ def test_both_objectives_are_trained_with_the_same_settings_and_seeds():
 
 def test_the_text_is_one_empty_token():
     latents = torch.zeros(3, 4, 4, 4, dtype=torch.float16)
-    cache = flow.textless(latents, latents, torch.zeros(3, CODES), 16)
+    pairs = LatentCache(latents, latents, torch.ones(3, 2).half(), torch.arange(4))
+    cache = flow.textless(pairs, torch.zeros(3, CODES), 16)
     _, states, mask, _ = cache.batch(torch.arange(3), torch.Generator())
     assert states.shape == (3, 1, 16) and not states.any() and mask.all()
 
