@@ -7,7 +7,6 @@ from time import perf_counter
 
 import numpy as np
 import polars as pl
-import torch
 
 from chexgen_lib.experiments.judge import asked_and_shown, metrics, report
 from chexgen_lib.experiments.judge.bench import Bench
@@ -18,7 +17,7 @@ from chexgen_lib.experiments.judge.rendered import COUNTS, RESOLUTION, render_re
 from chexgen_lib.figures import judge as figure
 from chexgen_lib.figures import style
 from chexgen_lib.kept import kept
-from chexgen_lib.learners.base import LearnerConfig
+from chexgen_lib.learners.base import LearnerConfig, device_for
 from chexgen_lib.pools.generate import Sampling
 from chexgen_lib.quality.embedders import ClipEmbedder, XrvEmbedder
 from chexgen_lib.sampling.generators import Parts
@@ -50,9 +49,8 @@ def judge(options: argparse.Namespace) -> int:
         for name, source in sources.items()
     }
     reference, entries = shared(reference, entries)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     steps = options.classifier_steps
-    config = LearnerConfig(steps, options.seed, "laptop", checks=min(8, steps), device=device)
+    config = LearnerConfig(steps, options.seed, "laptop", checks=min(8, steps), device=device_for(0))
     instruments = trained(reference, options.embedders, options.kept / "classifier", config)
     images = {name: entry.images for name, entry in entries.items()}
     bench = Bench(reference, images, instruments, options.resamples, options.seed)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from chexgen_lib import images as im
+from chexgen_lib.models.loading import fastest_device
 
 
 @dataclass(frozen=True)
@@ -201,4 +202,4 @@ def random_grids(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
 def device_for(workers: int) -> str:
     """The device of trainings that `workers` processes run in parallel: a GPU only for a single process."""
-    return "cuda" if torch.cuda.is_available() and not workers else "cpu"
+    return "cpu" if workers else str(fastest_device())

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from chexgen_lib.models.loading import fastest_device
 from chexgen_lib.models.transformer import SIZES, ChexGenTransformer, Size
 from chexgen_lib.paper import training
 
@@ -285,7 +286,7 @@ def time_steps(runs: dict[str, Run], images: int, steps: int) -> pl.DataFrame:
     FLOP/s are the formula's over the seconds; of_peak is their share of the machine's largest square matrix product, in
     float32 too (on a GPU: model FLOP utilisation against what it reaches, not against its data sheet).
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = fastest_device()
     calls = {name: _step(run, images, device) for name, run in runs.items()}
     peak = _matrix_product(device)
     seconds: dict[str, list[float]] = {name: [] for name in ("peak", *calls)}

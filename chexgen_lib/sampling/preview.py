@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from chexgen_lib.models.loading import fastest_device
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 
 
@@ -13,7 +14,7 @@ def preview(pipeline: ChexGenPipeline, prompts: Sequence[str], num_inference_ste
 
     Samples on the GPU where there is one.
     """
-    pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
+    pipeline.to(fastest_device())
     generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
     return pipeline(
         list(prompts), num_inference_steps=num_inference_steps, generator=generators, output_type="np"

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from chexgen_lib.images import from_uint8, resize, to_model
 from chexgen_lib.models.autoencoder import decode, encode, image_channels
+from chexgen_lib.models.loading import fastest_device
 from chexgen_lib.storage import replacing
 
 DISCRIMINATOR_START = 100  # steps in which the discriminator learns alone
@@ -51,6 +52,8 @@ class AutoencoderRecipe:
 def train_autoencoder(model: AutoencoderKL, images: np.ndarray, recipe: AutoencoderRecipe) -> list[dict]:
     """Train `model` in place on uint8 images [N, H, W] and set its scaling factor to 1 / std of the latents.
 
+    It is moved to the GPU where there is one.
+
     The loss is L1 plus squared error in pixels plus a light KL term (Rombach et al. 2022, without the perceptual one,
     whose network would have to be downloaded); every other step sees images of half the resolution.
 
@@ -61,7 +64,7 @@ def train_autoencoder(model: AutoencoderKL, images: np.ndarray, recipe: Autoenco
     """
     if len(images) == 0 or images.shape[1] < recipe.crop:
         raise ValueError(f"images {images.shape} are too few or too small for crops of {recipe.crop} px")
-    model.train().requires_grad_(True).to(memory_format=torch.channels_last)
+    model.train().requires_grad_(True).to(fastest_device(), memory_format=torch.channels_last)
     history = _reconstruct(model, images, recipe)
     if recipe.sharpening_steps:
         _sharpen(model, images, recipe)

@@ -1,11 +1,6 @@
-"""Nothing is left behind on the CPU when a model is elsewhere; and offloaded weights are there when they are used."""
+"""Offloaded weights are there when they are used, and weights have the precision that was asked for."""
 
 import copy
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,20 +9,6 @@ from accelerate import cpu_offload
 
 from chexgen_lib.models.metadata import encode_metadata
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
-
-
-@pytest.fixture(scope="module")
-def outcome(root) -> dict[str, str]:
-    """What went wrong on a second device, for each thing that was tried."""
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(Path(__file__).with_name("device_worker.py"))]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment, timeout=300)
-    assert run.returncode == 0, run.stderr[-2000:]
-    return json.loads(run.stdout)
-
-
-def test_all_is_computed_where_the_model_is(outcome):
-    assert len(outcome) > 10 and outcome == dict.fromkeys(outcome, "")
 
 
 def test_sequential_offloading_changes_no_image(pipeline):

@@ -23,6 +23,7 @@ from chexgen_lib.estimates.wording import estimate
 from chexgen_lib.experiments.rectified_flow.data import Instruments
 from chexgen_lib.experiments.repeats import by_arm
 from chexgen_lib.models.autoencoder import decode, encode, load_autoencoder
+from chexgen_lib.models.loading import fastest_device
 from chexgen_lib.models.transformer import OBJECTIVES, ChexGenTransformer
 from chexgen_lib.pools.labelled import LabelledSet
 from chexgen_lib.quality.bench import per_prompt
@@ -73,7 +74,7 @@ class FlowModel:
         model = self.untrained("rectified_flow", latent_shape)
         weights = {name.removeprefix(WEIGHT): torch.from_numpy(x) for name, x in run.items() if name.startswith(WEIGHT)}
         model.load_state_dict(weights)
-        return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        return model.eval().to(fastest_device())
 
 
 @dataclass(frozen=True)
