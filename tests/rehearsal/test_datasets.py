@@ -6,7 +6,7 @@ import pytest
 from chexgen_lib.cohort.build import STORED_VALUES
 from chexgen_lib.estimates.measures import LEAST
 from chexgen_lib.images import read_image
-from chexgen_lib.records import SPLITS, assign_splits
+from chexgen_lib.records import FINDINGS, SPLITS, assign_splits
 from chexgen_lib.rehearsal import datasets
 from chexgen_lib.sources import registry
 
@@ -37,6 +37,7 @@ def test_a_stand_in_can_be_validated_and_tested_on(source, case, tmp_path, quick
     datasets.MAKERS[source](tmp_path / source)
     records = assign_splits(registry.load(source, tmp_path / source)[0])
     assert set(records["split"]) == set(SPLITS)
+    assert records.filter(split="val").select("labels", "severity", *FINDINGS).unique().height > 1
     tested = records.filter(split="test")
     cases = tested.filter(True if case is None else case)
     assert len(cases) >= LEAST and (case is None or len(tested) - len(cases) >= LEAST)
