@@ -12,6 +12,7 @@ from chexgen_lib.models.transformer import SIZES, ChexGenTransformer
 from chexgen_lib.storage import replacing
 from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import LatentCache
+from chexgen_lib.training.launch import meet_through_slurm
 from chexgen_lib.training.trainer import train as train_model
 
 MODEL = ("model", "text_tokens")  # settings of a new model; the section's other settings are for the notebook
@@ -26,6 +27,7 @@ def train(options: argparse.Namespace) -> int:
     Raises:
         TrainingError, CacheError, ValueError, OSError: before anything is trained, naming what to change.
     """
+    meet_through_slurm()
     config, model = read_settings(options.settings)
     model |= {"model": options.size} if options.size else {}
     if options.gradient_checkpointing:

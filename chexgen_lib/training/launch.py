@@ -1,7 +1,8 @@
 """A stage's training in several processes: `chexgen train` under a launcher.
 
 The profile's `launch` is the command that starts the processes, such as `accelerate launch --config_file
-conf/accelerate/ddp.yaml`; stages hand it down as the environment variable LAUNCH, since it changes no result.
+conf/accelerate/ddp.yaml` or, within a job of Slurm, `srun python`; stages hand it down as the environment variable
+LAUNCH, since it changes no result.
 """
 
 import os
@@ -50,3 +51,16 @@ def launch_training(model: ChexGenTransformer, config: TrainingConfig, stage: Pa
             "resume; launch=null trains in one process"
         ) from error
     return folder
+
+
+def meet_through_slurm() -> None:
+    """Tell torch what a launcher would, where `srun` started this process and others: how many, which, where to meet.
+
+    They meet at the machine on which `srun` was called, the job's first, at a port that depends on the job.
+    """
+    env = os.environ
+    if "RANK" in env or int(env.get("SLURM_STEP_NUM_TASKS", "1")) < 2:
+        return
+    port = 20000 + int(env["SLURM_JOB_ID"]) % 20000
+    env |= {"RANK": env["SLURM_PROCID"], "LOCAL_RANK": env["SLURM_LOCALID"], "WORLD_SIZE": env["SLURM_STEP_NUM_TASKS"]}
+    env |= {"MASTER_ADDR": env["SLURM_LAUNCH_NODE_IPADDR"], "MASTER_PORT": str(port)}
