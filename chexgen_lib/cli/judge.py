@@ -10,7 +10,7 @@ import polars as pl
 
 from chexgen_lib.experiments.judge import asked_and_shown, metrics, report
 from chexgen_lib.experiments.judge.bench import Bench
-from chexgen_lib.experiments.judge.entries import Entry, enter, is_folder_of_images, shared
+from chexgen_lib.experiments.judge.entries import Entry, enter, shared
 from chexgen_lib.experiments.judge.instruments import trained
 from chexgen_lib.experiments.judge.reference import Reference, load_reference
 from chexgen_lib.experiments.judge.rendered import COUNTS, RESOLUTION, render_reference
@@ -18,6 +18,7 @@ from chexgen_lib.figures import judge as figure
 from chexgen_lib.figures import style
 from chexgen_lib.kept import kept
 from chexgen_lib.learners.base import LearnerConfig, device_for
+from chexgen_lib.pools.folder import is_folder_of_images
 from chexgen_lib.pools.generate import Sampling
 from chexgen_lib.quality.embedders import ClipEmbedder, XrvEmbedder
 from chexgen_lib.sampling.generators import Parts

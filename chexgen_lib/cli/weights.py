@@ -102,10 +102,10 @@ def _try(generators: list[Weight]) -> None:
     """Let each make an image; GeneratorError names the first that makes none."""
     for weight in generators:
         from chexgen_lib.pools.trial import tried  # seconds, and most profiles read no generator
-        from chexgen_lib.sampling.baseline import load_baseline
+        from chexgen_lib.sampling.generators import open_generator
 
         path = weights_store.find(weight)
-        tried(lambda path=path: load_baseline(path), f"{weight.name} ({path})")
+        tried(lambda path=path: open_generator(path), f"{weight.name} ({path})")
         print(f"{weight.name}: made an image in one step")
 
 

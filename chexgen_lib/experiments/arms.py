@@ -12,8 +12,8 @@ from enum import StrEnum
 
 from chexgen_lib.estimates.worth import Against
 
-# Generators. Arms of this run's generator do not name it ("real + 2x"); the paper names both of its generators.
-CHEXGEN, BASELINE, ROENTGEN = "ChexGen", "baseline", "RoentGen"
+# Arms of this run's generator do not name it ("real + 2x"), those of others do; the paper names both of its generators.
+CHEXGEN, ROENTGEN = "ChexGen", "RoentGen"
 
 REAL = "real"  # the real images alone: the reference of every difference
 
@@ -53,7 +53,7 @@ class Arm:
 
 
 def augmented(copies: int, generator: str = CHEXGEN) -> str:
-    """Real images with `copies` synthetic ones of each: "real + 2x", "real + 2x baseline"."""
+    """Real images with `copies` synthetic ones of each: "real + 2x", "real + 2x RoentGen"."""
     return f"real + {copies}x" + ("" if generator == CHEXGEN else f" {generator}")
 
 
@@ -86,17 +86,20 @@ def arm(name: str) -> Arm:
         return Arm(name, Role.ORACLE, int(found[1]))
     if found := re.fullmatch(r"real \+ (\d+)x, shuffled", name):
         return Arm(name, Role.SHUFFLED, int(found[1]), CHEXGEN, control_of=augmented(int(found[1])))
-    if found := re.fullmatch(r"real ?\+ ?(\d+)x(?: (\w+))?", name):
+    if found := re.fullmatch(r"real ?\+ ?(\d+)x(?: ([\w.-]+))?", name):
         return Arm(name, Role.AUGMENTED, int(found[1]), found[2] or CHEXGEN)
-    examples = (REAL, augmented(2), augmented(2, BASELINE), synthetic_alone(2), shuffled(2), oracle(2))
+    examples = (REAL, augmented(2), augmented(2, ROENTGEN), synthetic_alone(2), shuffled(2), oracle(2))
     raise ValueError(f"{name!r} is no arm: names are formed as {', '.join(map(repr, examples))}")
 
 
 def against(names: Iterable[str]) -> dict[str, Against]:
-    """What each arm with real and synthetic images is held against: new real images, and shuffled labels."""
+    """What each arm with real and synthetic images is held against: new real images, and a control.
+
+    The control has the same images with shuffled labels; that of another generator has as many images of ours.
+    """
     found = {name: arm(name) for name in names}
     return {
-        name: Against(oracle(a.copies), None if a.other_generator else shuffled(a.copies))
+        name: Against(oracle(a.copies), (augmented if a.other_generator else shuffled)(a.copies))
         for name, a in found.items()
         if a.role == Role.AUGMENTED
     }
@@ -122,9 +125,9 @@ def pretrained_from(start: str, copies: int) -> str:
     return f"{start} + {copies}x synthetic"
 
 
-def pretrained(copies: int) -> str:
-    """Pretrained on `copies` synthetic images of each training record: "5x synthetic"."""
-    return f"{copies}x synthetic"
+def pretrained(copies: int, generator: str = CHEXGEN) -> str:
+    """Pretrained on `copies` synthetic images of each training record: "5x synthetic", "5x RoentGen"."""
+    return f"{copies}x " + ("synthetic" if generator == CHEXGEN else generator)
 
 
 def pretrained_on_real(copies: int) -> str:
@@ -132,13 +135,22 @@ def pretrained_on_real(copies: int) -> str:
     return f"{copies}x new real"
 
 
-def against_initialisations(copies: Iterable[int], longer: str = LONGER) -> dict[str, Against]:
+def against_initialisations(names: Iterable[str], longer: str = LONGER) -> dict[str, Against]:
     """What each pretraining is held against: new real images, and as many steps on the real ones.
 
-    Gains are taken from the latter: what pretraining owes to its steps is nothing that an image is worth.
+    Gains are taken from the latter: what pretraining owes to its steps is nothing that an image is worth. The control
+    of another generator has as many images of ours.
     """
-    synthetic = {pretrained(k): Against(pretrained_on_real(k), longer, base=longer) for k in copies}
-    return synthetic | {pretrained_on_real(k): Against(control=longer) for k in copies}
+    held = {}
+    for name in names:
+        if not (found := re.fullmatch(r"(\d+)x ([\w.-]+|new real)", name)):
+            continue
+        k = int(found[1])
+        if name == pretrained_on_real(k):
+            held[name] = Against(control=longer)
+        else:
+            held[name] = Against(pretrained_on_real(k), longer if name == pretrained(k) else pretrained(k), base=longer)
+    return held
 
 
 def pretraining_copies(name: str) -> int:

@@ -20,7 +20,7 @@ from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.estimates import worth
 from chexgen_lib.estimates.comparison import ESTIMATE, RUNS, auroc_table
 from chexgen_lib.estimates.wording import over_runs, readable
-from chexgen_lib.experiments.arms import BASELINE, CHEXGEN, REAL, against, augmented, oracle, shuffled, synthetic_alone
+from chexgen_lib.experiments.arms import CHEXGEN, REAL, against, augmented, oracle, shuffled, synthetic_alone
 from chexgen_lib.experiments.repeats import Repeats, Results
 from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.classifier import balanced_weights, train_classifier
@@ -68,9 +68,8 @@ def pool_arms(sets: Mapping[str, Splits], copies: Sequence[int]) -> dict[str, np
     """
     arms = {}
     for number, (generator, own) in enumerate(sets.items()):
-        train, held = own.rows["train"], own.everything.table["copy"].to_numpy()[own.synthetic].max() + 1
-        arms[REAL] = train
-        possible = sorted({min(k, held) for k in copies})
+        arms[REAL] = train = own.rows["train"]
+        possible = sorted({min(k, own.held) for k in copies})
         for k in possible[-1:] if number else possible:
             arms[augmented(k, generator)] = np.concatenate([train, own.copies(k)])
             if len(new := own.further(k)):
@@ -79,8 +78,7 @@ def pool_arms(sets: Mapping[str, Splits], copies: Sequence[int]) -> dict[str, np
 
 
 def classify(
-    sets: Splits,
-    rival: Splits,
+    sets: Mapping[str, Splits],
     copies: Sequence[int],
     config: LearnerConfig,
     repeats: Repeats,
@@ -89,38 +87,38 @@ def classify(
 ) -> tuple[Results, dict[str, pl.DataFrame]]:
     """Train all arms of the classification and compare them on each test set.
 
-    The arms are those of `pool_arms`, the most copies alone, and the same beside real ones with shuffled labels. What
-    is predicted is the label set of the training images; another dataset is tested on the labels that it shares.
+    The arms are those of `pool_arms`, the first generator's most copies alone, and the same beside real ones with
+    shuffled labels. What is predicted is the label set of the training images; another dataset is tested on the labels
+    that it shares.
 
     Args:
-        sets: the real images with ChexGen's pool.
-        rival: `sets` with the baseline's pool.
-        copies: synthetic images of each real one.
+        sets, copies: as in `pool_arms`; the first generator is ChexGen.
         folder: for finished trainings.
         external_labels: those that the external test is of; None for all that its images know.
 
     Returns:
         What the trainings predicted, and for each test set `auroc_table` against the real images alone.
     """
-    pool = sets.everything[sets.synthetic]
-    most = min(max(copies), pool.table["copy"].max() + 1)
-    mislabelled = rival.with_pool(pool.shuffled_labels(repeats.seed))
-    arms = pool_arms({CHEXGEN: sets, BASELINE: rival}, copies) | {
-        synthetic_alone(most): sets.copies(most),
-        shuffled(most): np.concatenate([sets.rows["train"], mislabelled.copies(most)]),
+    ours, last = sets[CHEXGEN], list(sets.values())[-1]
+    pool = ours.everything[ours.synthetic]
+    most = min(max(copies), ours.held)
+    mislabelled = last.with_pool(pool.shuffled_labels(repeats.seed))
+    arms = pool_arms(sets, copies) | {
+        synthetic_alone(most): ours.copies(most),
+        shuffled(most): np.concatenate([ours.rows["train"], mislabelled.copies(most)]),
     }
-    everything, names = mislabelled.everything, label_set(sets.everything.table[sets.rows["train"]])
+    everything, names = mislabelled.everything, label_set(ours.everything.table[ours.rows["train"]])
     labels = everything.states(names)
     if external_labels is not None:
-        labels = _restricted(labels, names, sets.rows["external test"], external_labels)
-    tests = {name: sets.rows[name] for name in TESTS if len(sets.rows[name])}
+        labels = _restricted(labels, names, ours.rows["external test"], external_labels)
+    tests = {name: ours.rows[name] for name in TESTS if len(ours.rows[name])}
     check_shared(labels, tests, names)
-    jobs = arm_jobs(arms, config, repeats, val=sets.rows["val"], tests=tests, names=names)
+    jobs = arm_jobs(arms, config, repeats, val=ours.rows["val"], tests=tests, names=names)
     results = repeats.train(train_and_score, {"images": everything.images, "labels": labels}, jobs, folder)
     tables = {}
     for name, rows in tests.items():
         options = {"against": against(results), "names": names}
-        resampling = repeats.resampling(sets.patients(name))
+        resampling = repeats.resampling(ours.patients(name))
         tables[name] = auroc_table(scores_of(results, name), labels[rows], resampling, REAL, **options)
     return results, tables
 

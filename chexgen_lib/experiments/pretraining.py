@@ -31,7 +31,6 @@ from chexgen_lib.experiments.arms import (
     pretrained,
     pretrained_from,
     pretrained_on_real,
-    pretraining_copies,
     reference_among,
 )
 from chexgen_lib.experiments.attention import Cases
@@ -126,7 +125,7 @@ def _train(
 
 
 def pretrain_all(
-    sets: Splits,
+    pools: Mapping[str, Splits],
     cases: Cases,
     pretraining: LearnerConfig,
     protocol: Protocol,
@@ -139,10 +138,12 @@ def pretrain_all(
     any pretraining to each fine-tuning, and is trained only on the sets of `controlled`.
 
     Args:
+        pools: generator -> its pool with the real images, each `with_pool` of the one before; the first is ChexGen.
         cases: whose attention is measured.
         folder: for finished trainings.
     """
-    named, first = initialisations(sets, protocol), next(iter(protocol.starts))
+    sets = list(pools.values())[-1]  # which holds the images of all generators
+    named, first = initialisations(pools, protocol), next(iter(protocol.starts))
     most = max(pretraining.over(len(one.rows)).steps for one in named.values() if len(one.rows))
     jobs: dict[str, list[dict]] = {name: [] for name in named}
     for config in repeats.configs(pretraining):
@@ -175,13 +176,18 @@ class Initialisation(NamedTuple):
     rows: np.ndarray
 
 
-def initialisations(sets: Splits, protocol: Protocol) -> dict[str, Initialisation]:
-    """By name: without pretraining, from the pool, and from new real images (the oracles).
+def initialisations(pools: Mapping[str, Splits], protocol: Protocol) -> dict[str, Initialisation]:
+    """By name: without pretraining, from the pools, and from new real images (the oracles).
 
-    There is an oracle for each of `protocol.oracles` of which the cohort has enough further training images.
+    There is an oracle for each of `protocol.oracles` of which the cohort has enough further training images. Another
+    generator than the first has the most of `protocol.copies` that its pool holds.
     """
+    (_, sets), *rivals = pools.items()
     (first, *others), none = protocol.starts, np.zeros(0, np.int64)
     rows = {first: none, AS_MANY_STEPS[first]: none} | {pretrained(k): sets.copies(k) for k in protocol.copies}
+    for generator, own in rivals:
+        k = max((k for k in protocol.copies if k <= own.held), default=own.held)
+        rows[pretrained(k, generator)] = own.copies(k)
     real = {pretrained_on_real(k): sets.further(k) for k in protocol.oracles}
     rows |= {name: own for name, own in real.items() if len(own)}
     named = {name: Initialisation(first, own) for name, own in rows.items()}
@@ -235,9 +241,8 @@ def curves(results: Results, sets: Splits, protocol: Protocol, repeats: Repeats)
 
 def _against(scores: Mapping[str, np.ndarray]) -> dict[str, Against]:
     """What pretrainings are held against where `LONGER` was trained; elsewhere gains would be of its steps, too."""
-    copies = [k for name in scores if (k := pretraining_copies(name))]
     longer = AS_MANY_STEPS[reference_among(scores)]
-    return against_initialisations(copies, longer) if longer in scores else {}
+    return against_initialisations(scores, longer) if longer in scores else {}
 
 
 def _scores(results: Results, names: Sequence[str]) -> dict[str, np.ndarray]:

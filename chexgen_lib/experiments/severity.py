@@ -46,10 +46,8 @@ def load(
         return None
     size = LearnerConfig(**settings).size_in(SIZES).input_size
     (generator, folder), *others = pools.items()
-    sets = {generator: labelled.assemble(root, folder, resolution, size, purpose=scored_purpose(cohort))}
-    for name, other in others:
-        sets[name] = list(sets.values())[-1].with_pool(labelled.load(other, cohort, size))
-    return sets
+    ours = labelled.assemble(root, folder, resolution, size, purpose=scored_purpose(cohort))
+    return {generator: ours} | labelled.beside(ours, dict(others), cohort, size)
 
 
 def grade(

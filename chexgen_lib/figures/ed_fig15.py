@@ -1,8 +1,10 @@
 """ED Fig 15: severity-conditioned samples beside the real images of their records, and the severity predicted for them.
 
-The predicting networks were trained on real images alone (notebook 09). ChexGen's samples are blue discs, the
-baseline's orange triangles.
+The predicting networks were trained on real images alone (notebook 09). ChexGen's samples are blue discs, other
+generators' triangles.
 """
+
+from itertools import cycle
 
 import numpy as np
 import polars as pl
@@ -10,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from chexgen_lib.estimates.wording import format_interval
-from chexgen_lib.experiments.arms import BASELINE, CHEXGEN
+from chexgen_lib.experiments.arms import CHEXGEN
+from chexgen_lib.experiments.augmentation import TESTS
 from chexgen_lib.figures import style
 from chexgen_lib.learners.regressor import GRADES
 
@@ -18,7 +21,7 @@ RECORDS = 2  # shown of each grade
 COPIES = 2  # shown of each record
 TICKS = (0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.7, 1)
 TRUTH = "test"  # the set of real images, which bounds what can be predicted
-LOOKS = {CHEXGEN: ("ChexGen", style.BLUE, "o"), BASELINE: ("baseline generator", style.ORANGE, "^")}
+LOOKS = ((style.BLUE, "o"), (style.ORANGE, "^"), (style.PURPLE, "v"), (style.VERMILION, "<"), (style.SKY, ">"))
 
 
 def shown(read: pl.DataFrame) -> pl.DataFrame:
@@ -70,13 +73,14 @@ def _record(axes: np.ndarray, record: pl.DataFrame, images: np.ndarray) -> None:
 
 
 def _scatter(ax: Axes, read: pl.DataFrame, agreed: pl.DataFrame) -> None:
-    for name, (label, colour, marker) in LOOKS.items():
+    generators = [name for name in read["set"].unique(maintain_order=True) if name not in TESTS]
+    for name, (colour, marker) in zip(generators, cycle(LOOKS), strict=False):
         own = read.filter(set=name)
         look = {"color": colour, "markersize": 2.5, "alpha": 0.6, "clip_on": False}
-        ax.plot(own["asked"], own["read"], marker, label=_named(label, agreed, name), **look)
+        ax.plot(own["asked"], own["read"], marker, label=_named(name, agreed, name), **look)
     if TRUTH in agreed["set"]:
         ax.plot([], [], " ", label=_named("real test images", agreed, TRUTH))
-    right, top = (1.05 * read.filter(pl.col("set").is_in(list(LOOKS)))[side].max() for side in ("asked", "read"))
+    right, top = (1.05 * read.filter(pl.col("set").is_in(generators))[side].max() for side in ("asked", "read"))
     ax.plot([0, right], [0, right], color=style.GREY, linewidth=0.8, linestyle=":", label="predicted as requested")
     ax.set_xscale("function", functions=(np.sqrt, np.square))  # most scores are small
     ax.set_yscale("function", functions=(np.sqrt, np.square))

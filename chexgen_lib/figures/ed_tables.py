@@ -4,7 +4,7 @@ import polars as pl
 
 from chexgen_lib.estimates import worth
 from chexgen_lib.estimates.comparison import RUNS
-from chexgen_lib.experiments.arms import BASELINE
+from chexgen_lib.experiments.arms import arm
 from chexgen_lib.figures.style import PAPER, THIS_RUN
 from chexgen_lib.paper import published
 
@@ -31,7 +31,7 @@ COLUMNS = ("source", "task", "test", "arm", "category", "metric", "value", "sd",
 def run_rows(auroc: dict[str, pl.DataFrame], measured: dict[str, pl.DataFrame]) -> pl.DataFrame:
     """This run's rows of all tasks, with `COLUMNS`, and `p_runs` of enough runs.
 
-    `note` gives the reason for a task without the baseline generator.
+    `note` gives the reason for a task without another generator.
 
     Args:
         auroc: Test set -> its table of AUROCs by finding.
@@ -41,8 +41,10 @@ def run_rows(auroc: dict[str, pl.DataFrame], measured: dict[str, pl.DataFrame]) 
     own = [t.rename({"finding": "category"}).with_columns(test=pl.lit(k), **named) for k, t in auroc.items()]
     own += [t.with_columns(task=pl.lit(k)) for k, t in measured.items() if len(t)]
     without = [task for task, t in measured.items() if len(t) and task not in FROM_TEXT]
-    notes = {"task": without, "arm": [BASELINE] * len(without), "note": [NOT_APPLICABLE] * len(without)}
-    own.append(pl.DataFrame(notes, schema=dict.fromkeys(notes, pl.String)))
+    arms = [arm(name) for name in next(iter(auroc.values()))["arm"].unique(maintain_order=True)]
+    rivals = dict.fromkeys(shown.generator for shown in arms if shown.other_generator)
+    notes = [(task, rival, NOT_APPLICABLE) for task in without for rival in rivals]
+    own.append(pl.DataFrame(notes, dict.fromkeys(("task", "arm", "note"), pl.String), orient="row"))
     rows = pl.concat(own, how="diagonal_relaxed").with_columns(source=pl.lit(THIS_RUN))
     return rows.select(*COLUMNS, RUNS)
 

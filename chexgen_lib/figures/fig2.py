@@ -1,9 +1,12 @@
-"""Figure 2, a to c: quality of this run's generator, with the paper's numbers beside it on axes of their own.
+"""Figure 2, a to c: quality of this run's generators, with the paper's numbers beside it on axes of their own.
 
-a: Frechet distances, MS-SSIM and Pearson r with 95 % intervals, for this run's generator and for what bounds it;
+a: Frechet distances, MS-SSIM and Pearson r with 95 % intervals, for ChexGen, other generators and what bounds them;
 below, the paper's generators on MIMIC-CXR p19 (other images, other embedders: not one scale). b: t-SNE of real and
 synthetic images. c: the reader study (the paper's, unless this run had readers). Figure 2d is `figures.gallery`.
 """
+
+from collections.abc import Mapping
+from itertools import cycle
 
 import numpy as np
 import polars as pl
@@ -13,16 +16,17 @@ from matplotlib.figure import Figure
 from chexgen_lib.figures import style
 from chexgen_lib.figures.style import PAPER, PAPER_SHADE
 from chexgen_lib.paper import published
-from chexgen_lib.quality.arms import FLOOR, GENERATOR, IGNORES, NOISE
+from chexgen_lib.quality.arms import DIFFERENCE, FLOOR, GENERATOR, IGNORES, NOISE
 
 COLUMNS = {
     **dict.fromkeys(("panel", "source", "metric", "arm"), pl.String),
-    **dict.fromkeys(("value", "low", "high", "sd"), pl.Float64),
+    **dict.fromkeys(("value", "low", "high", "sd", *DIFFERENCE), pl.Float64),
     "n": pl.Int64,
     **dict.fromkeys(("x", "y"), pl.Float64),
     **dict.fromkeys(("better", "axis"), pl.String),
 }
 ARM_COLOURS = {GENERATOR: style.BLUE, IGNORES: style.ORANGE, FLOOR: style.GREEN, NOISE: style.GREY}
+RIVAL_COLOURS = (style.VERMILION, style.PURPLE, style.SKY, style.YELLOW)
 PAPER_COLOURS = {"ChexGen": style.BLUE, "RoentGen": style.VERMILION, "MINIM-CXR": style.PURPLE}
 
 
@@ -85,9 +89,10 @@ def draw(plotted: pl.DataFrame) -> Figure:
     """Figure 2 from `table(...)`."""
     style.use()
     fig = Figure(figsize=(style.PAGE, 6.6), layout="constrained")
-    top, middle, bottom = fig.subfigures(3, 1, height_ratios=(1.0, 0.9, 1.7))
-    middle.set_facecolor(PAPER_SHADE)
     a = plotted.filter(pl.col("panel") == "a")
+    colours = {GENERATOR: _colours(a.filter(source=GENERATOR)["arm"]), PAPER: PAPER_COLOURS}
+    top, middle, bottom = fig.subfigures(3, 1, height_ratios=(0.4 + 0.15 * len(colours[GENERATOR]), 0.9, 1.7))
+    middle.set_facecolor(PAPER_SHADE)
     titles = (
         "a  this run, 95 % CI",
         "a, continued: the paper's generators, MIMIC-CXR p19 (dotted: sd); other data, other features",
@@ -98,16 +103,21 @@ def draw(plotted: pl.DataFrame) -> Figure:
         names = rows["metric"].unique(maintain_order=True).to_list()
         for ax, metric in zip(part.subplots(1, len(names), squeeze=False)[0], names, strict=True):
             first = ax.get_subplotspec().is_first_col()
-            _dots(ax, rows.filter(pl.col("metric") == metric), source, labels=first)
+            _dots(ax, rows.filter(pl.col("metric") == metric), source, colours[source], labels=first)
     left, right = bottom.subplots(1, 2)
     _scatter(left, plotted.filter(pl.col("panel") == "b"))
     _readers(right, plotted.filter(pl.col("panel") == "c"))
     return fig
 
 
-def _dots(ax: Axes, rows: pl.DataFrame, source: str, labels: bool) -> None:
+def _colours(arms: pl.Series) -> dict[str, str]:
+    """This run's arms with their colours: ChexGen, the other generators, what bounds them."""
+    rivals = [arm for arm in arms.unique(maintain_order=True) if arm not in ARM_COLOURS]
+    return {GENERATOR: style.BLUE} | dict(zip(rivals, cycle(RIVAL_COLOURS), strict=False)) | ARM_COLOURS
+
+
+def _dots(ax: Axes, rows: pl.DataFrame, source: str, colours: Mapping[str, str], labels: bool) -> None:
     """One metric: a row of the axis for each arm. All four axes of a source have the same rows."""
-    colours = ARM_COLOURS if source == GENERATOR else PAPER_COLOURS
     for at, (arm, colour) in enumerate(colours.items()):
         for r in rows.filter(pl.col("arm") == arm).drop_nulls("value").iter_rows(named=True):
             if r["low"] is not None:

@@ -36,7 +36,7 @@ LOOKS = {  # marker and colour of an initialisation, in this run's panels and in
     **{pretrained(k): look for k, look in COPIES.items()},
     **{pretrained_on_real(k): (marker, style.GREEN) for k, (marker, _) in COPIES.items()},
 }
-OTHER = ("X", style.GREEN)
+OTHER = ("X", style.VERMILION)  # another generator's images
 
 
 def draw(curves: pl.DataFrame, attention: pl.DataFrame) -> Figure:
@@ -62,7 +62,7 @@ def draw(curves: pl.DataFrame, attention: pl.DataFrame) -> Figure:
         labels,
         loc="outside lower center",
         ncols=min(5, len(labels)),
-        title="pretrained on (this run); green: new real images",
+        title="pretrained on (this run); green: new real images, x: another generator's",
     )
     style.panel(axes["d"], "d  this run, worth over as many steps on the real images")
     _worth(axes["d"], average)

@@ -47,7 +47,6 @@ def table(
     real: pl.DataFrame,
     synthetic: pl.DataFrame,
     agreed: pl.DataFrame,
-    permuted: pl.DataFrame,
     unequal: pl.DataFrame,
     compared: pl.DataFrame,
 ) -> pl.DataFrame:
@@ -57,8 +56,8 @@ def table(
         training: `groups.groups` of the training set.
         real: `scores.group_table` of the real test cohort.
         synthetic: The same of its synthetic copy.
-        agreed: `agreement.agreement` of the two.
-        permuted: The same with the copies' scores permuted across patients.
+        agreed: `agreement.agreement` of the two (arm `COPY`), with the copies' scores permuted across patients
+            (`PERMUTED`), and of the copies of other generators (by name).
         unequal: `disparity.disparity` of the arm that the others are compared with.
         compared: `mitigation.compare` of the arms.
 
@@ -77,8 +76,7 @@ def table(
         t.with_columns(arm=pl.lit(arm), measure=pl.lit(F1), value=pl.col("f1"), n=pl.col("n_patients"))
         for arm, t in (("real", real), ("synthetic", synthetic))
     ]
-    r = pl.concat([agreed.with_columns(arm=pl.lit(COPY)), permuted.with_columns(arm=pl.lit(PERMUTED))])
-    r = r.filter(measure=PEARSON).with_columns(n=pl.col("n_groups"))
+    r = agreed.filter(measure=PEARSON).with_columns(n=pl.col("n_groups"))
     c = compared.filter(pl.col("measure").is_in([WORST, GAP])).with_columns(n=pl.col("n_patients"))
     equal = unequal.filter(pl.col("measure").is_in([WORST, GAP])).select(
         "attribute", "measure", "note", value="equal", low="equal_low", high="equal_high", n="n_patients"
@@ -224,7 +222,8 @@ def _scatter(ax: Axes, rows: pl.DataFrame) -> None:
 
 
 def _correlations(ax: Axes, rows: pl.DataFrame) -> None:
-    """Pearson r of each attribute with its interval, the control's below it, the paper's as grey squares above it."""
+    """Pearson r of each attribute with its interval; above it the paper's as grey squares, below it the control's and
+    those of other generators' copies."""
     ours, control = (rows.filter(source=THIS_RUN, arm=arm) for arm in (COPY, PERMUTED))
     published_r = dict(rows.filter(source=PAPER).select("attribute", "value").iter_rows())
     for at, r in enumerate(ours.iter_rows(named=True)):
@@ -238,6 +237,10 @@ def _correlations(ax: Axes, rows: pl.DataFrame) -> None:
     style.interval(ax, ours, at, horizontal=True, color=style.BLUE, marker="o", markersize=4, linewidth=1.2)
     control_look = {"color": style.ORANGE, "marker": "D", "markersize": 3, "markerfacecolor": "white", "linewidth": 0.8}
     style.interval(ax, control, at + 0.3, horizontal=True, **control_look)
+    rivals = rows.filter(~pl.col("arm").is_in([COPY, PERMUTED]), source=THIS_RUN)
+    rival_look = {"color": style.VERMILION, "marker": "^", "markersize": 3, "linewidth": 0.8}
+    for k, (_, rival) in enumerate(rivals.group_by("arm", maintain_order=True), 1):
+        style.interval(ax, rival, at + 0.3 - 0.3 * k / (k + 1), horizontal=True, **rival_look)
     _lines(ax, list(range(ours.height)), [f"{r['attribute']}, n = {r['n']}" for r in ours.iter_rows(named=True)])
     ax.axvline(0, color=style.GREY, linewidth=0.6, linestyle=":")
     ax.set(xlim=(-1.05, 1.05), xticks=(-1, 0, 1), xlabel="Pearson r, 95 % CI (n = groups)")
@@ -245,8 +248,9 @@ def _correlations(ax: Axes, rows: pl.DataFrame) -> None:
     handles = [
         Line2D([], [], **PAPER_MARK, label="paper"),
         Line2D([], [], **control_look | {"linestyle": "none"}, label="scores permuted across patients"),
+        *([Line2D([], [], **rival_look | {"linestyle": "none"}, label="other generators")] if len(rivals) else []),
     ]
-    ax.legend(handles=handles, loc="lower right", ncols=2, columnspacing=1.0, handletextpad=0.2, borderaxespad=0,
+    ax.legend(handles=handles, loc="lower right", ncols=3, columnspacing=1.0, handletextpad=0.2, borderaxespad=0,
               bbox_to_anchor=(1.2, 0.99))  # fmt: skip
 
 

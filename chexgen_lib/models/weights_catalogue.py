@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 HUB, XRV, TORCH, REQUEST, SHIPPED, OWN = "hub", "torchxrayvision", "torch", "request", "shipped", "own"
@@ -85,7 +86,7 @@ KINDS = {
     "baseline.weights": "pipeline",
     "counterfactuals.weights": "transformer",
     "pretraining.weights": "transformer",
-    "pools.baseline": "pipeline",
+    "*.generators": "pipeline",
 }
 LAYOUT_OF_OWN = {kind: kind for kind in ("autoencoder", "text encoder", "transformer", "pipeline")}
 
@@ -106,22 +107,29 @@ def asked_by(params: Mapping[str, Any]) -> dict[Weight, list[str]]:
     """The weights that a composed profile names, each with the settings that name it ("cohort.autoencoder").
 
     A setting may also hold a folder or another id of the hub; the weight then carries the store `OWN` and that name.
-    Values that need no weights (null, the run's own classifier) are left out.
+    Values that need no weights (null, the run's own classifier, a generator that is no pipeline) are left out.
     """
     found: dict[str, tuple[Weight, list[str]]] = {}
     for setting, kind, value in _settings(params):
         weight = next((w for w in CATALOGUE if w.asked == (kind, value)), None)
-        if weight is None and kind in LAYOUT_OF_OWN:
+        if weight is None and kind in LAYOUT_OF_OWN and not (kind == "pipeline" and _is_no_pipeline(value)):
             weight = Weight(value, f"your own {kind}", LAYOUT_OF_OWN[kind], OWN, value, "yours to know")
         if weight is not None:
             found.setdefault(weight.name, (weight, []))[1].append(setting)
     return dict(found.values())
 
 
+def _is_no_pipeline(generator: str) -> bool:
+    """Whether it is what the package ships, or a file or folder (a model of a run, images) that 06 tries itself."""
+    path = Path(generator).expanduser()
+    return generator == "shipped" or path.exists() and not (path / "model_index.json").is_file()
+
+
 def _settings(params: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for section, values in params.items():
         for key, given in values.items() if isinstance(values, Mapping) else ():
             kind = KINDS.get(f"{section}.{key}") or KINDS.get(f"*.{key}")
+            given = list(given.values()) if isinstance(given, Mapping) else given
             for value in given if isinstance(given, list) else [given]:
                 if kind and isinstance(value, str):
                     yield f"{section}.{key}", kind, value

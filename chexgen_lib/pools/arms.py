@@ -5,3 +5,8 @@ SYNTHETIC = "balanced, synthetic"
 WEIGHTED = "re-weighted"
 REPEATED = "real repeated"
 UNBALANCED = "as many, unbalanced"
+
+
+def balanced(generator: str) -> str:
+    """As `SYNTHETIC`, with another generator's images: "balanced, RoentGen"."""
+    return f"balanced, {generator}"

@@ -22,7 +22,7 @@ from chexgen_lib.cohort import layout as embedded
 from chexgen_lib.cohort.layout import FLAGS, CohortError
 from chexgen_lib.descriptions import grammar as describe
 from chexgen_lib.pools import labelled as pools
-from chexgen_lib.pools.arms import REAL, REPEATED, SYNTHETIC, UNBALANCED, WEIGHTED
+from chexgen_lib.pools.arms import REAL, REPEATED, SYNTHETIC, UNBALANCED, WEIGHTED, balanced
 from chexgen_lib.pools.groups import TIMES, age_group, cells_of, check_attributes
 from chexgen_lib.pools.labelled import Splits
 from chexgen_lib.records import FRONTAL, positions
@@ -151,11 +151,14 @@ def plan(
     return chosen, images_wanted(train, additions(train, settings["attributes"], seed=seed))
 
 
-def assemble(root: str | Path, matched: str | Path, pool: str | Path, resolution: int, size: int) -> Splits:
-    """Real images of the run's cohort, the test patients' synthetic copies and the pool to balance with, at `size` px.
+def assemble(
+    root: str | Path, matched: Mapping[str, str | Path], pool: Mapping[str, str | Path], resolution: int, size: int
+) -> Splits:
+    """Real images of the run's cohort, the test patients' synthetic copies and the pools to balance with, at `size` px.
 
-    matched, pool: what stage 06_pools made for `root`/pools/fairness.parquet, or folders of another generator's images
-    (`labelled.load`). Rows "train", "val", "test", "matched" (in the order of "test") are in the table's order.
+    matched, pool: generator, first ours, -> what stage 06_pools made for `root`/pools/fairness.parquet, or a folder of
+    images (`labelled.load`). Rows "train", "val", "test", "matched" (in the order of "test") are in the table's order;
+    those of another generator are "matched NAME" and "balancing NAME".
 
     Raises:
         CohortError: if something is missing, or a pool was sampled for other records than these.
@@ -164,16 +167,24 @@ def assemble(root: str | Path, matched: str | Path, pool: str | Path, resolution
     cohort, chosen = embedded.load(root / "cohort"), load_chosen(root)
     images = np.asarray(embedded.load_images(root / "cohort", resolution))
     originals = pools.real(cohort, images, size)
-    copies, extra = (pools.load(folder, cohort, size) for folder in (matched, pool))
-    train = chosen.filter(role="train")["image_id"]
-    if other := sorted(set(extra.table["image_id"]) - set(train)):
-        raise CohortError(f"{pool}: {len(other)} records are not trained on, first {other[0]!r}; redo stage 06_pools")
+    train = set(chosen.filter(role="train")["image_id"])
     place = {image_id: row for row, image_id in enumerate(originals.table["image_id"])}
     rows = {
         role: np.array([place[i] for i in chosen.filter(role=role)["image_id"]]) for role in ("train", "val", "test")
     }
-    rows["matched"] = len(originals) + pools.copies_of(copies, chosen.filter(role="test")["image_id"])
-    return Splits(originals + copies + extra, rows, len(originals) + len(copies) + np.arange(len(extra)))
+    everything, ours = originals, next(iter(pool))
+    for generator, folder in matched.items():
+        copies = pools.load(folder, cohort, size)
+        own = pools.copies_of(copies.table, chosen.filter(role="test")["image_id"])
+        rows["matched" if generator == ours else f"matched {generator}"] = len(everything) + own
+        everything += copies
+    for generator, folder in pool.items():
+        extra = pools.load(folder, cohort, size)
+        if other := sorted(set(extra.table["image_id"]) - train):
+            raise CohortError(f"{folder}: {len(other)} records are not trained on, first {other[0]!r}; redo 06_pools")
+        rows[f"balancing {generator}"] = len(everything) + np.arange(len(extra))
+        everything += extra
+    return Splits(everything, rows, rows.pop(f"balancing {ours}"))
 
 
 def load_chosen(root: str | Path) -> pl.DataFrame:
@@ -185,7 +196,8 @@ def load_chosen(root: str | Path) -> pl.DataFrame:
 
 
 def arms(sets: Splits, train: pl.DataFrame, attributes: Sequence[str], *, seed: int) -> dict:
-    """Arm -> (rows of `sets` to train on, weight of each): the paper's two and three controls without new images.
+    """Arm -> (rows of `sets` to train on, weight of each): the paper's two, the second also with the images of each
+    other generator, and three controls without new images.
 
     The images of an arm have equal weights unless it re-weights them.
 
@@ -195,13 +207,17 @@ def arms(sets: Splits, train: pl.DataFrame, attributes: Sequence[str], *, seed: 
     real, pool = sets.rows["train"], sets.everything[sets.synthetic]
     lists = additions(train, attributes, seed=seed)
     records = {arm: train["image_id"].gather(rows) for arm, rows in lists.items()}
-    sampled = {arm: sets.synthetic[pools.copies_of(pool, ids)] for arm, ids in records.items()}
+    sampled = {arm: sets.synthetic[pools.copies_of(pool.table, ids)] for arm, ids in records.items()}
     chosen = {
         REAL: real,
         SYNTHETIC: np.concatenate([real, sampled[SYNTHETIC]]),
         REPEATED: np.concatenate([real, real[lists[SYNTHETIC]]]),
         UNBALANCED: np.concatenate([real, sampled[UNBALANCED]]),
     }
+    for name, rows in sets.rows.items():
+        if name.startswith("balancing "):
+            own = rows[pools.copies_of(sets.everything.table[rows], records[SYNTHETIC])]
+            chosen[balanced(name.removeprefix("balancing "))] = np.concatenate([real, own])
     alike = {arm: (rows, np.ones(len(rows))) for arm, rows in chosen.items()}
     return alike | {WEIGHTED: (real, resampling_weights(train, attributes))}
 

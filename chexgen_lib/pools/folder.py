@@ -18,6 +18,11 @@ from chexgen_lib.images import ImageError, read_image, reduced, resize, to_uint8
 REDO = "redo stage 06_pools, or take them out of labels.csv"
 
 
+def is_folder_of_images(source: str | Path) -> bool:
+    """Whether images lie there, and no model."""
+    return any((Path(source) / name).is_file() for name in ("labels.csv", "samples.npy"))
+
+
 def read_pool(folder: str | Path, size: int, by: Sequence[str] = ("record",)) -> tuple[pl.DataFrame, np.ndarray]:
     """Images of a pool at `size` pixels, and what was requested of each.
 

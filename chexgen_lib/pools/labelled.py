@@ -4,7 +4,7 @@ A pool holds images of some records of a cohort: each has the findings, age, sex
 was sampled from (paper, Methods, Supervised pretraining), whichever generator made it (`folder`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -108,15 +108,18 @@ def load(folder: str | Path, cohort: pl.DataFrame, size: int) -> LabelledSet:
     return LabelledSet(known.select(*ABOUT, LABELS, "copy"), images)
 
 
-def copies_of(pool: LabelledSet, image_ids: Iterable[str]) -> np.ndarray:
-    """Rows of the pool's images of these records: the first copy where an id is named first, then the next.
+def copies_of(pool: pl.DataFrame, image_ids: Iterable[str]) -> np.ndarray:
+    """Rows of a pool's images of these records: the first copy where an id is named first, then the next.
+
+    Args:
+        pool: a row for each image, with `image_id` (of the record) and `copy`.
 
     Raises:
         CohortError: if a record is named more often than the pool has images of it.
     """
     wanted = pl.DataFrame({"image_id": list(image_ids)}, {"image_id": pl.String})
     wanted = wanted.with_columns(copy=pl.int_range(pl.len(), dtype=pl.Int64).over("image_id"))
-    held = pool.table.select("image_id", "copy").with_row_index("row")
+    held = pool.select("image_id", "copy").with_row_index("row")
     matched = wanted.join(held, on=["image_id", "copy"], how="left", maintain_order="left")
     if missing := matched.filter(pl.col("row").is_null())["image_id"].to_list():
         raise CohortError(
@@ -143,18 +146,22 @@ class Splits:
     rows: dict[str, np.ndarray]
     synthetic: np.ndarray
 
+    @property
+    def held(self) -> int:
+        """Synthetic images of each record."""
+        return int(self.everything.table["copy"].to_numpy()[self.synthetic].max()) + 1
+
     def copies(self, k: int) -> np.ndarray:
         """Rows of the first `k` synthetic images of each record.
 
         Raises:
             CohortError: if the pool has fewer.
         """
-        copy = self.everything.table["copy"].to_numpy()[self.synthetic]
-        if copy.max() + 1 < k:
+        if self.held < k:
             raise CohortError(
-                f"the pool holds {copy.max() + 1} images a record, not {k}: make a larger one in stage 06_pools"
+                f"the pool holds {self.held} images a record, not {k}: make a larger one in stage 06_pools"
             )
-        return self.synthetic[copy < k]
+        return self.synthetic[self.everything.table["copy"].to_numpy()[self.synthetic] < k]
 
     def further(self, k: int) -> np.ndarray:
         """Rows of new real images, `k` for each training image; empty if the cohort has fewer."""
@@ -197,6 +204,14 @@ class Splits:
     def patients_of(self, rows: np.ndarray) -> list[str]:
         """The patient of each image of some rows."""
         return self.everything.table["patient_id"].gather(rows).to_list()
+
+
+def beside(sets: Splits, folders: Mapping[str, Path], cohort: pl.DataFrame, size: int) -> dict[str, Splits]:
+    """The real images with the pool (`load`) of each generator, by name, each `with_pool` of the one before."""
+    found = {}
+    for name, folder in folders.items():
+        found[name] = sets = sets.with_pool(load(folder, cohort, size))
+    return found
 
 
 def assemble(

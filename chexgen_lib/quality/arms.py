@@ -5,3 +5,5 @@ FLOOR = "real vs real"
 IGNORES = "ignores its prompt"
 NOISE = "Gaussian pixels"
 REAL = "real images"
+
+DIFFERENCE = ("difference", "difference_low", "difference_high", "p", "detectable")  # of an arm from the generator

@@ -61,6 +61,12 @@ class Bench:
         scores = per_prompt(scorer.predict, data.synthetic), scorer.predict(data.real)
         return cls(data, embedders, features, *scores, noise, n_resamples, seed)
 
+    def of_rival(self, samples: np.ndarray, scorer: Scorer) -> "Bench":
+        """The same with another generator's samples [N, S, H, W] of the same prompts."""
+        features = {e.name: self.features[e.name] | {"synthetic": per_prompt(e, samples)} for e in self.embedders}
+        data = replace(self.data, synthetic=samples, rivals={})
+        return replace(self, data=data, features=features, scores=per_prompt(scorer.predict, samples))
+
     @cached_property
     def new_texts(self) -> "Bench | None":
         """The bench of the prompts that stand nowhere in training, with draws of its own; None for too few."""
@@ -72,7 +78,7 @@ class Bench:
         images = {"real": d.real[rows], "synthetic": d.synthetic[rows]}
         return replace(
             self,
-            data=replace(d, **images, labels=d.labels[rows], patients=patients, seen=None),
+            data=replace(d, **images, labels=d.labels[rows], patients=patients, seen=None, rivals={}),
             features={
                 name: {arm: f if arm == "train" else f[rows] for arm, f in of.items()}
                 for name, of in self.features.items()

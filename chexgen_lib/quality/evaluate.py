@@ -1,9 +1,9 @@
 """Quality of generated radiographs: fidelity, diversity, factual correctness, copies of training images (Figure 2).
 
-`evaluate` measures any generator from arrays alone. What it measures is the list of `Metric`s that `metrics` returns:
-Figure 2 plots those with an axis, and the paper's numbers stand beside those that name a paper metric. Each number
-stands beside its bounds: real images against others, the same samples permuted among the prompts, independent Gaussian
-pixels.
+`evaluate` measures any generator, and others beside it, from arrays alone. What it measures is the list of `Metric`s
+that `metrics` returns: Figure 2 plots those with an axis, and the paper's numbers stand beside those that name a paper
+metric. Each number stands beside its bounds: real images against others, the same samples permuted among the prompts,
+independent Gaussian pixels.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,10 +14,10 @@ import numpy as np
 import polars as pl
 
 from chexgen_lib.estimates import wording
-from chexgen_lib.estimates.comparison import aurocs, estimate, paired_wilcoxon
+from chexgen_lib.estimates.comparison import aurocs, difference, estimate, paired_wilcoxon
 from chexgen_lib.estimates.measures import mean
 from chexgen_lib.paper import published
-from chexgen_lib.quality.arms import FLOOR, GENERATOR, IGNORES, NOISE, REAL
+from chexgen_lib.quality.arms import DIFFERENCE, FLOOR, GENERATOR, IGNORES, NOISE, REAL
 from chexgen_lib.quality.bench import Bench, Scorer
 from chexgen_lib.quality.diversity import scales
 from chexgen_lib.quality.embedders import Embedder
@@ -120,8 +120,9 @@ class Evaluation:
     """What `evaluate` measured.
 
     Attributes:
-        table: metric, arm, value, low, high, n, samples, p_wilcoxon, note (of `Measured`), better, axis (of `Metric`),
-            seed.
+        table: metric, arm, value, low, high; `DIFFERENCE` from this run, paired within each resample; n, samples,
+            p_wilcoxon, note (of `Measured`), better, axis (of `Metric`), seed. The arms are this run, other generators
+            by name, and what bounds them.
         per_finding: `auroc_table` of the scorer, arm "synthetic" on the samples against the requested findings, arm
             "real" on the real images.
         features: embedder -> {"real" [N, D], "synthetic" [N, D] (first sample of each prompt)}, for t-SNE.
@@ -143,16 +144,24 @@ class Evaluation:
 def evaluate(
     data: HeldOut, scorer: Scorer, embedders: Sequence[Embedder], *, n_resamples: int = 1000, seed: int = 0
 ) -> Evaluation:
-    """Measure a generator on held-out prompts; the first embedder also finds the nearest training images."""
+    """Measure a generator, and others beside it, on held-out prompts.
+
+    The first embedder also finds the nearest training images.
+    """
     if not embedders:
         raise ValueError("embedders: needs at least one")
     bench, rows = Bench.of(data, scorer, embedders, n_resamples, seed), []
+    rivals = {name: bench.of_rival(samples, scorer) for name, samples in data.rivals.items()}
     measured = metrics(embedders)
     for metric in measured:
-        for arm, m in metric.measure(bench).items():
+        arms = metric.measure(bench)
+        arms |= {name: own for name, rival in rivals.items() if (own := metric.measure(rival).get(GENERATOR))}
+        for arm, m in arms.items():
             about = {"n": m.n, "samples": m.samples, "p_wilcoxon": m.p_wilcoxon, "note": m.note}
             own = {"better": metric.better, "axis": metric.axis, "seed": seed}
-            rows.append({"metric": metric.name, "arm": arm} | estimate(m.resampled) | about | own)
+            apart = dict.fromkeys(DIFFERENCE)
+            apart |= {} if arm == GENERATOR else difference(m.resampled, arms[GENERATOR].resampled)
+            rows.append({"metric": metric.name, "arm": arm} | estimate(m.resampled) | apart | about | own)
     features = {n: {"real": f["real"], "synthetic": f["synthetic"][:, 0]} for n, f in bench.features.items()}
     table = pl.DataFrame(rows, infer_schema_length=None).fill_nan(None)
     return Evaluation(table, bench.per_finding, features, bench.neighbours, measured)
@@ -171,15 +180,14 @@ def beside_paper(found: Evaluation) -> pl.DataFrame:
 
 
 def verdicts(found: Evaluation) -> pl.DataFrame:
-    """This run's verdicts by interval: each metric of Figure 2a against each arm that bounds it."""
+    """This run's verdicts by the paired differences: each metric of Figure 2a against every other arm."""
     rows = []
     for m in (m for m in found.metrics if m.axis):
-        own = found.row(m.name, GENERATOR)
-        others = found.table.filter(pl.col("arm") != GENERATOR, metric=m.name).drop_nulls("low")
-        for r in others.iter_rows(named=True) if own["low"] is not None else ():
-            above, below = own["low"] > r["high"], own["high"] < r["low"]
+        others = found.table.filter(pl.col("arm") != GENERATOR, metric=m.name).drop_nulls("difference_low")
+        for r in others.iter_rows(named=True):
+            above, below = r["difference_high"] < 0, r["difference_low"] > 0
             better, worse = (above, below) if m.better == "higher" else (below, above)
-            rows.append((m.name, r["arm"], "better" if better else "worse" if worse else "intervals overlap"))
+            rows.append((m.name, r["arm"], "better" if better else "worse" if worse else "not told apart"))
     return pl.DataFrame(rows, ["metric", "against", "this run is"], orient="row")
 
 

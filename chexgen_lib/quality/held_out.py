@@ -1,7 +1,7 @@
 """What a generator is measured on: held-out real images, samples of the same prompts, and its training images."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from chexgen_lib.estimates.comparison import auroc_table
 from chexgen_lib.estimates.resampling import Resampling
 from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.classifier import train_classifier
-from chexgen_lib.pools import labelled
+from chexgen_lib.pools import labelled, rivals
 from chexgen_lib.pools.labelled import LabelledSet
 from chexgen_lib.quality.novelty import seen
 from chexgen_lib.records import FINDINGS
@@ -30,6 +30,7 @@ class HeldOut:
         train: float32 [M, H, W] in [0, 1], the generator's training images.
         patients: the patient of each prompt; patients are what is resampled.
         seen: bool [N], whether the prompt stands verbatim among the training texts (`novelty.seen`); None: not known.
+        rivals: other generators' samples of the same prompts, each as `synthetic`.
 
     Raises:
         ValueError: naming the array that does not fit (ImageError for pixels out of range).
@@ -41,16 +42,19 @@ class HeldOut:
     train: np.ndarray
     patients: Sequence[str]
     seen: np.ndarray | None = None
+    rivals: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self):
         im.check(self.real, "real")
         im.check(self.train, "train")
-        n, shape, s = len(self.real), self.real.shape[1:], self.synthetic.shape
+        n, shape = len(self.real), self.real.shape[1:]
         if self.real.ndim != 3 or n < 4:
             raise ValueError(f"real: needs at least 4 images [N, H, W], got shape {self.real.shape}")
-        if len(s) != 4 or s[0] != n or s[1] < 2 or s[2:] != shape:
-            raise ValueError(f"synthetic: needs [{n}, S >= 2, {shape[0]}, {shape[1]}], got shape {s}")
-        im.check(self.synthetic.reshape(-1, *shape), "synthetic")
+        for name, samples in {"synthetic": self.synthetic, **self.rivals}.items():
+            s = samples.shape
+            if len(s) != 4 or s[0] != n or s[1] < 2 or s[2:] != shape:
+                raise ValueError(f"{name}: needs [{n}, S >= 2, {shape[0]}, {shape[1]}], got shape {s}")
+            im.check(samples.reshape(-1, *shape), name)
         if np.shape(self.labels) != (n, len(FINDINGS)):
             raise ValueError(f"labels: needs [{n}, {len(FINDINGS)}], got shape {np.shape(self.labels)}")
         if self.train.ndim != 3 or self.train.shape[1:] != shape or len(self.train) < 2:
@@ -63,7 +67,7 @@ class HeldOut:
 def load(root: str | Path, resolution: int) -> tuple[HeldOut, pl.DataFrame]:
     """The samples of stage 06_synthesis with the real images of their records, and the prompts: image_id, prompt.
 
-    Records are looked up by id, never by position.
+    Other generators' samples are enlarged or reduced to `resolution`. Records are looked up by id, never by position.
 
     Raises:
         ValueError: if samples and cohort do not belong together, or a prompt is not of the test split.
@@ -91,8 +95,21 @@ def load(root: str | Path, resolution: int) -> tuple[HeldOut, pl.DataFrame]:
     labels = table[rows].select(pl.col(FINDINGS).cast(pl.Float64)).fill_null(np.nan).to_numpy()
     patients = table["patient_id"].gather(rows).to_list()
     twins = seen(manifest["prompt"].to_list(), table["prompt"].gather(train))
-    held_out = HeldOut(real, im.from_uint8(samples), labels, known, patients, twins)
+    others = {
+        name: _rival(folder, manifest, resolution)
+        for name, folder in rivals.folders(root / "pools/rivals/synthesis").items()
+    }
+    held_out = HeldOut(real, im.from_uint8(samples), labels, known, patients, twins, others)
     return held_out, manifest.select("image_id", "prompt")
+
+
+def _rival(folder: Path, prompts: pl.DataFrame, resolution: int) -> np.ndarray:
+    """Another generator's samples of these prompts, float32 [N, S, R, R]."""
+    samples = np.load(folder / "samples.npy", allow_pickle=False)
+    if pl.read_parquet(folder / "manifest.parquet")["image_id"].to_list() != prompts["image_id"].to_list():
+        raise ValueError(f"{folder}: its samples are of other prompts than this run's; run stage 06 again")
+    flat = im.reduced(samples.reshape(-1, *samples.shape[2:]), resolution)
+    return im.from_uint8(flat.reshape(*samples.shape[:2], resolution, resolution))
 
 
 def real_images(root: str | Path, resolution: int, split: str) -> LabelledSet:

@@ -12,7 +12,7 @@ SMALL = "ci"
 SIZES = frozenset(
     """
     stage1_train stage1_val stage2_train stage2_val stage2_test external_train external_val external_test train_images
-    test_images val_images probe_images records copies task_copies baseline_copies severity_records mask_records
+    test_images val_images probe_images records copies task_copies rival_copies severity_records mask_records
     box_records annotated_copies pairs_per_kind requests_per_kind samples_per_request prompts images_per_prompt pairs
     probe_pairs checked comparison_images stress_patients attention_cases planted_faults images rows_per_source
     supervised_pretraining.shares shots draws oracles fractions seeds n_bootstrap min_patients least_cases

@@ -90,18 +90,3 @@ def load_baseline(name: str | Path) -> GreyStableDiffusionPipeline:
             f"no Stable Diffusion pipeline at {str(name)!r}: give a folder that diffusers saved as safetensors, or a "
             f"reachable hub id ({reason})"
         ) from error
-
-
-def open_baseline(
-    weights: str | None, unet: Path, autoencoder: str, text_encoder: str
-) -> BaselinePipeline | GreyStableDiffusionPipeline:
-    """The baseline of a run: the published one at `weights` (`load_baseline`), or else the U-Net of stage 04_baseline.
-
-    Raises:
-        FileNotFoundError: if neither is there.
-    """
-    if weights is not None:
-        return load_baseline(weights)
-    if not (unet / "config.json").is_file():
-        raise FileNotFoundError(f"{unet} holds no U-Net: run the stage 04_baseline first, or give `weights`")
-    return assemble_baseline(BaselineUNet.from_pretrained(unet), autoencoder, text_encoder)

@@ -118,7 +118,7 @@ def open_generator(source: str | Path, parts: Parts | None = None) -> Generator:
     parts, path = parts or Parts(), Path(source)
     if path.is_file() or path.suffix == ".pth":
         return released_pipeline(path, **parts.given())
-    whole = str(source) == SHIPPED or not (path / CONFIG).is_file() or (path / INDEX).is_file()
+    whole = is_whole(source)
     if misplaced := [name for name in parts.given() if whole or name == "compat"]:
         kind = "a whole pipeline" if whole else "a model of a run"
         raise ValueError(f"{source} is {kind}: --{misplaced[0].replace('_', '-')} is for a released .pth")
@@ -129,6 +129,14 @@ def open_generator(source: str | Path, parts: Parts | None = None) -> Generator:
     if path.is_dir() and not (path / INDEX).is_file():
         raise ValueError(f"{path} holds no pipeline: write one with pipeline.save_pretrained or chexgen convert")
     return _open_pipeline(source, _class_of(source))
+
+
+def is_whole(source: str | Path) -> bool:
+    """Whether a source has its own autoencoder and text encoder, as no released `.pth` and no model alone has."""
+    path = Path(source)
+    if path.is_file() or path.suffix == ".pth":
+        return False
+    return str(source) == SHIPPED or not (path / CONFIG).is_file() or (path / INDEX).is_file()
 
 
 def _open_model(folder: Path, parts: Parts) -> ChexGenPipeline:

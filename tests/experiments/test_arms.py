@@ -9,7 +9,7 @@ from chexgen_lib.paper import published
 
 
 def test_names_are_those_in_the_tables():
-    names = arms.augmented(1), arms.augmented(2, arms.BASELINE), arms.synthetic_alone(2), arms.shuffled(2)
+    names = arms.augmented(1), arms.augmented(2, "baseline"), arms.synthetic_alone(2), arms.shuffled(2)
     assert names == ("real + 1x", "real + 2x baseline", "2x alone", "real + 2x, shuffled")
     assert arms.pretrained(5) == "5x synthetic"
 
@@ -17,8 +17,8 @@ def test_names_are_those_in_the_tables():
 def test_a_name_is_read_back():
     assert arms.arm(arms.REAL) == Arm("real", Role.REAL)
     assert arms.arm(arms.augmented(1)) == Arm("real + 1x", Role.AUGMENTED, 1, arms.CHEXGEN)
-    rival = arms.arm(arms.augmented(2, arms.BASELINE))
-    assert rival == Arm("real + 2x baseline", Role.AUGMENTED, 2, arms.BASELINE) and rival.other_generator
+    rival = arms.arm(arms.augmented(2, "baseline"))
+    assert rival == Arm("real + 2x baseline", Role.AUGMENTED, 2, "baseline") and rival.other_generator
     assert arms.arm(arms.synthetic_alone(2)).role == Role.SYNTHETIC
     assert arms.arm(arms.shuffled(2)).control_of == arms.augmented(2)
     with pytest.raises(ValueError, match="'matched' is no arm"):
@@ -26,16 +26,19 @@ def test_a_name_is_read_back():
 
 
 def test_an_arm_is_held_against_new_real_images_and_its_control():
-    names = [arms.REAL, arms.augmented(1), arms.augmented(2, arms.BASELINE), arms.synthetic_alone(2), arms.oracle(2)]
+    names = [arms.REAL, arms.augmented(1), arms.augmented(2, "baseline"), arms.synthetic_alone(2), arms.oracle(2)]
     assert arms.arm(arms.oracle(2)) == Arm("real + 2x new real", Role.ORACLE, 2)
     held = arms.against(names)
     assert held == {
         "real + 1x": Against("real + 1x new real", "real + 1x, shuffled"),
-        "real + 2x baseline": Against("real + 2x new real"),
+        "real + 2x baseline": Against("real + 2x new real", "real + 2x"),
     }
-    starts = arms.against_initialisations([5])
+    starts = arms.against_initialisations([arms.DEFAULT, "5x synthetic", "2x baseline", "5x new real"])
+    assert list(starts) == ["5x synthetic", "2x baseline", "5x new real"]
     assert starts["5x synthetic"] == Against("5x new real", arms.LONGER, base=arms.LONGER)
+    assert starts["2x baseline"] == Against("2x new real", "2x synthetic", base=arms.LONGER)
     assert starts["5x new real"] == Against(control=arms.LONGER) and arms.pretraining_copies("5x new real") == 0
+    assert arms.pretraining_copies("2x baseline") == 0
 
 
 @pytest.mark.parametrize("table", ["table6", "table7", "table8", "table9"])

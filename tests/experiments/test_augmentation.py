@@ -10,7 +10,7 @@ from chexgen_lib.estimates.resampling import Resampling
 from chexgen_lib.estimates.wording import over_runs
 from chexgen_lib.experiments import augmentation as a
 from chexgen_lib.experiments import pretraining
-from chexgen_lib.experiments.arms import BASELINE, CHEXGEN, REAL
+from chexgen_lib.experiments.arms import CHEXGEN, REAL
 from chexgen_lib.experiments.repeats import Repeats
 from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.classifier import ClassifierSize
@@ -32,7 +32,7 @@ def test_each_generator_has_its_arms():
     pool = LabelledSet(pl.DataFrame(about), np.zeros((6, 4, 4), np.uint8))
     none = np.zeros(0, int)
     sets = Splits(pool, {"train": np.array([0, 1]), "further train": none}, np.arange(2, 6))
-    arms = a.pool_arms({CHEXGEN: sets, BASELINE: sets.with_pool(pool[[0, 1]])}, [1, 5])
+    arms = a.pool_arms({CHEXGEN: sets, "baseline": sets.with_pool(pool[[0, 1]])}, [1, 5])
     assert {name: rows.tolist() for name, rows in arms.items()} == {
         REAL: [0, 1],
         "real + 1x": [0, 1, 2, 3],
@@ -67,7 +67,8 @@ def test_all_arms_are_trained_and_compared(tmp_path):
     everything = labelled(images, labels, range(80)) + first + second
     sets = Splits(everything, rows, np.arange(80, 120))
     config = LearnerConfig(steps=2, checks=1, size=TINY)
-    results, tables = a.classify(sets, sets.with_pool(first), [1, 2], config, Repeats(2, n_resamples=20), tmp_path)
+    both = {CHEXGEN: sets, "baseline": sets.with_pool(first)}
+    results, tables = a.classify(both, [1, 2], config, Repeats(2, n_resamples=20), tmp_path)
     arms = [
         REAL,
         "real + 1x",
@@ -89,6 +90,7 @@ def test_all_arms_are_trained_and_compared(tmp_path):
     assert a.summary(tables)["arm"].to_list() == arms
     assert a.set_sizes({CHEXGEN: sets})["images"].to_list() == [20, 20, 40, 0, 20, 40]
     assert average["real + 1x"]["oracle"] == average["real + 1x baseline"]["oracle"] == "real + 1x new real"
+    assert average["real + 1x baseline"]["control"] == "real + 1x" and average["real + 1x baseline"]["beyond"] == 0
     assert average["real + 2x"]["control"] == "real + 2x, shuffled" and average["real + 2x"]["oracle"] is None
 
 

@@ -14,6 +14,7 @@ from chexgen_lib.descriptions.check import check
 from chexgen_lib.experiments import augmentation, detection, fine_tuning, pretraining, segmentation, severity
 from chexgen_lib.experiments.adapter import train_adapter, train_reader
 from chexgen_lib.experiments.adherence import adherence
+from chexgen_lib.experiments.arms import CHEXGEN
 from chexgen_lib.experiments.attention import Cases
 from chexgen_lib.experiments.repeats import Repeats
 from chexgen_lib.learners.base import LearnerConfig
@@ -66,7 +67,7 @@ def test_vindr_cxr_to_classification_of_its_15_labels(tmp_path, monkeypatch):
     collections.vindr(tmp_path / "data/vindr_cxr")
     run = run_of(tmp_path / "run", tmp_path / "data", selection("stage2", "vindr_cxr"), monkeypatch=monkeypatch)
     sets = labelled.assemble(run, pool_of(run), SIZE, SIZE)
-    _, tables = augmentation.classify(sets, sets, [1], CONFIG, REPEATS, tmp_path / "kept")
+    _, tables = augmentation.classify({CHEXGEN: sets}, [1], CONFIG, REPEATS, tmp_path / "kept")
     assert tables["test"]["finding"].unique(maintain_order=True).to_list() == [*vindr_cxr.LABELS, "Average"]
     known = tables["test"].drop_nulls("value")["finding"].unique(maintain_order=True).to_list()
     assert known == ["Pleural effusion", "No finding", "Average"]
@@ -82,7 +83,7 @@ def test_vindr_cxr_to_fine_tuning_with_15_labels_and_chest_dr_to_official_shots_
     sets = labelled.assemble(run, pool_of(run), SIZE, SIZE)
     few = LearnerConfig(steps=1, size="ci", batch_size=8, checks=1)
     protocol = fine_tuning.Protocol([1], [], [1.0], [1, 5], 2, CONFIG, few)
-    results = pretraining.pretrain_all(sets, NO_CASES, CONFIG, protocol, REPEATS, tmp_path / "kept")
+    results = pretraining.pretrain_all({CHEXGEN: sets}, NO_CASES, CONFIG, protocol, REPEATS, tmp_path / "kept")
     curves = pretraining.curves(results, sets, protocol, REPEATS)
     named = {g: tuple(own["finding"].unique(maintain_order=True)) for (g,), own in curves.group_by("group")}
     assert named == {
@@ -103,9 +104,9 @@ def test_a_test_set_without_a_label_of_the_training_set_is_refused(tmp_path, mon
     sets = labelled.assemble(run, pool_of(run), SIZE, SIZE)
     assert label_set(sets.everything.table[sets.rows["external test"]]) == chest_dr.LABELS
     with pytest.raises(CohortError, match="external test: its 12 images know none of the labels"):
-        augmentation.classify(sets, sets, [1], CONFIG, REPEATS, tmp_path / "kept")
+        augmentation.classify({CHEXGEN: sets}, [1], CONFIG, REPEATS, tmp_path / "kept")
     with pytest.raises(CohortError, match=r"external_labels \['Edema'\] are none of the labels .*Aortic"):
-        augmentation.classify(sets, sets, [1], CONFIG, REPEATS, tmp_path / "kept", ["Edema"])
+        augmentation.classify({CHEXGEN: sets}, [1], CONFIG, REPEATS, tmp_path / "kept", ["Edema"])
 
 
 KINDS = {"pneumothorax": ["siim_acr_ptx"], "ribs": ["vindr_ribcxr"], "boxes": ["chestx_det", "object_cxr"]}

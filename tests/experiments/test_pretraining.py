@@ -10,7 +10,7 @@ from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.estimates.measures import macro_auroc
 from chexgen_lib.experiments import fine_tuning as ft
 from chexgen_lib.experiments import pretraining as p
-from chexgen_lib.experiments.arms import DEFAULT, IMAGENET, LONGER, RAD_DINO
+from chexgen_lib.experiments.arms import CHEXGEN, DEFAULT, IMAGENET, LONGER, RAD_DINO
 from chexgen_lib.experiments.attention import Cases
 from chexgen_lib.experiments.repeats import Repeats
 from chexgen_lib.learners.base import LearnerConfig
@@ -192,7 +192,7 @@ def test_epochs_are_of_each_share_and_each_pretraining():
     sets = Splits(labelled(120) + labelled(120)[np.arange(40)], sets_of().rows, np.arange(120, 160))
     epochs = LearnerConfig(None, batch_size=10, checks=1, epochs=4)
     protocol = replace(PROTOCOL, shares=[0.5, 1.0], oracles=[], fine_tuning=epochs)
-    jobs = p.pretrain_all(sets, NO_CASES, replace(epochs, epochs=6), protocol, Recorded(1), None)
+    jobs = p.pretrain_all({CHEXGEN: sets}, NO_CASES, replace(epochs, epochs=6), protocol, Recorded(1), None)
     steps = {name: {key: t.config.steps for key, t in own[0]["tunings"].items()} for name, own in jobs.items()}
     assert (steps[DEFAULT]["internal 50 %"], steps[DEFAULT]["internal 100 %"]) == (8, 16)
     assert steps[LONGER]["internal 100 %"] == 16 + 24  # as many as 6 epochs of 40 synthetic images
@@ -210,7 +210,7 @@ def test_every_initialisation_is_fine_tuned_on_the_same_images():
     sets = Splits(labelled(120) + labelled(120)[np.arange(40)], rows, np.arange(120, 160))
     pretraining = LearnerConfig(steps=7, learning_rate=0.5)
     protocol = replace(PROTOCOL, shares=[0.2, 0.5, 1.0], oracles=[1, 2])
-    jobs = p.pretrain_all(sets, NO_CASES, pretraining, protocol, Recorded(2), None)
+    jobs = p.pretrain_all({CHEXGEN: sets}, NO_CASES, pretraining, protocol, Recorded(2), None)
     starts = [DEFAULT, LONGER, "1x synthetic", "1x new real"]  # 45 new ones are not twice as many as 40
     assert list(jobs) == starts and {len(own) for own in jobs.values()} == {2}
     default, longer, synthetic, real = (own[1]["tunings"] for own in jobs.values())
@@ -225,6 +225,19 @@ def test_every_initialisation_is_fine_tuned_on_the_same_images():
         assert tuning.config.steps == default[name].config.steps + 7 == synthetic[name].config.steps + 7
         assert tuning.train.tolist() == default[name].train.tolist() == synthetic[name].train.tolist()
     assert [len(own[0]["pretrained_on"]) for own in jobs.values()] == [0, 0, 40, 40]
+
+
+def test_another_generator_has_the_most_copies_that_its_pool_holds():
+    sets = Splits(labelled(120) + labelled(120)[np.arange(40)], sets_of().rows, np.arange(120, 160))
+    own = labelled(120)[np.arange(40)]
+    rival = sets.with_pool(own + LabelledSet(own.table.with_columns(copy=pl.lit(1)), own.images))
+    protocol = replace(PROTOCOL, copies=[1], oracles=[])
+    jobs = p.pretrain_all({CHEXGEN: sets, "RoentGen": rival}, NO_CASES, CONFIG, protocol, Recorded(1), None)
+    assert list(jobs) == [DEFAULT, LONGER, "1x synthetic", "1x RoentGen"]
+    assert jobs["1x RoentGen"][0]["pretrained_on"].tolist() == list(
+        range(160, 200)
+    )  # 06 made two, the protocol has one
+    assert list(jobs["1x RoentGen"][0]["tunings"]) == list(jobs["1x synthetic"][0]["tunings"])
 
 
 def test_curves_average_the_draws_and_leave_out_what_an_initialisation_lacks():
@@ -260,7 +273,7 @@ def test_imagenet_is_the_reference_and_rad_dino_stands_beside():
     sets = Splits(labelled(120) + labelled(120)[np.arange(40)], sets_of().rows, np.arange(120, 160))
     protocol = replace(PROTOCOL, oracles=[], starts={IMAGENET: "grey", RAD_DINO: "vit"})
     pretraining = LearnerConfig(steps=7, learning_rate=0.5)
-    jobs = p.pretrain_all(sets, NO_CASES, pretraining, protocol, Recorded(1), None)
+    jobs = p.pretrain_all({CHEXGEN: sets}, NO_CASES, pretraining, protocol, Recorded(1), None)
     assert list(jobs) == [IMAGENET, "ImageNet, as many steps", "1x synthetic", RAD_DINO, "RAD-DINO + 1x synthetic"]
     sizes = {name: {t.config.size for t in own[0]["tunings"].values()} for name, own in jobs.items()}
     assert sizes == {name: {"vit" if RAD_DINO in name else "grey"} for name in jobs}

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from chexgen_lib.experiments import severity as sv
-from chexgen_lib.experiments.arms import BASELINE, CHEXGEN, REAL
+from chexgen_lib.experiments.arms import CHEXGEN, REAL
 from chexgen_lib.experiments.augmentation import arm_jobs
 from chexgen_lib.experiments.repeats import Repeats
 from chexgen_lib.learners.base import LearnerConfig
@@ -52,7 +52,7 @@ def graded():
     own = Splits(LabelledSet(table[:140], images[:140]), rows, np.arange(100, 140))
     severity = pl.Series("severity", [[{"finding": "Edema", "score": x}] for x in scores], SCHEMA["severity"])
     cohort = table[:100].with_columns(severity, split=pl.lit("train"), stage2=pl.lit(True))
-    return {CHEXGEN: own, BASELINE: own.with_pool(LabelledSet(table[140:], images[140:]))}, cohort, scores
+    return {CHEXGEN: own, "baseline": own.with_pool(LabelledSet(table[140:], images[140:]))}, cohort, scores
 
 
 def test_networks_of_real_images_score_the_synthetic_ones(graded, tmp_path):
@@ -62,14 +62,14 @@ def test_networks_of_real_images_score_the_synthetic_ones(graded, tmp_path):
     read = result.readings
     assert result.table["n"].unique().to_list() == [48] and result.table["arm"].n_unique() == 3
     assert result.images.row(0) == ("train", 40, 40, 0)
-    assert read.group_by("set", maintain_order=True).len().rows() == [("test", 48), (CHEXGEN, 40), (BASELINE, 40)]
-    rival = read.filter(set=BASELINE)
+    assert read.group_by("set", maintain_order=True).len().rows() == [("test", 48), (CHEXGEN, 40), ("baseline", 40)]
+    rival = read.filter(set="baseline")
     assert rival["row"].to_list() == list(range(140, 180)) and rival["real"].to_list() == list(range(40))
     assert rival["asked"].to_list() == pytest.approx(scores[:40].tolist())
     assert set(rival["grade"]) == {"mild", "moderate", "severe"}
     # The same images, so the same network predicts the same; another arm's would not.
     assert read.filter(set=CHEXGEN)["read"].to_list() == pytest.approx(rival["read"].to_list())
-    data = {"images": sets[BASELINE].everything.images, "scores": np.r_[scores, scores[:40], scores[:40]]}
+    data = {"images": sets["baseline"].everything.images, "scores": np.r_[scores, scores[:40], scores[:40]]}
     rows = {"val": np.arange(40, 52), "tests": {CHEXGEN: np.arange(100, 140)}}
     (job,) = arm_jobs({REAL: np.arange(40)}, LearnerConfig(**SETTINGS), repeats, **rows)[REAL]
     alone = sv.train_and_grade(**data, **job)[CHEXGEN]
@@ -112,7 +112,7 @@ def test_a_cohort_without_cases_is_left_out(graded, tmp_path):
 def test_agreement_is_scipys():
     rng = np.random.default_rng(0)
     asked = rng.random(40)
-    sets = {CHEXGEN: asked + rng.normal(0, 0.1, 40), BASELINE: rng.random(40)}
+    sets = {CHEXGEN: asked + rng.normal(0, 0.1, 40), "baseline": rng.random(40)}
     read = pl.concat(
         pl.DataFrame({"set": [name] * 40, "patient_id": PATIENTS, "asked": asked, "read": values})
         for name, values in sets.items()

@@ -90,7 +90,7 @@ def test_figure_3_tells_the_generators_apart(measured):
     assert (chexgen.get_marker(), baseline.get_marker()) == ("o", "^")
     assert chexgen.get_ydata().tolist() == [0.5, 0.5] and baseline.get_ydata().tolist() == [0.4]
     assert abs(baseline.get_xdata()[0] - 1) < 0.4  # above "1x"
-    assert "takes text" in figure.subfigs[3].get_supxlabel()
+    assert "given text alone" in figure.subfigs[3].get_supxlabel()
 
 
 def test_figure_3_of_real_radiographs_says_what_they_cannot_give(measured):

@@ -40,12 +40,13 @@ def made_up(patients, min_n):
         return fs.evaluate(grouped, labels, scores, np.full(14, 0.5), n_resamples=30)
 
     real, synthetic = evaluate(1), evaluate(2)
+    copies = {fig5.COPY: synthetic, fig5.PERMUTED: evaluate(3), "RoentGen": evaluate(4)}
+    agreed = pl.concat(agreement(real, own).with_columns(arm=pl.lit(name)) for name, own in copies.items())
     return {
         "training": grouped,
         "real": fs.group_table(real),
         "synthetic": fs.group_table(synthetic),
-        "agreed": agreement(real, synthetic),
-        "permuted": agreement(real, evaluate(3)),
+        "agreed": agreed,
         "unequal": disparity(real),
         "compared": compare({"imbalanced": [real], "balanced": [synthetic]}, before="imbalanced"),
     }

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from matplotlib.figure import Figure
 
-from chexgen_lib.experiments.arms import DEFAULT, LONGER, pretrained
+from chexgen_lib.experiments.arms import CHEXGEN, DEFAULT, LONGER, pretrained
 from chexgen_lib.figures import (
     adherence,
     cohort,
@@ -105,10 +105,9 @@ def conditioned(name: str = "ed_fig11_14") -> Figure:
 
 
 def severity() -> Figure:
-    chexgen = next(iter(ed_fig15.LOOKS))
-    read = table("ed_fig15").with_columns(pl.col("set").fill_null("").replace("", chexgen))
+    read = table("ed_fig15").with_columns(pl.col("set").fill_null("").replace("", CHEXGEN))
     estimate = {"metric": "Pearson r", "value": 0.42, "low": 0.26, "high": 0.6, "n": 240, "patients": 120}
-    agreed = pl.DataFrame([{"set": name} | estimate for name in (*ed_fig15.LOOKS, ed_fig15.TRUTH)])
+    agreed = pl.DataFrame([{"set": name} | estimate for name in read["set"].unique(maintain_order=True)])
     return ed_fig15.draw(read, agreed, np.zeros((read["row"].max() + 1, 8, 8), np.uint8))
 
 

@@ -282,6 +282,15 @@ def test_every_setting_that_names_weights_is_known():
     assert settings <= {setting for found in asked_by(params).values() for setting in found}
 
 
+def test_generators_are_asked_for_unless_they_lie_here_as_something_else(tmp_path):
+    (tmp_path / "images/text").mkdir(parents=True)
+    (tmp_path / "images/text/labels.csv").touch()
+    listed = {"baseline": None, "given": str(tmp_path / "images"), "ours": "shipped", "other": "owner/name"}
+    listed["RoentGen"] = "StanfordAIMI/roent-gen-v1-0"
+    found = {weight.name: by for weight, by in asked_by({"pools": {"generators": listed}}).items()}
+    assert found == {"roentgen": ["pools.generators"], "owner/name": ["pools.generators"]}
+
+
 def test_a_folder_of_the_users_own_is_checked_as_its_loader_needs(made, broken):
     folder = broken("sd-vae-ft-ema")
     params = {"cohort": {"autoencoder": str(folder), "text_encoder": "minilm"}, "baseline": {"weights": None}}

@@ -132,13 +132,16 @@ def run(tmp_path):
 
 
 def assemble(run):
-    return ba.assemble(run, run / "matched", run / "balancing", 8, 8)
+    matched, pool = ({"ChexGen": run / name, "RoentGen": run / name} for name in ("matched", "balancing"))
+    return ba.assemble(run, matched, pool, 8, 8)
 
 
 def test_copies_are_beside_their_originals(run):
     sets = assemble(run)
     ids = {name: sets.everything.table["image_id"].gather(rows) for name, rows in sets.rows.items()}
-    assert ids["matched"].equals(ids["test"]) and (sets.everything.images[sets.rows["matched"]] == 200).all()
+    assert ids["matched"].equals(ids["test"]) and ids["matched RoentGen"].equals(ids["test"])
+    assert not set(sets.rows["matched"]) & set(sets.rows["matched RoentGen"])
+    assert (sets.everything.images[sets.rows["matched"]] == 200).all()
     assert (sets.everything.images[sets.rows["test"]] < 200).all()
     assert ids["train"].equals(ba.load_chosen(run).filter(role="train")["image_id"])
 
@@ -160,8 +163,12 @@ def test_arms_differ_in_what_their_names_say(run):
     for arm in (ba.SYNTHETIC, ba.UNBALANCED):  # each image once, real ones first, synthetic ones from the pool
         rows = arms[arm][0]
         assert len(set(rows)) == len(rows) and set(rows[len(train) :]) <= set(sets.synthetic)
-    ids = [sets.everything.table["image_id"].gather(arms[arm][0]) for arm in (ba.SYNTHETIC, ba.REPEATED)]
-    assert ids[0].equals(ids[1]), "the control repeats the records that the synthetic images were drawn from"
+    alike = (ba.SYNTHETIC, ba.REPEATED, "balanced, RoentGen")
+    ids = [sets.everything.table["image_id"].gather(arms[arm][0]) for arm in alike]
+    assert set(arms["balanced, RoentGen"][0][len(train) :]) <= set(sets.rows["balancing RoentGen"])
+    assert ids[0].equals(ids[1]) and ids[0].equals(ids[2]), (
+        "the control repeats the records that the synthetic images were drawn from"
+    )
 
 
 def test_a_pool_of_other_patients_is_refused(run):
@@ -179,9 +186,11 @@ def test_a_pool_of_other_patients_is_refused(run):
 def test_too_few_copies_are_named(run):
     pool = pools.load(run / "balancing", pl.read_parquet(run / "cohort/cohort.parquet"), 8)
     held = pool.table.group_by("image_id").len().sort("len", "image_id").row(-1)
-    assert pool.table["copy"].to_numpy()[pools.copies_of(pool, [held[0]] * held[1])].tolist() == list(range(held[1]))
+    assert pool.table["copy"].to_numpy()[pools.copies_of(pool.table, [held[0]] * held[1])].tolist() == list(
+        range(held[1])
+    )
     with pytest.raises(CohortError, match=f"lacks 1 images, first of record '{held[0]}'"):
-        pools.copies_of(pool, [held[0]] * (held[1] + 1))
+        pools.copies_of(pool.table, [held[0]] * (held[1] + 1))
 
 
 # ------------------------------------------------------------------------------------------------- balancing

@@ -1,11 +1,12 @@
 """The whole measurement on a toy cohort whose generator obeys, and on broken input."""
 
 import numpy as np
+import polars as pl
 import pytest
 
 from chexgen_lib.figures import fig2
 from chexgen_lib.quality import evaluate as quality
-from chexgen_lib.quality.arms import FLOOR, GENERATOR, IGNORES, NOISE
+from chexgen_lib.quality.arms import DIFFERENCE, FLOOR, GENERATOR, IGNORES, NOISE
 from chexgen_lib.quality.embedders import RadiomicsEmbedder
 from chexgen_lib.quality.held_out import HeldOut
 
@@ -55,7 +56,8 @@ def at(found, metric, arm):
 
 def test_every_number_has_n_and_an_interval_that_holds_it(found):
     t = found.table
-    assert t.null_count().drop("p_wilcoxon", "axis").sum_horizontal().item() == 0
+    assert t.null_count().drop("p_wilcoxon", "axis", *DIFFERENCE).sum_horizontal().item() == 0
+    assert t.filter(pl.col("arm") != GENERATOR)["difference_low"].null_count() == 0
     assert (t["low"] <= t["value"]).all() and (t["value"] <= t["high"]).all()
     assert t.select("metric", "arm").is_duplicated().sum() == 0
 
@@ -86,9 +88,26 @@ def test_it_is_a_function_of_its_input_and_seed(arrays, found):
     assert again.table.equals(found.table)
 
 
+def test_other_generators_are_measured_as_ours_and_apart_from_it_on_the_same_resamples(arrays, found):
+    obeys, ignores = arrays["synthetic"], np.roll(arrays["synthetic"], 1, axis=0)
+    rivals = {"twin": obeys, "deaf": ignores[:, :2]}
+    embedders = [Toy(), RadiomicsEmbedder(arrays["train"])]
+    beside = quality.evaluate(HeldOut(**arrays, rivals=rivals), Toy(), embedders, n_resamples=60, seed=1)
+    assert beside.table.filter(~pl.col("arm").is_in(list(rivals))).equals(found.table)
+    twin = beside.table.filter(arm="twin")
+    ours = beside.table.filter(arm=GENERATOR)
+    assert twin.select("metric", "value", "low", "high", "n").equals(ours.select("metric", "value", "low", "high", "n"))
+    assert (twin["difference_high"] == 0).all()
+    deaf = beside.row("Pearson r", "deaf")
+    assert deaf["difference_high"] < 0 and deaf["samples"] == 2
+    told = dict(quality.verdicts(beside).filter(metric="Pearson r").select("against", "this run is").iter_rows())
+    assert told["deaf"] == "better" and told["twin"] == "not told apart"
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("rivals", {"deaf": np.zeros((39, 4, 64, 64), np.float32)}),
         ("real", np.zeros((2, 64, 64), np.float32)),
         ("real", np.full((40, 64, 64), np.nan, np.float32)),
         ("synthetic", np.zeros((39, 4, 64, 64), np.float32)),
@@ -100,7 +119,7 @@ def test_it_is_a_function_of_its_input_and_seed(arrays, found):
     ],
 )
 def test_arrays_that_do_not_fit_are_named(arrays, name, value):
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(ValueError, match="deaf" if name == "rivals" else name):
         HeldOut(**{**arrays, name: value})
 
 

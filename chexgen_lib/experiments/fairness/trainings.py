@@ -18,14 +18,14 @@ from chexgen_lib.pools.groups import TIMES, Groups
 from chexgen_lib.pools.labelled import Splits
 from chexgen_lib.quality.factuality import derangement
 
-TESTS = ("val", "test", "matched")  # what the classifiers score; "matched" is the copies of "test"
+TESTS = ("val", "test", "matched")  # what the classifiers score, by first word; "matched" is the copies of "test"
 
 
 def train_arms(
     sets: Splits, arms: Mapping[str, tuple], folder: Path, config: LearnerConfig, repeats: Repeats
 ) -> Results:
     """Train a classifier on each arm of `balancing.arms` and score the sets `TESTS`: arm -> scores of each seed."""
-    shared = {"val": sets.rows["val"], "tests": {name: sets.rows[name] for name in TESTS}}
+    shared = {"val": sets.rows["val"], "tests": {n: rows for n, rows in sets.rows.items() if n.split()[0] in TESTS}}
     jobs = {
         arm: [{"train": rows, "weights": weights, "config": one, **shared} for one in repeats.configs(config)]
         for arm, (rows, weights) in arms.items()
@@ -52,9 +52,9 @@ class Tested:
         """On the real test images."""
         return self._on(run, run["test"])
 
-    def copies(self, run: Mapping[str, np.ndarray]) -> GroupScores:
-        """On the matched synthetic copies of the test images."""
-        return self._on(run, run["matched"])
+    def copies(self, run: Mapping[str, np.ndarray], name: str = "matched") -> GroupScores:
+        """On the matched synthetic copies of the test images; name: of the set, "matched NAME" of another generator."""
+        return self._on(run, run[name])
 
     def permuted(self, run: Mapping[str, np.ndarray]) -> GroupScores:
         """A control: the copies' scores permuted across the patients."""
@@ -68,7 +68,7 @@ class Tested:
 
 def mean_scores(runs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """The mean score of several trainings, for each set."""
-    return {name: np.stack([run[name] for run in runs]).mean(0) for name in TESTS}
+    return {name: np.stack([run[name] for run in runs]).mean(0) for name in runs[0]}
 
 
 def patients_seen(root: str | Path, chosen: pl.DataFrame, sets: Splits) -> pl.DataFrame:

@@ -18,6 +18,7 @@ from chexgen_lib.images import reduced
 from chexgen_lib.models.baseline import truncate
 from chexgen_lib.models.loading import fastest_device
 from chexgen_lib.models.quantized import int8_weights
+from chexgen_lib.pools.folder import is_folder_of_images
 from chexgen_lib.pools.generate import Sampling, sample_pool
 from chexgen_lib.pools.submitted import EXCLUDED, read_submitted
 from chexgen_lib.sampling.baseline import BaselinePipeline
@@ -50,11 +51,6 @@ class Entry:
     excluded: pl.DataFrame
     remarks: list[str]
     seconds: float | None = None
-
-
-def is_folder_of_images(source: str | Path) -> bool:
-    """Whether images lie there, and no model."""
-    return any((Path(source) / name).is_file() for name in ("labels.csv", "samples.npy"))
 
 
 def enter(source: str, reference: Reference, folder: Path, sampling: Sampling, int8: bool, parts: Parts) -> Entry:
