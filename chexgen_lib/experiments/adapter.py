@@ -1,4 +1,4 @@
-"""What the adherence experiment trains: the control adapter, and the segmenter that measures its samples.
+"""What the adherence experiment trains or reads: the control adapter, and the segmenter that measures its samples.
 
 Each function fills a folder for `kept.kept`.
 """
@@ -13,12 +13,15 @@ from safetensors.torch import load_file, save_file
 from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.segmenter import SIZES, Segmenter, train_segmenter
 from chexgen_lib.models.control import ControlledTransformer
+from chexgen_lib.models.foundation import ADAPTER, read_history
 from chexgen_lib.models.text import load_text_encoder
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.pools.annotations import Annotated, condition_images
+from chexgen_lib.storage import write_json
 from chexgen_lib.training.config import TrainingConfig
 from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.stages import train_model
+from chexgen_lib.training.trainer import noise_error
 
 SEGMENTER = "segmenter.safetensors"
 
@@ -41,19 +44,36 @@ def train_adapter(
         requests: rows of `annotations.choose_requests`, for "train" and "held out".
         text_encoder: a name, as `load_text_encoder` takes it.
     """
-    encoder = load_text_encoder(text_encoder)
-    pairs, held_out = (
-        LatentCache.of(
-            data.images[table["row"].to_list()],
-            table["prompt"].to_list(),
-            autoencoder,
-            encoder,
-            condition_images(data, table),
-        )
-        for table in (requests["train"], requests["held out"])
-    )
+    pairs, held_out = (_pairs(data, requests[name], autoencoder, text_encoder) for name in ("train", "held out"))
     torch.manual_seed(config.seed)  # for the projection into the adapter
     train_model(folder, ControlledTransformer.on(base, copied_blocks), pairs, held_out, config)
+
+
+def keep_adapter(
+    folder: Path,
+    adapter: ControlledTransformer,
+    data: Annotated,
+    requests: pl.DataFrame,
+    autoencoder: AutoencoderKL,
+    text_encoder: str,
+) -> None:
+    """Fill `folder` with the shipped adapter (`load_adapter`) as `train_adapter` does, without training it.
+
+    The errors "before" and "after" are those of its base and of itself on `requests`, held-out ones.
+    """
+    held_out = _pairs(data, requests, autoencoder, text_encoder)
+    fresh = ControlledTransformer.on(adapter.base_model, len(adapter.controlnet))
+    adapter.save_pretrained(folder)
+    read_history(ADAPTER).write_parquet(folder / "history.parquet")
+    errors = {"before": noise_error(fresh, held_out), "after": noise_error(adapter, held_out)}
+    write_json(errors, folder / "noise_error.json")
+
+
+def _pairs(data: Annotated, requests: pl.DataFrame, autoencoder: AutoencoderKL, text_encoder: str) -> LatentCache:
+    """Latents of the requests' images and conditions, with their text states."""
+    images, prompts = data.images[requests["row"].to_list()], requests["prompt"].to_list()
+    conditions = condition_images(data, requests)
+    return LatentCache.of(images, prompts, autoencoder, load_text_encoder(text_encoder), conditions)
 
 
 def train_reader(folder: Path, data: Annotated, config: LearnerConfig) -> None:

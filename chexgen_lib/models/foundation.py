@@ -2,7 +2,8 @@
 
 `weights/foundation` holds it as diffusers saves a model, in float16, beside `recipe.json` (what it was made
 from, `training.summary.recipe`, and the sha256 of the files) and `history.parquet` (what `trainer.train` returned).
-`make foundation` makes it.
+`make foundation` makes it. `weights/adapter` holds, in the same way, the adapter that steers it by masks and boxes
+(`make adapter`): the tensors of `ControlledTransformer.controlnet` alone.
 """
 
 import json
@@ -12,16 +13,18 @@ from typing import Any
 
 import polars as pl
 import torch
+from safetensors.torch import load_file, save_file
 
 from chexgen_lib.models import autoencoder
+from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.loading import WeightsError, fastest_device, from_pretrained
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.storage import digest, replacing, write_json
 
 SHIPPED = "shipped"
 FOLDER = Path(__file__).parent / "weights" / "foundation"
+ADAPTER = FOLDER.with_name("adapter")
 WEIGHTS, RECIPE, HISTORY = "diffusion_pytorch_model.safetensors", "recipe.json", "history.parquet"
-REMEDY = "install the package again, or train the foundation with `make foundation`"
 
 
 def load_transformer(name: str | Path = SHIPPED, device: torch.device | None = None) -> ChexGenTransformer:
@@ -41,7 +44,7 @@ def load_transformer(name: str | Path = SHIPPED, device: torch.device | None = N
         if others := [*found["missing_keys"], *found["unexpected_keys"]]:  # diffusers makes up what is missing
             raise WeightsError(f"the weights in {source} are of another version: {others[0]!r} is missing or unknown")
     except WeightsError as error:
-        raise WeightsError(f"{error}: {REMEDY}" if shipped else str(error)) from error
+        raise WeightsError(f"{error}: {remedy(FOLDER)}" if shipped else str(error)) from error
     except OSError as error:
         raise WeightsError(
             f"no transformer at {str(name)!r}: give {SHIPPED!r}, a folder that save_pretrained wrote, or a reachable "
@@ -50,34 +53,69 @@ def load_transformer(name: str | Path = SHIPPED, device: torch.device | None = N
     return model.eval().requires_grad_(False).to(device or fastest_device())
 
 
+def remedy(folder: Path) -> str:
+    """What mends one of the package's folders of weights."""
+    return f"install the package again, or train it anew with `make {folder.name}`"
+
+
 def check_shipped() -> None:
     """Raise WeightsError unless the shipped files are whole, and the shipped autoencoder is that of their latents."""
-    recipe = read_recipe()
-    if not (FOLDER / WEIGHTS).is_file():
-        raise WeightsError(f"{FOLDER / WEIGHTS} does not exist: {REMEDY}")
-    if digest(FOLDER / WEIGHTS) != recipe["sha256"]:
-        raise WeightsError(f"{FOLDER / WEIGHTS} is damaged or not what {RECIPE} describes: {REMEDY}")
+    recipe = _check_files(FOLDER)
     if recipe.get("latents_sha256", own := autoencoder.latents_sha256()) != own:
-        raise WeightsError(f"{FOLDER} was trained on the latents of another autoencoder than the shipped one: {REMEDY}")
+        raise WeightsError(f"{FOLDER} was trained on the latents of another autoencoder than the shipped one: {remedy(FOLDER)}")
 
 
-def read_recipe() -> dict[str, Any]:
-    """How the shipped foundation was made. Raises WeightsError if that is missing or damaged."""
+def load_adapter(device: torch.device | None = None) -> ControlledTransformer:
+    """The shipped foundation under the shipped adapter, in float32 on `device` (by default the GPU where there is one).
+
+    Raises:
+        WeightsError: if either is missing, damaged or of another version, or the adapter is of another foundation.
+    """
+    recipe = _check_files(ADAPTER)
+    base = load_transformer(device=device)
+    if recipe.get("foundation_sha256") != read_recipe()["sha256"]:
+        raise WeightsError(f"{ADAPTER} was trained for another foundation than the shipped one: {remedy(ADAPTER)}")
     try:
-        recipe = json.loads((FOLDER / RECIPE).read_text(encoding="utf-8"))
+        model = ControlledTransformer.on(base, recipe["copied_blocks"])
+        model.controlnet.load_state_dict(load_file(ADAPTER / WEIGHTS))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{ADAPTER} is of another version ({error}): {remedy(ADAPTER)}") from error
+    return model.eval().requires_grad_(False)
+
+
+def _check_files(folder: Path) -> dict[str, Any]:
+    """The recipe in `folder`, whose weights are those it describes. Raises WeightsError."""
+    recipe = read_recipe(folder)
+    if not (folder / WEIGHTS).is_file():
+        raise WeightsError(f"{folder / WEIGHTS} does not exist: {remedy(folder)}")
+    if digest(folder / WEIGHTS) != recipe["sha256"]:
+        raise WeightsError(f"{folder / WEIGHTS} is damaged or not what {RECIPE} describes: {remedy(folder)}")
+    return recipe
+
+
+def read_recipe(folder: Path | None = None) -> dict[str, Any]:
+    """How the shipped foundation, or the adapter in `folder`, was made. Raises WeightsError: missing or damaged."""
+    folder = folder or FOLDER
+    try:
+        recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
         return {**recipe, "sha256": recipe["sha256"]}
     except FileNotFoundError as error:
-        raise WeightsError(f"the package holds no foundation ({FOLDER / RECIPE} does not exist): {REMEDY}") from error
+        lacking = f"the package holds no {folder.name} ({folder / RECIPE} does not exist)"
+        raise WeightsError(f"{lacking}: {remedy(folder)}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{FOLDER / RECIPE} is no recipe with the sha256 of the weights: {REMEDY}") from error
+        raise WeightsError(f"{folder / RECIPE} is no recipe with the sha256 of the weights: {remedy(folder)}") from error
 
 
-def read_history() -> pl.DataFrame:
-    """The history of the foundation's training: step, loss, grad_norm, learning_rate. Raises WeightsError."""
+def read_history(folder: Path | None = None) -> pl.DataFrame:
+    """The history of the training of the foundation, or of the adapter in `folder`. Raises WeightsError.
+
+    Its columns are step, loss, grad_norm and learning_rate.
+    """
+    folder = folder or FOLDER
     try:
-        return pl.read_parquet(FOLDER / HISTORY)
+        return pl.read_parquet(folder / HISTORY)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise WeightsError(f"{FOLDER / HISTORY} is missing or damaged: {REMEDY}") from error
+        raise WeightsError(f"{folder / HISTORY} is missing or damaged: {remedy(folder)}") from error
 
 
 def save_foundation(folder: Path, model: ChexGenTransformer, recipe: Mapping[str, Any], history: pl.DataFrame) -> None:
@@ -89,6 +127,19 @@ def save_foundation(folder: Path, model: ChexGenTransformer, recipe: Mapping[str
         history.write_parquet(partial / HISTORY)
         hashes = {"sha256": digest(partial / WEIGHTS), "latents_sha256": autoencoder.latents_sha256()}
         write_json({**recipe, **hashes}, partial / RECIPE)
+
+
+def save_adapter(
+    folder: Path, model: ControlledTransformer, recipe: Mapping[str, Any], history: pl.DataFrame
+) -> None:
+    """Write the adapter of `model`, trained on the shipped foundation, as the package ships it (`load_adapter`)."""
+    with replacing(folder) as partial:
+        partial.mkdir()
+        tensors = {name: tensor.half().cpu().contiguous() for name, tensor in model.controlnet.state_dict().items()}
+        save_file(tensors, partial / WEIGHTS)
+        history.write_parquet(partial / HISTORY)
+        hashes = {"sha256": digest(partial / WEIGHTS), "foundation_sha256": read_recipe()["sha256"]}
+        write_json({**recipe, "copied_blocks": len(model.controlnet), **hashes}, partial / RECIPE)
 
 
 def shipped_sha256() -> dict[str, str]:
