@@ -11,6 +11,7 @@ from PIL import Image
 from chexgen_lib.descriptions import check, grammar
 from chexgen_lib.experiments.fairness.scores import evaluate
 from chexgen_lib.models import foundation
+from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.pools import annotations
 from chexgen_lib.pools.annotations import Annotated
@@ -264,6 +265,18 @@ def shipped_foundation(folder, monkeypatch, sample_size=4, **config):
     recipe["training"] = {"steps": 7, "batch_size": 4, "objective": "rectified_flow"}
     foundation.save_foundation(folder, model.eval(), recipe, history)
     monkeypatch.setattr(foundation, "FOLDER", folder)
+    return folder, model
+
+
+def shipped_adapter(folder, monkeypatch):
+    """A small random adapter of the foundation that is taken for the shipped one, saved and taken for shipped, too."""
+    torch.manual_seed(1)
+    model = ControlledTransformer.on(foundation.load_transformer(), copied_blocks=1)
+    for parameter in model.controlnet.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    history = pl.DataFrame({"step": [0, 3], "loss": [1.0, 0.5], "grad_norm": [2.0, 1.0], "learning_rate": [1e-3, 0.0]})
+    foundation.save_adapter(folder, model.eval(), {"images": 8}, history)
+    monkeypatch.setattr(foundation, "ADAPTER", folder)
     return folder, model
 
 

@@ -26,7 +26,7 @@ import chexgen_lib
 from chexgen_lib.diffusion.schedulers import SAMPLERS, STEPS, samples_objective, scheduler_named
 from chexgen_lib.export.images import SUFFIXES, read_recipe, save
 from chexgen_lib.models.control import ControlledTransformer
-from chexgen_lib.models.foundation import SHIPPED, shipped_sha256
+from chexgen_lib.models.foundation import SHIPPED, WITH_ADAPTER, shipped_sha256
 from chexgen_lib.models.metadata import MetadataError, encode_metadata
 from chexgen_lib.models.quantized import int8_weights
 from chexgen_lib.models.text import count_tokens
@@ -81,6 +81,9 @@ def sample(options: argparse.Namespace) -> int:
     """
     _check_options(options)
     prompts, state = read_prompts(options.prompts), PartialState()
+    placed = any(prompts[column].list.len().max() for column in ("masks", "boxes"))
+    if str(options.weights) == SHIPPED and placed:
+        options.weights = WITH_ADAPTER
     pipeline = load_pipeline(options.weights, **_parts(options)).to(state.device)
     pipeline.set_progress_bar_config(disable=True)
     if options.sampler:
@@ -246,7 +249,7 @@ def _settings(options: argparse.Namespace, pipeline: ChexGenPipeline) -> dict:
         steps=options.steps,
         guidance=options.guidance,
         sampler_settings=json.dumps(_plain(pipeline.scheduler.config), sort_keys=True, default=str),
-        **(shipped_sha256() if str(options.weights) == SHIPPED else {"weights_sha256": digest(options.weights)}),
+        **_weights_sha256(options.weights),
         **{f"{name}_sha256": _digest_of_part(getattr(options, name)) for name in PARTS if getattr(options, name)},
         **({"compat": options.compat} if options.compat else {}),
         chexgen_lib=chexgen_lib.__version__,
@@ -255,6 +258,12 @@ def _settings(options: argparse.Namespace, pipeline: ChexGenPipeline) -> dict:
         **({"guidance_interval": json.dumps(options.guidance_interval)} if options.guidance_interval else {}),
         **({"metadata_guidance": json.dumps(options.metadata_guidance)} if options.metadata_guidance else {}),
     )
+
+
+def _weights_sha256(weights: str | Path) -> dict[str, str]:
+    if str(weights) in (SHIPPED, WITH_ADAPTER):
+        return shipped_sha256(str(weights))
+    return {"weights_sha256": digest(weights)}
 
 
 def _metadata(row: dict, sources: Sequence[str], weights: Mapping[str, float]) -> dict:

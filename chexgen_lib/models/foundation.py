@@ -21,7 +21,7 @@ from chexgen_lib.models.loading import WeightsError, fastest_device, from_pretra
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.storage import digest, replacing, write_json
 
-SHIPPED = "shipped"
+SHIPPED, WITH_ADAPTER = "shipped", "shipped-adapter"
 FOLDER = Path(__file__).parent / "weights" / "foundation"
 ADAPTER = FOLDER.with_name("adapter")
 WEIGHTS, RECIPE, HISTORY = "diffusion_pytorch_model.safetensors", "recipe.json", "history.parquet"
@@ -62,7 +62,9 @@ def check_shipped() -> None:
     """Raise WeightsError unless the shipped files are whole, and the shipped autoencoder is that of their latents."""
     recipe = _check_files(FOLDER)
     if recipe.get("latents_sha256", own := autoencoder.latents_sha256()) != own:
-        raise WeightsError(f"{FOLDER} was trained on the latents of another autoencoder than the shipped one: {remedy(FOLDER)}")
+        raise WeightsError(
+            f"{FOLDER} was trained on the latents of another autoencoder than the shipped one: {remedy(FOLDER)}"
+        )
 
 
 def load_adapter(device: torch.device | None = None) -> ControlledTransformer:
@@ -103,7 +105,8 @@ def read_recipe(folder: Path | None = None) -> dict[str, Any]:
         lacking = f"the package holds no {folder.name} ({folder / RECIPE} does not exist)"
         raise WeightsError(f"{lacking}: {remedy(folder)}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{folder / RECIPE} is no recipe with the sha256 of the weights: {remedy(folder)}") from error
+        damaged = f"{folder / RECIPE} is no recipe with the sha256 of the weights"
+        raise WeightsError(f"{damaged}: {remedy(folder)}") from error
 
 
 def read_history(folder: Path | None = None) -> pl.DataFrame:
@@ -129,9 +132,7 @@ def save_foundation(folder: Path, model: ChexGenTransformer, recipe: Mapping[str
         write_json({**recipe, **hashes}, partial / RECIPE)
 
 
-def save_adapter(
-    folder: Path, model: ControlledTransformer, recipe: Mapping[str, Any], history: pl.DataFrame
-) -> None:
+def save_adapter(folder: Path, model: ControlledTransformer, recipe: Mapping[str, Any], history: pl.DataFrame) -> None:
     """Write the adapter of `model`, trained on the shipped foundation, as the package ships it (`load_adapter`)."""
     with replacing(folder) as partial:
         partial.mkdir()
@@ -142,7 +143,11 @@ def save_adapter(
         write_json({**recipe, "copied_blocks": len(model.controlnet), **hashes}, partial / RECIPE)
 
 
-def shipped_sha256() -> dict[str, str]:
-    """What identifies the shipped pipeline: `weights_sha256` and `autoencoder_sha256`, of the files."""
+def shipped_sha256(name: str = SHIPPED) -> dict[str, str]:
+    """What identifies the shipped pipeline, "shipped" or "shipped-adapter": the sha256 of each of its files.
+
+    `weights_sha256`, `autoencoder_sha256` and, of the second, `adapter_sha256`.
+    """
     files = {"weights": FOLDER / WEIGHTS, "autoencoder": autoencoder.SHIPPED / WEIGHTS}
+    files |= {"adapter": ADAPTER / WEIGHTS} if name == WITH_ADAPTER else {}
     return {f"{name}_sha256": digest(path) for name, path in files.items()}

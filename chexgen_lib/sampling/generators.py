@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 
 from chexgen_lib.models.baseline import BaselineUNet
 from chexgen_lib.models.control import ControlledTransformer
-from chexgen_lib.models.foundation import SHIPPED, load_transformer
+from chexgen_lib.models.foundation import SHIPPED, WITH_ADAPTER, load_transformer
 from chexgen_lib.models.loading import fastest_device, from_pretrained, variant_in
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.sampling.baseline import GreyStableDiffusionPipeline, assemble_baseline, load_baseline
@@ -108,7 +108,8 @@ def open_generator(source: str | Path, parts: Parts | None = None) -> Generator:
     """The generator at a source, in float32 on the CPU or, for one of this library's own models, the fastest device.
 
     Args:
-        source: "shipped", a released `.pth`, a folder of a model or pipeline, or a hub id of a pipeline.
+        source: "shipped" (with "shipped-adapter" masks and boxes steer it), a released `.pth`, a folder of a model or
+            pipeline, or a hub id of a pipeline.
         parts: for a model alone or a `.pth`.
 
     Raises:
@@ -122,8 +123,8 @@ def open_generator(source: str | Path, parts: Parts | None = None) -> Generator:
     if misplaced := [name for name in parts.given() if whole or name == "compat"]:
         kind = "a whole pipeline" if whole else "a model of a run"
         raise ValueError(f"{source} is {kind}: --{misplaced[0].replace('_', '-')} is for a released .pth")
-    if str(source) == SHIPPED:
-        return ChexGenPipeline.from_pretrained(SHIPPED)
+    if str(source) in (SHIPPED, WITH_ADAPTER):
+        return ChexGenPipeline.from_pretrained(source)
     if not whole:
         return _open_model(path, parts)
     if path.is_dir() and not (path / INDEX).is_file():
@@ -136,7 +137,7 @@ def is_whole(source: str | Path) -> bool:
     path = Path(source)
     if path.is_file() or path.suffix == ".pth":
         return False
-    return str(source) == SHIPPED or not (path / CONFIG).is_file() or (path / INDEX).is_file()
+    return str(source) in (SHIPPED, WITH_ADAPTER) or not (path / CONFIG).is_file() or (path / INDEX).is_file()
 
 
 def _open_model(folder: Path, parts: Parts) -> ChexGenPipeline:

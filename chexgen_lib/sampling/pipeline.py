@@ -29,7 +29,7 @@ from chexgen_lib.models.autoencoder import (
     load_autoencoder,
 )
 from chexgen_lib.models.control import ControlledTransformer
-from chexgen_lib.models.foundation import SHIPPED, load_transformer
+from chexgen_lib.models.foundation import SHIPPED, WITH_ADAPTER, load_adapter, load_transformer
 from chexgen_lib.models.metadata import encode_metadata
 from chexgen_lib.models.text import check_texts, encode_texts, load_text_encoder
 from chexgen_lib.models.transformer import ChexGenTransformer
@@ -106,16 +106,19 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **options) -> "ChexGenPipeline":
-        """As diffusers' method; the name "shipped" assembles what the package ships, in float32 and without options.
+        """As diffusers' method; "shipped" assembles what the package ships, in float32 and without options.
+
+        "shipped-adapter" is the same with the adapter that masks and boxes steer.
 
         Raises:
             WeightsError: if the shipped foundation is missing, damaged or of another version.
         """
-        if str(name) != SHIPPED:
+        if str(name) not in (SHIPPED, WITH_ADAPTER):
             return super().from_pretrained(name, **options)
         if options:
-            raise ValueError(f"{SHIPPED!r} takes no {next(iter(options))}: change the pipeline once it is loaded")
-        return cls(**assemble(load_transformer(SHIPPED), SHIPPED, "minilm").components)
+            raise ValueError(f"{str(name)!r} takes no {next(iter(options))}: change the pipeline once it is loaded")
+        transformer = load_transformer() if str(name) == SHIPPED else load_adapter()
+        return cls(**assemble(transformer, SHIPPED, "minilm").components)
 
     @torch.inference_mode()
     def __call__(  # noqa: PLR0913  # as diffusers' pipelines

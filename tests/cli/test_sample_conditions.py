@@ -12,6 +12,7 @@ from chexgen_lib.cli import main as cli
 from chexgen_lib.cli import sample as files
 from chexgen_lib.sampling.conditions import draw
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
+from tests.builders import shipped_adapter, shipped_foundation
 from tests.cli.commands import command, content, saved
 
 
@@ -152,3 +153,16 @@ def test_weights_that_read_metadata_alone(pipeline, weights, tmp_path, tmp_path_
     assert not (tmp_path / "never").exists()
     assert cli.main(command(path, weights, tmp_path / "text")) == 0
     assert "no metadata encoder to read Effusion" in capsys.readouterr().err
+
+
+def test_what_the_package_ships_follows_masks_and_boxes(prompts, tmp_path, monkeypatch):
+    shipped_foundation(tmp_path / "foundation", monkeypatch)
+    adapter, _ = shipped_adapter(tmp_path / "adapter", monkeypatch)
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("name,impression,boxes\nwith,Edema.,Lung Lesion 0.4 0.4 0.2 0.2\nwithout,Edema.,\n")
+    assert cli.main(command(boxes, "shipped", tmp_path / "out")) == 0
+    manifest = pl.read_csv(tmp_path / "out/manifest.csv")
+    recipe = json.loads((adapter / "recipe.json").read_text())
+    assert set(manifest["adapter_sha256"]) == {recipe["sha256"]}
+    assert cli.main(command(prompts, "shipped", tmp_path / "plain")) == 0
+    assert "adapter_sha256" not in pl.read_csv(tmp_path / "plain/manifest.csv").columns, "no row asks for a place"

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from chexgen_lib.models import foundation
-from chexgen_lib.models.foundation import load_transformer, read_history, read_recipe, save_foundation
+from chexgen_lib.models.foundation import load_adapter, load_transformer, read_history, read_recipe, save_foundation
 from chexgen_lib.models.loading import WeightsError
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.storage import digest
-from tests.builders import shipped_foundation
+from tests.builders import shipped_adapter, shipped_foundation
 
 
 @pytest.fixture
@@ -110,3 +110,41 @@ def test_an_interrupted_save_leaves_the_old_files(shipped, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         save_foundation(folder, model, {}, pl.DataFrame())
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.fixture
+def adapter(shipped, tmp_path, monkeypatch):
+    """The folder of an adapter of the shipped foundation, which takes its place, and the model that was saved."""
+    return shipped_adapter(tmp_path / "adapter", monkeypatch)
+
+
+def test_an_adapter_is_read_with_the_foundation_below_it(shipped, adapter):
+    folder, model = adapter
+    loaded = load_adapter()
+    assert (loaded.dtype, loaded.training) == (torch.float32, False)
+    for name, tensor in model.state_dict().items():
+        expected = tensor.half().float() if name.startswith("controlnet.") else tensor
+        torch.testing.assert_close(loaded.state_dict()[name].cpu(), expected, rtol=0, atol=0)
+    assert not any(name.startswith("base") for name in load_file(folder / foundation.WEIGHTS)), "the adapter alone"
+    assert read_history(folder)["step"].to_list() == [0, 3]
+    assert {"images": 8, "copied_blocks": 1}.items() <= read_recipe(folder).items()
+
+
+def test_an_adapter_that_cannot_be_used_is_an_error_with_its_remedy(shipped, adapter):
+    folder, _ = adapter
+    recipe = json.loads((folder / foundation.RECIPE).read_text())
+    for other, message in (
+        ({"foundation_sha256": "0" * 64}, "trained for another foundation than the shipped one"),
+        ({"copied_blocks": 2}, "is of another version"),
+        ({"copied_blocks": None}, "is of another version"),
+        ({"sha256": "0" * 64}, "is damaged or not what recipe.json describes"),
+    ):
+        (folder / foundation.RECIPE).write_text(json.dumps(recipe | other))
+        with pytest.raises(WeightsError, match=f"{message}.*`make adapter`"):
+            load_adapter()
+    (folder / foundation.WEIGHTS).unlink()
+    with pytest.raises(WeightsError, match="does not exist: .*`make adapter`"):
+        load_adapter()
+    (folder / foundation.RECIPE).unlink()
+    with pytest.raises(WeightsError, match="the package holds no adapter .*`make adapter`"):
+        load_adapter()
