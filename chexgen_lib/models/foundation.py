@@ -109,12 +109,12 @@ def read_recipe(folder: Path | None = None) -> dict[str, Any]:
         raise WeightsError(f"{damaged}: {remedy(folder)}") from error
 
 
-def read_history(folder: Path | None = None) -> pl.DataFrame:
-    """The history of the training of the foundation, or of the adapter in `folder`. Raises WeightsError.
+def read_history(name: str = SHIPPED) -> pl.DataFrame:
+    """The history of a training, of the foundation or of the adapter ("shipped-adapter"). Raises WeightsError.
 
     Its columns are step, loss, grad_norm and learning_rate.
     """
-    folder = folder or FOLDER
+    folder = ADAPTER if name == WITH_ADAPTER else FOLDER
     try:
         return pl.read_parquet(folder / HISTORY)
     except (OSError, pl.exceptions.PolarsError) as error:

@@ -1,6 +1,6 @@
 """Which records of the cohort are sampled for: test prompts that state findings, and training records."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import polars as pl
 
@@ -17,10 +17,7 @@ def choose_prompts(cohort: pl.DataFrame, n: int, findings: Sequence[str], seed: 
     """
     pool = cohort[rows(cohort, "stage2", "test")].unique("prompt", keep="first", maintain_order=True)
     pool = _shuffled(pool, f"{seed}")
-    stated = {
-        image_id: {mention.finding for mention in read(prompt).affirmed}
-        for image_id, prompt in pool.select("image_id", "prompt").iter_rows()
-    }
+    stated = dict(zip(pool["image_id"], stated_findings(pool["prompt"]), strict=True))
     present = {f: pool.filter(pl.col(f) == 1)["image_id"].to_list() for f in findings}
     in_words = {f: [i for i in ids if f == "No Finding" or f in stated[i]] for f, ids in present.items()}
     chosen: dict[str, None] = {}
@@ -32,6 +29,11 @@ def choose_prompts(cohort: pl.DataFrame, n: int, findings: Sequence[str], seed: 
                 if queue and len(chosen) < n:
                     chosen[queue.pop(0)] = None
     return pool.filter(pl.col("image_id").is_in(list(chosen))).sort("image_id")
+
+
+def stated_findings(prompts: Iterable[str]) -> list[set[str]]:
+    """The findings that each prompt affirms."""
+    return [{mention.finding for mention in read(prompt).affirmed} for prompt in prompts]
 
 
 def choose_training(cohort: pl.DataFrame, n: int, seed: int = 0, purpose: str = "stage2") -> pl.DataFrame:

@@ -15,6 +15,7 @@ from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.classifier import train_classifier
 from chexgen_lib.pools import labelled, rivals
 from chexgen_lib.pools.labelled import LabelledSet
+from chexgen_lib.pools.requests import stated_findings
 from chexgen_lib.quality.novelty import seen
 from chexgen_lib.records import FINDINGS
 
@@ -26,7 +27,7 @@ class HeldOut:
     Attributes:
         real: float32 [N, H, W] in [0, 1], the image that each prompt belongs to.
         synthetic: float32 [N, S, H, W] in [0, 1], S >= 2 samples of each prompt.
-        labels: [N, 14], 1, 0 or NaN: what the prompts request.
+        labels: [N, 14], 1, 0 or NaN: what the prompts request (`requested_labels`).
         train: float32 [M, H, W] in [0, 1], the generator's training images.
         patients: the patient of each prompt; patients are what is resampled.
         seen: bool [N], whether the prompt stands verbatim among the training texts (`novelty.seen`); None: not known.
@@ -92,7 +93,7 @@ def load(root: str | Path, resolution: int) -> tuple[HeldOut, pl.DataFrame]:
         )
     train = np.flatnonzero((table["split"] == "train").to_numpy())
     real, known = (im.from_uint8(cohort.load_images(root / "cohort", resolution, r)) for r in (rows, train))
-    labels = table[rows].select(pl.col(FINDINGS).cast(pl.Float64)).fill_null(np.nan).to_numpy()
+    labels = requested_labels(table[rows], manifest["prompt"].to_list())
     patients = table["patient_id"].gather(rows).to_list()
     twins = seen(manifest["prompt"].to_list(), table["prompt"].gather(train))
     others = {
@@ -110,6 +111,19 @@ def _rival(folder: Path, prompts: pl.DataFrame, resolution: int) -> np.ndarray:
         raise ValueError(f"{folder}: its samples are of other prompts than this run's; run stage 06 again")
     flat = im.reduced(samples.reshape(-1, *samples.shape[2:]), resolution)
     return im.from_uint8(flat.reshape(*samples.shape[:2], resolution, resolution))
+
+
+def requested_labels(records: pl.DataFrame, prompts: Sequence[str]) -> np.ndarray:
+    """What prompts request of the 14 findings: the labels of their records, [N, 14], 1, 0 or NaN.
+
+    A finding that a record has and its prompt leaves out is unknown: radiologists' impressions leave out what they
+    think unimportant, and no generator can show what it was not asked for.
+    """
+    labels = records.select(pl.col(FINDINGS).cast(pl.Float64)).fill_null(np.nan).to_numpy(writable=True)
+    for row, stated in zip(labels, stated_findings(prompts), strict=True):
+        unsaid = [finding != "No Finding" and finding not in stated for finding in FINDINGS]
+        row[(row == 1) & unsaid] = np.nan
+    return labels
 
 
 def real_images(root: str | Path, resolution: int, split: str) -> LabelledSet:

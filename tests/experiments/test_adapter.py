@@ -2,9 +2,17 @@
 
 import numpy as np
 import polars as pl
+import pytest
 import torch
 
-from chexgen_lib.experiments.adapter import changed_tensors, load_reader, train_adapter, train_reader
+from chexgen_lib.experiments.adapter import (
+    changed_tensors,
+    keep_adapter,
+    load_reader,
+    open_shipped,
+    train_adapter,
+    train_reader,
+)
 from chexgen_lib.kept import kept
 from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.segmenter import train_segmenter
@@ -12,9 +20,9 @@ from chexgen_lib.models.autoencoder import new_autoencoder
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.pools.annotations import Annotated, choose_requests
-from chexgen_lib.training.config import TrainingConfig
+from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.stages import read_training
-from tests.builders import masked_discs
+from tests.builders import masked_discs, shipped_adapter, shipped_foundation
 
 
 def annotated(n=6, size=32) -> Annotated:
@@ -45,6 +53,27 @@ def test_an_adapter_is_trained_beside_a_frozen_model_and_read_back(tmp_path):
     assert changed_tensors(base, adapter) == 0 and len(history) == 3 and error.keys() == {"before", "after"}
     torch.nn.init.ones_(adapter.base_model.pos_embed)
     assert changed_tensors(base, adapter) == 1
+
+
+def test_a_shipped_adapter_is_kept_as_a_trained_one(tmp_path, monkeypatch):
+    shipped_foundation(tmp_path / "foundation", monkeypatch)
+    _, saved = shipped_adapter(tmp_path / "adapter", monkeypatch)
+    shipped, data = open_shipped("shipped", "shipped", "minilm"), annotated()
+    requests, autoencoder = choose_requests(data, "held out", {"lungs": 2}), new_autoencoder((8, 8, 8)).eval()
+    given = {"adapter": shipped, "data": data, "requests": requests, "autoencoder": autoencoder}
+    folder = kept(keep_adapter, tmp_path / "transformer", **given, text_encoder="minilm")
+    adapter = ControlledTransformer.from_pretrained(folder)
+    assert changed_tensors(saved.base_model.half().float(), adapter) == 0 and len(adapter.controlnet) == 1
+    history, error = read_training(folder)
+    assert history["step"].to_list() == [0, 3] and error["before"] != error["after"]
+
+
+def test_only_the_shipped_adapter_is_read_and_with_its_own_frozen_parts():
+    assert open_shipped(None, "sd", "t5") is None
+    with pytest.raises(TrainingError, match="weights 'mine': give shipped, or null"):
+        open_shipped("mine", "shipped", "minilm")
+    with pytest.raises(TrainingError, match="belongs to autoencoder=shipped and text_encoder=minilm, not sd and t5"):
+        open_shipped("shipped", "sd", "t5")
 
 
 def test_a_saved_segmenter_predicts_as_the_trained_one(tmp_path):

@@ -126,7 +126,7 @@ def test_an_adapter_is_read_with_the_foundation_below_it(shipped, adapter):
         expected = tensor.half().float() if name.startswith("controlnet.") else tensor
         torch.testing.assert_close(loaded.state_dict()[name].cpu(), expected, rtol=0, atol=0)
     assert not any(name.startswith("base") for name in load_file(folder / foundation.WEIGHTS)), "the adapter alone"
-    assert read_history(folder)["step"].to_list() == [0, 3]
+    assert read_history("shipped-adapter")["step"].to_list() == [0, 3]
     assert {"images": 8, "copied_blocks": 1}.items() <= read_recipe(folder).items()
 
 
