@@ -23,7 +23,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import chexgen_lib
-from chexgen_lib.diffusion.schedulers import SAMPLERS, STEPS, samples_objective, scheduler_named
+from chexgen_lib.diffusion.schedulers import GUIDANCE, SAMPLERS, STEPS, samples_objective, scheduler_named
 from chexgen_lib.export.images import SUFFIXES, read_recipe, save
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.foundation import SHIPPED, WITH_ADAPTER, shipped_sha256
@@ -88,8 +88,9 @@ def sample(options: argparse.Namespace) -> int:
     pipeline.set_progress_bar_config(disable=True)
     if options.sampler:
         pipeline.scheduler = scheduler_named(options.sampler, pipeline.scheduler)
-    if options.steps is None:
-        options.steps = STEPS[samples_objective(pipeline.scheduler)]
+    objective = samples_objective(pipeline.scheduler)
+    options.steps = STEPS[objective] if options.steps is None else options.steps
+    options.guidance = GUIDANCE[objective] if options.guidance is None else options.guidance
     if options.int8:
         pipeline.transformer = int8_weights(pipeline.transformer)
     if options.compile:

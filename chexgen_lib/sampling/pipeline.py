@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chexgen_lib.diffusion.schedulers import (
+    GUIDANCE,
     default_scheduler,
     ignore_variance,
     samples_objective,
@@ -131,7 +132,7 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
         control_scale: float = 1.0,
         num_images_per_prompt: int = 1,
         num_inference_steps: int | None = None,
-        guidance_scale: float = 4.0,
+        guidance_scale: float | None = None,
         metadata_guidance: Mapping[str, float] | None = None,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -159,8 +160,8 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
             condition_image: a ready drawing (`conditions.draw`) uint8 [H, W, 3] instead of `mask` and `boxes`.
             control_scale: weight of the control; 0 samples without it.
             num_images_per_prompt, num_inference_steps: counts of at least 1; None: `schedulers.STEPS` of the objective.
-            guidance_scale: weight of classifier-free guidance (paper: 4.0) by text and condition together; 1 samples
-                without it, at half the cost.
+            guidance_scale: weight of classifier-free guidance by text and condition together; 1 samples without it, at
+                half the cost. None: `GUIDANCE` of the sampler's objective, 4.0 (the paper's) or 2.0 for a flow.
             metadata_guidance: separate weights of attributes, next to `guidance_scale` for text and other attributes:
                 null + sum of weight x (term - null). Each adds half the cost of guidance.
             guidance_interval: guide only where t / 1000 lies in it; steps outside cost half (Kynkaanniemi et al. 2024).
@@ -180,6 +181,8 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
         """
         self.scheduler = spaced(self.scheduler)
         self._check_objective()
+        if guidance_scale is None:
+            guidance_scale = GUIDANCE[samples_objective(self.scheduler)]
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         by_metadata = metadata is not None and self.transformer.metadata_sources is not None

@@ -27,7 +27,7 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
     sample.add_argument("--images-per-prompt", type=int, default=1, metavar="N", help="seeds (default: 1)")
     sample.add_argument("--steps", type=int, metavar="N", help="of the sampler (default: 100, of a flow 20)")
     sample.add_argument(
-        "--guidance", type=float, default=4.0, metavar="W", help="of the prompt (default: 4.0; 1: none)"
+        "--guidance", type=float, metavar="W", help="of the prompt (default: 4.0, of a flow 2.0; 1: none)"
     )
     sample.add_argument(
         "--guidance-interval",
