@@ -5,8 +5,11 @@ from collections.abc import Iterable, Sequence
 import polars as pl
 
 from chexgen_lib.cohort.layout import rows
+from chexgen_lib.descriptions import grammar
 from chexgen_lib.descriptions.report_parser import read
 from chexgen_lib.storage import hash_key
+
+READERS = {"description": "pretraining", "impression": "alignment"}  # prompts -> the stage whose model reads them
 
 
 def choose_prompts(cohort: pl.DataFrame, n: int, findings: Sequence[str], seed: int = 0) -> pl.DataFrame:
@@ -32,13 +35,29 @@ def choose_prompts(cohort: pl.DataFrame, n: int, findings: Sequence[str], seed: 
 
 
 def stated_findings(prompts: Iterable[str]) -> list[set[str]]:
-    """The findings that each prompt affirms."""
-    return [{mention.finding for mention in read(prompt).affirmed} for prompt in prompts]
+    """Those of the 14 findings that each prompt affirms."""
+    return [{mention.finding for mention in read(prompt).affirmed if mention.finding} for prompt in prompts]
 
 
 def choose_training(cohort: pl.DataFrame, n: int, seed: int = 0, purpose: str = "stage2") -> pl.DataFrame:
     """`n` training records of a purpose at random (all, if there are fewer); a smaller set is part of a larger one."""
     return _shuffled(cohort[rows(cohort, purpose, "train")], f"{seed}:pool").head(n).sort("image_id")
+
+
+def with_prompts(records: pl.DataFrame, prompt: str) -> pl.DataFrame:
+    """Records with the prompts that a pool is sampled from, in the column `prompt`.
+
+    Args:
+        prompt: a key of `READERS`: "impression", as the records were selected, or "description", generated from them.
+            A description states every finding that an image of the pool is then labelled with; a radiologist's
+            impression leaves out about half of those in Open-i's headings.
+
+    Raises:
+        ValueError: for another prompt.
+    """
+    if prompt not in READERS:
+        raise ValueError(f"pools.prompt {prompt!r}: use {' or '.join(READERS)}")
+    return records.with_columns(prompt=grammar.prompt(records)) if prompt == "description" else records
 
 
 def _shuffled(records: pl.DataFrame, salt: str) -> pl.DataFrame:

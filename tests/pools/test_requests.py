@@ -1,9 +1,11 @@
 """Prompts are spread over findings, and pools are sampled for training records only."""
 
 import polars as pl
+import pytest
 
-from chexgen_lib.pools.requests import choose_prompts, choose_training
+from chexgen_lib.pools.requests import choose_prompts, choose_training, stated_findings, with_prompts
 from chexgen_lib.records import FINDINGS
+from tests.builders import curated_records
 
 
 def test_prompts_are_spread_over_findings_and_taken_once():
@@ -45,3 +47,14 @@ def test_a_pool_is_sampled_for_training_records_of_stage_two():
     assert set(few["image_id"]) < set(all_of_them["image_id"]) == {f"i{i}" for i in range(0, 24, 3)}
     assert set(all_of_them["split"]) == {"train"} and len(few) == 4
     assert any(set(choose_training(table, 4, seed)["image_id"]) != set(few["image_id"]) for seed in range(1, 5))
+
+
+def test_a_description_states_every_label_and_an_impression_stays_as_it_is():
+    records = curated_records(6).with_columns(prompt=pl.lit("No acute disease."))
+    present = [{f for f in FINDINGS if row[f] == 1 and f != "No Finding"} for row in records.iter_rows(named=True)]
+    assert stated_findings(with_prompts(records, "impression")["prompt"]) == [set()] * 6
+    described = with_prompts(records, "description")
+    assert stated_findings(described["prompt"]) == present and any(present)
+    assert described.drop("prompt").equals(records.drop("prompt"))
+    with pytest.raises(ValueError, match="pools.prompt 'report': use description or impression"):
+        with_prompts(records, "report")
