@@ -89,7 +89,7 @@ def _needs(path: Path, _modified: int) -> tuple[list[Path], list[Path]]:
     if any(isinstance(node, ast.alias) and node.name == "import_module" for node in ast.walk(tree)):
         imports += path.parent.glob("*.py")
     texts = {part for node in ast.walk(tree) if isinstance(node, ast.Constant) for part in _parts(node)}
-    return imports, [p for p in _data_files(ROOT / PACKAGE) if texts & _own_names(p)]
+    return imports, [p for p in _data_files(ROOT / PACKAGE) if _own_name(p) in texts]
 
 
 @cache
@@ -102,9 +102,12 @@ def _parts(node: ast.Constant) -> set[str]:
     return set(node.value.split("/")) if isinstance(node.value, str) else set()
 
 
-def _own_names(path: Path) -> set[str]:
-    """Name of a data file, and of the folders around it that hold no modules."""
-    return {path.name} | {p.name for p in path.parents if ROOT / PACKAGE in p.parents and not any(p.glob("*.py"))}
+def _own_name(path: Path) -> str:
+    """By what modules find a data file: its name, or that of its folder if there are no modules in it.
+
+    (Files of such folders are named alike: each folder of weights has its `recipe.json`.)
+    """
+    return path.name if any(path.parent.glob("*.py")) else path.parent.name
 
 
 def _imported(tree: ast.Module, package: str) -> Iterator[Path]:

@@ -26,7 +26,7 @@ import chexgen_lib
 from chexgen_lib.diffusion.schedulers import GUIDANCE, SAMPLERS, STEPS, samples_objective, scheduler_named
 from chexgen_lib.export.images import SUFFIXES, read_recipe, save
 from chexgen_lib.models.control import ControlledTransformer
-from chexgen_lib.models.foundation import SHIPPED, WITH_ADAPTER, shipped_sha256
+from chexgen_lib.models.foundation import PACKAGED, SHIPPED, WITH_ADAPTER, shipped_sha256
 from chexgen_lib.models.metadata import MetadataError, encode_metadata
 from chexgen_lib.models.quantized import int8_weights
 from chexgen_lib.models.text import count_tokens
@@ -227,6 +227,8 @@ def _jobs(prompts: pl.DataFrame, options: argparse.Namespace, pipeline: ChexGenP
                 raise ValueError(f"row {row['row']} ({name}) has a mask or boxes: load weights with a control adapter")
             sha256 = hashlib.sha256(drawing.tobytes()).hexdigest()
             condition = dict(condition=f"{name}_condition.png", condition_sha256=sha256, control=options.control_scale)
+            if str(options.weights) == WITH_ADAPTER:  # rows without a condition do not depend on it
+                condition["adapter_sha256"] = shipped_sha256(WITH_ADAPTER)["adapter_sha256"]
         jobs += [
             dict(
                 file=f"{name}_{k}{SUFFIXES[options.format]}",
@@ -262,9 +264,7 @@ def _settings(options: argparse.Namespace, pipeline: ChexGenPipeline) -> dict:
 
 
 def _weights_sha256(weights: str | Path) -> dict[str, str]:
-    if str(weights) in (SHIPPED, WITH_ADAPTER):
-        return shipped_sha256(str(weights))
-    return {"weights_sha256": digest(weights)}
+    return shipped_sha256() if str(weights) in PACKAGED else {"weights_sha256": digest(weights)}
 
 
 def _metadata(row: dict, sources: Sequence[str], weights: Mapping[str, float]) -> dict:

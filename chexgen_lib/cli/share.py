@@ -6,14 +6,17 @@ from pathlib import Path
 
 from chexgen_lib.cli.sample import load_pipeline
 from chexgen_lib.export import hub
-from chexgen_lib.models.foundation import SHIPPED, read_recipe
+from chexgen_lib.models.foundation import ADAPTER, SHIPPED, WITH_ADAPTER, read_recipe
 
 
 def model(options: argparse.Namespace) -> int:
     """Write the pipeline `options.source` with its card to `options.out`, and push it where that is asked for."""
-    shipped = str(options.source) == SHIPPED
+    shipped = {SHIPPED: None, WITH_ADAPTER: ADAPTER}
     beside = Path(options.source) / hub.RECIPE
-    recipe = read_recipe() if shipped else json.loads(beside.read_text()) if beside.is_file() else None
+    if (name := str(options.source)) in shipped:
+        recipe = read_recipe(shipped[name])
+    else:
+        recipe = json.loads(beside.read_text()) if beside.is_file() else None
     hub.write_model(options.out, load_pipeline(options.source), recipe, options.license)
     print(f"{options.out}: a pipeline with its model card, README.md; read it before you share it")
     if recipe is None:

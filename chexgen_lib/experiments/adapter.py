@@ -1,4 +1,4 @@
-"""What the adherence experiment trains or reads: the control adapter, and the segmenter that measures its samples.
+"""What the adherence experiment trains: the control adapter, and the segmenter that measures its samples.
 
 Each function fills a folder for `kept.kept`.
 """
@@ -13,15 +13,12 @@ from safetensors.torch import load_file, save_file
 from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.segmenter import SIZES, Segmenter, train_segmenter
 from chexgen_lib.models.control import ControlledTransformer
-from chexgen_lib.models.foundation import SHIPPED, WITH_ADAPTER, load_adapter, read_history
 from chexgen_lib.models.text import load_text_encoder
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.pools.annotations import Annotated, condition_images
-from chexgen_lib.storage import write_json
-from chexgen_lib.training.config import TrainingConfig, TrainingError
+from chexgen_lib.training.config import TrainingConfig
 from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.stages import train_model
-from chexgen_lib.training.trainer import noise_error
 
 SEGMENTER = "segmenter.safetensors"
 
@@ -44,51 +41,15 @@ def train_adapter(
         requests: rows of `annotations.choose_requests`, for "train" and "held out".
         text_encoder: a name, as `load_text_encoder` takes it.
     """
-    pairs, held_out = (_pairs(data, requests[name], autoencoder, text_encoder) for name in ("train", "held out"))
+    frozen = autoencoder, text_encoder
+    pairs, held_out = (annotated_pairs(data, requests[split], *frozen) for split in ("train", "held out"))
     torch.manual_seed(config.seed)  # for the projection into the adapter
     train_model(folder, ControlledTransformer.on(base, copied_blocks), pairs, held_out, config)
 
 
-def open_shipped(weights: str | None, autoencoder: str, text_encoder: str) -> ControlledTransformer | None:
-    """The adapter that a run reads: the shipped one for `weights` "shipped"; None, for None, if it trains its own.
-
-    Raises:
-        TrainingError: for other weights, or other frozen parts than the shipped adapter was trained with.
-        WeightsError: as `load_adapter`.
-    """
-    if weights is None:
-        return None
-    if weights != SHIPPED:
-        raise TrainingError(f"annotation_to_image.weights {weights!r}: give shipped, or null to train an adapter")
-    if (autoencoder, text_encoder) != (SHIPPED, "minilm"):
-        raise TrainingError(
-            f"the shipped adapter belongs to autoencoder=shipped and text_encoder=minilm, not {autoencoder} and "
-            f"{text_encoder}: set both in section cohort, or weights=null in section annotation_to_image"
-        )
-    return load_adapter()
-
-
-def keep_adapter(
-    folder: Path,
-    adapter: ControlledTransformer,
-    data: Annotated,
-    requests: pl.DataFrame,
-    autoencoder: AutoencoderKL,
-    text_encoder: str,
-) -> None:
-    """Fill `folder` with the shipped adapter (`load_adapter`) as `train_adapter` does, without training it.
-
-    The errors "before" and "after" are those of its base and of itself on `requests`, held-out ones.
-    """
-    held_out = _pairs(data, requests, autoencoder, text_encoder)
-    fresh = ControlledTransformer.on(adapter.base_model, len(adapter.controlnet))
-    adapter.save_pretrained(folder)
-    read_history(WITH_ADAPTER).write_parquet(folder / "history.parquet")
-    errors = {"before": noise_error(fresh, held_out), "after": noise_error(adapter, held_out)}
-    write_json(errors, folder / "noise_error.json")
-
-
-def _pairs(data: Annotated, requests: pl.DataFrame, autoencoder: AutoencoderKL, text_encoder: str) -> LatentCache:
+def annotated_pairs(
+    data: Annotated, requests: pl.DataFrame, autoencoder: AutoencoderKL, text_encoder: str
+) -> LatentCache:
     """Latents of the requests' images and conditions, with their text states."""
     images, prompts = data.images[requests["row"].to_list()], requests["prompt"].to_list()
     conditions = condition_images(data, requests)

@@ -21,7 +21,7 @@ from chexgen_lib.models.loading import WeightsError, fastest_device, from_pretra
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.storage import digest, replacing, write_json
 
-SHIPPED, WITH_ADAPTER = "shipped", "shipped-adapter"
+SHIPPED, WITH_ADAPTER = PACKAGED = "shipped", "shipped-adapter"
 FOLDER = Path(__file__).parent / "weights" / "foundation"
 ADAPTER = FOLDER.with_name("adapter")
 WEIGHTS, RECIPE, HISTORY = "diffusion_pytorch_model.safetensors", "recipe.json", "history.parquet"
@@ -144,10 +144,10 @@ def save_adapter(folder: Path, model: ControlledTransformer, recipe: Mapping[str
 
 
 def shipped_sha256(name: str = SHIPPED) -> dict[str, str]:
-    """What identifies the shipped pipeline, "shipped" or "shipped-adapter": the sha256 of each of its files.
+    """What identifies the shipped pipeline, one of `PACKAGED`: the sha256 of each of its files.
 
-    `weights_sha256`, `autoencoder_sha256` and, of the second, `adapter_sha256`.
+    `weights_sha256`, `autoencoder_sha256` and, of the one with the adapter, `adapter_sha256`.
     """
     files = {"weights": FOLDER / WEIGHTS, "autoencoder": autoencoder.SHIPPED / WEIGHTS}
     files |= {"adapter": ADAPTER / WEIGHTS} if name == WITH_ADAPTER else {}
-    return {f"{name}_sha256": digest(path) for name, path in files.items()}
+    return {f"{part}_sha256": digest(path) for part, path in files.items()}

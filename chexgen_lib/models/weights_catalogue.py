@@ -122,7 +122,7 @@ def asked_by(params: Mapping[str, Any]) -> dict[Weight, list[str]]:
 def _is_no_pipeline(generator: str) -> bool:
     """Whether it is what the package ships, or a file or folder (a model of a run, images) that 06 tries itself."""
     path = Path(generator).expanduser()
-    return generator == "shipped" or path.exists() and not (path / "model_index.json").is_file()
+    return generator in ("shipped", "shipped-adapter") or path.exists() and not (path / "model_index.json").is_file()
 
 
 def _settings(params: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -67,7 +67,8 @@ def open_rival(source: str | None, root: Path, parts: Parts, name: str) -> Gener
     if source is None and not (root / UNET / "config.json").is_file():
         raise FileNotFoundError(f"{root / UNET} holds no U-Net: run the stage 04_baseline first, or give `weights`")
     source = source or root / UNET
-    return tried(lambda: open_generator(source, None if is_whole(source) else parts), name)
+    alone = Path(source).is_dir() and not is_whole(source)  # not a released checkpoint, which has parts of its own
+    return tried(lambda: open_generator(source, parts if alone else None), name)
 
 
 def sample_rivals(

@@ -117,12 +117,14 @@ def requested_labels(records: pl.DataFrame, prompts: Sequence[str]) -> np.ndarra
     """What prompts request of the 14 findings: the labels of their records, [N, 14], 1, 0 or NaN.
 
     A finding that a record has and its prompt leaves out is unknown: radiologists' impressions leave out what they
-    think unimportant, and no generator can show what it was not asked for.
+    think unimportant, and no generator can show what it was not asked for. So is one that the prompt affirms and the
+    record has not.
     """
     labels = records.select(pl.col(FINDINGS).cast(pl.Float64)).fill_null(np.nan).to_numpy(writable=True)
     for row, stated in zip(labels, stated_findings(prompts), strict=True):
-        unsaid = [finding != "No Finding" and finding not in stated for finding in FINDINGS]
-        row[(row == 1) & unsaid] = np.nan
+        affirmed = np.array([finding in stated for finding in FINDINGS])
+        unsaid = ~affirmed & (np.array(FINDINGS) != "No Finding")
+        row[(row == 1) & unsaid | (row == 0) & affirmed] = np.nan
     return labels
 
 

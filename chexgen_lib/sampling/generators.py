@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 
 from chexgen_lib.models.baseline import BaselineUNet
 from chexgen_lib.models.control import ControlledTransformer
-from chexgen_lib.models.foundation import SHIPPED, WITH_ADAPTER, load_transformer
+from chexgen_lib.models.foundation import PACKAGED, SHIPPED, load_transformer
 from chexgen_lib.models.loading import fastest_device, from_pretrained, variant_in
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.sampling.baseline import GreyStableDiffusionPipeline, assemble_baseline, load_baseline
@@ -123,7 +123,7 @@ def open_generator(source: str | Path, parts: Parts | None = None) -> Generator:
     if misplaced := [name for name in parts.given() if whole or name == "compat"]:
         kind = "a whole pipeline" if whole else "a model of a run"
         raise ValueError(f"{source} is {kind}: --{misplaced[0].replace('_', '-')} is for a released .pth")
-    if str(source) in (SHIPPED, WITH_ADAPTER):
+    if str(source) in PACKAGED:
         return ChexGenPipeline.from_pretrained(source)
     if not whole:
         return _open_model(path, parts)
@@ -137,7 +137,7 @@ def is_whole(source: str | Path) -> bool:
     path = Path(source)
     if path.is_file() or path.suffix == ".pth":
         return False
-    return str(source) in (SHIPPED, WITH_ADAPTER) or not (path / CONFIG).is_file() or (path / INDEX).is_file()
+    return str(source) in PACKAGED or not (path / CONFIG).is_file() or (path / INDEX).is_file()
 
 
 def _open_model(folder: Path, parts: Parts) -> ChexGenPipeline:

@@ -30,7 +30,7 @@ from chexgen_lib.models.autoencoder import (
     load_autoencoder,
 )
 from chexgen_lib.models.control import ControlledTransformer
-from chexgen_lib.models.foundation import SHIPPED, WITH_ADAPTER, load_adapter, load_transformer
+from chexgen_lib.models.foundation import PACKAGED, SHIPPED, load_adapter, load_transformer
 from chexgen_lib.models.metadata import encode_metadata
 from chexgen_lib.models.text import check_texts, encode_texts, load_text_encoder
 from chexgen_lib.models.transformer import ChexGenTransformer
@@ -114,7 +114,7 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
         Raises:
             WeightsError: if the shipped foundation is missing, damaged or of another version.
         """
-        if str(name) not in (SHIPPED, WITH_ADAPTER):
+        if str(name) not in PACKAGED:
             return super().from_pretrained(name, **options)
         if options:
             raise ValueError(f"{str(name)!r} takes no {next(iter(options))}: change the pipeline once it is loaded")

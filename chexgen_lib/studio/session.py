@@ -9,7 +9,7 @@ import torch
 
 import chexgen_lib
 from chexgen_lib.export.images import SUFFIXES, save
-from chexgen_lib.models.foundation import SHIPPED, shipped_sha256
+from chexgen_lib.models.foundation import PACKAGED, SHIPPED, shipped_sha256
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.storage import replacing
 from chexgen_lib.studio.request import Request
@@ -33,7 +33,8 @@ class Session:
         if self.pipeline.text_encoder is None:
             raise ValueError(f"{weights} reads no text, and the studio writes prompts: load another model")
         self.pipeline.set_progress_bar_config(disable=True)
-        self.weights = shipped_sha256() if str(weights) == SHIPPED else {"weights": str(weights)}
+        name = str(weights)
+        self.weights = shipped_sha256(name) if name in PACKAGED else {"weights": name}
         self.kept: list[Request] = []
         self._seen: dict[Request, np.ndarray] = {}
 

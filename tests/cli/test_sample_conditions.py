@@ -163,6 +163,7 @@ def test_what_the_package_ships_follows_masks_and_boxes(prompts, tmp_path, monke
     assert cli.main(command(boxes, "shipped", tmp_path / "out")) == 0
     manifest = pl.read_csv(tmp_path / "out/manifest.csv")
     recipe = json.loads((adapter / "recipe.json").read_text())
-    assert set(manifest["adapter_sha256"]) == {recipe["sha256"]}
+    known = {"with_0.png": recipe["sha256"], "without_0.png": None}
+    assert dict(manifest.select("file", "adapter_sha256").iter_rows()) == known
     assert cli.main(command(prompts, "shipped", tmp_path / "plain")) == 0
     assert "adapter_sha256" not in pl.read_csv(tmp_path / "plain/manifest.csv").columns, "no row asks for a place"

@@ -5,14 +5,8 @@ import polars as pl
 import pytest
 import torch
 
-from chexgen_lib.experiments.adapter import (
-    changed_tensors,
-    keep_adapter,
-    load_reader,
-    open_shipped,
-    train_adapter,
-    train_reader,
-)
+from chexgen_lib.experiments.adapter import changed_tensors, load_reader, train_adapter, train_reader
+from chexgen_lib.experiments.shipped_adapter import keep_adapter, open_shipped
 from chexgen_lib.kept import kept
 from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.segmenter import train_segmenter

@@ -148,3 +148,12 @@ def test_an_adapter_that_cannot_be_used_is_an_error_with_its_remedy(shipped, ada
     (folder / foundation.RECIPE).unlink()
     with pytest.raises(WeightsError, match="the package holds no adapter .*`make adapter`"):
         load_adapter()
+
+
+def test_the_adapter_in_the_package_is_whole_and_steers():
+    model = load_adapter("cpu")
+    latents, text = torch.randn(1, *model.latent_shape), model.null_caption[None]
+    condition = torch.randn(1, *model.latent_shape)
+    with torch.no_grad():
+        plain, steered = (model(latents, torch.tensor(500), text, controlnet_cond=c).sample for c in (None, condition))
+    assert (steered - plain).std() > 0.01

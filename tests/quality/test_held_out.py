@@ -22,12 +22,12 @@ def test_findings_that_a_scorer_does_not_know_have_no_estimate():
     assert values["Average"] == pytest.approx(1, abs=0.05)
 
 
-def test_a_finding_that_the_prompt_leaves_out_is_not_requested():
+def test_a_finding_of_which_prompt_and_record_differ_is_not_requested():
     states = {finding: [0.0, 0.0, None] for finding in FINDINGS}
     states |= {"Effusion": [1.0, 1.0, 1.0], "Edema": [1.0, 0.0, None], "No Finding": [0.0, 1.0, None]}
-    prompts = ["Right pleural effusion. No edema.", "No acute disease.", "Effusion."]
+    prompts = ["Right pleural effusion. No edema. Rib fracture.", "No acute disease.", "Effusion."]
     found = dict(zip(FINDINGS, held_out.requested_labels(pl.DataFrame(states), prompts).T, strict=True))
     np.testing.assert_array_equal(found["Effusion"], [1, np.nan, 1])
     np.testing.assert_array_equal(found["Edema"], [np.nan, 0, np.nan])
     np.testing.assert_array_equal(found["No Finding"], [0, 1, np.nan])
-    np.testing.assert_array_equal(found["Fracture"], [0, 0, np.nan])
+    np.testing.assert_array_equal(found["Fracture"], [np.nan, 0, np.nan])
