@@ -230,7 +230,7 @@ def test_every_initialisation_is_fine_tuned_on_the_same_images():
 def test_another_generator_has_the_most_copies_that_its_pool_holds():
     sets = Splits(labelled(120) + labelled(120)[np.arange(40)], sets_of().rows, np.arange(120, 160))
     own = labelled(120)[np.arange(40)]
-    rival = sets.with_pool(own + LabelledSet(own.table.with_columns(copy=pl.lit(1)), own.images))
+    rival = sets.with_pool(own + LabelledSet(own.table.with_columns(copy=pl.lit(1, pl.Int64)), own.images))
     protocol = replace(PROTOCOL, copies=[1], oracles=[])
     jobs = p.pretrain_all({CHEXGEN: sets, "RoentGen": rival}, NO_CASES, CONFIG, protocol, Recorded(1), None)
     assert list(jobs) == [DEFAULT, LONGER, "1x synthetic", "1x RoentGen"]
