@@ -66,7 +66,9 @@ class HeldOut:
 
 
 def load(root: str | Path, resolution: int) -> tuple[HeldOut, pl.DataFrame]:
-    """The samples of stage 06_synthesis with the real images of their records, and the prompts: image_id, prompt.
+    """The samples of stage 06_synthesis with the real images of their records, and a table of the prompts.
+
+    Its columns are image_id, prompt, and unsaid, how many findings the record has that the prompt leaves out.
 
     Other generators' samples are enlarged or reduced to `resolution`. Records are looked up by id, never by position.
 
@@ -101,7 +103,9 @@ def load(root: str | Path, resolution: int) -> tuple[HeldOut, pl.DataFrame]:
         for name, folder in rivals.folders(root / "pools/rivals/synthesis").items()
     }
     held_out = HeldOut(real, im.from_uint8(samples), labels, known, patients, twins, others)
-    return held_out, manifest.select("image_id", "prompt")
+    positive = (table[rows].select(FINDINGS) == 1).fill_null(False).to_numpy()
+    unsaid = pl.Series("unsaid", (positive & np.isnan(labels)).sum(1))
+    return held_out, manifest.select("image_id", "prompt", unsaid)
 
 
 def _rival(folder: Path, prompts: pl.DataFrame, resolution: int) -> np.ndarray:
