@@ -93,7 +93,7 @@ autoencoder: params
 	$(BIN)/python -m chexgen_lib.workflow.notebooks run 02_autoencoder
 
 # Retrains the generator that the package ships; half an hour of rendering and more than an hour of training on 2 cores
-# with bfloat16. Stopped at any moment, it goes on where it was.
+# with bfloat16. Stopped at any moment, it goes on where it was. The shipped adapter belongs to it: make adapter next.
 foundation: params
 	$(BIN)/dvc repro 01_curation
 	$(BIN)/python -m chexgen_lib.workflow.notebooks run 03_foundation
