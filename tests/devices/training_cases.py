@@ -105,24 +105,24 @@ def foundation_kept(device: torch.device) -> np.ndarray:
 
 
 def scaled(device: torch.device) -> np.ndarray:
-    own = scaling.arrays(pairs())
     sampling = scaling.FewSamples(1, 2, 2.0, 2, "shipped")
     settings = dict(size=SIZES["ci"], text_tokens=8, training=CONFIG, sampling=sampling)
     with tempfile.TemporaryDirectory() as folder:
-        run = scaling.train_and_sample(own, own, rows=np.arange(4), folder=Path(folder), **settings)
+        pairs().save(own := Path(folder) / "pairs")
+        run = scaling.train_and_sample(own, own, rows=np.arange(4), folder=Path(folder) / "run", **settings)
     return np.concatenate([run["samples"].flatten() / 255, [run["noise_error"], run["seen_error"]]])
 
 
 def compared(device: torch.device) -> np.ndarray:
     """A rectified flow beside the other objective; then a longer one, restored from its weights."""
     cache, flow_model = by_metadata(4), comparison.FlowModel("ci", 16, ["nih"], "shipped")
-    latents = [x.numpy() for x in (cache.mean, cache.std, cache.metadata)]
     config = replace(CONFIG, objective="rectified_flow", noisy_weight=1.0)
     with tempfile.TemporaryDirectory() as folder:
-        options = dict(model=flow_model, training=config)
+        pairs(4).save(kept := Path(folder) / "pairs")
+        data, options = (kept, cache.metadata.numpy()), dict(model=flow_model, training=config)
         few = comparison.FewSteps([PERSON], [2], 2.0)
-        run = comparison.train_and_sample(*latents, **options, sampling=few, folder=Path(folder) / "few")
-        long = comparison.train_and_sample(*latents, **options, sampling=None, folder=Path(folder) / "long")
+        run = comparison.train_and_sample(*data, **options, sampling=few, folder=Path(folder) / "few")
+        long = comparison.train_and_sample(*data, **options, sampling=None, folder=Path(folder) / "long")
     restored = flow_model.restored(long, (4, 4, 4))
     assert restored.device.type == device.type
     pipe = comparison.sampler(restored, "shipped")
