@@ -19,7 +19,8 @@ from chexgen_lib.records import person
 
 CACHES = {"stage1": "pretraining", "stage2": "alignment"}  # flag of the cohort -> name of its latent caches
 ELSEWHERE = "pools/lungs"  # its records are not the cohort's; `experiments.lungs` keeps the patients apart
-TESTED = ("synthesis", "pools/matched")  # manifests of what is evaluated; all others are trained on
+# Manifests of what is evaluated, below these folders; all others are trained on.
+TESTED = ("synthesis", "pools/matched", "pools/rivals/synthesis", "pools/rivals/matched")
 
 
 def walk(root: str | Path) -> pl.DataFrame:
@@ -61,7 +62,7 @@ def _sets(root: Path) -> Iterator[tuple[str, bool, pl.Series]]:
         name = path.parent.relative_to(root).as_posix()
         # stage 12 samples too, but for metadata that need not belong to any patient
         if name.startswith(("synthesis", "pools")) and name != ELSEWHERE:
-            yield name, name not in TESTED, _patients(path, table)
+            yield name, not name.startswith(TESTED), _patients(path, table)
     chosen = root / "pools/fairness.parquet"
     if chosen.is_file():
         for (role,), rows in (

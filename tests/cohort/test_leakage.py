@@ -42,6 +42,9 @@ def run(tmp_path):
     manifest(tmp_path / "pools/text", ["b1"])
     manifest(tmp_path / "pools/masks", ["a1:ribs"], record=["a1"])
     manifest(tmp_path / "pools/matched", ["e1"])
+    manifest(tmp_path / "pools/rivals/matched/other", ["e1"])
+    manifest(tmp_path / "pools/rivals/synthesis/other", ["d1"])
+    manifest(tmp_path / "pools/rivals/text/other", ["b1"])
     manifest(tmp_path / "pools/lungs", ["of another folder"])
     manifest(tmp_path / "synthesis", ["d1"])
     roles = {"patient_id": ["a", "c", "e"], "role": ["train", "val", "test"]}
@@ -56,7 +59,7 @@ def command(run, monkeypatch) -> int:
 
 def test_a_run_without_leaks_passes(run, monkeypatch, capsys):
     found = leakage.walk(run)
-    assert found["shared"].sum() == 0 and len(found) == 6 + 4 + 3
+    assert found["shared"].sum() == 0 and len(found) == 6 + 7 + 3
     sides = dict(found.select("set", "trained_on").iter_rows())
     assert sides["pools/text"] and sides["pools/masks"] and sides["cohort, external, train"]
     assert not (sides["pools/matched"] or sides["synthesis"] or sides["cohort, stage1, val"] or sides["fairness, val"])
