@@ -89,12 +89,20 @@ class Bench:
         )
 
     @cached_property
+    def judged(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Labels [N, 14], and scores of the samples [S, N, 14] and of the real images [1, N, 14].
+
+        A finding that the scorer does not know (torchxrayvision's weights know some) has no label here and scores of 0.
+        """
+        known = np.isfinite(self.real_scores).all(0)
+        labels = np.where(known, self.data.labels, np.nan)
+        return labels, np.where(known, np.moveaxis(self.scores, 1, 0), 0), np.where(known, self.real_scores, 0)[None]
+
+    @cached_property
     def per_finding(self) -> pl.DataFrame:
         """AUROC by finding on the samples (mean of those of each prompt's samples) and on the real images."""
-        labels, real = self.data.labels, self.real_scores[None]
-        synthetic = auroc_table(
-            {"synthetic": np.moveaxis(self.scores, 1, 0)}, labels, self.resampling, None, self.samples, 1
-        )
+        labels, samples, real = self.judged
+        synthetic = auroc_table({"synthetic": samples}, labels, self.resampling, None, self.samples, 1)
         return pl.concat([synthetic, auroc_table({"real": real}, labels, self.resampling, fewest=1)])
 
     @cached_property

@@ -247,10 +247,10 @@ def _correlation(with_labels: bool, within: bool, bench: Bench) -> dict[str, Mea
 
 def _requested_auroc(bench: Bench) -> dict[str, Measured]:
     """The scorer's mean AUROC of the requested findings, on the samples and on the real images."""
-    arms = {GENERATOR: np.moveaxis(bench.scores, 1, 0), REAL: bench.real_scores[None]}
+    labels, samples, real = bench.judged
     return {
-        arm: Measured(aurocs(x[None], bench.data.labels, bench.resampling.weights, 1)[0, :, -1], bench.n, len(x))
-        for arm, x in arms.items()
+        arm: Measured(aurocs(x[None], labels, bench.resampling.weights, 1)[0, :, -1], bench.n, len(x))
+        for arm, x in {GENERATOR: samples, REAL: real}.items()
     }
 
 

@@ -9,6 +9,7 @@ from chexgen_lib.quality import evaluate as quality
 from chexgen_lib.quality.arms import DIFFERENCE, FLOOR, GENERATOR, IGNORES, NOISE
 from chexgen_lib.quality.embedders import RadiomicsEmbedder
 from chexgen_lib.quality.held_out import HeldOut
+from chexgen_lib.records import FINDINGS
 
 
 class Toy:
@@ -152,6 +153,19 @@ def test_a_scorer_that_says_the_same_of_every_image_has_no_correlation(arrays):
     assert table.filter(metric="Pearson r")["this run"].to_list() == ["Pearson r is undefined, n = 40"]
     assert set(quality.verdicts(found)["metric"]) == {"FID-toy", "MS-SSIM"}
     fig2.draw(fig2.table(found.table, fig2.tsne(found.features["toy"], at_most=8)))
+
+
+def test_a_finding_that_the_scorer_does_not_know_is_left_out(arrays):
+    class Partial(Toy):
+        def predict(self, images):
+            scores = super().predict(images)
+            scores[:, 3] = np.nan
+            return scores
+
+    found = quality.evaluate(HeldOut(**arrays), Partial(), [Toy()], n_resamples=20, seed=1)
+    unknown = found.per_finding.filter(pl.col("value").is_null())
+    assert set(unknown["finding"]) == {FINDINGS[3]}
+    assert found.row("AUROC of requested findings", GENERATOR)["value"] > 0.9
 
 
 def test_embedders_are_needed(arrays):
