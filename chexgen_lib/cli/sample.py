@@ -207,7 +207,9 @@ def _check_lengths(prompts: pl.DataFrame, pipeline: ChexGenPipeline) -> None:
 
 def _jobs(prompts: pl.DataFrame, options: argparse.Namespace, pipeline: ChexGenPipeline) -> tuple[list[dict], dict]:
     """One dict per image, and row -> reason for those whose masks or boxes cannot be drawn."""
-    settings = _settings(options, pipeline)
+    settings, steering = _settings(options, pipeline), {}
+    if str(options.weights) == WITH_ADAPTER:  # rows without a condition do not depend on it
+        steering["adapter_sha256"] = shipped_sha256(WITH_ADAPTER)["adapter_sha256"]
     sources = pipeline.transformer.metadata_sources
     if sources is None and options.metadata_guidance:
         raise ValueError("--metadata-guidance is for weights with a metadata encoder")
@@ -227,8 +229,7 @@ def _jobs(prompts: pl.DataFrame, options: argparse.Namespace, pipeline: ChexGenP
                 raise ValueError(f"row {row['row']} ({name}) has a mask or boxes: load weights with a control adapter")
             sha256 = hashlib.sha256(drawing.tobytes()).hexdigest()
             condition = dict(condition=f"{name}_condition.png", condition_sha256=sha256, control=options.control_scale)
-            if str(options.weights) == WITH_ADAPTER:  # rows without a condition do not depend on it
-                condition["adapter_sha256"] = shipped_sha256(WITH_ADAPTER)["adapter_sha256"]
+            condition |= steering
         jobs += [
             dict(
                 file=f"{name}_{k}{SUFFIXES[options.format]}",

@@ -6,15 +6,14 @@ from pathlib import Path
 
 from chexgen_lib.cli.sample import load_pipeline
 from chexgen_lib.export import hub
-from chexgen_lib.models.foundation import ADAPTER, SHIPPED, WITH_ADAPTER, read_recipe
+from chexgen_lib.models.foundation import PACKAGED, read_recipe
 
 
 def model(options: argparse.Namespace) -> int:
     """Write the pipeline `options.source` with its card to `options.out`, and push it where that is asked for."""
-    shipped = {SHIPPED: None, WITH_ADAPTER: ADAPTER}
-    beside = Path(options.source) / hub.RECIPE
-    if (name := str(options.source)) in shipped:
-        recipe = read_recipe(shipped[name])
+    name, beside = str(options.source), Path(options.source) / hub.RECIPE
+    if name in PACKAGED:
+        recipe = read_recipe(name)
     else:
         recipe = json.loads(beside.read_text()) if beside.is_file() else None
     hub.write_model(options.out, load_pipeline(options.source), recipe, options.license)

@@ -60,7 +60,7 @@ def remedy(folder: Path) -> str:
 
 def check_shipped() -> None:
     """Raise WeightsError unless the shipped files are whole, and the shipped autoencoder is that of their latents."""
-    recipe = _check_files(FOLDER)
+    recipe = _check_files(SHIPPED)
     if recipe.get("latents_sha256", own := autoencoder.latents_sha256()) != own:
         raise WeightsError(
             f"{FOLDER} was trained on the latents of another autoencoder than the shipped one: {remedy(FOLDER)}"
@@ -73,7 +73,7 @@ def load_adapter(device: torch.device | None = None) -> ControlledTransformer:
     Raises:
         WeightsError: if either is missing, damaged or of another version, or the adapter is of another foundation.
     """
-    recipe = _check_files(ADAPTER)
+    recipe = _check_files(WITH_ADAPTER)
     base = load_transformer(device=device)
     if recipe.get("foundation_sha256") != read_recipe()["sha256"]:
         raise WeightsError(f"{ADAPTER} was trained for another foundation than the shipped one: {remedy(ADAPTER)}")
@@ -85,9 +85,13 @@ def load_adapter(device: torch.device | None = None) -> ControlledTransformer:
     return model.eval().requires_grad_(False)
 
 
-def _check_files(folder: Path) -> dict[str, Any]:
-    """The recipe in `folder`, whose weights are those it describes. Raises WeightsError."""
-    recipe = read_recipe(folder)
+def _folder(name: str) -> Path:
+    return ADAPTER if name == WITH_ADAPTER else FOLDER
+
+
+def _check_files(name: str) -> dict[str, Any]:
+    """The recipe of the foundation or the adapter, whose weights are those it describes. Raises WeightsError."""
+    folder, recipe = _folder(name), read_recipe(name)
     if not (folder / WEIGHTS).is_file():
         raise WeightsError(f"{folder / WEIGHTS} does not exist: {remedy(folder)}")
     if digest(folder / WEIGHTS) != recipe["sha256"]:
@@ -95,9 +99,9 @@ def _check_files(folder: Path) -> dict[str, Any]:
     return recipe
 
 
-def read_recipe(folder: Path | None = None) -> dict[str, Any]:
-    """How the shipped foundation, or the adapter in `folder`, was made. Raises WeightsError: missing or damaged."""
-    folder = folder or FOLDER
+def read_recipe(name: str = SHIPPED) -> dict[str, Any]:
+    """How the foundation, or the adapter ("shipped-adapter"), was made. Raises WeightsError: missing or damaged."""
+    folder = _folder(name)
     try:
         recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
         return {**recipe, "sha256": recipe["sha256"]}
@@ -114,7 +118,7 @@ def read_history(name: str = SHIPPED) -> pl.DataFrame:
 
     Its columns are step, loss, grad_norm and learning_rate.
     """
-    folder = ADAPTER if name == WITH_ADAPTER else FOLDER
+    folder = _folder(name)
     try:
         return pl.read_parquet(folder / HISTORY)
     except (OSError, pl.exceptions.PolarsError) as error:

@@ -33,6 +33,7 @@ class Bench:
         features: embedder -> arm ("real", "synthetic", "noise"; of the first embedder "train" too) -> features.
         scores, real_scores: the scorer's, of the samples [N, S, 14] and of the real images [N, 14].
         noise: images [N, S, H, W] of `gaussian_pixels`.
+        with_bounds: measure what bounds the generator, too; not again for each other generator.
     """
 
     data: HeldOut
@@ -43,6 +44,7 @@ class Bench:
     noise: np.ndarray
     n_resamples: int
     seed: int
+    with_bounds: bool = True
 
     def __post_init__(self):
         self.n, self.samples = self.data.synthetic.shape[:2]
@@ -65,7 +67,12 @@ class Bench:
         """The same with another generator's samples [N, S, H, W] of the same prompts."""
         features = {e.name: self.features[e.name] | {"synthetic": per_prompt(e, samples)} for e in self.embedders}
         data = replace(self.data, synthetic=samples, rivals={})
-        return replace(self, data=data, features=features, scores=per_prompt(scorer.predict, samples))
+        scores = per_prompt(scorer.predict, samples)
+        return replace(self, data=data, features=features, scores=scores, with_bounds=False)
+
+    def measured(self, arms: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Those of some arms that are to be measured."""
+        return arms if self.with_bounds else {GENERATOR: arms[GENERATOR]}
 
     @cached_property
     def new_texts(self) -> "Bench | None":
@@ -131,7 +138,7 @@ class Bench:
             FLOOR: self.data.real[rows],
             NOISE: self.noise,
         }
-        return {arm: pairwise_similarity(images) for arm, images in arms.items()}
+        return {arm: pairwise_similarity(images) for arm, images in self.measured(arms).items()}
 
 
 def gaussian_pixels(train: np.ndarray, shape: tuple[int, int], seed: int) -> np.ndarray:

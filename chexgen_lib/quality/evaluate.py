@@ -27,7 +27,7 @@ from chexgen_lib.quality.held_out import HeldOut
 from chexgen_lib.quality.neighbours import CLOSER, RATIO, Neighbours
 
 NEW_TEXTS = "new texts"  # suffix of metrics: of the prompts that stand nowhere in training
-FRECHET_RESAMPLES = 200  # each costs a singular value decomposition for every sample of a prompt
+FRECHET_RESAMPLES = 200  # each costs eigenvalues, or a singular value decomposition, for every arm
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def _frechet(embedder: Embedder, bench: Bench) -> dict[str, Measured]:
     left, right = halves(bench.n, bench.seed)
     arms = {FLOOR: f["real"][right], GENERATOR: f["synthetic"][right], NOISE: f["noise"][right]}
     note = "half of the real images against as many others, as the floor is"
-    found = resampled_distances(f["real"][left], arms, weights[:, left], weights[:, right])
+    found = resampled_distances(f["real"][left], bench.measured(arms), weights[:, left], weights[:, right])
     return {
         arm: Measured(v, len(right), bench.samples if arm == GENERATOR else 1, note=note) for arm, v in found.items()
     }
@@ -235,6 +235,7 @@ def _correlation(with_labels: bool, within: bool, bench: Bench) -> dict[str, Mea
         FLOOR: bench.real_scores[twins][:, None],
     }
     target = bench.data.labels if with_labels else bench.real_scores
+    arms = bench.measured(arms)
     errors = {arm: score_errors(x, target) for arm, x in arms.items()}
     found = {arm: score_correlation(x, target, bench.resampling.weights, within) for arm, x in arms.items()}
     notes = {FLOOR: "real image of another patient with the most similar labels"}
@@ -250,7 +251,7 @@ def _requested_auroc(bench: Bench) -> dict[str, Measured]:
     labels, samples, real = bench.judged
     return {
         arm: Measured(aurocs(x[None], labels, bench.resampling.weights, 1)[0, :, -1], bench.n, len(x))
-        for arm, x in {GENERATOR: samples, REAL: real}.items()
+        for arm, x in bench.measured({GENERATOR: samples, REAL: real}).items()
     }
 
 

@@ -127,7 +127,7 @@ def test_an_adapter_is_read_with_the_foundation_below_it(shipped, adapter):
         torch.testing.assert_close(loaded.state_dict()[name].cpu(), expected, rtol=0, atol=0)
     assert not any(name.startswith("base") for name in load_file(folder / foundation.WEIGHTS)), "the adapter alone"
     assert read_history("shipped-adapter")["step"].to_list() == [0, 3]
-    assert {"images": 8, "copied_blocks": 1}.items() <= read_recipe(folder).items()
+    assert {"images": 8, "copied_blocks": 1}.items() <= read_recipe("shipped-adapter").items()
 
 
 def test_an_adapter_that_cannot_be_used_is_an_error_with_its_remedy(shipped, adapter):
