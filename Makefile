@@ -1,7 +1,7 @@
 # Needs Python 3.11, git and make; everything else is installed into .venv from requirements.lock.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: adapter autoencoder docs foundation help env judge lab lock params rehearse repro test lint notebooks expected site \
+.PHONY: adapter autoencoder distilled docs foundation help env judge lab lock params rehearse repro test lint notebooks expected site \
   studio clean distclean
 
 UV_VERSION := 0.13.9
@@ -25,7 +25,7 @@ help:
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make studio     sample by hand, in a notebook"
 	@echo "make autoencoder retrain the shipped autoencoder;  make foundation  retrain the shipped generator (hours)"
-	@echo "make adapter    retrain the shipped adapter for masks and boxes"
+	@echo "make adapter    retrain the shipped adapter for masks and boxes;  make distilled  the generator of few steps"
 	@echo "make notebooks  copy the outputs of the run in runs/laptop into the committed notebooks"
 	@echo "make expected   execute the notebooks and write the results that make test expects (NAMES=07_quality: of one)"
 	@echo "make lock       compile the lock files from pyproject.toml (UPGRADE=1: to the newest versions)"
@@ -93,7 +93,8 @@ autoencoder: params
 	$(BIN)/python -m chexgen_lib.workflow.notebooks run 02_autoencoder
 
 # Retrains the generator that the package ships; half an hour of rendering and more than an hour of training on 2 cores
-# with bfloat16. Stopped at any moment, it goes on where it was. The shipped adapter belongs to it: make adapter next.
+# with bfloat16. Stopped at any moment, it goes on where it was. The shipped adapter and the distilled generator belong to
+# it: make adapter distilled next.
 foundation: params
 	$(BIN)/dvc repro 01_curation
 	$(BIN)/python -m chexgen_lib.workflow.notebooks run 03_foundation
@@ -102,6 +103,11 @@ foundation: params
 adapter: params
 	$(BIN)/dvc repro 01_curation
 	$(BIN)/python -m chexgen_lib.workflow.notebooks run 05_adapter
+
+# Retrains the generator of few steps that the package ships; about half an hour on 2 cores with bfloat16.
+distilled: params
+	$(BIN)/dvc repro 01_curation
+	$(BIN)/python -m chexgen_lib.workflow.notebooks run 03_distilled
 
 docs: .venv/.complete
 	mkdir -p docs

@@ -263,7 +263,7 @@ def shipped_foundation(folder, monkeypatch, sample_size=4, **config):
     history = pl.DataFrame({"step": [0, 6], "loss": [1.0, 0.5], "grad_norm": [2.0, 1.0], "learning_rate": [1e-3, 0.0]})
     recipe = {"images": 12, "patients": 11, "hours": 0.1, "machine": "any", "commit": "none"}
     recipe["training"] = {"steps": 7, "batch_size": 4, "objective": "rectified_flow"}
-    foundation.save_foundation(folder, model.eval(), recipe, history)
+    foundation.save_transformer(folder, model.eval(), recipe, history)
     monkeypatch.setattr(foundation, "FOLDER", folder)
     return folder, model
 

@@ -87,7 +87,7 @@ def test_profiles_say_only_what_differs(root, group):
 def test_a_trainer_setting_of_the_profile_reaches_every_training(root, composed):
     known = notebooks.load_yaml(root / "conf/training/laptop.yaml").keys() | {"steps"}
     trained = [section["training"] for section in composed["gpu"].values() if "training" in (section or ())]
-    assert len(trained) == 8 and all(settings.keys() >= known for settings in trained)
+    assert len(trained) == 9 and all(settings.keys() >= known for settings in trained)
 
 
 def test_paper_profile_is_extended_data_table_4(composed):

@@ -23,14 +23,15 @@ from PIL import Image
 from tqdm import tqdm
 
 import chexgen_lib
-from chexgen_lib.diffusion.schedulers import GUIDANCE, SAMPLERS, STEPS, samples_objective, scheduler_named
+from chexgen_lib.diffusion.schedulers import SAMPLERS, default_guidance, default_steps, scheduler_named
 from chexgen_lib.export.images import SUFFIXES, read_recipe, save
 from chexgen_lib.models.control import ControlledTransformer
-from chexgen_lib.models.foundation import PACKAGED, SHIPPED, WITH_ADAPTER, shipped_sha256
+from chexgen_lib.models.foundation import DISTILLED, PACKAGED, SHIPPED, WITH_ADAPTER, shipped_sha256
 from chexgen_lib.models.metadata import MetadataError, encode_metadata
 from chexgen_lib.models.quantized import int8_weights
 from chexgen_lib.models.text import count_tokens
 from chexgen_lib.pools.generate import image_seed
+from chexgen_lib.sampling.arguments import check_distilled
 from chexgen_lib.sampling.conditions import ConditionError, draw, read_masks
 from chexgen_lib.sampling.generators import Parts, open_generator
 from chexgen_lib.sampling.guidance import guided_steps
@@ -88,9 +89,11 @@ def sample(options: argparse.Namespace) -> int:
     pipeline.set_progress_bar_config(disable=True)
     if options.sampler:
         pipeline.scheduler = scheduler_named(options.sampler, pipeline.scheduler)
-    objective = samples_objective(pipeline.scheduler)
-    options.steps = STEPS[objective] if options.steps is None else options.steps
-    options.guidance = GUIDANCE[objective] if options.guidance is None else options.guidance
+    options.steps = default_steps(pipeline.transformer) if options.steps is None else options.steps
+    options.guidance = default_guidance(pipeline.transformer) if options.guidance is None else options.guidance
+    check_distilled(
+        pipeline.distilled_steps, pipeline.scheduler, options.steps, options.guidance, options.metadata_guidance
+    )
     if options.int8:
         pipeline.transformer = int8_weights(pipeline.transformer)
     if options.compile:
@@ -265,7 +268,9 @@ def _settings(options: argparse.Namespace, pipeline: ChexGenPipeline) -> dict:
 
 
 def _weights_sha256(weights: str | Path) -> dict[str, str]:
-    return shipped_sha256() if str(weights) in PACKAGED else {"weights_sha256": digest(weights)}
+    if str(weights) not in PACKAGED:
+        return {"weights_sha256": digest(weights)}
+    return shipped_sha256(DISTILLED if str(weights) == DISTILLED else SHIPPED)  # the adapter is named where it steers
 
 
 def _metadata(row: dict, sources: Sequence[str], weights: Mapping[str, float]) -> dict:

@@ -71,6 +71,18 @@ class RectifiedFlow:
         return noisy + (1 - _fraction(t)) * prediction
 
 
+def random_stretch(paths: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Where a stretch of each path starts, the velocity that leads to its end in one step, and the time at the start.
+
+    Args:
+        paths: [B, K + 1, C, h, w], at K + 1 evenly spaced times from noise to latent.
+    """
+    stretches, each = paths.shape[1] - 1, torch.arange(len(paths))
+    k = torch.randint(0, stretches, (len(paths),), generator=generator)
+    start, end = paths[each, k], paths[each, k + 1]
+    return start, (start - end) * stretches, TIMES * (1 - k / stretches)
+
+
 def step_weights(alphas_cumprod: Tensor, largest: float) -> Tensor:
     """Weight of the noise error at each time step, with mean 1: proportional to min(1 + 1 / SNR, `largest`).
 

@@ -130,8 +130,23 @@ GUIDANCE = {"ddpm": 4.0, "rectified_flow": 2.0}  # weight where none is given: t
 
 
 def default_scheduler(model: torch.nn.Module) -> SchedulerMixin:
-    """The sampler of a model when none is named: the paper's DDIM, or DPM-Solver++ with the shift of a flow."""
-    return ddim_scheduler() if model.objective == "ddpm" else flow_dpm_solver_scheduler(model.flow_shift)
+    """The sampler of a model when none is named: the paper's DDIM, or DPM-Solver++ with the shift of a flow.
+
+    A distilled flow knows where each of its steps ends: Euler's method takes them.
+    """
+    if model.objective == "ddpm":
+        return ddim_scheduler()
+    return (flow_euler_scheduler if model.distilled_steps else flow_dpm_solver_scheduler)(model.flow_shift)
+
+
+def default_steps(model: torch.nn.Module) -> int:
+    """How many steps a model takes where no number is given."""
+    return model.distilled_steps or STEPS[model.objective]
+
+
+def default_guidance(model: torch.nn.Module) -> float:
+    """The weight of guidance where none is given; 1 is none."""
+    return 1.0 if model.distilled_steps else GUIDANCE[model.objective]
 
 
 def scheduler_named(name: str, current: SchedulerMixin) -> SchedulerMixin:
@@ -163,10 +178,8 @@ def samples_objective(scheduler: SchedulerMixin) -> str:
     return "rectified_flow" if flow else "ddpm"
 
 
-def set_steps(scheduler: SchedulerMixin, count: int | None, device: torch.device) -> None:
+def set_steps(scheduler: SchedulerMixin, count: int, device: torch.device) -> None:
     """Have a scheduler take `count` steps: at least 1, and no more than it was trained with where those are discrete.
-
-    None stands for the `STEPS` of its objective.
 
     By default diffusers' flow Euler reaches time 0.001 one step early and spends the last step on the rest. Here its
     steps are evenly spaced from 1 to 0 (before the shift), as in diffusers' Flux pipeline. Its flow Heun would shift
@@ -177,7 +190,6 @@ def set_steps(scheduler: SchedulerMixin, count: int | None, device: torch.device
     Raises:
         ValueError: if the scheduler cannot take so many steps.
     """
-    count = STEPS[samples_objective(scheduler)] if count is None else count
     if count < 1:
         raise ValueError(f"num_inference_steps must be at least 1, not {count}")
     trained = scheduler.config.num_train_timesteps

@@ -50,4 +50,4 @@ def keep_adapter(
     adapter.save_pretrained(folder)
     read_history(WITH_ADAPTER).write_parquet(folder / "history.parquet")
     errors = {"before": noise_error(fresh, held_out), "after": noise_error(adapter, held_out)}
-    write_json(errors, folder / "noise_error.json")
+    write_json(errors, folder / "held_out_error.json")

@@ -8,7 +8,7 @@ import polars as pl
 from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
 
 import chexgen_lib
-from chexgen_lib.diffusion.schedulers import STEPS, samples_objective
+from chexgen_lib.diffusion.schedulers import default_steps
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.sources import registry
 from chexgen_lib.storage import digest
@@ -79,12 +79,12 @@ def _architecture(pipeline: ChexGenPipeline, folder: Path) -> dict[str, str]:
     config, parts = pipeline.transformer.config, ("transformer", "vae", "text_encoder")
     size = sum(parameter.numel() for parameter in pipeline.transformer.parameters())
     files = sorted(path for part in parts for path in (folder / part).glob("*.safetensors"))
-    objective = samples_objective(pipeline.scheduler)
     return {
         "transformer": f"{size / 1e6:.1f} M parameters, {config.depth} blocks of width {config.hidden_size}",
         "objective": config.objective,
         "conditions": _conditions(pipeline),
-        "sampler": f"{type(pipeline.scheduler).__name__}, {STEPS[objective]} steps unless told otherwise",
+        "sampler": f"{type(pipeline.scheduler).__name__}, {default_steps(pipeline.transformer)} steps"
+        + (" unless told otherwise" if pipeline.distilled_steps is None else ", without guidance"),
         **{f"sha256 of {path.relative_to(folder).as_posix()}": f"`{digest(path)}`" for path in files},
     }
 

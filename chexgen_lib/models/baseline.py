@@ -38,6 +38,7 @@ class BaselineUNet(UNet2DConditionModel, ModelMixin):
     """
 
     objective = "ddpm"  # a name in `models.transformer.OBJECTIVES`
+    distilled_steps = None  # it is no distilled model
     metadata_sources = None  # it reads no metadata but the prompt's
 
     @classmethod

@@ -70,6 +70,11 @@ class ControlledTransformer(ModelMixin, ConfigMixin):
         return self.base_model.flow_shift
 
     @property
+    def distilled_steps(self) -> int | None:
+        """The steps that a distilled base model takes, without guidance; None for another."""
+        return self.base_model.distilled_steps
+
+    @property
     def metadata_sources(self) -> list[str] | None:
         """The sources that the base model's metadata encoder knows; None without an encoder."""
         return self.base_model.metadata_sources

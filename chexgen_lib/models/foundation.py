@@ -3,7 +3,8 @@
 `weights/foundation` holds it as diffusers saves a model, in float16, beside `recipe.json` (what it was made
 from, `training.summary.recipe`, and the sha256 of the files) and `history.parquet` (what `trainer.train` returned).
 `make foundation` makes it. `weights/adapter` holds, in the same way, the adapter that steers it by masks and boxes
-(`make adapter`): the tensors of `ControlledTransformer.controlnet` alone.
+(`make adapter`): the tensors of `ControlledTransformer.controlnet` alone; `weights/distilled` a transformer that has
+learned from it to take few steps (`make distilled`).
 """
 
 import json
@@ -21,9 +22,10 @@ from chexgen_lib.models.loading import WeightsError, fastest_device, from_pretra
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.storage import digest, replacing, write_json
 
-SHIPPED, WITH_ADAPTER = PACKAGED = "shipped", "shipped-adapter"
+SHIPPED, WITH_ADAPTER, DISTILLED = PACKAGED = "shipped", "shipped-adapter", "shipped-distilled"
 FOLDER = Path(__file__).parent / "weights" / "foundation"
 ADAPTER = FOLDER.with_name("adapter")
+DISTILLED_FOLDER = FOLDER.with_name("distilled")
 WEIGHTS, RECIPE, HISTORY = "diffusion_pytorch_model.safetensors", "recipe.json", "history.parquet"
 
 
@@ -31,20 +33,20 @@ def load_transformer(name: str | Path = SHIPPED, device: torch.device | None = N
     """The text-to-image transformer `name`, in float32 on `device` (by default the GPU where there is one).
 
     Args:
-        name: "shipped", a folder that `save_pretrained` wrote, or a hub id.
+        name: "shipped", "shipped-distilled", a folder that `save_pretrained` wrote, or a hub id.
 
     Raises:
         WeightsError: if it is missing, damaged or of another version; the message says what to do.
     """
-    if shipped := str(name) == SHIPPED:
-        check_shipped()
-    source = FOLDER if shipped else name
+    if shipped := str(name) in (SHIPPED, DISTILLED):
+        check_shipped(str(name))
+    source = _folder(str(name)) if shipped else name
     try:
         model, found = from_pretrained(ChexGenTransformer, source, torch.float32, output_loading_info=True)
         if others := [*found["missing_keys"], *found["unexpected_keys"]]:  # diffusers makes up what is missing
             raise WeightsError(f"the weights in {source} are of another version: {others[0]!r} is missing or unknown")
     except WeightsError as error:
-        raise WeightsError(f"{error}: {remedy(FOLDER)}" if shipped else str(error)) from error
+        raise WeightsError(f"{error}: {remedy(source)}" if shipped else str(error)) from error
     except OSError as error:
         raise WeightsError(
             f"no transformer at {str(name)!r}: give {SHIPPED!r}, a folder that save_pretrained wrote, or a reachable "
@@ -58,12 +60,12 @@ def remedy(folder: Path) -> str:
     return f"install the package again, or train it anew with `make {folder.name}`"
 
 
-def check_shipped() -> None:
-    """Raise WeightsError unless the shipped files are whole, and the shipped autoencoder is that of their latents."""
-    recipe = _check_files(SHIPPED)
+def check_shipped(name: str = SHIPPED) -> None:
+    """Raise WeightsError unless a shipped transformer's files are whole, and its latents those of the autoencoder."""
+    recipe, folder = _check_files(name), _folder(name)
     if recipe.get("latents_sha256", own := autoencoder.latents_sha256()) != own:
         raise WeightsError(
-            f"{FOLDER} was trained on the latents of another autoencoder than the shipped one: {remedy(FOLDER)}"
+            f"{folder} was trained on the latents of another autoencoder than the shipped one: {remedy(folder)}"
         )
 
 
@@ -86,11 +88,11 @@ def load_adapter(device: torch.device | None = None) -> ControlledTransformer:
 
 
 def _folder(name: str) -> Path:
-    return ADAPTER if name == WITH_ADAPTER else FOLDER
+    return {WITH_ADAPTER: ADAPTER, DISTILLED: DISTILLED_FOLDER}.get(name, FOLDER)
 
 
 def _check_files(name: str) -> dict[str, Any]:
-    """The recipe of the foundation or the adapter, whose weights are those it describes. Raises WeightsError."""
+    """The recipe of one of `PACKAGED`, whose weights are those it describes. Raises WeightsError."""
     folder, recipe = _folder(name), read_recipe(name)
     if not (folder / WEIGHTS).is_file():
         raise WeightsError(f"{folder / WEIGHTS} does not exist: {remedy(folder)}")
@@ -100,7 +102,7 @@ def _check_files(name: str) -> dict[str, Any]:
 
 
 def read_recipe(name: str = SHIPPED) -> dict[str, Any]:
-    """How the foundation, or the adapter ("shipped-adapter"), was made. Raises WeightsError: missing or damaged."""
+    """How one of `PACKAGED` was made, the adapter alone. Raises WeightsError: missing or damaged."""
     folder = _folder(name)
     try:
         recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
@@ -114,7 +116,7 @@ def read_recipe(name: str = SHIPPED) -> dict[str, Any]:
 
 
 def read_history(name: str = SHIPPED) -> pl.DataFrame:
-    """The history of a training, of the foundation or of the adapter ("shipped-adapter"). Raises WeightsError.
+    """The history of the training of one of `PACKAGED`. Raises WeightsError.
 
     Its columns are step, loss, grad_norm and learning_rate.
     """
@@ -125,8 +127,8 @@ def read_history(name: str = SHIPPED) -> pl.DataFrame:
         raise WeightsError(f"{folder / HISTORY} is missing or damaged: {remedy(folder)}") from error
 
 
-def save_foundation(folder: Path, model: ChexGenTransformer, recipe: Mapping[str, Any], history: pl.DataFrame) -> None:
-    """Write `folder` as the package ships it; `recipe` gets the sha256 of weights and of their latents."""
+def save_transformer(folder: Path, model: ChexGenTransformer, recipe: Mapping[str, Any], history: pl.DataFrame) -> None:
+    """Write `folder` as the package ships a transformer; `recipe` gets the sha256 of weights and of their latents."""
     with replacing(folder) as partial:
         half = type(model).from_config(model.config)
         half.load_state_dict(model.state_dict())
@@ -152,6 +154,7 @@ def shipped_sha256(name: str = SHIPPED) -> dict[str, str]:
 
     `weights_sha256`, `autoencoder_sha256` and, of the one with the adapter, `adapter_sha256`.
     """
-    files = {"weights": FOLDER / WEIGHTS, "autoencoder": autoencoder.SHIPPED / WEIGHTS}
+    transformer = DISTILLED_FOLDER if name == DISTILLED else FOLDER
+    files = {"weights": transformer / WEIGHTS, "autoencoder": autoencoder.SHIPPED / WEIGHTS}
     files |= {"adapter": ADAPTER / WEIGHTS} if name == WITH_ADAPTER else {}
     return {f"{part}_sha256": digest(path) for part, path in files.items()}

@@ -85,6 +85,8 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         flow_shift: for a rectified flow, the `shift` of its times in training (`RectifiedFlow`), which sampling keeps.
         metadata_sources: names of the sources that the metadata encoder knows (`models.metadata`); None: the model has
             no metadata encoder, like the released ones.
+        distilled_steps: of a rectified flow that has learned where the guided paths of another lead
+            (`training.distillation`): it takes so many steps of Euler's method, without guidance. None: it is no such.
     """
 
     _supports_gradient_checkpointing = True
@@ -109,6 +111,7 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         objective: str = "ddpm",
         flow_shift: float = 1.0,
         metadata_sources: Sequence[str] | None = None,
+        distilled_steps: int | None = None,
     ):
         super().__init__()
         if sample_size % patch_size:
@@ -174,6 +177,11 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
     def flow_shift(self) -> float:
         """The shift of a rectified flow's times in training."""
         return self.config.flow_shift
+
+    @property
+    def distilled_steps(self) -> int | None:
+        """The steps that a distilled model takes, without guidance; None for another."""
+        return self.config.distilled_steps
 
     @property
     def metadata_sources(self) -> Sequence[str] | None:

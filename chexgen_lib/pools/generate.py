@@ -1,7 +1,7 @@
 """Pools of synthetic images: several samples of each request, made once and resumable."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,12 @@ class Sampling:
     guidance_interval: Sequence[float] = (0.0, 1.0)
 
 
+def fitting(sampling: Sampling, pipeline: ChexGenPipeline) -> Sampling:
+    """`sampling` as a generator can take it: a distilled one takes its own steps, and no guidance."""
+    steps = getattr(pipeline, "distilled_steps", None)  # other generators are none
+    return replace(sampling, num_inference_steps=steps, guidance_scale=1.0) if steps else sampling
+
+
 def sample_pool(
     pipeline: ChexGenPipeline,
     requests: pl.DataFrame,
@@ -56,6 +62,7 @@ def sample_pool(
         requests: image_id (distinct), prompt (which `metadata` can stand in for) and, where image_id is not the
             cohort's, `record`, the cohort's image_id. With conditions, `condition` may name a PNG below the folder for
             each, for other generators to sample from.
+        sampling: a distilled generator takes of it what it can (`fitting`).
         conditions: uint8 [P, H, W, 3], the condition image of each request (`conditions.draw`).
         metadata: of each request, as the pipeline takes it.
 
@@ -78,7 +85,7 @@ def sample_pool(
         {"pipeline": pipeline},
         generator=fingerprint(pipeline),
         requests=requests.select("image_id", *(name for name in requests.columns if name in ABOUT)).rechunk(),
-        sampling=sampling,
+        sampling=fitting(sampling, pipeline),
         conditions=conditions,
         metadata=None if metadata is None else [dict(row) for row in metadata],
     )

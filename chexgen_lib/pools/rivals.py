@@ -48,7 +48,8 @@ def open_rivals(generators: Mapping[str, str | None], root: Path, parts: Parts) 
             raise ValueError(f"generators.{name}: put the images of {source} into folders in it: {', '.join(GIVEN)}")
         else:
             found[name] = open_rival(source, root, parts, f"generators.{name}")
-            if not isinstance(found[name], GreyPipeline):  # a family of its own keeps its sampler
+            own = isinstance(found[name], GreyPipeline) or getattr(found[name], "distilled_steps", None)
+            if not own:  # a family of its own, or a distilled model, keeps its sampler
                 found[name].scheduler = few_steps(found[name].scheduler)
     return found
 

@@ -1,13 +1,14 @@
 """What the pipeline does with its arguments before it samples: one entry per prompt, captions as in training."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from numbers import Integral, Real
 
 import torch
-from diffusers import PixArtAlphaPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, PixArtAlphaPipeline, SchedulerMixin
 from torch import Tensor
 
+from chexgen_lib.diffusion.schedulers import samples_objective
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.metadata import ATTRIBUTES
 
@@ -44,6 +45,39 @@ def check_outputs(images: int, steps: int | None, guidance_scale: float, output_
         raise ValueError(f"guidance_scale must be a finite number, not {guidance_scale!r}")
     if output_type not in ("pil", "np", "pt", "latent"):
         raise ValueError(f"output_type must be pil, np, pt or latent, not {output_type!r}")
+
+
+def check_objective(transformer: torch.nn.Module, scheduler: SchedulerMixin) -> None:
+    """Raise ValueError for a scheduler that does not sample what the transformer was trained for."""
+    learnt, sampled = transformer.objective, samples_objective(scheduler)
+    if learnt != sampled:
+        raise ValueError(
+            f"the transformer was trained as {learnt}, {type(scheduler).__name__} samples {sampled}: choose another "
+            "scheduler (chexgen_lib.diffusion.schedulers)"
+        )
+
+
+def check_distilled(
+    distilled: int | None, scheduler: SchedulerMixin, steps: int, guidance: float, weights: Mapping[str, float] | None
+) -> None:
+    """Raise ValueError for steps, guidance or a scheduler other than a distilled model has learned to be sampled with.
+
+    Args:
+        distilled: its steps; None: it is no distilled model, and nothing is checked.
+        weights: of metadata.
+    """
+    if distilled is None:
+        return
+    if steps != distilled or guidance != 1 or weights:
+        raise ValueError(
+            f"these weights are distilled to {distilled} steps, with guidance learned, so they take no other "
+            f"num_inference_steps than {distilled} ({steps}), nor guidance ({guidance:g}): leave both out"
+        )
+    if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        raise ValueError(
+            f"these weights are distilled to steps of Euler's method, not of {type(scheduler).__name__}: "
+            "use flow_euler_scheduler()"
+        )
 
 
 def check_callback(wanted: Iterable[str], known: Sequence[str]) -> None:

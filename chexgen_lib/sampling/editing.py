@@ -89,6 +89,8 @@ class Editing:
             raise ValueError(
                 f"only a rectified flow can be inverted, this model was trained as {self.transformer.objective}"
             )
+        if self.distilled_steps is not None:
+            raise ValueError("the steps of a distilled model cannot be inverted: edit with the model it learned from")
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f"output_type must be pil, np or pt, not {output_type!r}")
         films = check_films(image, self.image_size)

@@ -14,10 +14,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chexgen_lib.diffusion.schedulers import (
-    GUIDANCE,
+    default_guidance,
     default_scheduler,
+    default_steps,
     ignore_variance,
-    samples_objective,
     set_steps,
     spaced,
     uses_variance,
@@ -30,14 +30,16 @@ from chexgen_lib.models.autoencoder import (
     load_autoencoder,
 )
 from chexgen_lib.models.control import ControlledTransformer
-from chexgen_lib.models.foundation import PACKAGED, SHIPPED, load_adapter, load_transformer
+from chexgen_lib.models.foundation import PACKAGED, SHIPPED, WITH_ADAPTER, load_adapter, load_transformer
 from chexgen_lib.models.metadata import encode_metadata
 from chexgen_lib.models.text import check_texts, encode_texts, load_text_encoder
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.sampling.arguments import (
     check_callback,
     check_condition,
+    check_distilled,
     check_guided,
+    check_objective,
     check_outputs,
     check_prompts,
     clean_caption,
@@ -103,13 +105,14 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
             tokenizer=tokenizer,
             scheduler=spaced(scheduler),
         )
-        self._check_objective()
+        check_objective(self.transformer, self.scheduler)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **options) -> "ChexGenPipeline":
         """As diffusers' method; "shipped" assembles what the package ships, in float32 and without options.
 
-        "shipped-adapter" is the same with the adapter that masks and boxes steer.
+        "shipped-adapter" is the same with the adapter that masks and boxes steer, "shipped-distilled" what has learned
+        from it to take four steps without guidance.
 
         Raises:
             WeightsError: if the shipped foundation is missing, damaged or of another version.
@@ -118,7 +121,7 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
             return super().from_pretrained(name, **options)
         if options:
             raise ValueError(f"{str(name)!r} takes no {next(iter(options))}: change the pipeline once it is loaded")
-        transformer = load_transformer() if str(name) == SHIPPED else load_adapter()
+        transformer = load_adapter() if str(name) == WITH_ADAPTER else load_transformer(name)
         return cls(**assemble(transformer, SHIPPED, "minilm").components)
 
     @torch.inference_mode()
@@ -159,9 +162,9 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
             boxes: list of dicts of `class`, x, y, w, h; top left corner and size as fractions of the image.
             condition_image: a ready drawing (`conditions.draw`) uint8 [H, W, 3] instead of `mask` and `boxes`.
             control_scale: weight of the control; 0 samples without it.
-            num_images_per_prompt, num_inference_steps: counts of at least 1; None: `schedulers.STEPS` of the objective.
+            num_images_per_prompt, num_inference_steps: counts of at least 1; of steps, None: `default_steps`.
             guidance_scale: weight of classifier-free guidance by text and condition together; 1 samples without it, at
-                half the cost. None: `GUIDANCE` of the sampler's objective, 4.0 (the paper's) or 2.0 for a flow.
+                half the cost. None: `default_guidance` of the model, 4.0 (the paper's), or 2.0 for a flow.
             metadata_guidance: separate weights of attributes, next to `guidance_scale` for text and other attributes:
                 null + sum of weight x (term - null). Each adds half the cost of guidance.
             guidance_interval: guide only where t / 1000 lies in it; steps outside cost half (Kynkaanniemi et al. 2024).
@@ -176,19 +179,22 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
             callback_on_step_end_tensor_inputs: which tensors it gets: "latents", "prompt_embeds".
 
         Raises:
-            ValueError, TextError, ConditionError: if an argument is out of range, a prompt empty or too long, or a
-                mask or box cannot be drawn.
+            ValueError, TextError, ConditionError: if an argument is out of range, or none that a distilled model can
+                follow, a prompt empty or too long, or a mask or box cannot be drawn.
         """
         self.scheduler = spaced(self.scheduler)
-        self._check_objective()
+        check_objective(self.transformer, self.scheduler)
         if guidance_scale is None:
-            guidance_scale = GUIDANCE[samples_objective(self.scheduler)]
+            guidance_scale = default_guidance(self.transformer)
+        if num_inference_steps is None:
+            num_inference_steps = default_steps(self.transformer)
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         by_metadata = metadata is not None and self.transformer.metadata_sources is not None
         width = self.transformer.null_caption.shape[-1]
         check_prompts(prompt, prompt_embeds, prompt_attention_mask, by_metadata, width)
         check_outputs(num_images_per_prompt, num_inference_steps, guidance_scale, output_type)
+        check_distilled(self.distilled_steps, self.scheduler, num_inference_steps, guidance_scale, metadata_guidance)
         check_callback(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         if prompt_embeds is None:
             prompt_embeds, prompt_attention_mask = self.encode_prompt(prompt, metadata)
@@ -330,14 +336,11 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
         return clean_caption(prompt) if self.config.clean_captions and isinstance(prompt, str) else prompt
 
     @property
+    def distilled_steps(self) -> int | None:
+        """The steps that a distilled model takes, without guidance; None for another."""
+        return self.transformer.distilled_steps
+
+    @property
     def image_size(self) -> int:
         """Pixels a side of the images."""
         return downsampling(self.vae) * self.transformer.latent_shape[-1]
-
-    def _check_objective(self) -> None:
-        learnt, sampled = self.transformer.objective, samples_objective(self.scheduler)
-        if learnt != sampled:
-            raise ValueError(
-                f"the transformer was trained as {learnt}, {type(self.scheduler).__name__} samples {sampled}: "
-                "choose another scheduler (chexgen_lib.diffusion.schedulers)"
-            )

@@ -53,11 +53,12 @@ class Controls(widgets.VBox):
 
     Args:
         changed: called after each change by hand.
+        start: what they show at first.
+        fixed: whether steps and guidance are the model's, so that they stay.
         rows: how many findings can be requested at once.
     """
 
-    def __init__(self, changed: Callable[[], None], rows: int = 3):
-        start = Request()
+    def __init__(self, changed: Callable[[], None], start: Request, fixed: bool = False, rows: int = 3):
         self.rows = [FindingRow() for _ in range(rows)]
         self.sex = _choice("sex", [("any", None), ("woman", "F"), ("man", "M")])
         self.age = widgets.IntSlider(60, 18, 95, description="age", continuous_update=False, layout=WIDE)
@@ -71,6 +72,7 @@ class Controls(widgets.VBox):
         self.guidance = widgets.FloatSlider(
             start.guidance, min=1, max=8, step=0.5, description="guidance", continuous_update=False, layout=WIDE
         )
+        self.steps.disabled = self.guidance.disabled = fixed
         settings = [self.sex, self.age, self.aged, self.view, self.words, self.seed, self.steps, self.guidance]
         for control in (*settings, *(part for row in self.rows for part in row.children)):
             control.observe(lambda _: changed(), "value")
@@ -99,8 +101,8 @@ class Side(widgets.VBox):
     """
 
     def __init__(self, title: str, session: Session, kept: Callable[[], None]):
-        self.session, self.shown = session, Request()
-        self.controls = Controls(self.refresh)
+        self.session, self.shown = session, session.start
+        self.controls = Controls(self.refresh, session.start, fixed=session.pipeline.distilled_steps is not None)
         self.picture = widgets.Image(format="png", width=LARGE, height=LARGE)
         self.text = widgets.HTML(layout=widgets.Layout(width=f"{LARGE + 40}px"))
         keep = widgets.Button(description=f"keep {title}", icon="plus")

@@ -8,6 +8,7 @@ import polars as pl
 import torch
 
 import chexgen_lib
+from chexgen_lib.diffusion.schedulers import default_guidance, default_steps
 from chexgen_lib.export.images import SUFFIXES, save
 from chexgen_lib.models.foundation import PACKAGED, SHIPPED, shipped_sha256
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
@@ -19,9 +20,10 @@ class Session:
     """Samples requests and remembers what was seen.
 
     Args:
-        weights: "shipped", or a folder that `pipeline.save_pretrained` wrote.
+        weights: "shipped", "shipped-distilled", or a folder that `pipeline.save_pretrained` wrote.
 
     Attributes:
+        start: a request without findings, in as many steps and with the guidance that the model takes by default.
         kept: requests to export, in the order in which they were kept.
 
     Raises:
@@ -35,6 +37,8 @@ class Session:
         self.pipeline.set_progress_bar_config(disable=True)
         name = str(weights)
         self.weights = shipped_sha256(name) if name in PACKAGED else {"weights": name}
+        model = self.pipeline.transformer
+        self.start = Request(steps=default_steps(model), guidance=default_guidance(model))
         self.kept: list[Request] = []
         self._seen: dict[Request, np.ndarray] = {}
 

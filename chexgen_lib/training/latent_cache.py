@@ -75,6 +75,8 @@ class LatentCache:
         condition: float16 [N, 4, h, w], latents of the condition images of a control adapter, or None.
         metadata: float32 [N, CODES], what `models.metadata.encode_metadata` makes of the records with the model's
             `metadata_sources`, or None.
+        paths: float16 [N, K + 1, 4, h, w], from noise to `mean`, K evenly spaced stretches of sampling paths that a
+            student learns (`training.distillation`), or None.
     """
 
     mean: Tensor | Stack
@@ -83,6 +85,7 @@ class LatentCache:
     offsets: Tensor
     condition: Tensor | Stack | None = None
     metadata: Tensor | None = None
+    paths: Tensor | Stack | None = None
 
     def __post_init__(self):
         n = len(self.mean)
@@ -108,7 +111,7 @@ class LatentCache:
             return self
         spans = zip(self.offsets[rows].tolist(), self.offsets[rows + 1].tolist(), strict=True)
         texts = [self.states[first:last] for first, last in spans]
-        chosen = {name: getattr(self, name) for name in ("mean", "std", "condition")}
+        chosen = {name: getattr(self, name) for name in ("mean", "std", "condition", "paths")}
         return LatentCache(
             states=Stack(tuple(texts)),
             offsets=torch.tensor([0, *map(len, texts)]).cumsum(0),

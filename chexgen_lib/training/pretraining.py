@@ -135,7 +135,7 @@ def keep_weights(
     transformer.save_pretrained(folder)
     history.write_parquet(folder / "history.parquet")
     errors = {"before": noise_error(untrained, held_out), "after": noise_error(transformer, held_out)}
-    write_json(errors, folder / "noise_error.json")
+    write_json(errors, folder / "held_out_error.json")
 
 
 def _parameters(model: ChexGenTransformer) -> str:

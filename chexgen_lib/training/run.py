@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from chexgen_lib.diffusion.objectives import random_stretch
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.metadata import drop_attributes
 from chexgen_lib.models.transformer import ChexGenTransformer
@@ -117,10 +118,13 @@ class Run:
         )
         generator = torch.Generator().manual_seed(step_seed(self.config.seed, step, part))
         latents, states, mask, condition = cache.batch(rows, generator)
-        noise = torch.randn(latents.shape, generator=generator)
-        t = self.objective.times(len(rows), generator)
+        if cache.paths is None:
+            noise = torch.randn(latents.shape, generator=generator)
+            t = self.objective.times(len(rows), generator)
+            noisy, target = self.objective.noisy(latents, noise, t), self.objective.target(latents, noise)
+        else:
+            noisy, target, t = random_stretch(cache.paths[rows].float(), generator)
         dropped = torch.rand(len(rows), generator=generator) < self.config.caption_dropout
-        noisy, target = self.objective.noisy(latents, noise, t), self.objective.target(latents, noise)
         # A dropped caption keeps its mask, as in the released code: the null caption is as long as the one it replaces.
         # Beside metadata it is one token long, so that its length says nothing.
         given = {}

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -13,7 +14,7 @@ from chexgen_lib.training.launch import FOLDER, launch_training
 from chexgen_lib.training.run import Model, remove_checkpoints
 from chexgen_lib.training.trainer import CLOCK, noise_error, train
 
-ERRORS = "noise_error.json"
+ERRORS = "held_out_error.json"
 
 
 def train_model(
@@ -23,13 +24,14 @@ def train_model(
     held_out: LatentCache,
     config: TrainingConfig,
     launched: Path | None = None,
+    measure: Callable[[Model, LatentCache], float] = noise_error,
 ) -> None:
     """Train `model` on `pairs` and save it in `folder`, with all that a notebook shows of its training.
 
     Writes the averaged weights as `save_pretrained` does, `history.parquet` (step, loss, grad_norm, learning_rate), the
-    trainer's `log` and `noise_error.json`: `before` and `after`, on the held-out pairs; beside `folder`, the seconds
-    that it took (`trainer.read_seconds`). For `kept.kept`: called again after an interruption, it resumes from the
-    newest checkpoint in `folder`.
+    trainer's `log` and `held_out_error.json`: `before` and `after`, of `measure` on the held-out pairs; beside
+    `folder`, the seconds that it took (`trainer.read_seconds`). For `kept.kept`: called again after an interruption, it
+    resumes from the newest checkpoint in `folder`.
 
     Args:
         launched: folder of the stage, in which `chexgen train` may have left a checkpoint of the same training, to
@@ -39,12 +41,12 @@ def train_model(
         TrainingError: as `trainer.train`.
     """
     if not (folder / ERRORS).is_file():  # the last that is written; else it was interrupted while it tidied up
-        before = noise_error(model, held_out)
+        before = measure(model, held_out)
         together = None if launched is None else launch_training(model, config, launched)
         history = train(model, pairs, config, folder, keep_last=True, continued_from=together or launched)
         model.save_pretrained(folder)
         pl.DataFrame(history).write_parquet(folder / "history.parquet")
-        write_json({"before": before, "after": noise_error(model, held_out)}, folder / ERRORS)
+        write_json({"before": before, "after": measure(model, held_out)}, folder / ERRORS)
     remove_checkpoints(folder)
     if launched:
         remove(launched / FOLDER)

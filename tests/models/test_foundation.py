@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from chexgen_lib.models import foundation
-from chexgen_lib.models.foundation import load_adapter, load_transformer, read_history, read_recipe, save_foundation
+from chexgen_lib.models.foundation import load_adapter, load_transformer, read_history, read_recipe, save_transformer
 from chexgen_lib.models.loading import WeightsError
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.storage import digest
+from chexgen_lib.training.distillation import student_of
 from tests.builders import shipped_adapter, shipped_foundation
 
 
@@ -108,7 +109,7 @@ def test_an_interrupted_save_leaves_the_old_files(shipped, monkeypatch):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     monkeypatch.setattr(pl.DataFrame, "write_parquet", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        save_foundation(folder, model, {}, pl.DataFrame())
+        save_transformer(folder, model, {}, pl.DataFrame())
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -157,3 +158,24 @@ def test_the_adapter_in_the_package_is_whole_and_steers():
     with torch.no_grad():
         plain, steered = (model(latents, torch.tensor(500), text, controlnet_cond=c).sample for c in (None, condition))
     assert (steered - plain).std() > 0.01
+
+
+def test_the_distilled_one_is_read_beside_the_foundation(shipped, tmp_path, monkeypatch):
+    _, model = shipped
+    folder = tmp_path / "distilled"
+    monkeypatch.setattr(foundation, "DISTILLED_FOLDER", folder)
+    with pytest.raises(WeightsError, match="the package holds no distilled .*`make distilled`"):
+        load_transformer("shipped-distilled")
+    student = student_of(model, 3)
+    torch.nn.init.normal_(student.final_layer.linear.weight)
+    foundation.save_transformer(folder, student, {"images": 5}, read_history())
+    loaded = load_transformer("shipped-distilled")
+    assert (loaded.distilled_steps, load_transformer().distilled_steps) == (3, None)
+    assert read_recipe("shipped-distilled")["images"] == 5
+    own, shared = (foundation.shipped_sha256(name) for name in ("shipped-distilled", "shipped"))
+    assert (
+        own["autoencoder_sha256"] == shared["autoencoder_sha256"] and own["weights_sha256"] != shared["weights_sha256"]
+    )
+    changed(folder, lambda tensors: tensors.pop("pos_embed"))
+    with pytest.raises(WeightsError, match="of another version.*`make distilled`"):
+        load_transformer("shipped-distilled")

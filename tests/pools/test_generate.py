@@ -7,9 +7,11 @@ import polars as pl
 import pytest
 import torch
 
+from chexgen_lib.diffusion.schedulers import default_scheduler
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.pools.generate import Sampling, sample_pool
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
+from chexgen_lib.training.distillation import student_of
 
 RECORDS = pl.DataFrame(
     {
@@ -121,3 +123,10 @@ def test_needs_distinct_records(pipeline, tmp_path):
     for bad in (RECORDS.head(0), RECORDS[[0, 0]]):
         with pytest.raises(ValueError, match="distinct image_id"):
             sample(pipeline, bad, tmp_path / "bad")
+
+
+def test_a_distilled_generator_takes_its_own_steps_without_guidance(flow, tmp_path):
+    student = student_of(flow.transformer, 2)
+    pipeline = ChexGenPipeline(**{**flow.components, "transformer": student, "scheduler": default_scheduler(student)})
+    images = sample(pipeline, RECORDS, tmp_path / "a", num_inference_steps=20, guidance_scale=4.0)
+    assert np.array_equal(images, sample(pipeline, RECORDS, tmp_path / "b", num_inference_steps=2, guidance_scale=1.0))

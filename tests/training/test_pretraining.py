@@ -84,7 +84,7 @@ def test_weights_are_read_once_and_again_only_if_they_change(tmp_path, cohort, m
     keep(tmp_path / "transformer", "shipped", cohort)
     assert (tmp_path / "transformer/kept.json").stat().st_mtime_ns == before
     other = ChexGenTransformer.of_size("ci", sample_size=4, text_dim=384, objective="rectified_flow")
-    foundation.save_foundation(folder, other, foundation.read_recipe(), foundation.read_history())
+    foundation.save_transformer(folder, other, foundation.read_recipe(), foundation.read_history())
     keep(tmp_path / "transformer", "shipped", cohort)
     assert (tmp_path / "transformer/kept.json").stat().st_mtime_ns > before
 

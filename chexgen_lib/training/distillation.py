@@ -1,0 +1,113 @@
+"""Few steps instead of many: a student learns where the guided paths of its teacher lead (`make distilled`).
+
+The path of a sample, from noise to latent, is cut into a few stretches. Of each the student learns the one velocity
+that leads from its start to its end: progressive distillation (Salimans & Ho 2022) in a single round, of the guided
+velocity (Meng et al. 2023). It then takes one step a stretch and asks nothing of the null caption.
+"""
+
+from pathlib import Path
+
+import polars as pl
+import torch
+from tqdm import tqdm
+
+from chexgen_lib.diffusion.objectives import TIMES
+from chexgen_lib.models.text import cache_texts
+from chexgen_lib.models.transformer import ChexGenTransformer
+from chexgen_lib.pools.generate import Sampling, image_seed
+from chexgen_lib.sampling.pipeline import ChexGenPipeline
+from chexgen_lib.training.config import TrainingError, native_bf16
+from chexgen_lib.training.latent_cache import LatentCache, shard_path
+
+
+def student_of(teacher: ChexGenTransformer, stretches: int) -> ChexGenTransformer:
+    """A copy of a flow's transformer that is to learn its paths, cut into `stretches`."""
+    config = {name: value for name, value in teacher.config.items() if not name.startswith("_")}
+    student = type(teacher)(**config | {"distilled_steps": stretches})
+    student.load_state_dict(teacher.state_dict())
+    return student.to(teacher.device)
+
+
+@torch.inference_mode()
+def path_error(student: ChexGenTransformer, pairs: LatentCache, batch_size: int = 64) -> float:
+    """How far the student's steps end from where its teacher's paths do: mean square, over the latents' variance."""
+    total, ends = 0.0, []
+    for rows in torch.arange(len(pairs)).split(batch_size):
+        latents, states, mask, _ = pairs.batch(rows, torch.Generator())
+        x, states, mask = (given.to(student.device) for given in (pairs.paths[rows][:, 0].float(), states, mask))
+        for k in range(student.distilled_steps):
+            t = torch.full((len(rows),), TIMES * (1 - k / student.distilled_steps), device=x.device)
+            x = x - student(x, t, states, mask).sample[:, : x.shape[1]] / student.distilled_steps
+        total += (x.cpu() - latents).square().mean().item() * len(rows)
+        ends.append(latents)
+    return total / len(pairs) / torch.cat(ends).var().item()
+
+
+@torch.inference_mode()
+def record_paths(
+    folder: Path,
+    pipeline: ChexGenPipeline,
+    generator: str,
+    requests: pl.DataFrame,
+    sampling: Sampling,
+    stretches: int,
+) -> None:
+    """Sample each request once and keep its path: a latent cache with `paths`, the shortest prompts first.
+
+    For `kept.kept`: called again after an interruption, it goes on with the shards that are missing.
+
+    Args:
+        pipeline: of a rectified flow.
+        generator: its fingerprint (`pools.generate.fingerprint`), for the key alone.
+        requests: image_id, prompt.
+        sampling: of the teacher; `batch_size` requests make a shard.
+        stretches: of each path.
+
+    Raises:
+        TrainingError: if the steps cannot be cut into so many stretches, or the flow is shifted, so that its times are
+            not evenly spaced.
+    """
+    if pipeline.transformer.flow_shift != 1:
+        raise TrainingError("the paths of a shifted flow cannot be cut evenly: train with time_shift=1")
+    if sampling.num_inference_steps % stretches:
+        raise TrainingError(f"{sampling.num_inference_steps} steps cannot be cut into {stretches} equal stretches")
+    requests = requests.sort(pl.col("prompt").str.len_chars(), "image_id")
+    shards = list(requests.iter_slices(sampling.batch_size))
+    pipeline.set_progress_bar_config(disable=True)
+    for k, shard in enumerate(tqdm(shards, desc="paths", unit="shard")):
+        if not shard_path(folder, k, len(shards)).exists():
+            _paths(pipeline, shard, sampling, stretches).save(folder, k, len(shards))
+
+
+def _paths(pipeline: ChexGenPipeline, requests: pl.DataFrame, sampling: Sampling, stretches: int) -> LatentCache:
+    texts = cache_texts(pipeline.tokenizer, pipeline.text_encoder, requests["prompt"].to_list())
+    states = list(texts["states"].float().split(texts["offsets"].diff().tolist()))
+    padded = torch.nn.utils.rnn.pad_sequence(states, batch_first=True)
+    lengths = texts["offsets"].diff()
+    seeds = [image_seed(image_id, 0, sampling.seed) for image_id in requests["image_id"]]
+    noise = torch.stack([torch.randn(pipeline.transformer.latent_shape, generator=_seeded(seed)) for seed in seeds])
+    steps, kept = sampling.num_inference_steps // stretches, [noise]
+
+    def keep(pipeline: ChexGenPipeline, i: int, t: torch.Tensor, tensors: dict) -> dict:
+        if (i + 1) % steps == 0:
+            kept.append(tensors["latents"].float().cpu())
+        return {}
+
+    with torch.autocast(pipeline.device.type, torch.bfloat16, enabled=native_bf16()):
+        pipeline(
+            prompt_embeds=padded,
+            prompt_attention_mask=torch.arange(padded.shape[1]) < lengths[:, None],
+            latents=noise,
+            num_inference_steps=sampling.num_inference_steps,
+            guidance_scale=sampling.guidance_scale,
+            guidance_interval=sampling.guidance_interval,
+            callback_on_step_end=keep,
+            output_type="latent",
+        )
+    paths = torch.stack(kept, dim=1).half()
+    ends = paths[:, -1].clone()  # one file does not hold views of one tensor
+    return LatentCache(ends, torch.zeros_like(ends), **texts, paths=paths)
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
