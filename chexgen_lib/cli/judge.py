@@ -59,7 +59,7 @@ def judge(options: argparse.Namespace) -> int:
     _write(options, reference, entries, found, shown)
     minutes = (perf_counter() - start) / 60
     with replacing(options.out / "report.md") as path:
-        path.write_text(report.page(reference, entries, found, shown, sampling, minutes), encoding="utf-8")
+        path.write_text(report.page(reference, entries, found, shown, minutes), encoding="utf-8")
     for line in report.verdicts(found, shown):
         print(line.replace("**", ""))
     print(f"{options.out / 'report.md'}: {minutes:.1f} minutes")

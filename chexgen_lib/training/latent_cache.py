@@ -76,7 +76,7 @@ class LatentCache:
         metadata: float32 [N, CODES], what `models.metadata.encode_metadata` makes of the records with the model's
             `metadata_sources`, or None.
         paths: float16 [N, K + 1, 4, h, w], from noise to `mean`, K evenly spaced stretches of sampling paths that a
-            student learns (`training.distillation`), or None.
+            student learns (`experiments.distillation`), or None.
     """
 
     mean: Tensor | Stack

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -12,7 +11,7 @@ from chexgen_lib.training.config import TrainingConfig
 from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.launch import FOLDER, launch_training
 from chexgen_lib.training.run import Model, remove_checkpoints
-from chexgen_lib.training.trainer import CLOCK, noise_error, train
+from chexgen_lib.training.trainer import CLOCK, noise_error, path_error, train
 
 ERRORS = "held_out_error.json"
 
@@ -24,12 +23,11 @@ def train_model(
     held_out: LatentCache,
     config: TrainingConfig,
     launched: Path | None = None,
-    measure: Callable[[Model, LatentCache], float] = noise_error,
 ) -> None:
     """Train `model` on `pairs` and save it in `folder`, with all that a notebook shows of its training.
 
     Writes the averaged weights as `save_pretrained` does, `history.parquet` (step, loss, grad_norm, learning_rate), the
-    trainer's `log` and `held_out_error.json`: `before` and `after`, of `measure` on the held-out pairs; beside
+    trainer's `log` and `held_out_error.json`: `before` and `after`, on the held-out pairs; beside
     `folder`, the seconds that it took (`trainer.read_seconds`). For `kept.kept`: called again after an interruption, it
     resumes from the newest checkpoint in `folder`.
 
@@ -41,6 +39,7 @@ def train_model(
         TrainingError: as `trainer.train`.
     """
     if not (folder / ERRORS).is_file():  # the last that is written; else it was interrupted while it tidied up
+        measure = noise_error if held_out.paths is None else path_error
         before = measure(model, held_out)
         together = None if launched is None else launch_training(model, config, launched)
         history = train(model, pairs, config, folder, keep_last=True, continued_from=together or launched)

@@ -116,6 +116,21 @@ def noise_error(model: Model, cache: LatentCache, batch_size: int = 64, seed: in
     return total / len(cache)
 
 
+@torch.inference_mode()
+def path_error(student: Model, cache: LatentCache, batch_size: int = 64) -> float:
+    """How far the student's steps end from where its teacher's paths do: mean square, over the latents' variance."""
+    total, ends = 0.0, []
+    for rows in torch.arange(len(cache)).split(batch_size):
+        latents, states, mask, _ = cache.batch(rows, torch.Generator())
+        x, states, mask = (given.to(student.device) for given in (cache.paths[rows][:, 0].float(), states, mask))
+        for k in range(student.distilled_steps):
+            t = torch.full((len(rows),), TIMES * (1 - k / student.distilled_steps), device=x.device)
+            x = x - student(x, t, states, mask).sample[:, : x.shape[1]] / student.distilled_steps
+        total += (x.cpu() - latents).square().mean().item() * len(rows)
+        ends.append(latents)
+    return total / len(cache) / torch.cat(ends).var().item()
+
+
 def read_seconds(folder: Path) -> float:
     """Seconds that a training in `folder` took up to its last checkpoint, over all interruptions; 0 if it has none."""
     path = folder / CLOCK

@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from chexgen_lib.experiments.distillation import student_of
 from chexgen_lib.models import foundation
 from chexgen_lib.models.foundation import load_adapter, load_transformer, read_history, read_recipe, save_transformer
 from chexgen_lib.models.loading import WeightsError
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.storage import digest
-from chexgen_lib.training.distillation import student_of
 from tests.builders import shipped_adapter, shipped_foundation
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from chexgen_lib.diffusion.schedulers import default_scheduler
+from chexgen_lib.experiments.distillation import student_of
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.pools.generate import Sampling, sample_pool
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
-from chexgen_lib.training.distillation import student_of
 
 RECORDS = pl.DataFrame(
     {

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from chexgen_lib.diffusion.schedulers import default_scheduler
+from chexgen_lib.experiments.distillation import student_of
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
-from chexgen_lib.training.distillation import student_of
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from chexgen_lib.models.baseline import truncate
 from chexgen_lib.models.loading import fastest_device
 from chexgen_lib.models.quantized import int8_weights
 from chexgen_lib.pools.folder import is_folder_of_images
-from chexgen_lib.pools.generate import Sampling, sample_pool
+from chexgen_lib.pools.generate import Sampling, fitting, sample_pool
 from chexgen_lib.pools.submitted import EXCLUDED, read_submitted
 from chexgen_lib.sampling.baseline import BaselinePipeline
 from chexgen_lib.sampling.generators import Generator, Parts, open_generator
@@ -41,6 +41,7 @@ class Entry:
         excluded: image_id, copy, reason of what was left out.
         remarks: what to know of the images.
         seconds: of sampling; None for a folder.
+        sampling: as the generator took it (`pools.generate.fitting`); None for a folder.
     """
 
     source: str
@@ -51,6 +52,7 @@ class Entry:
     excluded: pl.DataFrame
     remarks: list[str]
     seconds: float | None = None
+    sampling: Sampling | None = None
 
 
 def enter(source: str, reference: Reference, folder: Path, sampling: Sampling, int8: bool, parts: Parts) -> Entry:
@@ -77,7 +79,8 @@ def enter(source: str, reference: Reference, folder: Path, sampling: Sampling, i
         remarks.append(f"sampled at {samples.shape[-1]} px, judged at {size} px")
     kind = type(getattr(pipeline, "pipeline", pipeline)).__name__
     nothing = pl.DataFrame(schema=EXCLUDED)
-    return Entry(source, kind, folder, prompted["image_id"].to_list(), images, nothing, remarks, seconds)
+    taken = seconds, fitting(sampling, pipeline)
+    return Entry(source, kind, folder, prompted["image_id"].to_list(), images, nothing, remarks, *taken)
 
 
 def _sample(

@@ -10,7 +10,6 @@ from chexgen_lib.experiments.judge.bench import GENERATOR
 from chexgen_lib.experiments.judge.entries import Entry
 from chexgen_lib.experiments.judge.reference import Reference
 from chexgen_lib.experiments.rectified_flow.control import MACRO
-from chexgen_lib.pools.generate import Sampling
 from chexgen_lib.quality.arms import FLOOR, IGNORES, NOISE, REAL
 
 FIGURE = "metrics.png"  # what it plots is metrics.csv
@@ -27,7 +26,6 @@ def page(
     entries: Mapping[str, Entry],
     found: pl.DataFrame,
     shown: pl.DataFrame,
-    sampling: Sampling,
     minutes: float,
 ) -> str:
     """The report, Markdown.
@@ -44,7 +42,7 @@ def page(
         f"classifier and probes trained on {len(reference.train)} radiographs of others. {minutes:.1f} minutes. "
         "Intervals are 95 % bootstrap percentiles over patients; differences are paired.",
         *([EMBEDDED] if is_embedded(reference) else []),
-        _entries(entries, sampling),
+        _entries(entries),
         f"![]({FIGURE})",
         "## In short",
         "\n".join(f"- {line}" for line in verdicts(found, shown)),
@@ -97,10 +95,10 @@ def _told(bound: str, arm: str, near: Mapping[str, Mapping[str, list[str]]]) -> 
     return ", ".join([*parts, *([f"not told from {bound} by {' and '.join(others)}"] * bool(others))])
 
 
-def _entries(entries: Mapping[str, Entry], sampling: Sampling) -> str:
+def _entries(entries: Mapping[str, Entry]) -> str:
     rows = []
     for name, entry in entries.items():
-        sampled = entry.seconds is not None
+        sampled, sampling = entry.seconds is not None, entry.sampling
         settings = f"{sampling.num_inference_steps} steps, guidance {sampling.guidance_scale:g}" if sampled else ""
         images = " x ".join(map(str, entry.images.shape[:2]))
         remarks = [*entry.remarks, *([f"{len(entry.excluded)} excluded (excluded.csv)"] * bool(len(entry.excluded)))]

@@ -11,7 +11,6 @@ import polars as pl
 import torch
 from tqdm import tqdm
 
-from chexgen_lib.diffusion.objectives import TIMES
 from chexgen_lib.models.text import cache_texts
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.pools.generate import Sampling, image_seed
@@ -26,21 +25,6 @@ def student_of(teacher: ChexGenTransformer, stretches: int) -> ChexGenTransforme
     student = type(teacher)(**config | {"distilled_steps": stretches})
     student.load_state_dict(teacher.state_dict())
     return student.to(teacher.device)
-
-
-@torch.inference_mode()
-def path_error(student: ChexGenTransformer, pairs: LatentCache, batch_size: int = 64) -> float:
-    """How far the student's steps end from where its teacher's paths do: mean square, over the latents' variance."""
-    total, ends = 0.0, []
-    for rows in torch.arange(len(pairs)).split(batch_size):
-        latents, states, mask, _ = pairs.batch(rows, torch.Generator())
-        x, states, mask = (given.to(student.device) for given in (pairs.paths[rows][:, 0].float(), states, mask))
-        for k in range(student.distilled_steps):
-            t = torch.full((len(rows),), TIMES * (1 - k / student.distilled_steps), device=x.device)
-            x = x - student(x, t, states, mask).sample[:, : x.shape[1]] / student.distilled_steps
-        total += (x.cpu() - latents).square().mean().item() * len(rows)
-        ends.append(latents)
-    return total / len(pairs) / torch.cat(ends).var().item()
 
 
 @torch.inference_mode()

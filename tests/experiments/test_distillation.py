@@ -8,11 +8,11 @@ import torch
 
 from chexgen_lib.diffusion.objectives import random_stretch
 from chexgen_lib.diffusion.schedulers import default_scheduler
+from chexgen_lib.experiments.distillation import record_paths, student_of
 from chexgen_lib.pools.generate import Sampling
 from chexgen_lib.training.config import TrainingError
-from chexgen_lib.training.distillation import path_error, record_paths, student_of
 from chexgen_lib.training.latent_cache import LatentCache, shards
-from chexgen_lib.training.trainer import train
+from chexgen_lib.training.trainer import path_error, train
 from tests.training.runs import CONFIG
 
 REQUESTS = pl.DataFrame(
