@@ -86,7 +86,7 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
         metadata_sources: names of the sources that the metadata encoder knows (`models.metadata`); None: the model has
             no metadata encoder, like the released ones.
         distilled_steps: of a rectified flow that has learned where the guided paths of another lead
-            (`experiments.distillation`): it takes so many steps of Euler's method, without guidance. None: it is no such.
+            (`experiments.distillation`): it takes so many steps of Euler's method, without guidance. None: no such one.
     """
 
     _supports_gradient_checkpointing = True
