@@ -158,7 +158,8 @@ def _unfinished(folder: Path, key: str) -> Path:
 
 
 def _code(function: Callable) -> list[Any]:
-    return [function.__qualname__, code_digest.of(inspect.getfile(function)), _versions()]
+    own = inspect.unwrap(function)  # a decorator's wrapper lies in a file of the decorator's
+    return [own.__qualname__, code_digest.of(inspect.getfile(own)), _versions()]
 
 
 @cache

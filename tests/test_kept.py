@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from chexgen_lib import code_digest, kept
 from chexgen_lib.code_digest import needed
@@ -124,6 +125,12 @@ def test_code_counts_and_its_comments_do_not(tmp_path, log, monkeypatch, change,
         module.write_text(text)
         kept.kept(writes, tmp_path / "result", uncounted={"log": log}, text="a")
     assert len(calls(log)) == (2 if again else 1)
+
+
+def test_the_code_of_a_decorated_function_is_its_own():
+    wrapper = torch.inference_mode()(writes)
+    assert Path(wrapper.__code__.co_filename) != Path(__file__)
+    assert kept._code(wrapper) == kept._code(writes)
 
 
 def test_the_modules_behind_a_function_are_followed():
