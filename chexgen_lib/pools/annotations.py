@@ -218,7 +218,8 @@ def choose_requests(data: Annotated, split: str, per_kind: int | Mapping[str, in
     """Up to `per_kind` images of a split for each kind of annotation: row, kind, and the image's id and prompt.
 
     Those of "train" include images of annotated datasets that show nothing, as often as there are such; of "held out",
-    whose samples are compared with the request, all show something.
+    whose samples are compared with the request, all show something. Datasets with one kind of annotation have as large
+    a share of the requests as of the images, however few these are: each trains networks of its own.
 
     per_kind: a number for all of `KINDS`, or one for each kind that is requested.
 
@@ -232,6 +233,7 @@ def choose_requests(data: Annotated, split: str, per_kind: int | Mapping[str, in
             continue
         order = np.random.default_rng(seed).permutation(data.of(split))
         usable = (int(row) for row in order if (data.has if split == "train" else data.shows)(row, kind))
+        usable = usable if data.kinds is None else _in_proportion(list(usable), data.table["image_id"])
         chosen += [{"row": row, "kind": kind} for row, _ in zip(usable, range(n), strict=False)]
     if not chosen:
         raise CohortError(f"no {split} image has a mask or a box to request")
@@ -239,6 +241,13 @@ def choose_requests(data: Annotated, split: str, per_kind: int | Mapping[str, in
     about = data.table[requests["row"].to_list()].select("image_id", "prompt", "patient_id")
     requests = pl.concat([requests, about], how="horizontal")
     return requests.with_columns(pl.format("{}:{}", "image_id", "kind").alias("image_id"))
+
+
+def _in_proportion(rows: list[int], image_ids: pl.Series) -> list[int]:
+    """Rows in an order in which the first n are, for any n, of all datasets in proportion; within each as they were."""
+    table = pl.DataFrame({"row": rows, "source": image_ids[rows].str.extract(r"^([^:]+):")})
+    place = (pl.int_range(pl.len()) + 0.5) / pl.len()
+    return table.with_columns(place=place.over("source")).sort("place", maintain_order=True)["row"].to_list()
 
 
 def varied(requests: pl.DataFrame, n: int) -> list[int]:
