@@ -1,8 +1,13 @@
-"""Settings and a latent cache in, a trained transformer out: what `chexgen train` does, in one process or in many."""
+"""Settings and a latent cache in, a trained model out: what `chexgen train` does, in one process or in many.
+
+The model is a transformer, new or continued, or an adapter or baseline in a folder, as `training.launch` leaves one.
+"""
 
 import argparse
+import json
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
+from typing import get_args
 
 import torch
 from accelerate import PartialState
@@ -13,6 +18,7 @@ from chexgen_lib.storage import replacing
 from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.launch import meet_through_slurm
+from chexgen_lib.training.run import Model
 from chexgen_lib.training.trainer import train as train_model
 
 MODEL = ("model", "text_tokens")  # settings of a new model; the section's other settings are for the notebook
@@ -47,7 +53,7 @@ def train(options: argparse.Namespace) -> int:
     if state.is_main_process:
         with replacing(options.out / "transformer") as folder:
             transformer.save_pretrained(folder)
-        print(f"{options.out / 'transformer'}: a model for ChexGenTransformer.from_pretrained, and stage 04")
+        print(f"{options.out / 'transformer'}: a model for {type(transformer).__name__}.from_pretrained")
     state.destroy_process_group()
     return 0
 
@@ -117,11 +123,20 @@ def _new(options: argparse.Namespace, model: dict, cache: LatentCache, config: T
     )
 
 
-def _continued(options: argparse.Namespace, model: dict, cache: LatentCache) -> ChexGenTransformer:
-    """The model in `options.weights`, enlarged as in stage II if the cache has twice its resolution."""
-    if not (options.weights / "config.json").is_file():
-        raise TrainingError(f"{options.weights} holds no transformer: give a folder that save_pretrained wrote")
-    transformer = ChexGenTransformer.from_pretrained(options.weights)
+def _continued(options: argparse.Namespace, model: dict, cache: LatentCache) -> Model:
+    """The model in `options.weights`; a transformer enlarged as in stage II if the cache has twice its resolution."""
+    try:
+        kind = json.loads((options.weights / "config.json").read_text(encoding="utf-8"))["_class_name"]
+        opened = next(known for known in get_args(Model) if known.__name__ == kind)
+    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+        raise TrainingError(
+            f"{options.weights} holds no transformer, adapter or baseline: give a folder that save_pretrained wrote"
+        ) from error
+    transformer = opened.from_pretrained(options.weights)
+    if opened is not ChexGenTransformer:
+        if "model" in model:
+            raise TrainingError(f"{options.weights} holds a {kind}, which has its size: leave out --size and `model`")
+        return transformer
     if "model" in model:
         if model["model"] not in SIZES:
             raise TrainingError(f"unknown model size {model['model']!r}; choose one of {', '.join(SIZES)}")

@@ -35,16 +35,18 @@ def train_adapter(
 ) -> None:
     """Train an adapter for `base` on the requests "train" and save it in `folder`.
 
-    Beside the weights, `folder` holds what `stages.train_model` writes, with the errors on the requests "held out".
+    Beside the weights, `folder` holds what `stages.train_model` writes, with the errors on the requests "held out". The
+    processes that the profile asks for train it.
 
     Args:
+        folder: in that of the stage.
         requests: rows of `annotations.choose_requests`, for "train" and "held out".
         text_encoder: a name, as `load_text_encoder` takes it.
     """
     frozen = autoencoder, text_encoder
     pairs, held_out = (annotated_pairs(data, requests[split], *frozen) for split in ("train", "held out"))
     torch.manual_seed(config.seed)  # for the projection into the adapter
-    train_model(folder, ControlledTransformer.on(base, copied_blocks), pairs, held_out, config)
+    train_model(folder, ControlledTransformer.on(base, copied_blocks), pairs, held_out, config, launched=folder.parent)
 
 
 def annotated_pairs(

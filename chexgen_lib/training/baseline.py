@@ -86,9 +86,10 @@ def train_baseline(
     """Train a fresh U-Net on the pairs of both stages and fill `folder` as `stages.train_model` does.
 
     Writes `pairs.json` beside the weights: the numbers of training and held-out pairs, of prompts cut
-    after 77 tokens, and of parameters.
+    after 77 tokens, and of parameters. The processes that the profile asks for train it.
 
     Args:
+        folder: in that of the stage.
         cohort: folder of the cohort, with the caches of stage 02_cohort.
         size: a name in `models.baseline.SIZES`.
         text_encoder: a name, as `load_text_encoder` takes it.
@@ -99,7 +100,7 @@ def train_baseline(
     unet = BaselineUNet.of_size(size, pairs.mean.shape[1:], text_dim=pairs.states.shape[1])
     numbers = {"training": len(pairs), "held out": len(held_out), "cut": cut, "parameters": unet.num_parameters()}
     write_json(numbers, folder / "pairs.json")
-    train_model(folder, unet, pairs, held_out, config)
+    train_model(folder, unet, pairs, held_out, config, launched=folder.parent)
 
 
 def keep_baseline(

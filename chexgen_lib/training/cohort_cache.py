@@ -16,9 +16,8 @@ from chexgen_lib.cohort.build import build
 from chexgen_lib.cohort.layout import FLAGS
 from chexgen_lib.cohort.select import Selection, select
 from chexgen_lib.models.text import count_tokens, load_text_encoder
-from chexgen_lib.training.latent_cache import LatentCache, shard_path
+from chexgen_lib.training.latent_cache import SHARD, LatentCache, shard_path
 
-SHARD = 2560  # pairs; with T5-XXL 1 to 2.5 GB
 PURPOSES = {"pretraining": "stage1", "alignment": "stage2"}  # name of a training's caches -> flag of its images
 
 

@@ -26,6 +26,8 @@ from chexgen_lib.models.metadata import CODES
 from chexgen_lib.models.text import cache_texts
 from chexgen_lib.storage import replacing
 
+SHARD = 2560  # pairs; with T5-XXL 1 to 2.5 GB
+
 
 class CacheError(ValueError):
     """A latent cache that is missing, broken or does not fit."""
@@ -60,6 +62,8 @@ class Stack:
             k = bisect(self.starts, first) - 1
             if step == 1 and last <= self.starts[k + 1]:  # a text: its tokens are in one part
                 return self.parts[k][first - self.starts[k] : last - self.starts[k]]
+            if step == 1:
+                return torch.cat(self.between(first, last))
             rows = torch.arange(first, last, step)
         places = ((row, bisect(self.starts, row) - 1) for row in rows.tolist())
         return torch.stack([self.parts[k][row - self.starts[k]] for row, k in places])
@@ -157,6 +161,12 @@ class LatentCache:
         tensors = {name: tensor[:].contiguous() for name, tensor in vars(self).items() if tensor is not None}
         with replacing(shard_path(folder, shard, of)) as partial:
             save_file(tensors, partial)
+
+    def save_in_shards(self, folder: Path, pairs: int = SHARD) -> None:
+        """Write the cache `folder` in shards of some `pairs`, one after the other: no more of them are in memory."""
+        parts = torch.arange(len(self)).split(pairs)
+        for number, rows in enumerate(parts):
+            self.take(rows).save(folder, number, len(parts))
 
     @classmethod
     def load(cls, folder: Path) -> "LatentCache":

@@ -12,22 +12,25 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from chexgen_lib.models.transformer import ChexGenTransformer
-from chexgen_lib.storage import write_json
+from chexgen_lib.storage import remove, write_json
 from chexgen_lib.training.config import TrainingConfig, TrainingError
+from chexgen_lib.training.latent_cache import LatentCache
+from chexgen_lib.training.run import Model
 
 LAUNCH = "CHEXGEN_LAUNCH"
 FOLDER = ".launched"  # in a stage's folder: what the processes read and write
 
 
-def launch_training(model: ChexGenTransformer, config: TrainingConfig, stage: Path) -> Path | None:
+def launch_training(model: Model, pairs: LatentCache, config: TrainingConfig, stage: Path) -> Path | None:
     """Train in the processes that the profile asks for; None where it asks for none.
 
     Called again after an interruption, the processes resume; once they are done, they train nothing.
 
     Args:
         model: untrained or continued.
-        stage: folder of the stage, beside that of the cohort, whose cache has the stage's name.
+        pairs: those of the cohort's cache of the stage's name, which the processes then read; where it has none, as for
+            the adapter and the baseline, `pairs` are written for them, and removed with all else in `FOLDER`.
+        stage: folder of the stage, beside that of the cohort.
 
     Returns:
         the folder with the final checkpoint, for `trainer.train`.
@@ -41,6 +44,10 @@ def launch_training(model: ChexGenTransformer, config: TrainingConfig, stage: Pa
     model.save_pretrained(folder / "untrained")
     write_json(asdict(config), folder / "settings.json")
     cache = stage.parent / "cohort" / f"{stage.name}_train"
+    if not cache.is_dir():
+        cache = folder / "pairs"
+        remove(cache)  # of an interrupted run, perhaps with other settings
+        pairs.save_in_shards(cache)
     options = ["--settings", folder / "settings.json", "--weights", folder / "untrained", "--out", folder]
     words = [sys.executable if word == "python" else word for word in shlex.split(command)]
     try:

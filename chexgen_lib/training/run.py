@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from chexgen_lib.diffusion.objectives import random_stretch
+from chexgen_lib.models.baseline import BaselineUNet
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.metadata import drop_attributes
 from chexgen_lib.models.transformer import ChexGenTransformer
@@ -31,7 +32,7 @@ from chexgen_lib.training.config import SCHEDULES, TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.sharding import copy_whole, load_whole_state, whole, whole_on_main, whole_state
 
-Model = ChexGenTransformer | ControlledTransformer
+Model = ChexGenTransformer | ControlledTransformer | BaselineUNet
 Draw = tuple[list[Tensor], dict[str, Tensor], Tensor, Tensor]  # the model's inputs, its metadata, target, weight
 IN_BLOCK = re.compile(r"\bblocks\.\d+\..*weight$|\bcopied_block\..*weight$")
 

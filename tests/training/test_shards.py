@@ -52,6 +52,14 @@ def test_any_rows_of_all_shards_are_those_of_one_cache(folder):
         assert torch.equal(cache.mean[part], pairs().mean[part])
 
 
+def test_pairs_of_anywhere_are_written_in_shards(folder, tmp_path):
+    LatentCache.load(folder).save_in_shards(tmp_path / "again", 6)
+    again = LatentCache.load(tmp_path / "again")
+    assert len(list((tmp_path / "again").iterdir())) == 3 and same(
+        batches(again, [12, 0, 7]), batches(pairs(), [12, 0, 7])
+    )
+
+
 def trained(cache, place):
     """Weights and history of a training."""
     torch.manual_seed(0)

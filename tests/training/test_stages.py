@@ -1,6 +1,7 @@
 """A stage's training is kept: it survives interruptions, and later failures or new figures do not repeat it."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import torch
 
 from chexgen_lib.cli import main as cli
 from chexgen_lib.kept import kept
+from chexgen_lib.models.baseline import BaselineUNet
+from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.training import launch, stages, trainer
 from chexgen_lib.training.config import TrainingConfig, TrainingError
@@ -27,12 +30,16 @@ def pairs(seed=0) -> LatentCache:
     return LatentCache(mean, torch.full_like(mean, 0.1), states, torch.arange(0, 21, 2))
 
 
-def keep(folder, config=CONFIG, launched=None):
+def keep(folder, config=CONFIG, launched=None, stage="pretraining"):
     torch.manual_seed(0)
     model = ChexGenTransformer.of_size("ci", sample_size=4, text_dim=16, text_tokens=8)
-    return kept(
-        train_model, folder, {"launched": launched}, model=model, pairs=pairs(), held_out=pairs(1), config=config
-    )
+    data = {"pairs": pairs(), "held_out": pairs(1)}
+    if stage == "baseline":
+        model = BaselineUNet.of_size("ci", (4, 4, 4), text_dim=16)
+    elif stage == "annotation_to_image":
+        model = ControlledTransformer.on(model, 1)
+        data = {name: replace(cache, condition=-cache.mean) for name, cache in data.items()}
+    return kept(train_model, folder, {"launched": launched}, model=model, **data, config=config)
 
 
 def contents(folder):
@@ -106,10 +113,14 @@ def test_pairs_of_a_stage_are_read_or_the_missing_file_is_named(tmp_path):
     assert torch.equal(train.mean[:], pairs().mean) and torch.equal(val.mean[:], pairs(1).mean)
 
 
-def test_the_processes_of_the_profile_train_and_the_stage_takes_over(tmp_path, monkeypatch):
-    """The processes are one here, which trains in place of them; the stage itself must not take a step."""
+@pytest.mark.parametrize("kind", ["pretraining", "annotation_to_image", "baseline"])
+def test_the_processes_of_the_profile_train_and_the_stage_takes_over(tmp_path, monkeypatch, kind):
+    """The processes are one here, which trains in place of them; the stage itself must not take a step.
+
+    The adapter's and the baseline's pairs are in no cache of the cohort: the stage hands them on.
+    """
     pairs().save(tmp_path / "cohort/pretraining_train")
-    alone, stage, commands = contents(keep(tmp_path / "alone/transformer")), tmp_path / "pretraining", []
+    alone, stage, commands = contents(keep(tmp_path / "alone/model", stage=kind)), tmp_path / kind, []
     (tmp_path / "alone/.clock.json").unlink()
 
     def run(command, check):
@@ -119,7 +130,7 @@ def test_the_processes_of_the_profile_train_and_the_stage_takes_over(tmp_path, m
 
     monkeypatch.setattr(launch.subprocess, "run", run)
     monkeypatch.setenv(launch.LAUNCH, "accelerate launch --num_processes 2")
-    found = contents(keep(stage / "transformer", launched=stage))
+    found = contents(keep(stage / "model", launched=stage, stage=kind))
     assert commands[0][:4] == ["accelerate", "launch", "--num_processes", "2"]
     assert {name: found[name] for name in alone if name != "kept.json"} == {
         k: v for k, v in alone.items() if k != "kept.json"
