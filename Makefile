@@ -65,7 +65,7 @@ repro: params
 # All stages of a profile on stand-ins of its datasets and weights, in runs/rehearsal/PROFILE, which no other run reads.
 rehearse: .venv/.complete
 	$(BIN)/python -m chexgen_lib.rehearsal '$(if $(filter file,$(origin PROFILE)),paper,$(PROFILE))' \
-	  --stages $(filter-out -%,$(STAGE))
+	  --stages $(filter-out -%,$(STAGE)) $(if $(SET),--set "$$SET")
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile

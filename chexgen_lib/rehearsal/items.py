@@ -1,30 +1,43 @@
 """Which figures and tables of the paper a run has made, and why not the others.
 
 `items.csv` has a row for each, with the paper's number: what it shows, the stage and the file (below the run's folder
-of figures) that make it here, and rows that the file must hold (`column=value`, joined by ;).
+of figures) that make it here, rows that the file must hold (`column=value`, joined by ;), the setting without which a
+profile does not make it, and why no run makes it alone.
 """
 
+import functools
+from collections.abc import Collection, Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from chexgen_lib.storage import replacing
 
-MADE = "made"
+MADE, MISSING = "made", "MISSING"
 
 
-def table(figures: Path) -> pl.DataFrame:
+def table(figures: Path, params: Mapping[str, Any], stages: Collection[str]) -> pl.DataFrame:
     """A row for each item: item, shows, stage, file (null where there is none), state (`MADE` or the reason).
 
     Args:
         figures: the run's folder of figures.
+        params: the run's, by which an item is none of its profile.
+        stages: that ran.
+
+    Returns:
+        A state begins with `MISSING` where one of these stages should have made the item.
     """
     with (files(__package__) / "items.csv").open("rb") as stream:
         listed = pl.read_csv(stream)
-    return listed.with_columns(state=pl.Series([_state(row, figures) for row in listed.to_dicts()])).drop(
-        "rows", "otherwise"
-    )
+    states = [_state(row, figures, params, stages) for row in listed.to_dicts()]
+    return listed.select("item", "shows", "stage", "file", state=pl.Series(states))
+
+
+def missing(found: pl.DataFrame) -> pl.DataFrame:
+    """The rows of a `table` whose items should have been made."""
+    return found.filter(pl.col("state").str.starts_with(MISSING))
 
 
 def write(found: pl.DataFrame, path: Path) -> None:
@@ -43,15 +56,21 @@ def page(found: pl.DataFrame) -> str:
     return "\n".join([*lines, f"{made} of {len(found)} items made"])
 
 
-def _state(row: dict[str, str | None], figures: Path) -> str:
+def _state(row: dict[str, str | None], figures: Path, params: Mapping[str, Any], stages: Collection[str]) -> str:
     if row["file"] is None:
         return row["otherwise"] or ""
+    if row["stage"] not in stages:
+        return f"not asked for: {row['stage']}"
+    if row["needs"] and not functools.reduce(
+        lambda level, key: (level or {}).get(key), row["needs"].split("."), params
+    ):
+        return f"not in this profile: {row['needs']} is not set"
     path = figures / row["file"]
     if not path.is_file():
-        return f"MISSING: {row['stage']} did not write it"
+        return f"{MISSING}: {row['stage']} did not write it"
     if row["rows"] is None or _holds(path, dict(pair.split("=", 1) for pair in row["rows"].split(";"))):
         return MADE
-    return row["otherwise"] or f"MISSING: no row with {row['rows']}"
+    return row["otherwise"] or f"{MISSING}: no row with {row['rows']}"
 
 
 def _holds(path: Path, wanted: dict[str, str]) -> bool:

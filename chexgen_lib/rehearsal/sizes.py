@@ -31,7 +31,8 @@ SIZES = frozenset(
 )
 # Where a profile needs more than `ci`: for eight sources; for two processes, in place of the profile's GPUs.
 MORE = {"cohort.stage1_train": 144, "cohort.stage1_val": 64}
-MORE |= dict.fromkeys((f"{stage}.training.gradient_accumulation" for stage in ("pretraining", "alignment")), 2)
+LAUNCHED = ("pretraining", "alignment", "baseline", "annotation_to_image")
+MORE |= dict.fromkeys((f"{stage}.training.gradient_accumulation" for stage in LAUNCHED), 2)
 MORE |= {"launch": "python -m torch.distributed.run --standalone --nproc_per_node 2"}
 OPEN = ("rows_per_source",)  # where null stands for more rows than any stand-in has
 

@@ -28,7 +28,16 @@ from transformers import (
 from chexgen_lib.learners.classifier import SIZES
 from chexgen_lib.models import weights_layout
 from chexgen_lib.models.baseline import BaselineUNet
-from chexgen_lib.models.weights_catalogue import CATALOGUE, HUB, SHIPPED, TORCH, XRV, Weight, WeightsFileError, asked_by
+from chexgen_lib.models.weights_catalogue import (
+    HUB,
+    OWN,
+    SHIPPED,
+    TORCH,
+    XRV,
+    Weight,
+    WeightsFileError,
+    asked_by,
+)
 from chexgen_lib.rehearsal.sizes import SMALL
 from chexgen_lib.storage import replacing
 
@@ -173,12 +182,12 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
 }
 
 
-def lay_out(home: Path, params: Mapping[str, Any]) -> list[Weight]:
-    """Put a stand-in of every weight that a profile names where its loader looks in a home directory.
+def lay_out(root: Path, params: Mapping[str, Any]) -> list[Weight]:
+    """Put a stand-in of every weight that a profile names where its loader looks.
 
     Args:
-        home: what HOME is while the profile runs, so that nobody's own weights are read or changed.
-        params: the composed profile.
+        root: a workplace; its `home` is HOME while the profile runs, so that nobody's own weights are read or changed.
+        params: the composed profile; a folder that it names as a pipeline is one of the workplace.
 
     Returns:
         the weights that the stand-ins are of.
@@ -188,13 +197,22 @@ def lay_out(home: Path, params: Mapping[str, Any]) -> list[Weight]:
     """
     wanted = [weight for weight in asked_by(params) if weight.store != SHIPPED]
     for weight in wanted:
-        if weight.store not in (HUB, XRV, TORCH):
-            raise WeightsFileError(f"there is no stand-in of {weight.source!r}: the rehearsal knows the catalogue only")
-        path = place(home, weight)
+        own = weight.store == OWN and weight.layout == "pipeline" and _is_below(weight.source)
+        if weight.store not in (HUB, XRV, TORCH) and not own:
+            raise WeightsFileError(
+                f"there is no stand-in of {weight.source!r}: the rehearsal knows the weights of the catalogue, and "
+                "generators in a folder below the repository (data/weights/NAME)"
+            )
+        path = root / weight.source if own else place(root / "home", weight)
         if not path.exists():
             _make(weight, path)
         weights_layout.check(weight.layout, path)
     return wanted
+
+
+def _is_below(source: str) -> bool:
+    """Whether a name is a path that stays below the repository, and no id of the hub."""
+    return source.startswith("data/") and ".." not in Path(source).parts
 
 
 def place(home: Path, weight: Weight) -> Path:
@@ -216,8 +234,3 @@ def _make(weight: Weight, path: Path) -> None:
     if weight.store == HUB:
         with replacing(path.parents[1] / "refs/main") as partial:
             partial.write_text(COMMIT)
-
-
-def catalogue() -> list[Weight]:
-    """The weights of others of which there is a stand-in."""
-    return [w for w in CATALOGUE if w.store in (HUB, XRV, TORCH)]

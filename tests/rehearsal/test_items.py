@@ -1,26 +1,79 @@
-"""The last page says of every item whether it was made, and why not."""
+"""The last page says of every item whether it was made, and why not; one that should have been ends the rehearsal."""
+
+import csv
+import sys
 
 import polars as pl
+import pytest
 
-from chexgen_lib.rehearsal import items
+from chexgen_lib.rehearsal import __main__ as command
+from chexgen_lib.rehearsal import items, workplace
+from chexgen_lib.workflow import dag
+
+PAPER = dag.plain("paper") | {"generators": {"RoentGen": "x", "MINIM": "y"}}
+STAGES = dag.stages(PAPER)
 
 
-def state(figures, item, shows=None):
-    found = items.table(figures).filter(pl.col("item") == item)
-    return (found if shows is None else found.filter(pl.col("shows").str.contains(shows)))["state"][0]
+def rows():
+    return list(csv.DictReader((items.files(items.__package__) / "items.csv").open(encoding="utf-8")))
+
+
+def state(figures, item, shows="", params=PAPER, stages=STAGES):
+    found = items.table(figures, params, stages).filter(pl.col("shows").str.contains(shows), item=item)
+    return found["state"][0]
+
+
+def make_all(figures):
+    """A file for every item, with the rows that it must hold."""
+    tables = {}
+    for row in filter(lambda row: row["file"], rows()):
+        path = figures / row["file"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if row["file"].endswith(".csv"):
+            held = dict(pair.split("=", 1) for pair in row["rows"].split(";")) if row["rows"] else {}
+            tables.setdefault(path, []).append(held | {"value": "1"})
+        else:
+            path.touch()
+    for path, content in tables.items():
+        pl.DataFrame(content, infer_schema_length=None).write_csv(path)
 
 
 def test_an_item_is_made_when_its_file_holds_its_rows(tmp_path):
     assert state(tmp_path, "Fig 3f") == "MISSING: 09_augmentation did not write it"
-    rows = {"source": ["paper", "this run"], "task": ["severity"] * 2, "value": [0.5, None]}
-    pl.DataFrame(rows).write_csv(tmp_path / "fig3.csv")
+    content = {"source": ["paper", "this run"], "task": ["severity"] * 2, "value": [0.5, None]}
+    pl.DataFrame(content).write_csv(tmp_path / "fig3.csv")
     assert state(tmp_path, "Fig 3f") == "MISSING: no row with source=this run;task=severity"
-    pl.DataFrame(rows | {"value": [0.5, 0.4]}).write_csv(tmp_path / "fig3.csv")
+    pl.DataFrame(content | {"value": [0.5, 0.4]}).write_csv(tmp_path / "fig3.csv")
     assert state(tmp_path, "Fig 3f") == items.MADE
     assert state(tmp_path, "Fig 1a") == "a drawing without data"
 
 
+def test_what_a_profile_or_these_stages_do_not_make_is_not_missing(tmp_path):
+    assert state(tmp_path, "Fig 3f", stages=["01_curation"]) == "not asked for: 09_augmentation"
+    without = PAPER | {"generators": {"baseline": None}}
+    assert state(tmp_path, "Fig 2a", "MINIM", without) == "not in this profile: generators.MINIM is not set"
+
+
 def test_the_page_has_a_line_for_each_item(tmp_path):
-    found = items.table(tmp_path)
+    found = items.table(tmp_path, PAPER, STAGES)
     lines = items.page(found).splitlines()
     assert len(lines) == len(found) + 2 and lines[-1] == f"0 of {len(found)} items made"
+
+
+@pytest.mark.parametrize("removed", ["fig2d.png", "ed_table8.csv"])
+def test_a_rehearsal_without_an_item_fails(tmp_path, monkeypatch, capsys, removed):
+    """Every stage ends, and one of their files is not there."""
+
+    def prepare(place, profile, overrides):
+        dag.compose(profile, place / "params.yaml", overrides)
+
+    monkeypatch.setattr(workplace, "prepare", prepare)
+    monkeypatch.setattr(workplace, "repro", lambda place, stages: 0)
+    monkeypatch.setattr(dag, "stages", lambda params, root: STAGES)
+    monkeypatch.setattr(sys, "argv", ["rehearsal", "paper", "--folder", str(tmp_path)])
+    figures = tmp_path / PAPER["figures_dir"]
+    make_all(figures)
+    assert command.main() == 0 and "all stages ended, 0 items missing" in capsys.readouterr().out
+    (figures / removed).unlink()
+    assert command.main() == 1
+    assert f"{removed:<30} MISSING" in capsys.readouterr().out

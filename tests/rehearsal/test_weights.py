@@ -11,6 +11,7 @@ from chexgen_lib.models.weights_catalogue import WeightsFileError, named
 from chexgen_lib.models.weights_store import fault
 from chexgen_lib.quality.embedders import XrvEmbedder
 from chexgen_lib.rehearsal import weights
+from chexgen_lib.sampling.baseline import GreyStableDiffusionPipeline
 from tests.models.catalogue_stand_ins import stand_in
 
 AUTOENCODER, T5 = "stable-diffusion-v1-5/stable-diffusion-v1-5", "google/t5-v1_1-xxl"
@@ -20,6 +21,7 @@ AUTOENCODER, T5 = "stable-diffusion-v1-5/stable-diffusion-v1-5", "google/t5-v1_1
 def home(tmp_path, monkeypatch):
     """A home directory in which the stand-ins of two settings lie."""
     found = weights.lay_out(tmp_path, {"cohort": {"autoencoder": AUTOENCODER, "text_encoder": T5}})
+    tmp_path /= "home"
     assert [weight.name for weight in found] == ["sd-v1-5-vae", "t5-v1_1-xxl"]
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / ".cache/huggingface/hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -44,8 +46,20 @@ def test_the_vocabulary_of_t5_is_read_as_it_is_published(home):
     assert short < long
 
 
+def test_a_generator_of_ones_own_lies_in_the_folder_that_names_it(tmp_path):
+    (found,) = weights.lay_out(tmp_path, {"pools": {"generators": {"MINIM": "data/weights/minim"}}})
+    assert found.source == "data/weights/minim"
+    assert GreyStableDiffusionPipeline.from_pretrained(tmp_path / found.source).unet.config.in_channels == 4
+
+
+@pytest.mark.parametrize("source", ["/my/minim", "data/../../minim", "somebody/minim"])
+def test_a_generator_elsewhere_is_refused(tmp_path, source):
+    with pytest.raises(WeightsFileError, match="generators in a folder below the repository"):
+        weights.lay_out(tmp_path, {"pools": {"generators": {"MINIM": source}}})
+
+
 def test_weights_outside_the_catalogue_are_refused(tmp_path):
-    with pytest.raises(WeightsFileError, match="knows the catalogue only"):
+    with pytest.raises(WeightsFileError, match="knows the weights of the catalogue"):
         weights.lay_out(tmp_path, {"cohort": {"autoencoder": "/my/autoencoder"}})
 
 

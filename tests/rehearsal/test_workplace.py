@@ -24,6 +24,29 @@ def test_it_follows_the_repository_and_keeps_what_was_made(tmp_path, monkeypatch
     assert (place / "chexgen_lib/a.py").read_text() == "changed"
 
 
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "data").mkdir()
+    with pytest.raises(NotebookError, match="is no workplace of this version"):
+        workplace.prepare(tmp_path, "paper")
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_stand_ins_of_other_code_are_made_again(tmp_path, monkeypatch):
+    code = {"datasets.py": "1", "weights.py": "1"}
+    monkeypatch.setattr(workplace.code_digest, "of", code.get)
+
+    def outdated() -> list[str]:
+        for name in ("data", "home"):
+            (tmp_path / name).mkdir(exist_ok=True)
+        workplace._outdated(tmp_path / "made_by.json", {"datasets.py": ["data", None], "weights.py": ["home"]})
+        return sorted(path.name for path in tmp_path.iterdir() if path.is_dir())
+
+    assert outdated() == []  # nobody knows of what code
+    assert outdated() == ["data", "home"]
+    code["datasets.py"] = "2"
+    assert outdated() == ["home"]
+
+
 def test_stages_see_the_workplace_and_no_cache_of_the_user(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", "/elsewhere")
     seen = workplace.environment(tmp_path)
@@ -36,6 +59,7 @@ def test_stand_ins_are_never_written_into_a_folder_of_the_user(tmp_path, monkeyp
     real.mkdir()
     params = {"curation": {"data_root": str(real)}, "annotation_to_image": {"lung_masks": None}}
     monkeypatch.setattr(workplace, "COPIED", ())
+    monkeypatch.setattr(workplace.dag, "compose", lambda profile, output, overrides: params)
     monkeypatch.setattr(workplace.dag, "plain", lambda profile: params)
     with pytest.raises(NotebookError, match="into its own folder only"):
         workplace.prepare(tmp_path / "place", "mine")
