@@ -2,101 +2,190 @@
 
     python -m benchmarks.kills [--kills 20] [--only "data build"] [--seed 0]
 
-Each command runs once undisturbed. Then it is started again and again into another folder and killed (SIGKILL, with its
-processes) at moments that are uniform over the time it took, until it has been killed "--kills" times; then it may
-finish. A second time its folder is a tmpfs of half the size that the result needs (needs root): the command must say so
-in one line, and finish once there is room. Writes kills.csv beside this file: command, trial, kills, starts, equal
-(every file has the bytes of the undisturbed run, and there is no other), says. Fails if a result is not equal.
+Each command runs once undisturbed. Then it is started again and again in another folder and killed (SIGKILL, with its
+processes) at moments that are uniform over the time that it took. When it ends by itself, its results are compared and
+the folder is emptied; when it has been killed "--kills" times, it may finish. Then its folder is a tmpfs with half the
+room that the results need (needs root): the command must say so in one line, and finish once there is room. Writes
+kills.csv beside this file after each command: command, trial, kills, at_work (kills that found something begun), ends
+(results that were compared), equal (all of them have the bytes of the undisturbed run, and there is no other file),
+says, version (the commit). Rows of commands that were left out stay. Fails if a result is not equal.
 """
 
 import argparse
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import polars as pl
+import torch
 
+from chexgen_lib.training.latent_cache import LatentCache
+
+REPOSITORY = Path(__file__).parents[1]
+TABLE = Path(__file__).with_suffix(".csv")
 PROMPTS = ["Clear lungs.", "Small left pleural effusion.", "Cardiomegaly.", "Right upper lobe consolidation."]
+CLI = [sys.executable, "-m", "chexgen_lib.cli"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command under test.
+
+    Attributes:
+        words: what is run, with the folder of inputs and the one of results in place of INPUTS and OUT.
+        inputs: called with a folder, writes what the command reads.
+        prepare: called with the folder of results before the first start.
+        results: below that folder, a pattern of the files that must be equal.
+    """
+
+    words: list[str]
+    inputs: Callable[[Path], None] = lambda folder: None
+    prepare: Callable[[Path], None] = lambda folder: None
+    results: tuple[str, ...] = ("**/*",)
+
+
+def write_prompts(folder: Path) -> None:
+    (folder / "prompts.txt").write_text("\n".join(PROMPTS))
+
+
+def write_pairs(folder: Path) -> None:
+    """A latent cache of random pairs, and the settings of a training that saves itself every 20 of 200 steps."""
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.randn(64, 4, 8, 8, generator=generator).half()
+    states = torch.randn(128, 16, generator=generator).half()
+    LatentCache(mean, torch.full_like(mean, 0.1), states, torch.arange(0, 129, 2)).save(folder / "pairs")
+    training = dict(steps=200, batch_size=8, precision="fp32", checkpoint_every=20)
+    (folder / "settings.json").write_text(json.dumps({"model": "ci", "text_tokens": 8, "training": training}))
+
+
+def clone(folder: Path) -> None:
+    """This commit with the environment that runs the benchmark; what is not committed is not tested."""
+    subprocess.run(["git", "clone", "--quiet", "--shared", "--no-tags", REPOSITORY, folder], check=True)
+    shutil.rmtree(folder / "runs", ignore_errors=True)
+    (folder / ".venv").symlink_to(sys.prefix)
+
+
 COMMANDS = {
-    "sample": ["sample", "PROMPTS", "--steps", "4", "--images-per-prompt", "3", "--batch-size", "2", "--out"],
-    "data build": ["data", "build", "openi", "--out"],
+    "sample": Command(
+        [*CLI, "sample", "INPUTS/prompts.txt", "--steps", "4", "--images-per-prompt", "3", "--batch-size", "2"]
+        + ["--out", "OUT"],
+        write_prompts,
+    ),
+    "train": Command(
+        [*CLI, "train", "INPUTS/pairs", "--settings", "INPUTS/settings.json", "--out", "OUT"], write_pairs
+    ),
+    "data build": Command([*CLI, "data", "build", "openi", "--out", "OUT"]),
+    "make repro": Command(
+        ["make", "-C", "OUT", "-o", ".venv/.complete", "repro", "PROFILE=ci", "STAGE=01_curation"],
+        prepare=clone,
+        results=("runs/ci/curation/**/*", "runs/ci/figures/**/*", "runs/stripped/*", "params.yaml", "dvc.lock"),
+    ),
 }
 
 
-def start(command: list[str], out: Path) -> subprocess.Popen:
+def start(command: Command, inputs: Path, out: Path) -> subprocess.Popen:
     """The command as a session of its own, so that its processes are killed with it."""
-    full = [sys.executable, "-m", "chexgen_lib.cli", *command, str(out)]
-    return subprocess.Popen(full, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    words = [word.replace("INPUTS", str(inputs)).replace("OUT", str(out)) for word in command.words]
+    path = str(out if command.prepare is clone else REPOSITORY)
+    options = dict(stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(words, cwd=inputs, env=os.environ | {"PYTHONPATH": path}, **options)
 
 
-def finish(command: list[str], out: Path) -> tuple[int, str]:
-    process = start(command, out)
+def finish(command: Command, inputs: Path, out: Path) -> tuple[int, str]:
+    process = start(command, inputs, out)
     _, said = process.communicate()
     return process.returncode, said
 
 
-def contents(folder: Path) -> dict[str, str]:
-    """Digest of every file below a folder."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): sha256(path.read_bytes()).hexdigest() for path in files}
+def contents(command: Command, out: Path) -> dict[str, str]:
+    """Digest of every file of the results."""
+    files = sorted({path for pattern in command.results for path in out.glob(pattern) if path.is_file()})
+    return {path.relative_to(out).as_posix(): sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def kill_often(command: list[str], out: Path, seconds: float, kills: int, rng: np.random.Generator) -> int:
-    """Start the command until it has been killed so often; a run that ends by itself is no kill. The starts needed."""
-    killed = starts = 0
-    while killed < kills and starts < 3 * kills:
-        process, starts = start(command, out), starts + 1
+def kill_often(
+    command: Command, inputs: Path, out: Path, seconds: float, kills: int, rng: np.random.Generator
+) -> tuple[list[dict[str, str] | None], int]:
+    """Results after so many kills, None of a start that failed, and how many kills found something begun."""
+    ends, killed, at_work = [], 0, 0
+    while killed < kills:
+        if not out.exists():
+            command.prepare(out)
+        process = start(command, inputs, out)
         try:
             process.communicate(timeout=rng.uniform(0, seconds))
+            ends.append(contents(command, out) if process.returncode == 0 else None)
+            shutil.rmtree(out)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             killed += 1
-    return starts
+            at_work += bool(contents(command, out))
+            print(f"{killed} of {kills} kills, {at_work} at work, {len(ends)} ends", end="\r", file=sys.stderr)
+    status, said = finish(command, inputs, out)
+    print(said if status else "", file=sys.stderr)
+    return [*ends, contents(command, out) if status == 0 else None], at_work
 
 
-def trial(name: str, command: list[str], kills: int, rng: np.random.Generator) -> list[dict]:
+def trial(name: str, command: Command, kills: int, rng: np.random.Generator) -> list[dict]:
     """One row for the kills, and one for the full disk."""
-    rows = []
     with tempfile.TemporaryDirectory() as place:
-        root = Path(place)
-        (root / "prompts.txt").write_text("\n".join(PROMPTS))
-        command = [str(root / "prompts.txt") if word == "PROMPTS" else word for word in command]
-        begun = perf_counter()
-        status, said = finish(command, root / "whole")
-        seconds, whole = perf_counter() - begun, contents(root / "whole")
+        inputs, out = Path(place, "inputs"), Path(place, "whole")
+        inputs.mkdir()
+        command.inputs(inputs)
+        command.prepare(out)
+        empty, begun = _size(out), perf_counter()
+        status, said = finish(command, inputs, out)
+        seconds, whole, room = perf_counter() - begun, contents(command, out), _size(out) - empty
         assert status == 0, said
-        starts = kill_often(command, root / "killed", seconds, kills, rng)
-        status, said = finish(command, root / "killed")
-        equal = status == 0 and contents(root / "killed") == whole
-        rows.append(dict(command=name, trial="SIGKILL", kills=kills, starts=starts + 1, equal=equal, says=""))
-        size = sum(path.stat().st_size for path in (root / "whole").rglob("*"))
-        return rows + full_disk(name, command, root / "small", size // 2, whole)
+        assert whole
+        ends, at_work = kill_often(command, inputs, Path(place, "killed"), seconds, kills, rng)
+        equal = all(end == whole for end in ends)
+        row = dict(command=name, trial="SIGKILL", kills=kills, at_work=at_work, ends=len(ends), equal=equal, says="")
+        return [row, *full_disk(name, command, inputs, Path(place, "small"), empty + room // 2, whole)]
 
 
-def full_disk(name: str, command: list[str], mount: Path, size: int, whole: dict[str, str]) -> list[dict]:
+def _size(folder: Path) -> int:
+    """Bytes that a folder's files take on a disk of pages."""
+    return sum(-(-path.lstat().st_size // 4096) * 4096 for path in folder.rglob("*")) if folder.exists() else 0
+
+
+def full_disk(
+    name: str, command: Command, inputs: Path, mount: Path, size: int, whole: dict[str, str]
+) -> list[dict]:
     """The row of a disk of `size` bytes that grows when the command has failed; none where nothing can be mounted."""
     mount.mkdir()
-    pages = max(size // 4096, 2) * 4
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={pages}k", "tmpfs", mount], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", mount], capture_output=True).returncode:
         print("no tmpfs can be mounted: the full disk is left out", file=sys.stderr)
         return []
     try:
-        status, said = finish(command, mount / "out")
+        command.prepare(mount / "out")
+        status, said = finish(command, inputs, mount / "out")
         failed = status == 2 and "Traceback" not in said
-        subprocess.run(["mount", "-o", "remount,size=1g", mount], check=True)
-        again, _ = finish(command, mount / "out")
-        equal = failed and again == 0 and contents(mount / "out") == whole
-        line = (said.strip().splitlines() or [""])[-1].replace(str(mount), "OUT")
-        return [dict(command=name, trial="full disk", kills=0, starts=2, equal=equal, says=line[:200])]
+        subprocess.run(["mount", "-o", "remount,size=4g", mount], check=True)
+        again, _ = finish(command, inputs, mount / "out")
+        equal = failed and again == 0 and contents(command, mount / "out") == whole
+        lines = [line for line in said.splitlines() if "cannot be written" in line] or said.strip().splitlines()
+        says = (lines or [""])[-1].replace(str(mount / "out"), "OUT")[:200]
+        return [dict(command=name, trial="full disk", kills=0, at_work=0, ends=1, equal=equal, says=says)]
     finally:
         subprocess.run(["umount", mount], check=True)
+
+
+def version() -> str:
+    """The commit that is measured."""
+    said = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True)
+    return said.stdout.strip()
 
 
 def main() -> None:
@@ -105,14 +194,15 @@ def main() -> None:
     parser.add_argument("--only", choices=COMMANDS)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    rng, rows = np.random.default_rng(arguments.seed), []
+    rows = pl.read_csv(TABLE, missing_utf8_is_empty_string=True).to_dicts() if TABLE.exists() else []
     for name, command in COMMANDS.items():
         if arguments.only in (None, name):
-            rows += trial(name, command, arguments.kills, rng)
-            print(rows[-2:], flush=True)
-    table = pl.DataFrame(rows)
-    table.write_csv(Path(__file__).with_suffix(".csv"))
-    sys.exit(not table["equal"].all())
+            rng = np.random.default_rng(arguments.seed)
+            new = trial(name, command, arguments.kills, rng)
+            print(new, flush=True)
+            rows = [row for row in rows if row["command"] != name] + [row | {"version": version()} for row in new]
+            pl.DataFrame(rows).write_csv(TABLE)
+    sys.exit(not all(row["equal"] for row in rows))
 
 
 if __name__ == "__main__":
