@@ -167,9 +167,7 @@ def _size(folder: Path) -> int:
     return sum(-(-path.lstat().st_size // 4096) * 4096 for path in folder.rglob("*")) if folder.exists() else 0
 
 
-def full_disk(
-    name: str, command: Command, inputs: Path, mount: Path, size: int, whole: dict[str, str]
-) -> list[dict]:
+def full_disk(name: str, command: Command, inputs: Path, mount: Path, size: int, whole: dict[str, str]) -> list[dict]:
     """The row of a disk of `size` bytes that grows when the command has failed; none where nothing can be mounted."""
     mount.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", mount], capture_output=True).returncode:

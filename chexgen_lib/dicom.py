@@ -31,6 +31,7 @@ JPEG_KINDS |= {0xF7: "1.2.840.10008.1.2.4.81"}
 ITEM = b"\xfe\xff\x00\xe0"
 DELIMITER = b"\xfe\xff\xdd\xe0\0\0\0\0"  # after the last item of compressed pixels
 JPEG_2000 = "1.2.840.10008.1.2.4.91"
+OVERLAID = 0.1  # share of pixels that an overlay in unused bits marks at most
 LUMA = (0.299, 0.587, 0.114)
 GROUPED = {  # where an enhanced image keeps what others have in their data set
     "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
@@ -56,7 +57,7 @@ def read_dicom(path: Path, note: Callable[[str], None]) -> np.ndarray:
             data = _read(path)
             _ungroup(data)
             _complete(data, note)
-            stored = _stored(data)
+            stored = _stored(data, note)
             if stored.ndim == 3:
                 return (stored @ np.array(LUMA)).astype(np.float32)
             return displayed(stored, data, note)
@@ -108,7 +109,7 @@ def _complete(data: pydicom.Dataset, note: Callable[[str], None]) -> None:
     if bits is None or not 0 < bits <= allocated:
         note(f"{name('BitsStored')} is not 1 to {allocated}: took all {allocated} bits")
         data.BitsStored = bits = allocated
-    defaults = {"SamplesPerPixel": 1, "PixelRepresentation": 0, "HighBit": int(bits) - 1}
+    defaults = {"SamplesPerPixel": 1, "PixelRepresentation": 0, "HighBit": int(bits) - 1, "PlanarConfiguration": 0}
     for keyword, default in defaults.items():
         if number(data, keyword) is None:
             setattr(data, keyword, default)
@@ -116,6 +117,9 @@ def _complete(data: pydicom.Dataset, note: Callable[[str], None]) -> None:
     if frames > 1:
         note(f"{name('NumberOfFrames')} is {frames:g}: took the first")
     data.NumberOfFrames = max(int(frames), 1)
+    if data.SamplesPerPixel == 3 and data.PhotometricInterpretation == "MONOCHROME2":
+        note(f"{name('PhotometricInterpretation')} is MONOCHROME2, of three channels: took them for RGB")
+        data.PhotometricInterpretation = "RGB"
     for keyword in SPACINGS:
         spacing = numbers(data, keyword)
         if len(spacing) == 2 and spacing[0] != spacing[1] and not np.isnan(spacing).any():
@@ -173,7 +177,7 @@ def _follow_jpeg(data: pydicom.Dataset, note: Callable[[str], None]) -> None:
             data.PhotometricInterpretation, data.PlanarConfiguration = "YBR_FULL_422", 0
 
 
-def _stored(data: pydicom.Dataset) -> np.ndarray:
+def _stored(data: pydicom.Dataset, note: Callable[[str], None]) -> np.ndarray:
     """The first frame: stored values [H, W], or colours [H, W, 3] as fractions of their largest value."""
     kind, syntax = data.PhotometricInterpretation, data.file_meta.TransferSyntaxUID
     grey = kind in ("MONOCHROME1", "MONOCHROME2")
@@ -185,7 +189,7 @@ def _stored(data: pydicom.Dataset) -> np.ndarray:
     if syntax.is_compressed:
         _check_decoder(syntax)
     try:
-        stored = _first_frame(data)
+        stored = _first_frame(data, note)
     except Exception as error:
         raise DicomError(f"{name('PixelData')} ({syntax.name}) cannot be decoded: {error}; fetch it again") from error
     if grey:
@@ -208,19 +212,26 @@ def _check_decoder(syntax: UID) -> None:
         )
 
 
-def _first_frame(data: pydicom.Dataset) -> np.ndarray:
+def _first_frame(data: pydicom.Dataset, note: Callable[[str], None]) -> np.ndarray:
     """The first frame without bits that are not stored ones.
 
     `pydicom` takes stored bits to be the lowest. Where High Bit says otherwise, and the values bear it out, they are
     cut out here.
     """
     allocated, stored, high = int(data.BitsAllocated), int(data.BitsStored), int(data.HighBit)
+    if data.file_meta.TransferSyntaxUID.is_compressed:
+        return pixel_array(data, index=0)
+    data.NumberOfFrames = 1  # there may be fewer than it says, and the first is all that is read
     first = pixel_array(data, index=0)
-    if not stored - 1 < high < allocated or data.file_meta.TransferSyntaxUID.is_compressed:
+    if allocated == stored or first.ndim == 3:
         return first
     data.BitsStored = allocated
     whole = pixel_array(data, index=0)
     data.BitsStored = stored
-    if not (np.abs(whole.astype(np.int64)) >> stored).any():
-        return first
-    return (whole << (allocated - 1 - high)) >> (allocated - stored)
+    above = whole.astype(np.int64) >> stored
+    above = (above != 0) & (above != -1)
+    if stored - 1 < high < allocated and above.any():
+        return (whole << (allocated - 1 - high)) >> (allocated - stored)
+    if above.mean() > OVERLAID:
+        note(f"{name('BitsStored')} is {stored}, and {above.mean():.0%} of the values have more: left out those bits")
+    return first

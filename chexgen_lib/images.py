@@ -20,6 +20,7 @@ from chexgen_lib.pixels import DICOM, JPEG, PNG, ImageError, kind_of, read_pixel
 from chexgen_lib.storage import replacing
 
 FRONTAL_MEDIASTINUM = (slice(20, 52), slice(27, 37))  # rows and columns of 64: brighter than the lungs beside it
+BLANK = 0.1  # share of rows; below 1,032 films of NIH and of others with lung masks at most 0.08 are blank
 FRONTAL_LUNGS = ((slice(16, 40), slice(12, 24)), (slice(16, 40), slice(40, 52)))
 
 
@@ -118,12 +119,20 @@ def unusual(x: np.ndarray, frontal: bool) -> str | None:
     mean, spread = float(small.mean()), float(small.std())
     if spread < 0.05:
         return f"nearly flat: standard deviation {spread:.3f}"
+    if (share := _blank_end(x)) > BLANK:
+        return f"its last {share:.0%} hold one value: cut off, or collimated"
     if not 0.1 <= mean <= 0.9:
         return f"outside the usual greys: mean {mean:.2f}"
     lungs = np.mean([small[place].mean() for place in FRONTAL_LUNGS])
     if frontal and small[FRONTAL_MEDIASTINUM].mean() < lungs - 0.05:
         return "looks like a negative: lungs brighter than the mediastinum"
     return None
+
+
+def _blank_end(x: np.ndarray) -> float:
+    """The share of rows at the end of an image [H, W] that hold one value, as where a file was cut off and padded."""
+    rows = np.flatnonzero((np.abs(x - x[-1, -1]) > 1e-6).any(axis=1))
+    return 1 - (rows[-1] + 1) / len(x) if len(rows) else 1.0
 
 
 def write_png(path: str | Path, x: np.ndarray) -> Path:

@@ -234,6 +234,26 @@ def item(**elements) -> list[Dataset]:
     return [data]
 
 
+def test_fewer_frames_than_the_header_says(tmp_path):
+    notes = []
+    data = dataset(NumberOfFrames=3)
+    assert np.array_equal(images.read_image(saved(tmp_path, data), notes.append), PLAIN)
+    assert notes == ["Number of Frames (0028,0008) is 3: took the first"]
+
+
+def test_pixel_data_that_is_padded_to_its_length_is_remarked(tmp_path):
+    data = dataset(np.tile(RAMP, (4, 4)))
+    data.PixelData = data.PixelData[: len(data.PixelData) // 2] + bytes(len(data.PixelData) // 2)
+    film = images.read_image(saved(tmp_path, data))
+    assert images.unusual(film, frontal=False) == "its last 50% hold one value: cut off, or collimated"
+
+
+def test_values_that_more_bits_than_the_stored_ones_hold_are_remarked(tmp_path):
+    notes = []
+    images.read_image(saved(tmp_path, dataset(RAMP * 8)), notes.append)
+    assert notes == ["Bits Stored (0028,0101) is 12, and 88% of the values have more: left out those bits"]
+
+
 def test_the_first_frames_window_of_an_enhanced_image(tmp_path):
     shared = item(
         PixelValueTransformationSequence=item(RescaleSlope=2, RescaleIntercept=0),
@@ -261,6 +281,14 @@ def test_pixels_that_are_no_squares_are_remarked(tmp_path):
     path = saved(tmp_path, dataset(PixelAspectRatio=[2, 1], ImagerPixelSpacing=[0.1, 0.1]))
     np.testing.assert_allclose(images.read_image(path, found.append), PLAIN, atol=1e-6)
     assert found == ["Pixel Aspect Ratio (0028,0034) is 2 and 1: took its pixels for squares"]
+
+
+def test_three_channels_that_are_called_grey_are_colours(tmp_path):
+    notes, grey = [], (RAMP >> 4).astype(np.uint8)
+    data = dataset(grey, SamplesPerPixel=3, BitsAllocated=8, BitsStored=8, HighBit=7)
+    data.PixelData = np.stack([grey] * 3, axis=-1).tobytes()
+    np.testing.assert_allclose(images.read_image(saved(tmp_path, data), notes.append), grey / 255, atol=1e-6)
+    assert notes == ["Photometric Interpretation (0028,0004) is MONOCHROME2, of three channels: took them for RGB"]
 
 
 def test_colour_becomes_luma(tmp_path):

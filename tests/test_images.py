@@ -148,6 +148,15 @@ def test_unusual_greys(tmp_path):
     assert images.unusual(film(0.0) ** 4, frontal=True) == "outside the usual greys: mean 0.08"
 
 
+@pytest.mark.parametrize("filling", [0.0, 0.5, 1.0])
+def test_a_film_that_ends_in_one_value_is_remarked(filling):
+    cut = film() + np.linspace(0, 0.1, 64, dtype=np.float32)[:, None]
+    cut[32:] = filling
+    assert images.unusual(cut, frontal=True) == "its last 50% hold one value: cut off, or collimated"
+    cut[32:60] = film()[32:60]
+    assert images.unusual(cut, frontal=True) is None
+
+
 def test_jpeg(tmp_path):
     smooth = np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1))
     x = images.read_image(save(tmp_path, Image.fromarray(smooth), "x.jpg", quality=95))

@@ -59,6 +59,25 @@ def body(content, finish="stop", usage=None, **message) -> str:
         REPORT,
         [{"type": "text", "text": GOOD[:30]}, {"type": "text", "text": GOOD[30:]}],
         [{"type": "thinking", "thinking": DRAFT}, {"type": "text", "text": GOOD}],
+        [{"type": "text", "text": {"value": GOOD}}],
+        [GOOD],
+        f"◁think▷{DRAFT}◁/think▷{GOOD}",
+        f"<seed:think>{DRAFT}</seed:think>{GOOD}",
+        f"<|begin_of_thought|>{DRAFT}<|end_of_thought|>{GOOD}",
+        f"<scratchpad>{DRAFT}</scratchpad>{GOOD}",
+        re.sub(r'"([^"]*)"', r"„\1“", GOOD),
+        GOOD.replace('": ', '"：').replace('", ', '"，'),
+        re.sub(r'"(\w+)":', r'**"\1"**:', GOOD),
+        re.sub(r'"(\w+)":', r"\1:", GOOD),
+        GOOD.replace('", ', '", # as asked\n'),
+        GOOD.replace('"A man."', '"""A man."""').replace('"PA view."', '"PA " + "view."'),
+        f"{GOOD[:-1]}, ...}}",
+        json.dumps(json.dumps(GOOD)),
+        json.dumps(REPORT | {"nonce": "K"}),
+        json.dumps([{"name": name, "value": text} for name, text in REPORT.items()]),
+        json.dumps({name: {"text": text} if name != "nonce" else text for name, text in REPORT.items()}),
+        json.dumps({"properties": {name: {"type": "string", "value": text} for name, text in REPORT.items()}}),
+        "<report>" + "".join(f"<{name}>{text}</{name}>" for name, text in REPORT.items()) + "</report>",
     ],
 )
 @pytest.mark.parametrize("finish", ["stop", "length", None])
@@ -68,6 +87,80 @@ def test_a_report_is_found_in_its_wrapping(content, finish):
         assert answer.fault.startswith("truncated while thinking")
     else:
         assert answer.report == Report(**REPORT)
+
+
+LINES = [f"{name}: {text}" for name, text in REPORT.items()]
+TITLES = {name.replace("_", " ").title(): text for name, text in REPORT.items()}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\n".join(LINES),
+        "Here it is:\n```yaml\n" + "\n".join(LINES) + "\n```\n\nAnything else?",
+        "\n".join(f"**{title}:** {text}" for title, text in TITLES.items()) + "\n\nLet me know.",
+        "\n".join(f"{n}. **{title}**: {text}" for n, (title, text) in enumerate(TITLES.items(), start=1)),
+        "\n\n".join(f"## {title}\n{text}" for title, text in TITLES.items()),
+        "| field | text |\n|---|---|\n" + "\n".join(f"| {name} | {text} |" for name, text in REPORT.items()),
+    ],
+)
+def test_sections_under_their_names_are_read_unless_they_may_be_cut_off(content):
+    assert read_answer("k", body(content)).report == Report(**REPORT)
+    assert read_answer("k", body(content, "length")).fault.startswith("truncated")
+
+
+STREAMED = [{"choices": [{"delta": {"content": part}}]} for part in (GOOD[:9], GOOD[9:70], GOOD[70:])]
+USED = {"input_tokens": 5, "output_tokens": 7}
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "".join(f"data: {json.dumps(part)}\n\n" for part in [*STREAMED, {"choices": [], "usage": USED}])
+        + "data: [DONE]\n\n",
+        f": PROCESSING\n\n{body(GOOD, usage=USED)}",
+        "\n".join(
+            [json.dumps({"message": {"content": part}, "done": False}) for part in (GOOD[:50], GOOD[50:])]
+            + [json.dumps({"message": {"content": ""}, "done": True, "prompt_eval_count": 5, "eval_count": 7})]
+        ),
+        json.dumps({"message": {"role": "assistant", "content": GOOD}, "prompt_eval_count": 5, "eval_count": 7}),
+        json.dumps({"choices": [{"text": GOOD, "finish_reason": "stop"}], "usage": USED}),
+        json.dumps({"choices": [{"message": {"content": ""}}, {"message": {"content": GOOD}}], "usage": USED}),
+        json.dumps({"type": "message", "content": [{"type": "text", "text": GOOD}], "usage": USED}),
+        json.dumps({"content": [{"type": "tool_use", "input": REPORT}], "role": "assistant", "usage": USED}),
+        json.dumps(
+            {
+                "candidates": [{"content": {"parts": [{"text": DRAFT, "thought": True}, {"text": GOOD}]}}],
+                "usageMetadata": {"promptTokenCount": 5, "candidatesTokenCount": 7},
+            }
+        ),
+        json.dumps(
+            {
+                "object": "response",
+                "output": [{"type": "reasoning"}, {"content": [{"type": "output_text", "text": GOOD}]}],
+                "usage": USED,
+            }
+        ),
+        json.dumps({"code": 200, "data": json.loads(body(GOOD, usage=USED))}),
+        json.dumps([json.loads(body(None, parsed=REPORT, usage=USED))]),
+    ],
+)
+def test_a_response_in_another_servers_form_is_read(response):
+    assert read_answer("k", response) == (Report(**REPORT), None, (5, 7))
+
+
+@pytest.mark.parametrize("tag", ["◁think▷", "<scratchpad>", "<|begin_of_thought|>", "<|channel|>analysis<|message|>"])
+def test_a_draft_in_thoughts_that_were_cut_off_is_no_answer(tag):
+    assert read_answer("k", body(f"{tag}{DRAFT}", "length")).fault.startswith("truncated while thinking")
+    assert read_answer("k", json.dumps({"content": f"{tag}{DRAFT}", "role": "assistant", "stop_reason": "max_tokens"}))[
+        1
+    ].startswith("truncated while thinking")
+
+
+@pytest.mark.parametrize("findings", [{"1": "Edema."}, [{"finding": "Edema."}]])
+def test_remains_of_objects_are_no_section(findings):
+    fault = read_answer("k", body(json.dumps(REPORT | {"findings": findings}))).fault
+    assert fault == "malformed answer: without findings"
 
 
 def test_quotes_within_texts_are_read():
