@@ -2,7 +2,7 @@
 
 `items.csv` has a row for each, with the paper's number: what it shows, the stage and the file (below the run's folder
 of figures) that make it here, rows that the file must hold (`column=value`, joined by ;), the setting without which a
-profile does not make it, and why no run makes it alone.
+profile does not make it (`setting=value` of a list: without that value in it), and why no run makes it alone.
 """
 
 import functools
@@ -61,9 +61,7 @@ def _state(row: dict[str, str | None], figures: Path, params: Mapping[str, Any],
         return row["otherwise"] or ""
     if row["stage"] not in stages:
         return f"not asked for: {row['stage']}"
-    if row["needs"] and not functools.reduce(
-        lambda level, key: (level or {}).get(key), row["needs"].split("."), params
-    ):
+    if row["needs"] and not _is_set(params, *row["needs"].split("=")):
         return f"not in this profile: {row['needs']} is not set"
     path = figures / row["file"]
     if not path.is_file():
@@ -71,6 +69,12 @@ def _state(row: dict[str, str | None], figures: Path, params: Mapping[str, Any],
     if row["rows"] is None or _holds(path, dict(pair.split("=", 1) for pair in row["rows"].split(";"))):
         return MADE
     return row["otherwise"] or f"{MISSING}: no row with {row['rows']}"
+
+
+def _is_set(params: Mapping[str, Any], name: str, among: str | None = None) -> bool:
+    """Whether a setting ("cohort.few_shot_sources") holds anything, or a value among others."""
+    found = functools.reduce(lambda level, key: (level or {}).get(key), name.split("."), params)
+    return bool(found) if among is None else among in (found or ())
 
 
 def _holds(path: Path, wanted: dict[str, str]) -> bool:

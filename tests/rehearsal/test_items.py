@@ -52,6 +52,10 @@ def test_what_a_profile_or_these_stages_do_not_make_is_not_missing(tmp_path):
     assert state(tmp_path, "Fig 3f", stages=["01_curation"]) == "not asked for: 09_augmentation"
     without = PAPER | {"generators": {"baseline": None}}
     assert state(tmp_path, "Fig 2a", "MINIM", without) == "not in this profile: generators.MINIM is not set"
+    gpu = dag.plain("gpu")
+    assert state(tmp_path, "Results", "RAD-DINO", gpu).startswith("not in this profile: supervised_pretraining.starts=")
+    assert state(tmp_path, "Results", "RAD-DINO") == "MISSING: 10_supervised_pretraining did not write it"
+    assert state(tmp_path, "ED Table 1", "", gpu) == "not in this profile: curation.data_root is not set"
 
 
 def test_the_page_has_a_line_for_each_item(tmp_path):
