@@ -1,4 +1,4 @@
-"""The shipped adapter in place of one that a run trains; what it replaces does not depend on its files."""
+"""A ready adapter of the shipped foundation in place of one that a run trains, which does not depend on its files."""
 
 from pathlib import Path
 
@@ -15,39 +15,46 @@ from chexgen_lib.training.trainer import noise_error
 
 
 def open_shipped(weights: str | None, autoencoder: str, text_encoder: str) -> ControlledTransformer | None:
-    """The adapter that a run reads: the shipped one for `weights` "shipped"; None, for None, if it trains its own.
+    """The adapter that a run reads; None, for `weights` None, if it trains its own.
+
+    Args:
+        weights: "shipped", or a folder that `make adapter` wrote (`adapter.destination`).
 
     Raises:
-        TrainingError: for other weights, or other frozen parts than the shipped adapter was trained with.
+        TrainingError: for other frozen parts than the adapter was trained with.
         WeightsError: as `load_adapter`.
     """
     if weights is None:
         return None
-    if weights != SHIPPED:
-        raise TrainingError(f"annotation_to_image.weights {weights!r}: give shipped, or null to train an adapter")
     if (autoencoder, text_encoder) != (SHIPPED, "minilm"):
         raise TrainingError(
-            f"the shipped adapter belongs to autoencoder=shipped and text_encoder=minilm, not {autoencoder} and "
-            f"{text_encoder}: set both in section cohort, or weights=null in section annotation_to_image"
+            "an adapter of the shipped foundation belongs to autoencoder=shipped and text_encoder=minilm, not "
+            f"{autoencoder} and {text_encoder}: set both in section cohort, or weights=null in section "
+            "annotation_to_image"
         )
-    return load_adapter()
+    return load_adapter(name=_name(weights))
+
+
+def _name(weights: str) -> str:
+    return WITH_ADAPTER if weights == SHIPPED else weights
 
 
 def keep_adapter(
     folder: Path,
     adapter: ControlledTransformer,
+    weights: str,
     data: Annotated,
     requests: pl.DataFrame,
     autoencoder: AutoencoderKL,
     text_encoder: str,
 ) -> None:
-    """Fill `folder` with the shipped adapter (`load_adapter`) as `train_adapter` does, without training it.
+    """Fill `folder` as `train_adapter` does, with the adapter that `open_shipped` opened for `weights`.
 
     The errors "before" and "after" are those of its base and of itself on `requests`, held-out ones.
     """
     held_out = annotated_pairs(data, requests, autoencoder, text_encoder)
     fresh = ControlledTransformer.on(adapter.base_model, len(adapter.controlnet))
     adapter.save_pretrained(folder)
-    read_history(WITH_ADAPTER).write_parquet(folder / "history.parquet")
+    read_history(_name(weights)).write_parquet(folder / "history.parquet")
     errors = {"before": noise_error(fresh, held_out), "after": noise_error(adapter, held_out)}
     write_json(errors, folder / "held_out_error.json")

@@ -56,7 +56,9 @@ def load_transformer(name: str | Path = SHIPPED, device: torch.device | None = N
 
 
 def remedy(folder: Path) -> str:
-    """What mends one of the package's folders of weights."""
+    """What mends one of the package's folders of weights, or one that `make adapter` wrote elsewhere."""
+    if folder not in (FOLDER, ADAPTER, DISTILLED_FOLDER):
+        return "give a folder that `make adapter` wrote (adapter.destination)"
     return f"install the package again, or train it anew with `make {folder.name}`"
 
 
@@ -69,30 +71,33 @@ def check_shipped(name: str = SHIPPED) -> None:
         )
 
 
-def load_adapter(device: torch.device | None = None) -> ControlledTransformer:
+def load_adapter(device: torch.device | None = None, name: str = WITH_ADAPTER) -> ControlledTransformer:
     """The shipped foundation under the shipped adapter, in float32 on `device` (by default the GPU where there is one).
+
+    Args:
+        name: "shipped-adapter", or a folder that `make adapter` wrote.
 
     Raises:
         WeightsError: if either is missing, damaged or of another version, or the adapter is of another foundation.
     """
-    recipe = _check_files(WITH_ADAPTER)
+    recipe, folder = _check_files(name), _folder(name)
     base = load_transformer(device=device)
     if recipe.get("foundation_sha256") != read_recipe()["sha256"]:
-        raise WeightsError(f"{ADAPTER} was trained for another foundation than the shipped one: {remedy(ADAPTER)}")
+        raise WeightsError(f"{folder} was trained for another foundation than the shipped one: {remedy(folder)}")
     try:
         model = ControlledTransformer.on(base, recipe["copied_blocks"])
-        model.controlnet.load_state_dict(load_file(ADAPTER / WEIGHTS))
+        model.controlnet.load_state_dict(load_file(folder / WEIGHTS))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"{ADAPTER} is of another version ({error}): {remedy(ADAPTER)}") from error
+        raise WeightsError(f"{folder} is of another version ({error}): {remedy(folder)}") from error
     return model.eval().requires_grad_(False)
 
 
 def _folder(name: str) -> Path:
-    return {WITH_ADAPTER: ADAPTER, DISTILLED: DISTILLED_FOLDER}.get(name, FOLDER)
+    return {SHIPPED: FOLDER, WITH_ADAPTER: ADAPTER, DISTILLED: DISTILLED_FOLDER}.get(name) or Path(name)
 
 
 def _check_files(name: str) -> dict[str, Any]:
-    """The recipe of one of `PACKAGED`, whose weights are those it describes. Raises WeightsError."""
+    """The recipe of one of `PACKAGED`, or of an adapter's folder, whose weights it describes. Raises WeightsError."""
     folder, recipe = _folder(name), read_recipe(name)
     if not (folder / WEIGHTS).is_file():
         raise WeightsError(f"{folder / WEIGHTS} does not exist: {remedy(folder)}")
@@ -108,7 +113,8 @@ def read_recipe(name: str = SHIPPED) -> dict[str, Any]:
         recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
         return {**recipe, "sha256": recipe["sha256"]}
     except FileNotFoundError as error:
-        lacking = f"the package holds no {folder.name} ({folder / RECIPE} does not exist)"
+        lacking = f"the package holds no {folder.name}" if name in PACKAGED else f"{name} is no adapter"
+        lacking = f"{lacking} ({folder / RECIPE} does not exist)"
         raise WeightsError(f"{lacking}: {remedy(folder)}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         damaged = f"{folder / RECIPE} is no recipe with the sha256 of the weights"

@@ -10,8 +10,10 @@ from chexgen_lib.experiments.shipped_adapter import keep_adapter, open_shipped
 from chexgen_lib.kept import kept
 from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.segmenter import train_segmenter
+from chexgen_lib.models import foundation
 from chexgen_lib.models.autoencoder import new_autoencoder
 from chexgen_lib.models.control import ControlledTransformer
+from chexgen_lib.models.loading import WeightsError
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.pools.annotations import Annotated, choose_requests
 from chexgen_lib.training.config import TrainingConfig, TrainingError
@@ -49,12 +51,16 @@ def test_an_adapter_is_trained_beside_a_frozen_model_and_read_back(tmp_path):
     assert changed_tensors(base, adapter) == 1
 
 
-def test_a_shipped_adapter_is_kept_as_a_trained_one(tmp_path, monkeypatch):
+@pytest.mark.parametrize("own", [False, True])
+def test_a_ready_adapter_is_kept_as_a_trained_one(tmp_path, monkeypatch, own):
     shipped_foundation(tmp_path / "foundation", monkeypatch)
-    _, saved = shipped_adapter(tmp_path / "adapter", monkeypatch)
-    shipped, data = open_shipped("shipped", "shipped", "minilm"), annotated()
+    made, saved = shipped_adapter(tmp_path / "adapter", monkeypatch)
+    if own:  # as `make adapter` with another destination leaves the package's
+        monkeypatch.setattr(foundation, "ADAPTER", tmp_path / "none")
+    weights = str(made) if own else "shipped"
+    shipped, data = open_shipped(weights, "shipped", "minilm"), annotated()
     requests, autoencoder = choose_requests(data, "held out", {"lungs": 2}), new_autoencoder((8, 8, 8)).eval()
-    given = {"adapter": shipped, "data": data, "requests": requests, "autoencoder": autoencoder}
+    given = {"adapter": shipped, "weights": weights, "data": data, "requests": requests, "autoencoder": autoencoder}
     folder = kept(keep_adapter, tmp_path / "transformer", **given, text_encoder="minilm")
     adapter = ControlledTransformer.from_pretrained(folder)
     assert changed_tensors(saved.base_model.half().float(), adapter) == 0 and len(adapter.controlnet) == 1
@@ -62,9 +68,9 @@ def test_a_shipped_adapter_is_kept_as_a_trained_one(tmp_path, monkeypatch):
     assert history["step"].to_list() == [0, 3] and error["before"] != error["after"]
 
 
-def test_only_the_shipped_adapter_is_read_and_with_its_own_frozen_parts():
+def test_only_an_adapter_is_read_and_with_its_own_frozen_parts():
     assert open_shipped(None, "sd", "t5") is None
-    with pytest.raises(TrainingError, match="weights 'mine': give shipped, or null"):
+    with pytest.raises(WeightsError, match="mine is no adapter .*: give a folder that `make adapter` wrote"):
         open_shipped("mine", "shipped", "minilm")
     with pytest.raises(TrainingError, match="belongs to autoencoder=shipped and text_encoder=minilm, not sd and t5"):
         open_shipped("shipped", "sd", "t5")
