@@ -50,3 +50,6 @@ def load_whole_state(
     options = StateDictOptions(full_state_dict=True)
     set_model_state_dict(model, weights, options=options)
     set_optimizer_state_dict(model, optimizers, moments, options=options)
+    for optimizer in optimizers:  # its pairs (betas) come back as lists, and the next checkpoint would be other bytes
+        for group in optimizer.param_groups:
+            group.update({key: tuple(group[key]) for key, value in optimizer.defaults.items() if type(value) is tuple})

@@ -46,6 +46,11 @@ def fingerprints(folder) -> dict[str, str]:
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in weights}
 
 
+def last_checkpoint(folder) -> dict[str, bytes]:
+    (checkpoint,) = folder.glob("checkpoint-*")
+    return {path.name: path.read_bytes() for path in checkpoint.iterdir()}
+
+
 def as_the_notebook(folder, cache, transformer):
     data = dict(pairs=pairs(cache), held_out=pairs(cache))
     kept(train_model, folder / "transformer", {"launched": folder}, model=transformer, config=CONFIG, **data)
@@ -95,6 +100,7 @@ def test_stopped_anywhere_and_started_again_it_ends_with_the_same_bytes(folder, 
     assert not (folder / "out/transformer").exists()
     assert chexgen_train(folder) == 0
     assert fingerprints(folder / "out") == fingerprints(folder / "whole")
+    assert last_checkpoint(folder / "out") == last_checkpoint(folder / "whole")
 
 
 @pytest.mark.parametrize(
