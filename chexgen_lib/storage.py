@@ -19,6 +19,7 @@ FULL = re.compile(
     r"No space left|Disk quota exceeded|File too large|Read-only file system|os error 28|disk is full|"
     r"\d+ requested and \d+ written|PytorchStreamWriter failed writing|unexpected pos"
 )
+ROWS = 100_000  # of a frame that are copied at a time for its digest
 KEPT = "kept.json"  # in a folder that `kept.kept` filled: what it was made from
 
 
@@ -68,8 +69,8 @@ def digest(value: Any) -> str:
 
     Args:
         value: JSON values, tuples, dataclasses, NumPy arrays and scalars, polars frames and series, torch tensors and
-            modules (class names and weights), and nested lists and dicts of these. A `Path` stands for the content of
-            its file or folder; for a folder that `kept` filled, for the key of its inputs.
+            modules (class names and weights), `StoredImages`, and nested lists and dicts of these. A `Path` stands for
+            the content of its file or folder; for a folder that `kept` filled, for the key of its inputs.
 
     Raises:
         TypeError: for any other value, since its identity would be a guess.
@@ -81,6 +82,10 @@ def digest(value: Any) -> str:
         return _sha256("dict", *(part for key in sorted(value, key=str) for part in (str(key), digest(value[key]))))
     if isinstance(value, list | tuple):
         return _sha256("list", *map(digest, value))
+    if hasattr(
+        value, "read_blocks"
+    ):  # `stored_images`: as the array that they are, which may be larger than the memory
+        return _sha256(f"{value.dtype}{value.shape}", (value.nbytes, value.read_blocks()))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         return _sha256(type(value).__qualname__, digest(fields))
@@ -91,6 +96,8 @@ def digest(value: Any) -> str:
     if isinstance(value, pl.Series):
         return digest(value.to_frame())
     if isinstance(value, pl.DataFrame):
+        if len(value) > ROWS:
+            return _sha256("frames", *map(digest, value.iter_slices(ROWS)))
         return _sha256("frame", value.write_ipc(None, compat_level=pl.CompatLevel.oldest()).getbuffer())
     if isinstance(value, Path):
         return _digest_of_path(value)
@@ -133,12 +140,14 @@ def _byte_type(tensor: Any) -> Any:
 
 
 def _sha256(*parts: Any) -> str:
-    """sha256 of texts and bytes; it depends on how they are cut into parts."""
+    """sha256 of texts and bytes, or of a number of bytes and the blocks that they come in; their borders count."""
     total = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
-        total.update(f"{memoryview(data).nbytes}:".encode())
-        total.update(data)
+        size, blocks = data if isinstance(data, tuple) else (memoryview(data).nbytes, [data])
+        total.update(f"{size}:".encode())
+        for block in blocks:
+            total.update(block)
     return total.hexdigest()
 
 

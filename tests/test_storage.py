@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 
+from chexgen_lib import storage
 from chexgen_lib.storage import digest, replacing
 
 
@@ -96,6 +97,13 @@ def test_values_that_differ_have_digests_that_differ():
 @pytest.mark.parametrize("value", DIFFERENT)
 def test_a_copy_has_the_same_digest(value):
     assert digest(copy.deepcopy(value)) == digest(value)
+
+
+def test_a_long_frame_is_read_in_parts(monkeypatch):
+    frames = [pl.DataFrame({"a": values}) for values in (range(8), range(8), [*range(7), 9], range(9))]
+    monkeypatch.setattr(storage, "ROWS", 3)
+    first, same, *others = map(digest, frames)
+    assert first == same and len({first, *others}) == 3
 
 
 def test_the_order_of_keys_does_not_count_and_that_of_a_list_does():

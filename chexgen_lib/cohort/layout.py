@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from chexgen_lib.records import FINDINGS
+from chexgen_lib.stored_images import StoredImages
 
 ANATOMY = ("lungs", "heart", "ribs")
 # Purposes of an image, besides its split; it may serve several. "annotated": datasets with masks, boxes or scores;
@@ -58,11 +59,19 @@ def rows(cohort: pl.DataFrame, flag: str | None = None, split: str | None = None
 
 def load_images(folder: Path, resolution: int, rows: Iterable[int] | None = None) -> np.ndarray:
     """uint8 images [N, R, R] in the order of the table, or those of `rows`."""
-    path = Path(folder) / f"images_{resolution}.npy"
+    images = stored_images(folder, resolution)
+    return np.asarray(images if rows is None else images[np.asarray(list(rows), dtype=np.int64)])
+
+
+def stored_images(folder: Path, resolution: int, size: int | None = None) -> StoredImages:
+    """All images [N, size, size], in the order of the table, on the disk: those of `resolution`, reduced.
+
+    Where the cohort has images of `size` pixels, these are read: `build` reduces them in the same way.
+    """
+    path, smaller = (Path(folder) / f"images_{pixels}.npy" for pixels in (resolution, size))
     if not path.is_file():
         raise CohortError(f"{path} does not exist: 02_cohort has not made {resolution} px images")
-    images = np.load(path, mmap_mode="r", allow_pickle=False)
-    return np.asarray(images if rows is None else images[np.asarray(list(rows), dtype=np.int64)])
+    return StoredImages.of(smaller if smaller.is_file() else path, size)
 
 
 def has_masks(folder: Path) -> bool:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from chexgen_lib import images as im
 from chexgen_lib.models.loading import fastest_device
+from chexgen_lib.stored_images import unread
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Learner:
         Raises:
             ImageError: if there is no image, or the array is not [N, H, W].
         """
-        images = np.asarray(images)
+        images = unread(images)
         if images.ndim != 3 or len(images) == 0:
             raise im.ImageError(f"needs at least one image as [N, H, W], got shape {images.shape}")
         self.net.eval()

@@ -21,6 +21,7 @@ from chexgen_lib.estimates.measures import macro_auroc
 from chexgen_lib.learners.base import Check, Learner, LearnerConfig, augment, fit, seeded
 from chexgen_lib.records import FINDINGS
 from chexgen_lib.storage import replacing
+from chexgen_lib.stored_images import unread
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def check_data(
     images: np.ndarray, labels: np.ndarray, name: str, names: tuple[str, ...] = FINDINGS
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images and float32 labels, or ValueError that names the split, the row and the label of `names`."""
-    images, labels = np.asarray(images), np.asarray(labels, np.float32)
+    images, labels = unread(images), np.asarray(labels, np.float32)
     if images.ndim != 3 or labels.shape != (len(images), len(names)) or len(images) < 2:
         raise ValueError(
             f"{name}: needs images [N, H, W] and labels [N, {len(names)}] with N >= 2, "

@@ -22,6 +22,7 @@ from torchvision.ops import MultiScaleRoIAlign, box_area, box_convert, box_iou
 
 from chexgen_lib import images as im
 from chexgen_lib.learners.base import Check, Learner, LearnerConfig, fit, random_rows
+from chexgen_lib.stored_images import unread
 
 Boxes = Sequence[Sequence[dict]]  # of each image, its boxes
 IOU = 0.5  # intersection over union from which a predicted box is a hit: the 50 of mAP50
@@ -102,7 +103,7 @@ def train_detector(
         ValueError: if images and boxes do not fit, or a box is of no class or not inside its image; it names the row.
         ImageError: if the images are not square.
     """
-    images, check = np.asarray(images), None
+    images, check = unread(images), None
     config = config.over(len(images))
     check_boxes(boxes, classes, len(images), "train")
     if val is not None:

@@ -16,6 +16,7 @@ from chexgen_lib.cohort import layout
 from chexgen_lib.learners.base import Check, Learner, LearnerConfig, augment, fit, random_rows, seeded
 from chexgen_lib.phantom.findings import OPACITIES
 from chexgen_lib.records import SEVERITIES
+from chexgen_lib.stored_images import unread
 
 OPAQUE = ("Lung Opacity", *OPACITIES)  # findings that fill lung
 GRADES = ("none", *SEVERITIES)
@@ -73,7 +74,7 @@ def train_regressor(
     Raises:
         ValueError: if images and scores do not fit, or a score is NaN or outside 0..1; it names the row.
     """
-    images, scores = np.asarray(images), check_scores(scores, len(images), "train")
+    images, scores = unread(images), check_scores(scores, len(images), "train")
     config = config.over(len(images))
     if images.ndim != 3 or len(images) < 2:
         raise ValueError(f"train: needs images [N, H, W] with N >= 2, got {images.shape}")

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from chexgen_lib.learners.base import Check, Learner, LearnerConfig, fit, random_grids, random_rows, seeded
+from chexgen_lib.stored_images import unread
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _check(images: np.ndarray, masks: np.ndarray, classes: tuple[str, ...], name: str) -> tuple[np.ndarray, np.ndarray]:
     """Images and masks as arrays, or ValueError that names the split."""
-    images, masks = np.asarray(images), masks if hasattr(masks, "shape") else np.asarray(masks)
+    images, masks = unread(images), masks if hasattr(masks, "shape") else np.asarray(masks)
     if masks.shape != (len(images), len(classes), *images.shape[1:]) or masks.dtype != bool or len(images) < 2:
         raise ValueError(
             f"{name}: needs images [N, H, W] and bool masks [N, {len(classes)}, H, W] with N >= 2, got {images.shape} "

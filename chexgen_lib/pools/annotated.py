@@ -263,7 +263,7 @@ def _read_requests(pool: str | Path, resolution: int) -> tuple[pl.DataFrame, np.
     order = table.join(requests.select("request", *REQUEST), on=REQUEST, maintain_order="left").with_row_index("image")
     rows = order.sort("request", "copy")["image"].to_numpy()
     columns = ("image_id", *REQUEST, "condition_hash")
-    return requests.select(columns), images[rows].reshape(len(requests), -1, *images.shape[1:])
+    return requests.select(columns), np.asarray(images[rows]).reshape(len(requests), -1, *images.shape[1:])
 
 
 def join(

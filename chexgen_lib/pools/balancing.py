@@ -165,8 +165,7 @@ def assemble(
     """
     root = Path(root)
     cohort, chosen = embedded.load(root / "cohort"), load_chosen(root)
-    images = np.asarray(embedded.load_images(root / "cohort", resolution))
-    originals = pools.real(cohort, images, size)
+    originals = pools.real(cohort, embedded.stored_images(root / "cohort", resolution, size), size)
     train = set(chosen.filter(role="train")["image_id"])
     place = {image_id: row for row, image_id in enumerate(originals.table["image_id"])}
     rows = {

@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 
 from chexgen_lib.cohort.layout import CohortError
-from chexgen_lib.images import ImageError, read_image, reduced, resize, to_uint8
+from chexgen_lib.images import ImageError, read_image, resize, to_uint8
+from chexgen_lib.stored_images import StoredImages
 
 REDO = "redo stage 06_pools, or take them out of labels.csv"
 
@@ -23,7 +24,7 @@ def is_folder_of_images(source: str | Path) -> bool:
     return any((Path(source) / name).is_file() for name in ("labels.csv", "samples.npy"))
 
 
-def read_pool(folder: str | Path, size: int, by: Sequence[str] = ("record",)) -> tuple[pl.DataFrame, np.ndarray]:
+def read_pool(folder: str | Path, size: int, by: Sequence[str] = ("record",)) -> tuple[pl.DataFrame, StoredImages]:
     """Images of a pool at `size` pixels, and what was requested of each.
 
     Args:
@@ -32,8 +33,9 @@ def read_pool(folder: str | Path, size: int, by: Sequence[str] = ("record",)) ->
 
     Returns:
         One row per image: record (the cohort's image_id), image_id (of the request), copy (0, 1, ... of its request),
-        and with kinds `kind` and `condition_hash` (null in a folder of another generator); and uint8 [N, size, size].
-        All first copies come before all second ones, except in other generators' folders.
+        and with kinds `kind` and `condition_hash` (null in a folder of another generator); and uint8 [N, size, size],
+        on the disk where they need not be reduced. All first copies come before all second ones, except in other
+        generators' folders.
 
     Raises:
         CohortError: if a file or column is missing, or table and images do not fit.
@@ -53,15 +55,20 @@ def read_pool(folder: str | Path, size: int, by: Sequence[str] = ("record",)) ->
     columns = ["image_id", *by, *(["condition_hash"] if "kind" in by else [])]
     if absent := [column for column in columns if column not in manifest.columns]:
         raise CohortError(f"{folder}: the manifest lacks {absent}; redo stage 06_pools")
-    samples = np.load(folder / "samples.npy", allow_pickle=False)  # [P, K, H, W]
+    samples = np.load(folder / "samples.npy", mmap_mode="r", allow_pickle=False)  # [P, K, H, W]
     if samples.ndim != 4 or len(samples) != len(manifest):
         raise CohortError(
             f"{folder}: {len(manifest)} requests and samples {samples.shape} do not fit; redo stage 06_pools"
         )
-    copies = samples.shape[1]
+    requests, copies = samples.shape[:2]
     first = _count(by) * copies
     table = pl.concat(manifest.select(*columns, (first + k).alias("copy")) for k in range(copies))
-    return table, reduced(samples.swapaxes(0, 1).reshape(-1, *samples.shape[2:]), size)
+    flat = samples.reshape(-1, *samples.shape[2:])
+    order = np.arange(len(flat)).reshape(requests, copies).T.ravel()
+    images = StoredImages((flat,), order, size)
+    if flat.shape[1:] != (size, size):  # else every batch of a training would reduce its own anew
+        images = StoredImages.of(np.asarray(images))
+    return table, images
 
 
 def check_even(table: pl.DataFrame, by: Sequence[str] = ("record",)) -> None:
@@ -84,7 +91,7 @@ def _count(by: Sequence[str]) -> pl.Expr:
     return pl.int_range(pl.len(), dtype=pl.Int64).over(by)
 
 
-def _read_images(folder: Path, size: int, by: Sequence[str]) -> tuple[pl.DataFrame, np.ndarray]:
+def _read_images(folder: Path, size: int, by: Sequence[str]) -> tuple[pl.DataFrame, StoredImages]:
     """The images that a `labels.csv` names."""
     table = _read_labels(folder, ("image", "image_id", *(["kind"] if "kind" in by else [])))
     names = table["image"]
@@ -93,7 +100,7 @@ def _read_images(folder: Path, size: int, by: Sequence[str]) -> tuple[pl.DataFra
     if "kind" in by:
         table = table.with_columns(condition_hash=pl.lit(None, pl.String))
     images = np.stack([_read_listed(folder / name, size, square="kind" in by) for name in names])
-    return table, images
+    return table, StoredImages.of(images)
 
 
 def _read_labels(folder: Path, columns: Sequence[str]) -> pl.DataFrame:

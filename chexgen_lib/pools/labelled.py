@@ -14,10 +14,10 @@ import polars.selectors as cs
 
 from chexgen_lib.cohort import layout
 from chexgen_lib.cohort.layout import CohortError
-from chexgen_lib.images import reduced
 from chexgen_lib.pools.folder import REDO, check_even, read_pool
 from chexgen_lib.records import FINDINGS, label_states
 from chexgen_lib.storage import hash_key
+from chexgen_lib.stored_images import StoredImages
 
 ABOUT = ("image_id", "patient_id", "split", "source", "view", "age", "sex", "race")
 LABELS = cs.by_name(*FINDINGS, "states", "sets", require_all=False)  # the last two: of datasets with sets of their own
@@ -30,15 +30,16 @@ class LabelledSet:
     Attributes:
         table: one row per image, with the columns `ABOUT`, the 14 findings, a Record's `states` and `sets`, and `copy`
             (of its record; 0 if real).
-        images: uint8 [N, H, W].
+        images: uint8 [N, H, W], read when they are asked for (`StoredImages`); an array becomes that.
     """
 
     table: pl.DataFrame
-    images: np.ndarray
+    images: StoredImages
 
     def __post_init__(self):
         if self.images.ndim != 3 or len(self.table) != len(self.images) or self.table.is_empty():
             raise CohortError(f"{len(self.table)} rows and images {self.images.shape} do not form a labelled set")
+        object.__setattr__(self, "images", StoredImages.of(self.images))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -61,7 +62,7 @@ class LabelledSet:
         return LabelledSet(self.table[rows], self.images[rows])
 
     def __add__(self, other: "LabelledSet") -> "LabelledSet":
-        return LabelledSet(pl.concat([self.table, other.table]), np.concatenate([self.images, other.images]))
+        return LabelledSet(pl.concat([self.table, other.table]), self.images.followed_by(other.images))
 
     def shuffled_labels(self, seed: int) -> "LabelledSet":
         """The same images with permuted labels (control): as from a generator that ignores its prompts."""
@@ -69,10 +70,10 @@ class LabelledSet:
         return replace(self, table=self.table.with_columns(self.table[order].select(LABELS)))
 
 
-def real(cohort: pl.DataFrame, images: np.ndarray, size: int) -> LabelledSet:
-    """All images of a cohort, reduced to `size` pixels."""
+def real(cohort: pl.DataFrame, images: np.ndarray | StoredImages, size: int) -> LabelledSet:
+    """All images of a cohort, reduced to `size` pixels, stored ones when they are read."""
     table = cohort.select(*ABOUT, LABELS, pl.lit(0, pl.Int64).alias("copy"))
-    return LabelledSet(table, reduced(images, size))
+    return LabelledSet(table, StoredImages.of(images, size))
 
 
 def rare(cohort: pl.DataFrame, least_cases: int) -> dict[str, int]:
@@ -228,8 +229,7 @@ def assemble(
     """
     root = Path(root)
     cohort = without_rare(layout.load(root / "cohort"), least_cases)
-    images = np.asarray(layout.load_images(root / "cohort", resolution))
-    originals = real(cohort, images, size)
+    originals = real(cohort, layout.stored_images(root / "cohort", resolution, size), size)
     synthetic = load(pool, cohort, size)
     check_even(synthetic.table, ["image_id"])
     rows = {"train": np.flatnonzero(cohort["image_id"].is_in(synthetic.table["image_id"].unique().to_list()))}

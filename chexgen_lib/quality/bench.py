@@ -1,6 +1,6 @@
 """What the metrics of `quality.evaluate` share: images, features and scores of all arms, and resamples of patients."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
@@ -17,6 +17,7 @@ from chexgen_lib.quality.factuality import derangement
 from chexgen_lib.quality.held_out import HeldOut
 from chexgen_lib.quality.neighbours import Neighbours, memorisation, nearest
 from chexgen_lib.quality.novelty import FEWEST
+from chexgen_lib.stored_images import StoredImages, float_blocks
 
 
 class Scorer(Protocol):
@@ -59,7 +60,7 @@ class Bench:
             e.name: {"real": e(data.real), "synthetic": per_prompt(e, data.synthetic), "noise": e(noise[:, 0])}
             for e in embedders
         }
-        features[embedders[0].name]["train"] = embedders[0](data.train)
+        features[embedders[0].name]["train"] = np.concatenate([*map(embedders[0], float_blocks(data.train))])
         scores = per_prompt(scorer.predict, data.synthetic), scorer.predict(data.real)
         return cls(data, embedders, features, *scores, noise, n_resamples, seed)
 
@@ -141,10 +142,23 @@ class Bench:
         return {arm: pairwise_similarity(images) for arm, images in self.measured(arms).items()}
 
 
-def gaussian_pixels(train: np.ndarray, shape: tuple[int, int], seed: int) -> np.ndarray:
-    """Images [*shape, H, W] with each pixel sampled alone from the training images' mean and sd at that pixel."""
+def gaussian_pixels(train: np.ndarray | StoredImages, shape: tuple[int, int], seed: int) -> np.ndarray:
+    """Images [*shape, H, W] with each pixel sampled alone from the training images' mean and sd at that pixel.
+
+    train: [M, H, W], as `HeldOut.train`.
+    """
     noise = np.random.default_rng(seed).standard_normal((*shape, *train.shape[1:]), np.float32)
-    return np.clip(noise * train.std(0) + train.mean(0), 0, 1)
+    mean = _mean(float_blocks(train), len(train))
+    deviation = np.sqrt(_mean(((block - mean) ** 2 for block in float_blocks(train)), len(train)))
+    return np.clip(noise * deviation + mean, 0, 1)
+
+
+def _mean(blocks: Iterable[np.ndarray], n: int) -> np.ndarray:
+    """Mean [H, W] of n images in blocks, to the bit NumPy's of one array, which adds them one after the other."""
+    total = None
+    for block in blocks:
+        total = np.add.reduce(block if total is None else np.concatenate([total[None], block]), axis=0)
+    return np.true_divide(total, np.intp(n), out=total, casting="unsafe")
 
 
 def per_prompt(function: Callable[[np.ndarray], np.ndarray], samples: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from chexgen_lib import images as im
 from chexgen_lib.learners.classifier import Classifier
 from chexgen_lib.records import FINDINGS
+from chexgen_lib.stored_images import StoredImages, float_blocks
 
 
 class Embedder(Protocol):
@@ -74,8 +75,8 @@ class RadiomicsEmbedder:
     LEVELS = 32  # fixed bins over [0, 1], so that a shift in brightness stays visible
     GLCM = ("contrast", "dissimilarity", "homogeneity", "energy", "correlation", "entropy")
 
-    def __init__(self, reference: np.ndarray):
-        raw = self._raw(reference)
+    def __init__(self, reference: np.ndarray | StoredImages):
+        raw = np.concatenate([*map(self._raw, float_blocks(reference))]) if len(reference) else reference
         if len(raw) < 2:
             raise ValueError("radiomics features are standardised by real images: needs at least 2")
         self.dim = raw.shape[1]
@@ -225,7 +226,7 @@ def make(
     names: Sequence[str],
     *,
     classifier: Classifier | None = None,
-    reference: np.ndarray | None = None,
+    reference: np.ndarray | StoredImages | None = None,
     weights: dict[str, str | Path] | None = None,
     device: str = "cpu",
 ) -> list[Embedder]:

@@ -18,6 +18,7 @@ from chexgen_lib.pools.labelled import LabelledSet
 from chexgen_lib.pools.requests import stated_findings
 from chexgen_lib.quality.novelty import seen
 from chexgen_lib.records import FINDINGS
+from chexgen_lib.stored_images import StoredImages
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class HeldOut:
         real: float32 [N, H, W] in [0, 1], the image that each prompt belongs to.
         synthetic: float32 [N, S, H, W] in [0, 1], S >= 2 samples of each prompt.
         labels: [N, 14], 1, 0 or NaN: what the prompts request (`requested_labels`).
-        train: float32 [M, H, W] in [0, 1], the generator's training images.
+        train: [M, H, W], the generator's training images, stored (`StoredImages`) or float32 in [0, 1].
         patients: the patient of each prompt; patients are what is resampled.
         seen: bool [N], whether the prompt stands verbatim among the training texts (`novelty.seen`); None: not known.
         rivals: other generators' samples of the same prompts, each as `synthetic`.
@@ -40,14 +41,15 @@ class HeldOut:
     real: np.ndarray
     synthetic: np.ndarray
     labels: np.ndarray
-    train: np.ndarray
+    train: np.ndarray | StoredImages
     patients: Sequence[str]
     seen: np.ndarray | None = None
     rivals: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self):
         im.check(self.real, "real")
-        im.check(self.train, "train")
+        if not isinstance(self.train, StoredImages):
+            im.check(self.train, "train")
         n, shape = len(self.real), self.real.shape[1:]
         if self.real.ndim != 3 or n < 4:
             raise ValueError(f"real: needs at least 4 images [N, H, W], got shape {self.real.shape}")
@@ -94,7 +96,8 @@ def load(root: str | Path, resolution: int) -> tuple[HeldOut, pl.DataFrame]:
             "manifest.parquet: prompts must belong to the test split, or the generator was trained on them"
         )
     train = np.flatnonzero((table["split"] == "train").to_numpy())
-    real, known = (im.from_uint8(cohort.load_images(root / "cohort", resolution, r)) for r in (rows, train))
+    real = im.from_uint8(cohort.load_images(root / "cohort", resolution, rows))
+    known = cohort.stored_images(root / "cohort", resolution)[train]
     labels = requested_labels(table[rows], manifest["prompt"].to_list())
     patients = table["patient_id"].gather(rows).to_list()
     twins = seen(manifest["prompt"].to_list(), table["prompt"].gather(train))
@@ -136,7 +139,7 @@ def real_images(root: str | Path, resolution: int, split: str) -> LabelledSet:
     """All real images of a split of the cohort, with their labels."""
     folder = Path(root, "cohort")
     table = cohort.load(folder).with_row_index("row").filter(split=split)
-    return labelled.real(table, cohort.load_images(folder, resolution, table["row"]), resolution)
+    return labelled.real(table, cohort.stored_images(folder, resolution)[table["row"].to_numpy()], resolution)
 
 
 def train_scorer(folder: Path, train: LabelledSet, val: LabelledSet, config: LearnerConfig) -> None:

@@ -13,6 +13,9 @@ import numpy as np
 import polars as pl
 
 from chexgen_lib import images as im
+from chexgen_lib.stored_images import StoredImages, float_blocks
+
+BLOCK = 16_384  # training images that are compared at a time
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,18 @@ def nearest(query: np.ndarray, train: np.ndarray) -> Neighbours:
     if query.ndim != 2 or train.ndim != 2 or query.shape[1] != train.shape[1] or len(train) < 2:
         raise ValueError(f"needs features [N, D] and [M, D] with M >= 2, got {query.shape} and {train.shape}")
     mean, sd = train.mean(0), train.std(0) + 1e-6
-    q, t = ((x.astype(np.float64) - mean) / sd for x in (query, train))
-    q, t = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (q, t))
-    cosine = q @ t.T
-    index = cosine.argmax(1)
-    return Neighbours(index, 1 - cosine[np.arange(len(q)), index])
+
+    def directions(x: np.ndarray) -> np.ndarray:
+        x = (x.astype(np.float64) - mean) / sd
+        return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+    q, index, largest = directions(query), np.zeros(len(query), np.int64), np.full(len(query), -np.inf)
+    for start in range(0, len(train), BLOCK):
+        cosine = q @ directions(train[start : start + BLOCK]).T
+        best = cosine.max(1)
+        closer = best > largest
+        index[closer], largest[closer] = start + cosine.argmax(1)[closer], best[closer]
+    return Neighbours(index, 1 - largest)
 
 
 def pixel_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -43,7 +53,11 @@ def pixel_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def listed(
-    found: Neighbours, prompts: Sequence[int], samples: np.ndarray, train: np.ndarray, train_ids: Sequence[str]
+    found: Neighbours,
+    prompts: Sequence[int],
+    samples: np.ndarray,
+    train: np.ndarray | StoredImages,
+    train_ids: Sequence[str],
 ) -> tuple[pl.DataFrame, np.ndarray]:
     """The nearest training image of the first sample of some prompts, and these images [K, H, W].
 
@@ -55,7 +69,7 @@ def listed(
         nearest (image_id), distance (of features), pixel_r (correlation of the pixels).
     """
     first = np.asarray(prompts) * samples.shape[1]
-    images = train[found.index[first]]
+    images = np.concatenate([*float_blocks(train[found.index[first]])])
     table = {
         "nearest": [train_ids[int(i)] for i in found.index[first]],
         "distance": found.distance[first],

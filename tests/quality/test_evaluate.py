@@ -4,12 +4,16 @@ import numpy as np
 import polars as pl
 import pytest
 
+from chexgen_lib import stored_images
 from chexgen_lib.figures import fig2
+from chexgen_lib.images import from_uint8, to_uint8
 from chexgen_lib.quality import evaluate as quality
 from chexgen_lib.quality.arms import DIFFERENCE, FLOOR, GENERATOR, IGNORES, NOISE
+from chexgen_lib.quality.bench import gaussian_pixels
 from chexgen_lib.quality.embedders import RadiomicsEmbedder
 from chexgen_lib.quality.held_out import HeldOut
 from chexgen_lib.records import FINDINGS
+from chexgen_lib.stored_images import StoredImages
 
 
 class Toy:
@@ -49,6 +53,24 @@ def arrays():
 def found(arrays):
     embedders = [Toy(), RadiomicsEmbedder(arrays["train"])]
     return quality.evaluate(HeldOut(**arrays), Toy(), embedders, n_resamples=60, seed=1)
+
+
+def test_training_images_on_the_disk_are_measured_as_an_array(arrays, tmp_path, monkeypatch):
+    monkeypatch.setattr(stored_images, "BLOCK", 32)  # a batch of embedders
+    pixels = to_uint8(arrays["train"])
+    np.save(tmp_path / "train.npy", pixels)
+    stored, array = StoredImages.of(tmp_path / "train.npy"), from_uint8(pixels)
+    noise = np.random.default_rng(3).standard_normal((5, 64, 64), np.float32)
+    expected = np.clip(noise * array.std(0) + array.mean(0), 0, 1)
+    for train in (stored, array):
+        np.testing.assert_array_equal(gaussian_pixels(train, (5,), 3), expected)
+    embedders = [RadiomicsEmbedder(stored), RadiomicsEmbedder(array)]
+    np.testing.assert_array_equal(*(embed(arrays["real"]) for embed in embedders))
+    rows = [
+        quality.evaluate(HeldOut(**arrays | {"train": train}), Toy(), embedders[:1], n_resamples=20).table
+        for train in (stored, array)
+    ]
+    assert rows[0].equals(rows[1])
 
 
 def at(found, metric, arm):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from chexgen_lib.estimates.resampling import Resampling, percentile_interval
+from chexgen_lib.quality import neighbours
 from chexgen_lib.quality.neighbours import memorisation, nearest, pixel_correlation
 
 
@@ -11,6 +12,15 @@ def test_nearest_finds_the_copy():
     train = np.random.default_rng(0).normal(size=(60, 10)) + 5
     found = nearest(train[[7, 31]] + 1e-4, train)
     assert found.index.tolist() == [7, 31] and (found.distance < 1e-6).all()
+
+
+def test_many_training_images_are_compared_in_parts(monkeypatch):
+    query, train = (np.random.default_rng(n).normal(size=(n, 10)) for n in (25, 60))
+    whole = nearest(query, train)
+    monkeypatch.setattr(neighbours, "BLOCK", 7)
+    parts = nearest(query, train)
+    assert parts.index.tolist() == whole.index.tolist()
+    np.testing.assert_allclose(parts.distance, whole.distance, rtol=1e-12)
 
 
 def test_copies_are_told_from_new_images():

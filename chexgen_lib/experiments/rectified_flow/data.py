@@ -73,7 +73,7 @@ def load(
     places = {name: np.flatnonzero(mask.to_numpy()) for name, mask in rows.items()}
     places = {PROBES: np.sort(np.random.default_rng(seed).permutation(places[TRAIN])[:probe_images])} | places
     parts = {
-        name: labelled.real(table[own], cohort.load_images(folder, resolution, own), resolution)
+        name: labelled.real(table[own], cohort.stored_images(folder, resolution)[own], resolution)
         for name, own in places.items()
     }
     data = Data(parts, known, list(attributes), list(sources))

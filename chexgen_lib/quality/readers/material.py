@@ -84,7 +84,7 @@ def _first_copies(folder: Path, size: int) -> tuple[dict[str, int], np.ndarray]:
     """record -> row of its first sample, and the samples, uint8 [N, size, size]."""
     table, images = read_pool(folder, size)
     first = table.with_row_index("row").unique("record", keep="first", maintain_order=True)
-    return dict(first.select("record", "row").iter_rows()), images
+    return dict(first.select("record", "row").iter_rows()), np.asarray(images)
 
 
 def _check_texts(folder: Path, records: pl.DataFrame) -> None:
