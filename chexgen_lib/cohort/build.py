@@ -53,7 +53,8 @@ def build(
         stream = phantom.render_many([row for rows in todo.values() for row in rows.to_dicts()], size, workers)
         made = (_save(path, _arrays(islice(stream, len(rows)), size)) for path, rows in todo.items())
     else:
-        calls = (delayed(_save_read)(path, rows, size, Path(image_root)) for path, rows in todo.items())
+        used = ["image", "source", "view"]
+        calls = (delayed(_save_read)(path, rows.select(used), size, Path(image_root)) for path, rows in todo.items())
         made = Parallel(n_jobs=max(1, min(workers, len(todo))), return_as="generator_unordered")(calls)
     done = len(records) - sum(map(len, todo.values()))
     with tqdm(total=len(records), initial=done, desc="images") as progress:
