@@ -15,6 +15,8 @@ from chexgen_lib.records import FINDINGS, in_several_splits, person, positions
 from chexgen_lib.sources import impressions
 
 RESERVED = 0.1  # share of people
+ROW, PART = "__row", 100_000  # number of a record; records of which descriptions are written at a time
+LOOKED_AT = ("image_id", "source", "patient_id", "study_id", "view", "split", "qc", "impression", *FINDINGS)
 SPLITS_SEED = 0  # of the splits that the shipped foundation was trained with
 TokenCounts = Callable[[list[str]], Sequence[int]]  # texts -> number of tokens of each
 
@@ -90,15 +92,15 @@ def select(
             "names the sources), or leave it out of the cohort's sources"
         )
     unchecked = {source for selection in selections if selection.labels_alone for source in selection.sources}
-    records = usable(records.filter((pl.col("qc") == PASS) | pl.col("source").is_in(unchecked)), with_images)
-    records = records.with_columns(prompt=grammar.prompt(records))
+    parts = [_candidates(part, unchecked, with_images) for part in records.with_row_index(ROW).iter_slices(PART)]
+    candidates = pl.concat(parts)
 
     def is_short(prompts: list[str]) -> np.ndarray:
         return np.array(token_counts(prompts)) < max_tokens
 
     chosen = []
     for selection in selections:
-        pool = _pool(records, selection, token_counts, max_tokens)
+        pool = _pool(candidates, selection, token_counts, max_tokens)
         parts = {split: _of(pool, split, selection.reserved, seed) for split in selection.counts}
         picked = pl.concat(
             [_sample(part, selection.counts[s], seed, is_short, selection.natural) for s, part in parts.items()]
@@ -114,8 +116,18 @@ def select(
             f"{len(torn)} patients are in several splits, first {torn[0]!r}: run the curation stage (notebook 01) "
             "again, which assigns splits"
         )
-    first = [pl.col(c).first() for c in every.columns if c not in ("image_id", *FLAGS)]
-    return every.group_by("image_id", maintain_order=True).agg(*first, pl.col(FLAGS).max()).sort("image_id").rechunk()
+    every = every.group_by("image_id").agg(pl.col(ROW, "prompt").first(), pl.col(FLAGS).max()).sort("image_id")
+    columns = ["image_id", *(column for column in records.columns if column != "image_id")]
+    return records.select(columns)[every[ROW]].hstack(every.select("prompt", *FLAGS)).rechunk()
+
+
+def _candidates(records: pl.DataFrame, unchecked: set[str], with_images: bool) -> pl.DataFrame:
+    """Of the records that some selection may choose, what selections look at, with their prompts.
+
+    The other columns, most of a record's bytes, are fetched for those that are chosen.
+    """
+    records = usable(records.filter((pl.col("qc") == PASS) | pl.col("source").is_in(unchecked)), with_images)
+    return records.select(ROW, *LOOKED_AT, grammar.prompt(records))
 
 
 def usable(records: pl.DataFrame, with_images: bool) -> pl.DataFrame:
