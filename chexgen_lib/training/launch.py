@@ -12,6 +12,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from chexgen_lib.storage import remove, write_json
 from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import LatentCache
@@ -63,7 +65,9 @@ def launch_training(model: Model, pairs: LatentCache, config: TrainingConfig, st
 def meet_through_slurm() -> None:
     """Tell torch what a launcher would, where `srun` started this process and others: how many, which, where to meet.
 
-    They meet at the machine on which `srun` was called, the job's first, at a port that depends on the job.
+    They meet at the machine on which `srun` was called, the job's first, at a port that depends on the job. Each
+    computes in as many threads as the job gives its tasks CPUs, one by default, as under torchrun: a sum's last bits
+    depend on the number, and processes that share a machine would otherwise each take all of it.
     """
     env = os.environ
     if "RANK" in env or int(env.get("SLURM_STEP_NUM_TASKS", "1")) < 2:
@@ -71,3 +75,5 @@ def meet_through_slurm() -> None:
     port = 20000 + int(env["SLURM_JOB_ID"]) % 20000
     env |= {"RANK": env["SLURM_PROCID"], "LOCAL_RANK": env["SLURM_LOCALID"], "WORLD_SIZE": env["SLURM_STEP_NUM_TASKS"]}
     env |= {"MASTER_ADDR": env["SLURM_LAUNCH_NODE_IPADDR"], "MASTER_PORT": str(port)}
+    if "OMP_NUM_THREADS" not in env:
+        torch.set_num_threads(int(env.get("SLURM_CPUS_PER_TASK", "1")))

@@ -11,6 +11,7 @@ BATCH = {"SLURM_NTASKS": "32", "SLURM_PROCID": "0", "SLURM_JOB_ID": "40007"}  # 
 
 def told(monkeypatch, given: dict[str, str]) -> dict[str, str]:
     env = dict(given)
+    monkeypatch.setattr(launch.torch, "set_num_threads", lambda n: env.update(threads=n))
     monkeypatch.setattr(launch.os, "environ", env)
     launch.meet_through_slurm()
     return {name: value for name, value in env.items() if given.get(name) != value}
@@ -24,7 +25,13 @@ def test_the_processes_of_a_step_are_told_where_they_are(monkeypatch):
         "WORLD_SIZE": "32",
         "MASTER_ADDR": "10.0.0.1",
         "MASTER_PORT": "20007",
+        "threads": 1,
     }
+
+
+def test_they_compute_in_as_many_threads_as_they_have_cpus(monkeypatch):
+    assert told(monkeypatch, STEP | {"SLURM_CPUS_PER_TASK": "4"})["threads"] == 4
+    assert "threads" not in told(monkeypatch, STEP | {"OMP_NUM_THREADS": "2"})
 
 
 @pytest.mark.parametrize("given", [{}, BATCH, STEP | {"SLURM_STEP_NUM_TASKS": "1"}, STEP | {"RANK": "3"}])
