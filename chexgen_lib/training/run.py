@@ -85,7 +85,7 @@ class Run:
         """One optimiser step: mean loss over its micro-batches, and the gradient's norm before clipping."""
         accelerator = self.accelerator
         losses, norm = [], torch.tensor(0.0)
-        self.draws = self.draws or ahead(partial(self._draw, cache), self._parts(step), self.threads)
+        self.draws = self.draws or self.batches(cache, step)
         for _ in range(accelerator.gradient_accumulation_steps):
             with accelerator.accumulate(self.learner):
                 loss = self._loss(next(self.draws))
@@ -101,6 +101,22 @@ class Run:
         self.ema.step(self.model.parameters())
         self.step = step + 1
         return accelerator.reduce(torch.stack(losses).mean(), reduction="mean").item(), float(whole(norm))
+
+    def settle(self, cache: LatentCache) -> None:
+        """Let DDP pack the gradients as it does from its second step on, by a step whose gradients are dropped.
+
+        It packs them anew, in the order in which they arrive, after the first step of a process. More than two numbers
+        are added up in an order that depends on their place in the pack; without this, the first step of a resumed run
+        would round otherwise than the same step of one that was not interrupted.
+        """
+        if self.accelerator.distributed_type in (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+            self.accelerator.backward(self._loss(self._draw(cache, 0, self.accelerator.process_index)))
+            for optimizer in self.optimizers:
+                optimizer.optimizer.zero_grad()
+
+    def batches(self, cache: LatentCache, step: int) -> Iterator[Draw]:
+        """The micro-batches of this process, from a step on."""
+        return ahead(partial(self._draw, cache), self._parts(step), self.threads)
 
     @property
     def threads(self) -> int:

@@ -62,10 +62,11 @@ def train(
     _check_fit(model, cache, config)
     if config.objective == "rectified_flow" and not isinstance(model, ControlledTransformer):
         model.register_to_config(flow_shift=config.time_shift)  # sampling goes by it
-    accelerator = _accelerator(config)
+    accelerator = accelerator_for(config)
     run = Run(model.train(), config, accelerator, fingerprint=fingerprint_of(model, cache, config))
     begun = folder if checkpoints(folder) or continued_from is None else continued_from
     run.resume(begun)
+    run.settle(cache)
     started, spent = perf_counter(), read_seconds(begun) if run.step else 0.0
     logged = {"resume": False, "save_dvc_exp": False, "dvcyaml": None, "report": None}
     # replaying the history keeps the log of a resumed run equal to an uninterrupted one
@@ -137,7 +138,7 @@ def read_seconds(folder: Path) -> float:
     return json.loads(path.read_text())["seconds"] if path.is_file() else 0.0
 
 
-def _accelerator(config: TrainingConfig) -> Accelerator:
+def accelerator_for(config: TrainingConfig) -> Accelerator:
     """The processes and their share of a step's micro-batches."""
     accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available())  # `Learner` sets the precision
     micro_batches, processes = config.gradient_accumulation, accelerator.num_processes

@@ -1,8 +1,9 @@
-"""Two processes that train the same small models together: python distributed_worker.py PORT FOLDER KIND:RUN...
+"""Processes that train the same small models together: python distributed_worker.py N PORT FOLDER KIND:RUN...
 
 KIND is "ddp" or "fsdp"; a RUN is a name in RUNS, and FOLDER/KIND/RUN-RANK.pt gets its weights and history. They are the
-same run but for a setting or the model; "stopped" is stopped before step 3, with FOLDER/KIND/kept a copy of what it had
-written, and started again; "continued" goes on from what it finds in FOLDER/KIND/continued.
+same run but for a setting or the model; "stopped" and "accumulated stopped" are stopped before step 3, with
+FOLDER/KIND/kept a copy of what they had written, and started again; "continued" goes on from what it finds in
+FOLDER/KIND/continued.
 """
 
 import multiprocessing
@@ -44,6 +45,7 @@ RUNS = {
     "stopped": {},
     "continued": {},
     "accumulated": dict(gradient_accumulation=4),
+    "accumulated stopped": dict(gradient_accumulation=4),
     "checkpointed": dict(gradient_checkpointing=True),
     "bf16": dict(precision="bf16"),
     "metadata": dict(objective="rectified_flow"),
@@ -90,7 +92,7 @@ class Stopped(Exception):
 
 
 def train(run: str, folder: Path) -> None:
-    if run == "stopped":
+    if run.endswith("stopped"):
         with stopping(before=3):
             once(run, folder)
         if rank() == 0:
@@ -129,8 +131,8 @@ def rank() -> int:
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
-def train_all(rank: int, port: str, folder: Path, jobs: list[tuple[str, str]]) -> None:
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+def train_all(rank: int, processes: str, port: str, folder: Path, jobs: list[tuple[str, str]]) -> None:
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": processes}
     os.environ.update(address | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
     for kind, run in jobs:
         trainer.Accelerator = Sharded if kind == "fsdp" else Accelerator
@@ -139,10 +141,11 @@ def train_all(rank: int, port: str, folder: Path, jobs: list[tuple[str, str]]) -
 
 
 if __name__ == "__main__":
-    port, folder, *names = sys.argv[1:]
+    processes, port, folder, *names = sys.argv[1:]
     jobs = [tuple(name.split(":")) for name in names]
     fork = multiprocessing.get_context("fork")  # after the imports, which take longer than the runs
-    ranks = [fork.Process(target=train_all, args=(rank, port, Path(folder), jobs)) for rank in range(2)]
+    of = (processes, port, Path(folder), jobs)
+    ranks = [fork.Process(target=train_all, args=(rank, *of)) for rank in range(int(processes))]
     for process in ranks:
         process.start()
     for process in ranks:
