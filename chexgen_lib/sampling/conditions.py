@@ -32,6 +32,7 @@ CORNERS = (
     ("xtl", "ytl", "xbr", "ybr"),
     ("xyxy",),
 )
+NUMBER = r"[^\s,;()\[\]]+"  # in a text such as "[0.1, 0.2, 0.3, 0.4]", as a table holds it
 BOX = "{class, x, y, w, h}: top left corner, width and height as fractions of the image"
 CLASSES = ("lungs", "heart", "ribs", *(f for f in FINDINGS if f != "No Finding"))
 FURTHER = ("Emphysema", "Fibrosis", "Calcification")  # of ChestX-Det; their colours stand between those of CLASSES
@@ -56,7 +57,12 @@ def _legend() -> dict[str, tuple[int, int, int]]:
     return legend
 
 
+def _plain_key(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.lower())
+
+
 LEGEND = _legend()
+KNOWN = {_plain_key(name): name for name in LEGEND}  # lung_lesion is Lung Lesion
 
 
 def draw(size: int, masks: Mapping[str, np.ndarray] | None = None, boxes: Sequence[dict] | None = None) -> np.ndarray:
@@ -146,7 +152,7 @@ def _of_text(text: str) -> Any:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ConditionError(f"boxes {_shown(text)} are no JSON ({error}): write a list of {BOX}") from error
-    parts = [part.replace(",", " ").rsplit(maxsplit=4) for part in re.split(r"[;|\n]", text) if part.strip()]
+    parts = [re.sub(r"[,()\[\]]", " ", part).rsplit(maxsplit=4) for part in re.split(r"[;|\n]", text) if part.strip()]
     if any(len(part) != 5 for part in parts):
         raise ConditionError(f"boxes {_shown(text)} are not written as 'class x y w h; class x y w h'")
     return [(part[0].rstrip(": "), *part[1:]) for part in parts]
@@ -186,14 +192,14 @@ def read_box(box: Any) -> dict:
     if any(np.abs(np.subtract(forms[0], form)).max() > 1e-6 for form in forms[1:]):
         raise ConditionError(f"box {_shown(box)} says two places: give {BOX}, or its corners, not both")
     _check_inside(given, (x, y, w, h))
-    return {"class": name.strip(), "x": x, "y": y, "w": w, "h": h}
+    return {"class": KNOWN.get(_plain_key(name), name.strip()), "x": x, "y": y, "w": w, "h": h}
 
 
 def _plain(box: Mapping) -> dict[str, Any]:
     """A dict with plain keys and those values that are there (of a table, the others are null)."""
     given = {str(key): value for key, value in box.items() if value is not None}
     given = given | dict(given["bndbox"]) if isinstance(given.get("bndbox"), Mapping) else given
-    plain = {re.sub(r"[\W_]", "", key.lower()): value for key, value in given.items()}
+    plain = {_plain_key(key): value for key, value in given.items()}
     if len(plain) < len(given):
         raise ConditionError(f"box {_shown(box)} says something twice: give {BOX}")
     return plain
@@ -217,7 +223,8 @@ def _forms(box: Mapping) -> list[list[float]]:
 
 def _four(box: Mapping, keys: tuple[str, ...]) -> list[float]:
     """The numbers of four keys, or of one that holds them all."""
-    values = [float(value) for value in (box[keys[0]] if len(keys) == 1 else [box[key] for key in keys])]
+    values = box[keys[0]] if len(keys) == 1 else [box[key] for key in keys]
+    values = [float(value) for value in (re.findall(NUMBER, values) if isinstance(values, str) else values)]
     if len(values) != 4:
         raise ValueError("a box has four numbers")
     return values

@@ -134,7 +134,8 @@ def _value(key: str, text: str, values: list[Any]) -> str:
         also = f', for a number SET="{key}={given}"' if number else ""
         raise NotebookError(f'{key}={text} is no text as it stands: for a text write SET="{key}={_quoted(text)}"{also}')
     call = re.match(r"\w+\s*\(", text)  # a function of Hydra's
-    return _quoted(given if isinstance(given, str) and not call else text)
+    network = text.startswith(r"\\")  # of whose two backslashes Hydra would take one away
+    return _quoted(given if isinstance(given, str) and not call and not network else text)
 
 
 def _refusal(key: str, text: str, given: Any, known: set[type]) -> NotebookError:

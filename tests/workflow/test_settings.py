@@ -33,6 +33,8 @@ PATHS = [
     "2024-01-01",
     "12:30",
     "batch(1)",
+    r"C:\data\nih",
+    r"\\server\share\nih",
 ]
 
 
