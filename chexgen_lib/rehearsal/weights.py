@@ -39,7 +39,7 @@ from chexgen_lib.models.weights_catalogue import (
     asked_by,
 )
 from chexgen_lib.rehearsal.sizes import SMALL
-from chexgen_lib.storage import replacing
+from chexgen_lib.storage import replacing, seed_of
 
 COMMIT = "5" * 40  # of every stand-in in the cache of the hub
 # Words of radiographs, from which the tokenizer of T5's stand-in learns its pieces.
@@ -64,18 +64,19 @@ def _autoencoder() -> AutoencoderKL:
     )
 
 
-def pipeline(folder: Path) -> Path:
-    """As RoentGen: Stable Diffusion's parts, saved by diffusers as safetensors."""
+def pipeline(folder: Path, seed: int = 0) -> Path:
+    """As RoentGen: Stable Diffusion's parts, saved by diffusers as safetensors; of another seed, another U-Net."""
     letters = sorted(ByteLevel.alphabet())
     words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
     size = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
     text = CLIPTextConfig(vocab_size=len(words), bos_token_id=0, eos_token_id=1, **size)
-    unet = BaselineUNet.of_size("ci", (4, 4, 4), text_dim=16)
+    config, vae = BaselineUNet.of_size("ci", (4, 4, 4), text_dim=16).config, _autoencoder()
+    torch.manual_seed(seed)
     parts = dict(
-        vae=_autoencoder(),
+        vae=vae,
         text_encoder=CLIPTextModel(text),
         tokenizer=CLIPTokenizer({word: i for i, word in enumerate(words)}, model_max_length=77),
-        unet=UNet2DConditionModel.from_config(unet.config),
+        unet=UNet2DConditionModel.from_config(config),
         scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
     )
     extra = dict(safety_checker=None, feature_extractor=None, requires_safety_checker=False)
@@ -172,11 +173,10 @@ def torchvision(file: Path) -> Path:
     return file
 
 
-MAKERS: dict[str, Callable[[Path], Path]] = {
+MAKERS: dict[str, Callable[[Path], Path]] = {  # of the layouts that `_make` leaves to them
     "text encoder": t5,
     "clip": clip,
     "dinov2": rad_dino,
-    "pipeline": pipeline,
     "xrv": xrv,
     "torchvision": torchvision,
 }
@@ -229,6 +229,8 @@ def _make(weight: Weight, path: Path) -> None:
         if weight.layout == "autoencoder":
             below = {str(Path(file.path).parent) for file in weight.files}
             autoencoder(partial / below.pop())
+        elif weight.layout == "pipeline":  # several stand beside each other, and must not be mixed up
+            pipeline(partial, seed_of(weight.name))
         else:
             MAKERS[weight.layout](partial)
     if weight.store == HUB:

@@ -47,9 +47,11 @@ def test_the_vocabulary_of_t5_is_read_as_it_is_published(home):
 
 
 def test_a_generator_of_ones_own_lies_in_the_folder_that_names_it(tmp_path):
-    (found,) = weights.lay_out(tmp_path, {"pools": {"generators": {"MINIM": "data/weights/minim"}}})
-    assert found.source == "data/weights/minim"
-    assert GreyStableDiffusionPipeline.from_pretrained(tmp_path / found.source).unet.config.in_channels == 4
+    named = {"MINIM": "data/weights/minim", "other": "data/weights/other"}
+    found = weights.lay_out(tmp_path, {"pools": {"generators": named}})
+    assert [weight.source for weight in found] == list(named.values())
+    one, other = (GreyStableDiffusionPipeline.from_pretrained(tmp_path / source).unet for source in named.values())
+    assert not torch.equal(one.conv_in.weight, other.conv_in.weight)  # else a mix-up would go unseen
 
 
 @pytest.mark.parametrize("source", ["/my/minim", "data/../../minim", "somebody/minim"])
