@@ -1,7 +1,7 @@
 # Needs Python 3.11, git and make; everything else is installed into .venv from requirements.lock.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: adapter autoencoder distilled docs foundation help env judge lab lock params rehearse repro test lint notebooks expected site \
+.PHONY: adapter autoencoder ci distilled docs foundation help env judge lab lock params rehearse repro test lint notebooks expected site \
   studio clean distclean
 
 UV_VERSION := 0.13.9
@@ -20,6 +20,7 @@ help:
 	@echo "                Up to one stage only: make repro STAGE=07_quality"
 	@echo "make rehearse   run profile paper (PROFILE=gpu: that one) on stand-ins of its data and weights, with small sizes"
 	@echo "make test       lint, tests, and every notebook re-executed and compared (profile ci)"
+	@echo "make ci         make test, then make rehearse"
 	@echo "make judge GENERATOR='shipped other=FOLDER'   judge generators of radiographs (docs/judging.md), with more"
 	@echo "                options: OPTIONS='--prompts 200'; results in runs/judge/result, or OUT=FOLDER"
 	@echo "make lab        open the notebooks in JupyterLab"
@@ -72,6 +73,10 @@ test: lint
 	$(BIN)/python -m chexgen_lib.workflow.validation check
 	$(BIN)/python -m chexgen_lib.workflow.dag outputs
 	$(BIN)/python -m chexgen_lib.cohort.leakage runs/ci
+
+# One after the other: both fill two cores.
+ci: test
+	$(BIN)/python -m chexgen_lib.rehearsal paper
 
 judge: .venv/.complete
 	$(BIN)/python -m chexgen_lib.cli judge $(GENERATOR) --out '$(or $(OUT),runs/judge/result)' $(OPTIONS)
