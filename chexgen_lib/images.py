@@ -119,8 +119,6 @@ def unusual(x: np.ndarray, frontal: bool) -> str | None:
     mean, spread = float(small.mean()), float(small.std())
     if spread < 0.05:
         return f"nearly flat: standard deviation {spread:.3f}"
-    if (share := _blank_end(x)) > BLANK:
-        return f"its last {share:.0%} hold one value: cut off, or collimated"
     if not 0.1 <= mean <= 0.9:
         return f"outside the usual greys: mean {mean:.2f}"
     lungs = np.mean([small[place].mean() for place in FRONTAL_LUNGS])
@@ -129,10 +127,14 @@ def unusual(x: np.ndarray, frontal: bool) -> str | None:
     return None
 
 
-def _blank_end(x: np.ndarray) -> float:
-    """The share of rows at the end of an image [H, W] that hold one value, as where a file was cut off and padded."""
+def cut_off(x: np.ndarray) -> str | None:
+    """Whether a radiograph [H, W] ends in rows of one value, as a file that was cut off and padded; else None.
+
+    Collimation does the same to whole films, so that it is no reason to refuse one.
+    """
     rows = np.flatnonzero((np.abs(x - x[-1, -1]) > 1e-6).any(axis=1))
-    return 1 - (rows[-1] + 1) / len(x) if len(rows) else 1.0
+    share = 1 - (rows[-1] + 1) / len(x) if len(rows) else 1.0
+    return f"its last {share:.0%} hold one value: cut off, or collimated" if share > BLANK else None
 
 
 def write_png(path: str | Path, x: np.ndarray) -> Path:

@@ -245,7 +245,7 @@ def test_pixel_data_that_is_padded_to_its_length_is_remarked(tmp_path):
     data = dataset(np.tile(RAMP, (4, 4)))
     data.PixelData = data.PixelData[: len(data.PixelData) // 2] + bytes(len(data.PixelData) // 2)
     film = images.read_image(saved(tmp_path, data))
-    assert images.unusual(film, frontal=False) == "its last 50% hold one value: cut off, or collimated"
+    assert images.cut_off(film) == "its last 50% hold one value: cut off, or collimated"
 
 
 def test_values_that_more_bits_than_the_stored_ones_hold_are_remarked(tmp_path):

@@ -152,9 +152,9 @@ def test_unusual_greys(tmp_path):
 def test_a_film_that_ends_in_one_value_is_remarked(filling):
     cut = film() + np.linspace(0, 0.1, 64, dtype=np.float32)[:, None]
     cut[32:] = filling
-    assert images.unusual(cut, frontal=True) == "its last 50% hold one value: cut off, or collimated"
+    assert images.cut_off(cut) == "its last 50% hold one value: cut off, or collimated"
     cut[32:60] = film()[32:60]
-    assert images.unusual(cut, frontal=True) is None
+    assert images.cut_off(cut) is None
 
 
 def test_jpeg(tmp_path):

@@ -11,7 +11,7 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from chexgen_lib.cohort.layout import ANATOMY, FLAGS, CohortError
-from chexgen_lib.images import read_image, reduced, resize, to_uint8, unusual
+from chexgen_lib.images import cut_off, read_image, reduced, resize, to_uint8, unusual
 from chexgen_lib.phantom import render as phantom
 from chexgen_lib.records import FINDINGS, FRONTAL, SCHEMA, validate
 from chexgen_lib.storage import remove, replacing
@@ -113,7 +113,7 @@ def _read(rows: list[dict], size: int, image_root: Path) -> dict[str, np.ndarray
         try:
             image = resize(read_image(image_root / row["image"], found.append, row["source"] in STORED_VALUES), size)
             images.append(to_uint8(image))
-            found += filter(None, [unusual(image, row["view"] in FRONTAL)])
+            found += filter(None, [unusual(image, row["view"] in FRONTAL), cut_off(image)])
             reasons.append("")
         except (ValueError, TypeError) as error:
             reasons.append(str(error))
