@@ -18,9 +18,11 @@ from chexgen_lib.figures import judge as figure
 from chexgen_lib.figures import style
 from chexgen_lib.kept import kept
 from chexgen_lib.learners.base import LearnerConfig, device_for
+from chexgen_lib.models.loading import fastest_device
 from chexgen_lib.pools.folder import is_folder_of_images
 from chexgen_lib.pools.generate import Sampling
 from chexgen_lib.quality.embedders import ClipEmbedder, XrvEmbedder
+from chexgen_lib.quality.retrieval import ImageTextEncoder
 from chexgen_lib.sampling.generators import Parts
 from chexgen_lib.storage import replacing, write_json
 
@@ -37,6 +39,8 @@ def judge(options: argparse.Namespace) -> int:
     start = perf_counter()
     sources = named(options.generators)
     _check(options, sources)
+    given = options.image_text_encoder
+    reader = None if given is None else ImageTextEncoder(given, fastest_device())
     reference = _reference(options)
     _write_csv(_prompts(reference), options.out / "prompts.csv")
     if not sources:
@@ -52,7 +56,7 @@ def judge(options: argparse.Namespace) -> int:
     reference, entries = shared(reference, entries)
     steps = options.classifier_steps
     config = LearnerConfig(steps, options.seed, "laptop", checks=min(8, steps), device=device_for(0))
-    instruments = trained(reference, options.embedders, options.kept / "classifier", config)
+    instruments = trained(reference, options.embedders, options.kept / "classifier", config, reader)
     images = {name: entry.images for name, entry in entries.items()}
     bench = Bench(reference, images, instruments, options.resamples, options.seed)
     found, shown = metrics.table(bench), asked_and_shown.table(bench)

@@ -11,6 +11,7 @@ from chexgen_lib.cli.judge import named
 from chexgen_lib.quality.arms import FLOOR, NOISE, REAL
 from tests.experiments.judge import toy
 from tests.experiments.judge.test_entries import handed_in
+from tests.quality.test_retrieval import tiny_clip
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,7 @@ def test_two_folders_are_judged_side_by_side(cohort, tmp_path, capsys):
     one = handed_in(tmp_path / "one", pl.concat([table, unknown]), copies=2)
     two = handed_in(tmp_path / "two", table.sample(fraction=1, shuffle=True, seed=1).with_columns(image_id=ids), 2)
     sources = [one, f"shuffled={two}", "--classifier-steps", "2", "--embedders", "classifier", "radiomics"]
+    sources += ["--image-text-encoder", tiny_clip(tmp_path / "clip")]
     assert judge(cohort, tmp_path, *sources) == 0
     out = tmp_path / "judged"
     printed = capsys.readouterr().out
@@ -47,6 +49,7 @@ def test_two_folders_are_judged_side_by_side(cohort, tmp_path, capsys):
     found = pl.read_csv(out / "metrics.csv", infer_schema_length=None)
     assert {"one", "shuffled", FLOOR, NOISE} <= set(found["arm"])
     assert {"KID-radiomics", "coverage-classifier", "MS-SSIM", "Pearson r"} <= set(found["metric"])
+    assert {"R@1, image-text", "R@10, image-text", "FID-image-text"} <= set(found["metric"])
     shown = pl.read_csv(out / "asked_and_shown.csv", infer_schema_length=None)
     assert {REAL, "one", "shuffled"} <= set(shown["arm"]) and {"sex", "side", "Edema"} <= set(shown["attribute"])
     excluded = pl.read_csv(out / "excluded.csv")

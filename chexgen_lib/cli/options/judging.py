@@ -39,6 +39,11 @@ def _add_judge(commands: argparse._SubParsersAction) -> None:
         metavar="NAME",
         help="of classifier, radiomics, clip and xrv (default: the first two, which need no weights)",
     )
+    judge.add_argument(
+        "--image-text-encoder",
+        metavar="SOURCE",
+        help="also find each sample's prompt among all: CLIP or SigLIP of radiographs, a folder or hub id",
+    )
     judge.add_argument("--classifier-steps", type=int, default=600, metavar="N", help="of training (default: 600)")
     judge.add_argument("--autoencoder", help="for a .pth or a transformer")
     judge.add_argument("--text-encoder", help="for a .pth or a transformer")

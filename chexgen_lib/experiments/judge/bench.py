@@ -122,6 +122,7 @@ class Bench:
         generators, ignoring: name -> `Arm`, the second with images dealt to other prompts.
         real, noise: the prompts' own radiographs; images of independent Gaussian pixels.
         others: features of the reference images by embedder, [N, D].
+        texts, own_text: features of the distinct prompts by encoder of images and texts, [T, D]; each prompt's row.
         patients: resamples of the prompts' patients; of_others: of the reference images'.
     """
 
@@ -139,6 +140,9 @@ class Bench:
         self.of_others = Resampling(reference.others.table["patient_id"], n_resamples, seed + 1)
         others = from_uint8(reference.others.images)
         self.others = {e.name: e(others) for e in instruments.embedders}
+        prompts, own = np.unique(reference.prompted.table["prompt"].to_numpy(), return_inverse=True)
+        readers = [e for e in instruments.embedders if hasattr(e, "texts")]
+        self.texts, self.own_text = {e.name: e.texts(prompts.tolist()) for e in readers}, own
         self.real = instruments.look(reference.prompted.images[:, None], LOWER, seed)
         copies = max(images.shape[1] for images in samples.values())
         noise = gaussian_pixels(from_uint8(reference.train.images), (self.n * copies,), seed)

@@ -15,13 +15,21 @@ from chexgen_lib.pools import labelled
 from chexgen_lib.pools.labelled import LabelledSet
 from chexgen_lib.quality import held_out
 from chexgen_lib.quality.embedders import make
+from chexgen_lib.quality.retrieval import ImageTextEncoder
 
 
-def trained(reference: Reference, embedders: Sequence[str], folder: Path, config: LearnerConfig) -> Instruments:
+def trained(
+    reference: Reference,
+    embedders: Sequence[str],
+    folder: Path,
+    config: LearnerConfig,
+    reader: ImageTextEncoder | None = None,
+) -> Instruments:
     """Train, or find again in `folder`, what generators are measured with.
 
     Args:
         embedders: names, as `quality.embedders.make` takes them; those with weights of others need them on this disk.
+        reader: one more embedder, which finds a sample's prompt among all; None: retrieval is not measured.
 
     Raises:
         WeightsMissing, ValueError: for an embedder that cannot be made.
@@ -29,6 +37,7 @@ def trained(reference: Reference, embedders: Sequence[str], folder: Path, config
     sets = {name: _labelled(getattr(reference, name)) for name in ("train", "val")}
     classifier = Classifier.load(kept(held_out.train_scorer, folder, config=config, **sets), config.device)
     made = make(embedders, classifier=classifier, reference=from_uint8(reference.train.images), device=config.device)
+    made += [reader] if reader else []
     values = requested(reference.train.table)
     columns = measurable(values)
     probes = Probes(reduced(reference.train.images, PROBED), values[:, columns])

@@ -23,10 +23,12 @@ from chexgen_lib.quality.frechet import resampled_distances
 from chexgen_lib.quality.frechet_infinity import extrapolated
 from chexgen_lib.quality.kernel_distance import kernel_distances, kernels
 from chexgen_lib.quality.manifold import DENSITY_NEIGHBOURS, PRECISION_NEIGHBOURS, manifold
+from chexgen_lib.quality.retrieval import ImageTextEncoder, ranks
 
 FRECHET_RESAMPLES, FEWER = 200, 40  # a resample costs an SVD, too many of them for features wider than WIDE
 WIDE = 256
 EXTRAPOLATED_RESAMPLES = 100
+RETRIEVED = (1, 5, 10)  # k of retrieval
 LEAST_GROUP = 20  # patients of either side; smaller groups have no estimate
 COLUMNS = ("metric", "group", "arm", "role", "better", *ESTIMATE, "n", "samples", "note")
 Measure = Callable[[Bench, Arm, Group], np.ndarray]
@@ -61,6 +63,15 @@ def metrics(embedders: Sequence[Embedder], resolution: int) -> list[Metric]:
         Metric("Pearson r", "higher", "prompts", partial(_correlation, False)),
         Metric("Pearson r, within findings", "higher", "prompts", partial(_correlation, True), by_group=True),
         Metric("AUROC of requested findings", "higher", "prompts", _auroc, by_group=True),
+        *(metric for e in embedders if hasattr(e, "texts") for metric in _of_texts(e)),
+    ]
+
+
+def _of_texts(encoder: ImageTextEncoder) -> list[Metric]:
+    note = "share of samples whose own prompt is among the k most alike of all distinct prompts"
+    return [
+        Metric(f"R@{k}, {encoder.name}", "higher", "prompts", partial(_recall, encoder.name, k), note=note)
+        for k in RETRIEVED
     ]
 
 
@@ -179,6 +190,11 @@ def _correlation(within: bool, bench: Bench, arm: Arm, group: Group) -> np.ndarr
     if np.isnan(r[0]):
         raise ValueError(UNDEFINED)
     return r
+
+
+def _recall(encoder: str, k: int, bench: Bench, arm: Arm, group: Group) -> np.ndarray:
+    found = ranks(arm.features[encoder], bench.texts[encoder], bench.own_text) < k
+    return mean(found.mean(1), bench.patients.weights)
 
 
 def _auroc(bench: Bench, arm: Arm, group: Group) -> np.ndarray:

@@ -1,5 +1,7 @@
 """A generator that obeys, one that does not and one that collapsed are told apart, beside floor and ceilings."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,6 +11,7 @@ from chexgen_lib.experiments.judge import asked_and_shown, metrics, report
 from chexgen_lib.experiments.judge.bench import GENERATOR, Bench
 from chexgen_lib.experiments.judge.reference import load_reference
 from chexgen_lib.experiments.rectified_flow.control import MACRO
+from chexgen_lib.images import from_uint8
 from chexgen_lib.quality.arms import FLOOR, IGNORES, NOISE, REAL
 from tests.experiments.judge import toy
 
@@ -155,3 +158,35 @@ def test_the_words_follow_the_intervals(found, shown):
     assert "asked and not shown: none; not measurable here: age, view" in lines["obeys"]
     value = metrics.beside(found, "FID infinity-squares")["obeys"]["value"]
     assert f"{value:.3f}" in lines["obeys"]
+
+
+class Reader(toy.Squares):
+    """An encoder of images and texts that knows by heart what each prompt asks for."""
+
+    name = "reader"
+
+    def __init__(self, table: pl.DataFrame):
+        self.asked = dict(zip(table["prompt"], super().__call__(from_uint8(toy.films(table, 50))), strict=True))
+        self.mean = np.mean(list(self.asked.values()), 0)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return self._unit(super().__call__(images))
+
+    def texts(self, texts: list[str]) -> np.ndarray:
+        return self._unit(np.array([self.asked[text] for text in texts]))
+
+    def _unit(self, x: np.ndarray) -> np.ndarray:
+        return (x - self.mean) / np.linalg.norm(x - self.mean, axis=1, keepdims=True)
+
+
+def test_a_reader_of_texts_finds_the_prompts_of_who_obeys(bench, reference):
+    prompted = reference.prompted.table
+    with_reader = replace(bench.instruments, embedders=[*bench.instruments.embedders, Reader(prompted)])
+    samples = {name: toy.films(prompted, 7, obey)[:, None] for name, obey in (("a", True), ("b", False))}
+    found = metrics.table(Bench(reference, samples, with_reader, n_resamples=20, seed=1))
+    recalls = {k: metrics.beside(found, f"R@{k}, reader") for k in (1, 5, 10)}
+    assert recalls[5]["a"]["value"] > 0.9 and recalls[5]["b"]["value"] < 0.4
+    for arm in ("a", "b", f"a, {IGNORES}"):
+        assert recalls[1][arm]["value"] <= recalls[5][arm]["value"] <= recalls[10][arm]["value"], arm
+    assert recalls[10][f"a, {IGNORES}"]["value"] < 0.5
+    assert not [m for m in metrics.table(bench)["metric"].unique() if m.startswith("R@")], "no encoder was given"
