@@ -2,30 +2,20 @@
 
     python -m benchmarks.few_steps [--prompts 256] [--copies 2] [--images 64] [--rounds 3]
 
-writes benchmarks/few_steps.csv. Quality is judged as by `chexgen judge` (docs/judging.md), on held-out prompts of the
-embedded cohort: Frechet distance and Pearson r of a classifier trained on real images, and macro AUROC of the findings
-that are asked for; real images, and images of other prompts, are the bounds. `seconds` are those of `--images`
+writes benchmarks/few_steps.csv: quality as `benchmarks.judged` measures it, beside its bounds; `seconds` of `--images`
 images at once with weights of 8 bits, the median of rounds in which all ways take turns; `times_as_fast` compares them
-with those of 20 steps. The command's files in runs/judge are used again.
+with those of 20 steps.
 """
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
 import polars as pl
 
-from chexgen_lib.experiments.judge import asked_and_shown, metrics
-from chexgen_lib.experiments.judge.bench import Bench
-from chexgen_lib.experiments.judge.entries import Entry, enter
-from chexgen_lib.experiments.judge.instruments import trained
-from chexgen_lib.experiments.judge.reference import Reference, load_reference
-from chexgen_lib.experiments.judge.rendered import COUNTS, RESOLUTION, render_reference
-from chexgen_lib.experiments.rectified_flow.control import MACRO
-from chexgen_lib.kept import kept
-from chexgen_lib.learners.base import LearnerConfig
+from benchmarks import judged
+from chexgen_lib.experiments.judge.entries import enter
 from chexgen_lib.models.foundation import DISTILLED, SHIPPED
 from chexgen_lib.models.quantized import int8_weights
 from chexgen_lib.pools.generate import Sampling, fitting
@@ -36,19 +26,6 @@ USUAL = "foundation, 20 steps"
 OTHERS = {f"foundation, {n} steps": (SHIPPED, n) for n in (4, 8, 50)}
 WAYS = {USUAL: (SHIPPED, 20), **OTHERS, "distilled, 4 steps": (DISTILLED, 4)}
 GUIDANCE = 2.0
-KEPT = Path("runs/judge")
-
-
-def quality(reference: Reference, entries: Mapping[str, Entry], resamples: int) -> pl.DataFrame:
-    """A row for each metric and way, or bound: value and interval over patients."""
-    config = LearnerConfig(600, 0, "laptop", checks=8, device="cpu")  # as `chexgen judge` trains it by default
-    instruments = trained(reference, ["classifier"], KEPT / "classifier", config)
-    bench = Bench(reference, {name: entry.images for name, entry in entries.items()}, instruments, resamples)
-    found = metrics.table(bench).filter(pl.col("metric").is_in(["FID-classifier", "Pearson r"]), group="all")
-    shown = asked_and_shown.table(bench).filter(attribute=MACRO)
-    shown = shown.with_columns(metric=pl.lit("asked findings, macro AUROC"))
-    columns = ["metric", "arm", "value", "low", "high", "n", "samples"]
-    return pl.concat([found.select(columns), shown.select(columns)], how="vertical_relaxed")
 
 
 def seconds(prompts: list[str], rounds: int) -> dict[str, float]:
@@ -78,14 +55,12 @@ def main() -> None:
     for name, value in (("prompts", 256), ("copies", 2), ("images", 64), ("rounds", 3), ("resamples", 1000)):
         parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args()
-    settings = {"counts": COUNTS, "resolution": RESOLUTION}
-    folder = kept(render_reference, KEPT / "reference", {"workers": 2}, **settings)
-    reference = load_reference(folder, options.prompts)
+    reference = judged.reference(options.prompts)
     entries = {
-        name: enter(source, reference, KEPT / "few_steps" / name, sampling(options.copies, steps), True, Parts())
+        name: enter(source, reference, judged.KEPT / "few_steps" / name, sampling(options.copies, steps), True, Parts())
         for name, (source, steps) in WAYS.items()
     }
-    table = quality(reference, entries, options.resamples)
+    table = judged.table(reference, {name: entry.images for name, entry in entries.items()}, options.resamples)
     texts = reference.prompted.table["prompt"].to_list()
     took = seconds((texts * options.images)[: options.images], options.rounds)
     about = [{"arm": name, "seconds": s, "times_as_fast": took[USUAL] / s} for name, s in took.items()]

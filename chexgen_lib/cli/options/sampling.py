@@ -20,7 +20,8 @@ def add(commands: argparse._SubParsersAction) -> None:
 def _add_sample(commands: argparse._SubParsersAction) -> None:
     sample = commands.add_parser("sample", help="sample radiographs for a file of prompts")
     sample.add_argument("prompts", type=Path, help=PROMPTS)
-    weights = "shipped (the default; with masks or boxes shipped-adapter), a pipeline folder, or a released .pth"
+    shipped = "shipped (the default; with masks or boxes shipped-adapter), shipped-distilled (four steps)"
+    weights = f"{shipped}, a pipeline folder, or a released .pth"
     sample.add_argument("--weights", type=Path, default=Path("shipped"), help=weights)
     sample.add_argument("--out", type=Path, required=True, help="folder of the images and manifest.csv")
     sample.add_argument("--format", choices=("png", "dicom"), default="png", help="of the images (default: png)")
