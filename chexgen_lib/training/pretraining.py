@@ -9,8 +9,9 @@ from diffusers import AutoencoderKL
 
 from chexgen_lib.cohort import layout
 from chexgen_lib.kept import kept
+from chexgen_lib.models import foundation
 from chexgen_lib.models.autoencoder import downsampling, load_autoencoder
-from chexgen_lib.models.foundation import FOLDER, SHIPPED, load_transformer, read_history, read_recipe, remedy
+from chexgen_lib.models.foundation import SHIPPED, load_transformer, read_history, read_recipe
 from chexgen_lib.models.loading import WeightsError
 from chexgen_lib.models.text import load_text_encoder
 from chexgen_lib.models.transformer import ChexGenTransformer
@@ -109,7 +110,8 @@ def _recipe_in_words(size: str, resolution: int) -> dict[str, str]:
         trained = describe(TrainingConfig(**recipe["training"]), recipe["images"], f"shipped, {size}", resolution)
         return trained | {name: str(recipe[name]) for name in ("patients", "hours", "machine", "commit")}
     except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"the shipped recipe is of another version ({error!r}): {remedy(FOLDER)}") from error
+        remedy = foundation.remedy(foundation.FOLDER)
+        raise WeightsError(f"the shipped recipe is of another version ({error!r}): {remedy}") from error
 
 
 def keep_weights(

@@ -23,7 +23,7 @@ from chexgen_lib.learners.detector import train_detector
 from chexgen_lib.learners.regressor import train_regressor
 from chexgen_lib.pools.annotations import Annotated
 from chexgen_lib.privacy import model_error
-from chexgen_lib.quality import embedders
+from chexgen_lib.quality import embedders, retrieval
 from chexgen_lib.quality.held_out import train_scorer
 from chexgen_lib.records import FINDINGS
 from chexgen_lib.rehearsal import weights
@@ -31,6 +31,7 @@ from chexgen_lib.rehearsal.sizes import SMALL
 from tests.builders import BOX_CLASSES, boxed_squares, graded_discs, labelled_squares, masked_discs
 from tests.devices.sampling_cases import flow, pictures, pipeline
 from tests.privacy.films import named
+from tests.quality.test_retrieval import tiny_clip
 
 TINY = ClassifierSize(32, 8, 8, (2, 2))
 
@@ -105,6 +106,12 @@ def clip(device: torch.device) -> np.ndarray:
         return embedders.ClipEmbedder(weights.clip(Path(folder)), device_for(0))(pictures(2) / np.float32(255))
 
 
+def image_text(device: torch.device) -> np.ndarray:
+    with tempfile.TemporaryDirectory() as folder:
+        encoder = retrieval.ImageTextEncoder(tiny_clip(Path(folder)), device_for(0))
+        return np.concatenate([encoder(pictures(2) / np.float32(255)), encoder.texts(["a", "b"])])
+
+
 def xrv(device: torch.device) -> np.ndarray:
     """torchxrayvision's features and scores."""
     import torchxrayvision
@@ -128,6 +135,7 @@ def membership(device: torch.device) -> np.ndarray:
 
 
 CASES: dict[str, Callable[[torch.device], np.ndarray]] = {
+    "an encoder of images and texts": image_text,
     "a scorer": scorer,
     "pretraining and fine-tuning": fine_tuned,
     "a start from ImageNet": lambda device: started(starts.IMAGENET, device),

@@ -9,8 +9,10 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+import polars as pl
 import torch
 
+from chexgen_lib.experiments import distillation
 from chexgen_lib.experiments.adapter import changed_tensors
 from chexgen_lib.experiments.rectified_flow import comparison
 from chexgen_lib.experiments.scaling import training as scaling
@@ -18,12 +20,13 @@ from chexgen_lib.models import sizing
 from chexgen_lib.models.autoencoder import load_autoencoder, new_autoencoder
 from chexgen_lib.models.metadata import encode_metadata
 from chexgen_lib.models.transformer import SIZES
+from chexgen_lib.pools.generate import Sampling
 from chexgen_lib.training import autoencoder, pretraining, trainer
 from chexgen_lib.training.config import TrainingConfig
 from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.run import Run
 from chexgen_lib.training.stages import read_training, train_model
-from tests.devices.sampling_cases import PERSON, adapter, model, pictures, unet
+from tests.devices.sampling_cases import PERSON, adapter, flow, model, pictures, pipeline, unet
 
 CONFIG = TrainingConfig(
     steps=3, batch_size=2, learning_rate=1e-2, precision="fp32", checkpoint_every=1, log_every=1, ema_decay=0.5
@@ -131,6 +134,17 @@ def compared(device: torch.device) -> np.ndarray:
     return np.concatenate([run["steps 2"].flatten() / 255, again.images.flatten()])
 
 
+def distilled(device: torch.device) -> np.ndarray:
+    """A student of recorded paths: how far it ends from them, before it is trained."""
+    teacher = pipeline(flow().to(device))
+    requests = pl.DataFrame({"image_id": ["a", "b"], "prompt": ["Edema.", "Cardiomegaly."]})
+    in_float32 = patch.object(distillation, "native_bf16", return_value=False)  # the device has no autocast
+    with tempfile.TemporaryDirectory() as folder, in_float32:
+        distillation.record_paths(Path(folder), teacher, "generator", requests, Sampling(1, 2, 2.0), 2)
+        paths = LatentCache.load(Path(folder))
+        return np.array(trainer.path_error(distillation.student_of(teacher.transformer, 2), paths))
+
+
 def timed(device: torch.device) -> np.ndarray:
     """Steps as the sizing stage times them: they take place."""
     run = sizing.Run("ci", 32, images=4, epochs=1, batch_size=2, text_tokens=4, text_dim=16)
@@ -155,5 +169,6 @@ CASES: dict[str, Callable[[torch.device], np.ndarray]] = {
     "a foundation that is loaded": foundation_kept,
     "a run of the scaling laws": scaled,
     "objectives compared": compared,
+    "a student": distilled,
     "steps that are timed": timed,
 }

@@ -163,7 +163,7 @@ def test_dpm_solver_asks_for_the_times_that_its_steps_are_taken_from():
 def test_a_name_means_the_sampler_of_the_models_objective():
     for objective, samplers in SAMPLERS.items():
         for name in samplers:
-            current = default_scheduler(SimpleNamespace(objective=objective, flow_shift=3.0))
+            current = default_scheduler(SimpleNamespace(objective=objective, flow_shift=3.0, distilled_steps=None))
             scheduler = scheduler_named(name, current)
             assert samples_objective(scheduler) == objective
             again = scheduler_named(next(iter(samplers)), scheduler)
