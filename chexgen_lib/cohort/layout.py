@@ -64,14 +64,15 @@ def load_images(folder: Path, resolution: int, rows: Iterable[int] | None = None
 
 
 def stored_images(folder: Path, resolution: int, size: int | None = None) -> StoredImages:
-    """All images [N, size, size], in the order of the table, on the disk: those of `resolution`, reduced.
+    """All images [N, size, size], in the order of the table, on the disk: those of `resolution`, resized.
 
-    Where the cohort has images of `size` pixels, these are read: `build` reduces them in the same way.
+    Where the cohort has images of `size` pixels and these are fewer, they are read: `build` reduces in the same way.
     """
     path, smaller = (Path(folder) / f"images_{pixels}.npy" for pixels in (resolution, size))
     if not path.is_file():
         raise CohortError(f"{path} does not exist: 02_cohort has not made {resolution} px images")
-    return StoredImages.of(smaller if smaller.is_file() else path, size)
+    reduced = size is not None and size < resolution and smaller.is_file()
+    return StoredImages.of(smaller if reduced else path, size)
 
 
 def has_masks(folder: Path) -> bool:

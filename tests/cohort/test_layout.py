@@ -1,10 +1,12 @@
 """A cohort is read by purpose and split; what is missing is named."""
 
+import numpy as np
 import polars as pl
 import pytest
 
 from chexgen_lib.cohort import layout as cohort
 from chexgen_lib.cohort.layout import CohortError
+from chexgen_lib.images import reduced
 from tests.builders import curated_records
 
 
@@ -30,3 +32,14 @@ def test_rows_are_those_of_a_flag_and_a_split():
     assert cohort.rows(table, "stage2").tolist() == [0, 1, 3, 4]
     assert cohort.rows(table, split="test").tolist() == [1, 3, 5]
     assert table[cohort.rows(table, "stage2", "test")]["image_id"].to_list() == ["nih:1", "nih:3"]
+
+
+def test_images_of_a_resolution_are_resized_and_never_taken_from_a_higher_one(tmp_path):
+    fine = np.random.default_rng(0).integers(0, 256, (3, 64, 64), dtype=np.uint8)
+    coarse = 255 - reduced(fine, 32)  # which of the two is read must show
+    for images in (fine, coarse):
+        np.save(tmp_path / f"images_{images.shape[-1]}.npy", images)
+    read = {(r, s): np.asarray(cohort.stored_images(tmp_path, r, s)) for r in (32, 64) for s in (32, 64)}
+    assert np.array_equal(read[32, 32], coarse) and np.array_equal(read[64, 64], fine)
+    assert np.array_equal(read[64, 32], coarse), "the cohort's own, without reducing anew"
+    assert np.array_equal(read[32, 64], reduced(coarse, 64))
