@@ -56,8 +56,7 @@ RECIPE = TrainingConfig(  # of the shipped foundation but for the number of step
 CHANGES = {
     "recipe": {},
     "AdamW alone": {"muon_learning_rate": None},
-    "noise, noisy steps x 10": {"objective": "ddpm", "noisy_weight": 10.0},
-    "noise, steps alike (paper)": {"objective": "ddpm"},
+    "noise, as the paper": {"objective": "ddpm"},
 }
 SEEDS = (0, 1)
 
