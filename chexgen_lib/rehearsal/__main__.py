@@ -30,7 +30,7 @@ def main() -> int:
     failed = workplace.repro(place, options.stages) != 0
     params = load_yaml(place / "params.yaml")
     stages = dag.with_needed(options.stages, dag.stages(params, place))
-    found = items.table(place / params["figures_dir"], params, stages)
+    found = items.table(place, params, stages)
     items.write(found, place / "items.csv")
     print(items.page(found))
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

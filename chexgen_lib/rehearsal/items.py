@@ -1,8 +1,9 @@
 """Which figures and tables of the paper a run has made, and why not the others.
 
 `items.csv` has a row for each, with the paper's number: what it shows, the stage and the file (below the run's folder
-of figures) that make it here, rows that the file must hold (`column=value`, joined by ;), the setting without which a
-profile does not make it (`setting=value` of a list: without that value in it), and why no run makes it alone.
+of figures; with ../ below the run's own) that make it here, rows that the file must hold (`column=value`, joined by ;),
+the setting without which a profile does not make it (`setting=value` of a list: without that value in it), and why no
+run makes it alone.
 """
 
 import functools
@@ -18,11 +19,11 @@ from chexgen_lib.storage import replacing
 MADE, MISSING = "made", "MISSING"
 
 
-def table(figures: Path, params: Mapping[str, Any], stages: Collection[str]) -> pl.DataFrame:
+def table(place: Path, params: Mapping[str, Any], stages: Collection[str]) -> pl.DataFrame:
     """A row for each item: item, shows, stage, file (null where there is none), state (`MADE` or the reason).
 
     Args:
-        figures: the run's folder of figures.
+        place: the repository, or a copy of it, in which the profile ran.
         params: the run's, by which an item is none of its profile.
         stages: that ran.
 
@@ -31,7 +32,7 @@ def table(figures: Path, params: Mapping[str, Any], stages: Collection[str]) -> 
     """
     with (files(__package__) / "items.csv").open("rb") as stream:
         listed = pl.read_csv(stream)
-    states = [_state(row, figures, params, stages) for row in listed.to_dicts()]
+    states = [_state(row, place, params, stages) for row in listed.to_dicts()]
     return listed.select("item", "shows", "stage", "file", state=pl.Series(states))
 
 
@@ -56,14 +57,15 @@ def page(found: pl.DataFrame) -> str:
     return "\n".join([*lines, f"{made} of {len(found)} items made"])
 
 
-def _state(row: dict[str, str | None], figures: Path, params: Mapping[str, Any], stages: Collection[str]) -> str:
+def _state(row: dict[str, str | None], place: Path, params: Mapping[str, Any], stages: Collection[str]) -> str:
     if row["file"] is None:
         return row["otherwise"] or ""
     if row["stage"] not in stages:
         return f"not asked for: {row['stage']}"
     if row["needs"] and not _is_set(params, *row["needs"].split("=")):
         return f"not in this profile: {row['needs']} is not set"
-    path = figures / row["file"]
+    below = params["root"] if row["file"].startswith("../") else params["figures_dir"]
+    path = place / below / row["file"].removeprefix("../")
     if not path.is_file():
         return f"{MISSING}: {row['stage']} did not write it"
     if row["rows"] is None or _holds(path, dict(pair.split("=", 1) for pair in row["rows"].split(";"))):

@@ -18,8 +18,8 @@ def rows():
     return list(csv.DictReader((items.files(items.__package__) / "items.csv").open(encoding="utf-8")))
 
 
-def state(figures, item, shows="", params=PAPER, stages=STAGES):
-    found = items.table(figures, params, stages).filter(pl.col("shows").str.contains(shows), item=item)
+def state(place, item, shows="", params=PAPER, stages=STAGES):
+    found = items.table(place, params, stages).filter(pl.col("shows").str.contains(shows), item=item)
     return found["state"][0]
 
 
@@ -41,9 +41,10 @@ def make_all(figures):
 def test_an_item_is_made_when_its_file_holds_its_rows(tmp_path):
     assert state(tmp_path, "Fig 3f") == "MISSING: 09_augmentation did not write it"
     content = {"source": ["paper", "this run"], "task": ["severity"] * 2, "value": [0.5, None]}
-    pl.DataFrame(content).write_csv(tmp_path / "fig3.csv")
+    (figures := tmp_path / PAPER["figures_dir"]).mkdir(parents=True)
+    pl.DataFrame(content).write_csv(figures / "fig3.csv")
     assert state(tmp_path, "Fig 3f") == "MISSING: no row with source=this run;task=severity"
-    pl.DataFrame(content | {"value": [0.5, 0.4]}).write_csv(tmp_path / "fig3.csv")
+    pl.DataFrame(content | {"value": [0.5, 0.4]}).write_csv(figures / "fig3.csv")
     assert state(tmp_path, "Fig 3f") == items.MADE
     assert state(tmp_path, "Fig 1a") == "a drawing without data"
 
@@ -56,6 +57,15 @@ def test_what_a_profile_or_these_stages_do_not_make_is_not_missing(tmp_path):
     assert state(tmp_path, "Results", "RAD-DINO", gpu).startswith("not in this profile: supervised_pretraining.starts=")
     assert state(tmp_path, "Results", "RAD-DINO") == "MISSING: 10_supervised_pretraining did not write it"
     assert state(tmp_path, "ED Table 1", "", gpu) == "not in this profile: curation.data_root is not set"
+
+
+def test_files_beside_the_figures_are_looked_for_in_the_run(tmp_path):
+    gpu = dag.plain("gpu")
+    assert not gpu["figures_dir"].startswith(gpu["root"]), "else this tests nothing"
+    assert state(tmp_path, "ED Table 5", "", gpu) == "MISSING: 01_curation did not write it"
+    (notebook := tmp_path / gpu["root"] / "notebooks/01_curation.ipynb").parent.mkdir(parents=True)
+    notebook.touch()
+    assert state(tmp_path, "ED Table 5", "", gpu) == items.MADE
 
 
 def test_the_page_has_a_line_for_each_item(tmp_path):
