@@ -1,6 +1,6 @@
 """Curation from 100,000 to 5 million rows: seconds, rows per second and peak memory, beside a row-by-row loop.
 
-    python benchmarks/curation_scale.py [--rows 100000 959206 5000000] [--loop-rows 1000]
+    python -m benchmarks.curation_scale [--rows 100000 959206 5000000] [--loop-rows 1000]
 
 The rows are those of the shipped NIH, CheXpert and PadChest tables, in their proportions, repeated with fresh image,
 study and patient ids; each repetition is read from its CSV again. A run reads, describes, checks, splits and writes
@@ -23,10 +23,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import curation_speed
 import numpy as np
 import polars as pl
 
+from benchmarks import curation_speed
 from chexgen_lib.descriptions import corpus
 from chexgen_lib.sources import registry
 from chexgen_lib.sources.table import read_table, shipped
@@ -50,7 +50,7 @@ def main() -> None:
     results = []
     for rows in arguments.rows:
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, __file__, "--rows", str(rows), "--child", folder]
+            command = [sys.executable, "-m", "benchmarks.curation_scale", "--rows", str(rows), "--child", folder]
             result = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
             if rows >= sum(TOTAL.values()):  # a smaller corpus has not all the rows of the loop
                 compare(pl.concat(df for _, df in looped.values()), Path(folder) / "corpus")
