@@ -1,6 +1,6 @@
 """A million records through selection, images, encoding and an epoch of the loader: images a second and memory.
 
-    python -m benchmarks.scale [--records 100000 1000000] [--processes 2] [--folder /tmp/scale]
+    python -m benchmarks.scale [--records 100000 1000000] [--processes 2] [--folder FOLDER]
 
 The records are those of the shipped tables, repeated with fresh ids (`curation_scale`), each with a PNG of 16 px (a
 thousand different ones). Frozen networks are random and tiny; nothing else is: each step calls what stage 02 and the
@@ -20,6 +20,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 from time import perf_counter, sleep
@@ -276,7 +277,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/scale"))
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir(), "scale"))
     parser.add_argument("--step", choices=STEPS | LARGE_STEPS, help=argparse.SUPPRESS)
     parser.add_argument("--cohort-of", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

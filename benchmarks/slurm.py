@@ -1,7 +1,7 @@
 """A training on a Slurm of two nodes, preempted or killed in the middle and requeued: does it end with the same bytes?
 
     apt-get install slurm-wlm     # Debian's; needs root
-    python -m benchmarks.slurm [--folder /tmp/slurm]
+    python -m benchmarks.slurm [--folder FOLDER]
 
 Starts munge, a controller and two nodes of one CPU on this machine, in a folder of their own, and ends them afterwards.
 The job is what `launch='srun python'` makes of stage 03's training: a process on each node, which share every step
@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -153,7 +154,13 @@ def submit(root: Path, name: str) -> str:
 
 def preempt(job: str) -> None:
     """A job of higher priority takes both nodes for a moment."""
-    options = ["--partition=high", "--nodes=2", "--ntasks-per-node=1", "--output=/dev/null", "--chdir=/tmp"]
+    options = [
+        "--partition=high",
+        "--nodes=2",
+        "--ntasks-per-node=1",
+        "--output=/dev/null",
+        f"--chdir={tempfile.gettempdir()}",
+    ]
     said("sbatch", "--parsable", *options, "--wrap=sleep 3")
     wait(lambda: starts(job) > 1, "the preempted job in the queue")
 
@@ -208,7 +215,7 @@ def weights(root: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/slurm"))
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir(), "slurm"))
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.train:
