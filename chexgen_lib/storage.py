@@ -82,9 +82,7 @@ def digest(value: Any) -> str:
         return _sha256("dict", *(part for key in sorted(value, key=str) for part in (str(key), digest(value[key]))))
     if isinstance(value, list | tuple):
         return _sha256("list", *map(digest, value))
-    if hasattr(
-        value, "read_blocks"
-    ):  # `stored_images`: as the array that they are, which may be larger than the memory
+    if hasattr(value, "read_blocks"):  # `StoredImages`, which may be larger than the memory: as an array of theirs
         return _sha256(f"{value.dtype}{value.shape}", (value.nbytes, value.read_blocks()))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 from tqdm import tqdm
 
 from chexgen_lib.models.text import cache_texts
@@ -65,11 +66,11 @@ def record_paths(
 
 def _paths(pipeline: ChexGenPipeline, requests: pl.DataFrame, sampling: Sampling, stretches: int) -> LatentCache:
     texts = cache_texts(pipeline.tokenizer, pipeline.text_encoder, requests["prompt"].to_list())
-    states = list(texts["states"].float().split(texts["offsets"].diff().tolist()))
-    padded = torch.nn.utils.rnn.pad_sequence(states, batch_first=True)
-    lengths = texts["offsets"].diff()
     seeds = [image_seed(image_id, 0, sampling.seed) for image_id in requests["image_id"]]
-    noise = torch.stack([torch.randn(pipeline.transformer.latent_shape, generator=_seeded(seed)) for seed in seeds])
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    noise = randn_tensor((len(seeds), *pipeline.transformer.latent_shape), generator=generators)
+    blank = torch.zeros_like(noise)
+    _, states, mask, _ = LatentCache(blank, blank, **texts).batch(torch.arange(len(seeds)), torch.Generator())
     steps, kept = sampling.num_inference_steps // stretches, [noise]
 
     def keep(pipeline: ChexGenPipeline, i: int, t: torch.Tensor, tensors: dict) -> dict:
@@ -79,8 +80,8 @@ def _paths(pipeline: ChexGenPipeline, requests: pl.DataFrame, sampling: Sampling
 
     with torch.autocast(pipeline.device.type, torch.bfloat16, enabled=native_bf16()):
         pipeline(
-            prompt_embeds=padded,
-            prompt_attention_mask=torch.arange(padded.shape[1]) < lengths[:, None],
+            prompt_embeds=states,
+            prompt_attention_mask=mask,
             latents=noise,
             num_inference_steps=sampling.num_inference_steps,
             guidance_scale=sampling.guidance_scale,
@@ -91,7 +92,3 @@ def _paths(pipeline: ChexGenPipeline, requests: pl.DataFrame, sampling: Sampling
     paths = torch.stack(kept, dim=1).half()
     ends = paths[:, -1].clone()  # one file does not hold views of one tensor
     return LatentCache(ends, torch.zeros_like(ends), **texts, paths=paths)
-
-
-def _seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)

@@ -108,8 +108,8 @@ def open_generator(source: str | Path, parts: Parts | None = None) -> Generator:
     """The generator at a source, in float32 on the CPU or, for one of this library's own models, the fastest device.
 
     Args:
-        source: "shipped" (with "shipped-adapter" masks and boxes steer it), a released `.pth`, a folder of a model or
-            pipeline, or a hub id of a pipeline.
+        source: one of `PACKAGED` ("shipped", ...), a released `.pth`, a folder of a model or pipeline, or a hub id of a
+            pipeline.
         parts: for a model alone or a `.pth`.
 
     Raises:

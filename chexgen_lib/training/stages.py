@@ -27,9 +27,10 @@ def train_model(
     """Train `model` on `pairs` and save it in `folder`, with all that a notebook shows of its training.
 
     Writes the averaged weights as `save_pretrained` does, `history.parquet` (step, loss, grad_norm, learning_rate), the
-    trainer's `log` and `held_out_error.json`: `before` and `after`, on the held-out pairs; beside
-    `folder`, the seconds that it took (`trainer.read_seconds`). For `kept.kept`: called again after an interruption, it
-    resumes from the newest checkpoint in `folder`.
+    trainer's `log` and `held_out_error.json`: `before` and `after`, on the held-out pairs
+    (`trainer.noise_error`; of recorded paths `trainer.path_error`); beside `folder`, the seconds that it took
+    (`trainer.read_seconds`). For `kept.kept`: called again after an interruption, it resumes from the newest checkpoint
+    in `folder`.
 
     Args:
         launched: folder of the stage, in which `chexgen train` may have left a checkpoint of the same training, to

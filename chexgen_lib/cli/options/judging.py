@@ -28,7 +28,7 @@ def _add_judge(commands: argparse._SubParsersAction) -> None:
     judge.add_argument("--kept", type=Path, default=Path("runs/judge"), help="of reference and classifier, for reuse")
     judge.add_argument("--prompts", type=int, default=400, metavar="N", help="of as many patients (default: 400)")
     judge.add_argument("--images-per-prompt", type=int, default=2, metavar="N", help="seeds (default: 2)")
-    judge.add_argument("--steps", type=int, default=20, metavar="N", help="of every sampler (default: 20)")
+    judge.add_argument("--steps", type=int, default=20, metavar="N", help="of all that are not distilled (default: 20)")
     judge.add_argument("--guidance", type=float, default=2.0, metavar="W", help="of the prompt (default: 2.0)")
     judge.add_argument("--batch-size", type=int, default=32, metavar="N", help="images at a time (default: 32)")
     judge.add_argument("--int8", action="store_true", help="ChexGen's models with weights of 8 bits, faster on a CPU")
