@@ -104,7 +104,8 @@ def draw(table: pl.DataFrame) -> Figure:
     axes[0].set_yticks(range(len(CHANGES)), CHANGES)
     axes[0].invert_yaxis()
     minutes = table.group_by("change", maintain_order=True).agg(pl.col("minutes").mean())["minutes"]
-    axes[1].set_title(f"n = {table['n'][0]} prompts, 1 sample each; {minutes.min():.0f} to {minutes.max():.0f} minutes")
+    about = f"n = {table['n'][0]} prompts, 1 sample each, 95 % intervals; circles and squares: two seeds of a training"
+    fig.suptitle(f"{about} of {minutes.min():.0f} to {minutes.max():.0f} minutes", fontsize=7)
     return fig
 
 
