@@ -118,7 +118,7 @@ def support_set(shots: int, draw: int, *images: str) -> dict[str, str]:
 
 def picture(path: Path, width: int = 40, height: int = 20) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (width, height)).save(path)
+    Image.linear_gradient("L").resize((width, height)).save(path)
 
 
 def dicom(path: Path, rows: int, columns: int) -> None:
@@ -127,6 +127,9 @@ def dicom(path: Path, rows: int, columns: int) -> None:
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data = pydicom.dataset.FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
     data.Rows, data.Columns = rows, columns
+    data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = 1, "MONOCHROME2", 0
+    data.BitsAllocated, data.BitsStored, data.HighBit = 8, 8, 7
+    data.PixelData = Image.linear_gradient("L").resize((columns, rows)).tobytes()
     path.parent.mkdir(parents=True, exist_ok=True)
     data.save_as(path)
 
