@@ -3,10 +3,10 @@
     python -m benchmarks.kills [--kills 20] [--only "data build"] [--seed 0]
 
 Each command runs once undisturbed. Then it is started again and again in another folder and killed (SIGKILL, with its
-processes) at moments that are uniform over the time that it took. When it ends by itself, its results are compared and
-the folder is emptied; when it has been killed "--kills" times, it may finish. Then its folder is a tmpfs with half the
-room that the results need (needs root): the command must say so in one line, and finish once there is room. Writes
-kills.csv beside this file after each command: command, trial, kills, at_work (kills that found something begun), ends
+processes) at moments that are uniform over the time that it took. After every fourth kill, and after the last, it may
+finish; whenever it has ended, its results are compared and the folder is emptied. Then its folder is a tmpfs with half
+the room that the results need (needs root): the command must say so in one line, and finish once there is room. Writes
+kills.csv beside this file after each command: command, trial, kills, at_work (kills that found results begun), ends
 (results that were compared), equal (all of them have the bytes of the undisturbed run, and there is no other file),
 says, version (the commit). Rows of commands that were left out stay. Fails if a result is not equal.
 """
@@ -35,6 +35,7 @@ REPOSITORY = Path(__file__).parents[1]
 TABLE = Path(__file__).with_suffix(".csv")
 PROMPTS = ["Clear lungs.", "Small left pleural effusion.", "Cardiomegaly.", "Right upper lobe consolidation."]
 TIMES = (".clock.json",)  # what is measured by the clock
+KILLS_BEFORE_AN_END = 4  # of one folder
 CLI = [sys.executable, "-m", "chexgen_lib.cli"]
 
 
@@ -120,25 +121,27 @@ def contents(command: Command, out: Path) -> dict[str, str]:
 def kill_often(
     command: Command, inputs: Path, out: Path, seconds: float, kills: int, rng: np.random.Generator
 ) -> tuple[list[dict[str, str] | None], int]:
-    """Results after so many kills, None of a start that failed, and how many kills found something begun."""
+    """Results of all that ended, None of a start that failed, and how many kills found results begun."""
     ends, killed, at_work = [], 0, 0
-    while killed < kills:
+    patience = rng.uniform(0, seconds, kills).tolist()
+    while killed < kills or out.exists():
         if not out.exists():
             command.prepare(out)
+            untouched, since = contents(command, out), killed
         process = start(command, inputs, out)
+        rest = killed == kills or killed - since == KILLS_BEFORE_AN_END
         try:
-            process.communicate(timeout=rng.uniform(0, seconds))
+            _, said = process.communicate(timeout=None if rest else patience[killed])
+            print(said if process.returncode else "", end="", file=sys.stderr)
             ends.append(contents(command, out) if process.returncode == 0 else None)
-            shutil.rmtree(out)
+            shutil.rmtree(out, ignore_errors=True)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             killed += 1
-            at_work += bool(contents(command, out))
+            at_work += contents(command, out) != untouched
             print(f"{killed} of {kills} kills, {at_work} at work, {len(ends)} ends", end="\r", file=sys.stderr)
-    status, said = finish(command, inputs, out)
-    print(said if status else "", file=sys.stderr)
-    return [*ends, contents(command, out) if status == 0 else None], at_work
+    return ends, at_work
 
 
 def trial(name: str, command: Command, kills: int, rng: np.random.Generator) -> list[dict]:
@@ -157,7 +160,7 @@ def trial(name: str, command: Command, kills: int, rng: np.random.Generator) -> 
         for end in ends:
             other = [name for name in {*whole, *(end or {})} if end is None or whole.get(name) != end.get(name)]
             print(f"{name}: differ: {sorted(other)[:10]}" if other else "", end="", file=sys.stderr)
-        equal = all(end == whole for end in ends)
+        equal = bool(ends) and all(end == whole for end in ends)
         row = dict(command=name, trial="SIGKILL", kills=kills, at_work=at_work, ends=len(ends), equal=equal, says="")
         return [row, *full_disk(name, command, inputs, Path(place, "small"), empty + room // 2, whole)]
 
