@@ -66,12 +66,8 @@ class Classifier(Learner):
 
     def __init__(self, size: ClassifierSize, labels: tuple[str, ...] = FINDINGS, *, device: str = "cpu"):
         net = size.network(len(labels))
-        super().__init__(net.to(memory_format=torch.channels_last), size, device)
+        super().__init__(net, size, device)
         self.dim, self.labels = net.classifier.in_features, labels
-
-    def prepare(self, images: np.ndarray) -> torch.Tensor:
-        """As `Learner.prepare`, with the channels last in memory, which is faster for convolutions."""
-        return super().prepare(images).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def _pooled(self, images: np.ndarray, batch_size: int = 64) -> torch.Tensor:
