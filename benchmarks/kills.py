@@ -6,9 +6,9 @@ Each command runs once undisturbed. Then it is started again and again in anothe
 processes) at moments that are uniform over the time that it took. After every fourth kill, and after the last, it may
 finish; whenever it has ended, its results are compared and the folder is emptied. Then its folder is a tmpfs with half
 the room that the results need (needs root): the command must say so in one line, and finish once there is room. Writes
-kills.csv beside this file after each command: command, trial, kills, at_work (kills that found results begun), ends
-(results that were compared), equal (all of them have the bytes of the undisturbed run, and there is no other file),
-says, version (the commit). Rows of commands that were left out stay. Fails if a result is not equal.
+kills.csv beside this file at every end, so that it may be interrupted: command, trial, kills, at_work (kills that found
+results begun), ends (results that were compared), equal (all of them have the bytes of the undisturbed run, and there
+is no other file), says, version (the commit). Rows of commands that were left out stay. Fails if a result is not equal.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -29,6 +29,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from chexgen_lib.storage import replacing
 from chexgen_lib.training.latent_cache import LatentCache
 
 REPOSITORY = Path(__file__).parents[1]
@@ -61,12 +62,12 @@ def write_prompts(folder: Path) -> None:
 
 
 def write_pairs(folder: Path) -> None:
-    """A latent cache of random pairs, and the settings of a training that saves itself every 20 of 200 steps."""
+    """A latent cache of random pairs, and the settings of a training that saves itself every 50 of 1000 steps."""
     generator = torch.Generator().manual_seed(0)
     mean = torch.randn(64, 4, 8, 8, generator=generator).half()
     states = torch.randn(128, 16, generator=generator).half()
     LatentCache(mean, torch.full_like(mean, 0.1), states, torch.arange(0, 129, 2)).save(folder / "pairs")
-    training = dict(steps=200, batch_size=8, precision="fp32", checkpoint_every=20)
+    training = dict(steps=1000, batch_size=8, precision="fp32", checkpoint_every=50)
     (folder / "settings.json").write_text(json.dumps({"model": "ci", "text_tokens": 8, "training": training}))
 
 
@@ -120,32 +121,32 @@ def contents(command: Command, out: Path) -> dict[str, str]:
 
 def kill_often(
     command: Command, inputs: Path, out: Path, seconds: float, kills: int, rng: np.random.Generator
-) -> tuple[list[dict[str, str] | None], int]:
-    """Results of all that ended, None of a start that failed, and how many kills found results begun."""
-    ends, killed, at_work = [], 0, 0
-    patience = rng.uniform(0, seconds, kills).tolist()
-    while killed < kills or out.exists():
+) -> Iterator[tuple[int, int, dict[str, str] | None]]:
+    """At every end: kills and those that found results begun, both so far, and the results, None of a failed start."""
+    killed = at_work = 0
+    while True:
         if not out.exists():
             command.prepare(out)
             untouched, since = contents(command, out), killed
-        process = start(command, inputs, out)
         rest = killed == kills or killed - since == KILLS_BEFORE_AN_END
+        process = start(command, inputs, out)
         try:
-            _, said = process.communicate(timeout=None if rest else patience[killed])
+            _, said = process.communicate(timeout=None if rest else rng.uniform(0, seconds))
             print(said if process.returncode else "", end="", file=sys.stderr)
-            ends.append(contents(command, out) if process.returncode == 0 else None)
+            yield killed, at_work, contents(command, out) if process.returncode == 0 else None
+            if killed == kills:
+                return
             shutil.rmtree(out, ignore_errors=True)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             killed += 1
             at_work += contents(command, out) != untouched
-            print(f"{killed} of {kills} kills, {at_work} at work, {len(ends)} ends", end="\r", file=sys.stderr)
-    return ends, at_work
+            print(f"{killed} of {kills} kills, {at_work} at work", end="\r", file=sys.stderr)
 
 
-def trial(name: str, command: Command, kills: int, rng: np.random.Generator) -> list[dict]:
-    """One row for the kills, and one for the full disk."""
+def trial(name: str, command: Command, kills: int, rng: np.random.Generator) -> Iterator[list[dict]]:
+    """The rows so far, at every end: one for the kills, and last one for the full disk."""
     with tempfile.TemporaryDirectory() as place:
         inputs, out = Path(place, "inputs"), Path(place, "whole")
         inputs.mkdir()
@@ -156,13 +157,13 @@ def trial(name: str, command: Command, kills: int, rng: np.random.Generator) -> 
         seconds, whole, room = perf_counter() - begun, contents(command, out), _size(out) - empty
         assert status == 0, said
         assert whole
-        ends, at_work = kill_often(command, inputs, Path(place, "killed"), seconds, kills, rng)
-        for end in ends:
+        row = dict(command=name, trial="SIGKILL", kills=0, at_work=0, ends=0, equal=True, says="")
+        for killed, at_work, end in kill_often(command, inputs, Path(place, "killed"), seconds, kills, rng):
             other = [name for name in {*whole, *(end or {})} if end is None or whole.get(name) != end.get(name)]
-            print(f"{name}: differ: {sorted(other)[:10]}" if other else "", end="", file=sys.stderr)
-        equal = bool(ends) and all(end == whole for end in ends)
-        row = dict(command=name, trial="SIGKILL", kills=kills, at_work=at_work, ends=len(ends), equal=equal, says="")
-        return [row, *full_disk(name, command, inputs, Path(place, "small"), empty + room // 2, whole)]
+            print(f"{name}: differ: {sorted(other)[:10]}\n" if other else "", end="", file=sys.stderr)
+            row |= dict(kills=killed, at_work=at_work, ends=row["ends"] + 1, equal=row["equal"] and not other)
+            yield [row]
+        yield [row, *full_disk(name, command, inputs, Path(place, "small"), empty + room // 2, whole)]
 
 
 def _size(folder: Path) -> int:
@@ -206,10 +207,10 @@ def main() -> None:
     for name, command in COMMANDS.items():
         if arguments.only in (None, name):
             rng = np.random.default_rng(arguments.seed)
-            new = trial(name, command, arguments.kills, rng)
-            print(new, flush=True)
-            rows = [row for row in rows if row["command"] != name] + [row | {"version": version()} for row in new]
-            pl.DataFrame(rows).write_csv(TABLE)
+            for new in trial(name, command, arguments.kills, rng):
+                rows = [row for row in rows if row["command"] != name] + [row | {"version": version()} for row in new]
+                with replacing(TABLE) as partial:
+                    pl.DataFrame(rows).write_csv(partial)
     sys.exit(not all(row["equal"] for row in rows))
 
 
