@@ -1,6 +1,7 @@
 """Atomic writes of files and folders, and digests of what they are made from."""
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -14,9 +15,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-# What libraries say of a disk that takes no more; some leave the error's number out, and most the file's name.
+# What the system says of a disk that takes no more, and what libraries make of it without the word of the system.
+REFUSED = re.compile(r"No space left on device|Disk quota exceeded|File too large|Read-only file system")
 FULL = re.compile(
-    r"No space left|Disk quota exceeded|File too large|Read-only file system|os error 28|disk is full|"
+    rf"{REFUSED.pattern}|os error 28|disk is full|"
     r"\d+ requested and \d+ written|PytorchStreamWriter failed writing|unexpected pos"
 )
 ROWS = 100_000  # of a frame that are copied at a time for its digest
@@ -44,8 +46,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except Exception as error:
         if "cannot be written" in str(error) or not FULL.search(str(error)):
             raise
-        said = next(iter(str(error).splitlines()))
-        raise OSError(f"{path}: cannot be written ({said}); make room, and start again") from error
+        said = REFUSED.search(str(error))
+        reason = said.group() if said else os.strerror(errno.ENOSPC)
+        raise OSError(f"{path}: cannot be written ({reason}); make room, and start again") from error
     finally:
         remove(partial)
 
