@@ -17,6 +17,8 @@ LABELS = 32  # values below are numbers of structures: an antialiased edge betwe
 APART = 16  # a level this many times as low as the highest may be a label beside an "ignore", or an edge
 RARE = 0.2  # of two labels' pixels: lungs are more alike; in masks of V7 Labs 255 is lung and 127 an arrow or a device
 SOFT = 0.25  # share of pixels on no level; a mask's edges are less
+EDGE = 2  # pixels from a mark to the end of its antialiased edge
+LINE = 16  # pixels that alone are of one level make a line; an antialiased line has many levels
 BORDER = 0.75  # share of the image's border; a mask of a structure inside the chest marks less
 
 
@@ -37,10 +39,9 @@ def read_mask(path: str | Path) -> np.ndarray:
         cut, fault = _cut(np.where(levels < LABELS, 0, levels) if pixels.lossy else levels, pixels.lossy)
     if fault is None:
         mask = levels >= cut
-        border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()
-        if border <= BORDER:
+        fault = _inverted(mask)
+        if fault is None:
             return mask
-        fault = f"{border:.0%} of the image's border is marked, so it seems inverted"
     found = pixels.indices if levels is None else levels
     raise ImageError(f"{path}: {fault} (values {_list(found)}); save it as 0 outside and 255 inside the structure")
 
@@ -85,6 +86,7 @@ def _cut(levels: np.ndarray, lossy: bool) -> tuple[float, str | None]:
     if top >= LABELS and len(marks) > 1:
         even = ndimage.maximum_filter(levels, 3) == ndimage.minimum_filter(levels, 3)  # edges have no even 3 x 3 pixels
         marks = np.union1d(levels[even & (levels > 0)], [top])
+        marks = np.union1d(marks, _thin(levels, marks))
         if (~np.isin(levels, [0, *marks])).mean() > SOFT or len(marks) > 64:
             return 0, "a picture in many greys"
     low = marks[0]
@@ -94,6 +96,28 @@ def _cut(levels: np.ndarray, lossy: bool) -> tuple[float, str | None]:
     if len(marks) == 2 and few < RARE * many:
         return 0, f"levels {low} and {top}, one on {few / many:.0%} as many pixels as the other: perhaps something else"
     return (1 if len(marks) == len(values) - 1 else low / 2), None
+
+
+def _thin(levels: np.ndarray, marks: np.ndarray) -> np.ndarray:
+    """The level of a structure too thin for an even pixel, such as a catheter, or none: an edge lies beside a mark."""
+    beside = ndimage.maximum_filter(np.isin(levels, marks), 2 * EDGE + 1)
+    found, counts = np.unique(levels[(levels > 0) & ~beside], return_counts=True)
+    return found[(counts >= LINE) & (2 * counts > counts.sum())]
+
+
+def _inverted(mask: np.ndarray) -> str | None:
+    """Why what is marked seems to be the outside: of the image, or of a film that was padded with black."""
+    if (border := _border(mask)) > BORDER:
+        return f"{border:.0%} of the image's border is marked, so it seems inverted"
+    rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+    film = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    if 2 * film.size > mask.size and not film.all() and (border := _border(film)) > BORDER:
+        return f"{border:.0%} of the border of a padded film is marked, so it seems inverted"
+    return None
+
+
+def _border(mask: np.ndarray) -> float:
+    return np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()
 
 
 def _list(values: np.ndarray) -> str:

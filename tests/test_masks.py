@@ -80,16 +80,45 @@ def test_an_antialiased_edge_is_cut_at_half(tmp_path, top):
     np.testing.assert_array_equal(read_mask(tmp_path / "x.png"), stored >= top / 2)
 
 
+@pytest.mark.parametrize("angle", [0, 17, 45])
+def test_an_antialiased_line_beside_a_structure_is_no_label(tmp_path, angle):
+    line = Image.fromarray(np.uint8(SHAPE | CATHETER) * 255).resize((384, 384))
+    line.rotate(angle, Image.Resampling.BICUBIC).resize((96, 96), Image.Resampling.BOX).save(tmp_path / "x.png")
+    stored = np.asarray(Image.open(tmp_path / "x.png"))
+    np.testing.assert_array_equal(read_mask(tmp_path / "x.png"), stored >= stored.max() / 2)
+
+
+def test_a_box_that_fills_most_of_the_image_is_a_mask(tmp_path):
+    box = np.zeros((96, 96), bool)
+    box[4:92, 8:90] = True
+    Image.fromarray(np.uint8(box) * 255).save(tmp_path / "x.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "x.png"), box)
+
+
 def test_the_edge_of_two_labels_is_not_lost(tmp_path):
     Image.fromarray(LABELS * 127).resize((91, 91), Image.Resampling.BOX).save(tmp_path / "x.png")
     stored = np.asarray(Image.open(tmp_path / "x.png"))
     np.testing.assert_array_equal(read_mask(tmp_path / "x.png"), stored >= 127 / 2)
 
 
+CATHETER = np.zeros((96, 96), bool)
+CATHETER[4:90, 47:49] = True
 REFUSED = {
     "empty": (np.zeros((96, 96), np.uint8), r"same value, so it marks nothing or everything \(values 0\)"),
     "everything": (np.full((96, 96), 255, np.uint8), r"same value.*\(values 255\)"),
     "inverted": (np.uint8(~SHAPE) * 255, r"100% of the image's border is marked.*\(values 0, 255\)"),
+    "inverted, in a frame": (
+        np.uint8(np.pad(~SHAPE[9:81, 4:92], ((12, 12), (4, 4)))) * 255,
+        r"100% of the border of a padded film is marked.*\(values 0, 255\)",
+    ),
+    "inverted, with bars at the sides": (
+        np.uint8(np.pad(~SHAPE[:, 8:88], ((0, 0), (8, 8)))) * 255,
+        r"100% of the border of a padded film",
+    ),
+    "a thin catheter beside lungs": (
+        np.where(CATHETER, 100, np.uint8(SHAPE) * 255).astype(np.uint8),
+        r"levels 100 and 255, one on \d% as many pixels",
+    ),
     "no background": (LABELS + 1, r"no pixel is 0, the background \(values 1, 2, 3\)"),
     "a label beside one to ignore": (
         np.where(SHAPE[::-1], 255, LABELS).astype(np.uint8),
