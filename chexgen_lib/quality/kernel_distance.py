@@ -29,7 +29,7 @@ def kernels(a: np.ndarray, b: np.ndarray) -> Kernels:
         raise ValueError(f"needs features [n, D] and [m, D] of at least 2 images each, got {a.shape} and {b.shape}")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError("the features hold values that are not finite; check the images and the embedder")
-    return Kernels(*((x @ y.T / x.shape[1] + 1) ** 3 for x, y in ((a, a), (b, b), (a, b))))
+    return Kernels(*(_kernel(x, y) for x, y in ((a, a), (b, b), (a, b))))
 
 
 def kernel_distances(found: Kernels, weights_a: np.ndarray, weights_b: np.ndarray) -> np.ndarray:
@@ -46,6 +46,13 @@ def kernel_distances(found: Kernels, weights_a: np.ndarray, weights_b: np.ndarra
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
     """KID of features a [n, D] and b [m, D], each image once."""
     return float(kernel_distances(kernels(a, b), np.ones((1, len(a))), np.ones((1, len(b))))[0])
+
+
+def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    found = x @ y.T  # changed in place: fresh memory for each step takes as long as the steps
+    found /= x.shape[1]
+    found += 1
+    return np.power(found, 3, out=found)
 
 
 def _within(kernel: np.ndarray, weights: np.ndarray) -> np.ndarray:
