@@ -10,7 +10,7 @@ import polars as pl
 
 from chexgen_lib.experiments.judge import asked_and_shown, metrics, report
 from chexgen_lib.experiments.judge.bench import Bench
-from chexgen_lib.experiments.judge.entries import Entry, enter, shared
+from chexgen_lib.experiments.judge.entries import Entry, check_source, enter, shared
 from chexgen_lib.experiments.judge.instruments import trained
 from chexgen_lib.experiments.judge.reference import Reference, load_reference
 from chexgen_lib.experiments.judge.rendered import COUNTS, RESOLUTION, render_reference
@@ -38,7 +38,10 @@ def judge(options: argparse.Namespace) -> int:
     """
     start = perf_counter()
     sources = named(options.generators)
-    _check(options, sources)
+    parts = Parts(options.autoencoder, options.text_encoder)
+    _check(options)
+    for source in sources.values():
+        check_source(source, parts)
     given = options.image_text_encoder
     reader = None if given is None else ImageTextEncoder(given, fastest_device())
     reference = _reference(options)
@@ -48,12 +51,11 @@ def judge(options: argparse.Namespace) -> int:
         print("in labels.csv (image, image_id) in their folder, and judge that folder")
         return 0
     sampling = Sampling(options.images_per_prompt, options.steps, options.guidance, options.batch_size, options.seed)
-    parts = Parts(options.autoencoder, options.text_encoder)
-    entries = {
-        name: enter(source, reference, options.out / "samples" / name, sampling, options.int8, parts)
-        for name, source in sources.items()
+    entered = {
+        name: enter(sources[name], reference, options.out / "samples" / name, sampling, options.int8, parts)
+        for name in sorted(sources, key=lambda name: not is_folder_of_images(sources[name]))  # what may be wrong first
     }
-    reference, entries = shared(reference, entries)
+    reference, entries = shared(reference, {name: entered[name] for name in sources})
     steps = options.classifier_steps
     config = LearnerConfig(steps, options.seed, "laptop", checks=min(8, steps), device=device_for(0))
     instruments = trained(reference, options.embedders, options.kept / "classifier", config, reader)
@@ -87,7 +89,7 @@ def named(texts: list[str]) -> dict[str, str]:
     return found
 
 
-def _check(options: argparse.Namespace, sources: Mapping[str, str]) -> None:
+def _check(options: argparse.Namespace) -> None:
     """Raise ValueError for what would fail after minutes: numbers, and weights that are not on this disk."""
     for option in ("prompts", "images_per_prompt", "steps", "batch_size", "resamples", "classifier_steps"):
         if getattr(options, option) < 1:
@@ -96,9 +98,6 @@ def _check(options: argparse.Namespace, sources: Mapping[str, str]) -> None:
         raise ValueError(f"unknown embedders {unknown}; use some of {', '.join(EMBEDDERS)}")
     for name in WITH_WEIGHTS.keys() & set(options.embedders):
         WITH_WEIGHTS[name]()  # says which weights are missing, and how to get them
-    for source in sources.values():
-        if is_folder_of_images(source) and (options.autoencoder or options.text_encoder):
-            raise ValueError(f"{source} holds images: --autoencoder and --text-encoder are for models")
 
 
 def _reference(options: argparse.Namespace) -> Reference:

@@ -113,12 +113,14 @@ def _read_labels(folder: Path, columns: Sequence[str]) -> pl.DataFrame:
         CohortError: naming the columns, or the row (the first below the header is 1).
     """
     path = folder / "labels.csv"
+    remedy = f"save it as UTF-8 with the columns {', '.join(columns)}, separated by commas"
     try:
         table = pl.read_csv(path, infer_schema_length=0)
     except pl.exceptions.PolarsError as error:
-        raise CohortError(f"{path} cannot be read as a table: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise CohortError(f"{path} cannot be read as a table ({reason}): {remedy}") from error
     if absent := [c for c in columns if c not in table.columns]:
-        raise CohortError(f"{path}: columns {absent} are missing; it has {table.columns}")
+        raise CohortError(f"{path}: columns {absent} are missing, it has {table.columns}: {remedy}")
     if unknown := [c for c in table.columns if c not in columns]:
         raise CohortError(
             f"{path}: columns {unknown} would be ignored, leave them out: labels, masks and boxes are those that the "

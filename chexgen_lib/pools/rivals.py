@@ -6,6 +6,7 @@ Where it has none, it has no row.
 """
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from chexgen_lib.kept import kept
 from chexgen_lib.pools.folder import is_folder_of_images, read_pool
 from chexgen_lib.pools.generate import Sampling, sample_pool
 from chexgen_lib.pools.labelled import copies_of
+from chexgen_lib.pools.submitted import stored
 from chexgen_lib.pools.trial import tried
 from chexgen_lib.sampling.generators import Generator, GreyPipeline, Parts, is_whole, open_generator
 from chexgen_lib.storage import remove
@@ -109,7 +111,10 @@ def folders(folder: str | Path) -> dict[str, Path]:
 
 
 def _given(source: Path, requests: pl.DataFrame, folder: Path, copies: int, size: int) -> np.ndarray:
-    """The images of a folder for the requests, at most `copies` of each, written to `folder` as `sample_pool` does."""
+    """The images of a folder for the requests, at most `copies` of each, written to `folder` as `sample_pool` does.
+
+    What is left out, or stored in another way than ours, is counted in warnings.
+    """
     table, images = read_pool(source, size)
     record = requests["record" if "record" in requests.columns else "image_id"].to_list()
     copies = min(copies, table["copy"].max() + 1)
@@ -118,6 +123,9 @@ def _given(source: Path, requests: pl.DataFrame, folder: Path, copies: int, size
     except CohortError as error:
         raise CohortError(f"{source}: {error}") from error
     samples = images[rows.reshape(copies, -1).T]  # [P, S, H, W]
+    unused = len(table) - len(np.unique(rows))
+    for remark in [*stored(source, size), *([f"{unused} images that nothing requests are left out"] * (unused > 0))]:
+        warnings.warn(f"{source}: {remark}", stacklevel=2)
     kept(_write, folder, samples=samples, requests=requests.select(pl.col("^(image_id|record|prompt)$")).rechunk())
     return samples
 

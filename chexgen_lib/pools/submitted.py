@@ -15,6 +15,7 @@ from chexgen_lib.storage import digest
 
 EXCLUDED = {"image_id": pl.String, "copy": pl.Int64, "reason": pl.String}
 UNKNOWN = "no prompt of this judging is of this record"
+ABSENT = "there is no image of this record"
 FEW, MANY = "fewer images of this record than are judged", "more images of this record than are judged"
 
 
@@ -38,8 +39,8 @@ def read_submitted(folder: str | Path, wanted: list[str], size: int, copies: int
     """Read a folder (`folder.read_pool`) for the records `wanted`, in their order.
 
     S is the smaller of `copies` and the median of what records have. Images of other records, and those of a record
-    beyond S, are excluded; so is a record with fewer than S. Another size, colour or depth, and equal images, are
-    remarked upon.
+    beyond S, are excluded; so is a record with fewer than S, or with none. Another size, colour or depth, and equal
+    images, are remarked upon.
 
     Raises:
         CohortError: if the folder or its table cannot be read, or no image is of a wanted record.
@@ -66,14 +67,17 @@ def read_submitted(folder: str | Path, wanted: list[str], size: int, copies: int
     )
     excluded = table.filter(~pl.col("row").is_in(used["row"].to_list()))
     excluded = excluded.select(pl.col("record").alias("image_id"), "copy", reason.alias("reason")).cast(EXCLUDED)
+    absent = pl.DataFrame({"image_id": [record for record in wanted if record not in set(held["record"])]})
+    absent = absent.select(pl.col("image_id").cast(pl.String), copy=None, reason=pl.lit(ABSENT)).cast(EXCLUDED)
+    excluded = pl.concat([excluded, absent])
     ids = [record for record in wanted if record in set(enough)]
     place = {(record, copy): row for record, copy, row in used.select("record", "copy", "row").iter_rows()}
     rows = np.array([[place[record, k] for k in range(s)] for record in ids])  # [N, S]
     chosen = images[rows]
-    return Submitted(ids, chosen, excluded, [*_stored(Path(folder), size), *_repeated(chosen)])
+    return Submitted(ids, chosen, excluded, [*stored(Path(folder), size), *_repeated(chosen)])
 
 
-def _stored(folder: Path, size: int) -> list[str]:
+def stored(folder: Path, size: int) -> list[str]:
     """How files that differ from 8-bit grey squares of `size` pixels are stored, each kind with its number."""
     if not (folder / "labels.csv").is_file():
         side = np.load(folder / "samples.npy", mmap_mode="r", allow_pickle=False).shape[-1]
@@ -91,7 +95,9 @@ def _stored(folder: Path, size: int) -> list[str]:
             kinds[f"of {width} x {height} px: judged at {size} px{cut}"] += 1
         if mode.startswith(("I", "F")):
             kinds["in 16 bits: divided by 65535"] += 1
-        elif mode != "L":
+        elif mode == "1":
+            kinds["in black and white alone, without greys"] += 1
+        elif mode not in ("L", "LA"):
             kinds[f"in colour ({mode}): judged by their luma"] += 1
     return [f"{number} images {kind}" for kind, number in kinds.most_common()]
 

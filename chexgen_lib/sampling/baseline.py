@@ -6,6 +6,7 @@ Both are for `sample_pool`: prompts in, grey images in 0..1 out. Neither reads m
 
 import warnings
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
@@ -14,6 +15,18 @@ from safetensors import SafetensorError
 from chexgen_lib.models.baseline import MAX_TOKENS, BaselineUNet, truncate
 from chexgen_lib.models.loading import variant_in
 from chexgen_lib.sampling.pipeline import ChexGenPipeline, ChexGenPipelineOutput, assemble
+
+UNREADABLE = (  # what diffusers, transformers and safetensors raise for files of others
+    OSError,
+    SafetensorError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    EOFError,
+    UnpicklingError,
+    TypeError,
+    AttributeError,
+)
 
 
 class BaselinePipeline(ChexGenPipeline):
@@ -84,7 +97,7 @@ def load_baseline(name: str | Path) -> GreyStableDiffusionPipeline:
             dtype=torch.float32,  # transformers would keep the precision that was saved, diffusers would not
             variant=variant_in(Path(name)),
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except UNREADABLE as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(
             f"no Stable Diffusion pipeline at {str(name)!r}: give a folder that diffusers saved as safetensors, or a "

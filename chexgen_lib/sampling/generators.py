@@ -10,20 +10,23 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
-from safetensors import SafetensorError
 
 from chexgen_lib.models.baseline import BaselineUNet
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.foundation import PACKAGED, SHIPPED, load_transformer
 from chexgen_lib.models.loading import fastest_device, from_pretrained, variant_in
 from chexgen_lib.models.transformer import ChexGenTransformer
-from chexgen_lib.sampling.baseline import GreyStableDiffusionPipeline, assemble_baseline, load_baseline
+from chexgen_lib.sampling.baseline import (
+    UNREADABLE,
+    GreyStableDiffusionPipeline,
+    assemble_baseline,
+    load_baseline,
+)
 from chexgen_lib.sampling.pipeline import ChexGenPipeline, ChexGenPipelineOutput, assemble
 from chexgen_lib.sampling.released import released_pipeline
 
@@ -31,7 +34,6 @@ INDEX, CONFIG = "model_index.json", "config.json"  # of a pipeline's folder, and
 OURS = ("ChexGenPipeline", "BaselinePipeline")
 STABLE_DIFFUSION = "StableDiffusionPipeline"
 TEXT_TO_IMAGE = {pipeline.__name__ for pipeline in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()}
-UNREADABLE = (OSError, SafetensorError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError)
 REMEDY = (
     "give 'shipped', a released .pth, a folder of pipeline.save_pretrained, the transformer folder of a run, or a "
     "reachable hub id of a text-to-image pipeline of diffusers"
@@ -167,10 +169,12 @@ def _class_of(source: str | Path) -> str:
 
 
 def _open_pipeline(source: str | Path, name: str) -> Generator:
-    if name == STABLE_DIFFUSION:
-        return load_baseline(source)
     if name not in (*OURS, *TEXT_TO_IMAGE):
         raise ValueError(f"{source} holds a {name}, which is no text-to-image pipeline of diffusers: {REMEDY}")
+    if (Path(source) / INDEX).is_file():
+        _check_parts(Path(source))
+    if name == STABLE_DIFFUSION:
+        return load_baseline(source)
     try:
         if name in OURS:
             return ChexGenPipeline.from_pretrained(source, dtype=torch.float32, variant=variant_in(Path(source)))
@@ -179,6 +183,14 @@ def _open_pipeline(source: str | Path, name: str) -> Generator:
     except UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{source} holds no whole pipeline, write or download it again ({reason})") from error
+
+
+def _check_parts(folder: Path) -> None:
+    """Raise ValueError for a part without a folder: of a tokenizer, transformers would make an empty one."""
+    parts = {name: kind for name, kind in _read(folder / INDEX).items() if isinstance(kind, list) and any(kind)}
+    unused = ("_class_name", "safety_checker")
+    if absent := [name for name in parts if name not in unused and not (folder / name).is_dir()]:
+        raise ValueError(f"{folder} lacks {', '.join(absent)}, which its {INDEX} names: write or download it again")
 
 
 def _read(path: Path) -> Mapping[str, Any]:

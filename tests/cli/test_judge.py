@@ -1,17 +1,29 @@
 """`chexgen judge` end to end on a toy cohort: what it writes, what it lists, what it refuses before anything begins."""
 
+import argparse
 import json
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from chexgen_lib.cli import judge as command
 from chexgen_lib.cli import main as cli
 from chexgen_lib.cli.judge import named
+from chexgen_lib.cli.options import judging
 from chexgen_lib.quality.arms import FLOOR, NOISE, REAL
+from chexgen_lib.rehearsal import weights as stand_ins
 from tests.experiments.judge import toy
 from tests.experiments.judge.test_entries import handed_in
 from tests.quality.test_retrieval import tiny_clip
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +90,35 @@ def test_options_that_cannot_work_are_refused_before_anything_begins(cohort, tmp
     assert "images of no px, not any: run 02_cohort" in capsys.readouterr().err
 
 
+def test_what_cannot_be_judged_is_named_before_anything_is_rendered_or_sampled(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(command, "render_reference", lambda *_: pytest.fail("rendered"))
+    for name in ("images", "wide", "whole", "cut", "foreign"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "images/0.png").touch()
+    (tmp_path / "labels.csv").touch()
+    config = tmp_path / "wide/unet/config.json"
+    stand_ins.pipeline(tmp_path / "wide")
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"cross_attention_dim": 64}))
+    shutil.rmtree(stand_ins.pipeline(tmp_path / "cut") / "tokenizer")
+    nan = stand_ins.pipeline(tmp_path / "nan") / "unet/diffusion_pytorch_model.safetensors"
+    save_file({name: torch.full_like(x, torch.nan) for name, x in load_file(nan).items()}, nan)
+    (tmp_path / "foreign/model_index.json").write_text(json.dumps({"_class_name": ["mine", "ChestPipeline"]}))
+    for source, message in (
+        ("images", "holds neither images listed in labels.csv (columns image and image_id) nor a pipeline"),
+        ("labels.csv", "is a file and no released .pth: give the folder"),
+        ("absent", "does not exist: give a folder"),
+        ("epoch_1.pth", "does not exist: give a folder"),
+        ("wide", "no Stable Diffusion pipeline at"),
+        ("cut", "lacks tokenizer, which its model_index.json names: write or download it again"),
+        ("nan", "a trial of one step gave values that are not finite in place of a radiograph"),
+        ("foreign", "holds a ['mine', 'ChestPipeline'], which is no text-to-image pipeline of diffusers"),
+    ):
+        options = ["--out", str(tmp_path / "judged"), "--kept", str(tmp_path / "kept")]
+        assert cli.main(["judge", f"other={tmp_path / source}", *options]) == 2, source
+        assert message in (said := capsys.readouterr().err) and str(tmp_path / source) in said
+    assert not (tmp_path / "judged").exists()
+
+
 def test_the_embedded_reference_is_rendered_once(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "render_reference", toy.render)
     toy.RENDERED.clear()
@@ -99,3 +140,23 @@ def test_names_of_generators():
     for texts in (["a b"], ["=x"], ["a="], ["x", "y/x"]):
         with pytest.raises(ValueError, match="give NAME=SOURCE"):
             named(texts)
+
+
+def test_what_the_page_says_is_what_the_program_takes(capsys):
+    """Commands of docs/judging.md and of `make judge`, and every option that the page names."""
+    page, parser = (ROOT / "docs/judging.md").read_text(), argparse.ArgumentParser()
+    judging.add(parser.add_subparsers())
+    commands = [shlex.split(line) for line in re.findall(r"chexgen (judge [^`\n]*)", page)]
+    assert [parser.parse_args(words).generators for words in commands] == [
+        ["shipped"],
+        ["shipped", "mine=FOLDER", "roentgen=HUB/ID"],
+        [],
+    ]
+    make = ["make", "--dry-run", "judge", "GENERATOR=shipped a=b", "OPTIONS=--prompts 200 --int8"]
+    printed = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    made = parser.parse_args(shlex.split(printed.splitlines()[-1].partition("chexgen_lib.cli ")[2]))
+    assert made.generators == ["shipped", "a=b"] and made.prompts == 200 and made.int8
+    with pytest.raises(SystemExit):
+        parser.parse_args(["judge", "--help"])
+    known = set(re.findall(r"--[a-z][a-z0-9-]*", capsys.readouterr().out))
+    assert set(re.findall(r"--[a-z][a-z0-9-]*", page)) - {"--training"} <= known  # that one is of `chexgen audit`

@@ -73,6 +73,16 @@ def test_a_folder_takes_part_where_it_has_images_for_the_pool(run, tmp_path):
     assert found["given"][:, 0, 0, 0].tolist() == [0, 20]  # another image for each request of a record
 
 
+def test_what_is_left_out_of_a_folder_or_stored_in_another_way_is_counted(tmp_path):
+    rivals = {"given": images(tmp_path / "given/text", list("abcde")).parent}
+    with pytest.warns(UserWarning) as said:
+        sample_rivals(rivals, "text", REQUESTS, tmp_path / "pools", TWO, 8)
+    assert [str(w.message).partition("text: ")[2] for w in said] == [
+        "5 images of 16 x 16 px: judged at 8 px",
+        "2 images that nothing requests are left out",
+    ]
+
+
 def test_missing_images_are_named_with_their_folder(tmp_path):
     rivals = {"given": images(tmp_path / "given/text", list("ab")).parent}
     with pytest.raises(CohortError, match=r"given/text: the pool lacks 1 images, first of record 'c'"):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.images import ImageError
-from chexgen_lib.pools.submitted import FEW, MANY, UNKNOWN, read_submitted
+from chexgen_lib.pools.submitted import ABSENT, FEW, MANY, UNKNOWN, read_submitted
 
 WANTED = ["r2", "r0", "r1"]
 SIZE = 16
@@ -54,6 +54,8 @@ def test_unknown_records_and_surplus_images_are_excluded_and_listed(tmp_path):
     assert found.image_ids == ["r2", "r0"] and found.images.shape == (2, 2, SIZE, SIZE)
     listed = {(row["image_id"], row["reason"]) for row in found.excluded.to_dicts()}
     assert listed == {("r1", FEW), ("mars", UNKNOWN), ("r2", MANY)}
+    without = read_submitted(path, [*WANTED, "r3"], SIZE, 2).excluded
+    assert without.filter(reason=ABSENT).rows() == [("r3", None, ABSENT)] and len(without) == len(found.excluded) + 1
     with pytest.raises(
         CohortError, match="none of its 4 records is prompted for, first 'r0': generate from prompts.csv"
     ):
@@ -74,6 +76,31 @@ def test_size_depth_and_colour_are_read_and_remarked_upon(tmp_path):
     luma = np.asarray(Image.fromarray(colour).convert("L"))
     np.testing.assert_array_equal(found.images[2, 0], luma)
     np.testing.assert_allclose(found.images[0, 0], deep / 65535 * 255, atol=0.51)
+
+
+def test_grey_with_opacity_is_no_colour_and_black_and_white_is_said(tmp_path):
+    path = folder(tmp_path, [(f"{k}.png", f"r{k}") for k in range(3)], {f"{k}.png": pixels(k) for k in range(3)})
+    Image.fromarray(pixels(0)).convert("LA").save(path / "0.png")
+    Image.fromarray(pixels(1)).convert("1").save(path / "1.png")
+    found = read_submitted(path, WANTED, SIZE, 1)
+    assert found.remarks == ["1 images in black and white alone, without greys"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"image;image_id\n0.png;r0\n",
+        "image,image_id\n0.png,r0\n".encode("utf-16"),
+        "image,image_id\n\u00e9.png,r0\n".encode("latin-1"),
+        b"image,image_id\n0.png,r0,x,y\n",
+        b"0.png,r0\n",
+        b"",
+    ],
+)
+def test_a_table_of_another_kind_is_named_with_what_it_should_be(tmp_path, content):
+    (tmp_path / "labels.csv").write_bytes(content)
+    with pytest.raises(CohortError, match="labels.csv.*save it as UTF-8 with the columns image, image_id"):
+        read_submitted(tmp_path, WANTED, SIZE, 1)
 
 
 def test_equal_images_are_counted_and_stay(tmp_path):

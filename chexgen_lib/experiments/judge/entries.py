@@ -21,8 +21,9 @@ from chexgen_lib.models.quantized import int8_weights
 from chexgen_lib.pools.folder import is_folder_of_images
 from chexgen_lib.pools.generate import Sampling, fitting, sample_pool
 from chexgen_lib.pools.submitted import EXCLUDED, read_submitted
+from chexgen_lib.pools.trial import tried
 from chexgen_lib.sampling.baseline import BaselinePipeline
-from chexgen_lib.sampling.generators import Generator, Parts, open_generator
+from chexgen_lib.sampling.generators import CONFIG, INDEX, Generator, Parts, open_generator
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 
 ELSEWHERE = "another generator has no image of this record"
@@ -53,6 +54,32 @@ class Entry:
     remarks: list[str]
     seconds: float | None = None
     sampling: Sampling | None = None
+
+
+def check_source(source: str, parts: Parts) -> None:
+    """Whether a source can be judged, before anything is rendered or sampled; a model of others makes one image.
+
+    Raises:
+        ValueError: saying what was found in its place, and what to give.
+    """
+    path = Path(source)
+    here = path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1 or path.suffix == ".pth"
+    if is_folder_of_images(source):
+        if parts.given():
+            raise ValueError(f"{source} holds images: --autoencoder and --text-encoder are for models")
+        return
+    if path.is_dir() and not any((path / name).is_file() for name in (INDEX, CONFIG)):
+        raise ValueError(
+            f"{source} holds neither images listed in labels.csv (columns image and image_id) nor a pipeline that "
+            "pipeline.save_pretrained wrote"
+        )
+    if path.is_file() and path.suffix != ".pth":
+        raise ValueError(f"{source} is a file and no released .pth: give the folder of a pipeline, or of labels.csv")
+    if here and not path.exists():
+        raise ValueError(f"{source} does not exist: give a folder or a released .pth, or a hub id as OWNER/NAME")
+    pipeline = open_generator(source, parts)
+    if not isinstance(pipeline, ChexGenPipeline):
+        tried(lambda: pipeline, source)
 
 
 def enter(source: str, reference: Reference, folder: Path, sampling: Sampling, int8: bool, parts: Parts) -> Entry:
@@ -119,7 +146,7 @@ def _cut(pipeline: Generator, prompts: Sequence[str]) -> int:
     """How many prompts are longer than a baseline or a pipeline of others reads."""
     if isinstance(pipeline, BaselinePipeline):
         return truncate(pipeline.tokenizer, prompts)[1]
-    if isinstance(pipeline, ChexGenPipeline) or not hasattr(pipeline, "tokenizer"):
+    if isinstance(pipeline, ChexGenPipeline) or getattr(pipeline, "tokenizer", None) is None:
         return 0
     lengths = [len(ids) for ids in pipeline.tokenizer(list(prompts), verbose=False)["input_ids"]]
     return sum(length > pipeline.tokenizer.model_max_length for length in lengths)

@@ -14,6 +14,7 @@ from chexgen_lib.experiments.judge.reference import load_reference
 from chexgen_lib.images import from_uint8, write_png
 from chexgen_lib.pools.folder import read_pool
 from chexgen_lib.pools.generate import Sampling
+from chexgen_lib.pools.submitted import ABSENT
 from chexgen_lib.records import FINDINGS
 from chexgen_lib.rehearsal import weights as stand_ins
 from chexgen_lib.sampling.generators import Parts
@@ -94,7 +95,10 @@ def test_all_are_judged_on_what_each_has(reference, tmp_path):
     assert left.prompted.table["image_id"].to_list() == table["image_id"].to_list()[2:]
     assert len(left.others) == 22 and {e.images.shape for e in found.values()} == {(22, 1, 64, 64)}
     np.testing.assert_array_equal(found["whole"].images[:, 0], whole.images[2:, 0])
-    assert found["whole"].excluded["reason"].to_list() == [ELSEWHERE] * 2 and found["part"].excluded.is_empty()
+    assert (
+        found["whole"].excluded["reason"].to_list() == [ELSEWHERE] * 2
+        and found["part"].excluded["reason"].to_list() == [ABSENT] * 2
+    )
     few = entered(handed_in(tmp_path / "c", table[:6]), reference, tmp_path)
     with pytest.raises(
         CohortError, match=r"4 prompts have an image in every entry \(part: 22, few: 6\), judging needs"
