@@ -47,7 +47,7 @@ from chexgen_lib.paper.training import STAGE1
 from chexgen_lib.records import FRONTAL
 from chexgen_lib.rehearsal import weights
 from chexgen_lib.sources.files import with_stamps
-from chexgen_lib.storage import remove, replacing, write_json
+from chexgen_lib.storage import height, remove, replacing, write_json
 from chexgen_lib.training.cohort_cache import PURPOSES, build_with_latents, encode_rows, select_records
 from chexgen_lib.training.config import TrainingConfig
 from chexgen_lib.training.latent_cache import LatentCache
@@ -76,8 +76,7 @@ def prepare(folder: Path, processes: int, n: int) -> None:
         with replacing(folder / "records.parquet") as partial_path:
             table.sink_parquet(partial_path)
         remove(folder / "corpus")
-    count = pl.scan_parquet(folder / "records.parquet").select(pl.len()).collect().item()
-    write_files(folder / "files", count)
+    write_files(folder / "files", height(pl.scan_parquet(folder / "records.parquet")))
     weights.autoencoder(folder / "autoencoder")
     load_text_encoder("minilm")[0].save_pretrained(folder / "encoder")
     torch.manual_seed(0)
@@ -129,14 +128,14 @@ def selection(folder: Path, processes: int) -> int:
         seed=0,
         with_images=True,
     )
-    return pl.scan_parquet(folder / "selection/records.parquet").select(pl.len()).collect().item()
+    return height(pl.scan_parquet(folder / "selection/records.parquet"))
 
 
 def images(folder: Path, processes: int) -> int:
-    chosen, root = pl.read_parquet(folder / "selection/records.parquet"), str(folder / "files")
+    chosen, root = pl.scan_parquet(folder / "selection/records.parquet"), str(folder / "files")
     records = with_stamps(chosen, root)
     kept(build, folder / "images", {"workers": processes}, records=records, resolutions=[SIZE], image_root=root)
-    return len(chosen)
+    return height(chosen)
 
 
 def encoding(folder: Path, processes: int) -> int:
@@ -179,7 +178,7 @@ def draw_epoch(folder: Path) -> int:
 
 def cohort(inputs: Path, folder: Path, processes: int) -> None:
     """Images and latents in one call, as stage 02 makes them; `kills` interrupts it."""
-    chosen, root = pl.read_parquet(inputs / "selection/records.parquet"), str(inputs / "files")
+    chosen, root = pl.scan_parquet(inputs / "selection/records.parquet"), str(inputs / "files")
     kept(
         build_with_latents,
         folder / "cohort",

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from chexgen_lib.storage import replacing
+from chexgen_lib.storage import Table, blocks, replacing
 
 FINDINGS = (
     "No Finding",
@@ -83,19 +83,20 @@ class RecordError(ValueError):
     """A table is not a valid Record table; the message names the row, the column and the remedy."""
 
 
-def conform(df: pl.DataFrame) -> pl.DataFrame:
+def conform(df: Table) -> Table:
     """Add the optional columns that `df` lacks (null, or an empty list), cast and order all as in SCHEMA.
 
     Raises:
         RecordError: if a required column is missing, a column is unknown or a cast would lose values.
     """
-    if missing := [c for c in REQUIRED if c not in df.columns]:
+    columns = df.collect_schema().names()
+    if missing := [c for c in REQUIRED if c not in columns]:
         raise RecordError(f"columns {missing} are missing: every Record needs {list(REQUIRED)}")
-    if unknown := [c for c in df.columns if c not in SCHEMA]:
+    if unknown := [c for c in columns if c not in SCHEMA]:
         raise RecordError(f"columns {unknown} are not part of a Record: drop or rename them")
     try:
         df = df.select(
-            (pl.col(c).cast(dtype) if c in df.columns else pl.lit(None, dtype)).alias(c) for c, dtype in SCHEMA.items()
+            (pl.col(c).cast(dtype) if c in columns else pl.lit(None, dtype)).alias(c) for c, dtype in SCHEMA.items()
         )
     except pl.exceptions.PolarsError as error:
         raise RecordError(f"a column cannot be cast to its Record type: {error}") from error
@@ -112,10 +113,25 @@ def validate(df: pl.DataFrame) -> pl.DataFrame:
             remedy.
     """
     df = conform(df)
-    for column in REQUIRED:
-        _forbid(df, pl.col(column).is_null() | (pl.col(column) == ""), column, "give every row an id")
+    check_values(df)
+    check_ids(df)
+    return df
+
+
+def check_ids(df: pl.DataFrame | pl.LazyFrame) -> None:
+    """What concerns all rows of a conforming table together: ids are unique, and nobody is in several splits."""
+    df = df.lazy().select("image_id", "patient_id", "split").collect()
     repeated = ~pl.col("image_id").is_first_distinct()
     _forbid(df, repeated, "image_id", "image ids must be unique: reject the second row")
+    if shared := in_several_splits(df):
+        raise RecordError(f"patient {shared[0]!r} is in several splits: use assign_splits")
+
+
+def check_values(df: pl.DataFrame, first: int = 0) -> None:
+    """Each row of a conforming table, by itself; `first` is the number of the first one, as an error gives it."""
+    df = df.with_row_index(offset=first)
+    for column in REQUIRED:
+        _forbid(df, pl.col(column).is_null() | (pl.col(column) == ""), column, "give every row an id")
     for column in ("image_id", "patient_id", "study_id"):
         prefixed = pl.col(column).str.starts_with(pl.col("source") + ":")
         _forbid(df, ~prefixed, column, "prefix ids with '<source>:' so that sources cannot collide")
@@ -124,10 +140,7 @@ def validate(df: pl.DataFrame) -> pl.DataFrame:
     _forbid(df, ~pl.col("age").is_between(0, MAX_AGE), "age", f"years, 0 to {MAX_AGE}, or null")
     for finding in FINDINGS:
         _forbid(df, ~pl.col(finding).is_in([0.0, 1.0]), finding, "use 1 present, 0 absent, null unknown")
-    _validate_lists(df)
-    if shared := in_several_splits(df):
-        raise RecordError(f"patient {shared[0]!r} is in several splits: use assign_splits")
-    return df
+    _check_lists(df)
 
 
 def write(df: pl.DataFrame, path: str | Path) -> Path:
@@ -139,7 +152,12 @@ def write(df: pl.DataFrame, path: str | Path) -> Path:
 
 
 def read(path: str | Path) -> pl.DataFrame:
-    """Read and validate a Record table written by `write`.
+    """Read and validate a Record table written by `write`; raises as `scan` does."""
+    return scan(path).collect()
+
+
+def scan(path: str | Path) -> pl.LazyFrame:
+    """A Record table written by `write`, validated in blocks, to be read in blocks or by columns.
 
     Raises:
         RecordError: if the file is missing, unreadable or not valid; it names the file and what is wrong.
@@ -148,7 +166,12 @@ def read(path: str | Path) -> pl.DataFrame:
     if not path.is_file():
         raise RecordError(f"{path}: no such file; run the curation stage (notebook 01) first")
     try:
-        return validate(pl.read_parquet(path))
+        table, first = conform(pl.scan_parquet(path, glob=False)), 0
+        for block in blocks(table):
+            check_values(block, first)
+            first += len(block)
+        check_ids(table)
+        return table
     except RecordError as error:
         raise RecordError(f"{path}: {error}") from error
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -262,9 +285,9 @@ def positions(patients: pl.Series, salt: str) -> pl.Series:
     return pl.Series([int.from_bytes(digest) / 2**64 for digest in digests], dtype=pl.Float64)
 
 
-def _validate_lists(df: pl.DataFrame) -> None:
+def _check_lists(df: pl.DataFrame) -> None:
     """Check what the list columns hold: finding names, sides, severities, boxes and scores."""
-    uncertain = df.select("image_id", value="uncertain").with_row_index().explode("value").drop_nulls()
+    uncertain = df.select("index", "image_id", value="uncertain").explode("value").drop_nulls()
     _forbid(uncertain, ~pl.col("value").is_in(FINDINGS), "uncertain", f"use one of {list(FINDINGS)}", "value")
     details = _rows(df, "details", "labels")
     known = pl.col("finding").is_in(FINDINGS) | pl.col("labels").list.contains(pl.col("finding"))
@@ -287,7 +310,7 @@ def _validate_lists(df: pl.DataFrame) -> None:
 
 def _rows(df: pl.DataFrame, column: str, *others: str) -> pl.DataFrame:
     """One row per element of a list-of-struct column, with the index of the Record it belongs to."""
-    rows = df.select("image_id", *others, element=column).with_row_index()
+    rows = df.select("index", "image_id", *others, element=column)
     rows = rows.filter(pl.col("element").list.len() > 0).explode("element")
     return rows.with_columns(pl.col("element").struct.unnest())
 

@@ -1,4 +1,4 @@
-"""Atomic writes of files and folders, and digests of what they are made from."""
+"""Atomic writes of files and folders, tables in blocks, and digests of what all these are made from."""
 
 import dataclasses
 import errno
@@ -7,13 +7,15 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 
 # What the system says of a disk that takes no more, and what libraries make of it without the word of the system.
 REFUSED = re.compile(r"No space left on device|Disk quota exceeded|File too large|Read-only file system")
@@ -21,7 +23,8 @@ FULL = re.compile(
     rf"{REFUSED.pattern}|os error 28|disk is full|"
     r"\d+ requested and \d+ written|PytorchStreamWriter failed writing|unexpected pos"
 )
-ROWS = 100_000  # of a frame that are copied at a time for its digest
+ROWS = 100_000  # of a table that are in memory at a time
+Table = TypeVar("Table", pl.DataFrame, pl.LazyFrame)
 KEPT = "kept.json"  # in a folder that `kept.kept` filled: what it was made from
 
 
@@ -59,6 +62,31 @@ def write_json(value: Any, path: str | Path) -> None:
         partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
+def blocks(table: pl.DataFrame | pl.LazyFrame, rows: int | None = None) -> Iterator[pl.DataFrame]:
+    """A table in blocks of `rows` (None: `ROWS`), the last one shorter; of a lazy one a block at a time is in memory.
+
+    An empty table is one empty block.
+    Slices are read one by one: `LazyFrame.collect_batches` reads ahead, and soon holds all of a table.
+    """
+    table, rows = table.lazy(), rows or ROWS
+    for first in range(0, max(height(table), 1), rows):
+        yield table.slice(first, rows).collect().rechunk()
+
+
+def height(table: pl.DataFrame | pl.LazyFrame) -> int:
+    """The number of a table's rows."""
+    return table.lazy().select(pl.len()).collect().item()
+
+
+def write_blocks(frames: Iterable[pl.DataFrame], path: str | Path) -> None:
+    """Write frames of one schema below each other as one parquet file, atomically, one of them in memory at a time."""
+    tables = (frame.to_arrow(compat_level=pl.CompatLevel.oldest()) for frame in frames)
+    first = next(tables)
+    with replacing(path) as partial, pq.ParquetWriter(partial, first.schema, compression="zstd") as file:
+        for table in chain([first], tables):
+            file.write_table(table)
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder with all that is in it, if it is there."""
     if path.is_dir() and not path.is_symlink():
@@ -71,9 +99,10 @@ def digest(value: Any) -> str:
     """sha256 of a value: equal values give equal digests, in every process and on every machine.
 
     Args:
-        value: JSON values, tuples, dataclasses, NumPy arrays and scalars, polars frames and series, torch tensors and
-            modules (class names and weights), `StoredImages`, and nested lists and dicts of these. A `Path` stands for
-            the content of its file or folder; for a folder that `kept` filled, for the key of its inputs.
+        value: JSON values, tuples, dataclasses, NumPy arrays and scalars, polars frames (lazy ones by what they give)
+            and series, torch tensors and modules (class names and weights), `StoredImages`, and nested lists and dicts
+            of these. A `Path` stands for the content of its file or folder; for a folder that `kept` filled, for the
+            key of its inputs.
 
     Raises:
         TypeError: for any other value, since its identity would be a guess.
@@ -96,6 +125,8 @@ def digest(value: Any) -> str:
         return _sha256(f"{value.dtype}{value.shape}", np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
     if isinstance(value, pl.Series):
         return digest(value.to_frame())
+    if isinstance(value, pl.LazyFrame):
+        return _sha256("blocks", *map(digest, blocks(value)))
     if isinstance(value, pl.DataFrame):
         if len(value) > ROWS:
             return _sha256("frames", *map(digest, value.iter_slices(ROWS)))

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from chexgen_lib import records
+from chexgen_lib import records, storage
 from chexgen_lib.records import FINDINGS, SCHEMA, RecordError
 
 
@@ -87,6 +87,26 @@ def test_read_names_the_file(tmp_path):
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 truncated")
     with pytest.raises(RecordError, match="bad.parquet: not a readable parquet"):
         records.read(tmp_path / "bad.parquet")
+
+
+def test_a_table_is_checked_block_after_block_and_as_a_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "ROWS", 2)
+    path = tmp_path / "records.parquet"
+    many = table(5)
+    assert records.scan(records.write(many, path)).collect().equals(records.validate(many))
+    last = pl.int_range(pl.len()) == 4
+    wrong = {
+        r"row 4 .*'sex'": pl.when(last).then(pl.lit("?")).otherwise("sex").alias("sex"),
+        r"row 4 .*'details'": pl.when(last)
+        .then(pl.lit([dict.fromkeys(("finding", "side", "site", "severity"), "?")]))
+        .otherwise("details")
+        .alias("details"),
+        r"row 4 .*unique": pl.when(last).then(pl.col("image_id").first()).otherwise("image_id").alias("image_id"),
+    }
+    for message, column in wrong.items():
+        records.conform(many).with_columns(column).write_parquet(path)
+        with pytest.raises(RecordError, match=f"records.parquet: {message}"):
+            records.scan(path)
 
 
 def test_splits_share_no_patient_and_do_not_move():

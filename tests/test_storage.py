@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from chexgen_lib import storage
-from chexgen_lib.storage import digest, replacing
+from chexgen_lib.storage import blocks, digest, replacing, write_blocks
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path):
@@ -151,3 +151,26 @@ def test_a_full_disk_is_named_as_such_whoever_writes(tmp_path):
         raise other
     with pytest.raises(pl.exceptions.ComputeError, match="wrong type"), replacing(tmp_path / "table.parquet"):
         raise pl.exceptions.ComputeError("wrong type")
+
+
+def test_a_table_in_blocks_is_the_table(tmp_path, monkeypatch):
+    table = pl.DataFrame({"n": range(10), "words": [["a"] * k for k in range(10)]})
+    table.write_parquet(tmp_path / "table.parquet", row_group_size=4)
+    stored = pl.scan_parquet(tmp_path / "table.parquet")
+    assert [len(block) for block in blocks(stored, 3)] == [3, 3, 3, 1]
+    write_blocks(blocks(stored, 3), tmp_path / "again.parquet")
+    assert pl.read_parquet(tmp_path / "again.parquet").equals(table)
+    write_blocks(blocks(table.head(0)), tmp_path / "none.parquet")
+    assert pl.read_parquet(tmp_path / "none.parquet").equals(table.head(0))
+
+
+def test_lazy_frames_have_the_digest_of_what_they_give(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "ROWS", 3)
+    table = pl.DataFrame({"n": range(10), "text": [f"{k}" for k in range(10)]})
+    found = set()
+    for rows in (2, 5):  # of a group in the file
+        table.write_parquet(tmp_path / f"{rows}.parquet", row_group_size=rows)
+        found.add(digest(pl.scan_parquet(tmp_path / f"{rows}.parquet")))
+    assert found == {digest(table.lazy())}
+    changed = table.with_columns(n=pl.when(pl.col("n") == 9).then(0).otherwise("n"))
+    assert digest(changed.lazy()) not in found and digest(table.head(9).lazy()) not in found

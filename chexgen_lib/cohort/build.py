@@ -13,16 +13,17 @@ from tqdm import tqdm
 from chexgen_lib.cohort.layout import ANATOMY, FLAGS, CohortError
 from chexgen_lib.images import cut_off, read_image, reduced, resize, to_uint8, unusual
 from chexgen_lib.phantom import render as phantom
-from chexgen_lib.records import FINDINGS, FRONTAL, SCHEMA, validate
-from chexgen_lib.storage import remove, replacing
+from chexgen_lib.records import FINDINGS, FRONTAL, SCHEMA, check_ids, check_values, conform
+from chexgen_lib.storage import ROWS, blocks, height, remove, replacing, write_blocks
 
 CHUNK = 250  # images between two saves
+STREAM = 10_000  # records that are rendered in one stream, whose processes start once
 STORED_VALUES = ("bimcv_covid",)  # sources whose PNGs are what the DICOM file stored, negatives among them
 
 
 def build(
     folder: Path,
-    records: pl.DataFrame,
+    records: pl.DataFrame | pl.LazyFrame,
     resolutions: Sequence[int],
     image_root: str | None = None,
     workers: int = 2,
@@ -35,33 +36,61 @@ def build(
 
     Args:
         folder: an existing folder; `cohort.parquet` is the last file written.
-        records: as `select` returns them.
+        records: as `select` returns them. Of lazy ones a block is in memory, and of all the ids.
         resolutions: image sizes in pixels; the largest is rendered or read, the others are reduced from it.
         image_root: folder that the records' `image` is relative to; None renders the embedded cohort.
         workers: rendering or reading processes; their number does not change the images.
 
     Raises:
         CohortError: if there are no records.
+        RecordError: if two have one id, or a patient is in several splits.
     """
-    if records.is_empty():
+    if not (n := height(records)):
         raise CohortError("there is no record to make an image of: check the selection's sources and counts")
-    size, parts = max(resolutions), folder / "chunks"
+    check_ids(records)
+    parts = folder / "chunks"
     parts.mkdir(exist_ok=True)
-    chunks = {parts / f"{start:08d}.npz": records[start : start + CHUNK] for start in range(0, len(records), CHUNK)}
-    todo = {path: rows for path, rows in chunks.items() if not path.exists()}
-    if image_root is None:  # one stream for all chunks: its workers start once
-        stream = phantom.render_many([row for rows in todo.values() for row in rows.to_dicts()], size, workers)
-        made = (_save(path, _arrays(islice(stream, len(rows)), size)) for path, rows in todo.items())
+    paths = [parts / f"{start:08d}.npz" for start in range(0, n, CHUNK)]
+    done = sum(min(CHUNK, n - k * CHUNK) for k, path in enumerate(paths) if path.exists())
+    if image_root is None:
+        made = _rendered(records, paths, max(resolutions), workers)
     else:
-        used = ["image", "source", "view"]
-        calls = (delayed(_save_read)(path, rows.select(used), size, Path(image_root)) for path, rows in todo.items())
-        made = Parallel(n_jobs=max(1, min(workers, len(todo))), return_as="generator_unordered")(calls)
-    done = len(records) - sum(map(len, todo.values()))
-    with tqdm(total=len(records), initial=done, desc="images") as progress:
-        for n in made:
-            progress.update(n)
-    _assemble(records, folder, list(chunks), sorted(resolutions))
+        todo = _chunks(records.lazy().select("image", "source", "view"), paths)
+        calls = (delayed(_save_read)(*chunk, max(resolutions), Path(image_root)) for chunk in todo)
+        made = Parallel(n_jobs=max(1, min(workers, len(paths))), return_as="generator_unordered")(calls)
+    with tqdm(total=n, initial=done, desc="images") as progress:
+        for number in made:
+            progress.update(number)
+    _assemble(records, folder, paths, sorted(resolutions))
     remove(parts)
+
+
+def _blocks(
+    records: pl.DataFrame | pl.LazyFrame, paths: Sequence[Path], rows: int = ROWS
+) -> Iterator[tuple[pl.DataFrame, Sequence[Path]]]:
+    """Blocks of about so many `rows`, each with the files of its chunks."""
+    number = max(1, rows // CHUNK)
+    for k, block in enumerate(blocks(records, number * CHUNK)):
+        yield block, paths[k * number : (k + 1) * number]
+
+
+def _chunks(
+    records: pl.DataFrame | pl.LazyFrame, paths: Sequence[Path], rows: int = ROWS
+) -> Iterator[tuple[Path, pl.DataFrame]]:
+    """The chunks that are not there yet, read in blocks of about so many `rows`: file and records of each."""
+    for block, files in _blocks(records, paths, rows):
+        for path, chunk in zip(files, block.iter_slices(CHUNK), strict=True):
+            if not path.exists():
+                yield path, chunk
+
+
+def _rendered(records: pl.DataFrame | pl.LazyFrame, paths: Sequence[Path], size: int, workers: int) -> Iterator[int]:
+    """Render and save the chunks that are not there yet; yields how many records each has."""
+    for block, files in _blocks(records, paths, STREAM):
+        todo = list(_chunks(block, files))
+        stream = phantom.render_many([row for _, rows in todo for row in rows.to_dicts()], size, workers)
+        for path, rows in todo:
+            yield _save(path, _arrays(islice(stream, len(rows)), size))
 
 
 def _save(path: Path, chunk: dict[str, np.ndarray]) -> int:
@@ -122,26 +151,44 @@ def _read(rows: list[dict], size: int, image_root: Path) -> dict[str, np.ndarray
     return dict(images=images, reasons=np.array(reasons, np.str_), remarks=np.array(remarks, np.str_))
 
 
-def _assemble(records: pl.DataFrame, folder: Path, paths: Sequence[Path], resolutions: Sequence[int]) -> None:
-    """Write the cohort's files from its chunks, one of which is in memory at a time."""
-    reasons = pl.Series("reason", np.concatenate([*_stored(paths, "reasons")]).tolist(), dtype=pl.String)
-    readable = reasons == ""
-    about = records.select("source", "image_id")
-    about.with_columns(reasons).filter(~readable).write_csv(folder / "rejects.csv")
-    cohort = records.filter(readable)
+def _assemble(
+    records: pl.DataFrame | pl.LazyFrame, folder: Path, paths: Sequence[Path], resolutions: Sequence[int]
+) -> None:
+    """Write the cohort's files from its chunks, one of which is in memory at a time, and its table in blocks."""
     with np.load(paths[0], allow_pickle=False) as chunk:
         rendered = "truth" in chunk
-    if rendered:
-        cohort = _with_truth(cohort, paths)
+    rejects = _said(records, paths, "reason")
+    rejects.write_csv(folder / "rejects.csv")
     np.savez(folder / "masks.npz", **(_masks(paths) if rendered else {}))
     for resolution in resolutions:
-        _write_images(folder / f"images_{resolution}.npy", len(cohort), paths, resolution)
-    texts = [] if rendered else np.concatenate([*_stored(paths, "remarks")]).tolist()
-    remarks = pl.Series("remark", texts or [""] * len(records), dtype=pl.String)
-    _write_remarks(about.with_columns(remarks).filter(remarks != ""), folder / "remarks.csv")
-    cohort = validate(cohort.select(list(SCHEMA))).hstack(cohort.select("prompt", *FLAGS))
-    with replacing(folder / "cohort.parquet") as partial:
-        cohort.write_parquet(partial)
+        _write_images(folder / f"images_{resolution}.npy", height(records) - len(rejects), paths, resolution)
+    _write_remarks(_said(records, [] if rendered else paths, "remark"), folder / "remarks.csv")
+    write_blocks(_with_images(records, paths, rendered), folder / "cohort.parquet")
+
+
+def _said(records: pl.DataFrame | pl.LazyFrame, paths: Sequence[Path], what: str) -> pl.DataFrame:
+    """The records with a `reason` or `remark` in their chunk: source, image_id and that text."""
+    found = [pl.DataFrame(schema=dict.fromkeys(("source", "image_id", what), pl.String))]
+    for block, files in _blocks(records.lazy().select("source", "image_id"), paths) if paths else ():
+        found.append(block.with_columns(_texts(files, f"{what}s").alias(what)).filter(pl.col(what) != ""))
+    return pl.concat(found)
+
+
+def _with_images(records: pl.DataFrame | pl.LazyFrame, paths: Sequence[Path], rendered: bool) -> Iterator[pl.DataFrame]:
+    """The cohort's table in blocks."""
+    first = 0
+    for block, files in _blocks(records, paths):
+        cohort = block.filter(_texts(files, "reasons") == "")
+        cohort = _with_truth(cohort, files) if rendered else cohort
+        table = conform(cohort.select(list(SCHEMA)))
+        check_values(table, first)
+        first += len(table)
+        yield table.hstack(cohort.select("prompt", *FLAGS))
+
+
+def _texts(paths: Sequence[Path], name: str) -> pl.Series:
+    """The texts of some chunks' records."""
+    return pl.Series([text for texts in _stored(paths, name) for text in texts.tolist()], dtype=pl.String)
 
 
 def _stored(paths: Sequence[Path], name: str) -> Iterator[np.ndarray]:

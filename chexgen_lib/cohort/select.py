@@ -1,6 +1,6 @@
 """Selecting the run's records: for each purpose a sample, in which rare findings are over-represented if asked."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,9 +13,10 @@ from chexgen_lib.descriptions.check import PASS
 from chexgen_lib.phantom import render as phantom
 from chexgen_lib.records import FINDINGS, in_several_splits, person, positions
 from chexgen_lib.sources import impressions
+from chexgen_lib.storage import ROWS, blocks, height
 
 RESERVED = 0.1  # share of people
-ROW, PART = "__row", 100_000  # number of a record; records of which descriptions are written at a time
+ROW = "__row"  # number of a record
 LOOKED_AT = ("image_id", "source", "patient_id", "study_id", "view", "split", "qc", "impression", *FINDINGS)
 SPLITS_SEED = 0  # of the splits that the shipped foundation was trained with
 TokenCounts = Callable[[list[str]], Sequence[int]]  # texts -> number of tokens of each
@@ -73,12 +74,28 @@ def select(
 ) -> pl.DataFrame:
     """Select the records of a run: the Record columns, `prompt`, and a bool column for each of `layout.FLAGS`.
 
+    They are those of `choose`, which has the arguments and errors.
+    """
+    return pl.concat(fetch(records, choose(records, selections, token_counts, max_tokens, seed, with_images))).rechunk()
+
+
+def choose(
+    records: pl.DataFrame | pl.LazyFrame,
+    selections: Sequence[Selection],
+    token_counts: TokenCounts,
+    max_tokens: int,
+    seed: int = 0,
+    with_images: bool = False,
+) -> pl.DataFrame:
+    """Which records a run has, in the order of their ids: `ROW`, `image_id`, `prompt` and bool columns `layout.FLAGS`.
+
     Unless a selection is `natural`, a record's chance grows with the rarity of its rarest finding, so that fourteen
     findings can be learnt from a few thousand images; labels, ages, sexes, views and their co-occurrence are the
     source's. Prompts have fewer than `max_tokens` tokens (paper, Methods, ChexGen Model Training).
 
     Args:
-        records: curated ones, with the columns `qc` and `split`.
+        records: curated ones, with the columns `qc` and `split`. Of lazy ones a block is in memory, and of all the
+            columns that selections look at.
         with_images: only records that name an image file (real radiographs).
 
     Raises:
@@ -86,14 +103,14 @@ def select(
             is in several splits.
     """
     wanted = {source for selection in selections for source in selection.sources}
-    if absent := sorted(wanted - set(records["source"])):
+    if absent := sorted(wanted - set(records.lazy().select(pl.col("source").unique()).collect()["source"])):
         raise CohortError(
             f"the curated records hold nothing of {', '.join(absent)}: put it below the data root (`chexgen data list` "
             "names the sources), or leave it out of the cohort's sources"
         )
     unchecked = {source for selection in selections if selection.labels_alone for source in selection.sources}
-    parts = [_candidates(part, unchecked, with_images) for part in records.with_row_index(ROW).iter_slices(PART)]
-    candidates = pl.concat(parts)
+    parts = blocks(records.lazy().with_row_index(ROW))
+    candidates = pl.concat([_candidates(part, unchecked, with_images) for part in parts])
 
     def is_short(prompts: list[str]) -> np.ndarray:
         return np.array(token_counts(prompts)) < max_tokens
@@ -101,10 +118,9 @@ def select(
     chosen = []
     for selection in selections:
         pool = _pool(candidates, selection, token_counts, max_tokens)
-        parts = {split: _of(pool, split, selection.reserved, seed) for split in selection.counts}
-        picked = pl.concat(
-            [_sample(part, selection.counts[s], seed, is_short, selection.natural) for s, part in parts.items()]
-        )
+        parts = ((_of(pool, split, selection.reserved, seed), n) for split, n in selection.counts.items())
+        picked = [_sample(part, n, seed, is_short, selection.natural) for part, n in parts]
+        picked = pl.concat([rows.select(ROW, "image_id", "patient_id", "split", "prompt") for rows in picked])
         if not selection.optional and picked.filter(pl.col("split") == "train").is_empty():
             raise CohortError(
                 f"no training record for {selection.flag}: its sources have none with an image and a short prompt"
@@ -116,9 +132,25 @@ def select(
             f"{len(torn)} patients are in several splits, first {torn[0]!r}: run the curation stage (notebook 01) "
             "again, which assigns splits"
         )
-    every = every.group_by("image_id").agg(pl.col(ROW, "prompt").first(), pl.col(FLAGS).max()).sort("image_id")
-    columns = ["image_id", *(column for column in records.columns if column != "image_id")]
-    return records.select(columns)[every[ROW]].hstack(every.select("prompt", *FLAGS)).rechunk()
+    return every.group_by("image_id").agg(pl.col(ROW, "prompt").first(), pl.col(FLAGS).max()).sort("image_id")
+
+
+def fetch(records: pl.DataFrame | pl.LazyFrame, chosen: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """The records that `choose` chose of `records`, whole, with what else `chosen` says of them, in blocks.
+
+    For a block all records are passed through that lie near one of its own, since they may lie anywhere.
+    """
+    records, n = records.lazy().select("image_id", pl.exclude("image_id")), height(records)
+    for block in blocks(chosen):
+        wanted = block.select(ROW).with_row_index("place")
+        found, places = [records.head(0).collect()], [wanted.head(0)]
+        for first in range(0, n, ROWS):
+            here = wanted.filter(pl.col(ROW).is_between(first, first + ROWS, closed="left"))
+            if len(here):
+                found.append(records.slice(first, ROWS).collect()[here[ROW] - first])
+                places.append(here)
+        order = pl.concat(places)["place"].arg_sort()
+        yield pl.concat(found)[order].hstack(block.select("prompt", *FLAGS))
 
 
 def _candidates(records: pl.DataFrame, unchecked: set[str], with_images: bool) -> pl.DataFrame:
@@ -185,16 +217,21 @@ def _sample(
     n = len(pool) if n is None else n
     if pool.is_empty() or n == 0:
         return pool.head(0)
+    key = positions(pool["image_id"], str(seed)).to_numpy()
+    order = np.argsort(-key if natural else -(key ** (1 / _rarity(pool))), kind="stable")
+    if accept is None:
+        return pool[order[:n]]
+    accepted, step = [], min(max(n, 64), ROWS)
+    for start in range(0, len(order), step):  # tokens are counted only until enough rows are accepted
+        rows = order[start : start + step]
+        accepted.append(rows[accept(pool["prompt"][rows].to_list())])
+        if sum(map(len, accepted)) >= n:
+            break
+    return pool[np.concatenate(accepted)[:n]]
+
+
+def _rarity(pool: pl.DataFrame) -> np.ndarray:
+    """How rare each record's rarest finding is in the pool, float [N]."""
     present = pool.select(pl.col(FINDINGS).fill_null(0)).to_numpy()  # [N, 14]
     rarity = 1 / np.sqrt(present.mean(axis=0).clip(1e-4))
-    weight = np.ones(len(pool)) if natural else (present * rarity).max(axis=1).clip(0.5)
-    key = positions(pool["image_id"], str(seed)).to_numpy() ** (1 / weight)
-    ranked = pool[np.argsort(-key, kind="stable")]
-    if accept is None:
-        return ranked.head(n)
-    accepted = ranked.head(0)
-    for block in ranked.iter_slices(max(n, 64)):  # tokens are counted only until enough rows are accepted
-        accepted = pl.concat([accepted, block.filter(accept(block["prompt"].to_list()))])
-        if len(accepted) >= n:
-            break
-    return accepted.head(n)
+    return (present * rarity).max(axis=1).clip(0.5)

@@ -18,6 +18,7 @@ import polars as pl
 
 from chexgen_lib.pixels import kind_of
 from chexgen_lib.records import RecordError
+from chexgen_lib.storage import Table
 
 _IMAGE = re.compile(r"(?:\.(?:png|jpe?g|dcm|dicom|dic|tiff?))+$", re.IGNORECASE)  # several: a.dcm.png is made of a.dcm
 _PACKED = r"(?:\.gz|\.zip|\.bz2|\.xz)?"
@@ -156,12 +157,15 @@ def _stamp(path: str) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def with_stamps(records: pl.DataFrame, folder: str | Path | None) -> pl.DataFrame:
+def with_stamps(records: Table, folder: str | Path | None) -> Table:
     """Records with the `stamps` of their images in a column `file`, for the key of what is kept of them.
 
     folder: that the records' `image` is relative to; None, of an embedded cohort: as they are.
     """
-    return records if folder is None else records.with_columns(file=pl.Series(stamps(folder, records["image"])))
+    if folder is None:
+        return records
+    made = pl.col("image").map_batches(lambda names: pl.Series(stamps(folder, names)), pl.String, is_elementwise=True)
+    return records.with_columns(file=made)
 
 
 def locate(place: str | Path | Tree, *patterns: str) -> Path:

@@ -14,8 +14,9 @@ from chexgen_lib import records as record_table
 from chexgen_lib.cohort import layout
 from chexgen_lib.cohort.build import build
 from chexgen_lib.cohort.layout import FLAGS
-from chexgen_lib.cohort.select import Selection, select
+from chexgen_lib.cohort.select import Selection, choose, fetch
 from chexgen_lib.models.text import count_tokens, load_text_encoder
+from chexgen_lib.storage import write_blocks
 from chexgen_lib.training.latent_cache import SHARD, LatentCache, shard_path
 
 PURPOSES = {"pretraining": "stage1", "alignment": "stage2"}  # name of a training's caches -> flag of its images
@@ -35,17 +36,19 @@ def select_records(
     Args:
         records: file of the curated records.
         text_encoder: a name, as `load_text_encoder` takes it.
-        selections, max_tokens, seed, with_images: as `select` takes them.
+        selections, max_tokens, seed, with_images: as `choose` takes them.
     """
     tokenizer, _ = load_text_encoder(text_encoder)
-    table = record_table.read(records)
-    counts = (lambda texts: count_tokens(tokenizer, texts), max_tokens)
-    select(table, selections, *counts, seed, with_images=with_images).write_parquet(folder / "records.parquet")
+    table = record_table.scan(records)
+    chosen = choose(
+        table, selections, lambda texts: count_tokens(tokenizer, texts), max_tokens, seed, with_images=with_images
+    )
+    write_blocks(fetch(table, chosen), folder / "records.parquet")
 
 
 def build_with_latents(
     folder: Path,
-    records: pl.DataFrame,
+    records: pl.DataFrame | pl.LazyFrame,
     resolutions: dict[str, int],
     autoencoder: AutoencoderKL,
     text_encoder: str,

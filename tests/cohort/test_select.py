@@ -5,8 +5,10 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
+from chexgen_lib import storage
+from chexgen_lib.cohort import select as selecting
 from chexgen_lib.cohort.layout import FLAGS, CohortError, rows
-from chexgen_lib.cohort.select import RESERVED, SPLITS_SEED, Selection, is_reserved, select
+from chexgen_lib.cohort.select import RESERVED, SPLITS_SEED, Selection, fetch, is_reserved, select
 from chexgen_lib.records import FRONTAL, assign_splits
 from tests.builders import curated_records
 
@@ -162,3 +164,18 @@ def test_with_the_splits_of_another_seed_nobody_who_trained_the_foundation_is_te
     }
     assert not is_reserved(chosen[SPLITS_SEED]).all()  # the split itself keeps them apart
     assert len(chosen[1]) and is_reserved(chosen[1]).all()
+
+
+def test_records_on_the_disk_are_chosen_and_fetched_in_blocks(table, tmp_path, monkeypatch):
+    def words(texts):
+        return [len(text.split()) for text in texts]
+
+    whole, how = choose(table), ([STAGE1, STAGE2, EXTERNAL], words, 120)
+    table.write_parquet(tmp_path / "records.parquet", row_group_size=50)
+    stored = pl.scan_parquet(tmp_path / "records.parquet")
+    for module in (storage, selecting):
+        monkeypatch.setattr(module, "ROWS", 7)
+    parts = list(fetch(stored, selecting.choose(stored, *how)))
+    assert max(map(len, parts)) == 7 and pl.concat(parts).equals(whole)
+    none = selecting.choose(stored, [replace(EXTERNAL, counts={"train": 0})], words, 120)
+    assert pl.concat(fetch(stored, none)).equals(whole.head(0))

@@ -10,12 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from chexgen_lib.cohort import build, layout
+from chexgen_lib import storage
+from chexgen_lib.cohort import build, layout, select
 from chexgen_lib.images import from_uint8
 from chexgen_lib.kept import kept
 from chexgen_lib.models.autoencoder import encode, load_autoencoder
 from chexgen_lib.sources.files import with_stamps
-from chexgen_lib.training.cohort_cache import build_with_latents
+from chexgen_lib.training.cohort_cache import build_with_latents, select_records
 from chexgen_lib.training.latent_cache import LatentCache
 from tests.builders import curated_records
 
@@ -70,12 +71,42 @@ def test_a_replaced_image_is_read_again(arguments, tmp_path):
     names, root = arguments.pop("records"), arguments["image_root"]
 
     def pixels():
-        folder = kept(build_with_latents, tmp_path / "cohort", records=with_stamps(names, root), **arguments)
+        records = with_stamps(names.lazy(), root)
+        folder = kept(build_with_latents, tmp_path / "cohort", records=records, **arguments)
         return layout.load_images(folder, 32)
 
     before = pixels()
     Image.fromarray(np.tile(np.arange(32, dtype=np.uint8), (32, 1))).save(tmp_path / "2.png")
     assert (pixels() != before).any(axis=(1, 2)).tolist() == [False, False, True, False, False, False]
+
+
+def test_no_more_than_a_block_of_whole_records_is_in_memory(tmp_path, monkeypatch):
+    """Whole: with the report. From 120 records on the disk to the images of those chosen, 20 at a time."""
+    for module in (storage, select, build):
+        monkeypatch.setattr(module, "ROWS", 20)
+    monkeypatch.setattr(build, "CHUNK", 10)
+    root, collect, seen = tmp_path / "files", pl.LazyFrame.collect, []
+    root.mkdir()
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(root / "0.png")
+    table = curated_records().with_columns(image=pl.lit("0.png"), report=pl.lit("Small effusion."))
+    table.write_parquet(tmp_path / "records.parquet")
+
+    def watched(*arguments, **options):
+        frame = collect(*arguments, **options)
+        seen.append(len(frame) if "report" in frame.columns else 0)
+        return frame
+
+    monkeypatch.setattr(pl.LazyFrame, "collect", watched)
+    choice = select.Selection("stage1", ["nih"], {"train": None, "val": None}, natural=True)
+    how = dict(selections=[choice], text_encoder="minilm", max_tokens=120, seed=0, with_images=True)
+    chosen = kept(select_records, tmp_path / "selection", records=tmp_path / "records.parquet", **how)
+    records = with_stamps(pl.scan_parquet(chosen / "records.parquet"), root)
+    kept(build.build, tmp_path / "images", {"workers": 1}, records=records, resolutions=[8], image_root=str(root))
+    assert max(seen) == 20 and sum(seen) > 5 * 100
+    monkeypatch.undo()
+    built = layout.load(tmp_path / "images")
+    assert len(built) == len(layout.load_images(tmp_path / "images", 8)) == (table["split"] != "test").sum() > 100
+    assert built["image_id"].equals(pl.read_parquet(chosen / "records.parquet")["image_id"])
 
 
 def test_images_that_nobody_reads_are_not_looked_for():
