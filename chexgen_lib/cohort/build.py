@@ -66,19 +66,17 @@ def build(
 
 
 def _blocks(
-    records: pl.DataFrame | pl.LazyFrame, paths: Sequence[Path], rows: int = ROWS
+    records: pl.DataFrame | pl.LazyFrame, paths: Sequence[Path], rows: int | None = None
 ) -> Iterator[tuple[pl.DataFrame, Sequence[Path]]]:
-    """Blocks of about so many `rows`, each with the files of its chunks."""
-    number = max(1, rows // CHUNK)
+    """Blocks of about so many `rows` (None: `ROWS`), each with the files of its chunks."""
+    number = max(1, (rows or ROWS) // CHUNK)
     for k, block in enumerate(blocks(records, number * CHUNK)):
         yield block, paths[k * number : (k + 1) * number]
 
 
-def _chunks(
-    records: pl.DataFrame | pl.LazyFrame, paths: Sequence[Path], rows: int = ROWS
-) -> Iterator[tuple[Path, pl.DataFrame]]:
-    """The chunks that are not there yet, read in blocks of about so many `rows`: file and records of each."""
-    for block, files in _blocks(records, paths, rows):
+def _chunks(records: pl.DataFrame | pl.LazyFrame, paths: Sequence[Path]) -> Iterator[tuple[Path, pl.DataFrame]]:
+    """The chunks that are not there yet: file and records of each."""
+    for block, files in _blocks(records, paths):
         for path, chunk in zip(files, block.iter_slices(CHUNK), strict=True):
             if not path.exists():
                 yield path, chunk

@@ -174,8 +174,8 @@ def test_records_on_the_disk_are_chosen_and_fetched_in_blocks(table, tmp_path, m
     table.write_parquet(tmp_path / "records.parquet", row_group_size=50)
     stored = pl.scan_parquet(tmp_path / "records.parquet")
     for module in (storage, selecting):
-        monkeypatch.setattr(module, "ROWS", 7)
+        monkeypatch.setattr(module, "ROWS", 20)
     parts = list(fetch(stored, selecting.choose(stored, *how)))
-    assert max(map(len, parts)) == 7 and pl.concat(parts).equals(whole)
+    assert max(map(len, parts)) == 20 and pl.concat(parts).equals(whole)
     none = selecting.choose(stored, [replace(EXTERNAL, counts={"train": 0})], words, 120)
     assert pl.concat(fetch(stored, none)).equals(whole.head(0))
