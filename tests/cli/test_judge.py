@@ -154,7 +154,8 @@ def test_what_the_page_says_is_what_the_program_takes(capsys):
     ]
     make = ["make", "--dry-run", "judge", "GENERATOR=shipped a=b", "OPTIONS=--prompts 200 --int8"]
     printed = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    made = parser.parse_args(shlex.split(printed.splitlines()[-1].partition("chexgen_lib.cli ")[2]))
+    command = printed.partition("chexgen_lib.cli ")[2].partition("\n")[0]  # within make, another line follows
+    made = parser.parse_args(shlex.split(command))
     assert made.generators == ["shipped", "a=b"] and made.prompts == 200 and made.int8
     with pytest.raises(SystemExit):
         parser.parse_args(["judge", "--help"])
