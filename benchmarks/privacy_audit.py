@@ -173,7 +173,7 @@ def foundation_sets(curated: Path, pipeline: ChexGenPipeline, seed: int) -> dict
     counts = {"train": 32768, "val": 4096}
     selection = Selection("stage1", ["nih", "chexpert", "padchest"], counts, views=FRONTAL, reserved=False)
     table = record_table.read(curated)
-    chosen = select(table, [selection], lambda texts: count_tokens(tokenizer, texts), 120)
+    chosen = pl.concat(select(table, [selection], lambda texts: count_tokens(tokenizer, texts), 120))
     rng, parts = np.random.default_rng(seed), []
     for split, n in zip(counts, SUBSET, strict=True):
         own = chosen.filter(split=split)

@@ -65,29 +65,17 @@ def is_reserved(records: pl.DataFrame) -> pl.Series:
 
 
 def select(
-    records: pl.DataFrame,
-    selections: Sequence[Selection],
-    token_counts: TokenCounts,
-    max_tokens: int,
-    seed: int = 0,
-    with_images: bool = False,
-) -> pl.DataFrame:
-    """Select the records of a run: the Record columns, `prompt`, and a bool column for each of `layout.FLAGS`.
-
-    They are those of `choose`, which has the arguments and errors.
-    """
-    return pl.concat(fetch(records, choose(records, selections, token_counts, max_tokens, seed, with_images))).rechunk()
-
-
-def choose(
     records: pl.DataFrame | pl.LazyFrame,
     selections: Sequence[Selection],
     token_counts: TokenCounts,
     max_tokens: int,
     seed: int = 0,
     with_images: bool = False,
-) -> pl.DataFrame:
-    """Which records a run has, in the order of their ids: `ROW`, `image_id`, `prompt` and bool columns `layout.FLAGS`.
+) -> Iterator[pl.DataFrame]:
+    """Select the records of a run: the Record columns, `prompt`, and a bool column for each of `layout.FLAGS`.
+
+    In the order of their ids, in blocks (`storage.blocks`), since a cohort may not fit the memory; all is chosen, and
+    every error raised, before the first is asked for.
 
     Unless a selection is `natural`, a record's chance grows with the rarity of its rarest finding, so that fourteen
     findings can be learnt from a few thousand images; labels, ages, sexes, views and their co-occurrence are the
@@ -111,32 +99,37 @@ def choose(
     unchecked = {source for selection in selections if selection.labels_alone for source in selection.sources}
     parts = blocks(records.lazy().with_row_index(ROW))
     candidates = pl.concat([_candidates(part, unchecked, with_images) for part in parts])
-
-    def is_short(prompts: list[str]) -> np.ndarray:
-        return np.array(token_counts(prompts)) < max_tokens
-
-    chosen = []
-    for selection in selections:
-        pool = _pool(candidates, selection, token_counts, max_tokens)
-        parts = ((_of(pool, split, selection.reserved, seed), n) for split, n in selection.counts.items())
-        picked = [_sample(part, n, seed, is_short, selection.natural) for part, n in parts]
-        picked = pl.concat([rows.select(ROW, "image_id", "patient_id", "split", "prompt") for rows in picked])
-        if not selection.optional and picked.filter(pl.col("split") == "train").is_empty():
-            raise CohortError(
-                f"no training record for {selection.flag}: its sources have none with an image and a short prompt"
-            )
-        chosen.append(picked.with_columns(pl.lit(flag == selection.flag).alias(flag) for flag in FLAGS))
-    every = pl.concat(chosen)
-    if torn := in_several_splits(every):
+    chosen = pl.concat([_choose(candidates, s, token_counts, max_tokens, seed) for s in selections])
+    if torn := in_several_splits(chosen):
         raise CohortError(
             f"{len(torn)} patients are in several splits, first {torn[0]!r}: run the curation stage (notebook 01) "
             "again, which assigns splits"
         )
-    return every.group_by("image_id").agg(pl.col(ROW, "prompt").first(), pl.col(FLAGS).max()).sort("image_id")
+    merged = chosen.group_by("image_id").agg(pl.col(ROW, "prompt").first(), pl.col(FLAGS).max()).sort("image_id")
+    return _fetch(records, merged)
 
 
-def fetch(records: pl.DataFrame | pl.LazyFrame, chosen: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """The records that `choose` chose of `records`, whole, with what else `chosen` says of them, in blocks.
+def _choose(
+    candidates: pl.DataFrame, selection: Selection, token_counts: TokenCounts, max_tokens: int, seed: int
+) -> pl.DataFrame:
+    """What a selection chooses: `ROW`, image_id, patient_id, split, `prompt` and bool columns `layout.FLAGS`."""
+
+    def is_short(prompts: list[str]) -> np.ndarray:
+        return np.array(token_counts(prompts)) < max_tokens
+
+    pool = _pool(candidates, selection, token_counts, max_tokens)
+    parts = ((_of(pool, split, selection.reserved, seed), n) for split, n in selection.counts.items())
+    picked = [_sample(part, n, seed, is_short, selection.natural) for part, n in parts]
+    chosen = pl.concat([rows.select(ROW, "image_id", "patient_id", "split", "prompt") for rows in picked])
+    if not selection.optional and chosen.filter(pl.col("split") == "train").is_empty():
+        raise CohortError(
+            f"no training record for {selection.flag}: its sources have none with an image and a short prompt"
+        )
+    return chosen.with_columns(pl.lit(flag == selection.flag).alias(flag) for flag in FLAGS)
+
+
+def _fetch(records: pl.DataFrame | pl.LazyFrame, chosen: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """The records that are `chosen`, whole, with what else `chosen` says of them, in blocks.
 
     For a block all records are passed through that lie near one of its own, since they may lie anywhere.
     """

@@ -21,10 +21,14 @@ from chexgen_lib.training.latent_cache import LatentCache, shard_path
 
 
 def student_of(teacher: ChexGenTransformer, stretches: int) -> ChexGenTransformer:
-    """A copy of a flow's transformer that is to learn its paths, cut into `stretches`."""
+    """A copy of a flow's transformer that is to learn its paths, cut into `stretches`.
+
+    It reads texts alone, as the paths' are, also where its teacher has a metadata encoder.
+    """
     config = {name: value for name, value in teacher.config.items() if not name.startswith("_")}
-    student = type(teacher)(**config | {"distilled_steps": stretches})
-    student.load_state_dict(teacher.state_dict())
+    student = type(teacher)(**config | {"distilled_steps": stretches, "metadata_sources": None})
+    kept = student.state_dict()
+    student.load_state_dict({name: tensor for name, tensor in teacher.state_dict().items() if name in kept})
     return student.to(teacher.device)
 
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
 
+import polars as pl
 import torch
 from torch import Tensor, nn
 
@@ -49,13 +50,26 @@ def encode_metadata(rows: Sequence[Mapping], sources: Sequence[str]) -> Tensor:
     return codes
 
 
-def drop_attributes(codes: Tensor, generator: torch.Generator) -> Tensor:
+def encode_records(records: pl.DataFrame, sources: Sequence[str]) -> Tensor:
+    """Codes [N, CODES] of Records, with the details of their findings.
+
+    The source of a record is left out where the model does not know it, as that of stage II's images.
+    """
+    known = pl.when(pl.col("source").is_in(list(sources))).then("source")
+    return encode_metadata(records.with_columns(source=known).to_dicts(), sources)
+
+
+def drop_attributes(codes: Tensor, generator: torch.Generator, rows: float = 0.0) -> Tensor:
     """Codes with each attribute dropped independently, at a rate sampled for each row uniformly from 0 to 1.
 
     So subsets of all sizes, including none and all attributes, occur equally often.
+
+    rows: share of rows that lose all of them, in addition.
     """
     shape = len(codes), len(ATTRIBUTES)
     dropped = torch.rand(shape, generator=generator) < torch.rand(len(codes), 1, generator=generator)
+    if rows:
+        dropped |= torch.rand(len(codes), 1, generator=generator) < rows
     return keep_attributes(codes, ~dropped)
 
 

@@ -136,8 +136,8 @@ class Editing:
         if (change is None) == (prompt is None):
             raise ValueError("give either `change` and `record`, or `prompt` and `source_prompt`")
         if prompt is not None:
-            if self.transformer.metadata_sources is not None:
-                raise ValueError("this model reads metadata: give `change` and `record`")
+            if self.text_encoder is None:
+                raise ValueError("this model reads metadata alone: give `change` and `record`")
             texts = [
                 one_each(n, t, count, isinstance(t, str))
                 for n, t in (("source_prompt", source_prompt), ("prompt", prompt))

@@ -14,7 +14,8 @@ from chexgen_lib import records as record_table
 from chexgen_lib.cohort import layout
 from chexgen_lib.cohort.build import build
 from chexgen_lib.cohort.layout import FLAGS
-from chexgen_lib.cohort.select import Selection, choose, fetch
+from chexgen_lib.cohort.select import Selection, select
+from chexgen_lib.models.metadata import encode_records
 from chexgen_lib.models.text import count_tokens, load_text_encoder
 from chexgen_lib.storage import write_blocks
 from chexgen_lib.training.latent_cache import SHARD, LatentCache, shard_path
@@ -36,14 +37,15 @@ def select_records(
     Args:
         records: file of the curated records.
         text_encoder: a name, as `load_text_encoder` takes it.
-        selections, max_tokens, seed, with_images: as `choose` takes them.
+        selections, max_tokens, seed, with_images: as `select` takes them.
     """
     tokenizer, _ = load_text_encoder(text_encoder)
-    table = record_table.scan(records)
-    chosen = choose(
-        table, selections, lambda texts: count_tokens(tokenizer, texts), max_tokens, seed, with_images=with_images
-    )
-    write_blocks(fetch(table, chosen), folder / "records.parquet")
+
+    def token_counts(texts: list[str]) -> Sequence[int]:
+        return count_tokens(tokenizer, texts)
+
+    selected = select(record_table.scan(records), selections, token_counts, max_tokens, seed, with_images)
+    write_blocks(selected, folder / "records.parquet")
 
 
 def build_with_latents(
@@ -112,3 +114,29 @@ def encode_rows(
     todo = [(k, prompts.gather(parts[k]).to_list()) for k in missing]
     shares = [todo[k :: len(devices)] for k in range(len(devices))]
     Parallel(n_jobs=len(devices))(delayed(encode)(*job) for job in zip(shares, devices, strict=True) if job[0])
+
+
+def load_splits(cohort: Path, purpose: str, sources: Sequence[str] | None = None) -> tuple[LatentCache, LatentCache]:
+    """The training and the validation pairs of "pretraining" or "alignment", from the cohort's folder.
+
+    Args:
+        sources: those that a model's metadata encoder knows: the pairs have metadata for it. None: for another model.
+
+    Raises:
+        CacheError: if one is missing or broken.
+    """
+    train, val = (LatentCache.load(cohort / f"{purpose}_{split}") for split in ("train", "val"))
+    if sources is None:
+        return train, val
+    return tuple(
+        described(pairs, cohort, layout.rows(layout.load(cohort, [*FLAGS, "split"]), PURPOSES[purpose], split), sources)
+        for pairs, split in ((train, "train"), (val, "val"))
+    )
+
+
+def described(pairs: LatentCache, cohort: Path, rows: np.ndarray, sources: Sequence[str]) -> LatentCache:
+    """The pairs of some images of a cohort with the metadata of their records, for a model that knows `sources`.
+
+    rows: of the cohort's table, as `encode_rows` took them.
+    """
+    return replace(pairs, metadata=encode_records(layout.load(cohort)[rows], sources))

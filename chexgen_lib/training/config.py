@@ -33,6 +33,8 @@ class TrainingConfig:
         ema_decay: of the averaged weights, ramped up over the first steps.
         caption_dropout: share of captions replaced by the null caption, for classifier-free guidance. A model with a
             metadata encoder needs more: it must also meet few attributes, which are dropped too, without a text.
+        metadata_dropout: share of samples whose metadata are dropped as a whole; of the others attributes are, by
+            chance. 0.5 for a model that is asked with a text alone as often as with metadata.
         objective: "ddpm" (the paper: `NoisePrediction`) or "rectified_flow" (`RectifiedFlow`); the model's own.
         noisy_weight: for "ddpm", the largest weight of a time step's error; 1 weighs all equally, as in the paper.
         time_mean, time_scale, time_shift: for "rectified_flow", the distribution of times.
@@ -51,6 +53,7 @@ class TrainingConfig:
     warmup_steps: int = 0
     ema_decay: float = 0.9999
     caption_dropout: float = 0.1
+    metadata_dropout: float = 0.0
     objective: str = "ddpm"
     noisy_weight: float = 1.0
     time_mean: float = 0.0
@@ -72,7 +75,7 @@ class TrainingConfig:
                 raise TrainingError(f"{name} must be positive, not {getattr(self, name)!r}")
         if self.muon_learning_rate is not None and not self.muon_learning_rate > 0:
             raise TrainingError(f"muon_learning_rate must be positive or null, not {self.muon_learning_rate!r}")
-        for name in ("ema_decay", "caption_dropout", "adam_beta2"):
+        for name in ("ema_decay", "caption_dropout", "metadata_dropout", "adam_beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingError(f"{name} must be in [0, 1), not {getattr(self, name)!r}")
         if not self.noisy_weight >= 1:

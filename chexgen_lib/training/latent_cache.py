@@ -217,13 +217,3 @@ def shards(folder: Path) -> list[Path]:
     if wrong := expected.symmetric_difference(found):
         raise CacheError(f"{folder} is not whole, see {min(wrong).name}: delete the folder and run 02_cohort again")
     return found
-
-
-def load_splits(cohort: Path, purpose: str) -> tuple[LatentCache, LatentCache]:
-    """The training and the validation pairs of "pretraining" or "alignment", from the cohort's folder.
-
-    Raises:
-        CacheError: if one is missing or broken.
-    """
-    train, val = (LatentCache.load(cohort / f"{purpose}_{split}") for split in ("train", "val"))
-    return train, val

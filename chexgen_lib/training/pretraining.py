@@ -16,8 +16,9 @@ from chexgen_lib.models.loading import WeightsError
 from chexgen_lib.models.text import load_text_encoder
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.storage import write_json
+from chexgen_lib.training.cohort_cache import load_splits
 from chexgen_lib.training.config import TrainingConfig, TrainingError
-from chexgen_lib.training.latent_cache import LatentCache, load_splits
+from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.stages import read_training, train_model
 from chexgen_lib.training.summary import describe
 from chexgen_lib.training.trainer import noise_error

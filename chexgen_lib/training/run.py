@@ -58,6 +58,7 @@ class Run:
     def __init__(self, model: Model, config: TrainingConfig, accelerator: Accelerator, fingerprint: str):
         self.config, self.accelerator, self.fingerprint = config, accelerator, fingerprint
         self.step, self.history = 0, []
+        self.encodes = model.metadata_sources is not None
         self.draws: Iterator[Draw] | None = None
         self.objective = config.build_objective()
         if accelerator.distributed_type == DistributedType.FSDP:
@@ -144,10 +145,11 @@ class Run:
         dropped = torch.rand(len(rows), generator=generator) < self.config.caption_dropout
         # A dropped caption keeps its mask, as in the released code: the null caption is as long as the one it replaces.
         # Beside metadata it is one token long, so that its length says nothing.
+        if self.encodes:
+            mask[dropped, 1:] = False
         given = {}
         if cache.metadata is not None:
-            given["metadata"] = drop_attributes(cache.metadata[rows], generator)
-            mask[dropped, 1:] = False
+            given["metadata"] = drop_attributes(cache.metadata[rows], generator, self.config.metadata_dropout)
         return [noisy, t, states, mask, dropped, *condition], given, target, self.objective.weight(t)
 
     def _loss(self, draw: Draw) -> Tensor:

@@ -165,11 +165,13 @@ def _check_fit(model: Model, cache: LatentCache, config: TrainingConfig) -> None
     longest = int(cache.offsets.diff().max())
     if longest > tokens:
         raise TrainingError(f"a text has {longest} tokens, the model's null caption {tokens}")
-    if (cache.condition is None) == isinstance(model, ControlledTransformer):
+    is_adapter, has_metadata = isinstance(model, ControlledTransformer), cache.metadata is not None
+    if (cache.condition is None) == is_adapter:
         raise TrainingError("an adapter needs a cache with conditions, a text-to-image model one without")
-    if (cache.metadata is None) != (model.metadata_sources is None):
+    untaught = is_adapter and not has_metadata  # the encoder is the frozen model's, which needs none
+    if has_metadata != (model.metadata_sources is not None) and not untaught:
         raise TrainingError("a model with a metadata encoder needs a cache with metadata, another one without")
-    if cache.metadata is not None:
+    if has_metadata:
         known, found = len(model.metadata_sources), cache.metadata[:, ATTRIBUTES.index("source")].nan_to_num(-1).max()
         if found >= known:
             raise TrainingError(

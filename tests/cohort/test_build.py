@@ -18,7 +18,7 @@ from tests.builders import curated_records
 
 def choose(table, with_images=False):
     selection = Selection("stage1", ["nih"], {"train": 6})
-    return select(table, [selection], lambda texts: [1] * len(texts), 2, with_images=with_images)
+    return pl.concat(select(table, [selection], lambda texts: [1] * len(texts), 2, with_images=with_images))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from chexgen_lib import storage
 from chexgen_lib.cohort import select as selecting
 from chexgen_lib.cohort.layout import FLAGS, CohortError, rows
-from chexgen_lib.cohort.select import RESERVED, SPLITS_SEED, Selection, fetch, is_reserved, select
+from chexgen_lib.cohort.select import RESERVED, SPLITS_SEED, Selection, is_reserved, select
 from chexgen_lib.records import FRONTAL, assign_splits
 from tests.builders import curated_records
 
@@ -21,7 +21,7 @@ def choose(table, *, stage1=STAGE1, stage2=STAGE2, external=EXTERNAL, max_tokens
     def words(texts):
         return [len(text.split()) for text in texts]
 
-    return select(table, [stage1, stage2, external], words, max_tokens, seed)
+    return pl.concat(select(table, [stage1, stage2, external], words, max_tokens, seed))
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_with_the_splits_of_another_seed_nobody_who_trained_the_foundation_is_te
     assert len(chosen[1]) and is_reserved(chosen[1]).all()
 
 
-def test_records_on_the_disk_are_chosen_and_fetched_in_blocks(table, tmp_path, monkeypatch):
+def test_records_on_the_disk_are_selected_in_blocks(table, tmp_path, monkeypatch):
     def words(texts):
         return [len(text.split()) for text in texts]
 
@@ -175,7 +175,7 @@ def test_records_on_the_disk_are_chosen_and_fetched_in_blocks(table, tmp_path, m
     stored = pl.scan_parquet(tmp_path / "records.parquet")
     for module in (storage, selecting):
         monkeypatch.setattr(module, "ROWS", 20)
-    parts = list(fetch(stored, selecting.choose(stored, *how)))
+    parts = list(select(stored, *how))
     assert max(map(len, parts)) == 20 and pl.concat(parts).equals(whole)
-    none = selecting.choose(stored, [replace(EXTERNAL, counts={"train": 0})], words, 120)
-    assert pl.concat(fetch(stored, none)).equals(whole.head(0))
+    nothing = select(stored, [replace(EXTERNAL, counts={"train": 0})], words, 120)
+    assert pl.concat(nothing).equals(whole.head(0))

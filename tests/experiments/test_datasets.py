@@ -44,7 +44,7 @@ def run_of(root, data, *selections, monkeypatch):
     monkeypatch.setattr(registry, "ALWAYS", ())
     records, _ = zip(*registry.load_all(data).values(), strict=True)
     table = check(grammar.describe(assign_splits(pl.concat(records), {"train": 0.5, "val": 0.3, "test": 0.2})))
-    chosen = select(table, selections, lambda texts: [1] * len(texts), 120, with_images=True)
+    chosen = pl.concat(select(table, selections, lambda texts: [1] * len(texts), 120, with_images=True))
     (root / "cohort").mkdir(parents=True)
     build(root / "cohort", chosen, [SIZE], image_root=str(data))
     assert pl.read_csv(root / "cohort/rejects.csv").is_empty()

@@ -90,6 +90,16 @@ def test_a_student_comes_nearer_to_its_teacher(flow, tmp_path):
     assert path_error(student, paths) < 0.7 * before
 
 
+def test_a_student_of_one_that_reads_metadata_reads_texts_alone(flow):
+    config = {name: value for name, value in flow.transformer.config.items() if not name.startswith("_")}
+    teacher = type(flow.transformer)(**config | {"metadata_sources": ["nih"]})
+    teacher.load_state_dict(flow.transformer.state_dict(), strict=False)
+    student = student_of(teacher, 2)
+    own, others = student.state_dict(), flow.transformer.state_dict()
+    assert student.metadata_sources is None and own.keys() == others.keys()
+    assert all(torch.equal(own[name], others[name]) for name in own)
+
+
 def test_its_error_is_that_of_the_pipeline(flow, tmp_path):
     paths, student = recorded(flow, tmp_path), student_of(flow.transformer, 2)
     pipeline = type(flow)(**{**flow.components, "transformer": student, "scheduler": default_scheduler(student)})

@@ -13,12 +13,14 @@ from chexgen_lib.models.metadata import (
     MetadataError,
     drop_attributes,
     encode_metadata,
+    encode_records,
     keep_attributes,
 )
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.records import FINDINGS, conform
 
 SOURCES = ("nih", "openi")
+IDS = ("image_id", "patient_id", "study_id")
 PERSON = {"age": 54, "sex": "F", "view": "AP", "source": "openi", "Effusion": 1, "Edema": "absent", "Pneumonia": None}
 
 
@@ -34,6 +36,13 @@ def test_codes_say_what_is_given_and_nothing_else():
     assert [code(PERSON, name) for name in ("age", "source", "Effusion", "Edema")] == [54, 1, 1, 0]
     assert code({"Effusion": True}, "Effusion") == code({"Effusion": "present"}, "Effusion") == 1
     assert math.isnan(code({"age": math.nan}, "age")) and code({"age": 0}, "age") == 0
+
+
+def test_the_source_of_a_record_that_a_model_does_not_know_is_not_given():
+    records = conform(pl.DataFrame([{**dict.fromkeys(IDS, name), "source": name, "sex": "F"} for name in SOURCES]))
+    codes, place = encode_records(records, ["openi"]), ATTRIBUTES.index("source")
+    assert codes[0, place].isnan() and codes[1, place] == 0
+    assert (codes[:, ATTRIBUTES.index("sex")] == 0).all()
 
 
 def test_a_record_is_read_as_it_is():

@@ -88,7 +88,7 @@ def test_a_metadata_encoder_reads_the_records_themselves(pipeline, films):
         torch.nn.init.normal_(parameter, std=0.1)
     pipe = ChexGenPipeline(transformer.eval(), pipeline.vae, None, None, flow_dpm_solver_scheduler())
     assert np.abs(edit(pipe, films, {"Effusion": 0}) - films).max() > 0
-    with pytest.raises(ValueError, match="reads metadata"):
+    with pytest.raises(ValueError, match="reads metadata alone"):
         edit(pipe, films, prompt="a", source_prompt="b")
     with pytest.raises(ValueError, match="film 0: nothing that this model reads says {'site': 'B'}"):
         edit(pipe, films, {"site": "B"}, RECORD | {"site": "A"})

@@ -4,17 +4,21 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 
 from chexgen_lib.cli import main as cli
+from chexgen_lib.cohort.layout import FLAGS
 from chexgen_lib.kept import kept
 from chexgen_lib.models.baseline import BaselineUNet
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.transformer import ChexGenTransformer
+from chexgen_lib.records import conform
 from chexgen_lib.training import launch, stages, trainer
+from chexgen_lib.training.cohort_cache import load_splits
 from chexgen_lib.training.config import TrainingConfig, TrainingError
-from chexgen_lib.training.latent_cache import CacheError, LatentCache, load_splits
+from chexgen_lib.training.latent_cache import CacheError, LatentCache
 from chexgen_lib.training.stages import read_training, train_model
 from chexgen_lib.training.trainer import CLOCK, noise_error, read_seconds
 
@@ -111,6 +115,26 @@ def test_pairs_of_a_stage_are_read_or_the_missing_file_is_named(tmp_path):
     pairs(1).save(tmp_path / "alignment_val")
     train, val = load_splits(tmp_path, "alignment")
     assert torch.equal(train.mean[:], pairs().mean) and torch.equal(val.mean[:], pairs(1).mean)
+    assert train.metadata is None
+
+
+def test_pairs_have_the_metadata_of_their_own_records(tmp_path):
+    n = len(pairs())
+    rows = [
+        dict.fromkeys(("image_id", "patient_id", "study_id"), f"{split}{age}{k}")
+        | {"source": "nih", "age": age + k, "split": split, "stage2": flag}
+        for split, age, flag in (("train", 20, True), ("train", 50, False), ("val", 80, True))
+        for k in range(n)
+    ]
+    table = conform(pl.DataFrame([{key: row[key] for key in row if key != "stage2"} for row in rows]))
+    flags = {flag: pl.Series([flag == "stage2" and row["stage2"] for row in rows]) for flag in FLAGS}
+    table.with_columns(**flags).sample(fraction=1, shuffle=True, seed=0).write_parquet(tmp_path / "cohort.parquet")
+    for split in ("train", "val"):
+        pairs().save(tmp_path / f"alignment_{split}")
+    ages = [codes.metadata[:, 0].tolist() for codes in load_splits(tmp_path, "alignment", ["nih"])]
+    order = pl.read_parquet(tmp_path / "cohort.parquet").filter("stage2")
+    assert ages == [order.filter(split=split)["age"].to_list() for split in ("train", "val")]
+    assert sorted(ages[0])[0] == 20 and sorted(ages[1])[0] == 80
 
 
 @pytest.mark.parametrize("kind", ["pretraining", "annotation_to_image", "baseline"])

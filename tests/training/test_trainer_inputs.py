@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from chexgen_lib.models.control import ControlledTransformer
-from chexgen_lib.models.metadata import encode_metadata
+from chexgen_lib.models.metadata import ATTRIBUTES, encode_metadata
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.training.config import TrainingError
 from chexgen_lib.training.latent_cache import CacheError
@@ -83,6 +83,37 @@ def test_beside_metadata_a_dropped_caption_is_one_token_long(cache, tmp_path, mo
     lengths.clear()
     run(cache, tmp_path / "text", flow, caption_dropout=0.9999)
     assert torch.cat(lengths).max() > 1  # as in the released code
+
+
+def test_an_adapter_may_learn_from_texts_alone(cache, tmp_path, monkeypatch):
+    """Also on a model with a metadata encoder, whose null caption is one token long."""
+    lengths, original = [], ChexGenTransformer.with_metadata
+
+    def spy(self, states, mask, metadata):
+        lengths.append(mask.sum(1))
+        assert metadata is None
+        return original(self, states, mask, metadata)
+
+    monkeypatch.setattr(ChexGenTransformer, "with_metadata", spy)
+    config = replace(CONFIG, objective="rectified_flow", caption_dropout=0.9999)
+    train(ControlledTransformer.on(encoder(), 1), with_conditions(cache), config, tmp_path)
+    assert torch.cat(lengths).max() == 1
+
+
+def test_a_share_of_samples_is_shown_a_text_alone(cache, tmp_path, monkeypatch):
+    rows, original = [], ChexGenTransformer.with_metadata
+
+    def spy(self, states, mask, metadata):
+        rows.append(metadata[:, : len(ATTRIBUTES)].isnan().all(1))
+        return original(self, states, mask, metadata)
+
+    monkeypatch.setattr(ChexGenTransformer, "with_metadata", spy)
+    bare = {}
+    for share in (0.0, 0.5, 0.9999):
+        run(with_metadata(cache), tmp_path / str(share), encoder, metadata_dropout=share, steps=20)
+        bare[share] = torch.cat(rows).float().mean()
+        rows.clear()
+    assert bare[0.0] < 0.4 and bare[0.0] + 0.2 < bare[0.5] < 0.9 and bare[0.9999] == 1
 
 
 def test_conditions_are_for_adapters(cache, tmp_path):

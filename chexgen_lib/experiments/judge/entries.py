@@ -116,12 +116,11 @@ def _sample(
     """Samples [N, S, H, W] of the records' prompts, or of their metadata where a model reads those alone; remarks."""
     sources = getattr(pipeline.transformer, "metadata_sources", None)
     metadata, requests, remarks = None, records.select("image_id", "prompt"), []
-    if sources is not None:
+    if sources is not None and getattr(pipeline, "tokenizer", None) is None:
         known = metadata_of(records)
         metadata = [{k: v for k, v in row.items() if k != "source" or v in sources} for row in known]
-        remarks.append("asked by metadata")
-    if getattr(pipeline, "tokenizer", None) is None and metadata is not None:
         requests = requests.drop("prompt")
+        remarks.append("asked by metadata")
     with _quiet():
         if "prompt" in requests.columns and (long := _cut(pipeline, records["prompt"].to_list())):
             remarks.append(f"{long} prompts are longer than it reads, and cut")

@@ -33,7 +33,9 @@ def render_reference(folder: Path, counts: dict[str, int], resolution: int, work
         described = check(grammar.describe(placed(records)))
         tokenizer, _ = load_text_encoder("minilm")
         selection = Selection("stage2", SOURCES, counts, views=FRONTAL, reserved=True)
-        picked = select(described, [selection], lambda texts: count_tokens(tokenizer, texts), TOKENS, SPLITS_SEED)
+        picked = pl.concat(
+            select(described, [selection], lambda texts: count_tokens(tokenizer, texts), TOKENS, SPLITS_SEED)
+        )
         with replacing(chosen) as partial:
             picked.write_parquet(partial)
     build(folder, pl.read_parquet(chosen), [resolution], None, workers)

@@ -13,7 +13,7 @@ from chexgen_lib.experiments.rectified_flow.control import Answers
 from chexgen_lib.experiments.rectified_flow.probes import Probes
 from chexgen_lib.images import from_uint8
 from chexgen_lib.learners.classifier import Classifier
-from chexgen_lib.models.metadata import encode_metadata
+from chexgen_lib.models.metadata import encode_records
 from chexgen_lib.pools import labelled
 from chexgen_lib.pools.labelled import LabelledSet
 from chexgen_lib.quality.embedders import Embedder, make
@@ -86,7 +86,7 @@ def latents(root: str | Path, data: Data) -> dict[str, Path | np.ndarray]:
     """Latents and metadata codes of the generator's images, as `comparison.train_and_sample` takes them."""
     folder = Path(root, "cohort")
     records = cohort.load(folder).filter(pl.col("stage1"), split="train")  # with the details of their findings
-    codes = encode_metadata(records.to_dicts(), data.generator_sources)
+    codes = encode_records(records, data.generator_sources)
     return {"pairs": folder / "pretraining_train", "metadata": codes.numpy()}
 
 

@@ -85,6 +85,12 @@ def test_a_model_of_metadata_is_asked_by_metadata(reference, pipeline, tmp_path,
     assert "asked by metadata" in entry.remarks
     prompts, metadata = asked[0]
     assert prompts is None and {"sex", "age", "view", *FINDINGS} == set(metadata[0])
+    both = type(pipeline.transformer)(**{**config, "metadata_sources": []})
+    ChexGenPipeline(**{**pipeline.components, "transformer": both}).save_pretrained(tmp_path / "both")
+    entry = entered(tmp_path / "both", some, tmp_path / "others")  # as all that read prompts
+    prompts, metadata = asked[-1]
+    assert set(prompts) <= set(some.prompted.table["prompt"]) and metadata is None
+    assert "asked by metadata" not in entry.remarks
 
 
 def test_all_are_judged_on_what_each_has(reference, tmp_path):
