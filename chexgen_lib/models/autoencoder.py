@@ -5,6 +5,7 @@ The autoencoder is diffusers' `AutoencoderKL`: 8x smaller latents of 4 channels,
 `notebooks/02_autoencoder.ipynb` trained on the embedded cohort.
 """
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,16 +15,47 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, ModelMixin
 from diffusers.models.autoencoders.vae import DecoderOutput
+from diffusers.utils.torch_utils import randn_tensor
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from chexgen_lib.images import from_model, from_uint8, to_model
-from chexgen_lib.models.loading import fastest_device, from_pretrained, running_device
+from chexgen_lib.models.loading import WeightsError, fastest_device, from_pretrained, running_device
 from chexgen_lib.storage import digest
 
 SHIPPED = Path(__file__).parent / "weights" / "autoencoder"
 BATCH = 8  # images at a time: what the layers of more pass on no longer fits a processor's caches
+
+
+Generators = torch.Generator | list[torch.Generator]  # one for all images, or one for each
+
+
+class Grain(nn.Module):
+    """The noise of the acquisition, which no latent holds and a decoder alone would leave out as the mean of all.
+
+    How strong it is at a place, and how coarse, follows from the image there, as on film and detector. It adds nothing
+    until it is trained (`training.autoencoder`).
+
+    channels: of the image.
+    noise: independent fields that are mixed.
+    """
+
+    def __init__(self, channels: int, noise: int = 8, width: int = 16):
+        super().__init__()
+        self.noise = noise
+        self.strength = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, noise, 3, padding=1), nn.Softplus()
+        )
+        self.texture = nn.Conv2d(noise, channels, 3, padding=1, bias=False)
+        nn.init.zeros_(self.texture.weight)
+
+    def forward(self, image: Tensor, generator: Generators) -> Tensor:
+        """What is added to an image [N, C, H, W]."""
+        n, _, height, width = image.shape
+        shape = n, self.noise, height, width
+        noise = randn_tensor(shape, generator=generator, device=image.device, dtype=torch.float32).to(image.dtype)
+        return self.texture(self.strength(image) * noise)
 
 
 class CompactAutoencoderKL(AutoencoderKL, ModelMixin):
@@ -32,14 +64,27 @@ class CompactAutoencoderKL(AutoencoderKL, ModelMixin):
     That saves the layers at full resolution, most of the work on a CPU; with three levels inside, latents are 8x
     smaller than the image, as Stable Diffusion's are. Latents are [N, 4, H / 8, W / 8] for images [N, 1, H, W].
     (`ModelMixin` is named although inherited: diffusers looks it up in this module when it loads a pipeline.)
+
+    With a generator `decode` adds the noise of an acquisition (`Grain`); without one, the image is what the latents
+    hold, the same at every call.
     """
+
+    @functools.wraps(AutoencoderKL.__init__)  # the configuration is the signature's
+    def __init__(self, *arguments, **configuration):
+        super().__init__(*arguments, **configuration)
+        self.grain = Grain(self.config.out_channels)
 
     def encode(self, x: Tensor, return_dict: bool = True):
         return super().encode(F.pixel_unshuffle(x, 2), return_dict)  # [N, 1, H, W] -> [N, 4, H / 2, W / 2]
 
-    def decode(self, z: Tensor, return_dict: bool = True, generator: torch.Generator | None = None):
+    def decode(self, z: Tensor, return_dict: bool = True, generator: Generators | None = None):
         image = F.pixel_shuffle(super().decode(z, return_dict=False)[0], 2)  # [N, 1, H, W]
+        image = image if generator is None else self.with_grain(image, generator)
         return DecoderOutput(sample=image) if return_dict else (image,)
+
+    def with_grain(self, image: Tensor, generator: Generators) -> Tensor:
+        """Images [N, 1, H, W] with the noise of an acquisition."""
+        return image + F.pixel_shuffle(self.grain(F.pixel_unshuffle(image, 2), generator), 2)
 
 
 def new_autoencoder(channels: Sequence[int] = (32, 64, 96)) -> CompactAutoencoderKL:
@@ -66,6 +111,7 @@ def load_autoencoder(name: str = "shipped", device: torch.device | None = None) 
 
     Raises:
         ValueError: if none can be loaded from there.
+        WeightsError: if it is damaged or of another version.
     """
     source = SHIPPED if name == "shipped" else name
     try:
@@ -75,11 +121,16 @@ def load_autoencoder(name: str = "shipped", device: torch.device | None = None) 
             config, subfolder = AutoencoderKL.load_config(source, subfolder="vae"), "vae"
         compact = config["_class_name"] == CompactAutoencoderKL.__name__
         model_class = CompactAutoencoderKL if compact else AutoencoderKL
-        model = from_pretrained(model_class, source, torch.float32, subfolder)
+        model, found = from_pretrained(model_class, source, torch.float32, subfolder, output_loading_info=True)
     except OSError as error:
         raise ValueError(
             f"no autoencoder at {name!r}: give 'shipped', a folder that diffusers saved, or a reachable hub id"
         ) from error
+    if compact and (others := [*found["missing_keys"], *found["unexpected_keys"]]):
+        raise WeightsError(
+            f"the autoencoder at {name!r} is of another version: {others[0]!r} is missing or unknown; train it again "
+            "(notebooks/02_autoencoder.ipynb)"
+        )
     model.to(device or fastest_device(), memory_format=torch.channels_last)  # on a CPU 1.5 times as fast
     return model.eval().requires_grad_(False)
 
@@ -140,8 +191,16 @@ def encode_conditions(autoencoder: AutoencoderKL, images: np.ndarray, batch_size
 
 
 @torch.inference_mode()
-def decode(autoencoder: AutoencoderKL, latents: Tensor, batch_size: int = BATCH) -> np.ndarray:
-    """Images float32 [N, H, W] in 0..1 of latents [N, 4, h, w]; colour channels are averaged, values clipped."""
-    scale = autoencoder.config.scaling_factor
-    batches = latents.to(running_device(autoencoder), autoencoder.dtype).split(batch_size)
-    return np.concatenate([from_model(autoencoder.decode(batch / scale).sample) for batch in batches])
+def decode(
+    autoencoder: AutoencoderKL, latents: Tensor, generator: Generators | None = None, batch_size: int = BATCH
+) -> np.ndarray:
+    """Images float32 [N, H, W] in 0..1 of latents [N, 4, h, w]; colour channels are averaged, values clipped.
+
+    generator: of the acquisition's noise, where an autoencoder adds some; one for all images, or one for each.
+    """
+    scale, images = autoencoder.config.scaling_factor, []
+    for first, batch in enumerate(latents.to(running_device(autoencoder), autoencoder.dtype).split(batch_size)):
+        of = slice(first * batch_size, (first + 1) * batch_size)
+        own = generator[of] if isinstance(generator, list) else generator
+        images.append(from_model(autoencoder.decode(batch / scale, generator=own).sample))
+    return np.concatenate(images)

@@ -168,8 +168,9 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
             metadata_guidance: separate weights of attributes, next to `guidance_scale` for text and other attributes:
                 null + sum of weight x (term - null). Each adds half the cost of guidance.
             guidance_interval: guide only where t / 1000 lies in it; steps outside cost half (Kynkaanniemi et al. 2024).
-            generator: one for the batch, or one per image: then an image does not depend on its batch.
-            latents: starting noise [N, 4, h, w] instead of a generator's.
+            generator: one for the batch, or one per image: then an image does not depend on its batch. The noise of an
+                acquisition is also its own, where the autoencoder adds some (`models.autoencoder.Grain`).
+            latents: starting noise [N, 4, h, w] instead of a generator's; without one, no noise is added at the end.
             condition_latents: an encoded condition per prompt, [B, 4, h, w], instead of the three above.
             prompt_embeds, prompt_attention_mask: text states [B, L, width] and mask [B, L] instead of `prompt`.
             output_type: "pil", "np", "pt" or "latent".
@@ -211,6 +212,7 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
         channels = 3 if self.config.compat == "released" else self.vae.config.latent_channels
         inputs = Inputs(self.transformer, *given, control_scale=control_scale, guided_channels=channels)
         set_steps(self.scheduler, num_inference_steps, device)
+        grain = torch.default_generator if generator is None and latents is None else generator
         latents = self._starting_noise(len(inputs.states), latents, generator)
         steps = self._guided_steps(guidance_interval, controlled=inputs.condition is not None)
         times = self.transformer.encode_time(self.scheduler.timesteps)
@@ -234,7 +236,7 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
                 returned = callback_on_step_end(self, i, t, wanted) or {}
                 latents = returned.get("latents", latents)
                 inputs = inputs.with_states(returned.get("prompt_embeds"))
-        images = latents if output_type == "latent" else as_output(decode(self.vae, latents), output_type)
+        images = latents if output_type == "latent" else as_output(decode(self.vae, latents, grain), output_type)
         self.maybe_free_model_hooks()
         return ChexGenPipelineOutput(images=images) if return_dict else (images,)
 

@@ -1,7 +1,8 @@
 """Training the small autoencoder of the laptop profile; larger profiles load Stable Diffusion's.
 
 First the whole of it learns to reconstruct. Squared and absolute errors return the mean of what a latent can stand
-for, so the decoder is then trained on, against a discriminator, to return a sharp radiograph; latents stay as they are.
+for, so the decoder is then trained on, against a discriminator that sees its images with the acquisition's noise
+(`models.autoencoder.Grain`), which learns beside it; latents stay as they are.
 """
 
 import json
@@ -15,16 +16,18 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from diffusers.training_utils import EMAModel
+from scipy.fft import dct
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 from tqdm import tqdm
 
 from chexgen_lib.images import from_uint8, resize, to_model
-from chexgen_lib.models.autoencoder import decode, encode, image_channels
+from chexgen_lib.models.autoencoder import CompactAutoencoderKL, decode, encode, image_channels
 from chexgen_lib.models.loading import fastest_device
 from chexgen_lib.storage import replacing
 
 DISCRIMINATOR_START = 100  # steps in which the discriminator learns alone
+GRAIN_WEIGHT = 0.1  # of the noise's error, whose gradient reaches the noise alone
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class AutoencoderRecipe:
     """Settings.
 
     Attributes:
-        steps: of encoder and decoder.
+        steps: of encoder and decoder; 0: none.
         sharpening_steps: of the decoder against the discriminator, after these; 0: none.
         crop: pixels a side of the random crops that a step sees.
         kl_weight: of the divergence of the latents from a standard normal distribution.
@@ -49,10 +52,11 @@ class AutoencoderRecipe:
     seed: int = 0
 
 
-def train_autoencoder(model: AutoencoderKL, images: np.ndarray, recipe: AutoencoderRecipe) -> list[dict]:
+def train_autoencoder(model: CompactAutoencoderKL, images: np.ndarray, recipe: AutoencoderRecipe) -> list[dict]:
     """Train `model` in place on uint8 images [N, H, W] and set its scaling factor to 1 / std of the latents.
 
-    It is moved to the GPU where there is one.
+    It is moved to the GPU where there is one. Without `steps`, a trained one keeps its encoder and its scaling factor,
+    and with them its latents: only what follows them is trained.
 
     The loss is L1 plus squared error in pixels plus a light KL term (Rombach et al. 2022, without the perceptual one,
     whose network would have to be downloaded); every other step sees images of half the resolution.
@@ -65,13 +69,14 @@ def train_autoencoder(model: AutoencoderKL, images: np.ndarray, recipe: Autoenco
     if len(images) == 0 or images.shape[1] < recipe.crop:
         raise ValueError(f"images {images.shape} are too few or too small for crops of {recipe.crop} px")
     model.train().requires_grad_(True).to(fastest_device(), memory_format=torch.channels_last)
-    history = _reconstruct(model, images, recipe)
+    history = _reconstruct(model, images, recipe) if recipe.steps else []
     if recipe.sharpening_steps:
         _sharpen(model, images, recipe)
     model.eval().requires_grad_(False)
-    model.register_to_config(scaling_factor=1.0)
-    means, stds = encode(model, from_uint8(images[: min(len(images), 512)]))
-    model.register_to_config(scaling_factor=round(1 / (means.var() + stds.square().mean()).sqrt().item(), 5))
+    if recipe.steps:
+        model.register_to_config(scaling_factor=1.0)
+        means, stds = encode(model, from_uint8(images[: min(len(images), 512)]))
+        model.register_to_config(scaling_factor=round(1 / (means.var() + stds.square().mean()).sqrt().item(), 5))
     return history
 
 
@@ -97,11 +102,11 @@ def _reconstruct(model: AutoencoderKL, images: np.ndarray, recipe: AutoencoderRe
     return history
 
 
-def _sharpen(model: AutoencoderKL, images: np.ndarray, recipe: AutoencoderRecipe) -> None:
-    """Train the decoder against a discriminator of patches (Isola et al. 2017; weights as in Esser et al. 2021).
+def _sharpen(model: CompactAutoencoderKL, images: np.ndarray, recipe: AutoencoderRecipe) -> None:
+    """Train decoder and noise against a discriminator of patches (Isola et al. 2017; weights as in Esser et al. 2021).
 
-    The rates are constant, since a discriminator that stops learning is deceived by a blur; the decoder that is kept is
-    an average.
+    The error is that of the image without noise: noise of one's own never reduces it. The rates are constant, since a
+    discriminator that stops learning is deceived by a blur; what is kept is an average.
     """
     model.encoder.requires_grad_(False)
     model.quant_conv.requires_grad_(False)
@@ -110,23 +115,50 @@ def _sharpen(model: AutoencoderKL, images: np.ndarray, recipe: AutoencoderRecipe
     rate, betas = recipe.learning_rate / 4, (0.5, 0.9)  # a game needs less inertia
     optimizer, other = (torch.optim.AdamW(p, r, betas, weight_decay=0.01) for p, r in ((own, rate), (its, 2 * rate)))
     average = EMAModel(own, decay=0.995)
-    rng = np.random.default_rng([recipe.seed, 1])
+    rng, generator = np.random.default_rng([recipe.seed, 1]), torch.Generator().manual_seed(recipe.seed)
     for step in (progress := tqdm(range(recipe.sharpening_steps), desc="sharpening")):
         batch = _crops(images, recipe, rng, model)
         with torch.no_grad():
             latents = model.encode(batch).latent_dist.mean
         reconstruction = model.decode(latents).sample
-        real, fake = judge(batch), judge(reconstruction.detach())
+        grainy = model.with_grain(reconstruction, generator)
+        real, fake = judge(batch), judge(grainy.detach())
         _update(other, F.relu(1 - real).mean() + F.relu(1 + fake).mean(), its)
         error = _error(reconstruction, batch)
         if step >= DISCRIMINATOR_START:
-            adversarial = -judge(reconstruction).mean()
+            adversarial = -judge(grainy).mean()
             ratio = _gradient(error, model) / _gradient(adversarial, model).clamp(min=1e-4)
             error = error + recipe.adversarial_weight * ratio * adversarial
-        _update(optimizer, error, own)
+        grain_error = _grain_error(model, reconstruction.detach(), batch, generator)
+        _update(optimizer, error + GRAIN_WEIGHT * grain_error, own)
         average.step(own)
         progress.set_postfix(real=f"{real.mean():.2f}", fake=f"{fake.mean():.2f}")
     average.copy_to(own)
+
+
+def _grain_error(model: CompactAutoencoderKL, image: Tensor, batch: Tensor, generator: torch.Generator) -> Tensor:
+    """How far the noise's energy is from that of what images lack without it, by place and frequency.
+
+    Squared, relative to the frequency's mean, over neighbouring blocks of 8 x 8 pixels (their cosine transform). Two
+    draws make it free of bias: of one alone, the spread would count as an error, and less noise would have less. A
+    discriminator does not see to it: it leaves the finest detail at two fifths of its energy.
+    """
+    transform = _cosines().to(batch)
+
+    def energy(noise: Tensor) -> Tensor:
+        return F.avg_pool2d(F.conv2d(noise, transform, stride=4).square(), 3, stride=1)  # [N, 63, h, w]
+
+    lacking = energy(batch - image)
+    one, other = (energy(model.with_grain(image, generator) - image) for _ in range(2))
+    scale = lacking.mean((0, 2, 3), keepdim=True).square()
+    return ((lacking - one) * (lacking - other) / scale).mean()
+
+
+def _cosines(side: int = 8) -> Tensor:
+    """The cosine transform of blocks of `side` pixels but for their mean, as filters [side ** 2 - 1, 1, side, side]."""
+    wave = dct(np.eye(side), norm="ortho", axis=0)  # [frequency, place]
+    filters = np.einsum("fy,gx->fgyx", wave, wave).reshape(-1, 1, side, side)
+    return torch.from_numpy(filters[1:]).float()
 
 
 class Discriminator(nn.Module):
@@ -181,11 +213,16 @@ def _crops(images: np.ndarray, recipe: AutoencoderRecipe, rng: np.random.Generat
     )
 
 
-def reconstruct(model: AutoencoderKL, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Reconstructions float32 [N, H, W] of uint8 images and the peak signal-to-noise ratio of each in dB."""
+def reconstruct(model: AutoencoderKL, images: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Reconstructions float32 [N, H, W] of uint8 images and the peak signal-to-noise ratio of each in dB.
+
+    Where the autoencoder adds the noise of an acquisition, the images have it. The ratio is that without: the noise of
+    another draw is an error, however right it looks.
+    """
     x = from_uint8(images)
-    y = decode(model, encode(model, x)[0])
-    return y, -10 * np.log10(((x - y) ** 2).mean(axis=(1, 2)))
+    latents, _ = encode(model, x)
+    y = decode(model, latents)
+    return decode(model, latents, torch.Generator().manual_seed(seed)), -10 * np.log10(((x - y) ** 2).mean(axis=(1, 2)))
 
 
 def reconstruction_errors(
