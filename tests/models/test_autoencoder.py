@@ -1,21 +1,28 @@
 """Autoencoders keep sizes, ranges and their folder; training one lowers its error."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from safetensors.torch import load_file, save_file
 
 from chexgen_lib.models.autoencoder import (
     SHIPPED,
+    CompactAutoencoderKL,
     decode,
     encode,
     latents_sha256,
     load_autoencoder,
     new_autoencoder,
 )
+from chexgen_lib.models.loading import WeightsError
 from chexgen_lib.training.autoencoder import (
+    DISCRIMINATOR_START,
     AutoencoderRecipe,
     Discriminator,
+    _grain_error,
     reconstruct,
     save_half,
     train_autoencoder,
@@ -75,11 +82,73 @@ def test_sharpening_trains_the_decoder_and_leaves_the_latents(images, tmp_path):
         save_half(models[recipe], tmp_path / str(recipe.sharpening_steps), {})
     before, after = (model.state_dict() for model in models.values())
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {"decoder", "post_quant_conv"}
+    assert changed == {"decoder", "post_quant_conv", "grain"}
     assert latents_sha256(tmp_path / "0") == latents_sha256(tmp_path / "2")
     models[plain].encoder.conv_in.weight.data += 1
     save_half(models[plain], tmp_path / "0", {})
     assert latents_sha256(tmp_path / "0") != latents_sha256(tmp_path / "2")
+
+
+def test_what_follows_the_latents_can_be_trained_alone(images, tmp_path):
+    torch.manual_seed(0)
+    model = new_autoencoder((8, 8, 8))
+    model.register_to_config(scaling_factor=0.5)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    train_autoencoder(model, images, AutoencoderRecipe(0, DISCRIMINATOR_START + 2, batch_size=4, crop=16))
+    kept = {name for name, tensor in model.state_dict().items() if torch.equal(tensor, before[name])}
+    assert {name for name in before if name.startswith(("encoder", "quant_conv"))} == kept
+    assert model.config.scaling_factor == 0.5
+
+
+def grainy(strength: float) -> CompactAutoencoderKL:
+    """An untrained autoencoder whose noise is white and everywhere of this standard deviation."""
+    torch.manual_seed(0)
+    model = new_autoencoder((8, 8, 8)).eval()
+    for parameter in model.grain.parameters():
+        torch.nn.init.zeros_(parameter)
+    for channel in range(4):
+        model.grain.texture.weight.data[channel, channel, 1, 1] = strength / math.log(2)  # softplus of zero
+    return model
+
+
+def test_noise_comes_from_the_generators_alone(images):
+    model = grainy(0.1)
+    latents = torch.randn(10, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    plain = decode(model, latents)
+    assert np.array_equal(plain, decode(model, latents)), "without a generator there is none"
+
+    def with_seeds(rows, *seeds):
+        return decode(model, latents[rows], [torch.Generator().manual_seed(seed) for seed in seeds])
+
+    whole = with_seeds(slice(None), *range(10))
+    np.testing.assert_allclose(with_seeds(slice(9, 10), 9), whole[9:], atol=1e-5)  # whatever its batch
+    assert np.abs(with_seeds(slice(9, 10), 8) - whole[9:]).max() > 0.01
+    inside = (plain > 0.2) & (plain < 0.8)  # nothing was clipped
+    assert inside.sum() > 1000 and np.std((whole - plain)[inside]) == pytest.approx(0.05, rel=0.05)  # of -1..1
+    once = decode(new_autoencoder((8, 8, 8)).eval(), latents, torch.Generator())
+    assert once.shape == plain.shape and model.grain.texture.weight.any()
+
+
+def test_untrained_noise_is_none():
+    model = new_autoencoder((8, 8, 8)).eval()
+    latents = torch.randn(2, 4, 4, 4)
+    assert np.array_equal(decode(model, latents), decode(model, latents, torch.Generator()))
+
+
+def test_the_error_of_noise_is_least_for_the_right_strength():
+    g = torch.Generator().manual_seed(1)
+    image = torch.zeros(16, 1, 64, 64)
+    batch = image + 0.1 * torch.randn(image.shape, generator=g)
+    found = {s: _grain_error(grainy(s), image, batch, g).item() for s in (0.0, 0.05, 0.08, 0.1, 0.12, 0.2)}
+    assert min(found, key=found.get) == 0.1, found
+
+
+def test_an_autoencoder_of_before_is_named(tmp_path):
+    new_autoencoder((8, 8, 8)).save_pretrained(tmp_path)
+    weights = tmp_path / "diffusion_pytorch_model.safetensors"
+    save_file({k: v for k, v in load_file(weights).items() if not k.startswith("grain")}, weights)
+    with pytest.raises(WeightsError, match="of another version: 'grain.*train it again"):
+        load_autoencoder(str(tmp_path))
 
 
 def test_the_discriminator_sees_fine_detail(images):
