@@ -98,10 +98,10 @@ def sample(options: argparse.Namespace) -> int:
         pipeline.transformer = int8_weights(pipeline.transformer)
     if options.compile:
         pipeline.transformer.compile_repeated_blocks()
-    if pipeline.transformer.metadata_sources is None:
+    if pipeline.transformer.metadata_sources is not None:  # metadata goes to the encoder, not into the prompt
+        prompts = prompts.with_columns(prompt="text")
+    else:
         _check_unread(prompts, options.prompts)
-    elif pipeline.text_encoder is None or not all(prompts["text"]):
-        prompts = prompts.with_columns(prompt="text")  # metadata go to the encoder; where there is a text, there too
     _check_lengths(prompts, pipeline)
     jobs, failed = _jobs(prompts, options, pipeline)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -279,9 +279,9 @@ def _metadata(row: dict, sources: Sequence[str], weights: Mapping[str, float]) -
     weights: of the attributes that have a guidance weight of their own; every row must give these attributes.
     """
     given = json.loads(row["metadata"])
-    if "race" in given and row["prompt"] == row["text"]:
+    if "race" in given:
         raise PromptError(f"row {row['row']} ({row['name']}): these weights cannot be asked for race: leave it out")
-    asked = {key: value[0] if key == "sex" else value for key, value in given.items() if key != "race"}  # Male is M
+    asked = {key: value[0] if key == "sex" else value for key, value in given.items()}  # Male is M
     try:
         encode_metadata([asked], sources)
     except MetadataError as error:

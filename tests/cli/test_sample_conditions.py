@@ -12,7 +12,6 @@ from chexgen_lib.cli import main as cli
 from chexgen_lib.cli import sample as files
 from chexgen_lib.sampling.conditions import draw
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
-from chexgen_lib.sampling.prompts import with_metadata
 from tests.builders import shipped_adapter, shipped_foundation
 from tests.cli.commands import command, content, saved
 
@@ -88,9 +87,7 @@ def test_a_mask_that_breaks_half_way_costs_only_its_row(annotated, adapter, tmp_
     assert "masked_0.png" not in pl.read_csv(tmp_path / "out/manifest.csv")["file"].to_list()
 
 
-def test_columns_of_metadata_go_to_the_encoder_and_into_the_words_of_a_model_that_reads_both(
-    pipeline, tmp_path, tmp_path_factory, capsys
-):
+def test_columns_of_metadata_go_to_the_encoder_of_a_model_that_has_one(pipeline, tmp_path, tmp_path_factory, capsys):
     torch.manual_seed(0)
     config = {k: v for k, v in pipeline.transformer.config.items() if not k.startswith("_")}
     transformer = type(pipeline.transformer)(**{**config, "metadata_sources": []})
@@ -100,17 +97,17 @@ def test_columns_of_metadata_go_to_the_encoder_and_into_the_words_of_a_model_tha
     path.write_text("name,impression,sex,age,view\na,Clear lungs.,Female,54,AP\nb,Clear lungs.,,,\n")
     assert cli.main(command(path, folder, tmp_path / "out")) == 0
     manifest = pl.read_csv(tmp_path / "out/manifest.csv")
-    texts = [with_metadata("Clear lungs.", person) for person in ({"sex": "Female", "age": 54, "view": "AP"}, {})]
-    assert manifest["prompt"].to_list() == texts and texts[0] != texts[1] == "Clear lungs."
+    assert manifest["prompt"].to_list() == ["Clear lungs."] * 2
     asked = [{"sex": "F", "age": 54.0, "view": "AP"}, {}]
     assert [json.loads(text) for text in manifest["metadata"]] == asked
     pipe = ChexGenPipeline.from_pretrained(folder)
     generators = [torch.Generator().manual_seed(seed) for seed in manifest["seed"]]
-    expected = pipe(texts, metadata=asked, num_inference_steps=3, generator=generators).images
+    expected = pipe(["Clear lungs."] * 2, metadata=asked, num_inference_steps=3, generator=generators).images
     for name, image in zip("ab", expected, strict=True):
         found = np.asarray(Image.open(tmp_path / f"out/{name}_0.png"), int)
         assert np.abs(found - np.asarray(image, int)).max() <= 1
     for columns, row, message in (
+        ("race", "White", "row 1 (a): these weights cannot be asked for race"),
         ("Effusion", "2", "row 1 (a): Effusion 2 is neither 1 (present) nor 0 (absent)"),
         ("No Finding,Edema", "1,1", "row 1 (a): 'No Finding' and 'Edema' are both present"),
         ("source", "mars", "row 1 (a): source 'mars' is none of"),
@@ -119,13 +116,6 @@ def test_columns_of_metadata_go_to_the_encoder_and_into_the_words_of_a_model_tha
         assert cli.main(command(path, folder, tmp_path / "never")) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "never").exists()
-    path.write_text("name,impression,race\na,Clear lungs.,White\n")
-    assert cli.main(command(path, folder, tmp_path / "race")) == 0
-    said = pl.read_csv(tmp_path / "race/manifest.csv").row(0, named=True)
-    assert "White" in said["prompt"] and json.loads(said["metadata"]) == {}
-    path.write_text("name,sex,race\na,Male,White\n")
-    assert cli.main(command(path, folder, tmp_path / "never")) == 2
-    assert "row 1 (a): these weights cannot be asked for race" in capsys.readouterr().err
 
 
 def test_weights_that_read_metadata_alone(pipeline, weights, tmp_path, tmp_path_factory, capsys):
