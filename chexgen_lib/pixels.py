@@ -49,6 +49,10 @@ class ImageError(ValueError):
     """A file or array is not a usable radiograph or mask; the message names it and the remedy."""
 
 
+class _UnreadableError(ValueError):
+    """A whole file whose pixels have no meaning here; the message says why, and what to do."""
+
+
 @dataclass(frozen=True)
 class Pixels:
     """A decoded file.
@@ -89,6 +93,8 @@ def read_pixels(path: Path, formats: tuple[str, ...]) -> Pixels:
             return deep(raw) if deep else _decoded(_upright(image), image.format == "JPEG")
     except ImageError:
         raise
+    except _UnreadableError as error:
+        raise ImageError(f"{path}: {error}") from None
     except UnidentifiedImageError as error:
         kind = "a DICOM file; save it as PNG" if raw[128:132] == DICOM else kind_of(raw[:132])
         wanted = " or ".join(formats)
@@ -134,7 +140,7 @@ def _decoded(image: Image.Image, lossy: bool) -> Pixels:
     if image.mode.startswith(("I", "F")):
         values, clear = np.asarray(image), image.info.get("transparency")
         if not np.isfinite(values).all() or (values != np.rint(values)).any():
-            raise ValueError("values that are not whole numbers")
+            raise _UnreadableError("values that are not whole numbers; save it as PNG, in 8 or 16 bits")
         hidden = np.zeros(values.shape, bool) if clear is None else values == clear
         return Pixels(values.astype(np.int64), 65535, _not_opaque(np.where(hidden, 0, 255)))
     if image.mode == "1":

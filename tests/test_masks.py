@@ -187,3 +187,12 @@ def test_unreadable_files_are_refused_by_name(tmp_path):
     first.save(tmp_path / "x.gif", save_all=True, append_images=[Image.fromarray(LABELS * 127)])
     with pytest.raises(ImageError, match="holds 2 pictures"):
         read_mask(tmp_path / "x.gif")
+
+
+def test_fractions_are_refused_with_a_remedy_and_whole_numbers_of_any_type_are_read(tmp_path):
+    path = tmp_path / "soft.tif"
+    Image.fromarray(SHAPE.astype(np.float32)).save(path)
+    assert np.array_equal(read_mask(path), SHAPE)
+    Image.fromarray(SHAPE * np.float32(0.9)).save(path)
+    with pytest.raises(ImageError, match=r"soft.tif: values that are not whole numbers; save it as PNG, in 8 or 16"):
+        read_mask(path)
