@@ -6,6 +6,11 @@ import polars as pl
 BANDS = ((1, 8), (8, 16), (16, 32), (32, 48), (48, 64))  # cycles an image: from, below; at 128 px up to the finest
 
 
+def bands_of(side: int) -> tuple[tuple[int, int], ...]:
+    """Those of `BANDS` that images of `side` pixels have."""
+    return tuple((low, high) for low, high in BANDS if low < side // 2)
+
+
 def band_energy(images: np.ndarray, bands: tuple[tuple[int, int], ...] = BANDS) -> np.ndarray:
     """Energy float64 [N, bands] of images [N, S, S], mean removed and faded out towards the edges (Hann window)."""
     side = images.shape[-1]
@@ -27,6 +32,6 @@ def kept_energy(originals: np.ndarray, others: np.ndarray) -> pl.DataFrame:
     """
     if originals.shape[1:] != others.shape[1:]:
         raise ValueError(f"images of {originals.shape[1:]} and {others.shape[1:]} px cannot be compared: resize one")
-    bands = tuple((low, high) for low, high in BANDS if low < originals.shape[-1] // 2)
+    bands = bands_of(originals.shape[-1])
     energy = [band_energy(images, bands).mean(axis=0) for images in (originals, others)]
     return pl.DataFrame({"band": [f"{low}-{high}" for low, high in bands], "share": energy[1] / energy[0]})

@@ -21,6 +21,7 @@ from chexgen_lib.quality.bench import Scorer, gaussian_pixels
 from chexgen_lib.quality.diversity import pairwise_similarity
 from chexgen_lib.quality.embedders import Embedder
 from chexgen_lib.quality.factuality import derangement, same_findings
+from chexgen_lib.quality.spectrum import band_energy, bands_of
 
 GENERATOR, LOWER, UPPER = "generator", "floor", "ceiling"  # roles of arms
 PROBED = 64  # pixels that the probes read
@@ -39,6 +40,7 @@ class Arm:
         answers: of the probes, [N, S, A].
         similarity: "MS-SSIM" and "SSIM" within a prompt [N]; empty for one image of a prompt.
         between: the same of images of different prompts.
+        energy: by spatial frequency (`spectrum.bands_of` their size), [N, S, bands].
     """
 
     role: str
@@ -47,6 +49,7 @@ class Arm:
     answers: np.ndarray
     similarity: dict[str, np.ndarray]
     between: dict[str, np.ndarray]
+    energy: np.ndarray
 
     @property
     def samples(self) -> int:
@@ -63,6 +66,7 @@ class Arm:
             scores=self.scores[rows],
             answers=self.answers[rows],
             similarity=self.between,
+            energy=self.energy[rows],
         )
 
 
@@ -86,7 +90,8 @@ class Instruments:
         features = {e.name: np.stack([e(x) for x in seen], 1) for e in self.embedders}
         scores = np.stack([self.scorer.predict(x) for x in seen], 1)
         answers = np.stack([self.probes(reduced(sample, PROBED)) for sample in samples], 1)
-        return Arm(role, features, scores, answers, *_similarities(images, seed))
+        energy = np.stack([band_energy(x, bands_of(x.shape[-1])) for x in seen], 1)
+        return Arm(role, features, scores, answers, *_similarities(images, seed), energy)
 
 
 def _similarities(images: np.ndarray, seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -122,6 +127,7 @@ class Bench:
         generators, ignoring: name -> `Arm`, the second with images dealt to other prompts.
         real, noise: the prompts' own radiographs; images of independent Gaussian pixels.
         others: features of the reference images by embedder, [N, D].
+        energy_of_others: theirs by spatial frequency, [N, bands].
         texts, own_text: features of the distinct prompts by encoder of images and texts, [T, D]; each prompt's row.
         patients: resamples of the prompts' patients; of_others: of the reference images'.
     """
@@ -140,6 +146,7 @@ class Bench:
         self.of_others = Resampling(reference.others.table["patient_id"], n_resamples, seed + 1)
         others = from_uint8(reference.others.images)
         self.others = {e.name: e(others) for e in instruments.embedders}
+        self.energy_of_others = band_energy(others, bands_of(others.shape[-1]))
         prompts, own = np.unique(reference.prompted.table["prompt"].to_numpy(), return_inverse=True)
         readers = [e for e in instruments.embedders if hasattr(e, "texts")]
         self.texts, self.own_text = {e.name: e.texts(prompts.tolist()) for e in readers}, own

@@ -13,8 +13,9 @@ import numpy as np
 import polars as pl
 
 from chexgen_lib.estimates.comparison import ESTIMATE, aurocs, difference, estimate, tidy
-from chexgen_lib.estimates.measures import LEAST, mean
+from chexgen_lib.estimates.measures import LEAST, auroc, mean
 from chexgen_lib.experiments.judge.bench import EVERYONE, GENERATOR, Arm, Bench, Group
+from chexgen_lib.quality import told_apart
 from chexgen_lib.quality.arms import FLOOR, NOISE
 from chexgen_lib.quality.diversity import scales
 from chexgen_lib.quality.embedders import Embedder
@@ -24,11 +25,13 @@ from chexgen_lib.quality.frechet_infinity import extrapolated
 from chexgen_lib.quality.kernel_distance import kernel_distances, kernels
 from chexgen_lib.quality.manifold import DENSITY_NEIGHBOURS, PRECISION_NEIGHBOURS, manifold
 from chexgen_lib.quality.retrieval import ImageTextEncoder, ranks
+from chexgen_lib.quality.spectrum import bands_of
 
 FRECHET_RESAMPLES, FEWER = 200, 40  # a resample costs an SVD, too many of them for features wider than WIDE
 WIDE = 256
 EXTRAPOLATED_RESAMPLES = 100
 RETRIEVED = (1, 5, 10)  # k of retrieval
+TOLD = "AUROC of a linear classifier that saw other patients; 0.5: samples cannot be told from radiographs"
 LEAST_GROUP = 20  # patients of either side; smaller groups have no estimate
 COLUMNS = ("metric", "group", "arm", "role", "better", *ESTIMATE, "n", "samples", "note")
 Measure = Callable[[Bench, Arm, Group], np.ndarray]
@@ -58,12 +61,25 @@ def metrics(embedders: Sequence[Embedder], resolution: int) -> list[Metric]:
     """All metrics, in the order of the table."""
     return [
         *(metric for e in embedders for metric in _of_sets(e)),
+        *_of_spectra(resolution),
         Metric("MS-SSIM", "real", "varieties", partial(_similarity, "MS-SSIM"), note=f"{scales(resolution)} scales"),
         Metric("SSIM", "real", "varieties", partial(_similarity, "SSIM")),
         Metric("Pearson r", "higher", "prompts", partial(_correlation, False)),
         Metric("Pearson r, within findings", "higher", "prompts", partial(_correlation, True), by_group=True),
         Metric("AUROC of requested findings", "higher", "prompts", _auroc, by_group=True),
         *(metric for e in embedders if hasattr(e, "texts") for metric in _of_texts(e)),
+    ]
+
+
+def _of_spectra(resolution: int) -> list[Metric]:
+    energy = "share of the radiographs' energy at these cycles an image"
+    bands = enumerate(bands_of(resolution))
+    return [
+        *(
+            Metric(f"energy, {low}-{high}", "real", "sets", partial(_energy, k), note=energy)
+            for k, (low, high) in bands
+        ),
+        Metric("told from real, spectrum", "lower", "sets", partial(_told, None), note=TOLD),
     ]
 
 
@@ -88,6 +104,7 @@ def _of_sets(embedder: Embedder) -> list[Metric]:
         Metric(f"recall-{e}", "higher", "sets", partial(_manifold, e, "recall"), note=near),
         Metric(f"density-{e}", "higher", "sets", partial(_manifold, e, "density"), note=dense),
         Metric(f"coverage-{e}", "higher", "sets", partial(_manifold, e, "coverage"), note=dense),
+        Metric(f"told from real, {e}", "lower", "sets", partial(_told, e), note=TOLD),
     ]
 
 
@@ -175,6 +192,23 @@ def _manifold(embedder: str, measure: str, bench: Bench, arm: Arm, group: Group)
     values = np.mean([getattr(manifold(bench.others[embedder], x), measure) for x in samples], 0)
     resampling = bench.patients if measure in ("precision", "density") else bench.of_others
     return mean(values, resampling.weights)
+
+
+def _energy(band: int, bench: Bench, arm: Arm, group: Group) -> np.ndarray:
+    own = mean(arm.energy[..., band].mean(1), bench.patients.weights)
+    return own / mean(bench.energy_of_others[:, band], bench.of_others.weights)
+
+
+def _told(embedder: str | None, bench: Bench, arm: Arm, group: Group) -> np.ndarray:
+    """AUROC [1 + B] of samples against radiographs, by an embedder's features or (None) the logarithm of energies."""
+    if embedder is None:
+        real, samples = (np.log(energy + 1e-12) for energy in (bench.energy_of_others, arm.energy))
+    else:
+        real, samples = bench.others[embedder], arm.features[embedder]
+    of, here = bench.of_others.patient_of, bench.patients.patient_of
+    found = told_apart.scores(real, samples, np.concatenate([of, of.max() + 1 + here]), bench.seed)
+    weights = np.concatenate([bench.of_others.weights, bench.patients.weights.repeat(arm.samples, axis=1)], axis=1)
+    return auroc((np.arange(len(found)) >= len(real)).astype(float), found, weights)
 
 
 def _similarity(name: str, bench: Bench, arm: Arm, group: Group) -> np.ndarray:

@@ -78,6 +78,12 @@ def test_who_obeys_is_nearer_to_the_floor_than_who_does_not(found):
         assert abs(value(metric, f"obeys, {IGNORES}") - value(metric, "wanders")) < 0.2
     assert value("FID infinity-squares", FLOOR) < value("FID-squares", FLOOR)
     assert value("MS-SSIM", "obeys") > value("MS-SSIM", f"obeys, {IGNORES}")
+    for metric in ("told from real, squares", "told from real, spectrum"):
+        assert value(metric, FLOOR) < 0.6 < value(metric, NOISE)
+        assert value(metric, "obeys") < value(metric, "collapsed")
+    assert value("told from real, spectrum", NOISE) > 0.95
+    energies = {metric for metric in found["metric"].unique() if metric.startswith("energy, ")}
+    assert energies and all(0.5 < value(metric, FLOOR) < 2 for metric in energies)
 
 
 def test_what_cannot_be_measured_is_a_row_that_says_why(found, bench, reference):
