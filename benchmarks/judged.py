@@ -30,14 +30,21 @@ def reference(prompts: int) -> Reference:
     return load_reference(kept(render_reference, KEPT / "reference", {"workers": 2}, **settings), prompts)
 
 
-def table(real: Reference, images: Mapping[str, np.ndarray], resamples: int = 1000) -> pl.DataFrame:
+def table(
+    real: Reference, images: Mapping[str, np.ndarray], resamples: int = 1000, every_attribute: bool = False
+) -> pl.DataFrame:
     """A row of `COLUMNS` for each metric and arm, or bound: value and interval over patients.
 
     Args:
         images: arm -> uint8 [N, S, R, R], for the prompts in their order.
+        every_attribute: a row for each attribute that is asked for, too, not for the findings' average alone.
     """
     config = LearnerConfig(600, 0, "laptop", checks=8, device="cpu")  # as `chexgen judge` trains it by default
     bench = Bench(real, images, trained(real, ["classifier"], KEPT / "classifier", config), resamples)
     found = metrics.table(bench).filter(pl.col("metric").is_in([FID, R]), group="all")
-    shown = asked_and_shown.table(bench).filter(attribute=MACRO).with_columns(metric=pl.lit(ASKED))
+    shown = asked_and_shown.table(bench).filter(pl.lit(every_attribute) | (pl.col("attribute") == MACRO))
+    names = (
+        pl.when(pl.col("attribute") == MACRO).then(pl.lit(ASKED)).otherwise(pl.format("{}, {}", "attribute", "measure"))
+    )
+    shown = shown.with_columns(metric=names)
     return pl.concat([found.select(COLUMNS), shown.select(COLUMNS)], how="vertical_relaxed")

@@ -50,13 +50,18 @@ def encode_metadata(rows: Sequence[Mapping], sources: Sequence[str]) -> Tensor:
     return codes
 
 
-def encode_records(records: pl.DataFrame, sources: Sequence[str]) -> Tensor:
-    """Codes [N, CODES] of Records, with the details of their findings.
+def rows_of(records: pl.DataFrame, sources: Sequence[str]) -> list[dict]:
+    """Records as metadata, with the details of their findings, for a model that knows these sources.
 
     The source of a record is left out where the model does not know it, as that of stage II's images.
     """
     known = pl.when(pl.col("source").is_in(list(sources))).then("source")
-    return encode_metadata(records.with_columns(source=known).to_dicts(), sources)
+    return records.select("image_id", *ATTRIBUTES, "details").with_columns(source=known).to_dicts()
+
+
+def encode_records(records: pl.DataFrame, sources: Sequence[str]) -> Tensor:
+    """Codes [N, CODES] of Records (`rows_of`)."""
+    return encode_metadata(rows_of(records, sources), sources)
 
 
 def drop_attributes(codes: Tensor, generator: torch.Generator, rows: float = 0.0) -> Tensor:

@@ -13,10 +13,10 @@ import transformers
 
 from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.experiments.judge.reference import FEWEST, Films, Reference
-from chexgen_lib.experiments.rectified_flow.requests import metadata_of
 from chexgen_lib.images import reduced
 from chexgen_lib.models.baseline import truncate
 from chexgen_lib.models.loading import fastest_device
+from chexgen_lib.models.metadata import rows_of
 from chexgen_lib.models.quantized import int8_weights
 from chexgen_lib.pools.folder import is_folder_of_images
 from chexgen_lib.pools.generate import Sampling, fitting, sample_pool
@@ -117,8 +117,7 @@ def _sample(
     sources = getattr(pipeline.transformer, "metadata_sources", None)
     metadata, requests, remarks = None, records.select("image_id", "prompt"), []
     if sources is not None and getattr(pipeline, "tokenizer", None) is None:
-        known = metadata_of(records)
-        metadata = [{k: v for k, v in row.items() if k != "source" or v in sources} for row in known]
+        metadata = rows_of(records, sources)
         requests = requests.drop("prompt")
         remarks.append("asked by metadata")
     with _quiet():

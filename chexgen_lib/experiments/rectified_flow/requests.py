@@ -74,11 +74,6 @@ def requested_value(name: str, pole: int, k: int, n: int, sources: Sequence[str]
     return poles(sources)[name][pole]
 
 
-def metadata_of(table: pl.DataFrame) -> list[dict]:
-    """Known attributes of records, as metadata."""
-    return [{key: row[key] for key in ATTRIBUTES if row.get(key) is not None} for row in table.iter_rows(named=True)]
-
-
 def changed(row: Mapping, name: str, value: object) -> dict:
     """Metadata of a record with one attribute changed; what the change would contradict is left out.
 

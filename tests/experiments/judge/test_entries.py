@@ -84,7 +84,8 @@ def test_a_model_of_metadata_is_asked_by_metadata(reference, pipeline, tmp_path,
     entry = entered(tmp_path / "flow", some, tmp_path / "pool")
     assert "asked by metadata" in entry.remarks
     prompts, metadata = asked[0]
-    assert prompts is None and {"sex", "age", "view", *FINDINGS} == set(metadata[0])
+    assert prompts is None and {"sex", "age", "view", "details", *FINDINGS} < set(metadata[0])
+    assert {row["source"] for row in metadata} == {None}  # the model knows none
     both = type(pipeline.transformer)(**{**config, "metadata_sources": []})
     ChexGenPipeline(**{**pipeline.components, "transformer": both}).save_pretrained(tmp_path / "both")
     entry = entered(tmp_path / "both", some, tmp_path / "others")  # as all that read prompts
