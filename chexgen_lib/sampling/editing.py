@@ -151,11 +151,16 @@ class Editing:
         return before, after
 
     def requests_of(self, records: Sequence[Mapping[str, Any]]) -> Requests:
-        """What this model reads of Records: their descriptions, their metadata, or both."""
+        """What this model reads of Records: their descriptions, their metadata, or both.
+
+        Of metadata a source that it does not know is left out, as in training.
+        """
         # A metadata encoder ignores what it does not read in a row that has an id.
         rows = [{"image_id": "film"} | dict(record) for record in records]
-        encodes = self.transformer.metadata_sources is not None
-        return Requests(None if self.text_encoder is None else prompts(rows), rows if encodes else None)
+        texts, sources = None if self.text_encoder is None else prompts(rows), self.transformer.metadata_sources
+        if sources is None:
+            return Requests(texts, None)
+        return Requests(texts, [row if row.get("source") in sources else row | {"source": None} for row in rows])
 
 
 def check_films(image: Images, size: int) -> np.ndarray:

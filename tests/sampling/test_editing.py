@@ -94,6 +94,21 @@ def test_a_metadata_encoder_reads_the_records_themselves(pipeline, films):
         edit(pipe, films, {"site": "B"}, RECORD | {"site": "A"})
 
 
+def test_a_model_of_text_and_metadata_reads_both_or_a_text_alone(flow, films):
+    config = {name: value for name, value in flow.transformer.config.items() if not name.startswith("_")}
+    torch.manual_seed(0)
+    transformer = ChexGenTransformer(**config | {"metadata_sources": ["t"]}).eval()
+    transformer.load_state_dict(flow.transformer.state_dict(), strict=False)
+    torch.nn.init.normal_(transformer.metadata_embedder.table.weight, std=0.1)
+    pipe = ChexGenPipeline(**{**flow.components, "transformer": transformer})
+    texts = {"prompt": "An effusion.", "source_prompt": "Clear lungs."}
+    assert np.array_equal(edit(pipe, films, **texts), edit(flow, films, **texts))
+    by_record = edit(pipe, films, {"age": 80}, RECORD)
+    assert np.abs(by_record - edit(flow, films, {"age": 80}, RECORD)).max() > 1e-4
+    assert np.array_equal(edit(pipe, films, {"age": 80}, RECORD | {"source": "elsewhere"}), by_record)
+    assert not np.array_equal(edit(pipe, films, {"age": 80}, RECORD | {"source": "t"}), by_record)
+
+
 def test_guidance_of_a_velocity_is_that_of_the_sampler(flow):
     x, times = torch.randn(1, *flow.transformer.latent_shape), [0.0, 0.5]
     asked = Requests(["An effusion."], None)
