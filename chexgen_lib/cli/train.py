@@ -15,6 +15,7 @@ from ruamel.yaml import YAML, YAMLError
 
 from chexgen_lib.models.transformer import SIZES, ChexGenTransformer
 from chexgen_lib.storage import replacing
+from chexgen_lib.training.cohort_cache import add_metadata
 from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.launch import meet_through_slurm
@@ -48,6 +49,8 @@ def train(options: argparse.Namespace) -> int:
     if options.weights and options.metadata_sources:
         raise TrainingError("the model in --weights knows its own sources: leave out --metadata-sources")
     transformer = _continued(options, model, cache) if options.weights else _new(options, model, cache, config)
+    if isinstance(transformer, ChexGenTransformer):
+        cache = add_metadata(cache, options.cache, transformer.metadata_sources)
     train_model(transformer, cache, config, options.out, keep_last=True)
     state = PartialState()
     if state.is_main_process:

@@ -18,7 +18,7 @@ from chexgen_lib.cohort.select import Selection, select
 from chexgen_lib.models.metadata import encode_records
 from chexgen_lib.models.text import count_tokens, load_text_encoder
 from chexgen_lib.storage import write_blocks
-from chexgen_lib.training.latent_cache import SHARD, LatentCache, shard_path
+from chexgen_lib.training.latent_cache import SHARD, CacheError, LatentCache, shard_path
 
 PURPOSES = {"pretraining": "stage1", "alignment": "stage2"}  # name of a training's caches -> flag of its images
 
@@ -125,13 +125,27 @@ def load_splits(cohort: Path, purpose: str, sources: Sequence[str] | None = None
     Raises:
         CacheError: if one is missing or broken.
     """
-    train, val = (LatentCache.load(cohort / f"{purpose}_{split}") for split in ("train", "val"))
-    if sources is None:
-        return train, val
-    return tuple(
-        described(pairs, cohort, layout.rows(layout.load(cohort, [*FLAGS, "split"]), PURPOSES[purpose], split), sources)
-        for pairs, split in ((train, "train"), (val, "val"))
-    )
+    folders = (cohort / f"{purpose}_{split}" for split in ("train", "val"))
+    train, val = (add_metadata(LatentCache.load(folder), folder, sources) for folder in folders)
+    return train, val
+
+
+def add_metadata(pairs: LatentCache, folder: Path, sources: Sequence[str] | None) -> LatentCache:
+    """The pairs of a folder, such as `cohort/alignment_train`, as a model needs them; `sources` as in `load_splits`.
+
+    Raises:
+        CacheError: if they need metadata that neither they nor a cohort around the folder have.
+    """
+    if sources is None or pairs.metadata is not None:
+        return pairs
+    purpose, _, split = folder.name.rpartition("_")
+    if purpose not in PURPOSES or not (folder.parent / "cohort.parquet").is_file():
+        raise CacheError(
+            f"{folder} has no metadata, which this model reads, and no cohort around it has its records: give a cache "
+            f"as 02_cohort makes it (cohort/{next(iter(PURPOSES))}_train)"
+        )
+    table = layout.load(folder.parent, [*FLAGS, "split"])
+    return described(pairs, folder.parent, layout.rows(table, PURPOSES[purpose], split), sources)
 
 
 def described(pairs: LatentCache, cohort: Path, rows: np.ndarray, sources: Sequence[str]) -> LatentCache:

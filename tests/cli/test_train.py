@@ -4,12 +4,15 @@ import hashlib
 import json
 from dataclasses import asdict, replace
 
+import polars as pl
 import pytest
 import torch
 
 from chexgen_lib.cli import main as cli
+from chexgen_lib.cohort.layout import FLAGS
 from chexgen_lib.kept import kept
 from chexgen_lib.models.transformer import ChexGenTransformer
+from chexgen_lib.records import conform
 from chexgen_lib.training import trainer
 from chexgen_lib.training.config import TrainingConfig
 from chexgen_lib.training.latent_cache import LatentCache
@@ -131,6 +134,23 @@ def test_what_is_wrong_is_one_line(folder, capsys, options, complaint):
     assert chexgen_train(folder, *options.pop("more", []), **options) == 2
     error = capsys.readouterr().err
     assert complaint in error and error.count("\n") == 1 and not (folder / "out").exists()
+
+
+def test_a_model_of_metadata_takes_them_from_the_cohort_around_the_cache(folder, capsys):
+    n = len(pairs(4))
+    assert chexgen_train(folder, "--metadata-sources", "nih") == 2
+    assert "no cohort around it has its records" in capsys.readouterr().err
+    rows = [{**dict.fromkeys(("image_id", "patient_id", "study_id"), str(k)), "source": "nih"} for k in range(n)]
+    table = conform(pl.DataFrame(rows)).with_columns(age=pl.Series(range(20, 20 + n)), split=pl.lit("train"))
+    flags = {flag: pl.lit(flag == "stage1") for flag in FLAGS}
+    table.with_columns(**flags).write_parquet(folder / "cohort.parquet")
+    pairs(4).save(folder / "pretraining_train")
+    assert chexgen_train(folder, "--metadata-sources", "nih", cache="pretraining_train") == 0
+    found = ChexGenTransformer.from_pretrained(folder / "out/transformer")
+    assert found.metadata_sources == ["nih"]
+    torch.manual_seed(CONFIG.seed)
+    fresh = ChexGenTransformer.of_size("ci", sample_size=4, text_dim=16, text_tokens=8, metadata_sources=["nih"])
+    assert not torch.equal(found.metadata_embedder.age.weight, fresh.metadata_embedder.age.weight)
 
 
 def test_weights_of_another_size_or_none_are_one_line(folder, capsys):

@@ -25,7 +25,10 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     train.add_argument("--size", metavar="NAME", help="of a new model, from ci to rf-1b; default: the settings' model")
     train.add_argument("--weights", type=Path, metavar="FOLDER", help="a transformer to go on from, in place of a new")
     train.add_argument(
-        "--metadata-sources", type=lambda text: text.split(","), metavar="A,B", help="for a cache with metadata"
+        "--metadata-sources",
+        type=lambda text: text.split(","),
+        metavar="A,B",
+        help="datasets that a new model's metadata encoder knows; the records around the cache are read for it",
     )
     train.add_argument("--gradient-checkpointing", action="store_true", help="less memory for more computing")
     train.set_defaults(command=called("train", "train"))
