@@ -8,6 +8,7 @@ for, so the decoder is then trained on, against a discriminator that sees its im
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,7 @@ def _grain_error(model: CompactAutoencoderKL, image: Tensor, batch: Tensor, gene
     return ((lacking - one) * (lacking - other) / scale).mean()
 
 
+@cache
 def _cosines(side: int = 8) -> Tensor:
     """The cosine transform of blocks of `side` pixels but for their mean, as filters [side ** 2 - 1, 1, side, side]."""
     wave = dct(np.eye(side), norm="ortho", axis=0)  # [frequency, place]
