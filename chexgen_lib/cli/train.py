@@ -13,6 +13,7 @@ import torch
 from accelerate import PartialState
 from ruamel.yaml import YAML, YAMLError
 
+from chexgen_lib.models.metadata import ATTRIBUTES
 from chexgen_lib.models.transformer import SIZES, ChexGenTransformer
 from chexgen_lib.storage import replacing
 from chexgen_lib.training.cohort_cache import add_metadata
@@ -51,6 +52,9 @@ def train(options: argparse.Namespace) -> int:
     transformer = _continued(options, model, cache) if options.weights else _new(options, model, cache, config)
     if isinstance(transformer, ChexGenTransformer):
         cache = add_metadata(cache, options.cache, transformer.metadata_sources)
+    for k, name in enumerate(options.metadata_sources or ()):
+        if not (cache.metadata[:, ATTRIBUTES.index("source")] == k).any():
+            raise TrainingError(f"no pair in {options.cache} is of {name!r}, which --metadata-sources names")
     train_model(transformer, cache, config, options.out, keep_last=True)
     state = PartialState()
     if state.is_main_process:

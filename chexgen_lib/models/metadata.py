@@ -17,6 +17,7 @@ from chexgen_lib.records import FINDINGS, MAX_AGE, SEVERITIES, SIDES, VIEWS
 
 SEXES = ("F", "M")
 ATTRIBUTES = ("age", "sex", "view", "source", *FINDINGS)  # each one token, and one code at its place
+METADATA = ["image_id", *ATTRIBUTES, "details"]  # columns of Records
 CODES = len(ATTRIBUTES) + 2 * len(FINDINGS)  # then the findings' sides, then their severities
 STATES = {0: 0, 1: 1, "absent": 0, "present": 1}
 PERIODS = tuple(2.0 * MAX_AGE / 2**k for k in range(6))  # years, of the age's waves: 240 to 7.5
@@ -56,7 +57,7 @@ def rows_of(records: pl.DataFrame, sources: Sequence[str]) -> list[dict]:
     The source of a record is left out where the model does not know it, as that of stage II's images.
     """
     known = pl.when(pl.col("source").is_in(list(sources))).then("source")
-    return records.select("image_id", *ATTRIBUTES, "details").with_columns(source=known).to_dicts()
+    return records.select(METADATA).with_columns(source=known).to_dicts()
 
 
 def encode_records(records: pl.DataFrame, sources: Sequence[str]) -> Tensor:

@@ -20,7 +20,8 @@ from chexgen_lib.storage import hash_key
 from chexgen_lib.stored_images import StoredImages
 
 ABOUT = ("image_id", "patient_id", "split", "source", "view", "age", "sex", "race")
-LABELS = cs.by_name(*FINDINGS, "states", "sets", require_all=False)  # the last two: of datasets with sets of their own
+# `states` and `sets`: of datasets with sets of their own
+LABELS = cs.by_name(*FINDINGS, "details", "states", "sets", require_all=False)
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class LabelledSet:
     """Images with their labels and metadata.
 
     Attributes:
-        table: one row per image, with the columns `ABOUT`, the 14 findings, a Record's `states` and `sets`, and `copy`
-            (of its record; 0 if real).
+        table: one row per image, with the columns `ABOUT`, the 14 findings, a Record's `details`, `states` and `sets`,
+            and `copy` (of its record; 0 if real).
         images: uint8 [N, H, W], read when they are asked for (`StoredImages`); an array becomes that.
     """
 

@@ -15,9 +15,9 @@ from chexgen_lib.cohort import layout
 from chexgen_lib.cohort.build import build
 from chexgen_lib.cohort.layout import FLAGS
 from chexgen_lib.cohort.select import Selection, select
-from chexgen_lib.models.metadata import encode_records
+from chexgen_lib.models.metadata import METADATA, encode_records
 from chexgen_lib.models.text import count_tokens, load_text_encoder
-from chexgen_lib.storage import write_blocks
+from chexgen_lib.storage import blocks, write_blocks
 from chexgen_lib.training.latent_cache import SHARD, CacheError, LatentCache, shard_path
 
 PURPOSES = {"pretraining": "stage1", "alignment": "stage2"}  # name of a training's caches -> flag of its images
@@ -138,6 +138,7 @@ def add_metadata(pairs: LatentCache, folder: Path, sources: Sequence[str] | None
     """
     if sources is None or pairs.metadata is not None:
         return pairs
+    folder = folder.resolve()
     purpose, _, split = folder.name.rpartition("_")
     if purpose not in PURPOSES or not (folder.parent / "cohort.parquet").is_file():
         raise CacheError(
@@ -153,4 +154,5 @@ def described(pairs: LatentCache, cohort: Path, rows: np.ndarray, sources: Seque
 
     rows: of the cohort's table, as `encode_rows` took them.
     """
-    return replace(pairs, metadata=encode_records(layout.load(cohort)[rows], sources))
+    records = layout.load(cohort, METADATA)[rows]
+    return replace(pairs, metadata=torch.cat([encode_records(block, sources) for block in blocks(records)]))

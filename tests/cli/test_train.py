@@ -145,6 +145,8 @@ def test_a_model_of_metadata_takes_them_from_the_cohort_around_the_cache(folder,
     flags = {flag: pl.lit(flag == "stage1") for flag in FLAGS}
     table.with_columns(**flags).write_parquet(folder / "cohort.parquet")
     pairs(4).save(folder / "pretraining_train")
+    assert chexgen_train(folder, "--metadata-sources", "nih, nhi", cache="pretraining_train") == 2
+    assert "is of 'nhi', which --metadata-sources names" in capsys.readouterr().err
     assert chexgen_train(folder, "--metadata-sources", "nih", cache="pretraining_train") == 0
     found = ChexGenTransformer.from_pretrained(folder / "out/transformer")
     assert found.metadata_sources == ["nih"]

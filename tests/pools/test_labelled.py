@@ -3,12 +3,14 @@
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from PIL import Image
 
 from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.images import ImageError
+from chexgen_lib.models.metadata import ATTRIBUTES, encode_records
 from chexgen_lib.pools import labelled as pools
-from chexgen_lib.records import FINDINGS
+from chexgen_lib.records import FINDINGS, SCHEMA, conform
 
 
 @pytest.fixture
@@ -53,6 +55,18 @@ def test_shuffled_labels_keep_images_and_prevalence(folder, cohort):
     np.testing.assert_array_equal(shuffled.images, pool.images)
     np.testing.assert_array_equal(np.sort(shuffled.labels, 0), np.sort(pool.labels, 0))
     assert (shuffled.labels != pool.labels).any()
+
+
+def test_a_labelled_record_is_metadata_as_the_record_is(cohort):
+    sides = pl.Series(
+        [[{"finding": "Edema", "side": "left"}] * int(x) for x in cohort["Edema"]], dtype=SCHEMA["details"]
+    )
+    own = {"study_id": pl.col("image_id"), "details": sides, "No Finding": pl.lit(None, pl.Float64)}
+    records = conform(cohort.with_columns(**own))
+    labelled = pools.real(records, np.zeros((6, 8, 8), np.uint8), 8)
+    codes = encode_records(records, ["s"])
+    torch.testing.assert_close(encode_records(labelled.table, ["s"]), codes, equal_nan=True, rtol=0, atol=0)
+    assert not codes[:, len(ATTRIBUTES) :].isnan().all(), "sides are among them"
 
 
 def test_rare_findings_become_unknown(cohort):

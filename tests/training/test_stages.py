@@ -16,7 +16,7 @@ from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.records import conform
 from chexgen_lib.training import launch, stages, trainer
-from chexgen_lib.training.cohort_cache import load_splits
+from chexgen_lib.training.cohort_cache import add_metadata, load_splits
 from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import CacheError, LatentCache
 from chexgen_lib.training.stages import read_training, train_model
@@ -118,7 +118,7 @@ def test_pairs_of_a_stage_are_read_or_the_missing_file_is_named(tmp_path):
     assert train.metadata is None
 
 
-def test_pairs_have_the_metadata_of_their_own_records(tmp_path):
+def test_pairs_have_the_metadata_of_their_own_records(tmp_path, monkeypatch):
     n = len(pairs())
     rows = [
         dict.fromkeys(("image_id", "patient_id", "study_id"), f"{split}{age}{k}")
@@ -135,6 +135,8 @@ def test_pairs_have_the_metadata_of_their_own_records(tmp_path):
     order = pl.read_parquet(tmp_path / "cohort.parquet").filter("stage2")
     assert ages == [order.filter(split=split)["age"].to_list() for split in ("train", "val")]
     assert sorted(ages[0])[0] == 20 and sorted(ages[1])[0] == 80
+    monkeypatch.chdir(tmp_path / "alignment_val")
+    assert add_metadata(pairs(), Path("."), ["nih"]).metadata[:, 0].tolist() == ages[1]
 
 
 @pytest.mark.parametrize("kind", ["pretraining", "annotation_to_image", "baseline"])

@@ -26,7 +26,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     train.add_argument("--weights", type=Path, metavar="FOLDER", help="a transformer to go on from, in place of a new")
     train.add_argument(
         "--metadata-sources",
-        type=lambda text: text.split(","),
+        type=lambda text: [name.strip() for name in text.split(",")],
         metavar="A,B",
         help="datasets that a new model's metadata encoder knows; the records around the cache are read for it",
     )
