@@ -86,7 +86,8 @@ def altered(pixels: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarr
     if kind != AUTOENCODER:
         return planted.copies(pixels, kind, rng)
     autoencoder = load_autoencoder()
-    return to_uint8(decode(autoencoder, encode(autoencoder, from_uint8(pixels))[0]))
+    noise = torch.Generator().manual_seed(int(rng.integers(2**32)))  # as of samples
+    return to_uint8(decode(autoencoder, encode(autoencoder, from_uint8(pixels))[0], noise))
 
 
 def pixel_correlation(query: np.ndarray, reference: np.ndarray) -> np.ndarray:

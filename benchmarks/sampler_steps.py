@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from chexgen_lib.cohort import layout as cohort
 from chexgen_lib.diffusion.schedulers import SAMPLERS, scheduler_named
+from chexgen_lib.estimates.resampling import Resampling, percentile_interval
 from chexgen_lib.figures import style
 from chexgen_lib.images import from_uint8
 from chexgen_lib.learners.classifier import Classifier
@@ -27,8 +28,9 @@ from chexgen_lib.models.quantized import int8_weights
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.pools.generate import Sampling, sample_pool
 from chexgen_lib.quality.embedders import ClassifierEmbedder
+from chexgen_lib.quality.evaluate import FRECHET_RESAMPLES
 from chexgen_lib.quality.factuality import score_correlation
-from chexgen_lib.quality.frechet import frechet_intervals, halves
+from chexgen_lib.quality.frechet import halves, resampled_distances
 from chexgen_lib.sampling.pipeline import assemble
 
 STEPS = (4, 6, 10, 20, 50)
@@ -48,6 +50,9 @@ def measure(root: Path, seeds: int) -> pl.DataFrame:
     embed = ClassifierEmbedder(classifier)
     left, right = halves(len(real), seed=0)
     reference, targets = embed(real[left]), classifier.predict(real)
+    patients = table["patient_id"].gather(rows).to_numpy()
+    of_halves = [Resampling(patients[half], FRECHET_RESAMPLES).weights for half in (left, right)]
+    weights = Resampling(patients).weights
     found = []
     for sampler in SAMPLERS[transformer.objective]:
         pipeline.scheduler = scheduler_named(sampler, pipeline.scheduler)
@@ -60,10 +65,10 @@ def measure(root: Path, seeds: int) -> pl.DataFrame:
             flat = samples.reshape(-1, *samples.shape[2:])
             features = embed(flat).reshape(*samples.shape[:2], -1)
             scores = classifier.predict(flat).reshape(*samples.shape[:2], -1)
-            fid = frechet_intervals(reference, {"": features[right]}, seed=0)[""]
-            r = score_correlation(scores, targets, seed=0)
-            for metric, interval in (("FID", fid), ("r", r)):
-                found.append(dict(sampler=sampler, steps=steps, metric=metric, seeds=seeds, **vars(interval)))
+            fid = percentile_interval(resampled_distances(reference, {"": features[right]}, *of_halves)[""])
+            r = percentile_interval(score_correlation(scores, targets, weights), centred=True)
+            for metric, interval, n in (("FID", fid, len(right)), ("r", r, len(asked))):
+                found.append(dict(sampler=sampler, steps=steps, metric=metric, seeds=seeds, n=n, **interval._asdict()))
             time = dict(metric="seconds", value=seconds, low=seconds, high=seconds, n=len(flat))
             found.append(dict(sampler=sampler, steps=steps, seeds=seeds, **time))
             print(

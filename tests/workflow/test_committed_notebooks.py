@@ -2,13 +2,13 @@
 
 import ast
 import re
-import types
 
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from chexgen_lib.workflow import notebooks, publication
 from chexgen_lib.workflow.notebooks import code_cells, declared
+from tests.asked import missing_names
 
 COMMITTED = notebooks.names()
 ABSOLUTE = re.compile(r"(?<![\w.:/<])/(home|root|Users|work|tmp|opt|usr|mnt|var|private|content)/|\b[A-Z]:\\\\?\w")
@@ -57,28 +57,10 @@ def test_no_definition_over_ten_lines(notebook):
                 assert length <= 10, f"{node.name} has {length} lines: move it to the library"
 
 
-def missing_names(source):
-    """What code asks of an imported module, directly or by its name, that the module does not have."""
-    tree, names = ast.parse(source), {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            exec(compile(ast.Module([node], []), "<imports>", "exec"), names)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            module = names.get(node.value.id)
-            if isinstance(module, types.ModuleType) and not hasattr(module, node.attr):
-                yield f"{module.__name__}.{node.attr}"
-
-
 @pytest.mark.parametrize("notebook", COMMITTED, indirect=True)
 def test_modules_have_what_notebooks_ask_of_them(notebook):
     """In seconds, where executing the notebook tells it after minutes."""
     assert list(missing_names("\n".join(cell.source for cell in code_cells(notebook)))) == []
-
-
-def test_a_name_that_a_module_lacks_is_missing():
-    asked = "from chexgen_lib.models import metadata\nmetadata.rows_of(table)\nmetadata.unheard_of(table)\ntable.other"
-    assert list(missing_names(asked)) == ["chexgen_lib.models.metadata.unheard_of"]
 
 
 @pytest.mark.parametrize("notebook", COMMITTED, indirect=True)
