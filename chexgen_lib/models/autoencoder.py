@@ -74,6 +74,22 @@ class CompactAutoencoderKL(AutoencoderKL, ModelMixin):
         super().__init__(*arguments, **configuration)
         self.grain = Grain(self.config.out_channels)
 
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **options):
+        """As every model's; a folder of another version is an error here and not where its weights are first used.
+
+        Raises:
+            WeightsError: if it lacks tensors, or has others.
+        """
+        wanted = options.pop("output_loading_info", False)
+        model, found = super().from_pretrained(source, output_loading_info=True, **options)
+        if others := [*found["missing_keys"], *found["unexpected_keys"]]:
+            raise WeightsError(
+                f"the autoencoder at {str(source)!r} is of another version: {others[0]!r} is missing or unknown; train "
+                "it again (notebooks/02_autoencoder.ipynb)"
+            )
+        return (model, found) if wanted else model
+
     def encode(self, x: Tensor, return_dict: bool = True):
         return super().encode(F.pixel_unshuffle(x, 2), return_dict)  # [N, 1, H, W] -> [N, 4, H / 2, W / 2]
 
@@ -119,18 +135,12 @@ def load_autoencoder(name: str = "shipped", device: torch.device | None = None) 
             config, subfolder = AutoencoderKL.load_config(source), None
         except OSError:
             config, subfolder = AutoencoderKL.load_config(source, subfolder="vae"), "vae"
-        compact = config["_class_name"] == CompactAutoencoderKL.__name__
-        model_class = CompactAutoencoderKL if compact else AutoencoderKL
-        model, found = from_pretrained(model_class, source, torch.float32, subfolder, output_loading_info=True)
+        model_class = CompactAutoencoderKL if config["_class_name"] == CompactAutoencoderKL.__name__ else AutoencoderKL
+        model = from_pretrained(model_class, source, torch.float32, subfolder)
     except OSError as error:
         raise ValueError(
             f"no autoencoder at {name!r}: give 'shipped', a folder that diffusers saved, or a reachable hub id"
         ) from error
-    if compact and (others := [*found["missing_keys"], *found["unexpected_keys"]]):
-        raise WeightsError(
-            f"the autoencoder at {name!r} is of another version: {others[0]!r} is missing or unknown; train it again "
-            "(notebooks/02_autoencoder.ipynb)"
-        )
     model.to(device or fastest_device(), memory_format=torch.channels_last)  # on a CPU 1.5 times as fast
     return model.eval().requires_grad_(False)
 

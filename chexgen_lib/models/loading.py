@@ -35,8 +35,10 @@ def from_pretrained(
             return model_class.from_pretrained(source, dtype=dtype, **place)
         except OSError:
             return model_class.from_pretrained(source, dtype=dtype, variant="fp16", **place)
+    except (torch.OutOfMemoryError, WeightsError):
+        raise
     except Exception as error:  # damaged files make the libraries raise nearly anything
-        if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, OSError) and not folder.is_dir()):
+        if isinstance(error, OSError) and not folder.is_dir():
             raise
         raise WeightsError(
             f"the weights in {folder} cannot be read as {model_class.__name__}: download or save them again "

@@ -40,7 +40,8 @@ class AutoencoderRecipe:
         sharpening_steps: of the decoder against the discriminator, after these; 0: none.
         crop: pixels a side of the random crops that a step sees.
         kl_weight: of the divergence of the latents from a standard normal distribution.
-        adversarial_weight: of the discriminator's gradient, relative to that of the reconstruction error.
+        adversarial_weight: of the discriminator's gradient, relative to that of the reconstruction error. Untrained
+            noise is set off by it alone, after the first `DISCRIMINATOR_START` sharpening steps.
     """
 
     steps: int
@@ -65,10 +66,13 @@ def train_autoencoder(model: CompactAutoencoderKL, images: np.ndarray, recipe: A
     Returns the history: step and loss.
 
     Raises:
-        ValueError: if there are no images, or they are smaller than a crop.
+        ValueError: if there are no images, or they are smaller than a crop; or for sharpening an autoencoder that adds
+            no noise.
     """
     if len(images) == 0 or images.shape[1] < recipe.crop:
         raise ValueError(f"images {images.shape} are too few or too small for crops of {recipe.crop} px")
+    if recipe.sharpening_steps and not isinstance(model, CompactAutoencoderKL):
+        raise ValueError(f"a {type(model).__name__} has no noise to train: set sharpening_steps=0, or give one of ours")
     model.train().requires_grad_(True).to(fastest_device(), memory_format=torch.channels_last)
     history = _reconstruct(model, images, recipe) if recipe.steps else []
     if recipe.sharpening_steps:
