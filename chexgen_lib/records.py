@@ -174,6 +174,8 @@ def scan(path: str | Path) -> pl.LazyFrame:
         return table
     except RecordError as error:
         raise RecordError(f"{path}: {error}") from error
+    except pl.exceptions.InvalidOperationError as error:
+        raise RecordError(f"{path}: a column cannot be cast to its Record type: {error}") from error
     except (pl.exceptions.PolarsError, OSError) as error:
         raise RecordError(f"{path}: not a readable parquet file ({error}); run notebook 01 again") from error
 

@@ -79,9 +79,14 @@ def height(table: pl.DataFrame | pl.LazyFrame) -> int:
 
 
 def write_blocks(frames: Iterable[pl.DataFrame], path: str | Path) -> None:
-    """Write frames of one schema below each other as one parquet file, atomically, one of them in memory at a time."""
+    """Write frames of one schema below each other as one parquet file, atomically, one of them in memory at a time.
+
+    Raises:
+        ValueError: for no frame, which has no columns (an empty one has).
+    """
     tables = (frame.to_arrow(compat_level=pl.CompatLevel.oldest()) for frame in frames)
-    first = next(tables)
+    if (first := next(tables, None)) is None:
+        raise ValueError(f"{path}: no frame to write")
     with replacing(path) as partial, pq.ParquetWriter(partial, first.schema, compression="zstd") as file:
         for table in chain([first], tables):
             file.write_table(table)
@@ -102,7 +107,8 @@ def digest(value: Any) -> str:
         value: JSON values, tuples, dataclasses, NumPy arrays and scalars, polars frames (lazy ones by what they give)
             and series, torch tensors and modules (class names and weights), `StoredImages`, and nested lists and dicts
             of these. A `Path` stands for the content of its file or folder; for a folder that `kept` filled, for the
-            key of its inputs.
+            key of its inputs. Frames with nulls, which have no value to compare, are equal where they were made in one
+            way, as when one file is read twice.
 
     Raises:
         TypeError: for any other value, since its identity would be a guess.

@@ -87,6 +87,10 @@ def test_read_names_the_file(tmp_path):
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 truncated")
     with pytest.raises(RecordError, match="bad.parquet: not a readable parquet"):
         records.read(tmp_path / "bad.parquet")
+    row = dict.fromkeys(("image_id", "patient_id", "study_id", "source"), "a") | {"age": "old"}
+    pl.DataFrame([row]).write_parquet(tmp_path / "words.parquet")
+    with pytest.raises(RecordError, match="words.parquet: a column cannot be cast to its Record type"):
+        records.read(tmp_path / "words.parquet")
 
 
 def test_a_table_is_checked_block_after_block_and_as_a_whole(tmp_path, monkeypatch):

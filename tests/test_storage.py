@@ -162,6 +162,8 @@ def test_a_table_in_blocks_is_the_table(tmp_path, monkeypatch):
     assert pl.read_parquet(tmp_path / "again.parquet").equals(table)
     write_blocks(blocks(table.head(0)), tmp_path / "none.parquet")
     assert pl.read_parquet(tmp_path / "none.parquet").equals(table.head(0))
+    with pytest.raises(ValueError, match="nothing.parquet: no frame to write"):
+        write_blocks([], tmp_path / "nothing.parquet")
 
 
 def test_lazy_frames_have_the_digest_of_what_they_give(tmp_path, monkeypatch):
