@@ -12,6 +12,7 @@ from PIL import Image
 
 from chexgen_lib.export import cards
 from chexgen_lib.export.images import SUFFIXES, read_recipe, save
+from chexgen_lib.models.loading import forget_origins
 from chexgen_lib.pixels import ImageError
 from chexgen_lib.pools.generate import ABOUT
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
@@ -36,6 +37,7 @@ def write_model(
     """
     with replacing(_new(folder)) as partial:
         pipeline.save_pretrained(partial)
+        forget_origins(partial)
         if recipe is not None:
             write_json(dict(recipe), partial / RECIPE)
         cards.model_card(pipeline, partial, recipe, licence).save(partial / "README.md")

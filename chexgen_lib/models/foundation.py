@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from chexgen_lib.models import autoencoder
 from chexgen_lib.models.control import ControlledTransformer
-from chexgen_lib.models.loading import WeightsError, fastest_device, from_pretrained
+from chexgen_lib.models.loading import WeightsError, fastest_device, forget_origins, from_pretrained
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.storage import digest, replacing, write_json
 
@@ -139,6 +139,7 @@ def save_transformer(folder: Path, model: ChexGenTransformer, recipe: Mapping[st
         half = type(model).from_config(model.config)
         half.load_state_dict(model.state_dict())
         half.half().save_pretrained(partial)
+        forget_origins(partial)
         history.write_parquet(partial / HISTORY)
         hashes = {"sha256": digest(partial / WEIGHTS), "latents_sha256": autoencoder.latents_sha256()}
         write_json({**recipe, **hashes}, partial / RECIPE)

@@ -1,5 +1,6 @@
 """Loading the weights of others: which file of a folder, in which precision, onto which device."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,14 @@ def variant_in(folder: Path) -> str | None:
     names = [PART.sub("", file.stem).split(".") for file in folder.rglob("*") if file.suffix in WEIGHTS]
     variants = {parts[1] if len(parts) > 1 else None for parts in names}
     return None if None in variants or not variants else sorted(variants)[0]
+
+
+def forget_origins(folder: Path) -> None:
+    """Take out of what diffusers saved where each model had been loaded from: a path of this machine."""
+    for path in folder.rglob("*.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def fastest_device() -> torch.device:

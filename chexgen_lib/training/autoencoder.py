@@ -23,10 +23,11 @@ from torch.nn.utils.parametrizations import spectral_norm
 from tqdm import tqdm
 
 from chexgen_lib.images import from_uint8, resize, to_model
-from chexgen_lib.models.autoencoder import CompactAutoencoderKL, decode, encode, image_channels
-from chexgen_lib.models.loading import fastest_device
+from chexgen_lib.models.autoencoder import SHIPPED, CompactAutoencoderKL, decode, encode, image_channels
+from chexgen_lib.models.loading import fastest_device, forget_origins
 from chexgen_lib.storage import replacing
 
+RECIPE = "recipe.json"
 DISCRIMINATOR_START = 100  # steps in which the discriminator learns alone
 GRAIN_WEIGHT = 0.1  # of the noise's error, whose gradient reaches the noise alone
 
@@ -250,8 +251,15 @@ def save_half(model: AutoencoderKL, folder: Path, recipe: dict) -> None:
     """Save weights as float16 safetensors (half the size, PSNR unchanged to 0.01 dB), and how they were made."""
     with replacing(folder) as partial:
         model.half().save_pretrained(partial)
+        forget_origins(partial)
         model.float()
-        (partial / "recipe.json").write_text(json.dumps(recipe, indent=1))
+        (partial / RECIPE).write_text(json.dumps(recipe, indent=1))
+
+
+def read_recipe(name: str) -> dict | None:
+    """How an autoencoder that `save_half` wrote was made: "shipped", or a folder; None where that is not known."""
+    path = (SHIPPED if name == "shipped" else Path(name)) / RECIPE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def count_parameters(model: torch.nn.Module) -> int:

@@ -56,7 +56,9 @@ def hub(monkeypatch):
 
 
 def test_a_shared_model_samples_as_before_and_its_card_holds_the_facts(light, tmp_path):
+    light.vae.register_to_config(_name_or_path="folder/that/it/was/loaded/from")
     folder = write_model(tmp_path / "model", light, RECIPE, "cc-by-4.0")
+    assert not [path for path in folder.rglob("*.json") if "_name_or_path" in path.read_text()]
     first, second = (
         np.asarray(pipe(**STATES, num_inference_steps=2, generator=torch.Generator().manual_seed(0)).images[0])
         for pipe in (light, ChexGenPipeline.from_pretrained(folder))

@@ -23,6 +23,7 @@ from chexgen_lib.training.autoencoder import (
     AutoencoderRecipe,
     Discriminator,
     _grain_error,
+    read_recipe,
     reconstruct,
     save_half,
     train_autoencoder,
@@ -98,6 +99,11 @@ def test_what_follows_the_latents_can_be_trained_alone(images, tmp_path):
     kept = {name for name, tensor in model.state_dict().items() if torch.equal(tensor, before[name])}
     assert {name for name in before if name.startswith(("encoder", "quant_conv"))} == kept
     assert model.config.scaling_factor == 0.5
+    save_half(model, tmp_path / "again", {"steps": 0})
+    model = load_autoencoder(str(tmp_path / "again"))
+    save_half(model, tmp_path / "and again", {"encoder": read_recipe(str(tmp_path / "again"))})
+    assert read_recipe(str(tmp_path / "and again")) == {"encoder": {"steps": 0}}
+    assert str(tmp_path) not in (tmp_path / "and again/config.json").read_text()
 
 
 def grainy(strength: float) -> CompactAutoencoderKL:
