@@ -2,8 +2,9 @@
 
 A table has one row for each number and arm, with the columns of `ESTIMATE`:
 
-- `value`, `low`, `high`: mean over the seeds with its 95 % percentile interval over patients and seeds, which for the
-  AUROC of a finding is never narrower than `measures.auroc_interval`; `sd`: standard deviation over the seeds;
+- `value`, `low`, `high`: mean over the seeds with its 95 % percentile interval over patients and seeds, by t where
+  there are few seeds (`Resampling.interval_over_seeds`), which for the AUROC of a finding is never narrower than
+  `measures.auroc_interval`; `sd`: standard deviation over the seeds;
 - `difference`, `difference_low`, `difference_high`: value minus that of the reference, paired within each resample;
 - `p`: two-sided, twice the share of resampled differences beyond zero; it is below 0.05 where the interval of the
   difference excludes zero. The paper's Wilcoxon test over repeated trainings has a column of its own, `p_runs`, where
@@ -121,9 +122,12 @@ def compare(
             row = {**named, "arm": arm, "patients": resampling.patients, "seeds": len(values)}
             single, own = values[:, 0, m], means[arm][:, m]
             if np.isfinite(single).all():
-                row |= estimate(own) | {"sd": float(single.std(ddof=1)) if len(single) > 1 else None}
+                row |= estimate(resampling.interval_over_seeds(values[..., m])) | {
+                    "sd": float(single.std(ddof=1)) if len(single) > 1 else None
+                }
                 if reference not in (None, arm):
-                    row |= difference(own, means[reference][:, m])
+                    change = resampling.interval_over_seeds((values - arms[reference])[..., m])
+                    row |= difference(change, np.zeros_like(change))
                     row |= _over_runs(single, arms[reference][:, 0, m]) if over_runs else {}
                 if against and arm in against:
                     every = {name: mean[:, m] for name, mean in means.items()}

@@ -5,12 +5,15 @@ matrix product for all resamples (Efron and Tibshirani 1993). Two arms that are 
 paired: each resample holds the same patients in both.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 LEVEL = 0.95
+Z = stats.norm.ppf(0.5 + LEVEL / 2)
 
 
 class Interval(NamedTuple):
@@ -71,12 +74,33 @@ class Resampling:
     def over_seeds(self, values: np.ndarray) -> np.ndarray:
         """Mean over the seeds of values [S, 1 + B, ...] -> [1 + B, ...]; each resample has seeds of its own.
 
+        S seeds that are resampled vary by (S - 1) / S of what their mean varies by; so the shares of each resample are
+        that much further from equal.
+
         Average several draws of a seed (few-shot sets, samples) first: the spread of the seeds' means already contains
         that of their draws (Davison and Hinkley 1997, section 3.8).
         """
-        counts = self.seed_counts(len(values))
-        shares = counts / counts.sum(1, keepdims=True)
+        n = len(values)
+        shares = self.seed_counts(n) / n
+        shares = 1 / n + (shares - 1 / n) * np.sqrt(n / max(n - 1, 1))
         return np.concatenate([values[:, 0].mean(0)[None], np.einsum("bs,sb...->b...", shares, values[:, 1:])])
+
+    def interval_over_seeds(self, values: np.ndarray) -> np.ndarray:
+        """`over_seeds`, further from the estimate by as much as t is than z, for intervals and tests of one measure.
+
+        Few seeds tell their own spread badly. The degrees of freedom are those of the sum of both parts, patients and
+        seeds (Satterthwaite 1946); where the seeds' part is small, nothing changes.
+        """
+        resampled = self.over_seeds(values)
+        if len(values) < 2:
+            return resampled
+        with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a measure that is undefined in all resamples
+            of_seeds = values[:, 0].var(0, ddof=1) / len(values)
+            freedom = (len(values) - 1) * (np.nanvar(resampled[1:], axis=0, ddof=1) / of_seeds) ** 2
+        freedom = np.fmax(freedom, len(values) - 1)
+        wider = np.where(np.isfinite(freedom), stats.t.ppf(0.5 + LEVEL / 2, freedom), Z) / Z
+        return np.concatenate([resampled[:1], resampled[:1] + wider * (resampled[1:] - resampled[:1])])
 
 
 def percentile_interval(resampled: np.ndarray, centred: bool = False) -> Interval:

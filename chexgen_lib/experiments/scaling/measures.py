@@ -80,6 +80,6 @@ def tables(
         for group in groups.iter_rows(named=True):
             own = np.array(group.pop("index"))
             values = np.concatenate([m.values[None, own], m.resampled[:, own]]).T  # [S, 1 + B]
-            row = {"measure": name} | estimate(resampling.over_seeds(values)) | {"seeds": len(own)}
+            row = {"measure": name} | estimate(resampling.interval_over_seeds(values)) | {"seeds": len(own)}
             means.append(group | row)
     return runs, pl.DataFrame(means)
