@@ -74,6 +74,8 @@ def select(
 ) -> Iterator[pl.DataFrame]:
     """Select the records of a run: the Record columns, `prompt`, and a bool column for each of `layout.FLAGS`.
 
+    `prompt` is stage II's where a record serves it, and else that of its first purpose.
+
     In the order of their ids, in blocks (`storage.blocks`), since a cohort may not fit the memory; all is chosen, and
     every error raised, before the first is asked for.
 
@@ -105,7 +107,8 @@ def select(
             f"{len(torn)} patients are in several splits, first {torn[0]!r}: run the curation stage (notebook 01) "
             "again, which assigns splits"
         )
-    merged = chosen.group_by("image_id").agg(pl.col(ROW, "prompt").first(), pl.col(FLAGS).max()).sort("image_id")
+    prompt = pl.coalesce(pl.col("prompt").filter(pl.col("stage2")).first(), pl.col("prompt").first())
+    merged = chosen.group_by("image_id").agg(pl.col(ROW).first(), pl.col(FLAGS).max(), prompt).sort("image_id")
     return _fetch(records, merged)
 
 

@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chexgen_lib.cohort import layout as cohort
+from chexgen_lib.descriptions import grammar
 from chexgen_lib.kept import kept
 from chexgen_lib.models.autoencoder import downsampling, encode, load_autoencoder
 from chexgen_lib.models.baseline import MAX_TOKENS, BaselineUNet, truncate
@@ -72,7 +73,7 @@ def load_pairs(
     images = cohort.load_images(folder, resolution, stage2)
     mean, std = encode(autoencoder, images)
     pairs += replace(larger, mean=mean.half(), std=std.half())
-    return truncate_cache(pairs, [*table[stage1]["prompt"], *table[stage2]["prompt"]], text_encoder)
+    return truncate_cache(pairs, [*grammar.prompt(table[stage1]), *table[stage2]["prompt"]], text_encoder)
 
 
 def train_baseline(

@@ -15,6 +15,7 @@ from chexgen_lib.cohort import layout
 from chexgen_lib.cohort.build import build
 from chexgen_lib.cohort.layout import FLAGS
 from chexgen_lib.cohort.select import Selection, select
+from chexgen_lib.descriptions import grammar
 from chexgen_lib.models.metadata import METADATA, encode_records
 from chexgen_lib.models.text import count_tokens, load_text_encoder
 from chexgen_lib.storage import blocks, write_blocks
@@ -69,17 +70,19 @@ def build_with_latents(
     """
     if not (folder / "cohort.parquet").is_file():
         build(folder, records, sorted(resolutions.values()), image_root, workers)
-    cohort = layout.load(folder, [*FLAGS, "split"])
+    cohort = layout.load(folder, [*FLAGS, "split", "prompt"])
+    prompts = {"pretraining": descriptions(folder), "alignment": cohort["prompt"]}
     for name, flag in PURPOSES.items():
         for split in ("train", "val"):
             rows = layout.rows(cohort, flag, split)
-            encode_rows(folder / f"{name}_{split}", folder, rows, resolutions[name], (autoencoder, text_encoder))
+            wanted = pl.DataFrame({"row": rows, "prompt": prompts[name].gather(rows)})
+            encode_rows(folder / f"{name}_{split}", folder, wanted, resolutions[name], (autoencoder, text_encoder))
 
 
 def encode_rows(
     folder: Path,
     cohort: Path,
-    rows: np.ndarray,
+    wanted: pl.DataFrame,
     resolution: int,
     frozen: tuple[AutoencoderKL, str],
     shard: int = SHARD,
@@ -92,28 +95,33 @@ def encode_rows(
 
     Args:
         cohort: folder of the images (`cohort.build.build`).
-        rows: of the cohort's table [K].
+        wanted: K images by their `row` in the cohort's table, each with its `prompt`.
         resolution: pixels of the images.
         frozen: autoencoder, and the name of the text encoder, as `load_text_encoder` takes it.
         shard: pairs of a shard, which are encoded together.
         deviations: keep those of the latents; else they are zero.
     """
-    prompts, parts = layout.load(cohort, ["prompt"])["prompt"], np.split(rows, range(shard, len(rows), shard))
+    parts = list(wanted.iter_slices(shard))
     missing = [k for k in range(len(parts)) if not shard_path(folder, k, len(parts)).exists()]
     devices = [torch.device("cuda", k) for k in range(torch.cuda.device_count())] or [torch.device("cpu")] * workers
 
-    def encode(share: list[tuple[int, list[str]]], device: torch.device) -> None:
+    def encode(share: list[int], device: torch.device) -> None:
         if device.type == "cpu" and len(devices) > 1:
             torch.set_num_threads(1)
         models = frozen[0].to(device), load_text_encoder(frozen[1], device=device)
-        for k, texts in share:
-            pairs = LatentCache.of(layout.load_images(cohort, resolution, parts[k]), texts, *models)
+        for k in share:
+            images = layout.load_images(cohort, resolution, parts[k]["row"])
+            pairs = LatentCache.of(images, parts[k]["prompt"].to_list(), *models)
             pairs = pairs if deviations else replace(pairs, std=torch.zeros_like(pairs.std))
             pairs.save(folder, k, len(parts))
 
-    todo = [(k, prompts.gather(parts[k]).to_list()) for k in missing]
-    shares = [todo[k :: len(devices)] for k in range(len(devices))]
+    shares = [missing[k :: len(devices)] for k in range(len(devices))]
     Parallel(n_jobs=len(devices))(delayed(encode)(*job) for job in zip(shares, devices, strict=True) if job[0])
+
+
+def descriptions(cohort: Path) -> pl.Series:
+    """The descriptions that stage I reads of all images of a cohort, also of those whose prompt is an impression."""
+    return pl.concat([grammar.prompt(block) for block in blocks(pl.scan_parquet(cohort / "cohort.parquet"))])
 
 
 def load_splits(cohort: Path, purpose: str, sources: Sequence[str] | None = None) -> tuple[LatentCache, LatentCache]:
@@ -152,7 +160,7 @@ def add_metadata(pairs: LatentCache, folder: Path, sources: Sequence[str] | None
 def described(pairs: LatentCache, cohort: Path, rows: np.ndarray, sources: Sequence[str]) -> LatentCache:
     """The pairs of some images of a cohort with the metadata of their records, for a model that knows `sources`.
 
-    rows: of the cohort's table, as `encode_rows` took them.
+    rows: of the cohort's table [K].
     """
     records = layout.load(cohort, METADATA)[rows]
     return replace(pairs, metadata=torch.cat([encode_records(block, sources) for block in blocks(records)]))

@@ -32,8 +32,8 @@ def build_pairs(
         text_encoder: a name, as `load_text_encoder` takes it.
         workers: processes of one thread each.
     """
-    table = layout.load(cohort, ["split"])
+    table = layout.load(cohort, ["split", "prompt"])
     for split in ("train", "val"):
-        rows = layout.rows(table, split=split)
+        wanted = table.with_row_index("row").filter(split=split).select("row", "prompt")
         frozen = autoencoder, text_encoder
-        encode_rows(folder / split, cohort, rows, resolution, frozen, SHARD, workers, deviations=False)
+        encode_rows(folder / split, cohort, wanted, resolution, frozen, SHARD, workers, deviations=False)

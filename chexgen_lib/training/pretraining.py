@@ -8,6 +8,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from chexgen_lib.cohort import layout
+from chexgen_lib.descriptions import grammar
 from chexgen_lib.kept import kept
 from chexgen_lib.models import foundation
 from chexgen_lib.models.autoencoder import downsampling, load_autoencoder
@@ -95,7 +96,7 @@ def _load(folder: Path, weights: str, cohort: Path, autoencoder: AutoencoderKL, 
         transformer=transformer,
         history=read_history() if weights == SHIPPED else pl.DataFrame(schema=HISTORY),
         images=layout.load_images(cohort, resolution, rows),
-        prompts=table[rows]["prompt"].to_list(),
+        prompts=grammar.prompt(table[rows]).to_list(),
         autoencoder=autoencoder,
         text_encoder=text_encoder,
     )

@@ -126,6 +126,8 @@ def test_mimic_serves_both_stages_or_the_second_alone():
     tested = pl.col("patient_id").str.starts_with("mimic_cxr:19")
     assert both.filter(tested)["split"].unique().to_list() == ["test"] and not both.filter(tested)["stage1"].any()
     assert not both.filter(~tested)["split"].is_in(["test"]).any()
+    twice = both.filter("stage1", "stage2")
+    assert twice.height > 0 and twice["prompt"].equals(twice["impression"], check_names=False)
     second = choose(pl.concat([curated_records(), mimic()]), stage2=replace(STAGE2, sources=["mimic_cxr"]))
     for table in (both, second):
         counts = [len(rows(table, "stage2", split)) for split in ("train", "val", "test")]

@@ -7,11 +7,13 @@ import polars as pl
 import pytest
 import torch
 
+from chexgen_lib.descriptions import grammar
 from chexgen_lib.models.autoencoder import new_autoencoder
 from chexgen_lib.models.baseline import truncate
 from chexgen_lib.models.text import cache_texts, load_text_encoder
 from chexgen_lib.training.baseline import load_pairs, truncate_cache
 from chexgen_lib.training.latent_cache import CacheError, LatentCache
+from tests.builders import curated_records
 
 PROMPTS = ["No acute disease.", "Small left effusion. " * 18, "Cardiomegaly.", "Right apical opacity. " * 19]
 
@@ -60,13 +62,15 @@ def cohort_folder(tmp_path, minilm):
     autoencoder = new_autoencoder((8, 8, 8)).eval()
     columns = {"prompt": [*PROMPTS, "Clear."], "split": ["train"] * 4 + ["val"]}
     columns |= {"stage1": [True, False, True, False, True], "stage2": [False, True, False, True, False]}
-    pl.DataFrame(columns).write_parquet(tmp_path / "cohort.parquet")
+    table = curated_records(5).with_columns(**{name: pl.Series(values) for name, values in columns.items()})
+    table.write_parquet(tmp_path / "cohort.parquet")
+    texts = [grammar.prompt(table)[k] if k in (0, 2) else PROMPTS[k] for k in range(4)]
     rng = np.random.default_rng(0)
     images = {size: rng.integers(0, 255, (5, size, size), np.uint8) for size in (16, 32)}
     for size, array in images.items():
         np.save(tmp_path / f"images_{size}.npy", array)
     for name, size, rows in (("pretraining", 16, [0, 2]), ("alignment", 32, [1, 3])):
-        pairs = LatentCache.of(images[size][rows], [PROMPTS[row] for row in rows], autoencoder, minilm)
+        pairs = LatentCache.of(images[size][rows], [texts[row] for row in rows], autoencoder, minilm)
         pairs.save(tmp_path / f"{name}_train")
     return tmp_path, autoencoder, images[16]
 
@@ -75,7 +79,8 @@ def test_the_pairs_of_both_stages_at_the_low_resolution(cohort_folder, minilm):
     folder, autoencoder, images = cohort_folder
     pairs, cut = load_pairs(folder, "train", autoencoder, minilm)
     order = [0, 2, 1, 3]
-    texts, expected_cut = truncate(minilm[0], [PROMPTS[row] for row in order])
+    described = grammar.prompt(pl.read_parquet(folder / "cohort.parquet"))  # what stage I reads
+    texts, expected_cut = truncate(minilm[0], [described[0], described[2], PROMPTS[1], PROMPTS[3]])
     expected = LatentCache.of(images[order], texts, autoencoder, minilm)
     assert cut == expected_cut == 2 and torch.equal(pairs.offsets, expected.offsets)
     for name in ("mean", "std", "states"):

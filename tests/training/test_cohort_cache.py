@@ -12,6 +12,7 @@ from PIL import Image
 
 from chexgen_lib import storage
 from chexgen_lib.cohort import build, layout, select
+from chexgen_lib.descriptions import grammar
 from chexgen_lib.images import from_uint8
 from chexgen_lib.kept import kept
 from chexgen_lib.models.autoencoder import encode, load_autoencoder
@@ -52,6 +53,17 @@ def test_caches_hold_the_images_of_their_purpose(arguments, tmp_path):
     images = layout.load_images(folder, 32, [3, 5])
     mean, _ = encode(arguments["autoencoder"], from_uint8(images))
     np.testing.assert_allclose(pairs["alignment_train"].mean[:].float(), mean, atol=1e-2)
+
+
+def test_stage_one_reads_descriptions_and_stage_two_what_it_was_selected_with(arguments, tmp_path, monkeypatch):
+    read, of = [], LatentCache.of
+    monkeypatch.setattr(
+        LatentCache, "of", lambda images, texts, *models: read.append(texts) or of(images, texts, *models)
+    )
+    folder = kept(build_with_latents, tmp_path / "cohort", **arguments)
+    described = grammar.prompt(layout.load(folder)).to_list()
+    first = [[described[k] for k in rows] for rows in ([0, 2, 3, 5], [1, 4])]
+    assert read == [*first, ["Prompt 3.", "Prompt 5."], ["Prompt 4."]]
 
 
 def test_an_interrupted_cohort_keeps_its_images(arguments, tmp_path, monkeypatch):

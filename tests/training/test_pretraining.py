@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 import torch
 
+from chexgen_lib.descriptions import grammar
 from chexgen_lib.models import foundation
 from chexgen_lib.models.autoencoder import load_autoencoder
 from chexgen_lib.models.loading import WeightsError
@@ -18,19 +19,18 @@ from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.pretraining import keep_pretraining
 from chexgen_lib.training.trainer import noise_error
-from tests.builders import shipped_foundation
+from tests.builders import curated_records, shipped_foundation
 
 CONFIG = TrainingConfig(steps=3, batch_size=2, precision="fp32", objective="rectified_flow", log_every=1)
 FROZEN = "shipped", "minilm"
-PROMPTS = ["Small left effusion.", "Clear.", "Cardiomegaly.", "No pneumothorax."]
 
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
     """Two training and two validation records of stage I at 16 and 32 px, with the caches of 16 px."""
     folder, rng = tmp_path_factory.mktemp("cohort"), np.random.default_rng(0)
-    columns = {"prompt": PROMPTS, "split": ["train", "val", "train", "val"], "stage1": True}
-    pl.DataFrame(columns).write_parquet(folder / "cohort.parquet")
+    split = pl.Series(["train", "val", "train", "val"])
+    curated_records(4).with_columns(split=split, stage1=True).write_parquet(folder / "cohort.parquet")
     for size in (16, 32):
         np.save(folder / f"images_{size}.npy", rng.integers(0, 255, (4, size, size), np.uint8))
     for split, rows in (("train", [0, 2]), ("val", [1, 3])):
@@ -40,7 +40,8 @@ def cohort(tmp_path_factory):
 
 def held(cohort, size, rows):
     images = np.load(cohort / f"images_{size}.npy")[rows]
-    return LatentCache.of(images, [PROMPTS[row] for row in rows], load_autoencoder(), load_text_encoder())
+    prompts = grammar.prompt(pl.read_parquet(cohort / "cohort.parquet"))
+    return LatentCache.of(images, prompts.gather(rows).to_list(), load_autoencoder(), load_text_encoder())
 
 
 def keep(folder, weights, cohort, frozen=FROZEN):
