@@ -48,9 +48,9 @@ def measure(root: Path, seeds: int) -> pl.DataFrame:
     real = from_uint8(cohort.load_images(root / "cohort", 8 * transformer.latent_shape[-1], rows))
     classifier = Classifier.load(root / "quality/classifier")
     embed = ClassifierEmbedder(classifier)
-    left, right = halves(len(real), seed=0)
-    reference, targets = embed(real[left]), classifier.predict(real)
     patients = table["patient_id"].gather(rows).to_numpy()
+    left, right = halves(patients, seed=0)
+    reference, targets = embed(real[left]), classifier.predict(real)
     of_halves = [Resampling(patients[half], FRECHET_RESAMPLES).weights for half in (left, right)]
     weights = Resampling(patients).weights
     found = []

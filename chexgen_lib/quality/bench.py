@@ -11,7 +11,7 @@ import polars as pl
 from chexgen_lib.estimates.comparison import auroc_table
 from chexgen_lib.estimates.resampling import Resampling
 from chexgen_lib.quality.arms import FLOOR, GENERATOR, IGNORES, NOISE
-from chexgen_lib.quality.diversity import pairwise_similarity
+from chexgen_lib.quality.diversity import pairs_of_prompts, pairwise_similarity
 from chexgen_lib.quality.embedders import Embedder
 from chexgen_lib.quality.factuality import derangement
 from chexgen_lib.quality.held_out import HeldOut
@@ -129,17 +129,19 @@ class Bench:
 
     @cached_property
     def similarity(self) -> dict[str, dict[str, np.ndarray]]:
-        """Similarity within a prompt, and as bounds that between prompts, between patients and of noise."""
-        shift = np.arange(self.samples) * max(self.n // self.samples, 1)
-        # each row holds as many different prompts as a prompt has samples
-        rows = (np.random.default_rng(self.seed).permutation(self.n)[:, None] + shift) % self.n
+        """Similarity within a prompt, and as bounds that between prompts, between patients (`pairs`) and of noise."""
         arms = {
             GENERATOR: self.data.synthetic,
-            IGNORES: self.data.synthetic[rows, np.arange(self.samples)],
-            FLOOR: self.data.real[rows],
+            IGNORES: self.data.synthetic[self.pairs, np.arange(len(self.pairs))[:, None] % self.samples],
+            FLOOR: self.data.real[self.pairs],
             NOISE: self.noise,
         }
         return {arm: pairwise_similarity(images) for arm, images in self.measured(arms).items()}
+
+    @cached_property
+    def pairs(self) -> np.ndarray:
+        """Prompts that similarity between prompts is measured on [K, 2]."""
+        return pairs_of_prompts(self.n, self.samples - 1, self.seed)
 
 
 def gaussian_pixels(train: np.ndarray | StoredImages, shape: tuple[int, int], seed: int) -> np.ndarray:

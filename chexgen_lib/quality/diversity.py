@@ -45,6 +45,17 @@ def pairwise_similarity(samples: np.ndarray, *, batch_size: int = 16) -> dict[st
     return {name: torch.cat([p[name] for p in parts]).double().numpy() for name in ("MS-SSIM", "SSIM")}
 
 
+def pairs_of_prompts(n: int, rounds: int, seed: int) -> np.ndarray:
+    """Pairs of different ones of `n` prompts, in random order [K, 2]; each prompt is in two pairs of each round.
+
+    As many rounds as there are other prompts, at most. What is measured on a pair counts in a resample as often as
+    both of its prompts do, multiplied.
+    """
+    order = np.random.default_rng(seed).permutation(n)
+    others = [np.roll(order, -k) for k in range(1, 1 + min(rounds, n - 1))]
+    return np.stack([np.tile(order, len(others)), np.concatenate(others)], axis=1)
+
+
 def _similarities(x: torch.Tensor) -> dict[str, torch.Tensor]:
     """[P, S, H, W] -> per prompt, averaged over pairs."""
     i, j = torch.tensor(list(combinations(range(x.shape[1]), 2))).T

@@ -197,7 +197,7 @@ def verdicts(found: Evaluation) -> pl.DataFrame:
 def _frechet(embedder: Embedder, bench: Bench) -> dict[str, Measured]:
     """All arms against one half of the real images, at the n of the other half, which is the floor."""
     f, weights = bench.features[embedder.name], bench.resampling.weights[: 1 + FRECHET_RESAMPLES]
-    left, right = halves(bench.n, bench.seed)
+    left, right = halves(bench.data.patients, bench.seed)
     arms = {FLOOR: f["real"][right], GENERATOR: f["synthetic"][right], NOISE: f["noise"][right]}
     note = "half of the real images against as many others, as the floor is"
     found = resampled_distances(f["real"][left], bench.measured(arms), weights[:, left], weights[:, right])
@@ -219,11 +219,13 @@ def _memorisation(embedder: Embedder, name: str, bench: Bench) -> dict[str, Meas
 
 def _similarity(name: str, bench: Bench) -> dict[str, Measured]:
     note = f"{scales(min(bench.data.real.shape[1:]))} scales" if name == "MS-SSIM" else ""
-    values = {arm: v[name] for arm, v in bench.similarity.items()}
-    return {
-        arm: Measured(mean(v, bench.resampling.weights), bench.n, bench.samples, _against(values, arm), note)
-        for arm, v in values.items()
-    }
+    values, weights = {arm: v[name] for arm, v in bench.similarity.items()}, bench.resampling.weights
+    found = {}
+    for arm, v in values.items():
+        apart = arm in (IGNORES, FLOOR)
+        drawn = weights[:, bench.pairs].prod(-1) if apart else weights
+        found[arm] = Measured(mean(v, drawn), bench.n, bench.samples, None if apart else _against(values, arm), note)
+    return found
 
 
 def _correlation(with_labels: bool, within: bool, bench: Bench) -> dict[str, Measured]:

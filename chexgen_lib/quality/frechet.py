@@ -11,7 +11,7 @@ compare only at equal n: the real-vs-real floor and every arm beside it use sets
 always given.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -137,9 +137,21 @@ def scaled(resampled: np.ndarray) -> np.ndarray:
     return np.concatenate([resampled[:1], resampled[1:] * factor])
 
 
-def halves(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two disjoint random halves of n rows, of equal size (one row is left over when n is odd)."""
-    if n < 4:
-        raise ValueError(f"needs at least 4 real images to split in two halves, got {n}")
-    order = np.random.default_rng(seed).permutation(n)
-    return np.sort(order[: n // 2]), np.sort(order[n // 2 : 2 * (n // 2)])
+def halves(patients: Sequence, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows [K] each of two random halves of images that share no patient, of equal size; what is over is left out.
+
+    patients: of the images [N].
+
+    Raises:
+        ValueError: for fewer than 4 images, or where one patient's are more than half of all.
+    """
+    names, of = np.unique(np.asarray(patients), return_inverse=True)
+    if len(of) < 4:
+        raise ValueError(f"needs at least 4 real images to split in two halves, got {len(of)}")
+    rows = np.argsort(np.random.default_rng(seed).permutation(len(names))[of], kind="stable")  # by patient
+    left, right = rows[: len(of) // 2], rows[len(of) // 2 :]
+    right = right[of[right] != of[left[-1]]]
+    size = min(len(left), len(right))
+    if size < 2:
+        raise ValueError(f"one of {len(names)} patients has more than half of the {len(of)} real images: use more")
+    return np.sort(left[:size]), np.sort(right[:size])

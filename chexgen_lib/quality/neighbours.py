@@ -85,14 +85,18 @@ def memorisation(synthetic: np.ndarray, held_out: np.ndarray, rows: Sequence[np.
     """Distances to the nearest training image: synthetic [N] or [N, S] against held-out real [N]; each [1 + B].
 
     `distance ratio`: median synthetic / median held-out; 1 = as far as unseen patients, below 1 = closer.
-    `closer than 5 % of real`: share of samples closer than the held-out 5th percentile; 0.05 is expected.
+    `closer than 5 % of real`: share of samples closer than the k-th nearest of n held-out images, k = 0.05 (n + 1); of
+    samples as far as these a share of 0.05 is expected. NaN below 19 held-out images, of which none is so near.
 
     Args:
         rows: `Resampling.rows`, those of the data first; a patient's samples and real images are resampled together.
     """
 
+    k = 0.05 * (len(held_out) + 1)
+
     def measure(s: np.ndarray, h: np.ndarray) -> tuple[float, float]:
-        return np.median(s) / max(np.median(h), 1e-12), np.mean(s < np.quantile(h, 0.05))
+        near = np.quantile(h, (k - 1) / (len(held_out) - 1)) if k >= 1 else np.nan
+        return np.median(s) / max(np.median(h), 1e-12), np.mean(s < near) if k >= 1 else np.nan
 
     values = np.array([measure(synthetic[own], held_out[own]) for own in rows])
     return dict(zip((RATIO, CLOSER), values.T, strict=True))

@@ -9,8 +9,10 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
+from chexgen_lib.estimates.measures import mean
+from chexgen_lib.estimates.resampling import Resampling
 from chexgen_lib.images import ImageError
-from chexgen_lib.quality.diversity import BETAS, pairwise_similarity, scales
+from chexgen_lib.quality.diversity import BETAS, pairs_of_prompts, pairwise_similarity, scales
 
 
 def related(p, s, size, share=0.7):
@@ -77,3 +79,20 @@ def test_bad_input():
         pairwise_similarity(np.zeros((3, 1, 32, 32), np.float32))
     with pytest.raises(ImageError):
         pairwise_similarity(np.zeros((3, 2, 32, 32), np.uint8))
+
+
+def test_pairs_are_of_different_prompts_and_each_prompt_is_in_as_many():
+    pairs = pairs_of_prompts(7, 3, seed=0)
+    assert len(pairs) == 21 and (pairs[:, 0] != pairs[:, 1]).all() and set(np.bincount(pairs.ravel())) == {6}
+    assert len(pairs_of_prompts(2, 5, seed=0)) == 2
+
+
+def test_the_spread_between_prompts_is_that_of_new_prompts():
+    """A pair's similarity is made of what its two images bring; the bootstrap must see that both are shared."""
+    rng, means, spreads = np.random.default_rng(0), [], []
+    for seed in range(150):
+        own, pairs = rng.normal(size=40), pairs_of_prompts(40, 3, seed)
+        resampled = mean(own[pairs].sum(1), Resampling(np.arange(40), 100, seed).weights[:, pairs].prod(-1))
+        means.append(resampled[0])
+        spreads.append(resampled[1:].std())
+    assert np.mean(spreads) == pytest.approx(np.std(means), rel=0.15)

@@ -91,9 +91,14 @@ def test_weights_repeat_images():
     np.testing.assert_allclose(one.covariance, np.cov(x.T, fweights=weights), atol=1e-12)
 
 
-def test_halves_are_disjoint_and_equal():
-    a, b = halves(11, seed=3)
+def test_halves_share_no_patient_and_are_equal():
+    a, b = halves(range(11), seed=3)
     assert len(a) == len(b) == 5 and not set(a) & set(b)
+    patients = np.random.default_rng(0).integers(0, 9, 40)
+    a, b = halves(patients, seed=3)
+    assert len(a) == len(b) > 12 and not set(patients[a]) & set(patients[b])
+    with pytest.raises(ValueError, match="one of 2 patients has more than half"):
+        halves(["a"] * 9 + ["b"], seed=0)
 
 
 @pytest.mark.parametrize("bad", [np.zeros((1, 3)), np.zeros(5), np.full((4, 2), np.nan)])

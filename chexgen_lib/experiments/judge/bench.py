@@ -18,12 +18,13 @@ from chexgen_lib.images import from_uint8, reduced, to_uint8
 from chexgen_lib.pools.groups import age_group
 from chexgen_lib.quality.arms import FLOOR, IGNORES, NOISE
 from chexgen_lib.quality.bench import Scorer, gaussian_pixels
-from chexgen_lib.quality.diversity import pairwise_similarity
+from chexgen_lib.quality.diversity import pairs_of_prompts, pairwise_similarity
 from chexgen_lib.quality.embedders import Embedder
 from chexgen_lib.quality.factuality import derangement, same_findings
 from chexgen_lib.quality.spectrum import band_energy, bands_of
 
 GENERATOR, LOWER, UPPER = "generator", "floor", "ceiling"  # roles of arms
+ROUNDS = 3  # of pairs of prompts
 PROBED = 64  # pixels that the probes read
 GROUPED = ("sex", "age group", "view")
 EVERYONE = "all"
@@ -39,7 +40,8 @@ class Arm:
         scores: of the 14 findings, [N, S, 14].
         answers: of the probes, [N, S, A].
         similarity: "MS-SSIM" and "SSIM" within a prompt [N]; empty for one image of a prompt.
-        between: the same of images of different prompts.
+        between: the same of images of different prompts, for each of `Bench.pairs`.
+        apart: whether `similarity` is `between`.
         energy: by spatial frequency (`spectrum.bands_of` their size), [N, S, bands].
     """
 
@@ -50,6 +52,7 @@ class Arm:
     similarity: dict[str, np.ndarray]
     between: dict[str, np.ndarray]
     energy: np.ndarray
+    apart: bool = False
 
     @property
     def samples(self) -> int:
@@ -66,6 +69,7 @@ class Arm:
             scores=self.scores[rows],
             answers=self.answers[rows],
             similarity=self.between,
+            apart=True,
             energy=self.energy[rows],
         )
 
@@ -95,11 +99,10 @@ class Instruments:
 
 
 def _similarities(images: np.ndarray, seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Within and between prompts; from one image of each prompt the latter, in pairs."""
+    """Within and between prompts."""
     n, s = images.shape[:2]
-    columns = np.arange(max(s, 2))
-    rows = (np.random.default_rng(seed).permutation(n)[:, None] + columns * max(n // len(columns), 1)) % n
-    between = pairwise_similarity(from_uint8(images[rows, columns % s]))
+    pairs = pairs_of_prompts(n, ROUNDS, seed)
+    between = pairwise_similarity(from_uint8(images[pairs, np.arange(len(pairs))[:, None] % s]))
     return (pairwise_similarity(from_uint8(images)) if s > 1 else {}), between
 
 
@@ -170,13 +173,18 @@ class Bench:
         return {FLOOR: self.real.dealt(self._twins, LOWER), **self.generators, **self.ignoring, NOISE: self.noise}
 
     @cached_property
+    def pairs(self) -> np.ndarray:
+        """Prompts that similarity between prompts is measured on [K, 2], the same in every arm."""
+        return pairs_of_prompts(self.n, ROUNDS, self.seed)
+
+    @cached_property
     def _twins(self) -> np.ndarray:
         return same_findings(self.labels, self.patients.patient_of, self.seed)
 
     @property
     def varieties(self) -> dict[str, Arm]:
         """Arms of a measure of how images of one prompt differ: the floor are radiographs of different patients."""
-        floor = replace(self.real, similarity=self.real.between)
+        floor = replace(self.real, similarity=self.real.between, apart=True)
         return {FLOOR: floor, **self.generators, **self.ignoring, NOISE: self.noise}
 
     def groups(self) -> list[Group]:

@@ -214,7 +214,8 @@ def _told(embedder: str | None, bench: Bench, arm: Arm, group: Group) -> np.ndar
 def _similarity(name: str, bench: Bench, arm: Arm, group: Group) -> np.ndarray:
     if not arm.similarity:
         raise ValueError("needs two images of a prompt")
-    return mean(arm.similarity[name], bench.patients.weights)
+    weights = bench.patients.weights
+    return mean(arm.similarity[name], weights[:, bench.pairs].prod(-1) if arm.apart else weights)
 
 
 def _correlation(within: bool, bench: Bench, arm: Arm, group: Group) -> np.ndarray:
