@@ -66,7 +66,7 @@ def claim_verdict(row: Mapping) -> str:
 
     A gain whose interval lies above zero is as the paper's, unless a control has as much: then it is no gain of what is
     claimed. Where the interval contains zero, a study that would have missed an effect of the paper's size has measured
-    nothing.
+    nothing; where the paper has none, nothing says so.
 
     Args:
         row: low and high of the gain's interval, better is positive, None: not measured; beyond_low (the lower end of

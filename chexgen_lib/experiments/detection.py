@@ -123,7 +123,8 @@ def detection_table(
 
     def measures(true: detector.Boxes) -> tuple[list[dict], Measure]:
         counts = np.array([sum(box["class"] == c for own in true for box in own) for c in classes])
-        numbers = zip(names, [*counts.tolist(), int(counts[findings].sum())], strict=True)
+        enough = np.where(counts >= LEAST, counts, 0)  # the classes with an estimate
+        numbers = zip(names, [*counts.tolist(), int(enough[findings].sum())], strict=True)
         about = [{"category": c, "metric": m, "n": n} for c, n in numbers for m in ("mAP50", "mAR50")]
 
         def measure(predicted: detector.Boxes, weights: np.ndarray) -> np.ndarray:

@@ -101,7 +101,8 @@ def claims(folder: str | Path) -> pl.DataFrame:
     """The claims, one a row, with the columns of `SCHEMA`.
 
     `gain`, `low` and `high` are this run's, with a 95 % interval; `detectable` is the minimum detectable gain, and
-    `needed` the n that could detect the paper's where this run's n could not; `control` is the gain of the claim's
+    `needed` the least n that could detect the paper's where this run's n could not (if trainings did not differ, whose
+    spread more images leave as it is); `control` is the gain of the claim's
     control arm, and `beyond` how far the claim's gain is above it; `worth` is the gain as a share of what as many new
     real images gain (`estimates.worth`); `paper` is the paper's gain of the same quantity on `paper_of`, null where the
     paper has none. Gains are fractions.
@@ -126,7 +127,7 @@ def judged(rows: Iterable[dict]) -> pl.DataFrame:
 
 
 def _needed(row: dict) -> int | None:
-    """The n at which the paper's gain is detectable: standard errors fall with the root of n."""
+    """The least n at which the paper's gain is detectable: standard errors fall with the root of n at most."""
     if row["verdict"] != UNMEASURABLE or not row["paper"]:
         return None
     return math.ceil(row["n"] * (row["detectable"] / row["paper"]) ** 2)
@@ -148,7 +149,7 @@ def readable(table: pl.DataFrame) -> pl.DataFrame:
             "this run": "" if row["low"] is None else format_interval(row["gain"], row["low"], row["high"], 3),
             "n": row["n"],
             "paper": "" if row["paper"] is None else f"{row['paper']:+.3f}",
-            "n that could": "" if row["needed"] is None else f"{row['needed']:,}",
+            "n, at least": "" if row["needed"] is None else f"{row['needed']:,}",
             "minimum detectable": "" if row["detectable"] is None else f"{row['detectable']:.3f}",
             "control": "" if row["control"] is None else f"{row['control']:+.3f}: {row['control_of']}",
             "worth": wording.worth(row),

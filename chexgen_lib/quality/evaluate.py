@@ -213,7 +213,7 @@ def _frechet_of_all(embedder: Embedder, bench: Bench) -> dict[str, Measured]:
 
 
 def _memorisation(embedder: Embedder, name: str, bench: Bench) -> dict[str, Measured]:
-    note = f"nearest training image by {embedder.name} features; 1 or 0.05 = as far as unseen patients"
+    note = f"nearest of the run's training images by {embedder.name} features; 1, 0.05: as far as unseen patients"
     return {GENERATOR: Measured(bench.memorisation[name], bench.n, bench.samples, note=note)}
 
 

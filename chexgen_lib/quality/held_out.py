@@ -29,7 +29,8 @@ class HeldOut:
         real: float32 [N, H, W] in [0, 1], the image that each prompt belongs to.
         synthetic: float32 [N, S, H, W] in [0, 1], S >= 2 samples of each prompt.
         labels: [N, 14], 1, 0 or NaN: what the prompts request (`requested_labels`).
-        train: [M, H, W], the generator's training images, stored (`StoredImages`) or float32 in [0, 1].
+        train: [M, H, W], images of this run that the generator was trained on, stored (`StoredImages`) or float32 in
+            [0, 1]. What weights from elsewhere saw before, as the shipped foundation, is not among them.
         patients: the patient of each prompt; patients are what is resampled.
         seen: bool [N], whether the prompt stands verbatim among the training texts (`novelty.seen`); None: not known.
         rivals: other generators' samples of the same prompts, each as `synthetic`.

@@ -119,8 +119,8 @@ def test_a_claim_that_could_not_be_measured_says_which_n_could(folder):
     ribs = of(report.claims(folder), "ribs", "Dice")
     assert ribs["needed"] == 5445  # 250 x (0.14 / 0.03)^2
     rows = report.readable(report.claims(folder))
-    assert rows.filter(measure="Dice", verdict=UNMEASURABLE)["n that could"].to_list() == ["5,445"]
-    assert set(rows.filter(pl.col("verdict") != UNMEASURABLE)["n that could"]) == {""}
+    assert rows.filter(measure="Dice", verdict=UNMEASURABLE)["n, at least"].to_list() == ["5,445"]
+    assert set(rows.filter(pl.col("verdict") != UNMEASURABLE)["n, at least"]) == {""}
 
 
 def test_controls_stand_beside_their_claims(folder):

@@ -112,11 +112,13 @@ def test_the_better_objective_is_found():
     assert row("rectified_flow", "AUROC sex")["value"] == 1 and row("rectified_flow", "Pearson r")["value"] > 0.99
     assert row("ddpm", "AUROC sex")["value"] < 0.8 and row("rectified_flow", "AUROC sex")["difference_low"] > 0
     assert flow.seconds(runs, [5, 9]).filter(objective="ddpm", steps=9)["ms an image"].item() == 2000
-    assert flow.no_worse(found, 5, 9)["verdict"].to_list() == ["no worse"]
+    assert flow.closer(found, 5, 9)["verdict"].to_list() == ["closer"]
     with pytest.raises(ValueError, match="7 steps were not compared: use two of .5, 9."):
-        flow.no_worse(found, 7, 9)
+        flow.closer(found, 7, 9)
     turned = found.with_columns(pl.col("objective").replace({"ddpm": "rectified_flow", "rectified_flow": "ddpm"}))
-    assert "worse by 0.0" in flow.no_worse(turned, 5, 9)["verdict"][0]
+    assert flow.closer(turned, 5, 9)["verdict"].to_list() == ["further"]
+    wide = found.with_columns(high=pl.lit(9.0))
+    assert flow.closer(wide, 5, 9)["verdict"].to_list() == ["not told apart"]
 
 
 def test_seeds_are_resampled_with_the_patients():
