@@ -21,7 +21,7 @@ from chexgen_lib.estimates import worth
 from chexgen_lib.estimates.comparison import ESTIMATE, RUNS, auroc_table
 from chexgen_lib.estimates.wording import over_runs, readable
 from chexgen_lib.experiments.arms import CHEXGEN, REAL, against, augmented, oracle, shuffled, synthetic_alone
-from chexgen_lib.experiments.repeats import Repeats, Results
+from chexgen_lib.experiments.repeats import Repeats, Results, of_one_patient
 from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.classifier import balanced_weights, train_classifier
 from chexgen_lib.pools.labelled import Splits
@@ -113,6 +113,8 @@ def classify(
         labels = _restricted(labels, names, ours.rows["external test"], external_labels)
     tests = {name: ours.rows[name] for name in TESTS if len(ours.rows[name])}
     check_shared(labels, tests, names)
+    if reason := of_one_patient({name: ours.patients(name) for name in tests}):
+        raise CohortError(f"{reason}: select more test images (02_cohort)")
     jobs = arm_jobs(arms, config, repeats, val=ours.rows["val"], tests=tests, names=names)
     results = repeats.train(train_and_score, {"images": everything.images, "labels": labels}, jobs, folder)
     tables = {}

@@ -19,7 +19,7 @@ from chexgen_lib.experiments.augmentation_tasks import (
     task_arms,
     task_table,
 )
-from chexgen_lib.experiments.repeats import Repeats, Results
+from chexgen_lib.experiments.repeats import Repeats, Results, of_one_patient
 from chexgen_lib.learners import detector
 from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.pools.annotated import AnnotatedSplits
@@ -40,14 +40,14 @@ def detect(
     boxes = sets.boxes(task, classes)
     boxed = np.array([bool(own) for own in boxes])
     images = set_sizes(task.rows, boxed)
-    if reason := missing(task.rows, boxed):
+    patients = {name: sets.patients(task, name) for name in task.tests}
+    if reason := missing(task.rows, boxed) or of_one_patient(patients):
         return left_out(reason, images)
     data = {"images": task.images, "boxes": detector.to_arrays(boxes, classes)}
     shared = {"val": task.rows["val"], "tests": task.tests, "classes": classes}
     jobs = arm_jobs(task_arms(task, copies), config, repeats, **shared)
     results = repeats.train(train_and_detect, data, jobs, folder)
     truth = {name: [boxes[row] for row in rows] for name, rows in task.tests.items()}
-    patients = {name: sets.patients(task, name) for name in task.tests}
     return TaskResult(detection_table(results, truth, classes, patients, repeats), images)
 
 

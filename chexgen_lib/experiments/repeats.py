@@ -20,6 +20,12 @@ def by_arm(results: Mapping[str, Arrays]) -> dict[str, list[Arrays]]:
     return arms
 
 
+def of_one_patient(patients: Mapping[str, Sequence[str]]) -> str | None:
+    """Why a test set, by the patients of its images, has no interval; None if each has one."""
+    lacking = [name for name, own in patients.items() if len(set(own)) < 2]
+    return f"all images in {' and '.join(lacking)} are of one patient, and an interval needs two" if lacking else None
+
+
 @dataclass(frozen=True)
 class Repeats:
     """How often a training is repeated, and how the spread of its results is estimated.

@@ -18,7 +18,7 @@ from chexgen_lib.experiments.augmentation_tasks import (
     task_arms,
     task_table,
 )
-from chexgen_lib.experiments.repeats import Repeats, Results
+from chexgen_lib.experiments.repeats import Repeats, Results, of_one_patient
 from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.segmenter import SIZES, dice, train_segmenter
 from chexgen_lib.pools.annotated import AnnotatedSplits
@@ -50,12 +50,12 @@ def segment(
     masks = sets.masks(task, kind)
     shown = masks.any(axis=(1, 2))
     images = set_sizes(task.rows, shown)
-    if reason := missing(task.rows, shown):
+    patients = {name: sets.patients(task, name) for name in task.tests}
+    if reason := missing(task.rows, shown) or of_one_patient(patients):
         return left_out(reason, images)
     jobs = arm_jobs(task_arms(task, copies), config, repeats, val=task.rows["val"], tests=task.tests)
     results = repeats.train(train_and_segment, {"images": task.images, "masks": masks}, jobs, folder)
     truth = {name: masks[rows] for name, rows in task.tests.items()}
-    patients = {name: sets.patients(task, name) for name in task.tests}
     return TaskResult(segmentation_table(results, truth, patients, repeats), images)
 
 

@@ -25,7 +25,7 @@ from chexgen_lib.experiments.augmentation_tasks import (
     set_sizes,
     task_table,
 )
-from chexgen_lib.experiments.repeats import Repeats, Results
+from chexgen_lib.experiments.repeats import Repeats, Results, of_one_patient
 from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.regressor import SIZES, cut_points, grades, opacity_scores, scored_purpose, train_regressor
 from chexgen_lib.pools import labelled
@@ -78,16 +78,16 @@ def grade(
     sets = {generator: replace(own, rows=own.rows | rows) for generator, own in sets.items()}
     unscored = pl.Series("without score", [len(everyone[name]) - len(rows[name]) for name in everyone])
     images = set_sizes(rows, scores > 0).with_columns(unscored)
-    if reason := missing(rows, scores > 0):
+    tests = {name: rows[name] for name in TESTS if len(rows[name])}
+    patients = {name: last.table["patient_id"].gather(some).to_list() for name, some in tests.items()}
+    if reason := missing(rows, scores > 0) or of_one_patient(patients):
         return left_out(reason, images)
     # a pool may have images of records without a score
     arms = {arm: some[known[some]] for arm, some in pool_arms(sets, copies).items()}
-    tests = {name: rows[name] for name in TESTS if len(rows[name])}
     pools = {generator: own.synthetic[known[own.synthetic]] for generator, own in sets.items()}
     jobs = arm_jobs(arms, LearnerConfig(**settings), repeats, val=rows["val"], tests=tests | pools)
     results = repeats.train(train_and_grade, {"images": last.images, "scores": scores}, jobs, folder)
     truth = {name: scores[some] for name, some in tests.items()}
-    patients = {name: last.table["patient_id"].gather(some).to_list() for name, some in tests.items()}
     read = readings(results[REAL], tests | pools, scores, last.table, cut_points(cohort))
     return TaskResult(severity_table(results, truth, patients, repeats), images, readings=read)
 
@@ -167,12 +167,15 @@ def agreement(read: pl.DataFrame, repeats: Repeats) -> pl.DataFrame:
     """How well `readings` follow the requested scores: Pearson r and Spearman's rho of each set.
 
     Returns:
-        set, metric, value, low, high, n (images), patients; null where a side is constant. Empty if `read` is.
+        set, metric, value, low, high, n (images), patients; null where a side is constant. Sets of one patient are
+        left out. Empty if `read` is.
     """
     if read.is_empty():
         return pl.DataFrame()
     rows = []
     for (name,), own in read.group_by("set", maintain_order=True):
+        if own["patient_id"].n_unique() < 2:
+            continue  # a pool of one patient: its images are in `readings`, an interval they do not have
         resampling = repeats.resampling(own["patient_id"])
         scores = own.select("asked", "read").to_numpy()
         for metric, x in {"Pearson r": scores, "Spearman rho": stats.rankdata(scores, axis=0)}.items():

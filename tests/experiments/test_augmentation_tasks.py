@@ -6,7 +6,7 @@ import pytest
 from chexgen_lib.experiments import augmentation_tasks as at
 from chexgen_lib.experiments.arms import REAL
 from chexgen_lib.experiments.detection import detect
-from chexgen_lib.experiments.repeats import Repeats
+from chexgen_lib.experiments.repeats import Repeats, of_one_patient
 from chexgen_lib.experiments.segmentation import segment
 from chexgen_lib.pools.annotated import Task
 
@@ -25,6 +25,12 @@ def test_a_set_without_a_case_is_named():
         ("test", 2, 1),
         ("external test", 0, 0),
     ]
+
+
+def test_a_test_set_of_one_patient_is_named():
+    patients = {"test": ["a", "b"], "external test": ["a", "a"]}
+    assert of_one_patient(patients) == "all images in external test are of one patient, and an interval needs two"
+    assert of_one_patient(patients | {"external test": ["a", "c"]}) is None
 
 
 def test_arms_hold_the_copies_of_their_training_images():
