@@ -184,6 +184,16 @@ def resize(x: np.ndarray, size: int) -> np.ndarray:
     return flat.clamp(0, 1).reshape(*x.shape[:-2], size, size).numpy()
 
 
+def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
+    """A mask bool [H, W] -> bool [size, size], as `resize`: a pixel is marked of which more than half is.
+
+    Where no pixel is, those with the largest share are, so that a small mark does not vanish.
+    """
+    share = resize(mask.astype(np.float32), size)
+    marked = share > 0.5
+    return marked if marked.any() else (share == share.max()) & (share > 0)
+
+
 def to_uint8(x: np.ndarray) -> np.ndarray:
     """[0, 1] float -> [0, 255] uint8, rounded to nearest."""
     return np.rint(check(x) * 255).astype(np.uint8)

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from chexgen_lib.cohort.layout import CohortError
-from chexgen_lib.images import resize
+from chexgen_lib.images import resize_mask
 from chexgen_lib.sources import masks
 from chexgen_lib.sources.vindr_ribcxr import RIBS
 
@@ -59,9 +59,7 @@ class RecordMasks:
         parts = [part for part in ([] if text is None else masks.classes(text)) if PART_OF.get(part, part) == name]
         if not parts:
             return np.zeros((self.size, self.size), bool)
-        share = resize(masks.read(text, *parts).astype(np.float32), self.size)
-        marked = share > 0.5
-        return marked if marked.any() else (share == share.max()) & (share > 0)  # what is marked does not vanish
+        return resize_mask(masks.read(text, *parts), self.size)
 
 
 def classes_of(texts: Iterable[str | None], boxes: Iterable[list[dict]]) -> set[str]:

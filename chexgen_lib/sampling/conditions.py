@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from chexgen_lib.images import ImageError
+from chexgen_lib.images import ImageError, resize_mask
 from chexgen_lib.masks import read_mask
 from chexgen_lib.records import FINDINGS
 
@@ -69,7 +69,8 @@ def draw(size: int, masks: Mapping[str, np.ndarray] | None = None, boxes: Sequen
     """The condition image uint8 [size, size, 3] of masks (class -> [H, W]) and boxes.
 
     Args:
-        masks: two-valued (0 and 1, 0 and 255, or bool), square; another size is resized to `size`.
+        masks: two-valued (0 and 1, 0 and 255, or bool), square; another size is resized to `size`
+            (`images.resize_mask`), and none vanishes.
         boxes: dicts of `class`, x, y, w, h (top left corner and size as fractions of the image), or what `read_box`
             takes beside them.
 
@@ -85,7 +86,7 @@ def draw(size: int, masks: Mapping[str, np.ndarray] | None = None, boxes: Sequen
             raise ConditionError(f"unknown class {name!r}: use one of {', '.join(LEGEND)}")
     image = np.zeros((size, size, 3), np.uint8)
     for name in (name for name in LEGEND if name in masks):
-        image[_resized(_two_valued(name, masks[name]), size)] = LEGEND[name]
+        image[resize_mask(_two_valued(name, masks[name]), size)] = LEGEND[name]
     for name in LEGEND:
         for box in (box for box in boxes if box["class"] == name):
             _outline(image, box)
@@ -258,11 +259,6 @@ def _two_valued(name: str, mask: np.ndarray) -> np.ndarray:
     if values[-1] == 0:
         raise ConditionError(f"mask {name!r} is empty: leave the class out")
     return mask > 0
-
-
-def _resized(mask: np.ndarray, size: int) -> np.ndarray:
-    """Nearest neighbour: a resized mask stays two-valued."""
-    return np.asarray(Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST))
 
 
 def _outline(image: np.ndarray, box: dict) -> None:

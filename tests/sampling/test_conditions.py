@@ -29,6 +29,15 @@ def test_masks_of_every_coding_draw_alike(mask):
     assert np.array_equal(inside, np.kron(square(), np.ones((2, 2))).astype(bool)) and not image[~inside].any()
 
 
+def test_a_small_mask_does_not_vanish():
+    small = np.zeros((1024, 1024), np.uint8)
+    small[501:508, 501:508] = 1  # between the centres of 128 pixels
+    rows, columns = (draw(128, {"Lung Lesion": small}) == LEGEND["Lung Lesion"]).all(-1).nonzero()
+    assert rows.tolist() == columns.tolist() == [63]
+    small[501:508, 501:508], small[501:505, 501:505] = 0, 1  # less than half of a pixel
+    assert (draw(128, {"Lung Lesion": small}) == LEGEND["Lung Lesion"]).all(-1).sum() == 1
+
+
 def test_later_classes_lie_on_top_whatever_the_order():
     whole = np.ones((32, 32), np.uint8)
     image = draw(32, {"Pneumothorax": square(), "lungs": whole})
