@@ -179,10 +179,9 @@ def encode(autoencoder: AutoencoderKL, images: np.ndarray, batch_size: int = BAT
     for start in tqdm(range(0, len(images), batch_size), desc="latents", leave=False):
         batch = images[start : start + batch_size]
         batch = to_model(from_uint8(batch) if batch.dtype == np.uint8 else batch)[:, :channels]
-        batch = batch.to(running_device(autoencoder))
-        posterior = autoencoder.encode(batch).latent_dist
-        means.append((posterior.mean * scale).float().cpu())
-        stds.append((posterior.std * scale).float().cpu())
+        posterior = autoencoder.encode(batch.to(running_device(autoencoder), autoencoder.dtype)).latent_dist
+        means.append(posterior.mean.float().cpu() * scale)
+        stds.append(posterior.std.float().cpu() * scale)
     return torch.cat(means), torch.cat(stds)
 
 

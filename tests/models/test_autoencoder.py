@@ -47,6 +47,15 @@ def test_latents_are_eight_times_smaller_and_images_stay_in_range(images):
     assert restored.shape == (24, 32, 32) and restored.min() >= 0 and restored.max() <= 1
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_autoencoder_of_half_precision_encodes(images, dtype):
+    torch.manual_seed(0)
+    model = new_autoencoder((8, 8, 8)).eval()
+    expected = encode(model, images)
+    for half, whole in zip(encode(model.to(dtype), images), expected, strict=True):
+        assert half.dtype == torch.float32 and torch.allclose(half, whole, atol=0.05)
+
+
 def test_training_lowers_the_error_and_sets_the_scale(images, tmp_path):
     torch.manual_seed(0)
     model = new_autoencoder((8, 8, 8)).eval()

@@ -1,5 +1,7 @@
 """`ChexGenPipeline.edit`: no change is the same film, and what cannot be edited is refused by name."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -77,6 +79,13 @@ def test_kinds_of_films_and_outputs(flow, films):
     tensor = flow.edit(pictures, {"age": 80}, RECORD, num_inference_steps=2, output_type="pt", return_dict=False)[0]
     assert pil[0].mode == "L" and pil[0].size == (SIZE, SIZE) and tensor.shape == (2, 1, SIZE, SIZE)
     assert torch.allclose(tensor[:, 0], torch.from_numpy(by_array), atol=1e-6)
+
+
+def test_a_pipeline_of_half_precision_edits(flow, films):
+    parts = {name: copy.deepcopy(flow.components[name]).to(torch.bfloat16) for name in ("transformer", "vae")}
+    half = ChexGenPipeline(**{**flow.components, **parts})
+    edited = edit(half, films, {"Effusion": 0})
+    assert np.abs(edited - films).max() > 0 and np.abs(edited - edit(flow, films, {"Effusion": 0})).mean() < 0.05
 
 
 def test_a_metadata_encoder_reads_the_records_themselves(pipeline, films):
