@@ -1,6 +1,7 @@
 """Metadata becomes the tokens that it says and no others; what cannot be is refused by name."""
 
 import math
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -184,3 +185,12 @@ def test_the_transformer_reads_what_is_given_and_is_the_same_without():
         assert not torch.allclose(said[0], base[0], atol=1e-3)
         with pytest.raises(ValueError, match="has no metadata encoder"):
             plain(*batch, metadata=codes)
+
+
+def test_the_documented_request_is_one():
+    text = (Path(__file__).parents[2] / "docs/generating.md").read_text(encoding="utf-8")
+    lines = text.partition("pipeline(metadata=request")[0].splitlines()
+    names = {}
+    exec("\n".join(line for line in lines if line.startswith("request")), names)
+    codes = encode_metadata([names["request"]], [])
+    assert (~codes.isnan()).sum() == 6  # age, sex, view, the finding, its side and its severity
