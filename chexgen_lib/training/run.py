@@ -281,12 +281,15 @@ def step_seed(*parts: int) -> int:
 
 
 def fingerprint_of(model: Model, cache: LatentCache, config: TrainingConfig) -> str:
+    """What identifies a run: its settings, some of the model's weights, and some rows of all that the cache holds."""
     settings = asdict(config)
     del settings["gradient_checkpointing"]  # affects memory alone: may be turned on for the rest of a run
     # Not where it came from; the flow's shift is a setting of the run.
     shape = {key: value for key, value in model.config.items() if not key.startswith("_") and key != "flow_shift"}
     digest = hashlib.sha256(json.dumps([shape, settings], sort_keys=True, default=str).encode())
-    for tensor in (cache.mean[:: max(1, len(cache) // 64)], cache.offsets, *list(model.parameters())[:8]):
+    held = [x for x in (cache.mean, cache.std, cache.states, cache.condition, cache.paths) if x is not None]
+    rows = [x[:: max(1, len(x) // 64)] for x in held]  # not all of them: they may be larger than the memory
+    for tensor in (*rows, cache.offsets, *list(model.parameters())[:8]):
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     if cache.metadata is not None:
         digest.update(cache.metadata.numpy().tobytes())

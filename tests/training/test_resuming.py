@@ -8,6 +8,8 @@ import torch
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.training import trainer
 from chexgen_lib.training.config import TrainingError
+from chexgen_lib.training.latent_cache import joined
+from chexgen_lib.training.run import fingerprint_of
 from chexgen_lib.training.trainer import train
 from tests.training.runs import CONFIG, flow, interrupt, model, run, unet, weights, with_conditions
 
@@ -80,6 +82,15 @@ def test_checkpoint_of_another_run_is_refused(cache, tmp_path, monkeypatch):
     (checkpoint / "model.safetensors").write_bytes(b"")
     with pytest.raises(TrainingError, match="not a whole checkpoint"):
         run(cache, tmp_path)
+
+
+def test_all_that_a_cache_holds_tells_runs_apart(cache):
+    held = with_conditions(cache)
+    held = replace(held, paths=held.mean[:, None].repeat(1, 3, 1, 1, 1))
+    others = [replace(held, **{name: -getattr(held, name)}) for name in ("mean", "std", "states", "condition", "paths")]
+    found = [fingerprint_of(model(), pairs, CONFIG) for pairs in (held, *others, cache)]
+    assert len(set(found)) == len(found) and found[0] == fingerprint_of(model(), held, CONFIG)
+    assert found[0] == fingerprint_of(model(), joined([held]), CONFIG), "whether it lies in memory or on the disk"
 
 
 @pytest.mark.parametrize("build", [model, flow])
