@@ -23,6 +23,7 @@ from chexgen_lib.models.loading import fastest_device, from_pretrained, variant_
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.sampling.baseline import (
     UNREADABLE,
+    BaselinePipeline,
     GreyStableDiffusionPipeline,
     assemble_baseline,
     load_baseline,
@@ -31,7 +32,7 @@ from chexgen_lib.sampling.pipeline import ChexGenPipeline, ChexGenPipelineOutput
 from chexgen_lib.sampling.released import released_pipeline
 
 INDEX, CONFIG = "model_index.json", "config.json"  # of a pipeline's folder, and of a model's
-OURS = ("ChexGenPipeline", "BaselinePipeline")
+OURS = {kind.__name__: kind for kind in (ChexGenPipeline, BaselinePipeline)}
 STABLE_DIFFUSION = "StableDiffusionPipeline"
 TEXT_TO_IMAGE = {pipeline.__name__ for pipeline in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()}
 REMEDY = (
@@ -177,7 +178,7 @@ def _open_pipeline(source: str | Path, name: str) -> Generator:
         return load_baseline(source)
     try:
         if name in OURS:
-            return ChexGenPipeline.from_pretrained(source, dtype=torch.float32, variant=variant_in(Path(source)))
+            return OURS[name].from_pretrained(source, dtype=torch.float32, variant=variant_in(Path(source)))
         options = {"use_safetensors": True, "dtype": torch.float32, "variant": variant_in(Path(source))}
         return GreyPipeline(DiffusionPipeline.from_pretrained(source, **options))
     except UNREADABLE as error:

@@ -84,6 +84,15 @@ def test_a_runs_unet_and_what_is_shipped_open_too(tmp_path, monkeypatch):
     assert type(open_generator(SHIPPED)) is ChexGenPipeline
 
 
+def test_a_saved_baseline_is_one_again_and_cuts_long_prompts(tmp_path):
+    BaselineUNet.of_size("ci", (4, 4, 4), text_dim=384).save_pretrained(tmp_path / "unet")
+    open_generator(tmp_path / "unet").save_pretrained(tmp_path / "whole")
+    saved = open_generator(tmp_path / "whole")
+    assert type(saved) is BaselinePipeline
+    with pytest.warns(UserWarning, match="a prompt is cut after 77 tokens"):
+        saved.encode_prompt("effusion " * 100)
+
+
 def test_a_released_checkpoint_opens_with_its_parts(pipeline, tmp_path):
     state = pipeline.transformer.state_dict()
     torch.save({"state_dict": state, "state_dict_ema": state}, tmp_path / "epoch_1_step_1.pth")
