@@ -9,10 +9,14 @@ from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardDa
 
 import chexgen_lib
 from chexgen_lib.diffusion.schedulers import default_steps
+from chexgen_lib.models.baseline import BaselineUNet
+from chexgen_lib.models.control import ControlledTransformer
+from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.sources import registry
 from chexgen_lib.storage import digest
 
+Model = ChexGenTransformer | ControlledTransformer | BaselineUNet
 TAGS = ["medical", "chest-xray", "synthetic", "chexgen"]
 WARNING = "**Synthetic.** No image shows a patient. Not for clinical use, and no evidence about patients."
 UNKNOWN = "Not recorded: whoever shares this should say here what it was trained on, and under which terms."
@@ -26,13 +30,13 @@ def model_card(
         license=licence or "unknown",
         library_name="diffusers",
         pipeline_tag="text-to-image" if pipeline.text_encoder is not None else "unconditional-image-generation",
-        tags=[*TAGS, pipeline.transformer.config.objective],
+        tags=[*TAGS, pipeline.transformer.objective],
     )
     return ModelCard(
         f"---\n{about.to_yaml()}\n---\n\n# Chest radiographs of {pipeline.image_size} px\n\n{WARNING}\n\n"
         f"## Use\n\nWith chexgen_lib {chexgen_lib.__version__}:\n\n"
-        "```python\nfrom chexgen_lib.sampling.pipeline import ChexGenPipeline\n\n"
-        'pipeline = ChexGenPipeline.from_pretrained("FOLDER, or OWNER/NAME")\n'
+        f"```python\nfrom {type(pipeline).__module__} import {type(pipeline).__name__}\n\n"
+        f'pipeline = {type(pipeline).__name__}.from_pretrained("FOLDER, or OWNER/NAME")\n'
         'pipeline("Cardiomegaly. No effusion.").images[0].save("heart.png")\n```\n\n'
         f"## Architecture\n\n{_table(_architecture(pipeline, folder))}\n\n"
         f"## Training\n\n{_training(recipe)}\n\n"
@@ -76,24 +80,33 @@ def data_card(
 
 
 def _architecture(pipeline: ChexGenPipeline, folder: Path) -> dict[str, str]:
-    config, parts = pipeline.transformer.config, ("transformer", "vae", "text_encoder")
-    size = sum(parameter.numel() for parameter in pipeline.transformer.parameters())
+    model, parts = pipeline.transformer, ("transformer", "vae", "text_encoder")
+    size = sum(parameter.numel() for parameter in model.parameters())
     files = sorted(path for part in parts for path in (folder / part).glob("*.safetensors"))
     return {
-        "transformer": f"{size / 1e6:.1f} M parameters, {config.depth} blocks of width {config.hidden_size}",
-        "objective": config.objective,
+        "transformer": f"{size / 1e6:.1f} M parameters, {_shape(model)}",
+        "objective": model.objective,
         "conditions": _conditions(pipeline),
-        "sampler": f"{type(pipeline.scheduler).__name__}, {default_steps(pipeline.transformer)} steps"
+        "sampler": f"{type(pipeline.scheduler).__name__}, {default_steps(model)} steps"
         + (" unless told otherwise" if pipeline.distilled_steps is None else ", without guidance"),
         **{f"sha256 of {path.relative_to(folder).as_posix()}": f"`{digest(path)}`" for path in files},
     }
 
 
+def _shape(model: Model) -> str:
+    if isinstance(model, ControlledTransformer):
+        return f"{_shape(model.base_model)} under a control adapter of {len(model.controlnet)} copied blocks"
+    if isinstance(model, BaselineUNet):
+        return f"a U-Net of widths {', '.join(map(str, model.config.block_out_channels))}"
+    return f"{model.config.depth} blocks of width {model.config.hidden_size}"
+
+
 def _conditions(pipeline: ChexGenPipeline) -> str:
-    config = pipeline.transformer.config
-    text = [f"English text of up to {config.text_tokens} tokens"] if pipeline.text_encoder is not None else []
-    metadata = ["sex, age, view, source and findings"] if pipeline.transformer.metadata_sources is not None else []
-    return "; ".join([*text, *metadata])
+    model = pipeline.transformer
+    text = [f"English text of up to {len(model.null_caption)} tokens"] if pipeline.text_encoder is not None else []
+    metadata = ["sex, age, view, source and findings"] if model.metadata_sources is not None else []
+    drawn = ["masks and boxes"] if isinstance(model, ControlledTransformer) else []
+    return "; ".join([*text, *metadata, *drawn])
 
 
 def _training(recipe: Mapping[str, Any] | None) -> str:

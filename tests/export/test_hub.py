@@ -14,7 +14,10 @@ from PIL import Image
 from chexgen_lib.cli import main as cli
 from chexgen_lib.export.hub import push, write_model, write_samples
 from chexgen_lib.export.images import read_recipe, save
+from chexgen_lib.models.baseline import BaselineUNet
+from chexgen_lib.sampling.baseline import BaselinePipeline
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
+from tests.builders import shipped_adapter, shipped_foundation
 from tests.export.hub_stand_in import HubStandIn
 
 RECIPE = {"images": 1234, "patients": 56, "sources": {"chexpert": 1000, "nih": 234}, "training": {"steps": 5}}
@@ -77,6 +80,23 @@ def test_a_model_of_unknown_training_says_so(light, tmp_path):
     card = ModelCard.load(folder / "README.md")
     assert "Not recorded: whoever shares this" in card.text and card.data.license == "unknown"
     assert not (folder / "recipe.json").exists()
+
+
+def test_what_the_package_ships_with_an_adapter_is_shared(tmp_path, monkeypatch):
+    shipped_foundation(tmp_path / "foundation", monkeypatch)
+    shipped_adapter(tmp_path / "adapter", monkeypatch)
+    assert cli.main(["share", "model", "shipped-adapter", "--out", str(tmp_path / "model")]) == 0
+    card = ModelCard.load(tmp_path / "model/README.md").text
+    assert "under a control adapter of 1 copied blocks" in card and "; masks and boxes |" in card
+    assert "English text of up to 120 tokens" in card and "| rectified_flow |" in card
+
+
+def test_the_card_of_a_baseline_says_how_it_is_opened(pipeline, tmp_path):
+    unet = BaselineUNet.of_size("ci", (4, 4, 4), text_dim=384)
+    baseline = BaselinePipeline(**{**pipeline.components, "transformer": unet})
+    card = ModelCard.load(write_model(tmp_path / "model", baseline, None) / "README.md").text
+    assert "from chexgen_lib.sampling.baseline import BaselinePipeline" in card
+    assert "a U-Net of widths 16, 32" in card and "English text of up to 77 tokens" in card
 
 
 def test_texts_of_credentialed_records_stay_at_home(pool, tmp_path):
