@@ -27,6 +27,7 @@ from chexgen_lib.diffusion.schedulers import SAMPLERS, default_guidance, default
 from chexgen_lib.export.images import SUFFIXES, read_recipe, save
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.foundation import DISTILLED, PACKAGED, SHIPPED, WITH_ADAPTER, shipped_sha256
+from chexgen_lib.models.loading import weights_sha256
 from chexgen_lib.models.metadata import MetadataError, encode_metadata
 from chexgen_lib.models.quantized import int8_weights
 from chexgen_lib.models.text import count_tokens
@@ -40,8 +41,6 @@ from chexgen_lib.sampling.prompts import ENCODED, PromptError, read_prompts
 from chexgen_lib.storage import replacing
 
 PARTS = ("autoencoder", "text_encoder")  # what a released checkpoint is completed with
-WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack")
-UNREAD = (".md", ".png", ".jpg", ".jpeg", ".pdf", ".gif")
 
 
 def load_pipeline(weights: Path, **parts: str | None) -> ChexGenPipeline:
@@ -269,7 +268,7 @@ def _settings(options: argparse.Namespace, pipeline: ChexGenPipeline) -> dict:
 
 def _weights_sha256(weights: str | Path) -> dict[str, str]:
     if str(weights) not in PACKAGED:
-        return {"weights_sha256": digest(weights)}
+        return {"weights_sha256": weights_sha256(weights)}
     return shipped_sha256(DISTILLED if str(weights) == DISTILLED else SHIPPED)  # the adapter is named where it steers
 
 
@@ -309,23 +308,4 @@ def _plain(config: Mapping) -> dict:
 
 def _digest_of_part(name: str) -> str:
     """A frozen part by its files; one of the package or of the hub by its name."""
-    return digest(Path(name)) if Path(name).exists() else name
-
-
-def digest(weights: Path) -> str:
-    """SHA-256 of a weights file; of a folder, that of the paths and digests of its files, weights and settings alike.
-
-    Hidden files and what only people read (.md, pictures) are left out.
-
-    Raises:
-        ValueError: if there are no weights.
-    """
-    if weights.is_file():
-        with open(weights, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    names = sorted(path.relative_to(weights).as_posix() for path in weights.rglob("*") if path.is_file())
-    names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
-    if not any(name.endswith(WEIGHT_FILES) for name in names):
-        raise ValueError(f"{weights} holds no weights: name a pipeline folder or a released .pth")
-    parts = ((name, digest(weights / name)) for name in names if not name.lower().endswith(UNREAD))
-    return hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()
+    return weights_sha256(Path(name)) if Path(name).exists() else name

@@ -1,5 +1,6 @@
 """Loading the weights of others: which file of a folder, in which precision, onto which device."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 import torch
 
 WEIGHTS = (".safetensors", ".bin")
+EVERY_KIND = (*WEIGHTS, ".pt", ".pth", ".ckpt", ".msgpack")
+UNREAD = (".md", ".png", ".jpg", ".jpeg", ".pdf", ".gif")  # by programs
 # As diffusers and transformers name them: model.fp16.safetensors, model.fp16-00001-of-00002.safetensors, ...
 PART = re.compile(r"-\d{5}-of-\d{5}")
 
@@ -60,6 +63,25 @@ def forget_origins(folder: Path) -> None:
         config = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
             path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def weights_sha256(weights: Path) -> str:
+    """sha256 of a weights file; of a folder, that of the paths and digests of its files, weights and settings alike.
+
+    Hidden files and what only people read (.md, pictures) are left out.
+
+    Raises:
+        ValueError: if there are no weights.
+    """
+    if weights.is_file():
+        with open(weights, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    names = sorted(path.relative_to(weights).as_posix() for path in weights.rglob("*") if path.is_file())
+    names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    if not any(name.endswith(EVERY_KIND) for name in names):
+        raise ValueError(f"{weights} holds no weights: name a pipeline folder or a released .pth")
+    parts = ((name, weights_sha256(weights / name)) for name in names if not name.lower().endswith(UNREAD))
+    return hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()
 
 
 def fastest_device() -> torch.device:

@@ -11,6 +11,7 @@ import chexgen_lib
 from chexgen_lib.diffusion.schedulers import default_guidance, default_steps
 from chexgen_lib.export.images import SUFFIXES, save
 from chexgen_lib.models.foundation import PACKAGED, SHIPPED, shipped_sha256
+from chexgen_lib.models.loading import fastest_device, weights_sha256
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.storage import replacing
 from chexgen_lib.studio.request import Request
@@ -31,12 +32,11 @@ class Session:
     """
 
     def __init__(self, weights: str | Path = SHIPPED):
-        self.pipeline = ChexGenPipeline.from_pretrained(weights)
+        self.pipeline = ChexGenPipeline.from_pretrained(weights).to(fastest_device())
         if self.pipeline.text_encoder is None:
             raise ValueError(f"{weights} reads no text, and the studio writes prompts: load another model")
         self.pipeline.set_progress_bar_config(disable=True)
-        name = str(weights)
-        self.weights = shipped_sha256(name) if name in PACKAGED else {"weights": name}
+        self.weights = _identity(weights)
         model = self.pipeline.transformer
         self.start = Request(steps=default_steps(model), guidance=default_guidance(model))
         self.kept: list[Request] = []
@@ -93,3 +93,10 @@ class Session:
                 rows.append(recipe)
             pl.DataFrame(rows, infer_schema_length=None).write_csv(partial / "manifest.csv")
         return folder
+
+
+def _identity(weights: str | Path) -> dict[str, str]:
+    """What a recipe says of weights: sha256 and no path, which could name who works here; of a hub's their id."""
+    if str(weights) in PACKAGED:
+        return shipped_sha256(str(weights))
+    return {"weights_sha256": weights_sha256(Path(weights))} if Path(weights).exists() else {"weights": str(weights)}

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from chexgen_lib.cli import main as cli
-from chexgen_lib.cli import sample as files
 from chexgen_lib.models.autoencoder import SHIPPED
+from chexgen_lib.models.loading import weights_sha256
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.storage import digest
 from tests.builders import shipped_foundation
@@ -26,7 +26,7 @@ def test_samples_what_the_pipeline_samples(prompts, weights, tmp_path):
     assert cli.main(command(prompts, weights, tmp_path / "out", "--batch-size", "4", "--images-per-prompt", "2")) == 0
     manifest = pl.read_csv(tmp_path / "out/manifest.csv")
     assert manifest["file"].to_list()[:3] == ["case0_0.png", "case0_1.png", "case1_0.png"] and len(manifest) == 12
-    assert set(manifest["weights_sha256"]) == {files.digest(weights)} and manifest["seed"].n_unique() == 12
+    assert set(manifest["weights_sha256"]) == {weights_sha256(weights)} and manifest["seed"].n_unique() == 12
     pipe = ChexGenPipeline.from_pretrained(weights)
     row = manifest.row(3, named=True)
     generator = [torch.Generator().manual_seed(row["seed"])]
@@ -102,7 +102,7 @@ def test_errors_are_one_line_and_write_nothing(prompts, weights, tmp_path, capsy
 
 def test_a_weights_file_has_the_digest_that_others_compute(tmp_path):
     (tmp_path / "w.pth").write_bytes(b"weights")
-    assert files.digest(tmp_path / "w.pth") == hashlib.sha256(b"weights").hexdigest()
+    assert weights_sha256(tmp_path / "w.pth") == hashlib.sha256(b"weights").hexdigest()
 
 
 def test_converts_a_released_checkpoint(pipeline, weights, tmp_path):
@@ -119,13 +119,13 @@ def test_converts_a_released_checkpoint(pipeline, weights, tmp_path):
 @pytest.mark.parametrize("form", [{}, {"safe_serialization": False}, {"variant": "fp16"}], ids=str)
 def test_all_that_changes_an_image_is_in_the_digest(pipeline, tmp_path, form):
     pipeline.save_pretrained(tmp_path, **form)
-    seen = {files.digest(tmp_path)}
+    seen = {weights_sha256(tmp_path)}
     weights = next(path for path in (tmp_path / "transformer").iterdir() if path.suffix in (".bin", ".safetensors"))
     for path in (weights, tmp_path / "scheduler/scheduler_config.json", tmp_path / "vae/config.json"):
         path.write_bytes(path.read_bytes() + b" ")
-        seen.add(files.digest(tmp_path))
+        seen.add(weights_sha256(tmp_path))
     (tmp_path / "README.md").write_text("what people read changes no image")
-    assert len(seen) == 4 and files.digest(tmp_path) in seen
+    assert len(seen) == 4 and weights_sha256(tmp_path) in seen
 
 
 def test_a_folder_of_the_variant_fp16_is_sampled_and_a_damaged_one_named(pipeline, prompts, tmp_path, capsys):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from chexgen_lib.export.hub import write_samples
 from chexgen_lib.export.images import read_recipe
+from chexgen_lib.models.loading import fastest_device, weights_sha256
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.studio.request import Finding, Request
 from chexgen_lib.studio.session import Session
@@ -52,6 +53,15 @@ def test_what_is_exported_can_be_sampled_again(session, tmp_path, kind):
         assert (first.PatientSex, first.PatientAge, first.ViewPosition) == ("F", "060Y", "PA")
         assert (second.PatientSex, second.ViewPosition or "") == ("", "")
     assert write_samples(tmp_path / "shared", folder)["images"].to_list() == [2]
+
+
+def test_a_folder_of_weights_is_identified_by_its_content(pipeline, tmp_path, monkeypatch):
+    pipeline.save_pretrained(tmp_path / "somebodys")
+    moved = []
+    monkeypatch.setattr(ChexGenPipeline, "to", lambda self, device: (moved.append(device), self)[1])
+    made = Session(tmp_path / "somebodys")
+    assert made.recipe(OTHER)["weights_sha256"] == weights_sha256(tmp_path / "somebodys")
+    assert "somebodys" not in str(made.recipe(OTHER)) and moved == [fastest_device()]
 
 
 def test_exports_that_cannot_be(session, tmp_path):
