@@ -4,7 +4,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,17 @@ import polars as pl
 from tqdm import tqdm
 
 from chexgen_lib.cli.sample import load_pipeline
-from chexgen_lib.descriptions.changes import ATTRIBUTES, changed
+from chexgen_lib.descriptions.changes import ATTRIBUTES, CHOICES, PATHOLOGIES, PLACE, changed
 from chexgen_lib.images import read_image, write_png
 from chexgen_lib.models.loading import fastest_device
-from chexgen_lib.records import FINDINGS
-from chexgen_lib.sampling.editing import UnreadError
+from chexgen_lib.models.metadata import encode_metadata
+from chexgen_lib.records import FINDINGS, MAX_AGE
+from chexgen_lib.sampling.editing import UnreadError, check_film, check_radiograph
+from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.storage import replacing
 
 NEEDED = ("pair", "image", "change")
+DETAIL = '{"finding": "Effusion", "side": "left", "severity": "mild"}'
 KNOWN = (*ATTRIBUTES, "details", "source")  # of the film; other columns are not used, but for `guidance`
 
 
@@ -31,6 +34,7 @@ def edit(options: argparse.Namespace) -> int:
     """
     rows = read_rows(options.films)
     pipeline = load_pipeline(options.weights).to(fastest_device())
+    _check_films(options.films, rows, pipeline)
     asked = {"strength": options.strength, "num_inference_steps": options.steps, "guidance_scale": options.guidance}
     options.out.mkdir(parents=True, exist_ok=True)
     unread = []
@@ -42,7 +46,8 @@ def edit(options: argparse.Namespace) -> int:
             film = pipeline.edit(film, row["change"], row["record"], output_type="np", **settings).images[0, ..., 0]
         except UnreadError as error:
             unread.append(row["pair"])
-            print(f"chexgen: {row['pair']} is left as it was: {error}", file=sys.stderr)
+            reason = str(error).removeprefix("film 0: ")  # of those of this call
+            print(f"chexgen: {row['pair']} is left as it was: {reason}", file=sys.stderr)
         write_png(options.out / f"{row['pair']}.png", film)
     said = [{"pair": r["pair"], "image": f"{r['pair']}.png", "edited": r["pair"] not in unread} for r in rows]
     with replacing(options.out / "labels.csv") as partial:
@@ -55,7 +60,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
     The table has the columns pair (a name), image (a file beside the table), change (JSON, as
     `descriptions.changes.changed` takes it), and what is known of the film: age, sex, view, site, findings (1 or 0) and
-    details (JSON). `guidance`, if there is such a column, is the weight of that row's change.
+    details (JSON, a list). `guidance`, if there is such a column, is the weight of that row's change.
 
     Raises:
         ValueError: for a missing table or column, or up to ten rows that cannot be used, with the reason of each.
@@ -74,9 +79,38 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             wrong.append(f"row {number}: {error}")
     names = [row["pair"] for row in rows]
     wrong += [f"pair {name!r} is there twice" for name in dict.fromkeys(names) if names.count(name) > 1]
-    if wrong or not rows:
-        raise ValueError("\n  ".join([f"{path}: {len(wrong) or 'no'} rows cannot be used", *wrong[:10]]))
+    if not rows and not wrong:
+        raise ValueError(f"{path} has no rows: write one for each film")
+    _refuse(path, wrong)
     return rows
+
+
+def _refuse(path: Path, wrong: Sequence[str]) -> None:
+    """Raise ValueError if rows of the table at `path` are wrong, with the reasons of the first ten."""
+    if wrong:
+        raise ValueError("\n  ".join([f"{path}: {len(wrong)} rows cannot be used", *wrong[:10]]))
+
+
+def _check_films(path: Path, rows: Sequence[Mapping[str, Any]], pipeline: ChexGenPipeline) -> None:
+    """Raise ValueError for films or requests of rows that the model cannot take; no film is kept in memory."""
+    wrong = []
+    for row in rows:
+        name = str(row["image"])
+        try:
+            film = check_film(read_image(name), pipeline.image_size, name)
+            check_radiograph(film, row["record"], name)
+            _check_read(row, pipeline)
+        except ValueError as error:
+            wrong.append(f"{row['pair']}: {error}")
+    _refuse(path, wrong)
+
+
+def _check_read(row: Mapping[str, Any], pipeline: ChexGenPipeline) -> None:
+    """Raise ValueError for a film or a change whose words or metadata the model cannot read."""
+    asked = pipeline.requests_of([row["record"], changed(row["record"], row["change"])])
+    pipeline.encode_prompt(asked.prompts, asked.metadata)
+    if asked.metadata is not None:
+        encode_metadata(asked.metadata, pipeline.transformer.metadata_sources)
 
 
 def _row(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -85,15 +119,56 @@ def _row(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         raise ValueError(f"pair {name!r} is no plain file name")
     if not (folder / str(row["image"])).is_file():
         raise ValueError(f"{folder / str(row['image'])} does not exist")
-    change = _json(row, "change")
-    record = {key: row[key] for key in KNOWN if row.get(key) is not None} | {"image_id": name}
-    record["details"] = _json(row, "details") if row.get("details") else []
-    record |= {finding: float(record[finding]) for finding in FINDINGS if finding in record}
+    change, record = _json(row, "change"), _record(row)
     changed(record, change)
     guidance = row.get("guidance")
     if not (guidance is None or isinstance(guidance, int | float) and 0 < guidance < math.inf):
         raise ValueError(f"guidance {guidance!r} is no weight above 0: leave it empty for the default")
     return {"pair": name, "image": folder / row["image"], "change": change, "record": record, "guidance": guidance}
+
+
+def _record(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a row's film, as a Record has it."""
+    record = {key: row[key] for key in KNOWN if row.get(key) is not None} | {"image_id": row["pair"]}
+    for key in ("sex", "view"):
+        if record.get(key) not in (None, *CHOICES[key]):
+            raise ValueError(f"{key} {record[key]!r} is none of {', '.join(CHOICES[key])}")
+    for key in ("age", *FINDINGS):
+        if key in record:
+            record[key] = _number(key, record[key])
+    shown = [finding for finding in PATHOLOGIES if record.get(finding) == 1]
+    if record.get("No Finding") == 1 and shown:
+        raise ValueError(f"No Finding and {shown[0]} are both 1: set one of them to 0")
+    details = _json(row, "details") if row.get("details") else []
+    if not isinstance(details, list):
+        raise ValueError(f"details {details!r} is no list: write [{DETAIL}]")
+    return record | {"details": [_detail(detail) for detail in details]}
+
+
+def _number(key: str, value: Any) -> float:
+    """An age in years, or a finding; polars reads a column as text where one of its values is no number."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if key == "age" and not 0 <= number <= MAX_AGE:
+        raise ValueError(f"age {value!r} is no number of years from 0 to {MAX_AGE}")
+    if key != "age" and number not in (0, 1):
+        raise ValueError(f"{key} {value!r} is neither 1 (present) nor 0 (absent): leave it empty where it is not known")
+    return number
+
+
+def _detail(detail: Any) -> dict[str, Any]:
+    if (
+        not isinstance(detail, Mapping)
+        or set(detail) - {"finding", *PLACE}
+        or not isinstance(detail.get("finding"), str)
+    ):
+        raise ValueError(f"details of {detail!r} are not understood: write {DETAIL}")
+    for key in ("side", "severity"):
+        if detail.get(key) not in (None, *PLACE[key]):
+            raise ValueError(f"{key} {detail[key]!r} of {detail['finding']} is none of {', '.join(PLACE[key])}")
+    return dict(detail)
 
 
 def _json(row: Mapping[str, Any], column: str) -> Any:

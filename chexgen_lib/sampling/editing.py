@@ -169,10 +169,11 @@ def check_films(image: Images, size: int) -> np.ndarray:
     films = list(image) if several else [image]
     if not films:
         raise ImageError("there is no film to edit: give at least one")
-    return np.stack([_film(film, size, f"film {number}") for number, film in enumerate(films)])
+    return np.stack([check_film(film, size, f"film {number}") for number, film in enumerate(films)])
 
 
-def _film(film: PIL.Image.Image | np.ndarray, size: int, name: str) -> np.ndarray:
+def check_film(film: PIL.Image.Image | np.ndarray, size: int, name: str) -> np.ndarray:
+    """A film as float32 [size, size] in 0..1; ImageError, which begins with `name`, as of `check_films`."""
     if isinstance(film, PIL.Image.Image):
         if film.mode != "L":
             raise ImageError(
@@ -192,8 +193,13 @@ def _check_radiographs(films: np.ndarray, record: Mapping | Sequence[Mapping] | 
     """Raise ImageError for a film that shows no radiograph, or a negative."""
     records = one_each("record", record or {}, len(films), record is None or isinstance(record, Mapping))
     for number, (film, known) in enumerate(zip(films, records, strict=True)):
-        if reason := unusual(film, known.get("view") in FRONTAL):
-            raise ImageError(f"film {number} is no radiograph to edit: {reason}")
+        check_radiograph(film, known, f"film {number}")
+
+
+def check_radiograph(film: np.ndarray, record: Mapping[str, Any], name: str) -> None:
+    """Raise ImageError, which begins with `name`, for a film [S, S] that shows no radiograph, or a negative."""
+    if reason := unusual(film, record.get("view") in FRONTAL):
+        raise ImageError(f"{name} is no radiograph to edit: {reason}")
 
 
 def _check_mask(mask: np.ndarray | None, shape: tuple[int, int, int]) -> np.ndarray | None:

@@ -32,6 +32,7 @@ def films(folder, *rows, header="pair,image,change,view,age,sex,Effusion"):
     return folder / "films.csv"
 
 
+WIDER = "pair,image,change,view,age,sex,Effusion,"
 OLDER = '7,a.png,"{""age"": 80}",LATERAL,55,F,1'
 
 
@@ -55,7 +56,7 @@ def test_a_row_can_have_a_guidance_of_its_own(tmp_path, weights):
 def test_a_change_that_the_model_does_not_read_leaves_the_film_and_is_said(tmp_path, weights, capsys):
     table = films(tmp_path, '7,a.png,"{""site"": ""B""}",LATERAL,A', header="pair,image,change,view,site")
     assert cli.main(["edit", str(table), "--out", str(tmp_path / "out"), "--steps", "1"]) == 1
-    assert "7 is left as it was: film 0: nothing that this model reads says" in capsys.readouterr().err
+    assert "7 is left as it was: nothing that this model reads says" in capsys.readouterr().err
     assert np.array_equal(read_image(tmp_path / "out/7.png"), read_image(tmp_path / "a.png"))
     assert pl.read_csv(tmp_path / "out/labels.csv")["edited"].to_list() == [False]
 
@@ -71,13 +72,33 @@ def test_a_change_that_the_model_does_not_read_leaves_the_film_and_is_said(tmp_p
         ([OLDER, OLDER], None, "pair '7' is there twice"),
         ([OLDER + ",-1"], "pair,image,change,view,age,sex,Effusion,guidance", "row 1: guidance -1 is no weight"),
         (['../7,a.png,"{""age"": 80}",PA,55,F,1'], None, "no plain file name"),
-        ([], None, "no rows"),
+        ([], None, "has no rows"),
+        ([OLDER, '8,a.png,"{""Effusion"": 0}",PA,old,F,1'], None, "row 2: age 'old' is no number of years"),
+        (['7,a.png,"{""age"": 80}",PA,55,Female,1'], None, "row 1: sex 'Female' is none of M, F"),
+        (['7,a.png,"{""age"": 80}",front,55,F,1'], None, "row 1: view 'front' is none of PA, AP"),
+        (['7,a.png,"{""age"": 80}",PA,55,F,yes'], None, "row 1: Effusion 'yes' is neither 1"),
+        ([OLDER + ",1"], WIDER + "No Finding", "row 1: No Finding and Effusion are both 1"),
+        ([OLDER + ',"{""finding"": ""Effusion""}"'], WIDER + "details", "is no list"),
+        ([OLDER + ',"[""left""]"'], WIDER + "details", "details of 'left' are not understood"),
+        ([OLDER + ',"[{""finding"": ""Effusion"", ""side"": ""top""}]"'], WIDER + "details", "side 'top' of Effusion"),
     ],
 )
 def test_tables_that_cannot_be_used_are_refused_before_anything_is_edited(tmp_path, rows, header, words, capsys):
     table = films(tmp_path, *rows, **({"header": header} if header else {}))
     assert cli.main(["edit", str(table), "--out", str(tmp_path / "out")]) == 2
     assert words in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_films_are_checked_before_the_first_one_is_edited(tmp_path, weights, capsys):
+    table = films(tmp_path, OLDER, *(OLDER.replace("7,a", f"{name},{name}", 1) for name in "bcd"))
+    write_png(tmp_path / "b.png", np.random.default_rng(0).random((SIZE, SIZE + 1), np.float32))
+    (tmp_path / "c.png").write_bytes(b"half a picture")
+    write_png(tmp_path / "d.png", 0.5 + np.eye(SIZE, dtype=np.float32) / 100)
+    assert cli.main(["edit", str(table), "--out", str(tmp_path / "out"), "--steps", "1"]) == 2
+    said = capsys.readouterr().err
+    assert "3 rows cannot be used" in said and f"b.png: has {SIZE + 1} x {SIZE} pixels" in said
+    assert "c.png" in said and "d.png is no radiograph to edit: nearly flat" in said and "film 0" not in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_benchmark_goes_out_and_is_scored(tmp_path, capsys):
