@@ -88,6 +88,7 @@ KINDS = {
     "pretraining.weights": "transformer",
     "*.generators": "pipeline",
 }
+PACKAGED = ("shipped", "shipped-adapter", "shipped-distilled")  # a test keeps them equal to `foundation`'s
 LAYOUT_OF_OWN = {kind: kind for kind in ("autoencoder", "text encoder", "transformer", "pipeline")}
 
 
@@ -112,17 +113,21 @@ def asked_by(params: Mapping[str, Any]) -> dict[Weight, list[str]]:
     found: dict[str, tuple[Weight, list[str]]] = {}
     for setting, kind, value in _settings(params):
         weight = next((w for w in CATALOGUE if w.asked == (kind, value)), None)
-        if weight is None and kind in LAYOUT_OF_OWN and not (kind == "pipeline" and _is_no_pipeline(value)):
+        if weight is None and kind in LAYOUT_OF_OWN and not _needs_none(kind, value):
             weight = Weight(value, f"your own {kind}", LAYOUT_OF_OWN[kind], OWN, value, "yours to know")
         if weight is not None:
             found.setdefault(weight.name, (weight, []))[1].append(setting)
     return dict(found.values())
 
 
-def _is_no_pipeline(generator: str) -> bool:
-    """Whether it is what the package ships, or a file or folder (a model of a run, images) that 06 tries itself."""
-    path = Path(generator).expanduser()
-    return generator in ("shipped", "shipped-adapter") or path.exists() and not (path / "model_index.json").is_file()
+def _needs_none(kind: str, value: str) -> bool:
+    """Whether it is what the package ships, or a generator that is a file or folder (a model of a run, images).
+
+    Stage 06 tries such a file or folder itself.
+    """
+    path = Path(value).expanduser()
+    shipped = kind in ("pipeline", "transformer") and value in PACKAGED
+    return shipped or kind == "pipeline" and path.exists() and not (path / "model_index.json").is_file()
 
 
 def _settings(params: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -11,7 +11,7 @@ import torchvision
 import torchxrayvision as xrv
 from huggingface_hub import constants
 
-from chexgen_lib.models import weights_layout, weights_store
+from chexgen_lib.models import foundation, weights_catalogue, weights_layout, weights_store
 from chexgen_lib.models.autoencoder import load_autoencoder
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.models.weights_catalogue import CATALOGUE, File, WeightsFileError, asked_by, named
@@ -289,6 +289,17 @@ def test_generators_are_asked_for_unless_they_lie_here_as_something_else(tmp_pat
     listed["RoentGen"] = "StanfordAIMI/roent-gen-v1-0"
     found = {weight.name: by for weight, by in asked_by({"pools": {"generators": listed}}).items()}
     assert found == {"roentgen": ["pools.generators"], "owner/name": ["pools.generators"]}
+
+
+def test_what_the_package_ships_is_nobodys_own():
+    assert weights_catalogue.PACKAGED == foundation.PACKAGED
+    others = ["shipped-adapter", "shipped-distilled"]
+    params = {
+        "pools": {"generators": others},
+        "pretraining": {"weights": others},
+        "counterfactuals": {"weights": others},
+    }
+    assert asked_by(params) == {}
 
 
 def test_a_folder_of_the_users_own_is_checked_as_its_loader_needs(made, broken):
