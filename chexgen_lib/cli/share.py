@@ -7,6 +7,7 @@ from pathlib import Path
 from chexgen_lib.cli.sample import load_pipeline
 from chexgen_lib.export import hub
 from chexgen_lib.models.foundation import PACKAGED, read_recipe
+from chexgen_lib.sources import registry
 
 
 def model(options: argparse.Namespace) -> int:
@@ -28,7 +29,8 @@ def samples(options: argparse.Namespace) -> int:
     counts = hub.write_samples(options.out, options.source, options.license)
     print(f"{options.out}: {counts['images'].sum():,} images with a data card, README.md; read it before you share it")
     for source, _, images in counts.filter(~counts["texts"]).select("source", "texts", "images").iter_rows():
-        print(f"{source}: its terms forbid passing on texts: prompts and ids of {images:,} images are left out")
+        terms = "its terms forbid" if source in registry.ALL else "no known terms allow"
+        print(f"{source}: {terms} passing on texts: prompts and ids of {images:,} images are left out")
     return _push(options)
 
 

@@ -128,11 +128,12 @@ def _sources(counts: pl.DataFrame) -> str:
 
 
 def _title(source: str) -> str:
-    return registry.reader(source).DATASHEET.title
+    return registry.reader(source).DATASHEET.title if source in registry.ALL else source
 
 
 def _licence(source: str) -> str:
-    return registry.reader(source).DATASHEET.licence
+    """Terms of a source; those of one that this library has no datasheet of whoever shares must know."""
+    return registry.reader(source).DATASHEET.licence if source in registry.ALL else "terms not recorded here"
 
 
 def _size(images: int) -> str:

@@ -109,9 +109,7 @@ def _new(folder: str | Path) -> Path:
 def _read_samples(folder: Path) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
     """Recipe and pixels, uint8 [H, W], of each image in a folder of `chexgen sample` or a pool."""
     if (folder / "manifest.csv").is_file():
-        names = pl.read_csv(folder / "manifest.csv", infer_schema_length=0)["file"].to_list()
-        if not names:
-            raise ValueError(f"{folder / 'manifest.csv'} names no image: sample some")
+        names = _names(folder / "manifest.csv")
         return [_read_whole(folder / name) for name in names], [_pixels(folder / name) for name in names]
     if not (folder / "manifest.parquet").is_file():
         raise ValueError(f"{folder} has no manifest: give what `chexgen sample` wrote, or a pool of a run")
@@ -119,12 +117,32 @@ def _read_samples(folder: Path) -> tuple[list[dict[str, Any]], list[np.ndarray]]
     if samples.ndim != 4 or len(samples) != len(manifest) or not samples.size:
         raise ValueError(f"{folder}: {len(manifest)} requests and samples {samples.shape} do not fit; sample it again")
     columns = [column for column in ABOUT if column in manifest.columns]
+    seeds = "seeds" in manifest.columns  # those of images that were handed in nobody knows
     recipes = [
-        {"request": row["image_id"], "copy": k, "seed": seed, "record": row["image_id"], **{c: row[c] for c in columns}}
+        {
+            "request": row["image_id"],
+            "copy": k,
+            **({"seed": row["seeds"][k]} if seeds else {}),
+            "record": row["image_id"],
+        }
+        | {column: row[column] for column in columns}
         for row in manifest.iter_rows(named=True)
-        for k, seed in enumerate(row["seeds"])
+        for k in range(samples.shape[1])
     ]
     return recipes, list(samples.reshape(-1, *samples.shape[2:]))
+
+
+def _names(path: Path) -> list[str]:
+    """The files that a manifest of `chexgen sample` names."""
+    try:
+        table = pl.read_csv(path, infer_schema_length=0)
+    except pl.exceptions.NoDataError:  # no row, and so no column
+        table = pl.DataFrame({"file": []})
+    if "file" not in table.columns:
+        raise ValueError(f"{path} has no column file: give what `chexgen sample` wrote, or a pool of a run")
+    if table.is_empty():
+        raise ValueError(f"{path} names no image: mend what `chexgen sample` said of its prompts, and sample again")
+    return table["file"].to_list()
 
 
 def _read_whole(path: Path) -> dict[str, Any]:

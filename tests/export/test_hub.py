@@ -135,6 +135,30 @@ def test_neither_samples_nor_a_pool(tmp_path, pool):
         write_samples(tmp_path / "out", pool)
 
 
+def test_images_that_were_handed_in_are_shared_without_seeds(pool, tmp_path):
+    pl.read_parquet(pool / "manifest.parquet").drop("seeds").write_parquet(pool / "manifest.parquet")
+    assert write_samples(tmp_path / "out", pool)["images"].sum() == 6
+    table = pl.read_csv(tmp_path / "out/metadata.csv")
+    assert table["copy"].to_list() == [0, 1] * 3 and "seed" not in table.columns
+
+
+def test_records_without_a_datasheet_keep_their_texts_at_home(pool, tmp_path, capsys):
+    manifest = pl.read_parquet(pool / "manifest.parquet")
+    ids = {column: manifest[column].str.replace("mimic_cxr", "lung-masks") for column in ("image_id", "record")}
+    manifest.with_columns(**ids).write_parquet(pool / "manifest.parquet")
+    assert cli.main(["share", "samples", str(pool), "--out", str(tmp_path / "out")]) == 0
+    assert "lung-masks: no known terms allow passing on texts: prompts and ids of 4" in capsys.readouterr().out
+    card = DatasetCard.load(tmp_path / "out/README.md").text
+    assert "| lung-masks (terms not recorded here) | 4; prompts and record ids are left out" in card
+
+
+@pytest.mark.parametrize(("content", "words"), [("\n", "names no image: mend"), ("name\na\n", "has no column file")])
+def test_a_manifest_of_no_images_says_so(content, words, tmp_path):
+    (tmp_path / "manifest.csv").write_text(content)
+    with pytest.raises(ValueError, match=f"manifest.csv {words}"):
+        write_samples(tmp_path / "out", tmp_path)
+
+
 def test_a_hub_takes_samples_and_model_and_keeps_them_private(hub, pool, light, tmp_path, capsys):
     command = ["share", "samples", str(pool), "--out", str(tmp_path / "out"), "--push", "lab/films"]
     assert cli.main(command) == 0
