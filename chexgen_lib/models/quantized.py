@@ -33,7 +33,8 @@ def int8_weights(transformer: Model) -> Model:
     are, and how close to float32. The copy can be neither trained, copied nor saved: keep the original.
 
     Raises:
-        ValueError: if the transformer is not in float32 on a CPU, or is such a copy already; if torch lacks oneDNN.
+        ValueError: if the transformer is not in float32 on a CPU, is such a copy already or has no blocks; if
+            torch lacks oneDNN.
     """
     if not torch.backends.mkldnn.is_available():
         raise ValueError(
@@ -43,6 +44,8 @@ def int8_weights(transformer: Model) -> Model:
         raise ValueError(f"int8 weights are for float32 on a CPU, not {transformer.dtype} on {transformer.device}")
     if any(isinstance(module, Int8Block) for module in transformer.modules()):
         raise ValueError("the transformer's weights are int8 already")
+    if not any(isinstance(module, Block) for module in transformer.modules()):
+        raise ValueError(f"a {type(transformer).__name__} has no blocks for int8 weights: sample without them")
     result = copy.deepcopy(transformer).eval().requires_grad_(False)
     for parent in list(result.modules()):
         for name, block in parent.named_children():

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ class Editing:
         source, wanted = self._requests(len(films), change, record, prompt, source_prompt)
         _check_radiographs(films, record)
         kept = _check_mask(keep_mask, films.shape)
-        if not isinstance(guidance_scale, int | float):
+        if not isinstance(guidance_scale, Real):
             guidance_scale = one_each("guidance_scale", guidance_scale, len(films), False)
         times = flow_times(num_inference_steps, strength, self.transformer.flow_shift)
         latents = encode(self.vae, films)[0].to(self._execution_device)

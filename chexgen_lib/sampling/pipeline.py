@@ -130,7 +130,7 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
         prompt: str | Sequence[str] | None = None,
         metadata: Mapping | Sequence[Mapping] | None = None,
         mask: Mapping | Sequence[Mapping] | None = None,
-        boxes: Sequence[Mapping] | Sequence[Sequence[Mapping]] | None = None,
+        boxes: str | Mapping | Sequence[Mapping] | Sequence[Sequence[Mapping]] | None = None,
         condition_image: PIL.Image.Image | np.ndarray | Sequence | None = None,
         control_scale: float = 1.0,
         num_images_per_prompt: int = 1,
@@ -159,7 +159,8 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
                 transformer with a metadata encoder, a dict or Record as in `models.metadata.encode_metadata`, and then
                 `prompt` may be left out.
             mask: dict of class -> two-valued square mask; classes and colours are in `conditions.LEGEND`.
-            boxes: list of dicts of `class`, x, y, w, h; top left corner and size as fractions of the image.
+            boxes: list of dicts of `class`, x, y, w, h; top left corner and size as fractions of the image; or one of
+                them, or a text, as `conditions.read_boxes` takes it.
             condition_image: a ready drawing (`conditions.draw`) uint8 [H, W, 3] instead of `mask` and `boxes`.
             control_scale: weight of the control; 0 samples without it.
             num_images_per_prompt, num_inference_steps: counts of at least 1; of steps, None: `default_steps`.
@@ -313,7 +314,8 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
             drawn = [check_drawing(np.asarray(x), size) for x in given]
         else:
             masks = one_each("mask", mask, count, single=mask is None or isinstance(mask, Mapping))
-            listed = one_each("boxes", boxes, count, single=not boxes or isinstance(boxes[0], Mapping))
+            single = not boxes or isinstance(boxes, str | Mapping) or isinstance(boxes[0], Mapping)
+            listed = one_each("boxes", boxes, count, single)
             drawn = [draw(size, m, b) for m, b in zip(masks, listed, strict=True)]
         return encode_conditions(self.vae, np.stack(drawn))
 

@@ -143,7 +143,7 @@ def _read(path: Path) -> tuple[list[str], list[dict]]:
         if kind == ".csv":
             table = _table(text)
             return table.columns, table.rows(named=True)
-        rows = json.loads(text) if kind == ".json" else [json.loads(line) for line in text.splitlines() if line.strip()]
+        rows = json.loads(text) if kind == ".json" else _lines(text)
     except RecordError as error:
         said = str(error).removeprefix(f"{path}: ")
         raise PromptError(f"{path} cannot be read as {kind}: {said}") from error
@@ -153,6 +153,11 @@ def _read(path: Path) -> tuple[list[str], list[dict]]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise PromptError(f"{path} cannot be read as {kind}: it should be {KINDS[kind]}")
     return list(dict.fromkeys(column for row in rows for column in row)), rows
+
+
+def _lines(text: str) -> list:
+    """Objects of a .jsonl: a text may hold other ends of a line, such as U+2028, which JSON does not escape."""
+    return [json.loads(line) for line in re.split(r"[\r\n]", text) if line.strip()]
 
 
 def _table(text: str) -> pl.DataFrame:

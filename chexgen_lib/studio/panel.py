@@ -68,7 +68,8 @@ class Controls(widgets.VBox):
         self.words = widgets.Textarea(description="own words", placeholder="in place of all the above", layout=WIDE)
         self.words.continuous_update = False
         self.seed = widgets.IntText(start.seed, description="seed", layout=WIDE)
-        self.steps = widgets.IntSlider(start.steps, 2, 50, description="steps", continuous_update=False, layout=WIDE)
+        most = max(50, start.steps)
+        self.steps = widgets.IntSlider(start.steps, 2, most, description="steps", continuous_update=False, layout=WIDE)
         self.guidance = widgets.FloatSlider(
             start.guidance, min=1, max=8, step=0.5, description="guidance", continuous_update=False, layout=WIDE
         )

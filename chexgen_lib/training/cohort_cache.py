@@ -100,7 +100,12 @@ def encode_rows(
         frozen: autoencoder, and the name of the text encoder, as `load_text_encoder` takes it.
         shard: pairs of a shard, which are encoded together.
         deviations: keep those of the latents; else they are zero.
+
+    Raises:
+        CacheError: for no image, of which no training could read anything.
     """
+    if wanted.is_empty():
+        raise CacheError(f"{folder}: no image to encode, its flag and split select none: give the cohort more records")
     parts = list(wanted.iter_slices(shard))
     missing = [k for k in range(len(parts)) if not shard_path(folder, k, len(parts)).exists()]
     devices = [torch.device("cuda", k) for k in range(torch.cuda.device_count())] or [torch.device("cpu")] * workers

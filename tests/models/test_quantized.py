@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from chexgen_lib.models.baseline import BaselineUNet
 from chexgen_lib.models.layers import Block
 from chexgen_lib.models.quantized import STEPS, Int8Block, Int8Linear, attend, int8_weights, quantized
 from chexgen_lib.pools.generate import fingerprint
@@ -35,6 +36,11 @@ def test_every_product_of_the_blocks_is_int8(controlled):
     for block in blocks:
         linear = [name for name, m in block.named_modules() if isinstance(m, torch.nn.Linear)]
         assert linear == ["cross_attn.kv_linear"]  # used once for all steps
+
+
+def test_a_model_without_blocks_is_refused():
+    with pytest.raises(ValueError, match="a BaselineUNet has no blocks for int8 weights: sample without them"):
+        int8_weights(BaselineUNet.of_size("ci", (4, 4, 4), text_dim=16))
 
 
 def test_numbers_are_rounded_to_the_nearest_step():

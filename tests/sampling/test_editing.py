@@ -48,6 +48,11 @@ def test_each_film_can_have_a_guidance_of_its_own(flow, films):
     )
 
 
+def test_a_guidance_of_numpy_is_a_number(flow, films):
+    given = [edit(flow, films, {"age": 80}, guidance_scale=weight) for weight in (np.float32(2), 2)]
+    assert np.array_equal(*given)
+
+
 def test_change_and_record_are_their_descriptions(flow, films):
     before, after = flow._requests(2, {"age": 80}, RECORD, None, None)
     assert "55-year" in before.prompts[0] and "80-year" in after.prompts[0]

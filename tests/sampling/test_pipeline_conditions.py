@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from chexgen_lib.models.autoencoder import encode_conditions
@@ -41,6 +42,13 @@ def test_guidance_weighs_the_condition_as_it_does_the_text(pipeline, controlled)
         for w in (0, 1, 2)
     )
     assert (twice - without - 2 * (once - without)).abs().max() < 1e-3 * (once - without).std()
+
+
+def test_one_box_or_a_text_is_that_of_a_single_prompt(controlled):
+    box = {"class": "Lung Lesion", "x": 0.5, "y": 0.5, "w": 0.4, "h": 0.3}
+    listed = controlled._encode_conditions(1, None, [box], None)
+    for boxes in (box, "Lung Lesion 0.5 0.5 0.4 0.3", [[box]]):
+        assert torch.equal(controlled._encode_conditions(1, None, boxes, None), listed)
 
 
 def test_masks_boxes_and_drawings_are_one_condition(controlled):

@@ -226,3 +226,10 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path, suffix):
     path = tmp_path / f"prompts{suffix}"
     path.write_text(text[suffix], encoding="utf-8-sig")
     assert read_prompts(path)["prompt"].to_list() == ["Cardiomegaly."]
+
+
+def test_a_text_of_jsonl_may_hold_another_end_of_a_line(tmp_path):
+    rows = [{"name": name, "impression": "Clear lungs.\u2028No effusion."} for name in "ab"]
+    lines = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "p.jsonl").write_text(lines, encoding="utf-8")
+    assert read_prompts(tmp_path / "p.jsonl")["text"].to_list() == [row["impression"] for row in rows]

@@ -44,6 +44,11 @@ def test_every_control_sets_its_part_of_the_request(studio):
     assert controls.request.prompt == "Mine."
 
 
+def test_a_model_of_many_steps_keeps_its_own():
+    controls = panel.Controls(lambda: None, Request(steps=100))
+    assert controls.request.steps == 100
+
+
 def test_a_side_is_locked_where_there_is_none(studio):
     row = studio.a.controls.rows[0]
     assert row.side.disabled and row.severity.disabled

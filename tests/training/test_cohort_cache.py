@@ -17,8 +17,8 @@ from chexgen_lib.images import from_uint8
 from chexgen_lib.kept import kept
 from chexgen_lib.models.autoencoder import encode, load_autoencoder
 from chexgen_lib.sources.files import with_stamps
-from chexgen_lib.training.cohort_cache import build_with_latents, select_records
-from chexgen_lib.training.latent_cache import LatentCache
+from chexgen_lib.training.cohort_cache import build_with_latents, encode_rows, select_records
+from chexgen_lib.training.latent_cache import CacheError, LatentCache
 from tests.builders import curated_records
 
 
@@ -43,6 +43,12 @@ def arguments(tmp_path):
         text_encoder="minilm",
         image_root=str(tmp_path),
     )
+
+
+def test_a_cache_of_no_images_is_refused(arguments, tmp_path):
+    wanted = pl.DataFrame(schema={"row": pl.Int64, "prompt": pl.String})
+    with pytest.raises(CacheError, match="alignment_val: no image to encode"):
+        encode_rows(tmp_path / "alignment_val", tmp_path, wanted, 32, (arguments["autoencoder"], "minilm"))
 
 
 def test_caches_hold_the_images_of_their_purpose(arguments, tmp_path):
