@@ -96,7 +96,7 @@ def enter(source: str, reference: Reference, folder: Path, sampling: Sampling, i
             source, "folder of images", Path(source), given.image_ids, given.images, given.excluded, given.remarks
         )
     pipeline = open_generator(source, parts).to(fastest_device())
-    if int8 and isinstance(pipeline, ChexGenPipeline):
+    if int8 and isinstance(pipeline, ChexGenPipeline) and not isinstance(pipeline, BaselinePipeline):
         pipeline.transformer = int8_weights(pipeline.transformer)
     start = perf_counter()
     samples, remarks = _sample(pipeline, prompted, folder, sampling)
