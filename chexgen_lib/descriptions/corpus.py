@@ -2,10 +2,11 @@
 
     chexgen data build --out FOLDER nih chexpert=CheXpert-v1.0-small [--shard 0/4]
 
-The sources are read one after the other, each once. Memory holds one source's table, the parts being written, and 8
-bytes per image id read so far: it grows with the largest source, not with the corpus. Parts are written atomically by
-`workers` processes and listed in a manifest with their digests. An interrupted run resumes: it reads the sources again,
-but does not redo a part whose input, settings and bytes match the manifest.
+The sources are read one after the other, each once, into a hidden folder beside the parts: who is tested on anywhere is
+known only when all are read. Memory holds one source's table, the parts being written, a row for each person, and 8
+bytes per image id: it grows with the largest source and the people, not with the records. Parts are written atomically
+by `workers` processes and listed in a manifest with their digests. An interrupted run resumes: it reads the sources
+again, but does not redo a part whose input, settings and bytes match the manifest.
 """
 
 import hashlib
@@ -15,7 +16,6 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -25,7 +25,7 @@ from chexgen_lib.descriptions import grammar
 from chexgen_lib.descriptions.check import check
 from chexgen_lib.records import RecordError
 from chexgen_lib.sources.table import REJECTS
-from chexgen_lib.storage import replacing
+from chexgen_lib.storage import remove, replacing
 
 ROWS_PER_FILE = 25_000
 Table = tuple[pl.DataFrame, pl.DataFrame]  # records and rejects, as `registry.load` returns them
@@ -45,7 +45,7 @@ def build(
         tables: for example `map(registry.load, registry.ALWAYS)`; consumed one at a time. An image id that occurs in an
             earlier table is rejected as a duplicate, whatever the shard.
         folder: of the parts; all shards may share it.
-        shard: (i, n) writes the i-th of n shares of the patients, 0 <= i < n.
+        shard: (i, n) writes the i-th of n shares of the people, 0 <= i < n; give every shard the same tables.
         rows_per_file: rows of each part.
         workers: processes, by default one per core; 0 runs in this process.
         seed: of the splits, see `records.assign_splits`.
@@ -55,7 +55,7 @@ def build(
             `complete`.
 
     Raises:
-        RecordError: if a table is not valid.
+        RecordError: if a table is not valid, or a person is in several splits.
     """
     share, shares = shard
     if not 0 <= share < shares:
@@ -65,20 +65,13 @@ def build(
         raise RecordError(f"{folder} holds shards of another number ({min(others)}): give another folder, or delete it")
     settings = {"library": __version__, "description": grammar.ORIGIN, "seed": seed}
     manifest = Manifest(Path(folder), f"{share:03d}-of-{shares:03d}", json.dumps(settings))
-    rejects: list[pl.DataFrame] = []
-    curate = partial(_curate, seed=seed)
-    workers = os.cpu_count() if workers is None else workers
-    pending: deque[tuple[dict, Future]] = deque()
-    with _processes(workers) as pool:
-        for chunk in _chunks(tables, shard, rows_per_file, rejects):
-            part = manifest.next_part(chunk)
-            if not manifest.has(part):
-                pending.append((part, pool.submit(curate, chunk, manifest.folder / part["file"])))
-            if len(pending) > workers:  # in memory: the chunks being processed, and one more
-                manifest.add(*pending.popleft())
-        while pending:
-            manifest.add(*pending.popleft())
-    return manifest.close(pl.concat(rejects) if rejects else pl.DataFrame(schema=REJECTS))
+    scratch = manifest.folder / f".tables-{manifest.shard}"
+    try:
+        splits, rejects = _read(tables, scratch, shard, seed)
+        _write_parts(manifest, _chunks(scratch, splits, rows_per_file), workers)
+    finally:
+        remove(scratch)
+    return manifest.close(rejects)
 
 
 def stream(folder: str | Path) -> pl.LazyFrame:
@@ -135,7 +128,12 @@ class Manifest:
         self._save(complete=False, parts=self.known)
 
     def close(self, rejects: pl.DataFrame) -> dict:
-        """Write the rejects and mark the shard as complete."""
+        """Write the rejects and mark the shard as complete, if nobody is in several splits."""
+        parts = [pl.read_parquet(self.folder / file, columns=["patient_id", "split"]) for file in self.done]
+        if torn := records.in_several_splits(pl.concat(parts)) if parts else []:
+            raise RecordError(
+                f"{self.folder}: {len(torn)} people are in several splits, first {torn[0]!r}; delete it and build again"
+            )
         name = f"rejects-{self.shard}.parquet"
         with replacing(self.folder / name) as partial_path:
             rejects.write_parquet(partial_path)
@@ -155,10 +153,16 @@ class Manifest:
         return content
 
 
-def _chunks(tables: Iterable[Table], shard: tuple[int, int], rows: int, rejects: list) -> Iterator[pl.DataFrame]:
-    """The shard's Records in pieces of `rows`; its share of the rejects is appended to `rejects`."""
+def _read(
+    tables: Iterable[Table], scratch: Path, shard: tuple[int, int], seed: int
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Write the shard's Records to `scratch`, a file a table; person and split of everybody, the shard's rejects."""
+    remove(scratch)  # of a run that was killed
+    scratch.mkdir(parents=True)
     seen = pl.Series(dtype=pl.UInt64)  # a false hit needs two of n ids to share 64 bits: n^2 / 2^65, 7e-7 at 5 million
-    for table, lost in tables:
+    people = [pl.DataFrame(schema={name: records.SCHEMA[name] for name in ("patient_id", "split", "sets")})]
+    rejects = [pl.DataFrame(schema=REJECTS)]
+    for i, (table, lost) in enumerate(tables):
         hashes = table["image_id"].hash()
         repeated = ~hashes.is_first_distinct() | hashes.is_in(seen.implode())
         seen = seen.append(hashes.filter(~repeated))
@@ -167,21 +171,50 @@ def _chunks(tables: Iterable[Table], shard: tuple[int, int], rows: int, rejects:
         )
         lost = pl.concat([lost, again.select(REJECTS.keys())])
         rejects.append(lost.gather_every(shard[1], shard[0]))
-        yield from _share(table.filter(~repeated), shard).iter_slices(rows)
+        table = records.conform(table.filter(~repeated))
+        sets = pl.col("sets").explode().drop_nulls()
+        people.append(table.group_by("patient_id", "split", maintain_order=True).agg(sets))
+        _share(table, shard).write_parquet(scratch / f"{i:05d}.parquet")
+    everybody = records.assign_splits(pl.concat(people), seed=seed)
+    return everybody.select("split", person=records.person()).unique("person"), pl.concat(rejects)
 
 
 def _share(table: pl.DataFrame, shard: tuple[int, int]) -> pl.DataFrame:
-    """The rows of the patients that belong to shard (i, n)."""
+    """The rows of the people who belong to shard (i, n)."""
     if shard[1] == 1:
         return table
-    patients = table.select(pl.col("patient_id").unique(maintain_order=True))
-    share = (records.positions(patients["patient_id"], "shard") * shard[1]).floor() == shard[0]
-    return table.join(patients.filter(share), on="patient_id", how="semi", maintain_order="left")
+    table = table.with_columns(person=records.person())
+    people = table.select(pl.col("person").unique(maintain_order=True))
+    share = (records.positions(people["person"], "shard") * shard[1]).floor() == shard[0]
+    return table.join(people.filter(share), on="person", how="semi", maintain_order="left").drop("person")
 
 
-def _curate(chunk: pl.DataFrame, path: Path, seed: int) -> int:
-    """Describe, check, split and write one part; returns its number of rows."""
-    table = grammar.describe(records.assign_splits(chunk, seed=seed))
+def _chunks(scratch: Path, splits: pl.DataFrame, rows: int) -> Iterator[pl.DataFrame]:
+    """The Records in `scratch` with the split of their person, in pieces of `rows`."""
+    for path in sorted(scratch.iterdir()):
+        table = pl.read_parquet(path).rechunk().drop("split").with_columns(person=records.person())
+        table = table.join(splits, on="person", how="left", maintain_order="left")
+        yield from table.select(records.SCHEMA.keys()).iter_slices(rows)
+
+
+def _write_parts(manifest: Manifest, chunks: Iterable[pl.DataFrame], workers: int | None) -> None:
+    """Write the parts that the manifest does not have yet, in `workers` processes."""
+    workers = os.cpu_count() if workers is None else workers
+    pending: deque[tuple[dict, Future]] = deque()
+    with _processes(workers) as pool:
+        for chunk in chunks:
+            part = manifest.next_part(chunk)
+            if not manifest.has(part):
+                pending.append((part, pool.submit(_curate, chunk, manifest.folder / part["file"])))
+            if len(pending) > workers:  # in memory: the chunks being processed, and one more
+                manifest.add(*pending.popleft())
+        while pending:
+            manifest.add(*pending.popleft())
+
+
+def _curate(chunk: pl.DataFrame, path: Path) -> int:
+    """Describe, check and write one part; returns its number of rows."""
+    table = grammar.describe(chunk)
     records.write(check(table), path)
     return table.height
 

@@ -69,20 +69,62 @@ def test_duplicates_in_other_tables_are_rejected_whatever_the_shard(tmp_path):
     assert lost.height == 8
 
 
-def test_an_interrupted_build_goes_on_and_redoes_only_what_is_missing(tmp_path, monkeypatch):
-    def breaking():
-        yield table("nih")
-        raise KeyboardInterrupt
+def of_nih(source: str, patients: range, split: str | None) -> corpus.Table:
+    """A Record for each of NIH's patients, in a published set, and no reject."""
+    ids = [f"{source}:{patient:08}" for patient in patients]
+    df = pl.DataFrame({"patient_id": ids, "study_id": ids, "image_id": ids, "source": source, "split": split})
+    df = df.with_columns(pl.col("split").cast(pl.String), view=pl.lit("PA"), Edema=pl.lit(1.0))
+    return records.conform(df), pl.DataFrame(schema=REJECTS)
 
+
+@pytest.mark.parametrize("shares", [1, 2])
+def test_nobody_who_is_tested_on_in_one_dataset_or_part_is_trained_on_in_another(tmp_path, shares):
+    tables = [
+        of_nih("nih", range(60), "train"),
+        of_nih("siim_acr_ptx", range(30), None),
+        of_nih("chestx_det", range(20), "test"),
+    ]
+    for i in range(shares):
+        corpus.build(tables, tmp_path, (i, shares), rows_per_file=7, workers=0)
+    whole = read(tmp_path)
+    assert whole.height == 110 and records.in_several_splits(whole) == []
+    assert whole.sort("image_id").equals(directly(*tables).sort("image_id"))
+    known = whole.with_columns(number=pl.col("patient_id").str.tail(8).cast(int))
+    assert known.filter(pl.col("number") < 20)["split"].unique().to_list() == ["test"]
+    files = pl.concat(
+        pl.read_parquet(f).select(person=records.person(), file=pl.lit(f.name.split("-of-")[0]))
+        for f in tmp_path.glob("part-*")
+    )
+    assert files.group_by("person").agg(pl.col("file").n_unique())["file"].max() == 1
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_part_that_was_made_elsewhere_does_not_put_a_person_into_two_splits(tmp_path, monkeypatch):
+    def into_train(chunk, path):
+        return curate(chunk.with_columns(split=pl.lit("train")), path) if chunk["source"][0] == "nih" else 0
+
+    curate = corpus._curate
+    tables = [of_nih("nih", range(9), "test"), of_nih("chestx_det", range(9), "test")]
+    monkeypatch.setattr(corpus, "_curate", lambda chunk, path: into_train(chunk, path) or curate(chunk, path))
+    with pytest.raises(RecordError, match="9 people are in several splits, first 'nih:00000000'; delete it and"):
+        corpus.build(tables, tmp_path, workers=0)
+
+
+def test_an_interrupted_build_goes_on_and_redoes_only_what_is_missing(tmp_path, monkeypatch):
+    def breaking(chunk, path):
+        if chunk["source"][0] == "brax":
+            raise KeyboardInterrupt
+        return curate(chunk, path)
+
+    made, curate, tables = [], corpus._curate, [table("nih"), table("brax", 20)]
+    monkeypatch.setattr(corpus, "_curate", breaking)
     with pytest.raises(KeyboardInterrupt):
-        corpus.build(breaking(), tmp_path, rows_per_file=40, workers=0)
+        corpus.build(tables, tmp_path, rows_per_file=40, workers=0)
     with pytest.raises(RecordError, match="not a finished corpus"):
         corpus.stream(tmp_path)
     parts = sorted(tmp_path.glob("part-*"))
     parts[1].write_bytes(b"damaged")
-    made, curate = [], corpus._curate
-    monkeypatch.setattr(corpus, "_curate", lambda chunk, path, **k: made.append(path.name) or curate(chunk, path, **k))
-    tables = [table("nih"), table("brax", 20)]
+    monkeypatch.setattr(corpus, "_curate", lambda chunk, path: made.append(path.name) or curate(chunk, path))
     corpus.build(tables, tmp_path, rows_per_file=40, workers=0)
     assert made == ["part-000-of-001-00001.parquet", "part-000-of-001-00003.parquet"]
     assert read(tmp_path).equals(directly(*tables))
