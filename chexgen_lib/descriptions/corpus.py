@@ -6,7 +6,7 @@ The sources are read one after the other, each once, into a hidden folder beside
 known only when all are read. Memory holds one source's table, the parts being written, a row for each person, and 8
 bytes per image id: it grows with the largest source and the people, not with the records. Parts are written atomically
 by `workers` processes and listed in a manifest with their digests. An interrupted run resumes: it reads the sources
-again, but does not redo a part whose input, settings and bytes match the manifest.
+again, but does not redo a part whose input, code, settings and bytes match the manifest.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import polars as pl
 
-from chexgen_lib import __version__, records
+from chexgen_lib import __version__, code_digest, records
 from chexgen_lib.descriptions import grammar
 from chexgen_lib.descriptions.check import check
 from chexgen_lib.records import RecordError
@@ -63,7 +63,8 @@ def build(
     others = [p.name for p in Path(folder).glob("manifest-*.json") if not p.stem.endswith(f"-of-{shares:03d}")]
     if others:
         raise RecordError(f"{folder} holds shards of another number ({min(others)}): give another folder, or delete it")
-    settings = {"library": __version__, "description": grammar.ORIGIN, "seed": seed}
+    code = code_digest.of(__file__)  # what describes and checks; a reader's change shows in what it reads
+    settings = {"library": __version__, "code": code, "description": grammar.ORIGIN, "seed": seed}
     manifest = Manifest(Path(folder), f"{share:03d}-of-{shares:03d}", json.dumps(settings))
     scratch = manifest.folder / f".tables-{manifest.shard}"
     try:
@@ -78,7 +79,8 @@ def stream(folder: str | Path) -> pl.LazyFrame:
     """All Records of a finished corpus, lazily, in the order of shards and parts: filter, select, `collect_batches`.
 
     Raises:
-        RecordError: if a shard or a part is missing, or a part is not as long as the manifest says.
+        RecordError: if a shard or a part is missing, shards are of different code or settings, or a part is not as long
+            as the manifest says.
     """
     folder = Path(folder)
     manifests = [json.loads(path.read_text()) for path in sorted(folder.glob("manifest-*.json"))]
@@ -86,6 +88,9 @@ def stream(folder: str | Path) -> pl.LazyFrame:
     if len(wanted) != 1 or len(manifests) != int(*wanted) or not all(m["complete"] for m in manifests):
         have = [m["shard"] for m in manifests if m["complete"]]
         raise RecordError(f"{folder}: not a finished corpus, complete are {have or 'no shards'}; run the others")
+    other = [m["shard"] for m in manifests if m["settings"] != manifests[0]["settings"]]
+    if other:
+        raise RecordError(f"{folder}: shard {other[0]} was made by other code or settings; run all shards again")
     parts = [part for manifest in manifests for part in manifest["parts"]]
     for part in parts:
         path = folder / part["file"]

@@ -133,6 +133,20 @@ def test_an_interrupted_build_goes_on_and_redoes_only_what_is_missing(tmp_path, 
     assert len(made) == 4
 
 
+def test_parts_and_shards_of_other_code_are_not_mixed(tmp_path, monkeypatch):
+    made, curate = [], corpus._curate
+    monkeypatch.setattr(corpus, "_curate", lambda chunk, path: made.append(path.name) or curate(chunk, path))
+    for i in range(2):
+        corpus.build([table()], tmp_path, (i, 2), workers=0)
+    monkeypatch.setattr(corpus.code_digest, "of", lambda file: "later")
+    corpus.build([table()], tmp_path, (1, 2), workers=0)
+    assert made == [f"part-{i:03d}-of-002-00000.parquet" for i in (0, 1, 1)]
+    with pytest.raises(RecordError, match="shard 001-of-002 was made by other code or settings; run all shards again"):
+        corpus.stream(tmp_path)
+    corpus.build([table()], tmp_path, (0, 2), workers=0)
+    assert read(tmp_path).height == 90
+
+
 def test_a_missing_or_cut_part_is_named(tmp_path):
     manifest = corpus.build([table()], tmp_path, rows_per_file=40, workers=0)
     path = tmp_path / manifest["parts"][1]["file"]
