@@ -11,7 +11,7 @@ from chexgen_lib.cohort.layout import FLAGS, CohortError
 from chexgen_lib.descriptions import grammar
 from chexgen_lib.descriptions.check import PASS
 from chexgen_lib.phantom import render as phantom
-from chexgen_lib.records import FINDINGS, in_several_splits, person, positions
+from chexgen_lib.records import FINDINGS, assign_splits, in_several_splits, person, positions
 from chexgen_lib.sources import impressions
 from chexgen_lib.storage import ROWS, blocks, height
 
@@ -38,8 +38,8 @@ class Selection:
         labels_alone: for images that no text goes with: also of records whose description failed its check, for example
             since there is nothing to describe.
         reserved: of training patients only those that the shipped foundation never sees (True: `is_reserved`), only
-            the others (False), or all (None). With another seed than `SPLITS_SEED`, whose splits put people who trained
-            the foundation among the tested, True holds for every split.
+            the others (False), or all (None). True also leaves out of validation and test whom the foundation was
+            trained on: another seed, other fractions or a publisher's list can put such people there.
     """
 
     flag: str
@@ -57,7 +57,8 @@ def is_reserved(records: pl.DataFrame) -> pl.Series:
     """Whether a record's person is among the tenth of all that `make foundation` leaves to every other training.
 
     It is a hash of the person alone, so that no seed, source or profile moves anybody to the other side. The foundation
-    was trained on the others of the training split of `SPLITS_SEED`.
+    was trained on the others of the training split of `SPLITS_SEED` and the default fractions, of tables that come
+    without a publisher's lists.
     """
     people = records.select(person=person()).unique(maintain_order=True)
     people = people.with_columns(reserved=positions(people["person"], "foundation") < RESERVED)
@@ -121,7 +122,7 @@ def _choose(
         return np.array(token_counts(prompts)) < max_tokens
 
     pool = _pool(candidates, selection, token_counts, max_tokens)
-    parts = ((_of(pool, split, selection.reserved, seed), n) for split, n in selection.counts.items())
+    parts = ((_of(pool, split, selection.reserved), n) for split, n in selection.counts.items())
     picked = [_sample(part, n, seed, is_short, selection.natural) for part, n in parts]
     chosen = pl.concat([rows.select(ROW, "image_id", "patient_id", "split", "prompt") for rows in picked])
     if not selection.optional and chosen.filter(pl.col("split") == "train").is_empty():
@@ -190,11 +191,19 @@ def _pool(records: pl.DataFrame, selection: Selection, token_counts: TokenCounts
     return pool
 
 
-def _of(pool: pl.DataFrame, split: str, reserved: bool | None, seed: int) -> pl.DataFrame:
+def _of(pool: pl.DataFrame, split: str, reserved: bool | None) -> pl.DataFrame:
     """The pool's records of a split, of those whom `Selection.reserved` admits."""
     pool = pool.filter(pl.col("split") == split)
-    concerned = split == "train" or (reserved and seed != SPLITS_SEED)
-    return pool.filter(is_reserved(pool) == reserved) if reserved is not None and concerned else pool
+    if split == "train":
+        return pool if reserved is None else pool.filter(is_reserved(pool) == reserved)
+    return pool.filter(is_reserved(pool) | ~_in_training_split_of_foundation(pool)) if reserved else pool
+
+
+def _in_training_split_of_foundation(records: pl.DataFrame) -> pl.Series:
+    """Whether a record's person is in the training split that the foundation knew, whatever split she is in now."""
+    # NIH's lists are not in the table that the foundation's prompts are from; it saw no other dataset that has any
+    shipped = records.with_columns(split=pl.when(~person().str.starts_with("nih:")).then("split"))
+    return assign_splits(shipped, seed=SPLITS_SEED)["split"] == "train"
 
 
 def _sample(

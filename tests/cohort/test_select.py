@@ -9,7 +9,7 @@ from chexgen_lib import storage
 from chexgen_lib.cohort import select as selecting
 from chexgen_lib.cohort.layout import FLAGS, CohortError, rows
 from chexgen_lib.cohort.select import RESERVED, SPLITS_SEED, Selection, is_reserved, select
-from chexgen_lib.records import FRONTAL, assign_splits
+from chexgen_lib.records import FRONTAL, assign_splits, person
 from tests.builders import curated_records
 
 STAGE1 = Selection("stage1", ["nih"], {"train": 20, "val": 4})
@@ -159,13 +159,48 @@ def test_a_selection_trains_on_reserved_people_or_on_the_others(table):
     assert {flag: len(chosen.filter(split="val")) for flag, chosen in sides.items()} == {True: 4, False: 4}
 
 
-def test_with_the_splits_of_another_seed_nobody_who_trained_the_foundation_is_tested(table):
-    chosen = {
-        seed: choose(table, external=replace(EXTERNAL, reserved=True), seed=seed).filter("external", split="test")
-        for seed in (SPLITS_SEED, 1)
-    }
-    assert not is_reserved(chosen[SPLITS_SEED]).all()  # the split itself keeps them apart
-    assert len(chosen[1]) and is_reserved(chosen[1]).all()
+def other_source(table: pl.DataFrame, source: str) -> pl.DataFrame:
+    ids = ("image_id", "patient_id", "study_id", "source")
+    return table.with_columns(pl.col(c).str.replace("^nih", source) for c in ids)
+
+
+def as_published(table: pl.DataFrame) -> pl.DataFrame:
+    last = pl.col("patient_id").str.tail(1)
+    return table.with_columns(split=last.replace_strict({"1": "val", "2": "test"}, default="train"))
+
+
+SPLIT_OTHERWISE = {
+    "another seed": lambda table: assign_splits(table, seed=1),
+    "other fractions": lambda table: assign_splits(table, {"train": 0.4, "val": 0.3, "test": 0.3}, SPLITS_SEED),
+    "lists of the publisher": as_published,
+    "lists of a dataset of the same people": lambda table: as_published(other_source(table, "chestx_det")),
+}
+
+
+@pytest.mark.parametrize("otherwise", SPLIT_OTHERWISE)
+def test_nobody_who_trained_the_foundation_is_tested_whatever_the_splits(otherwise):
+    number = pl.col("patient_id").str.extract(r"(\d+)").str.zfill(8)
+    table = curated_records(900).drop("split").with_columns(patient_id=pl.format("nih:{}", number))
+    known = assign_splits(table, seed=SPLITS_SEED).filter(pl.col("split") == "train", ~is_reserved(table))
+    split = SPLIT_OTHERWISE[otherwise](table).select(pl.exclude("split"), "split")
+    stage1, stage2 = (curated_records(source=source).select(split.columns) for source in ("brax", "openi"))
+    asked = replace(EXTERNAL, sources=split["source"].unique(), counts={"val": None, "test": None}, reserved=True)
+    both = pl.concat([stage1, stage2, split])
+    chosen = choose(both, stage1=replace(STAGE1, sources=["brax"]), external=asked)
+    chosen = chosen.filter("external").with_columns(person=person())
+    assert set(chosen["split"]) == {"val", "test"} and not set(chosen["person"]) & set(
+        known.select(person=person())["person"]
+    )
+    assert not is_reserved(chosen).all()  # whom the foundation was not trained on need not be reserved
+
+
+def test_with_the_splits_of_the_foundation_and_in_datasets_that_it_never_saw_all_are_tested(table):
+    tested = other_source(table.filter(source="nih"), "vindr_cxr").with_columns(split=pl.lit("test"))
+    both = pl.concat([table, tested])
+    for source in ("nih", "openi", "vindr_cxr"):
+        asked = replace(EXTERNAL, sources=[source], counts={"val": None, "test": None}, views=None)
+        chosen = [choose(both, external=replace(asked, reserved=how)).filter("external") for how in (True, None)]
+        assert len(chosen[0]) and chosen[0].equals(chosen[1]), source
 
 
 def test_records_on_the_disk_are_selected_in_blocks(table, tmp_path, monkeypatch):
