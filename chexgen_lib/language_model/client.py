@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from chexgen_lib.language_model.answers import Answer, read_answer
 from chexgen_lib.language_model.cache import AnswerCache, LanguageModelError
-from chexgen_lib.language_model.protocol import Endpoint, Report, Request
+from chexgen_lib.language_model.protocol import Endpoint, Report, Request, without_secrets
 
 ATTEMPTS = 6  # of a request to reach the server, and of a record to get an answer that can be used
 UNUSABLE = 2 * ATTEMPTS  # answers of a model, before which none could be used: after these it is not asked any more
@@ -103,7 +103,7 @@ class Asker:
         return answer
 
     def _where(self, endpoint: Endpoint) -> str:
-        return f"{endpoint.model} at {self._clients[endpoint].base_url}"
+        return f"{endpoint.model} at {without_secrets(str(self._clients[endpoint].base_url))}"
 
     def _failure(self, endpoint: Endpoint, error: openai.APIError) -> Exception | None:
         """What an error means after the retries: give this record up, stop the run, or (None) ask again."""

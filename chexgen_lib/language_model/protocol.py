@@ -52,7 +52,8 @@ class Endpoint:
 
     Attributes:
         model: its name.
-        base_url: None for OpenAI's own, otherwise such as "http://127.0.0.1:8000/v1" (vLLM, transformers serve).
+        base_url: None for OpenAI's own, otherwise such as "http://127.0.0.1:8000/v1" (vLLM, transformers serve). It may
+            hold a password: print `without_secrets(base_url)` only.
         api_key_variable: the environment variable that holds the key; a server of one's own may need none.
         concurrency: requests in flight at once.
         timeout: seconds, of one attempt.
@@ -62,7 +63,7 @@ class Endpoint:
     """
 
     model: str
-    base_url: str | None = None
+    base_url: str | None = field(default=None, repr=False)
     api_key_variable: str = "OPENAI_API_KEY"
     concurrency: int = 32
     timeout: float = 60.0
@@ -71,12 +72,20 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         if not self.model or self.concurrency < 1 or self.timeout <= 0 or min(self.price) < 0:
-            raise ValueError(f"{self}: needs a model, concurrency >= 1, timeout > 0 and prices >= 0")
+            values = ", ".join(
+                f"{name} {getattr(self, name)!r}" for name in ("model", "concurrency", "timeout", "price")
+            )
+            raise ValueError(f"{values}: needs a model, concurrency >= 1, timeout > 0 and prices >= 0")
         if self.base_url is not None and not re.match("https?://[^/]", self.base_url):
-            raise ValueError(f"base_url {self.base_url!r}: write it as http://127.0.0.1:8000/v1")
+            raise ValueError(f"base_url {without_secrets(self.base_url)!r}: write it as http://127.0.0.1:8000/v1")
 
     def cost(self, input_tokens: int, output_tokens: int) -> float:
         return (input_tokens * self.price[0] + output_tokens * self.price[1]) / 1e6
+
+
+def without_secrets(address: str) -> str:
+    """An address as it may be printed: without user, password and query."""
+    return re.sub(r"(https?://)?.*@|[?#].*", r"\1", address)
 
 
 @dataclass(frozen=True)

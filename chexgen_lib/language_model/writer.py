@@ -71,7 +71,11 @@ def describe(
 def _endpoint(settings: dict) -> Endpoint:
     known = [field.name for field in dataclasses.fields(Endpoint)]
     if not isinstance(settings, dict) or "model" not in settings or not settings.keys() <= set(known):
-        raise ValueError(f"writer or reviewer {settings}: give `model`, and of {', '.join(known[1:])} what differs")
+        names = sorted(map(str, settings)) if isinstance(settings, dict) else type(settings).__name__
+        raise ValueError(  # names alone: a value may be a key or a password
+            f"writer or reviewer {names}: give `model`, and of {', '.join(known[1:])} what differs; an API key belongs "
+            "in the environment variable that api_key_variable names"
+        )
     return Endpoint(**settings | {"price": tuple(settings.get("price", (0, 0)))})
 
 

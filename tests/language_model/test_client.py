@@ -55,8 +55,8 @@ def test_unreachable_server(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(LanguageModelError, match="does not answer.*base_url"):
-        model(f"http://127.0.0.1:{port}/v1", tmp_path).describe(cohort(20))
+    with pytest.raises(LanguageModelError, match=f"at http://127.0.0.1:{port}/v1.* does not answer.*base_url"):
+        model(f"http://me:password@127.0.0.1:{port}/v1", tmp_path).describe(cohort(20))
 
 
 def test_an_outage_ends_the_run(tmp_path):

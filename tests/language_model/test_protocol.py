@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from chexgen_lib.language_model.protocol import Endpoint, Report, request
+from chexgen_lib.language_model.protocol import Endpoint, Report, request, without_secrets
 
 
 def test_data_cannot_close_its_delimiter():
@@ -46,3 +46,19 @@ def test_an_address_says_how_to_reach_it(address):
 def test_endpoints_that_make_no_sense(wrong):
     with pytest.raises(ValueError, match="needs a model"):
         Endpoint(**{"model": "m"} | wrong)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("http://127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1"),
+        ("https://me:p@ss/w@a.org:8/v1?key=1", "https://a.org:8/v1"),
+        ("me:pass@a.org/v1", "a.org/v1"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(address, shown):
+    assert without_secrets(address) == shown
+    with pytest.raises(ValueError, match="write it as http|needs a model") as error:
+        Endpoint("" if address.startswith("http") else "m", base_url=address)
+    assert "pass" not in str(error.value)
+    assert "http" not in repr(Endpoint("m", base_url="http://me:pass@a"))

@@ -183,6 +183,15 @@ def test_settings_of_a_model_that_make_no_sense(settings, tmp_path):
         writer.describe(cohort(1), settings, None, tmp_path / "a.sqlite", None)
 
 
+def test_settings_that_hold_a_key_are_refused_without_showing_it(tmp_path):
+    settings = {"model": "m", "api_key": "sk-secret", "base_url": "http://me:sk-secret@a/v1"}
+    with pytest.raises(
+        ValueError, match="'api_key'.*belongs in the environment variable that api_key_variable"
+    ) as error:
+        writer.describe(cohort(1), settings, None, tmp_path / "a.sqlite", None)
+    assert "secret" not in str(error.value)
+
+
 @pytest.mark.parametrize("budget", [-1, 5])
 def test_budgets_that_make_no_sense(budget, tmp_path):
     with pytest.raises(ValueError, match="budget"):
