@@ -34,7 +34,10 @@ DATASHEET = Datasheet(
         Part("**/derivatives/labels/[Ll]abels_*.tsv", "report and labels of each session"),
         Part("**/participants.tsv", "age and sex of each patient", needed=False),
         Part("**/sub-*/ses-*/mod-rx/*.png", "radiographs"),
-        Part("**/sub-*/ses-*/mod-rx/*.json", "DICOM headers; not read", needed=False),
+        Part(
+            "**/sub-*/ses-*/mod-rx/*.json",
+            "DICOM headers: window and polarity of the stored values, without which no image is shown",
+        ),
     ),
 )
 LABELS, PARTICIPANTS, IMAGES = "**/derivatives/labels/[Ll]abels_*.tsv", "**/participants.tsv", "**/mod-rx/*.png"

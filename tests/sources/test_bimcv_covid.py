@@ -4,7 +4,7 @@ import pytest
 
 from chexgen_lib import records
 from chexgen_lib.records import RecordError
-from chexgen_lib.sources import bimcv_covid
+from chexgen_lib.sources import bimcv_covid, registry
 
 PNG = "sub-S03169/ses-E07193/mod-rx/sub-S03169_ses-E07193_run-1_bp-chest_vp-{}.png"
 HEADER = (
@@ -151,3 +151,14 @@ def test_comma_separated_table(tmp_path):
 def test_no_images(tmp_path):
     with pytest.raises(RecordError, match="holds no .*png"):
         bimcv_covid.load(write(tmp_path, []))
+
+
+def test_the_headers_without_which_no_image_is_shown_are_missed(tmp_path):
+    png = write(tmp_path / "bimcv_covid", [PNG.format("ap_cr")], session("ses-E07193", "['normal']")) / PNG.format(
+        "ap_cr"
+    )
+    png.write_bytes(b"\x89PNG")
+    report, ready = registry.check("bimcv_covid", tmp_path)
+    assert not ready and "mod-rx/*.json (DICOM headers: window and polarity" in report
+    png.with_suffix(".json").write_text("{}")
+    assert registry.check("bimcv_covid", tmp_path)[1]
