@@ -70,7 +70,7 @@ def load(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     path = None if path is None else Tree.of(path)
     kept, rejects = separate(_prepare(path), "nih")
     records = kept.with_columns(no_finding(), source=pl.lit("nih"))
-    records = records.join(_published(path), on="image_id", how="left", maintain_order="left")
+    records = records.join(_published(path, records["image_id"]), on="image_id", how="left", maintain_order="left")
     if boxes := _boxes_beside(path):
         records = records.join(load_boxes(boxes)[0], on="image_id", how="left", maintain_order="left")
     return conform(records.select(c for c in SCHEMA if c in records.columns)), rejects
@@ -92,10 +92,10 @@ def _boxes_beside(path: str | Path | None) -> Path | None:
     return located(tree, "BBox_List_2017*.csv") if tree.folder.is_dir() else None
 
 
-def _published(tree: Tree | None) -> pl.DataFrame:
+def _published(tree: Tree | None, image_ids: pl.Series) -> pl.DataFrame:
     """image_id and split of the publisher's two lists of images, where they lie in the dataset's folder.
 
-    Where only the list for testing is there, all other images are for training.
+    Where only the list for testing is there, all others of `image_ids` are for training.
     """
     frames = [pl.DataFrame(schema={"image_id": pl.String, "split": pl.String})]
     for name, split in LISTS.items() if tree is not None and tree.folder.is_dir() else ():
@@ -107,6 +107,9 @@ def _published(tree: Tree | None) -> pl.DataFrame:
         raise RecordError(
             f"{tree.folder}: image {twice['image_id'].min()!r} is in both lists of {list(LISTS)}; fetch them again"
         )
+    if lists["split"].unique().to_list() == ["test"]:
+        others = image_ids.filter(~image_ids.is_in(lists["image_id"].implode()))
+        lists = pl.concat([lists, others.to_frame("image_id").with_columns(split=pl.lit("train"))])
     return lists
 
 

@@ -265,6 +265,9 @@ def test_the_lists_of_nih_give_its_splits(tmp_path):
     files = {"Data_Entry_2017.csv": "\n".join([header, *rows]), "train_val_list.txt": "\n".join(names[:1])}
     put(tmp_path, files | {"lists/test_list.txt": names[1]})
     assert nih.load(tmp_path)[0]["split"].to_list() == ["train", "test", None]
+    (tmp_path / "train_val_list.txt").rename(tmp_path / "else.txt")
+    assert nih.load(tmp_path)[0]["split"].to_list() == ["train", "test", "train"]
+    (tmp_path / "else.txt").rename(tmp_path / "train_val_list.txt")
     put(tmp_path, {"lists/test_list.txt": "\n".join(names[:2])})
     with pytest.raises(RecordError, match="image 'nih:00000001_000' is in both lists"):
         nih.load(tmp_path)
