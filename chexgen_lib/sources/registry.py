@@ -114,20 +114,31 @@ def paper_cases(sheet: Datasheet) -> int | None:
 def load_all(root: Path | None = None) -> dict[str, tuple[pl.DataFrame, pl.DataFrame]]:
     """Records and rejects of the sources of every run, and of all others that have a folder below the data root.
 
-    A dataset that lies below the root is read from there, and `image` begins with its folder.
+    A dataset that lies below the root is read from there, and `image` begins with its folder. Of NIH, if images lie
+    there, the records without one are rejects: its archives are often unpacked in part.
     """
     _check_root(root)
     loaded = {}
     for source in tqdm(list(dict.fromkeys([*ALWAYS, *(sheet.source for sheet in sheets())])), desc="reading"):
         if root is not None and (root / source).is_dir():
             records, rejects = load(source, root / source)
-            if source == "nih":  # its table does not say in which folder an image lies
-                records, absent = reader("nih").attach_images(records, root / source)
-                rejects = pl.concat([rejects, absent])
+            if source == "nih":
+                records, rejects = _with_images_beside(records, rejects, root / source)
             loaded[source] = records.with_columns(image=pl.lit(f"{source}/") + pl.col("image")), rejects
         elif source in ALWAYS:
             loaded[source] = load(source)
     return loaded
+
+
+def _with_images_beside(
+    records: pl.DataFrame, rejects: pl.DataFrame, folder: Path
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """NIH's records whose image lies in the folder of its tables, or all where none has one there."""
+    attached, left = reader("nih").attach_images(records, folder)
+    if attached.is_empty():
+        return records, rejects
+    # without the files that are no record's image, such as the tables: accounts are of the rows of a table
+    return attached, pl.concat([rejects, left.filter(pl.col("source") == "nih")])
 
 
 def with_images(loaded: dict[str, tuple[pl.DataFrame, pl.DataFrame]], folder: str | Path) -> dict:

@@ -108,7 +108,22 @@ def test_load_all_takes_what_lies_below_the_root(tmp_path, monkeypatch):
     assert loaded["vindr_cxr"][0]["image"].to_list()[0] == "vindr_cxr/train/a.dicom"
     records, rejects = loaded["nih"]
     assert records["image"].to_list() == [f"nih/images_001/images/{table['Image Index'][1]}"]
-    assert set(rejects.filter(source="nih")["reason"]) == {"no image file in the folder"}
+    assert set(rejects["reason"]) == {"no image file in the folder"} and records.height + rejects.height == 3
+
+
+def test_tables_of_nih_without_images_leave_its_records_for_images_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "ALWAYS", ("nih",))
+    table = read_table(shipped(nih.TABLE), nih.COLUMNS).select(nih.COLUMNS).head(3)
+    for folder in ("DATA/nih", "images"):
+        (tmp_path / folder).mkdir(parents=True)
+    table.write_csv(tmp_path / "DATA/nih/Data_Entry_2017_v2020.csv")
+    (tmp_path / "DATA/nih/test_list.txt").write_text(table["Image Index"][0])
+    (tmp_path / "images" / table["Image Index"][2]).write_bytes(b"x")
+    loaded = registry.load_all(tmp_path / "DATA")
+    records, rejects = loaded["nih"]
+    assert records["split"].to_list() == ["test", "train", "train"] and rejects.is_empty()
+    attached, rejects = registry.with_images(loaded, tmp_path / "images")["nih"]
+    assert attached["image"].to_list() == [table["Image Index"][2]] and rejects.height == 2
 
 
 def test_the_page_of_datasets_is_made_from_the_datasheets():
