@@ -68,6 +68,7 @@ FILES: dict[ModuleType, dict[str, str]] = {
         "ses-E1\tt\xf3rax\t['pneumonia', 'COVID 19']\t[['pneumonia', 'loc left']]",
         "participants.tsv": "participant\tage\tgender\nsub-S1\t[80, 81]\tM",
         BIMCV: "",
+        BIMCV.replace(".png", ".json"): "{}",
     },
 }
 
