@@ -64,6 +64,7 @@ class Tree:
                 f"{folder}: no such file or folder; give the dataset's folder as its publisher lays it out"
             )
         self.names = sorted(_walk(self.folder)) if self.folder.is_dir() else []
+        self._known_folders: dict[int, set[tuple[str, ...]]] = {}
         if foreign := next((name for name in self.names if re.search("[\ud800-\udfff]", name)), None):
             shown = os.fsencode(foreign).decode(errors="backslashreplace")
             raise RecordError(f"{self.folder / shown}: a name that is not UTF-8; rename it, for example with convmv")
@@ -105,7 +106,8 @@ class Tree:
         A file is an image's if the ends of their paths are the same, as far as images need it to be told apart, in any
         case and of any type; or if their names are, and no other image has that name, or all parts of the image's path
         are in the file's. Of several the longest common end decides, then the type; where neither does and the files
-        differ, `file` is the first and `rival` the second: which is meant is not known.
+        differ, `file` is the first and `rival` the second: which is meant is not known. Where the folder that an
+        image's path names is there, with images, no file outside it is the image's.
         """
         wanted = [_parts(image) for image in images.drop_nulls().unique(maintain_order=True)]
         depth, deepest = 1, max((len(parts) for _, parts in wanted), default=1)
@@ -129,6 +131,10 @@ class Tree:
 
     def _nearest(self, image: str, parts: tuple[str, ...], files: list[tuple[str, tuple[str, ...]]]) -> list[str]:
         """Of the files whose path has the longest end in common with an image's, those that differ, at most two."""
+        folder = parts[:-1]
+        inside = [(name, found) for name, found in files if folder in _runs(found[:-1], len(folder))]
+        if inside or files and folder in self._folders(len(folder)):
+            files = inside
         if len(files) < 2:
             return [name for name, _ in files]
         suffix = PurePosixPath(image).suffix.lower()
@@ -136,6 +142,13 @@ class Tree:
         first, *others = sorted(name for name in rank if rank[name] == max(rank.values()))
         other = next((name for name in others if not self._same(first, name)), None)
         return [first] if other is None else [first, other]
+
+    def _folders(self, length: int) -> set[tuple[str, ...]]:
+        """Paths of `length` folders, one in the other, anywhere on the way to an image of the tree."""
+        if length not in self._known_folders:
+            paths = {_parts(name)[1][:-1] for name in self.names if _IMAGE.search(name)}
+            self._known_folders[length] = {run for path in paths for run in _runs(path, length)}
+        return self._known_folders[length]
 
     def _same(self, one: str, other: str) -> bool:
         return filecmp.cmp(self.folder / one, self.folder / other, shallow=False)
@@ -331,3 +344,8 @@ def _common(one: tuple[str, ...], other: tuple[str, ...]) -> int:
     """How many parts the ends of two paths have in common."""
     pairs = zip(reversed(one), reversed(other), strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+def _runs(path: tuple[str, ...], length: int) -> set[tuple[str, ...]]:
+    """All `length` parts of a path that follow each other."""
+    return {path[i : i + length] for i in range(len(path) - length + 1)}
