@@ -40,8 +40,8 @@ def prepare(place: Path, profile: str, overrides: Iterable[str] = RIVALS) -> Non
         overrides: settings beside the profile, as `dag.compose` takes them.
 
     Raises:
-        NotebookError: for an unknown profile or setting, data named by a path outside of the repository, or a folder
-            that holds something else.
+        NotebookError: for an unknown profile or setting, a folder of images (`curation.image_folder`), data named by a
+            path outside of the repository, or a folder that holds something else.
     """
     if place.is_dir() and any(place.iterdir()) and not (place / NOTE).is_file():
         raise NotebookError(f"{place} is no workplace of this version: give a new folder, or remove it")
@@ -52,6 +52,11 @@ def prepare(place: Path, profile: str, overrides: Iterable[str] = RIVALS) -> Non
     params = sizes.reduced(dag.compose(profile, place / "profile.yaml", overrides), dag.plain(sizes.SMALL))
     with replacing(place / "params.yaml") as partial:
         YAML().dump(params, partial)
+    if images := params["curation"].get("image_folder"):
+        raise NotebookError(
+            f"the profile names curation.image_folder {images}: the rehearsal has no stand-ins of such a folder; name "
+            "a curation.data_root instead, or rehearse another profile"
+        )
     named, lungs = params["curation"]["data_root"], params["annotation_to_image"]["lung_masks"]
     for folder in filter(None, (named, lungs)):
         if Path(folder).is_absolute() or ".." in Path(folder).parts:

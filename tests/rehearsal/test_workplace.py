@@ -64,3 +64,17 @@ def test_stand_ins_are_never_written_into_a_folder_of_the_user(tmp_path, monkeyp
     with pytest.raises(NotebookError, match="into its own folder only"):
         workplace.prepare(tmp_path / "place", "mine")
     assert not list(real.iterdir())
+
+
+@pytest.mark.parametrize("folder", ["data/nih-mini/images", "/real"])
+def test_a_profile_with_a_folder_of_images_is_refused(folder, tmp_path, monkeypatch):
+    params = {
+        "curation": {"data_root": None, "image_folder": folder},
+        "annotation_to_image": {"lung_masks": None},
+    }
+    monkeypatch.setattr(workplace, "COPIED", ())
+    monkeypatch.setattr(workplace.dag, "compose", lambda profile, output, overrides: params)
+    monkeypatch.setattr(workplace.dag, "plain", lambda profile: params)
+    with pytest.raises(NotebookError, match=f"names curation.image_folder {folder}: the rehearsal has no stand-ins"):
+        workplace.prepare(tmp_path / "place", "nih-mini")
+    assert not (tmp_path / "place/home").exists()

@@ -144,7 +144,13 @@ def test_images_are_told_apart_by_as_much_of_their_path_as_needed(tmp_path):
 
 
 def test_an_image_is_not_looked_for_outside_the_folder_that_its_path_names(tmp_path):
-    names = ("a/CXR_images_scored/0.jpg", "a/CXR_images_unscored/0.jpg", "a/CXR_images_unscored/1.jpg", "b/2.png", "b/3.png")
+    names = (
+        "a/CXR_images_scored/0.jpg",
+        "a/CXR_images_unscored/0.jpg",
+        "a/CXR_images_unscored/1.jpg",
+        "b/2.png",
+        "b/3.png",
+    )
     for name in (*names, "tables/x.csv"):  # a folder without images
         put(tmp_path, {name: name})
     wanted = ["CXR_images_scored/0.jpg", "CXR_images_scored/1.jpg", "elsewhere/2.png", "tables/3.png"]
