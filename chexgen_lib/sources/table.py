@@ -13,6 +13,8 @@ import pyarrow.csv as pa_csv
 from chexgen_lib.records import RecordError
 from chexgen_lib.sources.files import read_text
 
+_QUOTED = re.compile(rb'"[^"]*"')
+_ROW = re.compile(rb'(?:"[^"]*"|[^"\n]+)++(?=\n|\Z)')
 REJECTS = {"source": pl.String, "row": pl.String, "image_id": pl.String, "reason": pl.String}
 REPAIRS = {
     "source": pl.String,
@@ -45,10 +47,8 @@ def read_table(path: str | Path, columns: tuple[str, ...], optional: tuple[str, 
     raw = read_text(path)
     raw = raw if b"\n" in raw else raw.replace(b"\r", b"\n")
     head, end, body = raw.partition(b"\n")
-    if head.rstrip().endswith(b","):  # a spreadsheet's columns without a name; not every row has them
-        bare = head.rstrip(b", \t\r")
-        extra = rb",{1,%d}\r?$" % head.count(b",", len(bare))
-        head, body = bare, re.sub(extra, b"", body, flags=re.MULTILINE)
+    if head.rstrip().endswith(b","):
+        head, body = _without_nameless(head, body)
     try:
         headers = {mark: next(csv.reader([head.decode()], delimiter=mark), []) for mark in ",;\t"}
     except csv.Error as error:
@@ -64,6 +64,23 @@ def read_table(path: str | Path, columns: tuple[str, ...], optional: tuple[str, 
         return _parse(head + end + body, (*columns, *(c for c in optional if c in header)), delimiter)
     except pa.ArrowException as error:
         raise RecordError(f"{path}: not a readable CSV ({error}); fetch it again") from error
+
+
+def _without_nameless(head: bytes, body: bytes) -> tuple[bytes, bytes]:
+    """A table without a spreadsheet's last columns, empty and without a name; not every row has them."""
+    bare = head.rstrip(b", \t\r")
+    named, nameless = _commas(bare), head.count(b",", len(bare))
+
+    def shorter(row: re.Match) -> bytes:
+        surplus = min(_commas(row[0]) - named, nameless)  # other commas are of empty fields with a name
+        return re.sub(rb",{1,%d}\r?$" % surplus, b"", row[0]) if surplus > 0 else row[0]
+
+    return bare, _ROW.sub(shorter, body)
+
+
+def _commas(row: bytes) -> int:
+    """How many commas of a row separate its fields."""
+    return _QUOTED.sub(b"", row).count(b",")
 
 
 def _parse(raw: bytes, columns: tuple[str, ...], delimiter: str) -> pl.DataFrame:

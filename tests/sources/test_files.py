@@ -366,3 +366,12 @@ def test_a_table_of_a_spreadsheet_is_read(tmp_path):
     for text in ("a;b\n1;2,5\n", "a\tb\n1\t2,5\n", 'a,b\r1,"2,5"\r'):
         (tmp_path / "t.csv").write_text(text, newline="")
         assert read_table(tmp_path / "t.csv", ("a", "b")).select("a", "b").rows() == [("1", "2,5")]
+
+
+def test_columns_without_a_name_take_no_separator_of_those_that_have_one(tmp_path):
+    text = 'a,b,c,,\n1,2,\n1,2,,\n1,,,,\r\n"1,\n2,",,\n1,2,3\n1,2\n1,2,3,,,\n'
+    (tmp_path / "t.csv").write_text(text, newline="")
+    table = read_table(tmp_path / "t.csv", ("a", "b", "c"))
+    whole = [("1", "2", ""), ("1", "2", ""), ("1", "", ""), ("1,\n2,", "", ""), ("1", "2", "3")]
+    assert table.filter(~pl.col("broken")).select("a", "b", "c").rows() == whole
+    assert table["broken"].to_list() == [False] * 5 + [True] * 2
