@@ -98,8 +98,8 @@ autoencoder: params
 	$(BIN)/dvc repro 01_curation
 	$(BIN)/python -m chexgen_lib.workflow.notebooks run 02_autoencoder
 
-# Retrains the generator that the package ships; on 2 cores with bfloat16 three quarters of an hour of rendering, ten
-# minutes of encoding and three quarters of training; 9 GB of disk. Stopped at any moment, it goes on where it was. The
+# Retrains the generator that the package ships; on 2 cores with bfloat16 a quarter of an hour of rendering, five
+# minutes of encoding and three quarters of an hour of training; 3 GB of disk. Stopped at any moment, it goes on where it was. The
 # shipped adapter and the distilled generator belong to it: make adapter distilled next.
 foundation: params
 	$(BIN)/dvc repro 01_curation

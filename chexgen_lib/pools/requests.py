@@ -7,6 +7,7 @@ import polars as pl
 from chexgen_lib.cohort.layout import rows
 from chexgen_lib.descriptions import grammar
 from chexgen_lib.descriptions.report_parser import read
+from chexgen_lib.models.metadata import rows_of
 from chexgen_lib.storage import hash_key
 
 READERS = {"description": "pretraining", "impression": "alignment"}  # prompts -> the stage whose model reads them
@@ -58,6 +59,14 @@ def with_prompts(records: pl.DataFrame, prompt: str) -> pl.DataFrame:
     if prompt not in READERS:
         raise ValueError(f"pools.prompt {prompt!r}: use {' or '.join(READERS)}")
     return records.with_columns(prompt=grammar.prompt(records)) if prompt == "description" else records
+
+
+def metadata_for(records: pl.DataFrame, sources: Sequence[str] | None) -> list[dict] | None:
+    """What records assert, for a model that reads metadata beside texts and knows these sources; None for any other.
+
+    Of what is asked for, images show more if it is asked for twice (`benchmarks/conditions.csv`).
+    """
+    return None if sources is None else rows_of(records, sources)
 
 
 def _shuffled(records: pl.DataFrame, salt: str) -> pl.DataFrame:

@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from chexgen_lib.pools.requests import choose_prompts, choose_training, stated_findings, with_prompts
+from chexgen_lib.pools.requests import choose_prompts, choose_training, metadata_for, stated_findings, with_prompts
 from chexgen_lib.records import FINDINGS
 from tests.builders import curated_records
 
@@ -47,6 +47,13 @@ def test_a_pool_is_sampled_for_training_records_of_stage_two():
     assert set(few["image_id"]) < set(all_of_them["image_id"]) == {f"i{i}" for i in range(0, 24, 3)}
     assert set(all_of_them["split"]) == {"train"} and len(few) == 4
     assert any(set(choose_training(table, 4, seed)["image_id"]) != set(few["image_id"]) for seed in range(1, 5))
+
+
+def test_metadata_are_for_models_that_read_them():
+    records = curated_records(4)
+    assert metadata_for(records, None) is None
+    rows = metadata_for(records, [records["source"][0]])
+    assert [row["age"] for row in rows] == records["age"].to_list() and rows[0]["source"] == records["source"][0]
 
 
 def test_a_description_states_every_label_and_an_impression_stays_as_it_is():
