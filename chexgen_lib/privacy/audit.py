@@ -15,7 +15,7 @@ from scipy import stats
 from chexgen_lib.estimates.resampling import LEVEL, Interval
 from chexgen_lib.estimates.wording import format_interval, format_p
 from chexgen_lib.privacy import identity, membership, planted, proximity
-from chexgen_lib.privacy.copies import COPY, INNOCENT, SIGNIFICANT, Calibration, calibrate, listed, share
+from chexgen_lib.privacy.copies import COPY, INNOCENT, SIGNIFICANT, Calibration, calibrate, listed, of_units, share
 from chexgen_lib.privacy.folders import HELD_OUT, POOL, TRAINING, AuditError, Images
 from chexgen_lib.privacy.likeness import Reference
 
@@ -85,7 +85,7 @@ def audit(
     calibration, of_unseen = calibrate(training, held_out, trained, false_alarms, unseen)
     matches = trained.search(pool.pixels)
     images = listed(pool, training, matches, calibration)
-    rows = _detection(images, calibration, _sensitivity(training, trained, calibration, seed))
+    rows = _detection(images, pool.patients, calibration, _sensitivity(training, trained, calibration, seed))
     if (requests := len(set(pool.patients))) < FEWEST:
         note = f"not measured: {requests} requests in the pool, fewer than {FEWEST}"
         rows += [_row(check, "all", None, note=note) for check in ("proximity", MEMBERSHIP, "re-identification")]
@@ -98,7 +98,7 @@ def audit(
         rows += _identity(identity.identity(matches, of_unseen, pool, training, held_out, trained, seed=seed))
     measures = pl.DataFrame(rows, MEASURES)
     exact = int((images["likeness"] > 1 - 1e-6).sum())
-    verdict, reasons = _verdict(_alarms(images), exact, len(pool), calibration, measures)
+    verdict, reasons = _verdict(images, exact, requests, calibration, measures)
     return Audit(verdict, reasons, images, measures, calibration, sets)
 
 
@@ -132,18 +132,25 @@ def _alarms(images: pl.DataFrame) -> int:
 
 
 def _detection(
-    images: pl.DataFrame, calibration: Calibration, sensitivity: Mapping[str, tuple[Interval, int]]
+    images: pl.DataFrame,
+    of: np.ndarray,
+    calibration: Calibration,
+    sensitivity: Mapping[str, tuple[Interval, int]],
 ) -> list[dict]:
+    """Rows of `MEASURES`; of: the request of each image of the pool [N], in the pool's order."""
     unseen, groups = calibration.unseen, {"images with an alarm": images}
     if images["training_prompt"].n_unique() == 2:
         groups["with an alarm, training prompts"] = images.filter("training_prompt")
         groups["with an alarm, other prompts"] = images.filter(~pl.col("training_prompt"))
     rows = [
-        _row(DETECTION, name, share(_alarms(group), len(group)), calibration.rate, len(group))
+        _row(
+            DETECTION, name, share(_alarms(group), len(group), len(set(of[group["row"]]))), calibration.rate, len(group)
+        )
         for name, group in groups.items()
     ]
     copied = int((images["call"] == COPY).sum())
-    rows.append(_row(DETECTION, "images called copies", share(copied, len(images)), None, len(images)))
+    called = share(copied, len(images), len(set(of)))
+    rows.append(_row(DETECTION, "images called copies", called, None, len(images)))
     if len(calibration.same_patient):
         passed = int((calibration.same_patient >= calibration.threshold).sum())
         found = share(passed, len(calibration.same_patient))
@@ -192,11 +199,12 @@ def _beyond(measures: pl.DataFrame) -> pl.DataFrame:
 
 
 def _verdict(
-    alarms: int, exact: int, n: int, calibration: Calibration, measures: pl.DataFrame
+    images: pl.DataFrame, exact: int, requests: int, calibration: Calibration, measures: pl.DataFrame
 ) -> tuple[str, list[str]]:
-    """The verdict and its grounds."""
-    p = calibration.p_of_alarms(alarms, n)
-    rate = format_interval(*(100 * v for v in share(alarms, n)), 1)
+    """The verdict and its grounds; what is tested is the alarms of the requests, whose images may be alike."""
+    alarms, n = _alarms(images), len(images)
+    p = calibration.p_of_alarms(of_units(alarms, n, requests), requests)
+    rate = format_interval(*(100 * v for v in share(alarms, n, requests)), 1)
     expected = f"{100 * calibration.rate:.2g} % of unseen people's images would"
     reasons = [f"{alarms} of {n} images ({rate} %) raise an alarm; {expected} ({format_p(p)})"]
     if exact:
@@ -210,7 +218,7 @@ def _verdict(
     if len(leaks):
         return LEAK, reasons
     planted_found = measures.filter(pl.col("measure").str.starts_with("planted"))["value"].min()
-    least = calibration.detectable(n, planted_found)
+    least = calibration.detectable(requests, planted_found)
     if least == 1:
         return NOTHING, [*reasons, "so few images cannot show copying, unless one is a copy outright"]
     return NOTHING, [*reasons, f"a pool with {100 * least:.1f} % copies would have been noticed with 80 % power"]

@@ -122,10 +122,19 @@ def calibrate(
     return Calibration(unseen, np.sort(np.concatenate(pairs)), false_alarms), matches
 
 
-def share(alarms: int, n: int) -> Interval:
-    """The share of a pool's images that raise an alarm, with its exact 95 % interval (Clopper and Pearson 1934)."""
-    low, high = stats.binomtest(alarms, n).proportion_ci(LEVEL, "exact")
-    return Interval(alarms / n, float(low), float(high))
+def share(alarms: int, n: int, units: int | None = None) -> Interval:
+    """The share of a pool's images that raise an alarm, with its exact 95 % interval (Clopper and Pearson 1934).
+
+    units: independent ones that the n images are of, as the requests of a pool with several images of each: the
+    interval is that of the same share of them. None: n.
+    """
+    low, high = stats.binomtest(of_units(alarms, n, units or n), units or n).proportion_ci(LEVEL, "exact")
+    return Interval(alarms / n, min(float(low), alarms / n), max(float(high), alarms / n))
+
+
+def of_units(alarms: int, n: int, units: int) -> int:
+    """As many of the units as have the images' share of alarms: images of one unit may be alike."""
+    return round(alarms * units / n)
 
 
 def listed(pool: Images, training: Images, matches: Matches, calibration: Calibration) -> pl.DataFrame:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from chexgen_lib.privacy.copies import ALIKE, COPY, INNOCENT, Calibration, same_patient_pairs, share
+from chexgen_lib.privacy.copies import ALIKE, COPY, INNOCENT, Calibration, of_units, same_patient_pairs, share
 from chexgen_lib.privacy.folders import AuditError
 from chexgen_lib.privacy.likeness import Reference
 from tests.privacy.films import films, named
@@ -53,6 +53,17 @@ def test_pairs_are_of_one_patient_and_two_studies():
     assert len(r) == 30 and 0.3 < np.median(r) < 0.8
     one_study = type(images)(images.table.with_columns(study_id="patient_id"), pixels)
     assert not len(same_patient_pairs(one_study, Reference(pixels)))
+
+
+def test_images_of_one_request_are_no_independent_witnesses():
+    rng = np.random.default_rng(0)
+    alarming = 0
+    for _ in range(400):
+        calibration = Calibration(np.sort(rng.normal(size=150)), np.empty(0))
+        alarms = 5 * int((rng.normal(size=60) >= calibration.threshold).sum())  # five images of each, all alike
+        alarming += calibration.p_of_alarms(of_units(alarms, 300, 60), 60) < 0.05
+    assert alarming / 400 <= 0.07
+    assert share(10, 300, 60).high > share(10, 300).high and share(10, 300, 60).value == 1 / 30
 
 
 def test_share_is_exact():
