@@ -163,7 +163,7 @@ def every_editor(device: torch.device) -> np.ndarray:
         for editor in editors.EDITORS:  # `edit` takes longer to tell whether it was made before
             editors._edit(Path(folder), pipe, "", editor, films, records, older, settings)
             made.append(np.load(f"{folder}/edited.npy"))
-    return np.stack([*made, editors.through_autoencoder(pipe, films)])
+    return np.stack([*made, editors.through_autoencoder(pipe, films)]) / 255  # one grey level is a rounding
 
 
 def reconstructed(device: torch.device) -> np.ndarray:

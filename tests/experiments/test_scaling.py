@@ -240,6 +240,6 @@ def test_tables_and_fits_leave_other_models_and_seen_pairs_out_of_the_law():
     assert len(runs) == 2 * 15 and len(means) == 2 * 5
     first = means.row(0, named=True)
     assert first["value"] == pytest.approx(values[:3].mean()) and first["seeds"] == 3 and first["pairs"] == 20
-    assert values[:3].min() <= first["low"] < first["high"] <= values[:3].max()
+    assert first["low"] < values[:3].min() and values[:3].max() < first["high"]  # three seeds tell little
     laws = power_law.fits(about, measured, resampling)
     assert laws["measure"].to_list() == ["FID-flat"] and laws["b"][0] == pytest.approx(-0.3, abs=0.02)
