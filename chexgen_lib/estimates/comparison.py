@@ -26,7 +26,7 @@ import polars.selectors as cs
 from scipy import stats
 
 from chexgen_lib.estimates import worth
-from chexgen_lib.estimates.measures import ERRORS, LEAST, auroc_interval, auroc_of_draws, known_mean
+from chexgen_lib.estimates.measures import ANY, ERRORS, LEAST, auroc_interval, auroc_of_draws, known_mean, range_of
 from chexgen_lib.estimates.resampling import LEVEL, Resampling, centre, percentile_interval
 from chexgen_lib.estimates.worth import Against
 from chexgen_lib.records import FINDINGS
@@ -40,17 +40,21 @@ RUNS = cs.by_name("p_runs", require_all=False)
 FEWEST_RUNS = 5  # of each arm, for the signed-rank test over them
 
 
-def estimate(resampled: np.ndarray, centred: bool = False) -> dict[str, float]:
-    """`value`, `low`, `high` of a measure [1 + B], first on the data themselves; NaN where it is undefined there."""
-    return percentile_interval(resampled, centred)._asdict()
+def estimate(resampled: np.ndarray, centred: bool = False, within: tuple[float, float] = ANY) -> dict[str, float]:
+    """`value`, `low`, `high` of a measure [1 + B], first on the data themselves; NaN where it is undefined there.
+
+    within: the least and the largest value that the measure can have, which an interval that was widened or shifted may
+    pass.
+    """
+    interval = percentile_interval(resampled, centred)._asdict()
+    return {name: float(np.clip(number, *within)) for name, number in interval.items()}
 
 
-def difference(resampled: np.ndarray, reference: np.ndarray, centred: bool = False) -> dict[str, float]:
-    """`difference` to `detectable` of a measure and the reference's, both [1 + B] on the same resamples.
+def difference(change: np.ndarray, centred: bool = False) -> dict[str, float]:
+    """`difference` to `detectable` of a measure minus the reference's on the same resamples, [1 + B].
 
     Empty where the difference is undefined.
     """
-    change = resampled - reference
     change = centre(change) if centred else change
     if not np.isfinite(change[0]) or np.isfinite(change[1:]).sum() < 2:
         return {}
@@ -101,7 +105,7 @@ def compare(
         arms: arm -> values [S, 1 + B, M] of its seeds on the data and on all resamples; seeds of all arms are paired.
             A measure that is undefined (NaN) on the data is listed without an estimate.
         about: M dicts that describe the measures: the first columns of the table. Of a "metric" in `measures.ERRORS`
-            less is better.
+            less is better. An interval stays within the `measures.range_of` its "metric" or "measure".
         against: arm -> what else it is held against; needs a reference.
         over_runs: test the seeds' values as well (`p_runs`), if there are enough.
 
@@ -114,24 +118,21 @@ def compare(
     """
     if len({len(values) for values in arms.values()}) != 1 or reference not in (None, *arms):
         raise ValueError(f"arms need equally many seeds, one of them {reference!r}; got {list(arms)}")
-    means = {arm: resampling.over_seeds(values) for arm, values in arms.items()}  # [1 + B, M]
     over_runs = over_runs and len(next(iter(arms.values()))) >= FEWEST_RUNS
     rows = []
     for m, named in enumerate(about):
-        for arm, values in arms.items():
-            row = {**named, "arm": arm, "patients": resampling.patients, "seeds": len(values)}
-            single, own = values[:, 0, m], means[arm][:, m]
+        means = {arm: resampling.seeds_mean(values[..., m]) for arm, values in arms.items()}
+        for arm, own in means.items():
+            single = own.of_seeds
+            row = {**named, "arm": arm, "patients": resampling.patients, "seeds": len(single)}
             if np.isfinite(single).all():
-                row |= estimate(resampling.interval_over_seeds(values[..., m])) | {
-                    "sd": float(single.std(ddof=1)) if len(single) > 1 else None
-                }
+                row |= estimate(own.widened(), within=range_of(named.get("metric", named.get("measure", ""))))
+                row |= {"sd": float(single.std(ddof=1)) if len(single) > 1 else None}
                 if reference not in (None, arm):
-                    change = resampling.interval_over_seeds((values - arms[reference])[..., m])
-                    row |= difference(change, np.zeros_like(change))
-                    row |= _over_runs(single, arms[reference][:, 0, m]) if over_runs else {}
+                    row |= difference((own - means[reference]).widened())
+                    row |= _over_runs(single, means[reference].of_seeds) if over_runs else {}
                 if against and arm in against:
-                    every = {name: mean[:, m] for name, mean in means.items()}
-                    row |= worth.columns(own, every, against[arm], reference, named.get("metric") in ERRORS)
+                    row |= worth.columns(own, means, against[arm], reference, named.get("metric") in ERRORS)
             rows.append(row)
     further = (*(["p_runs"] if over_runs else []), *(() if against is None else worth.COLUMNS))
     return tidy(rows, [*about[0], "arm", *ESTIMATE, *further, "patients", "seeds"])
@@ -188,10 +189,10 @@ def auroc_table(
         arm: aurocs(x.reshape(-1, draws, *labels.shape), labels, resampling.weights, fewest) for arm, x in runs.items()
     }
     about = [
-        {"finding": f, "n": int(np.isfinite(y).sum()), "positives": int(np.nansum(y))}
+        {"finding": f, "metric": "AUROC", "n": int(np.isfinite(y).sum()), "positives": int(np.nansum(y))}
         for f, y in zip(names, labels.T, strict=True)
     ]
-    about.append({"finding": "Average", "n": len(labels), "positives": None})
+    about.append({"finding": "Average", "metric": "AUROC", "n": len(labels), "positives": None})
     table = compare(arms, about, resampling, reference, against, over_runs=True)
     table = _widen(table, labels, resampling, names)
     single = {arm: values[:, 0, :-1].mean(0) for arm, values in arms.items()}  # [L]

@@ -10,6 +10,19 @@ from chexgen_lib.records import FINDINGS
 
 LEAST = 5  # positive and negative cases that an AUROC needs, or values that a mean needs; fewer give no estimate
 ERRORS = ("MAE", "MSE")  # measures of which less is better
+# The values that a measure can have
+ANY, SHARE, CORRELATION, POSITIVE = (-np.inf, np.inf), (0, 1), (-1, 1), (0, np.inf)
+RANGES = {
+    **dict.fromkeys(("AUROC", "Dice", "mAP50", "mAR50", "share"), SHARE),
+    **dict.fromkeys(("accuracy", "sensitivity", "specificity", "called"), SHARE),
+    **dict.fromkeys(("r", "rho", "tau"), CORRELATION),
+    **dict.fromkeys(ERRORS, POSITIVE),
+}
+
+
+def range_of(metric: str) -> tuple[float, float]:
+    """The least and the largest value that a measure can have, by a word of its name; infinite if none is known."""
+    return next((RANGES[word] for word in metric.split() if word in RANGES), ANY)
 
 
 def mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

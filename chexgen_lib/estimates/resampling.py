@@ -7,6 +7,7 @@ paired: each resample holds the same patients in both.
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -86,21 +87,56 @@ class Resampling:
         return np.concatenate([values[:, 0].mean(0)[None], np.einsum("bs,sb...->b...", shares, values[:, 1:])])
 
     def interval_over_seeds(self, values: np.ndarray) -> np.ndarray:
-        """`over_seeds`, further from the estimate by as much as t is than z, for intervals and tests of one measure.
+        """`over_seeds`, further from the estimate by as much as t is than z, for intervals and tests of one measure."""
+        return self.seeds_mean(values).widened()
 
-        Few seeds tell their own spread badly. The degrees of freedom are those of the sum of both parts, patients and
-        seeds (Satterthwaite 1946); where the seeds' part is small, nothing changes.
-        """
-        resampled = self.over_seeds(values)
-        if len(values) < 2:
-            return resampled
+    def seeds_mean(self, values: np.ndarray) -> "SeedsMean":
+        """`over_seeds` with the seeds' own values beside it."""
+        return SeedsMean(self.over_seeds(values), values[:, 0])
+
+
+@dataclass(frozen=True)
+class SeedsMean:
+    """A measure that was averaged over seeds; differences and multiples of paired ones are such a measure again.
+
+    Few seeds tell their own spread badly: resamples vary by it, and an interval of them must be wider by as much as t
+    is than z. The degrees of freedom are those of the sum of both parts, patients and seeds (Satterthwaite 1946); where
+    the seeds' part is small, nothing changes.
+
+    Attributes:
+        resampled: [1 + B, ...], on the data and on all resamples of patients and seeds.
+        of_seeds: [S, ...], of each seed on the data; for a measure that is no mean of its seeds', to first order.
+    """
+
+    resampled: np.ndarray
+    of_seeds: np.ndarray
+
+    def __sub__(self, other: "SeedsMean") -> "SeedsMean":
+        return SeedsMean(self.resampled - other.resampled, self.of_seeds - other.of_seeds)
+
+    def __mul__(self, factor: float) -> "SeedsMean":
+        return SeedsMean(factor * self.resampled, factor * self.of_seeds)
+
+    def of(self, part: int | np.ndarray) -> "SeedsMean":
+        """This part of the measure's last axis."""
+        return SeedsMean(self.resampled[..., part], self.of_seeds[..., part])
+
+    def widening(self) -> np.ndarray:
+        """By how much an interval of the resamples must be wider [...], at least 1."""
+        n = len(self.of_seeds)
+        if n < 2:
+            return np.ones(self.of_seeds.shape[1:])
         with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a measure that is undefined in all resamples
-            of_seeds = values[:, 0].var(0, ddof=1) / len(values)
-            freedom = (len(values) - 1) * (np.nanvar(resampled[1:], axis=0, ddof=1) / of_seeds) ** 2
-        freedom = np.fmax(freedom, len(values) - 1)
-        wider = np.where(np.isfinite(freedom), stats.t.ppf(0.5 + LEVEL / 2, freedom), Z) / Z
-        return np.concatenate([resampled[:1], resampled[:1] + wider * (resampled[1:] - resampled[:1])])
+            seeds_part = self.of_seeds.var(0, ddof=1) / n
+            freedom = (n - 1) * (np.nanvar(self.resampled[1:], axis=0, ddof=1) / seeds_part) ** 2
+        freedom = np.fmax(freedom, n - 1)
+        return np.where(np.isfinite(freedom), stats.t.ppf(0.5 + LEVEL / 2, freedom), Z) / Z
+
+    def widened(self, by: np.ndarray | float | None = None) -> np.ndarray:
+        """The resamples [1 + B, ...], further from the estimate by this factor; None: by `widening`."""
+        estimate, drawn = self.resampled[:1], self.resampled[1:]
+        return np.concatenate([estimate, estimate + (self.widening() if by is None else by) * (drawn - estimate)])
 
 
 def percentile_interval(resampled: np.ndarray, centred: bool = False) -> Interval:

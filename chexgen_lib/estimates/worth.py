@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chexgen_lib.estimates.resampling import percentile_interval
+from chexgen_lib.estimates.resampling import SeedsMean, percentile_interval
 
 NAMES = ("oracle", "control")
 NUMBERS = ("worth", "worth_low", "worth_high", "beyond", "beyond_low", "beyond_high")
@@ -34,8 +34,8 @@ class Against:
 
 
 def columns(
-    arm: np.ndarray,
-    means: Mapping[str, np.ndarray],
+    arm: SeedsMean,
+    means: Mapping[str, SeedsMean],
     against: Against,
     reference: str,
     lower_is_better: bool = False,
@@ -44,7 +44,7 @@ def columns(
     """`COLUMNS` of one arm and measure, those that are known; without a number for arms that do not occur in `means`.
 
     Args:
-        arm: the measure [1 + B], on the data and on all resamples.
+        arm: the measure, averaged over the seeds.
         means: arm -> the measure of all arms, likewise.
         lower_is_better: of the measure; a gain is a decrease then. `beyond` keeps the sign of the measure.
         centred: as in `percentile_interval`, of `beyond`.
@@ -53,22 +53,28 @@ def columns(
     if against.oracle in means:
         base = means[against.base if against.base in means else reference]
         sign = -1 if lower_is_better else 1
-        gains = (sign * (values - base) for values in (arm, means[against.oracle]))
+        gains = ((values - base) * sign for values in (arm, means[against.oracle]))
         known |= {"oracle": against.oracle, **worth(*gains)}
     if against.control in means:
-        interval = percentile_interval(arm - means[against.control], centred=centred)
+        interval = percentile_interval((arm - means[against.control]).widened(), centred=centred)
         known |= {"control": against.control, "beyond": interval.value}
         known |= {"beyond_low": interval.low, "beyond_high": interval.high}
     return known
 
 
-def worth(gain: np.ndarray, real_gain: np.ndarray) -> dict[str, float]:
-    """The ratio of two gains [1 + B] with its 95 % interval: `worth`, `worth_low`, `worth_high`.
+def worth(gain: SeedsMean, real_gain: SeedsMean) -> dict[str, float]:
+    """The ratio of two gains with its 95 % interval: `worth`, `worth_low`, `worth_high`.
 
-    Empty where it cannot be measured: the interval of the real images' gain is not above zero. Else at most one
-    resample in forty has no such gain, and is left out.
+    A worth w lies in the interval if `gain - w * real_gain` may be zero (Fieller 1954), so its seeds widen the
+    resamples of both gains. Empty where the worth cannot be measured: the interval of the real images' gain is not
+    above zero. Else at most one resample in forty has no such gain, and is left out.
     """
-    if not percentile_interval(real_gain).low > 0:
+    if not real_gain.resampled[0] > 0:
         return {}
-    interval = percentile_interval(gain / np.where(real_gain > 0, real_gain, np.nan))
+    ratio = gain.resampled[0] / real_gain.resampled[0]
+    by = max(real_gain.widening(), (gain - real_gain * ratio).widening())
+    gained = real_gain.widened(by)
+    if not percentile_interval(gained).low > 0:
+        return {}
+    interval = percentile_interval(gain.widened(by) / np.where(gained > 0, gained, np.nan))
     return {"worth": interval.value, "worth_low": interval.low, "worth_high": interval.high}

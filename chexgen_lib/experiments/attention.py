@@ -110,7 +110,7 @@ def table(shares: Mapping[str, np.ndarray], cases: Cases, patients: Sequence[str
     groups |= {FINDINGS[f]: np.flatnonzero(cases.findings == f) for f in np.unique(cases.findings)}
     tables = [pl.DataFrame(schema=columns)]
     for name, rows in groups.items() if len(cases) else ():
-        about = {"finding": name, "n": len(rows), "chance": float(cases.masks[rows].mean())}
+        about = {"finding": name, "metric": "share", "n": len(rows), "chance": float(cases.masks[rows].mean())}
         tested = [patients[row] for row in rows]
         if len(rows) < LEAST or len(set(tested)) < 2:
             tables.append(pl.DataFrame([about | {"start": start, "seeds": len(s)} for start, s in shares.items()]))

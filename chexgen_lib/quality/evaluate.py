@@ -160,7 +160,7 @@ def evaluate(
             about = {"n": m.n, "samples": m.samples, "p_wilcoxon": m.p_wilcoxon, "note": m.note}
             own = {"better": metric.better, "axis": metric.axis, "seed": seed}
             apart = dict.fromkeys(DIFFERENCE)
-            apart |= {} if arm == GENERATOR else difference(m.resampled, arms[GENERATOR].resampled)
+            apart |= {} if arm == GENERATOR else difference(m.resampled - arms[GENERATOR].resampled)
             rows.append({"metric": metric.name, "arm": arm} | estimate(m.resampled) | apart | about | own)
     features = {n: {"real": f["real"], "synthetic": f["synthetic"][:, 0]} for n, f in bench.features.items()}
     table = pl.DataFrame(rows, infer_schema_length=None).fill_nan(None)

@@ -51,7 +51,7 @@ def test_seeds_are_drawn_alike_for_all_arms():
     mixed = resampling.over_seeds(constant)
     assert mixed[0] == 3 and mixed[1:].var() == pytest.approx(constant[:, 0].var(ddof=1) / 3, rel=0.15)
     single = resampling.interval_over_seeds(values[:1])
-    assert np.array_equal(single, values[0]), "of one training there is no spread"
+    np.testing.assert_allclose(single, values[0], err_msg="of one training there is no spread")
 
 
 def test_few_seeds_have_intervals_that_cover():

@@ -6,7 +6,7 @@ import pytest
 from chexgen_lib.estimates import comparison as c
 from chexgen_lib.estimates import worth as w
 from chexgen_lib.estimates.measures import mean
-from chexgen_lib.estimates.resampling import Resampling
+from chexgen_lib.estimates.resampling import Resampling, SeedsMean
 from chexgen_lib.estimates.worth import Against
 
 BOTH = Against(oracle="more real", control="shuffled")
@@ -40,7 +40,9 @@ def test_it_is_the_ratio_of_the_tables_own_differences():
 
 
 def test_intervals_cover_the_true_worth():
-    found = [measured({"synthetic": 0.04, "more real": 0.08}, seed=k, noise=0.3)["synthetic"] for k in range(40)]
+    found = [
+        measured({"synthetic": 0.04, "more real": 0.08}, seed=k, noise=0.3, seeds=5)["synthetic"] for k in range(40)
+    ]
     known = [row for row in found if row["worth"] is not None]
     assert len(known) > 25
     assert np.mean([row["worth_low"] <= 0.5 <= row["worth_high"] for row in known]) > 0.8
@@ -73,10 +75,40 @@ def test_arms_that_are_missing_leave_no_number():
     assert all(row[name] is None for name in w.COLUMNS)
 
 
+def seeds_mean(values):
+    """A measure [1 + B] whose seeds all agree."""
+    return SeedsMean(values, np.full(3, values[0]))
+
+
 def test_resamples_without_a_real_gain_are_left_out():
     gain, real_gain = np.full(1001, 0.1), np.full(1001, 0.2)
     real_gain[1:11] = -1e-9  # one in a hundred: the quotient would be huge
-    found = w.worth(gain, real_gain)
+    found = w.worth(seeds_mean(gain), seeds_mean(real_gain))
     assert (found["worth"], found["worth_low"], found["worth_high"]) == pytest.approx((0.5, 0.5, 0.5))
     real_gain[1:31] = 0.0
-    assert w.worth(gain, real_gain) == {}
+    assert w.worth(seeds_mean(gain), seeds_mean(real_gain)) == {}
+
+
+def studies(seeds, n=150):
+    """Gains of studies in which only trainings differ: half of the real images' gain of 1."""
+    rng = np.random.default_rng(0)
+    for seed in range(n):
+        resampling = Resampling(np.arange(20), 200, seed)
+        for_real, own = 1 + 0.25 * rng.normal(size=seeds), 0.5 + 0.25 * rng.normal(size=seeds)
+        yield [resampling.seeds_mean(np.broadcast_to(gain[:, None], (seeds, 201))) for gain in (own, for_real)]
+
+
+def test_few_trainings_widen_a_worth():
+    """By their resamples alone three trainings would cover three quarters of the time."""
+    found = [w.worth(*gains) for gains in studies(3)]
+    known = [one for one in found if one]
+    assert len(known) > 75
+    assert np.mean([one["worth_low"] <= 0.5 <= one["worth_high"] for one in known]) > 0.9
+
+
+def test_few_trainings_widen_the_difference_from_a_control():
+    held = []
+    for own, control in studies(3):
+        row = w.columns(own, {"shuffled": control}, Against(control="shuffled"), "real")
+        held.append(row["beyond_low"] <= -0.5 <= row["beyond_high"])
+    assert np.mean(held) > 0.88

@@ -5,7 +5,7 @@ import polars as pl
 from scipy import stats
 
 from chexgen_lib.estimates.comparison import estimate
-from chexgen_lib.estimates.measures import correlation, known_mean, pair_sums
+from chexgen_lib.estimates.measures import CORRELATION, correlation, known_mean, pair_sums
 from chexgen_lib.experiments.fairness import ALL_GROUPS, FEWER_THAN_3, PEARSON, SHIFT, SPEARMAN
 from chexgen_lib.experiments.fairness.scores import COUNT, REAL, TEXT, GroupScores, check_paired, table_of
 from chexgen_lib.pools.groups import EVERYONE
@@ -47,7 +47,7 @@ def agreement(real: GroupScores, synthetic: GroupScores) -> pl.DataFrame:
                 continue
             r = _correlation(x[:, of], y[:, of], rank)
             note = "" if np.isfinite(r[0]) else "all groups are equal on one side"
-            numbers = {k: np.clip(v, -1, 1) for k, v in estimate(r, centred=True).items()}
+            numbers = estimate(r, centred=True, within=CORRELATION)
             rows.append(more | {"measure": measure, "note": note} | numbers)
         note = "" if of.any() else "no group with an estimate"
         rows.append(more | {"measure": SHIFT, "note": note} | estimate(known_mean((y - x)[:, of], 1)))

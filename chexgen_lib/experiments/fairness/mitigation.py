@@ -7,7 +7,8 @@ import polars as pl
 
 from chexgen_lib.estimates import worth
 from chexgen_lib.estimates.comparison import difference, estimate
-from chexgen_lib.estimates.measures import finding_f1, known_mean
+from chexgen_lib.estimates.measures import SHARE, finding_f1, known_mean
+from chexgen_lib.estimates.resampling import SeedsMean
 from chexgen_lib.estimates.worth import Against
 from chexgen_lib.experiments.fairness import AUROC, GAP, MACRO, TOO_FEW, WEIGHTED, WORST
 from chexgen_lib.experiments.fairness.scores import COUNT, REAL, TEXT, GroupScores, check_paired, gap, table_of, worst
@@ -58,40 +59,43 @@ def compare(
             "measure": measure,
             "n_groups": len(shown),
             "n_patients": first.patients(shown),
-            "note": "" if np.isfinite(reference[0]) else "no estimate" if attribute == EVERYONE else TOO_FEW,
+            "note": "" if np.isfinite(reference.resampled[0]) else "no estimate" if attribute == EVERYONE else TOO_FEW,
         }
         for name, runs in arms.items():
-            resampled, numbers = measured[name][key]
+            own, numbers = measured[name][key]
             row = common | {"arm": name, "seeds": len(runs)} | numbers
             centred = measure in (WORST, GAP)
             if name != before:
-                row |= difference(resampled, reference, centred)
+                row |= difference((own - reference).widened(), centred)
             if against and name in against:
                 means = {arm: values[key][0] for arm, values in measured.items()}
-                row |= worth.columns(resampled, means, against[name], before, measure == GAP, centred)
+                row |= worth.columns(own, means, against[name], before, measure == GAP, centred)
             rows.append(row)
     return table_of(rows, COMPARISON)
 
 
-def _arm(runs: Sequence[GroupScores]) -> dict[tuple[str, str], tuple[np.ndarray, dict[str, float]]]:
-    """(attribute, measure) -> its resamples [1 + B] and its value with interval, averaged over the trainings."""
+def _arm(runs: Sequence[GroupScores]) -> dict[tuple[str, str], tuple[SeedsMean, dict[str, float]]]:
+    """(attribute, measure) -> it and its value with interval, averaged over the trainings."""
     first = runs[0]
 
-    def average(values: list[np.ndarray]) -> np.ndarray:
-        return first.resampling.over_seeds(np.stack(values))
+    def average(values: list[np.ndarray]) -> SeedsMean:
+        return first.resampling.seeds_mean(np.stack(values))
 
-    f1 = average([run.f1 for run in runs])  # [1 + B, G]
+    f1 = average([run.f1 for run in runs])  # of [1 + B, G]
     macro = average([known_mean(finding_f1(run.totals[:, 0]), 1) for run in runs])
-    overall = {AUROC: average([run.auroc for run in runs]), MACRO: macro, WEIGHTED: f1[:, 0]}
-    measured = {(EVERYONE, measure): (values, estimate(values)) for measure, values in overall.items()}
+    overall = {AUROC: average([run.auroc for run in runs]), MACRO: macro, WEIGHTED: f1.of(0)}
+    measured = {
+        (EVERYONE, measure): (values, estimate(values.widened(), within=SHARE)) for measure, values in overall.items()
+    }
     for attribute in first.groups.attributes:
-        own = f1[:, first.shown(attribute)]
-        if own.shape[1] < 2:
-            nothing = np.full(len(f1), np.nan), {}
+        own = f1.of(first.shown(attribute))
+        if own.resampled.shape[1] < 2:
+            nothing = SeedsMean(np.full(len(f1.resampled), np.nan), np.full(len(runs), np.nan)), {}
             measured |= {(attribute, WORST): nothing, (attribute, GAP): nothing}
         else:
-            measured[attribute, WORST] = own.min(1), worst(own)
-            measured[attribute, GAP] = np.ptp(own, axis=1), gap(own)
+            low, high = (own.of(find(own.resampled[0])).of_seeds for find in (np.argmin, np.argmax))
+            measured[attribute, WORST] = SeedsMean(own.resampled.min(1), low), worst(own.widened())
+            measured[attribute, GAP] = SeedsMean(np.ptp(own.resampled, axis=1), high - low), gap(own.widened())
     return measured
 
 

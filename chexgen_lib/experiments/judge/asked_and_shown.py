@@ -105,7 +105,7 @@ def _rows(
         row |= {"role": arms[arm].role, "n": int(np.isfinite(asked).sum()) if n is None else n}
         row |= {"positives": positives, "samples": arms[arm].samples, "bar": BARS.get(name), "verdict": ""}
         if np.isfinite(resampled[0]):
-            row |= estimate(resampled) | (difference(resampled, measured[REAL]) if arm != REAL else {})
+            row |= estimate(resampled) | (difference(resampled - measured[REAL]) if arm != REAL else {})
             if positives is not None:
                 low, high = auroc_interval(row["value"], positives, row["n"] - positives)
                 row |= {"low": min(low, row["low"]), "high": max(high, row["high"])}

@@ -141,7 +141,7 @@ def _rows(bench: Bench, metric: Metric, group: Group) -> list[dict]:
         if name in values:
             row |= estimate(values[name])
             if name != first and first in values:
-                row |= difference(values[name], values[first])
+                row |= difference(values[name] - values[first])
         rows.append(row)
     return rows
 

@@ -17,7 +17,7 @@ import polars as pl
 from scipy import stats
 
 from chexgen_lib.estimates.comparison import compare, estimate, tidy
-from chexgen_lib.estimates.measures import confusion, weighted_f1
+from chexgen_lib.estimates.measures import CORRELATION, confusion, weighted_f1
 from chexgen_lib.estimates.resampling import Resampling
 from chexgen_lib.experiments.fairness import ALL_GROUPS, FEWER_THAN_3
 from chexgen_lib.experiments.fairness.scores import GroupScores, evaluate, group_table, thresholds
@@ -178,7 +178,7 @@ def rank_agreement(real: GroupScores, synthetic: GroupScores) -> pl.DataFrame:
             row = {"attribute": name, "measure": measure, "n": int(of.sum()), "note": FEWER_THAN_3 * bool(of.sum() < 3)}
             if of.sum() >= 3:
                 r = np.array([function(a, b).statistic for a, b in zip(x[:, of], y[:, of], strict=True)])
-                row |= {k: float(np.clip(v, -1, 1)) for k, v in estimate(r, centred=True).items()}
+                row |= estimate(r, centred=True, within=CORRELATION)
             rows.append(row)
     return tidy(rows, ["attribute", "measure", "value", "low", "high", "n", "note"])
 
