@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydicom import DataElement, Dataset
+from pydicom import DataElement, Dataset, Sequence
 from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyword
 from pydicom.tag import Tag
 
@@ -138,17 +138,20 @@ def _windowed(x: np.ndarray, header: Dataset, note: Note) -> np.ndarray:
 
 
 def _table(header: Dataset, keyword: str, x: np.ndarray) -> tuple[np.ndarray, int] | None:
-    """A lookup table and the value that its first entry stands for; None where the sequence holds none."""
+    """The first lookup table and the value that its first entry stands for; None where the sequence holds none."""
     sequence = element(header, keyword)
-    item = sequence[0] if sequence is not None and isinstance(sequence[0], Dataset) else None
-    if item is None:
-        return None
+    items = sequence if isinstance(sequence, Sequence) else []
+    order = "<" if getattr(header, "original_encoding", (True, True))[1] is not False else ">"
+    return next((table for item in items if (table := _table_of(item, order, x)) is not None), None)
+
+
+def _table_of(item: Dataset, order: str, x: np.ndarray) -> tuple[np.ndarray, int] | None:
+    """The table of an item, its 16-bit entries in the `order` of bytes "<" or ">"; None where it holds none."""
     descriptor, data = numbers(item, "LUTDescriptor"), element(item, "LUTData")
     if len(descriptor) != 3 or np.isnan(descriptor).any() or data is None:
         return None
     entries, first = int(descriptor[0]) or 65536, int(descriptor[1])
     if isinstance(data, bytes):
-        order = "<" if getattr(header, "original_encoding", (True, True))[1] is not False else ">"
         kind = np.uint8 if len(data) < 2 * entries else np.dtype(f"{order}u2")
         data = np.frombuffer(data[: len(data) // np.dtype(kind).itemsize * np.dtype(kind).itemsize], kind)
     values = np.asarray(data, np.int64) & 0xFFFF

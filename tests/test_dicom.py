@@ -116,6 +116,9 @@ SAME_FILM = {
         RescaleSlope=0.5, RescaleIntercept=-1000, VOILUTSequence=table(np.arange(2049), 64536)
     ),
     "VOI table hollow": dict(VOILUTSequence=hollow(), **WINDOW),
+    "VOI table after a hollow one": dict(
+        pixels=4080 - RAMP, VOILUTSequence=[*hollow(), *table(4080 - np.arange(4081))]
+    ),
     "VOI table shorter than it says": dict(VOILUTSequence=table([0] * 99, data=b"\0\0"), **WINDOW),
     "VOI sequence empty": dict(VOILUTSequence=[], **WINDOW),
     "modality table": dict(ModalityLUTSequence=table(np.arange(4096) * 2), WindowCenter=4096, WindowWidth=8192),
