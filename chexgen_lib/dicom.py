@@ -5,16 +5,26 @@ element that is absent, empty or senseless and only concerns display is left out
 pixels mean nothing is named in the refusal.
 """
 
+import struct
 import warnings
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pydicom
 from pydicom.encaps import generate_frames, parse_fragments
 from pydicom.pixels import apply_color_lut, get_decoder, pixel_array
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
+)
 
 from chexgen_lib.dicom_display import DicomError, displayed, element, name, number, numbers
 from chexgen_lib.pixels import MOST, ImageError
@@ -25,11 +35,15 @@ PLAIN = {
     (False, True): ExplicitVRLittleEndian,
     (False, False): ExplicitVRBigEndian,
 }
-# What compressed pixels begin with, where the Transfer Syntax UID is missing or says that they are not compressed.
+# What compressed pixels begin with, where the Transfer Syntax UID is missing or belongs to others.
 JPEG_KINDS = {0xC0: "1.2.840.10008.1.2.4.50", 0xC1: "1.2.840.10008.1.2.4.51", 0xC3: "1.2.840.10008.1.2.4.57"}
 JPEG_KINDS |= {0xF7: "1.2.840.10008.1.2.4.81"}
+COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+SCAN, END = b"\xff\xda", b"\xff\xd9"  # markers of a JPEG; its compressed values never hold them
+CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000, alone or within a JP2
 ITEM = b"\xfe\xff\x00\xe0"
 DELIMITER = b"\xfe\xff\xdd\xe0\0\0\0\0"  # after the last item of compressed pixels
+JP2 = b"\0\0\0\x0cjP  "
 JPEG_2000 = "1.2.840.10008.1.2.4.91"
 OVERLAID = 0.1  # share of pixels that an overlay in unused bits marks at most
 LUMA = (0.299, 0.587, 0.114)
@@ -117,9 +131,6 @@ def _complete(data: pydicom.Dataset, note: Callable[[str], None]) -> None:
     if frames > 1:
         note(f"{name('NumberOfFrames')} is {frames:g}: took the first")
     data.NumberOfFrames = max(int(frames), 1)
-    if data.SamplesPerPixel == 3 and data.PhotometricInterpretation == "MONOCHROME2":
-        note(f"{name('PhotometricInterpretation')} is MONOCHROME2, of three channels: took them for RGB")
-        data.PhotometricInterpretation = "RGB"
     for keyword in SPACINGS:
         spacing = numbers(data, keyword)
         if len(spacing) == 2 and spacing[0] != spacing[1] and not np.isnan(spacing).any():
@@ -128,21 +139,34 @@ def _complete(data: pydicom.Dataset, note: Callable[[str], None]) -> None:
         data.file_meta = pydicom.dataset.FileMetaDataset()
     data.file_meta.TransferSyntaxUID = _syntax(data)
     _follow_jpeg(data, note)
+    if data.SamplesPerPixel == 3 and data.PhotometricInterpretation == "MONOCHROME2":
+        note(f"{name('PhotometricInterpretation')} is MONOCHROME2, of three channels: took them for RGB")
+        data.PhotometricInterpretation = "RGB"
 
 
 def _syntax(data: pydicom.Dataset) -> UID:
     syntax = UID(str(element(data.file_meta, "TransferSyntaxUID") or ""))
     framed = data["PixelData"].is_undefined_length or data.PixelData[:4] == ITEM
+    told = _told(_frame(data)) if framed else None
     if syntax.is_valid and syntax.is_transfer_syntax and not syntax.is_private:
-        if framed == syntax.is_compressed or syntax.is_deflated:
+        alike = JPEG2000TransferSyntaxes if told == JPEG_2000 else (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes)
+        if (framed == syntax.is_compressed and (told is None or syntax in alike)) or syntax.is_deflated:
             return syntax
     if not framed:
         return PLAIN[data.original_encoding]
-    if _frame(data)[:4] == b"\xff\x4f\xff\x51":
-        return UID(JPEG_2000)
-    if header := _jpeg_header(_frame(data)):
-        return UID(JPEG_KINDS[header[0]])
-    raise DicomError(f"{name('TransferSyntaxUID')} is missing and the compressed pixels do not tell it; fetch it again")
+    if told is None:
+        raise DicomError(
+            f"{name('TransferSyntaxUID')} is missing and the compressed pixels do not tell it; fetch it again"
+        )
+    return UID(told)
+
+
+def _told(frame: bytes) -> str | None:
+    """The transfer syntax that a compressed frame tells; None where it does not."""
+    if frame.startswith((CODESTREAM, JP2)):
+        return JPEG_2000
+    header = _jpeg_header(frame)
+    return header and JPEG_KINDS[header.kind]
 
 
 def _frame(data: pydicom.Dataset) -> bytes:
@@ -150,48 +174,80 @@ def _frame(data: pydicom.Dataset) -> bytes:
     return next(generate_frames(data.PixelData, number_of_frames=data.NumberOfFrames))
 
 
-def _jpeg_header(frame: bytes) -> tuple[int, int, int] | None:
-    """Of a JPEG: its kind (of `JPEG_KINDS`), the bits of its values and its channels; None of another."""
+class Header(NamedTuple):
+    """What a JPEG says of itself; kind: a key of `JPEG_KINDS`, 0 of JPEG 2000; bits: of a value."""
+
+    kind: int
+    bits: int
+    rows: int
+    columns: int
+    channels: int
+
+
+def _jpeg_header(frame: bytes) -> Header | None:
+    """Of a JPEG or JPEG 2000; None of another frame."""
+    start = frame.find(CODESTREAM) if frame.startswith((CODESTREAM, JP2)) else -1
+    if start >= 0 and start + 43 <= len(frame):
+        right, low, left, top = struct.unpack(">4I", frame[start + 8 : start + 24])
+        channels, bits = struct.unpack(">HB", frame[start + 40 : start + 43])
+        return Header(0, bits % 128 + 1, low - top, right - left, channels)
     start = 2
     while frame[:2] == b"\xff\xd8" and start + 10 <= len(frame) and frame[start] == 0xFF:
         if frame[start + 1] in JPEG_KINDS:
-            return frame[start + 1], frame[start + 4], frame[start + 9]
+            return Header(frame[start + 1], *struct.unpack(">BHHB", frame[start + 4 : start + 10]))
         start += 2 + int.from_bytes(frame[start + 2 : start + 4], "big")
     return None
 
 
 def _follow_jpeg(data: pydicom.Dataset, note: Callable[[str], None]) -> None:
-    """Give `data` the depth and channels of its JPEG, where the elements, which are not needed to show it, differ."""
-    header = _jpeg_header(_frame(data)) if data.file_meta.TransferSyntaxUID.is_compressed else None
-    if header is None:
+    """Give `data` the size, depth and channels of its JPEG, where the elements, which are not needed, differ.
+
+    Raises:
+        DicomError: for a JPEG without its end, of which decoders make up the rest.
+    """
+    frame = _frame(data) if data.file_meta.TransferSyntaxUID.is_compressed else b""
+    header = _jpeg_header(frame)
+    if header is None or min(header.rows, header.columns) < 1 or header.bits > 16:
         return
-    _, bits, channels = header
+    if header.kind and frame.rfind(END) < frame.rfind(SCAN):
+        raise DicomError(f"{name('PixelData')} ends within its JPEG; fetch it again")
+    _, bits, rows, columns, channels = header
+    if rows * columns > MOST:
+        raise DicomError(f"{name('PixelData')}: {columns} x {rows} pixels are more than {MOST}; reduce it first")
     allocated = 8 if bits <= 8 else 16
-    if (allocated, channels) != (data.BitsAllocated, data.SamplesPerPixel):
-        note(
-            f"{name('PixelData')} is a JPEG of {channels} channels of {bits} bits, not as the elements say: followed it"
-        )
+    grey = data.PhotometricInterpretation not in COLOURS
+    said = data.BitsAllocated, data.Rows, data.Columns, data.SamplesPerPixel
+    if said == (allocated, rows, columns, channels) and grey == (channels == 1):
+        return
+    note(
+        f"{name('PixelData')} is a JPEG of {channels} channels of {bits} bits, {columns} x {rows}, not as the elements "
+        "say: followed it"
+    )
+    if allocated != data.BitsAllocated:
         data.BitsAllocated, data.BitsStored, data.HighBit = allocated, bits, bits - 1
-        data.SamplesPerPixel = channels
-        if channels == 3:
-            data.PhotometricInterpretation, data.PlanarConfiguration = "YBR_FULL_422", 0
+    data.Rows, data.Columns, data.SamplesPerPixel = rows, columns, channels
+    if channels == 3 and (grey or said[3] != 3):
+        data.PhotometricInterpretation, data.PlanarConfiguration = "YBR_FULL_422" if header.kind else "RGB", 0
+    elif channels == 1 and not grey:
+        data.PhotometricInterpretation = "MONOCHROME2"
 
 
 def _stored(data: pydicom.Dataset, note: Callable[[str], None]) -> np.ndarray:
     """The first frame: stored values [H, W], or colours [H, W, 3] as fractions of their largest value."""
     kind, syntax = data.PhotometricInterpretation, data.file_meta.TransferSyntaxUID
     grey = kind in ("MONOCHROME1", "MONOCHROME2")
-    if data.SamplesPerPixel != (1 if grey or kind == "PALETTE COLOR" else 3):
+    if data.SamplesPerPixel != (1 if grey or kind == "PALETTE COLOR" else 3 if kind in COLOURS else 0):
         raise DicomError(
             f"{name('PhotometricInterpretation')} {kind} with {name('SamplesPerPixel')} {data.SamplesPerPixel} is no "
-            "image; it needs MONOCHROME1 or MONOCHROME2 with 1: fetch it again"
+            "image; it needs MONOCHROME1 or MONOCHROME2 with 1, or RGB with 3: fetch it again or convert it"
         )
     if syntax.is_compressed:
         _check_decoder(syntax)
     try:
         stored = _first_frame(data, note)
     except Exception as error:
-        raise DicomError(f"{name('PixelData')} ({syntax.name}) cannot be decoded: {error}; fetch it again") from error
+        said = " ".join(str(error).split())  # in one line
+        raise DicomError(f"{name('PixelData')} ({syntax.name}) cannot be decoded: {said}; fetch it again") from error
     if grey:
         return stored
     if kind == "PALETTE COLOR":

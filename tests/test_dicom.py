@@ -215,6 +215,59 @@ def test_a_jpeg_is_followed_where_the_elements_differ_from_it(tmp_path, colours)
     assert f"is a JPEG of {3 if colours else 1} channels of 8 bits" in found[0]
 
 
+def jpeg(mode="L", form="JPEG", **options) -> bytes:
+    buffer = BytesIO()
+    GREY.convert(mode).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+GREY = Image.fromarray((RAMP >> 4).astype(np.uint8)).resize((64, 64))
+EIGHT = dict(BitsAllocated=8, BitsStored=8, HighBit=7)
+WRONG = {
+    "one channel called RGB": (jpeg(quality=98), dict(kind="RGB", SamplesPerPixel=3)),
+    "one channel called YBR, of one": (jpeg(quality=98), dict(kind="YBR_FULL_422", SamplesPerPixel=1)),
+    "another size of as many pixels": (jpeg(quality=98), dict(Rows=32, Columns=128)),
+    "other rows": (jpeg(quality=98), dict(Rows=128)),
+    "called RLE": (jpeg(quality=98), dict(syntax=RLELossless)),
+    "JPEG 2000 of other rows": (jpeg(form="JPEG2000"), dict(syntax=JPEG2000Lossless, Rows=32)),
+    "JPEG 2000 called JPEG": (jpeg(form="JPEG2000"), {}),
+    "JPEG 2000 called uncompressed": (jpeg(form="JPEG2000"), dict(syntax=EXPLICIT)),
+    "JPEG 2000 of colours called grey": (jpeg("RGB", "JPEG2000"), dict(syntax=JPEG2000Lossless)),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_frame_is_followed_where_the_elements_differ_from_it(tmp_path, case):
+    """In size, channels and kind of compression."""
+    frame, elements = WRONG[case]
+    elements = dict(syntax=JPEGBaseline8Bit) | EIGHT | elements
+    x = images.read_image(saved(tmp_path, dataset(np.zeros((64, 64), np.uint16), frame=frame, **elements)))
+    wanted = np.asarray(GREY) / 255
+    wanted = wanted if "colours" in case else (wanted - wanted.min()) / np.ptp(wanted)
+    np.testing.assert_allclose(x, wanted, atol=0.03)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "JPEG Lossless", "JPEG-LS", "HTJ2K"])
+def test_a_frame_that_is_cut_off_is_refused(tmp_path, kind):
+    """Decoders of JPEG make up what is missing."""
+    syntax, frame = FRAMES.get(kind, (JPEGBaseline8Bit, ""))
+    frame, size = (base64.b64decode(frame), 16) if frame else (jpeg(), 64)
+    cut = frame[: len(frame) * 2 // 3]
+    elements = EIGHT if kind == "JPEG" else {}
+    path = saved(tmp_path, dataset(np.zeros((size, size), np.uint16), syntax=syntax, frame=cut, **elements))
+    with pytest.raises(ImageError, match="Pixel Data .7FE0,0010. .*fetch it again") as caught:
+        images.read_image(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["CMYK", "HSV", "YBR_PARTIAL_420"])
+def test_colours_that_are_not_known_are_refused(tmp_path, kind):
+    data = dataset((RAMP >> 4).astype(np.uint8), kind, SamplesPerPixel=3, PlanarConfiguration=0, **EIGHT)
+    data.PixelData = data.PixelData * 3
+    with pytest.raises(ImageError, match=f"Photometric Interpretation .0028,0004. {kind} with"):
+        images.read_image(saved(tmp_path, data))
+
+
 def test_pixels_that_are_not_compressed_though_the_header_says_so(tmp_path):
     path = saved(tmp_path, dataset())
     raw = path.read_bytes()
