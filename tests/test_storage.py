@@ -1,5 +1,6 @@
 """A file or folder is replaced whole, or stays as it was; a digest tells values apart and nothing else."""
 
+import ast
 import copy
 import dataclasses
 import errno
@@ -176,3 +177,15 @@ def test_lazy_frames_have_the_digest_of_what_they_give(tmp_path, monkeypatch):
     assert found == {digest(table.lazy())}
     changed = table.with_columns(n=pl.when(pl.col("n") == 9).then(0).otherwise("n"))
     assert digest(changed.lazy()) not in found and digest(table.head(9).lazy()) not in found
+
+
+def test_polars_takes_no_path_for_a_pattern(root):
+    """A folder may be called `pool [v2]`; of `a*b`, polars would read the files of other folders, too."""
+    readers, patterns = {"read_csv", "scan_csv", "read_parquet", "scan_parquet", "read_parquet_schema"}, []
+    for path in sorted((root / "chexgen_lib").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = node.func if isinstance(node, ast.Call) else None
+            if isinstance(called, ast.Attribute) and called.attr in readers and ast.unparse(called.value) == "pl":
+                if "glob=False" not in map(ast.unparse, node.keywords):
+                    patterns.append(f"{path}:{node.lineno}")
+    assert not patterns

@@ -16,9 +16,10 @@ from chexgen_lib.descriptions.changes import ATTRIBUTES, CHOICES, PATHOLOGIES, P
 from chexgen_lib.images import read_image, write_png
 from chexgen_lib.models.loading import fastest_device
 from chexgen_lib.models.metadata import encode_metadata
-from chexgen_lib.records import FINDINGS, MAX_AGE
+from chexgen_lib.records import FINDINGS, MAX_AGE, RecordError
 from chexgen_lib.sampling.editing import UnreadError, check_film, check_radiograph
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
+from chexgen_lib.sources.table import read_given
 from chexgen_lib.storage import replacing
 
 NEEDED = ("pair", "image", "change")
@@ -65,10 +66,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: for a missing table or column, or up to ten rows that cannot be used, with the reason of each.
     """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist, or is a folder: name a table of films")
     try:
-        table = pl.read_csv(path, infer_schema_length=None, schema_overrides={"pair": pl.String, "change": pl.String})
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise ValueError(f"{path} cannot be read as a table with commas: {error}") from error
+        table = read_given(path, "pair", ("pair", "image", "change"))
+    except RecordError as error:
+        raise ValueError(f"{error}; save it as CSV with the columns {', '.join(NEEDED)}") from error
     if missing := [name for name in NEEDED if name not in table.columns]:
         raise ValueError(f"{path}: no column {missing[0]}; it needs {', '.join(NEEDED)}, and what is known of the film")
     rows, wrong = [], []

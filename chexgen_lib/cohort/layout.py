@@ -39,7 +39,7 @@ def load(folder: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
     path = Path(folder) / "cohort.parquet"
     if not path.is_file():
         raise CohortError(f"{path} does not exist: run the stage 02_cohort first")
-    table = pl.scan_parquet(path)
+    table = pl.scan_parquet(path, glob=False)
     known = table.collect_schema()
     table = table.with_columns(pl.lit(False).alias(flag) for flag in FLAGS if flag not in known)
     return (table if columns is None else table.select(columns)).collect()

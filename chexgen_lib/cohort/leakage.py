@@ -66,14 +66,14 @@ def _sets(root: Path) -> Iterator[tuple[str, bool, pl.Series]]:
     chosen = root / "pools/fairness.parquet"
     if chosen.is_file():
         for (role,), rows in (
-            pl.read_parquet(chosen).with_columns(patient_id=person()).group_by("role", maintain_order=True)
+            pl.read_parquet(chosen, glob=False).with_columns(patient_id=person()).group_by("role", maintain_order=True)
         ):
             yield f"fairness, {role}", role == "train", rows["patient_id"]
 
 
 def _patients(path: Path, table: pl.DataFrame) -> pl.Series:
     """The patient of each row of a manifest: of its record if it names one, else of its image."""
-    manifest = pl.read_parquet(path)
+    manifest = pl.read_parquet(path, glob=False)
     records = manifest.select(image_id="record" if "record" in manifest.columns else "image_id")
     known = records.join(table.select("image_id", "patient_id"), on="image_id", how="left", maintain_order="left")
     if lost := known.filter(pl.col("patient_id").is_null())["image_id"].to_list():

@@ -98,7 +98,7 @@ def stream(folder: str | Path) -> pl.LazyFrame:
             raise RecordError(f"{path}: missing or cut off; build the corpus again, which redoes only this part")
     if not parts:
         return pl.LazyFrame(schema=records.SCHEMA)
-    return pl.scan_parquet([folder / part["file"] for part in parts])
+    return pl.scan_parquet([folder / part["file"] for part in parts], glob=False)
 
 
 class Manifest:
@@ -134,7 +134,7 @@ class Manifest:
 
     def close(self, rejects: pl.DataFrame) -> dict:
         """Write the rejects and mark the shard as complete, if nobody is in several splits."""
-        parts = [pl.read_parquet(self.folder / file, columns=["patient_id", "split"]) for file in self.done]
+        parts = [pl.read_parquet(self.folder / file, columns=["patient_id", "split"], glob=False) for file in self.done]
         if torn := records.in_several_splits(pl.concat(parts)) if parts else []:
             raise RecordError(
                 f"{self.folder}: {len(torn)} people are in several splits, first {torn[0]!r}; delete it and build again"
@@ -197,7 +197,7 @@ def _share(table: pl.DataFrame, shard: tuple[int, int]) -> pl.DataFrame:
 def _chunks(scratch: Path, splits: pl.DataFrame, rows: int) -> Iterator[pl.DataFrame]:
     """The Records in `scratch` with the split of their person, in pieces of `rows`."""
     for path in sorted(scratch.iterdir()):
-        table = pl.read_parquet(path).rechunk().drop("split").with_columns(person=records.person())
+        table = pl.read_parquet(path, glob=False).rechunk().drop("split").with_columns(person=records.person())
         table = table.join(splits, on="person", how="left", maintain_order="left")
         yield from table.select(records.SCHEMA.keys()).iter_slices(rows)
 

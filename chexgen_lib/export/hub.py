@@ -113,7 +113,7 @@ def _read_samples(folder: Path) -> tuple[list[dict[str, Any]], list[np.ndarray]]
         return [_read_whole(folder / name) for name in names], [_pixels(folder / name) for name in names]
     if not (folder / "manifest.parquet").is_file():
         raise ValueError(f"{folder} has no manifest: give what `chexgen sample` wrote, or a pool of a run")
-    manifest, samples = pl.read_parquet(folder / "manifest.parquet"), np.load(folder / "samples.npy")
+    manifest, samples = pl.read_parquet(folder / "manifest.parquet", glob=False), np.load(folder / "samples.npy")
     if samples.ndim != 4 or len(samples) != len(manifest) or not samples.size:
         raise ValueError(f"{folder}: {len(manifest)} requests and samples {samples.shape} do not fit; sample it again")
     columns = [column for column in ABOUT if column in manifest.columns]
@@ -135,7 +135,7 @@ def _read_samples(folder: Path) -> tuple[list[dict[str, Any]], list[np.ndarray]]
 def _names(path: Path) -> list[str]:
     """The files that a manifest of `chexgen sample` names."""
     try:
-        table = pl.read_csv(path, infer_schema_length=0)
+        table = pl.read_csv(path, infer_schema_length=0, glob=False)
     except pl.exceptions.NoDataError:  # no row, and so no column
         table = pl.DataFrame({"file": []})
     if "file" not in table.columns:

@@ -306,7 +306,7 @@ def _read(folder: str | Path, name: str, stage: str) -> pl.DataFrame:
     path = Path(folder, f"{name}.csv")
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: run the stage {stage} first")
-    return pl.read_csv(path, infer_schema_length=None)
+    return pl.read_csv(path, infer_schema_length=None, glob=False)
 
 
 def _one(table: pl.DataFrame, **wanted: str) -> dict | None:

@@ -128,7 +128,7 @@ def read_history(name: str = SHIPPED) -> pl.DataFrame:
     """
     folder = _folder(name)
     try:
-        return pl.read_parquet(folder / HISTORY)
+        return pl.read_parquet(folder / HISTORY, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise WeightsError(f"{folder / HISTORY} is missing or damaged: {remedy(folder)}") from error
 

@@ -10,7 +10,7 @@ COLUMNS = ("item", "dataset", "arm", "category", "metric", "value", "sd", "note"
 
 @cache
 def _table() -> pl.DataFrame:
-    table = pl.read_csv(Path(__file__).with_name("published_results.csv"), infer_schema_length=None)
+    table = pl.read_csv(Path(__file__).with_name("published_results.csv"), infer_schema_length=None, glob=False)
     if tuple(table.columns) != COLUMNS:
         raise ValueError(f"published_results.csv has the columns {table.columns}, expected {list(COLUMNS)}")
     return table

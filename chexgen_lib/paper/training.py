@@ -11,7 +11,7 @@ FLOW = "rectified flow"
 
 @cache
 def _table() -> pl.DataFrame:
-    return pl.read_csv(Path(__file__).with_name("training.csv"), schema_overrides={"value": pl.Float64})
+    return pl.read_csv(Path(__file__).with_name("training.csv"), schema_overrides={"value": pl.Float64}, glob=False)
 
 
 def load(training: str) -> pl.DataFrame:

@@ -51,7 +51,7 @@ def render_sheet(folder: Path, size: int = 128, seed: int = 0) -> None:
 
 def load_sheet(folder: Path) -> tuple[dict[str, np.ndarray], pl.DataFrame]:
     """The pictures and the table of a folder that `render_sheet` filled."""
-    return dict(np.load(folder / "pictures.npz", allow_pickle=False)), pl.read_csv(folder / "table.csv")
+    return dict(np.load(folder / "pictures.npz", allow_pickle=False)), pl.read_csv(folder / "table.csv", glob=False)
 
 
 def _variants(finding: str) -> Iterator[tuple[str, str, str]]:

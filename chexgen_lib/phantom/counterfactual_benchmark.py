@@ -24,7 +24,8 @@ from chexgen_lib.phantom.devices import WORDS
 from chexgen_lib.phantom.findings import MIDLINE
 from chexgen_lib.phantom.patient import rng
 from chexgen_lib.pixels import read_pixels
-from chexgen_lib.records import FINDINGS, SEVERITIES
+from chexgen_lib.records import FINDINGS, SEVERITIES, RecordError
+from chexgen_lib.sources.table import read_given
 from chexgen_lib.storage import replacing
 
 PAIRS = 1000
@@ -194,9 +195,9 @@ def read_edits(folder: str | Path, pairs: Sequence[Pair], size: int) -> np.ndarr
     if not path.is_file():
         raise ImageError(f"{path} does not exist: name each edited film in it, columns pair and image")
     try:
-        given = pl.read_csv(path, infer_schema=False)
-    except pl.exceptions.PolarsError as error:
-        raise ImageError(f"{path} is no table with the columns pair and image: {error}") from error
+        given = read_given(path, "pair")
+    except RecordError as error:
+        raise ImageError(f"{error}; save it as CSV with the columns pair and image") from error
     if missing := [name for name in ("pair", "image") if name not in given.columns]:
         raise ImageError(f"{path} has no column {missing[0]}: it needs pair and image")
     if given["pair"].n_unique() != len(given):

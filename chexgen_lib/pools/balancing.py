@@ -191,7 +191,7 @@ def load_chosen(root: str | Path) -> pl.DataFrame:
     path = Path(root, CHOSEN)
     if not path.is_file():
         raise CohortError(f"{path} does not exist: run the stage 06_pools first")
-    return pl.read_parquet(path)
+    return pl.read_parquet(path, glob=False)
 
 
 def arms(sets: Splits, train: pl.DataFrame, attributes: Sequence[str], *, seed: int) -> dict:

@@ -14,6 +14,8 @@ import polars as pl
 
 from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.images import ImageError, read_image, resize, to_uint8
+from chexgen_lib.records import RecordError
+from chexgen_lib.sources.table import read_given
 from chexgen_lib.stored_images import StoredImages
 
 REDO = "redo stage 06_pools, or take them out of labels.csv"
@@ -49,7 +51,7 @@ def read_pool(folder: str | Path, size: int, by: Sequence[str] = ("record",)) ->
             raise CohortError(
                 f"{folder / name} does not exist: run the stage 06_pools first, or give a folder with labels.csv"
             )
-    manifest = pl.read_parquet(folder / "manifest.parquet")
+    manifest = pl.read_parquet(folder / "manifest.parquet", glob=False)
     if "record" not in manifest.columns:
         manifest = manifest.with_columns(record="image_id")
     columns = ["image_id", *by, *(["condition_hash"] if "kind" in by else [])]
@@ -115,10 +117,9 @@ def _read_labels(folder: Path, columns: Sequence[str]) -> pl.DataFrame:
     path = folder / "labels.csv"
     remedy = f"save it as UTF-8 with the columns {', '.join(columns)}, separated by commas"
     try:
-        table = pl.read_csv(path, infer_schema_length=0)
-    except pl.exceptions.PolarsError as error:
-        reason = str(error).partition("\n")[0]
-        raise CohortError(f"{path} cannot be read as a table ({reason}): {remedy}") from error
+        table = read_given(path, "image")
+    except RecordError as error:
+        raise CohortError(f"{error}; {remedy}") from error
     if absent := [c for c in columns if c not in table.columns]:
         raise CohortError(f"{path}: columns {absent} are missing, it has {table.columns}: {remedy}")
     if unknown := [c for c in table.columns if c not in columns]:

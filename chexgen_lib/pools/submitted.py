@@ -11,6 +11,7 @@ from PIL import Image
 
 from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.pools.folder import read_pool
+from chexgen_lib.sources.table import read_given
 from chexgen_lib.storage import digest
 
 EXCLUDED = {"image_id": pl.String, "copy": pl.Int64, "reason": pl.String}
@@ -83,7 +84,7 @@ def stored(folder: Path, size: int) -> list[str]:
         side = np.load(folder / "samples.npy", mmap_mode="r", allow_pickle=False).shape[-1]
         return [] if side == size else [f"all images have {side} px: judged at {size}"]
     kinds: Counter[str] = Counter()
-    for name in pl.read_csv(folder / "labels.csv", infer_schema=False)["image"]:
+    for name in read_given(folder / "labels.csv", "image")["image"]:
         try:
             with Image.open(folder / name) as image:
                 width, height, mode = *image.size, image.mode

@@ -21,6 +21,8 @@ import polars as pl
 
 from chexgen_lib.cohort import layout
 from chexgen_lib.images import ImageError, from_uint8, read_image, reduced, resize, to_uint8
+from chexgen_lib.records import RecordError
+from chexgen_lib.sources.table import read_given
 
 POOL, TRAINING, HELD_OUT = "pool", "training", "held-out"
 LARGEST, SMALLEST, STEP = 128, 64, 16  # px; what likeness is measured at is a multiple of STEP
@@ -127,9 +129,9 @@ def _listing(folder: Path, name: str) -> tuple[pl.DataFrame, Callable[[int], np.
 def _labels(path: Path) -> pl.DataFrame:
     """A `labels.csv` as text, `image` renamed to file."""
     try:
-        table = pl.read_csv(path, infer_schema=False)
-    except pl.exceptions.PolarsError as error:
-        raise AuditError(f"{path} cannot be read as a table: {error}") from error
+        table = read_given(path, "image")
+    except RecordError as error:
+        raise AuditError(f"{error}; save it as CSV with a column image") from error
     if "image" not in table.columns:
         raise AuditError(f"{path}: column 'image' is missing; it has {table.columns}")
     if row := next((i for i, file in enumerate(table["image"], 1) if not file), None):
@@ -139,7 +141,7 @@ def _labels(path: Path) -> pl.DataFrame:
 
 def _samples(folder: Path) -> tuple[pl.DataFrame, Callable[[int], np.ndarray]]:
     """A folder that `pools.generate.sample_pool` filled."""
-    manifest = pl.read_parquet(folder / "manifest.parquet")
+    manifest = pl.read_parquet(folder / "manifest.parquet", glob=False)
     samples = np.load(folder / "samples.npy", mmap_mode="r", allow_pickle=False)
     if samples.ndim != 4 or samples.dtype != np.uint8 or len(samples) != len(manifest):
         raise AuditError(

@@ -80,7 +80,7 @@ def load(root: str | Path, resolution: int) -> tuple[HeldOut, pl.DataFrame]:
     """
     root = Path(root)
     table = cohort.load(root / "cohort")
-    manifest = pl.read_parquet(root / "synthesis/manifest.parquet")
+    manifest = pl.read_parquet(root / "synthesis/manifest.parquet", glob=False)
     samples = np.load(root / "synthesis/samples.npy", allow_pickle=False)
     if samples.ndim != 4 or len(manifest) != len(samples) or set(samples.shape[2:]) != {resolution}:
         raise ValueError(
@@ -115,7 +115,8 @@ def load(root: str | Path, resolution: int) -> tuple[HeldOut, pl.DataFrame]:
 def _rival(folder: Path, prompts: pl.DataFrame, resolution: int) -> np.ndarray:
     """Another generator's samples of these prompts, float32 [N, S, R, R]."""
     samples = np.load(folder / "samples.npy", allow_pickle=False)
-    if pl.read_parquet(folder / "manifest.parquet")["image_id"].to_list() != prompts["image_id"].to_list():
+    manifest = pl.read_parquet(folder / "manifest.parquet", glob=False)
+    if manifest["image_id"].to_list() != prompts["image_id"].to_list():
         raise ValueError(f"{folder}: its samples are of other prompts than this run's; run stage 06 again")
     flat = im.reduced(samples.reshape(-1, *samples.shape[2:]), resolution)
     return im.from_uint8(flat.reshape(*samples.shape[:2], resolution, resolution))

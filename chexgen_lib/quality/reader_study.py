@@ -33,7 +33,7 @@ def read(folder: str | Path) -> pl.DataFrame:
     path = Path(folder) / FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: run `chexgen readers score {folder}` (a study with agreement)")
-    table = pl.read_csv(path, infer_schema=False)
+    table = pl.read_csv(path, infer_schema=False, glob=False)
     if missing := [c for c in COLUMNS if c not in table.columns]:
         raise ValueError(f"{path}: columns {missing} are missing; run `chexgen readers score {folder}` again")
     table = table.select(COLUMNS).with_columns(value=pl.col("score").cast(pl.Int64, strict=False))

@@ -31,7 +31,7 @@ def table(place: Path, params: Mapping[str, Any], stages: Collection[str]) -> pl
         A state begins with `MISSING` where one of these stages should have made the item.
     """
     with (files(__package__) / "items.csv").open("rb") as stream:
-        listed = pl.read_csv(stream)
+        listed = pl.read_csv(stream, glob=False)
     states = [_state(row, place, params, stages) for row in listed.to_dicts()]
     return listed.select("item", "shows", "stage", "file", state=pl.Series(states))
 
@@ -81,7 +81,7 @@ def _is_set(params: Mapping[str, Any], name: str, among: str | None = None) -> b
 
 def _holds(path: Path, wanted: dict[str, str]) -> bool:
     """Whether a CSV file has a row of these values, with a `value` where it has such a column."""
-    content = pl.read_csv(path, infer_schema=False)
+    content = pl.read_csv(path, infer_schema=False, glob=False)
     if not set(wanted) <= set(content.columns):
         return False
     keep = [pl.col(column) == value for column, value in wanted.items()]

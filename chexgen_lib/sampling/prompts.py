@@ -13,6 +13,7 @@ from chexgen_lib.models.text import foreign
 from chexgen_lib.records import FINDINGS, VIEWS, RecordError
 from chexgen_lib.sampling.conditions import read_boxes
 from chexgen_lib.sources.files import read_text
+from chexgen_lib.sources.table import parse_given
 
 METADATA = ("sex", "age", "race", "view")
 ENCODED = ("source", *FINDINGS)  # further columns, which only a metadata encoder reads
@@ -141,7 +142,7 @@ def _read(path: Path) -> tuple[list[str], list[dict]]:
             lines = text.splitlines()
             return ["name", "impression"], [{"name": f"{i:06d}", "impression": line} for i, line in enumerate(lines, 1)]
         if kind == ".csv":
-            table = _table(text)
+            table = parse_given(text, "name", ("name",))  # 001 is not 1
             return table.columns, table.rows(named=True)
         rows = json.loads(text) if kind == ".json" else _lines(text)
     except RecordError as error:
@@ -158,23 +159,6 @@ def _read(path: Path) -> tuple[list[str], list[dict]]:
 def _lines(text: str) -> list:
     """Objects of a .jsonl: a text may hold other ends of a line, such as U+2028, which JSON does not escape."""
     return [json.loads(line) for line in re.split(r"[\r\n]", text) if line.strip()]
-
-
-def _table(text: str) -> pl.DataFrame:
-    """A table, also as spreadsheets save it: semicolons or tabs, a line `sep=;`, spaces around the columns' names."""
-    text = re.sub(r"\Asep=.\n", "", text.replace("\r\n", "\n").replace("\r", "\n"))
-    head, _, body = text.partition("\n")
-    for separator in (",", ";", "\t"):
-        names = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]
-        if "name" in names:
-            quoted = (name.replace('"', '""') for name in names)
-            text = separator.join(f'"{name}"' for name in quoted) + f"\n{body}"
-            break
-    else:
-        separator = ","
-    # A name stays as it is written: 001 is not 1.
-    options = dict(infer_schema_length=None, schema_overrides={"name": pl.String}, separator=separator)
-    return pl.read_csv(text.encode(), **options)
 
 
 def with_metadata(prompt: str, metadata: Mapping) -> str:

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -64,6 +65,44 @@ def read_table(path: str | Path, columns: tuple[str, ...], optional: tuple[str, 
         return _parse(head + end + body, (*columns, *(c for c in optional if c in header)), delimiter)
     except pa.ArrowException as error:
         raise RecordError(f"{path}: not a readable CSV ({error}); fetch it again") from error
+
+
+def read_given(path: str | Path, needed: str, texts: Sequence[str] | None = None) -> pl.DataFrame:
+    """A table that a user wrote, as `parse_given` reads it; packed or not, in any encoding of `files.read_text`.
+
+    Raises:
+        RecordError: if the file is missing, a folder, damaged or no table; it names the file.
+    """
+    try:
+        return parse_given(read_text(Path(path)).decode(), needed, texts)
+    except (csv.Error, pl.exceptions.PolarsError) as error:
+        reason = next(iter(str(error).splitlines()), "no columns")
+        raise RecordError(f"{path} cannot be read as a table ({reason})") from error
+
+
+def parse_given(text: str, needed: str, texts: Sequence[str] | None = None) -> pl.DataFrame:
+    """A table, also as spreadsheets save it: semicolons or tabs, a line `sep=;`, spaces around the columns' names.
+
+    Args:
+        needed: a column that the table has if it is read rightly.
+        texts: the columns that stay as they are written; None: all.
+
+    Raises:
+        csv.Error, PolarsError: for another text.
+    """
+    text = re.sub(r"\Asep=.\n", "", text.replace("\r\n", "\n").replace("\r", "\n"))
+    head, _, body = text.partition("\n")
+    for separator in (",", ";", "\t"):
+        names = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]
+        if needed in names:
+            quoted = (name.replace('"', '""') for name in names)
+            text = separator.join(f'"{name}"' for name in quoted) + f"\n{body}"
+            break
+    else:
+        separator = ","
+    options = dict(infer_schema=False) if texts is None else dict(infer_schema_length=None)
+    options["schema_overrides"] = dict.fromkeys(texts or (), pl.String)
+    return pl.read_csv(text.encode(), separator=separator, glob=False, **options)
 
 
 def _without_nameless(head: bytes, body: bytes) -> tuple[bytes, bytes]:

@@ -126,7 +126,9 @@ def encode_rows(
 
 def descriptions(cohort: Path) -> pl.Series:
     """The descriptions that stage I reads of all images of a cohort, also of those whose prompt is an impression."""
-    return pl.concat([grammar.prompt(block) for block in blocks(pl.scan_parquet(cohort / "cohort.parquet"))])
+    return pl.concat(
+        [grammar.prompt(block) for block in blocks(pl.scan_parquet(cohort / "cohort.parquet", glob=False))]
+    )
 
 
 def load_splits(cohort: Path, purpose: str, sources: Sequence[str] | None = None) -> tuple[LatentCache, LatentCache]:

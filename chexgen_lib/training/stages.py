@@ -56,4 +56,4 @@ def train_model(
 
 def read_training(folder: Path) -> tuple[pl.DataFrame, dict[str, float]]:
     """The history and the errors before and after training, of a folder that `train_model` filled."""
-    return pl.read_parquet(folder / "history.parquet"), json.loads((folder / ERRORS).read_text())
+    return pl.read_parquet(folder / "history.parquet", glob=False), json.loads((folder / ERRORS).read_text())

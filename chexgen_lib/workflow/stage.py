@@ -49,7 +49,7 @@ class Stage:
 
     def read(self, name: str) -> pl.DataFrame:
         """The table `name`.csv in the stage's folder."""
-        return pl.read_csv(self.folder / f"{name}.csv", infer_schema_length=None)
+        return pl.read_csv(self.folder / f"{name}.csv", infer_schema_length=None, glob=False)
 
     def metrics(self, values: dict[str, Any]) -> None:
         """Write the stage's numbers, for `dvc metrics`."""

@@ -89,6 +89,37 @@ def test_tables_that_cannot_be_used_are_refused_before_anything_is_edited(tmp_pa
     assert words in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "the file is empty"),
+        (b"\0" * 9, "bytes of value 0"),
+        (b"PK\3\4 cut off", "damaged or unreadable"),
+        (b"<html></html>", "a web page"),
+        (b'pair,image,change\n7,a.png,"{}",1,2\n', "cannot be read as a table"),
+        (None, "is a folder"),
+    ],
+)
+def test_files_that_are_no_table_are_named(tmp_path, content, words, capsys):
+    table = tmp_path / "films.csv"
+    table.mkdir() if content is None else table.write_bytes(content)
+    assert cli.main(["edit", str(table), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith(f"chexgen: {table}") and words in said
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_a_table_as_spreadsheets_save_it(tmp_path, encoding):
+    """In a folder whose name polars takes for a pattern; a name and an image stay as they are written."""
+    folder = tmp_path / "films [v2]"
+    folder.mkdir()
+    (folder / "001").write_bytes(b"")
+    text = 'pair; image;change;age\r\n007;001;"{""age"": 80}";55\r\n\u00e9;001;"{""age"": 80}";55\r\n'
+    (folder / "films.csv").write_bytes(text.encode(encoding))
+    rows = edit_command.read_rows(folder / "films.csv")
+    assert [row["pair"] for row in rows] == ["007", "\u00e9"] and rows[0]["image"] == folder / "001"
+
+
 def test_films_are_checked_before_the_first_one_is_edited(tmp_path, weights, capsys):
     table = films(tmp_path, OLDER, *(OLDER.replace("7,a", f"{name},{name}", 1) for name in "bcd"))
     write_png(tmp_path / "b.png", np.random.default_rng(0).random((SIZE, SIZE + 1), np.float32))

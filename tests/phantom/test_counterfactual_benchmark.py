@@ -99,5 +99,8 @@ def test_edits_that_cannot_be_scored_are_named(given, words, tmp_path):
 def test_a_folder_without_its_table_and_a_benchmark_of_nothing_are_refused(tmp_path):
     with pytest.raises(ImageError, match="labels.csv does not exist"):
         read_edits(tmp_path, benchmark(2), SIZE)
+    (tmp_path / "labels.csv").write_text("")
+    with pytest.raises(ImageError, match="labels.csv: the file is empty.*save it as CSV with the columns pair"):
+        read_edits(tmp_path, benchmark(2), SIZE)
     with pytest.raises(ValueError, match="0 pairs"):
         benchmark(0)

@@ -89,9 +89,24 @@ def test_grey_with_opacity_is_no_colour_and_black_and_white_is_said(tmp_path):
 @pytest.mark.parametrize(
     "content",
     [
-        b"image;image_id\n0.png;r0\n",
-        "image,image_id\n0.png,r0\n".encode("utf-16"),
-        "image,image_id\n\u00e9.png,r0\n".encode("latin-1"),
+        b"image;image_id\r\n\xe9.png;r0\r\n",
+        "sep=;\nimage; image_id\n\u00e9.png;r0\n".encode("utf-16"),
+        "\ufeffimage,image_id\n\u00e9.png,r0\n".encode(),
+    ],
+)
+def test_a_table_as_spreadsheets_save_it_is_read(tmp_path, content):
+    """In a folder whose name polars takes for a pattern, too."""
+    place = tmp_path / "pool [v2]"
+    place.mkdir()
+    Image.fromarray(pixels(0)).save(place / "\u00e9.png")
+    (place / "labels.csv").write_bytes(content)
+    found = read_submitted(place, ["r0"], SIZE, 1)
+    np.testing.assert_array_equal(found.images[0, 0], pixels(0))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
         b"image,image_id\n0.png,r0,x,y\n",
         b"0.png,r0\n",
         b"",

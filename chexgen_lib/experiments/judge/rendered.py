@@ -38,7 +38,7 @@ def render_reference(folder: Path, counts: dict[str, int], resolution: int, work
         )
         with replacing(chosen) as partial:
             picked.write_parquet(partial)
-    build(folder, pl.read_parquet(chosen), [resolution], None, workers)
+    build(folder, pl.read_parquet(chosen, glob=False), [resolution], None, workers)
 
 
 def _candidates(source: str) -> pl.DataFrame:

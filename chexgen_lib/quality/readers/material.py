@@ -12,6 +12,7 @@ from chexgen_lib.cohort import layout
 from chexgen_lib.images import read_image, reduced
 from chexgen_lib.pools.folder import read_pool
 from chexgen_lib.records import FINDINGS
+from chexgen_lib.sources.table import read_given
 
 REAL = "real"  # the arm of the cohort's own radiographs
 ALONE = "alone"  # the condition of assisted reading without a sample
@@ -90,9 +91,11 @@ def _first_copies(folder: Path, size: int) -> tuple[dict[str, int], np.ndarray]:
 def _check_texts(folder: Path, records: pl.DataFrame) -> None:
     """Readers compare images with the records' prompts: a run's samples must have been requested with them."""
     path = folder / "manifest.parquet"
-    if (folder / "labels.csv").is_file() or "prompt" not in pl.read_parquet_schema(path):
+    if (folder / "labels.csv").is_file():
         return
-    manifest = pl.read_parquet(path)
+    manifest = pl.read_parquet(path, glob=False)
+    if "prompt" not in manifest.columns:
+        return
     record = "record" if "record" in manifest.columns else "image_id"
     asked = manifest.select(pl.col(record).alias("image_id"), asked="prompt").unique("image_id", keep="first")
     other = records.join(asked, on="image_id", maintain_order="left").filter(pl.col("asked") != pl.col("prompt"))
@@ -107,7 +110,7 @@ def _native_size(folder: Path) -> int:
     """The shorter side in pixels of a folder's smallest image, as it is stored."""
     labels, samples = folder / "labels.csv", folder / "samples.npy"
     if labels.is_file():
-        table = pl.read_csv(labels, infer_schema=False)
+        table = read_given(labels, "image")
         names = table["image"].drop_nulls() if "image" in table.columns else []
         return min((_shorter_side(folder / name) for name in names), default=1)  # `read_pool` names what is wrong
     if samples.is_file():
