@@ -67,8 +67,9 @@ def convert(options: argparse.Namespace) -> int:
     """Write the pipeline of `options.checkpoint` to the new folder `options.folder`; returns the exit status."""
     if options.folder.exists():
         raise ValueError(f"{options.folder} exists: name a new folder")
+    pipeline = load_pipeline(options.checkpoint, **_parts(options))
     with replacing(options.folder) as folder:
-        load_pipeline(options.checkpoint, **_parts(options)).save_pretrained(folder)
+        pipeline.save_pretrained(folder)
     print(f"{options.folder}: a pipeline for ChexGenPipeline.from_pretrained or chexgen sample --weights")
     return 0
 

@@ -93,11 +93,12 @@ def _split(source: str) -> tuple[dict, dict]:
     """The trainer's settings and the model's, of FILE or FILE:SECTION."""
     name, _, section = source.partition(":")
     try:
-        found = YAML(typ="safe").load(Path(name).read_text())
+        found = YAML(typ="safe").load(Path(name).read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise TrainingError(f"{name} cannot be read: {error.strerror}") from error
-    except YAMLError as error:
-        raise TrainingError(f"{name} is neither YAML nor JSON: {error}") from error
+        raise TrainingError(f"{name} cannot be read: {error.strerror}; name a file of settings") from error
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: another encoding, or a damaged value
+        said = " ".join(str(error).split())
+        raise TrainingError(f"{name} is neither YAML nor JSON, in UTF-8: {said}") from error
     seed = {}
     if section:
         if not isinstance(found, dict) or not isinstance(found.get(section), dict):

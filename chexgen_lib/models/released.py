@@ -60,15 +60,16 @@ def _read(path: Path, key: str) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path} does not exist") from error
-    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path} does not exist: name a released .pth") from error
+    except pickle.UnpicklingError as error:  # torch's message tells how to execute the code
         raise CheckpointError(
-            f"{path} is no file of tensors, or holds code, which is never executed: {str(error).splitlines()[0]}"
+            f"{path} is no file of tensors, or holds code, which is never executed: fetch it again"
         ) from error
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # on a damaged pickle torch's reader raises nearly anything
-        raise CheckpointError(f"{path} is truncated or no PyTorch checkpoint: {error}") from error
+        said = f" ({' '.join(str(error).split())})" if str(error) else ""
+        raise CheckpointError(f"{path} is truncated or no PyTorch checkpoint{said}: fetch it again") from error
     if not isinstance(content, dict) or not isinstance(content.get(key), dict):
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path} has no {key!r}; found: {found[:200] or 'an empty dict'}")

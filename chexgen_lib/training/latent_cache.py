@@ -212,7 +212,8 @@ def shards(folder: Path) -> list[Path]:
     """The files of a whole latent cache. Raises CacheError: if there is none, or a shard is missing."""
     found = sorted(Path(folder).glob("[0-9]*-of-*.safetensors"))
     if not found:
-        raise CacheError(f"{folder} does not exist: run the stage 02_cohort first")
+        there = "holds no latent cache" if Path(folder).exists() else "does not exist"
+        raise CacheError(f"{folder} {there}: run the stage 02_cohort first")
     expected = {shard_path(folder, k, int(found[0].stem[-5:])) for k in range(int(found[0].stem[-5:]))}
     if wrong := expected.symmetric_difference(found):
         raise CacheError(f"{folder} is not whole, see {min(wrong).name}: delete the folder and run 02_cohort again")

@@ -98,6 +98,8 @@ def test_errors_are_one_line_and_write_nothing(prompts, weights, tmp_path, capsy
     fails("1 prompts have more than 120 tokens, shorten them: row 2", *command(prompts, weights, out))
     (tmp_path / "there").mkdir()
     fails("exists: name a new folder", "convert", str(prompts), str(tmp_path / "there"))
+    (tmp_path / "empty.pth").write_bytes(b"")
+    fails("empty.pth is truncated or no PyTorch", "convert", str(tmp_path / "empty.pth"), str(out / "converted"))
 
 
 def test_a_weights_file_has_the_digest_that_others_compute(tmp_path):

@@ -136,6 +136,20 @@ def test_what_is_wrong_is_one_line(folder, capsys, options, complaint):
     assert complaint in error and error.count("\n") == 1 and not (folder / "out").exists()
 
 
+@pytest.mark.parametrize("content", [b"\x82\xff", "steps: 1".encode("utf-16"), b"a: [", b"- a\nb: 1", b"a: 2026-13-45"])
+def test_files_that_hold_no_settings_are_one_line(folder, capsys, content):
+    (folder / "bad.yaml").write_bytes(content)
+    assert chexgen_train(folder, settings="bad.yaml") == 2
+    error = capsys.readouterr().err
+    assert "bad.yaml is neither YAML nor JSON" in error and error.count("\n") == 1 and not (folder / "out").exists()
+
+
+def test_a_folder_without_a_cache_is_named(folder, capsys):
+    (folder / "hollow").mkdir()
+    assert chexgen_train(folder, cache="hollow") == 2
+    assert "hollow holds no latent cache: run the stage 02_cohort first" in capsys.readouterr().err
+
+
 def test_a_model_of_metadata_takes_them_from_the_cohort_around_the_cache(folder, capsys):
     n = len(pairs(4))
     assert chexgen_train(folder, "--metadata-sources", "nih") == 2
