@@ -164,6 +164,8 @@ def add(weight: Weight, given: Path) -> Path:
     single = weight.layout in weights_layout.SINGLE
     if single and given.is_dir():
         given = given / weight.files[0].path
+    if not single and not given.is_dir():
+        raise WeightsFileError(f"{given} is a file: unpack it, and give the folder that holds {weight.name}")
     weights_layout.check(weight.layout, given, weight.expects)
     paths = {weight.files[0].path: given} if single else _read_files(weight, given)
     files = digests(paths)

@@ -165,6 +165,12 @@ def test_a_folder_that_lacks_a_file_is_refused(broken, name, file, reason):
         weights_store.add(stand_in(name), folder)
 
 
+def test_an_archive_in_place_of_a_folder_is_refused(tmp_path):
+    (tmp_path / "clip.zip").write_bytes(b"PK")
+    with pytest.raises(WeightsFileError, match="clip.zip is a file: unpack it, and give the folder"):
+        weights_store.add(named("clip-vit-l14"), tmp_path / "clip.zip")
+
+
 def test_another_model_and_another_size_are_refused(made):
     with pytest.raises(WeightsFileError, match="describes another model: model_type is 't5'"):
         weights_layout.check("clip", made["t5-v1_1-xxl"])
