@@ -25,6 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit status: 0; 1 if rows failed; 2 with one line of explanation on stderr."""
     options = _parser().parse_args(arguments)
     with warnings.catch_warnings():
+        for kind in (DeprecationWarning, FutureWarning):  # of libraries, for those who write code with them
+            warnings.simplefilter("ignore", kind)
         warnings.showwarning = lambda message, *_: print(f"chexgen: {message}", file=sys.stderr)
         try:
             return options.command(options)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from chexgen_lib.cli import data
 from chexgen_lib.cli import main as cli
 from chexgen_lib.models.autoencoder import SHIPPED
 from chexgen_lib.models.loading import weights_sha256
@@ -100,6 +102,19 @@ def test_errors_are_one_line_and_write_nothing(prompts, weights, tmp_path, capsy
     fails("exists: name a new folder", "convert", str(prompts), str(tmp_path / "there"))
     (tmp_path / "empty.pth").write_bytes(b"")
     fails("empty.pth is truncated or no PyTorch", "convert", str(tmp_path / "empty.pth"), str(out / "converted"))
+
+
+def test_warnings_are_ours_alone(monkeypatch, capsys):
+    """What a library tells those who write code with it is nothing that a user could mend."""
+
+    def list_sources(options):
+        warnings.warn("`torch.jit.script` is deprecated", FutureWarning, stacklevel=1)
+        warnings.warn("films.csv: not used: note", stacklevel=1)
+        return 0
+
+    monkeypatch.setattr(data, "list_sources", list_sources)
+    assert cli.main(["data", "list"]) == 0
+    assert capsys.readouterr().err == "chexgen: films.csv: not used: note\n"
 
 
 def test_a_weights_file_has_the_digest_that_others_compute(tmp_path):
