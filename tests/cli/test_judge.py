@@ -87,7 +87,7 @@ def test_options_that_cannot_work_are_refused_before_anything_begins(cohort, tmp
         assert judge(cohort, tmp_path, *more) == 2
         assert message in capsys.readouterr().err
     assert cli.main(["judge", "shipped", "--cohort", str(tmp_path), "--out", str(tmp_path / "judged")]) == 2
-    assert "images of no px, not any: run 02_cohort" in capsys.readouterr().err
+    assert "holds no images_*.npy: give the folder that 02_cohort wrote" in capsys.readouterr().err
 
 
 def test_what_cannot_be_judged_is_named_before_anything_is_rendered_or_sampled(tmp_path, capsys, monkeypatch):

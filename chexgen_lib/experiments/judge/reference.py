@@ -76,8 +76,10 @@ def load_reference(folder: Path, prompts: int, resolution: int | None = None) ->
         CohortError: if something is missing, or there are too few patients.
     """
     sizes = sorted(int(path.stem.rpartition("_")[2]) for path in Path(folder).glob("images_*.npy"))
-    if not sizes or resolution not in (None, *sizes):
-        raise CohortError(f"{folder}: images of {sizes or 'no'} px, not {resolution or 'any'}: run 02_cohort for them")
+    if not sizes:
+        raise CohortError(f"{folder}: holds no images_*.npy: give the folder that 02_cohort wrote, or run it first")
+    if resolution not in (None, *sizes):
+        raise CohortError(f"{folder}: images of {sizes} px, not {resolution}: run 02_cohort for them")
     table = layout.load(folder).with_row_index("row")
     frontal = table.filter(pl.col("view").is_in(FRONTAL) & (pl.col("prompt").fill_null("") != ""))
 
