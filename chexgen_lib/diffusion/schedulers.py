@@ -1,16 +1,19 @@
 """The samplers of either objective: the paper's DDIM, one for few steps, those of the released code, a flow's."""
 
 import inspect
+from numbers import Integral
 
 import numpy as np
 import torch
 from diffusers import (
+    DDIMParallelScheduler,
     DDIMScheduler,
     DDPMParallelScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     FlowMatchHeunDiscreteScheduler,
+    PNDMScheduler,
     SchedulerMixin,
 )
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
@@ -20,6 +23,7 @@ from torch import Tensor
 from chexgen_lib.diffusion.objectives import DDPM
 
 LEARNED = ("learned", "learned_range")  # variances that a model predicts
+MAX_GAP = 0.02  # share of the training's steps that PNDM may leave out: a spread of 0.5 becomes 0.51 at most
 
 
 class SpacedDDIMScheduler(DDIMScheduler):
@@ -30,6 +34,7 @@ class SpacedDDIMScheduler(DDIMScheduler):
     """
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
+        _check_count(num_inference_steps)
         super().set_timesteps(num_inference_steps, device)
         self.timesteps = self.timesteps[:num_inference_steps]  # see `set_steps`
 
@@ -62,7 +67,8 @@ class SpacedDDIMScheduler(DDIMScheduler):
         if use_clipped_model_output:
             noise = (sample - signal**0.5 * clean) / (1 - signal) ** 0.5
         sigma = eta * self._get_variance(t, following) ** 0.5
-        moved = next_signal**0.5 * clean + (1 - next_signal - sigma**2) ** 0.5 * noise
+        rest = (1 - next_signal - sigma**2).clamp(min=0)  # without any signal rounding may leave less than none
+        moved = next_signal**0.5 * clean + rest**0.5 * noise
         if eta > 0:
             if variance_noise is None:
                 shape, device, dtype = model_output.shape, model_output.device, model_output.dtype
@@ -185,16 +191,17 @@ def set_steps(scheduler: SchedulerMixin, count: int, device: torch.device) -> No
     steps are evenly spaced from 1 to 0 (before the shift), as in diffusers' Flux pipeline. Its flow Heun would shift
     the last time, which it keeps shifted, a second time. Its DPM-Solver++ would cut a flow's times to whole ones, so
     that the model is asked for another time than the step is taken from. Its trailing spacing has a step too many, -1,
-    for 62 numbers of steps (61, 103, ...), because it adds up rounded fractions.
+    for 62 numbers of steps (61, 103, ...), because it adds up rounded fractions. Its PNDM takes each step to end
+    `num_train_timesteps // count` lower, wherever the next one begins.
 
     Raises:
         ValueError: if the scheduler cannot take so many steps.
     """
-    if count < 1:
-        raise ValueError(f"num_inference_steps must be at least 1, not {count}")
+    _check_count(count)
     trained = scheduler.config.num_train_timesteps
     if samples_objective(scheduler) == "ddpm" and count > trained:
         raise ValueError(f"num_inference_steps must be at most {trained}, the model's steps in training, not {count}")
+    _check_pndm(scheduler, count)
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
         scheduler.set_timesteps(sigmas=np.linspace(1, 1 / count, count), device=device)
         return
@@ -206,7 +213,24 @@ def set_steps(scheduler: SchedulerMixin, count: int, device: torch.device) -> No
     if scheduler.timesteps[-1] < 0:
         if "timesteps" not in inspect.signature(scheduler.set_timesteps).parameters:
             raise ValueError(f"{type(scheduler).__name__} makes no {count} steps: take one step more or less")
-        scheduler.set_timesteps(timesteps=scheduler.timesteps[:count].tolist(), device=device)
+        times = list(dict.fromkeys(scheduler.timesteps.tolist()))  # Heun's names each twice
+        scheduler.set_timesteps(timesteps=times[:count], device=device)
+
+
+def _check_pndm(scheduler: SchedulerMixin, count: int) -> None:
+    """Raise ValueError for a number of steps of which PNDM leaves out so much of the schedule that noise stays."""
+    trained = scheduler.config.num_train_timesteps
+    gaps = isinstance(scheduler, PNDMScheduler) and scheduler.config.timestep_spacing != "leading"
+    if gaps and trained % count > trained * MAX_GAP:
+        raise ValueError(
+            f"PNDMScheduler leaves noise in {count} steps: take a number that divides {trained}, or make it with "
+            "timestep_spacing='leading'"
+        )
+
+
+def _check_count(count: int) -> None:
+    if not (isinstance(count, Integral) and count >= 1):
+        raise ValueError(f"num_inference_steps must be a whole number of at least 1, not {count!r}")
 
 
 def _is_dpm_solver(scheduler: SchedulerMixin) -> bool:
@@ -243,5 +267,6 @@ class ReleasedDDIMScheduler(SpacedDDIMScheduler):
 
 
 def spaced(scheduler: SchedulerMixin) -> SchedulerMixin:
-    """diffusers' own DDIM as a `SpacedDDIMScheduler` of the same settings; any other scheduler as it is."""
-    return SpacedDDIMScheduler.from_config(scheduler.config) if type(scheduler) is DDIMScheduler else scheduler
+    """diffusers' own DDIM, or its parallel one, as a `SpacedDDIMScheduler` of the same settings; others as they are."""
+    theirs = type(scheduler) in (DDIMScheduler, DDIMParallelScheduler)
+    return SpacedDDIMScheduler.from_config(scheduler.config) if theirs else scheduler

@@ -6,7 +6,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMParallelScheduler, DDIMScheduler, HeunDiscreteScheduler, PNDMScheduler
 
 from chexgen_lib.diffusion.objectives import DDPM
 from chexgen_lib.diffusion.schedulers import (
@@ -65,10 +65,46 @@ def test_samples_have_the_spread_of_the_data(name, count):
 
 def test_diffusers_own_ddim_is_replaced_because_it_leaves_noise():
     theirs = DDIMScheduler(**DDPM, timestep_spacing="trailing", clip_sample=False)
-    assert spread(theirs, 334) > 0.6
-    ours = spaced(theirs)
-    assert type(ours) is SpacedDDIMScheduler and spread(ours, 334) == pytest.approx(SPREAD, abs=0.02)
+    parallel = DDIMParallelScheduler.from_config(theirs.config)
+    for other in (theirs, parallel):
+        assert spread(other, 334) > 0.6
+        ours = spaced(other)
+        assert type(ours) is SpacedDDIMScheduler and spread(ours, 334) == pytest.approx(SPREAD, abs=0.02)
     assert spaced(ours) is ours
+
+
+@pytest.mark.parametrize("count", [61, 103])
+def test_heun_is_not_cut_off_where_diffusers_trailing_steps_are_one_too_many(count):
+    scheduler = HeunDiscreteScheduler(**DDPM, timestep_spacing="trailing")
+    assert spread(scheduler, count) == pytest.approx(SPREAD, abs=0.02)
+    assert len(scheduler.timesteps.unique()) == count and scheduler.timesteps[-1] >= 0
+
+
+def test_steps_in_which_pndm_leaves_noise_are_refused():
+    for spacing in ("trailing", "linspace"):
+        scheduler = PNDMScheduler(**DDPM, timestep_spacing=spacing)
+        assert spread(scheduler, 100) == pytest.approx(SPREAD, abs=0.02)
+        with pytest.raises(
+            ValueError, match="PNDMScheduler leaves noise in 150 steps: take a number that divides 1000"
+        ):
+            set_steps(scheduler, 150, "cpu")
+    assert spread(PNDMScheduler(**DDPM), 150) == pytest.approx(SPREAD, abs=0.02), "leading"
+
+
+@pytest.mark.parametrize("kind", [SpacedDDIMScheduler, ReleasedDDIMScheduler])
+@pytest.mark.parametrize("count", [0, -1, 2.5, None])
+def test_a_scheduler_by_itself_refuses_an_impossible_number_of_steps(kind, count):
+    with pytest.raises(ValueError, match=f"num_inference_steps must be a whole number of at least 1, not {count}"):
+        kind(**DDPM).set_timesteps(count)
+
+
+def test_noise_can_be_added_where_training_ended_without_any_signal():
+    settings = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "clip_sample": False}
+    scheduler = SpacedDDIMScheduler(**DDPM, **settings, timestep_spacing="trailing")
+    x = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    for count in range(2, 40):
+        scheduler.set_timesteps(count)
+        assert scheduler.step(x, scheduler.timesteps[0], x, eta=1.0, variance_noise=x).prev_sample.isfinite().all()
 
 
 SETTINGS = [{}, {"clip_sample": True}, {"thresholding": True}, {"set_alpha_to_one": False}, {"steps_offset": 1},
