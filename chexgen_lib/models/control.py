@@ -48,7 +48,7 @@ class ControlledTransformer(ModelMixin, ConfigMixin):
     def on(cls, base: ChexGenTransformer, copied_blocks: int) -> "ControlledTransformer":
         """An adapter that starts as the base model: copied blocks, projections of zero."""
         config = {k: v for k, v in base.config.items() if not k.startswith("_")}
-        model = cls(config, copied_blocks)
+        model = cls(base_config=config, copied_blocks=copied_blocks)  # diffusers takes what has no name for a default
         model.base_model.load_state_dict(base.state_dict())
         for control, block in zip(model.controlnet, base.blocks, strict=False):
             control.copied_block.load_state_dict(block.state_dict())

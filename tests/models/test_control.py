@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffusers.training_utils import EMAModel
 
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.transformer import ChexGenTransformer
@@ -88,6 +89,14 @@ def test_saves_and_loads(base, tmp_path):
     with torch.no_grad():
         expected = model(*inputs(), controlnet_cond=condition()).sample
         torch.testing.assert_close(loaded(*inputs(), controlnet_cond=condition()).sample, expected)
+
+
+def test_its_configuration_makes_another(base, tmp_path):
+    model = ControlledTransformer.on(base, 2)
+    assert len(ControlledTransformer.from_config(model.config).controlnet) == 2
+    averaged = EMAModel(model.parameters(), model_cls=ControlledTransformer, model_config=model.config)
+    averaged.save_pretrained(tmp_path)
+    assert len(EMAModel.from_pretrained(tmp_path, ControlledTransformer).shadow_params) == len([*model.parameters()])
 
 
 def test_clear_errors(base):
