@@ -50,6 +50,13 @@ def check_outputs(images: int, steps: int | None, guidance_scale: float, output_
 def check_objective(transformer: torch.nn.Module, scheduler: SchedulerMixin) -> None:
     """Raise ValueError for a scheduler that does not sample what the transformer was trained for."""
     learnt, sampled = transformer.objective, samples_objective(scheduler)
+    predicted = scheduler.config.get("prediction_type", "epsilon")
+    if learnt == sampled == "ddpm" and predicted != "epsilon":
+        sampled = f"{predicted} and not the noise"
+    elif learnt == sampled == "ddpm" and not hasattr(scheduler, "alphas_cumprod"):
+        sampled = "other noise levels"
+    elif learnt == sampled and predicted == "flow_prediction" and not scheduler.config.get("use_flow_sigmas"):
+        sampled = "the noise levels of ddpm without use_flow_sigmas=True"
     if learnt != sampled:
         raise ValueError(
             f"the transformer was trained as {learnt}, {type(scheduler).__name__} samples {sampled}: choose another "

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    EulerDiscreteScheduler,
+    IPNDMScheduler,
+)
 
 from chexgen_lib.diffusion.objectives import DDPM
 from chexgen_lib.diffusion.schedulers import (
@@ -46,6 +52,20 @@ def test_a_scheduler_of_the_other_objective_is_refused(pipeline):
     changed.scheduler = other
     with pytest.raises(ValueError, match="the transformer was trained as .*choose another scheduler"):
         sample(changed)
+
+
+UNFIT = [
+    (DDIMScheduler(prediction_type="v_prediction"), "DDIMScheduler samples v_prediction and not the noise"),
+    (EDMEulerScheduler(), "EDMEulerScheduler samples other noise levels"),
+    (IPNDMScheduler(), "IPNDMScheduler samples other noise levels"),
+    (DPMSolverMultistepScheduler(prediction_type="flow_prediction"), "without use_flow_sigmas=True: choose another"),
+]
+
+
+@pytest.mark.parametrize("scheduler, message", UNFIT, ids=lambda value: type(value).__name__)
+def test_a_scheduler_of_other_noise_or_predictions_is_refused(scheduler, message, pipeline):
+    with pytest.raises(ValueError, match=message):
+        with_scheduler(pipeline, scheduler)
 
 
 def test_an_assembled_flow_samples_along_the_flow(pipeline):
