@@ -1,6 +1,6 @@
 """What the pipeline does with its arguments before it samples: one entry per prompt, captions as in training."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from math import isfinite
 from numbers import Integral, Real
 
@@ -22,8 +22,11 @@ def check_prompts(
     """
     if (prompt is None) == (embeds is None) and not (prompt is None and by_metadata):
         raise ValueError("give either `prompt` or `prompt_embeds`")
+    if not (prompt is None or isinstance(prompt, Sized)):
+        raise ValueError(f"`prompt` must be a text or a list of texts, not {prompt!r}")
     if embeds is not None and mask is None:
         raise ValueError("`prompt_embeds` needs its `prompt_attention_mask`")
+    check_tensors(prompt_embeds=embeds, prompt_attention_mask=mask)
     if embeds is not None and (embeds.ndim != 3 or embeds.shape[2] != width or mask.shape != embeds.shape[:2]):
         raise ValueError(
             f"`prompt_embeds` {tuple(embeds.shape)} and `prompt_attention_mask` {tuple(mask.shape)}: this model needs "
@@ -36,15 +39,55 @@ def check_prompts(
         raise ValueError("`prompt` is empty: write what the image should show")
 
 
-def check_outputs(images: int, steps: int | None, guidance_scale: float, output_type: str) -> None:
-    """Raise ValueError for an impossible number, guidance or kind of images."""
+def check_outputs(
+    images: int, steps: int | None, guidance_scale: float, control_scale: float, output_type: str
+) -> None:
+    """Raise ValueError for an impossible number, guidance, control or kind of images."""
     for name, count in (("num_images_per_prompt", images), ("num_inference_steps", steps)):
-        if count is not None and not (isinstance(count, Integral) and count >= 1):
+        if count is not None and (isinstance(count, bool) or not (isinstance(count, Integral) and count >= 1)):
             raise ValueError(f"{name} must be a whole number of at least 1, not {count!r}")
-    if not (isinstance(guidance_scale, Real) and isfinite(guidance_scale)):
-        raise ValueError(f"guidance_scale must be a finite number, not {guidance_scale!r}")
+    check_weights(guidance_scale=guidance_scale, control_scale=control_scale)
     if output_type not in ("pil", "np", "pt", "latent"):
         raise ValueError(f"output_type must be pil, np, pt or latent, not {output_type!r}")
+
+
+def check_weights(**weights: float) -> None:
+    """Raise ValueError for a weight, given by its name, that is no finite number."""
+    for name, weight in weights.items():
+        if not (isinstance(weight, Real) and isfinite(weight)):
+            raise ValueError(f"{name} must be a finite number, not {weight!r}")
+
+
+def check_tensors(**tensors: Tensor | None) -> None:
+    """Raise ValueError for an argument, given by its name, that is neither a tensor nor None."""
+    for name, tensor in tensors.items():
+        if not (tensor is None or isinstance(tensor, Tensor)):
+            raise ValueError(f"`{name}` must be a torch.Tensor, not a {type(tensor).__name__}")
+
+
+def check_noise(generator, latents: Tensor | None, shape: tuple[int, ...]) -> None:
+    """Raise ValueError for what cannot give the noise of images with latents of this shape, [N, 4, h, w]."""
+    check_tensors(latents=latents)
+    if isinstance(generator, list) and len(generator) != shape[0]:
+        raise ValueError(f"{len(generator)} generators for {shape[0]} images: give one, or one for each")
+    for one in generator if isinstance(generator, list) else [generator]:
+        if not (one is None or isinstance(one, torch.Generator)):
+            raise ValueError(f"`generator` must be a torch.Generator or a list of them, not a {type(one).__name__}")
+    if latents is not None and tuple(latents.shape) != shape:
+        raise ValueError(f"latents have shape {tuple(latents.shape)}, these prompts need {shape}")
+
+
+def returned_latents(returned: Mapping, latents: Tensor) -> Tensor:
+    """The latents that a callback returned, or those that it was given.
+
+    Raises:
+        ValueError: for latents of another shape.
+    """
+    new = returned.get("latents", latents)
+    if new.shape != latents.shape:
+        shapes = f"{tuple(new.shape)}, not {tuple(latents.shape)}"
+        raise ValueError(f"the callback returned latents {shapes}: return a row for each image")
+    return new
 
 
 def check_objective(transformer: torch.nn.Module, scheduler: SchedulerMixin) -> None:
@@ -93,9 +136,15 @@ def check_callback(wanted: Iterable[str], known: Sequence[str]) -> None:
         raise ValueError(f"callback_on_step_end_tensor_inputs {', '.join(unknown)}: use {', '.join(known)}")
 
 
-def check_guided(attributes: Iterable[str], codes: Tensor) -> None:
-    """Raise ValueError for an attribute that does not exist, or that a row of codes [B, CODES] does not give."""
-    for name in attributes:
+def check_guided(weights: Mapping[str, float], codes: Tensor) -> None:
+    """Raise ValueError for no weight, or an attribute that does not exist or that a row of codes does not give.
+
+    Args:
+        weights: of attributes.
+        codes: [B, CODES].
+    """
+    check_weights(**{f"metadata_guidance of {name}": weight for name, weight in weights.items()})
+    for name in weights:
         if name not in ATTRIBUTES:
             raise ValueError(f"metadata_guidance of an unknown {name!r}: use {', '.join(ATTRIBUTES)}")
         missing = codes[:, ATTRIBUTES.index(name)].isnan()
@@ -106,6 +155,7 @@ def check_guided(attributes: Iterable[str], codes: Tensor) -> None:
 
 def check_condition(transformer: torch.nn.Module, count: int, latents: Tensor | None) -> None:
     """Raise ValueError for conditions that a transformer cannot take, or that are not one for each prompt."""
+    check_tensors(condition_latents=latents)
     if latents is None:
         return
     if not isinstance(transformer, ControlledTransformer):

@@ -1,8 +1,7 @@
 """Editing given films: `ChexGenPipeline.edit`, and what it checks and encodes before it follows the flow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from chexgen_lib.images import ImageError, check, from_uint8, unusual
 from chexgen_lib.models.autoencoder import decode, encode
 from chexgen_lib.models.metadata import ATTRIBUTES
 from chexgen_lib.records import FRONTAL
-from chexgen_lib.sampling.arguments import one_each
+from chexgen_lib.sampling.arguments import check_weights, one_each
 from chexgen_lib.sampling.guidance import Inputs
 from chexgen_lib.sampling.inversion import Velocity, against, flow_times, invert, return_along
 from chexgen_lib.sampling.output import ChexGenPipelineOutput, as_output
@@ -98,8 +97,10 @@ class Editing:
         source, wanted = self._requests(len(films), change, record, prompt, source_prompt)
         _check_radiographs(films, record)
         kept = _check_mask(keep_mask, films.shape)
-        if not isinstance(guidance_scale, Real):
+        if isinstance(guidance_scale, Sized) and not isinstance(guidance_scale, str):
             guidance_scale = one_each("guidance_scale", guidance_scale, len(films), False)
+        for weight in guidance_scale if isinstance(guidance_scale, list) else [guidance_scale]:
+            check_weights(guidance_scale=weight)
         times = flow_times(num_inference_steps, strength, self.transformer.flow_shift)
         latents = encode(self.vae, films)[0].to(self._execution_device)
         own = self.velocity(source, times)

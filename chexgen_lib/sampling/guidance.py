@@ -112,8 +112,12 @@ def guided_steps(timesteps: Tensor, trained: int, interval: tuple[float, float])
     Raises:
         ValueError: if the interval is not two fractions in order.
     """
-    low, high = interval
-    if not 0 <= low <= high <= 1:
+    try:
+        low, high = interval
+        ordered = 0 <= low <= high <= 1
+    except (TypeError, ValueError):
+        ordered = False
+    if not ordered:
         raise ValueError(f"guidance_interval must be two fractions in order, not {interval}")
     fractions = (timesteps / trained).clamp(max=1).tolist()  # a shifted time 1 may be rounded up
     return [low <= fraction <= high for fraction in fractions]

@@ -8,6 +8,7 @@ adds to the old one's velocity, so that no change returns the film whatever the 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -36,10 +37,12 @@ def flow_times(steps: int, strength: float, shift: float = 1.0) -> list[float]:
     Raises:
         ValueError: for no steps, or a strength outside 0..1.
     """
-    if steps < 1:
-        raise ValueError(f"num_inference_steps must be at least 1, not {steps}")
-    if not 0 < strength <= 1:
-        raise ValueError(f"strength must be above 0 and at most 1, the share of noise that is reached, not {strength}")
+    if not (isinstance(steps, Integral) and steps >= 1):
+        raise ValueError(f"num_inference_steps must be a whole number of at least 1, not {steps!r}")
+    if not (isinstance(strength, Real) and 0 < strength <= 1):
+        raise ValueError(
+            f"strength must be above 0 and at most 1, the share of noise that is reached, not {strength!r}"
+        )
     top = strength / (shift - (shift - 1) * strength)  # what the shift moves to `strength`
     even = [top * k / steps for k in range(steps + 1)]
     return [shift * t / (1 + (shift - 1) * t) for t in even]

@@ -39,11 +39,13 @@ from chexgen_lib.sampling.arguments import (
     check_condition,
     check_distilled,
     check_guided,
+    check_noise,
     check_objective,
     check_outputs,
     check_prompts,
     clean_caption,
     one_each,
+    returned_latents,
 )
 from chexgen_lib.sampling.conditions import check_drawing, draw
 from chexgen_lib.sampling.editing import Editing
@@ -186,16 +188,14 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
         """
         self.scheduler = spaced(self.scheduler)
         check_objective(self.transformer, self.scheduler)
-        if guidance_scale is None:
-            guidance_scale = default_guidance(self.transformer)
-        if num_inference_steps is None:
-            num_inference_steps = default_steps(self.transformer)
+        guidance_scale = default_guidance(self.transformer) if guidance_scale is None else guidance_scale
+        num_inference_steps = default_steps(self.transformer) if num_inference_steps is None else num_inference_steps
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         by_metadata = metadata is not None and self.transformer.metadata_sources is not None
         width = self.transformer.null_caption.shape[-1]
         check_prompts(prompt, prompt_embeds, prompt_attention_mask, by_metadata, width)
-        check_outputs(num_images_per_prompt, num_inference_steps, guidance_scale, output_type)
+        check_outputs(num_images_per_prompt, num_inference_steps, guidance_scale, control_scale, output_type)
         check_distilled(self.distilled_steps, self.scheduler, num_inference_steps, guidance_scale, metadata_guidance)
         check_callback(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         if prompt_embeds is None:
@@ -235,7 +235,7 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
                 tensors = {"latents": latents, "prompt_embeds": inputs.states}
                 wanted = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
                 returned = callback_on_step_end(self, i, t, wanted) or {}
-                latents = returned.get("latents", latents)
+                latents = returned_latents(returned, latents)
                 inputs = inputs.with_states(returned.get("prompt_embeds"))
         images = latents if output_type == "latent" else as_output(decode(self.vae, latents, grain), output_type)
         self.maybe_free_model_hooks()
@@ -271,6 +271,7 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
 
         Of no prompt, the null caption's first token.
         """
+        check_prompts(prompt, None, None, metadata is not None, 0)
         if prompt is None:
             count = 1 if isinstance(metadata, Mapping) else len(metadata)
             return self.transformer.null_caption[:1].expand(count, 1, -1), torch.ones(count, 1, dtype=torch.bool)
@@ -321,12 +322,9 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
 
     def _starting_noise(self, count: int, latents: Tensor | None, generator) -> Tensor:
         shape = (count, *self.transformer.latent_shape)
-        if isinstance(generator, list) and len(generator) != count:
-            raise ValueError(f"{len(generator)} generators for {count} images: give one, or one for each")
+        check_noise(generator, latents, shape)
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=self._execution_device, dtype=torch.float32)
-        elif tuple(latents.shape) != shape:
-            raise ValueError(f"latents have shape {tuple(latents.shape)}, these prompts need {shape}")
         return latents.to(self._execution_device) * getattr(self.scheduler, "init_noise_sigma", 1.0)
 
     def _guided_steps(self, interval: tuple[float, float], controlled: bool) -> list[bool]:

@@ -40,6 +40,11 @@ def test_callbacks_get_the_tensors_that_they_ask_for(pipeline):
         sample(pipeline, callback_on_step_end=look, callback_on_step_end_tensor_inputs=["noise"])
 
 
+def test_latents_of_a_callback_are_those_of_all_images(pipeline):
+    with pytest.raises(ValueError, match=r"the callback returned latents \(1, 4, 4, 4\), not \(2, 4, 4, 4\)"):
+        sample(pipeline, callback_on_step_end=lambda pipe, i, t, tensors: {"latents": tensors["latents"][:1]})
+
+
 def test_a_callback_changes_the_guidance_of_the_steps_that_follow(pipeline):
     def doubled(pipe, i, t, tensors):
         pipe._guidance_scale *= 2

@@ -129,10 +129,25 @@ def test_bad_arguments_are_clear(pipeline):
         (dict(num_inference_steps=3.0), "num_inference_steps must be a whole number of at least 1, not 3.0"),
         (dict(guidance_scale=float("nan")), "guidance_scale must be a finite number, not nan"),
         (dict(guidance_scale="4"), "guidance_scale must be a finite number, not '4'"),
+        (dict(num_images_per_prompt=True), "num_images_per_prompt must be a whole number of at least 1, not True"),
+        (dict(control_scale=float("nan")), "control_scale must be a finite number, not nan"),
+        (dict(guidance_interval=(0.5,)), r"guidance_interval must be two fractions in order, not \(0.5,\)"),
+        (dict(guidance_interval=None), "guidance_interval must be two fractions in order, not None"),
+        (dict(generator=(torch.Generator(),)), "`generator` must be a torch.Generator or a list of them, not a tuple"),
+        (dict(generator=[7]), "`generator` must be a torch.Generator or a list of them, not a int"),
+        (dict(latents=np.zeros((1, 4, 4, 4))), "`latents` must be a torch.Tensor, not a ndarray"),
+        (dict(condition_latents=np.zeros((1, 4, 4, 4))), "`condition_latents` must be a torch.Tensor, not a ndarray"),
         (dict(generator=[torch.Generator()], num_images_per_prompt=2), "1 generators for 2 images"),
     ):
         with pytest.raises(ValueError, match=message):
             pipeline("fine", **arguments)
+    with pytest.raises(ValueError, match="`prompt` must be a text or a list of texts, not 5"):
+        pipeline(5)
+    with pytest.raises(ValueError, match="`prompt_embeds` must be a torch.Tensor, not a ndarray"):
+        pipeline(prompt_embeds=states.numpy(), prompt_attention_mask=mask)
+    for nothing, message in ((None, "give either `prompt` or `prompt_embeds`"), ([], "`prompt` is empty")):
+        with pytest.raises(ValueError, match=message):
+            pipeline.encode_prompt(nothing)
     for embeds in (states[..., :8], states[:, :-1], states[0]):
         with pytest.raises(ValueError, match=r"this model needs \[B, L, 384\] and \[B, L\]"):
             pipeline(prompt_embeds=embeds, prompt_attention_mask=mask)

@@ -99,6 +99,9 @@ def test_bad_metadata_is_clear(pipeline, encoding):
         sample(encoding, metadata=[{}, {"age": "71"}])
     with pytest.raises(ValueError, match="metadata_guidance of 'sex', which the metadata of row 1 does not give"):
         sample(encoding, metadata=[{"sex": "F"}, {}], metadata_guidance={"sex": 2.0})
+    for weight in (float("nan"), "3", None):
+        with pytest.raises(ValueError, match=f"metadata_guidance of sex must be a finite number, not {weight!r}"):
+            sample(encoding, metadata=PEOPLE, metadata_guidance={"sex": weight})
     with pytest.raises(ValueError, match="metadata_guidance of an unknown 'race'"):
         sample(encoding, metadata=PEOPLE, metadata_guidance={"race": 2.0})
     with pytest.raises(ValueError, match="needs a transformer with a metadata encoder"):
