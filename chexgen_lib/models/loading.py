@@ -57,6 +57,15 @@ def variant_in(folder: Path) -> str | None:
     return None if None in variants or not variants else sorted(variants)[0]
 
 
+def as_stated(source: str | Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a pipeline's `from_pretrained` that say its precision, float32, and its variant, if these do not.
+
+    transformers would keep the precision that was saved, and diffusers not.
+    """
+    precision = {} if "torch_dtype" in options else {"dtype": torch.float32}
+    return {"variant": variant_in(Path(source)), **precision, **options}
+
+
 def forget_origins(folder: Path) -> None:
     """Take out of what diffusers saved where each model had been loaded from: a path of this machine."""
     for path in folder.rglob("*.json"):

@@ -31,6 +31,7 @@ from chexgen_lib.models.autoencoder import (
 )
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.foundation import PACKAGED, SHIPPED, WITH_ADAPTER, load_adapter, load_transformer
+from chexgen_lib.models.loading import as_stated
 from chexgen_lib.models.metadata import encode_metadata
 from chexgen_lib.models.text import check_texts, encode_texts, load_text_encoder
 from chexgen_lib.models.transformer import ChexGenTransformer
@@ -111,16 +112,17 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **options) -> "ChexGenPipeline":
-        """As diffusers' method; "shipped" assembles what the package ships, in float32 and without options.
+        """As diffusers' method, in float32 unless told otherwise, also of a folder that holds only a variant (fp16).
 
-        "shipped-adapter" is the same with the adapter that masks and boxes steer, "shipped-distilled" what has learned
-        from it to take four steps without guidance.
+        "shipped" assembles what the package ships, in float32 and without options; "shipped-adapter" is the same
+        with the adapter that masks and boxes steer, "shipped-distilled" what has learned from it to take four steps
+        without guidance.
 
         Raises:
             WeightsError: if the shipped foundation is missing, damaged or of another version.
         """
         if str(name) not in PACKAGED:
-            return super().from_pretrained(name, **options)
+            return super().from_pretrained(name, **as_stated(name, options))
         if options:
             raise ValueError(f"{str(name)!r} takes no {next(iter(options))}: change the pipeline once it is loaded")
         transformer = load_adapter() if str(name) == WITH_ADAPTER else load_transformer(name)

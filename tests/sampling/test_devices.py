@@ -43,6 +43,15 @@ def test_weights_can_be_cast_for_storage_alone(pipeline):
     torch.testing.assert_close(cast, expected, atol=0.1, rtol=0.1)
 
 
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_a_pipeline_saved_in_half_precision_is_loaded_in_one(pipeline, tmp_path, variant):
+    ChexGenPipeline(**copy.deepcopy(pipeline.components)).to(torch.float16).save_pretrained(tmp_path, variant=variant)
+    for options, dtype in (({}, torch.float32), ({"torch_dtype": torch.bfloat16}, torch.bfloat16)):
+        parts = ChexGenPipeline.from_pretrained(tmp_path, **options).components
+        models = [part for part in parts.values() if isinstance(part, torch.nn.Module)]
+        assert {tensor.dtype for model in models for tensor in model.parameters()} == {dtype}
+
+
 @pytest.mark.parametrize("low", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_model_is_loaded_in_the_precision_that_is_asked_for(pipeline, tmp_path, dtype, low):
