@@ -69,7 +69,8 @@ class BaselineUNet(UNet2DConditionModel, ModelMixin):
         timestep: Tensor,
         encoder_hidden_states: Tensor,
         encoder_attention_mask: Tensor | None = None,
-    ) -> UNet2DConditionOutput:
+        return_dict: bool = True,
+    ) -> UNet2DConditionOutput | tuple[Tensor]:
         """Noise prediction; arguments as of `ChexGenTransformer.forward`, with at most 77 tokens.
 
         Returns:
@@ -82,9 +83,8 @@ class BaselineUNet(UNet2DConditionModel, ModelMixin):
             raise ValueError(f"latents have shape {tuple(hidden_states.shape)}, not [B, {self.latent_shape}]")
         if encoder_hidden_states.shape[1] > MAX_TOKENS:
             raise ValueError(f"the text has {encoder_hidden_states.shape[1]} tokens, the limit is {MAX_TOKENS}: cut it")
-        return super().forward(
-            hidden_states, timestep, encoder_hidden_states, encoder_attention_mask=encoder_attention_mask
-        )
+        text = dict(encoder_hidden_states=encoder_hidden_states, encoder_attention_mask=encoder_attention_mask)
+        return super().forward(hidden_states, timestep, **text, return_dict=return_dict)
 
     # What sampling computes once for all steps. Here nothing is: text and time are passed on.
 

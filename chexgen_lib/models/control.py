@@ -14,7 +14,7 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
-from chexgen_lib.models.layers import Block, TextKeys, TimeTables, position_embedding, project_text
+from chexgen_lib.models.layers import Block, TextKeys, TimeTables, each_time, position_embedding, project_text
 from chexgen_lib.models.transformer import ChexGenTransformer
 
 
@@ -87,7 +87,7 @@ class ControlledTransformer(ModelMixin, ConfigMixin):
     def forward(
         self,
         hidden_states: Tensor,
-        timestep: Tensor,
+        timestep: Tensor | float,
         encoder_hidden_states: Tensor,
         encoder_attention_mask: Tensor | None = None,
         controlnet_cond: Tensor | None = None,
@@ -100,7 +100,7 @@ class ControlledTransformer(ModelMixin, ConfigMixin):
         Without a condition this is the base model. `control_scale` weighs what the adapter adds.
         """
         text = self.encode_text(encoder_hidden_states, encoder_attention_mask, metadata)
-        time = self.encode_time(timestep.expand(len(hidden_states)))
+        time = self.encode_time(each_time(timestep, hidden_states))
         condition = None if controlnet_cond is None else self.encode_condition(controlnet_cond)
         sample = self.denoise(hidden_states, time, text, condition, control_scale)
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)

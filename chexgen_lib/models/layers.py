@@ -41,6 +41,11 @@ class TimeTables:
         return TimeTables(self.embedding[rows], self.shared[rows])
 
 
+def each_time(timestep: Tensor | float, hidden_states: Tensor) -> Tensor:
+    """Time steps [B] of latents [B, C, H, W]: one for all, a number or a tensor, or one for each."""
+    return torch.as_tensor(timestep, device=hidden_states.device).expand(len(hidden_states))
+
+
 class PatchEmbedder(nn.Module):
     def __init__(self, patch_size: int, in_channels: int, hidden_size: int):
         super().__init__()

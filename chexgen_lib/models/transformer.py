@@ -23,6 +23,7 @@ from chexgen_lib.models.layers import (
     TextKeys,
     TimeEmbedder,
     TimeTables,
+    each_time,
     position_embedding,
     project_text,
 )
@@ -196,7 +197,7 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
     def forward(
         self,
         hidden_states: Tensor,
-        timestep: Tensor,
+        timestep: Tensor | float,
         encoder_hidden_states: Tensor,
         encoder_attention_mask: Tensor | None = None,
         metadata: Tensor | None = None,
@@ -206,7 +207,7 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
 
         Args:
             hidden_states: noisy latents [B, in_channels, H, W], H = W = sample_size.
-            timestep: training time steps 0..999, or 1000 times the time 0..1 of a flow; scalar or [B].
+            timestep: training time steps 0..999, or 1000 times the time 0..1 of a flow; a number or [B].
             encoder_hidden_states: text states [B, L, text_dim].
             encoder_attention_mask: [B, L], nonzero where a token counts; None: all do. Each row needs one.
             metadata: codes [B, CODES] of `models.metadata.encode_metadata`; None: nothing is given.
@@ -218,7 +219,7 @@ class ChexGenTransformer(ModelMixin, ConfigMixin):
             ValueError: if the latents do not have the model's size and channels, or there is no metadata encoder.
         """
         text = self.encode_text(encoder_hidden_states, encoder_attention_mask, metadata)
-        time = self.encode_time(timestep.expand(len(hidden_states)))
+        time = self.encode_time(each_time(timestep, hidden_states))
         sample = self.denoise(hidden_states, time, text)
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
 

@@ -46,6 +46,7 @@ def test_batch_equals_singles():
     with torch.no_grad():
         singles = torch.cat([model(*(a[i : i + 1] for a in batch)).sample for i in range(3)])
         torch.testing.assert_close(model(*batch).sample, singles, atol=1e-5, rtol=1e-5)
+        assert torch.equal(model(*batch, return_dict=False)[0], model(*batch).sample)
 
 
 def test_padding_has_no_effect_and_every_input_has():

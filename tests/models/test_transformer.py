@@ -70,6 +70,14 @@ def test_batch_equals_singles():
     torch.testing.assert_close(batch, singles, atol=1e-5, rtol=1e-5)
 
 
+def test_a_number_is_the_time_step_of_all():
+    model, (latents, t, states, mask) = tiny(), inputs()
+    with torch.no_grad():
+        expected = model(latents, torch.full_like(t, 500), states, mask).sample
+        for time in (500, 500.0, torch.tensor(500), torch.tensor([500])):
+            assert torch.equal(model(latents, time, states, mask).sample, expected)
+
+
 def test_padding_has_no_effect_and_every_input_has():
     model, (x, t, y, mask) = tiny(), inputs()
     with torch.no_grad():
