@@ -48,13 +48,13 @@ class Inputs:
     def with_states(self, states: Tensor | None) -> "Inputs":
         """These inputs with other text states of the same shape, as a callback may return them.
 
-        diffusers' cut-off callbacks keep the last row, to cut the negative half off embeddings that hold both: here
-        there is none, and all rows stay.
+        diffusers' cut-off callbacks keep the last row or half, to cut the negative half off embeddings that hold both:
+        here there is none, and all rows stay.
 
         Raises:
             ValueError: for states of another shape.
         """
-        if states is None or states is self.states or torch.equal(states, self.states[-1:]):
+        if states is None or states is self.states or torch.equal(states, self.states[-len(states) :]):
             return self
         if states.shape != self.states.shape:
             shapes = f"{tuple(states.shape)}, not {tuple(self.states.shape)}"

@@ -66,6 +66,15 @@ def test_diffusers_cut_off_ends_guidance(pipeline):
     assert torch.equal(early, sample(pipeline, guidance_interval=interval))
 
 
+def test_a_callback_that_keeps_the_half_that_diffusers_guides_keeps_all(pipeline):
+    def halved(pipe, i, t, tensors):
+        return {"prompt_embeds": tensors["prompt_embeds"].chunk(2)[-1]}
+
+    prompts, seeds = [*PROMPTS, "Cardiomegaly.", "Clear lungs."], range(4)
+    settings = dict(callback_on_step_end=halved, callback_on_step_end_tensor_inputs=["prompt_embeds"])
+    assert torch.equal(sample(pipeline, prompts, seeds, **settings), sample(pipeline, prompts, seeds))
+
+
 def test_an_interrupted_call_skips_what_is_left(pipeline):
     steps = []
 
