@@ -92,6 +92,23 @@ def write_blocks(frames: Iterable[pl.DataFrame], path: str | Path) -> None:
             file.write_table(table)
 
 
+def files_below(folder: Path, inside: tuple[str, ...] = ()) -> list[Path]:
+    """Files below a folder, also behind links to folders, which `rglob` passes by; none twice where links make a loop.
+
+    inside: the real paths of the folders that led here.
+    """
+    real = os.path.realpath(folder)
+    if real in inside:
+        return []
+    files = []
+    for path in folder.iterdir():
+        if path.is_dir():
+            files += files_below(path, (*inside, real))
+        elif path.is_file():
+            files.append(path)
+    return files
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder with all that is in it, if it is there."""
     if path.is_dir() and not path.is_symlink():
@@ -146,7 +163,7 @@ def _digest_of_path(path: Path) -> str:
     if path.is_dir():
         if (path / KEPT).is_file():
             return json.loads((path / KEPT).read_text())["key"]
-        files = sorted(p for p in path.rglob("*") if p.is_file())
+        files = sorted(files_below(path))
         return _sha256(*(part for p in files for part in (p.relative_to(path).as_posix(), _digest_of_path(p))))
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -118,6 +118,18 @@ def test_the_order_of_keys_does_not_count_and_that_of_a_list_does():
     assert digest(["ab", "c"]) != digest(["a", "bc"])
 
 
+def test_what_lies_behind_a_link_to_a_folder_counts(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "x.png").write_bytes(b"1")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "images").symlink_to(tmp_path / "elsewhere")
+    (folder / "loop").symlink_to(folder)
+    before = digest(folder)
+    (tmp_path / "elsewhere" / "x.png").write_bytes(b"2")
+    assert digest(folder) != before
+
+
 def test_one_weight_changes_the_digest_of_a_module():
     model = torch.nn.Linear(2, 2)
     before = digest(model)

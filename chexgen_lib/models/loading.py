@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from chexgen_lib.storage import files_below
+
 WEIGHTS = (".safetensors", ".bin")
 EVERY_KIND = (*WEIGHTS, ".pt", ".pth", ".ckpt", ".msgpack")
 UNREAD = (".md", ".png", ".jpg", ".jpeg", ".pdf", ".gif")  # by programs
@@ -52,7 +54,8 @@ def from_pretrained(
 
 def variant_in(folder: Path) -> str | None:
     """The variant of the weights below a folder, such as "fp16"; None where there are others, or no weights at all."""
-    names = [PART.sub("", file.stem).split(".") for file in folder.rglob("*") if file.suffix in WEIGHTS]
+    files = files_below(folder) if folder.is_dir() else []
+    names = [PART.sub("", file.stem).split(".") for file in files if file.suffix in WEIGHTS]
     variants = {parts[1] if len(parts) > 1 else None for parts in names}
     return None if None in variants or not variants else sorted(variants)[0]
 
@@ -85,7 +88,8 @@ def weights_sha256(weights: Path) -> str:
     if weights.is_file():
         with open(weights, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
-    names = sorted(path.relative_to(weights).as_posix() for path in weights.rglob("*") if path.is_file())
+    found = files_below(weights) if weights.is_dir() else []
+    names = sorted(path.relative_to(weights).as_posix() for path in found)
     names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
     if not any(name.endswith(EVERY_KIND) for name in names):
         raise ValueError(f"{weights} holds no weights: name a pipeline folder or a released .pth")

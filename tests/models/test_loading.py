@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from transformers import T5Config, T5EncoderModel
 
 from chexgen_lib.models.autoencoder import load_autoencoder, new_autoencoder
-from chexgen_lib.models.loading import WeightsError, variant_in
+from chexgen_lib.models.loading import WeightsError, variant_in, weights_sha256
 from chexgen_lib.models.text import TextError, load_text_encoder
 
 
@@ -39,6 +39,17 @@ def test_whole_weights_are_preferred_to_a_variant(tmp_path):
     new_autoencoder((8, 8, 8)).save_pretrained(tmp_path)
     new_autoencoder((8, 8, 8)).half().save_pretrained(tmp_path, variant="fp16")
     assert variant_in(tmp_path) is None
+
+
+def test_parts_of_a_pipeline_behind_links_are_seen(tmp_path):
+    stable_diffusion().save_pretrained(tmp_path / "elsewhere", variant="fp16")
+    folder = tmp_path / "pipeline"
+    folder.mkdir()
+    (folder / "vae").symlink_to(tmp_path / "elsewhere")
+    assert variant_in(folder) == "fp16"
+    before, weights = weights_sha256(folder), next((tmp_path / "elsewhere").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    assert weights_sha256(folder) != before
 
 
 def test_damaged_weights_are_named(tmp_path):
