@@ -103,6 +103,9 @@ class CompactAutoencoderKL(AutoencoderKL, ModelMixin):
         return image + F.pixel_shuffle(self.grain(F.pixel_unshuffle(image, 2), generator), 2)
 
 
+KINDS = {kind.__name__: kind for kind in (AutoencoderKL, CompactAutoencoderKL)}
+
+
 def new_autoencoder(channels: Sequence[int] = (32, 64, 96)) -> CompactAutoencoderKL:
     """An untrained autoencoder; `channels` of its three inner levels, multiples of 8."""
     return CompactAutoencoderKL(
@@ -135,8 +138,12 @@ def load_autoencoder(name: str = "shipped", device: torch.device | None = None) 
             config, subfolder = AutoencoderKL.load_config(source), None
         except OSError:
             config, subfolder = AutoencoderKL.load_config(source, subfolder="vae"), "vae"
-        model_class = CompactAutoencoderKL if config["_class_name"] == CompactAutoencoderKL.__name__ else AutoencoderKL
-        model = from_pretrained(model_class, source, torch.float32, subfolder)
+        kind = config.get("_class_name") if isinstance(config, dict) else None
+        if kind not in KINDS:
+            raise WeightsError(
+                f"{source} holds no autoencoder but a {kind}: give 'shipped' or one that diffusers saved"
+            )
+        model = from_pretrained(KINDS[kind], source, torch.float32, subfolder)
     except OSError as error:
         raise ValueError(
             f"no autoencoder at {name!r}: give 'shipped', a folder that diffusers saved, or a reachable hub id"

@@ -12,6 +12,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from chexgen_lib.models.loading import WholeModel
 from chexgen_lib.models.text import count_tokens
 
 MAX_TOKENS = 77  # CLIP's, start and end markers included
@@ -30,7 +31,7 @@ SIZES = {
 }
 
 
-class BaselineUNet(UNet2DConditionModel, ModelMixin):
+class BaselineUNet(WholeModel, UNet2DConditionModel, ModelMixin):
     """Predicts the noise in a latent from the noisy latent, its time step and at most 77 tokens of text.
 
     Constructor, configuration and weights are those of diffusers' `UNet2DConditionModel`; `sample_size` is required.

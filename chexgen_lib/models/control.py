@@ -15,10 +15,11 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from chexgen_lib.models.layers import Block, TextKeys, TimeTables, each_time, position_embedding, project_text
+from chexgen_lib.models.loading import WholeModel
 from chexgen_lib.models.transformer import ChexGenTransformer
 
 
-class ControlledTransformer(ModelMixin, ConfigMixin):
+class ControlledTransformer(WholeModel, ModelMixin, ConfigMixin):
     """A frozen `ChexGenTransformer` and the adapter that a condition steers it with.
 
     Args:

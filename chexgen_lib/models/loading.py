@@ -60,6 +60,23 @@ def variant_in(folder: Path) -> str | None:
     return None if None in variants or not variants else sorted(variants)[0]
 
 
+class WholeModel:
+    """Beside diffusers' `ModelMixin`, before it: a model is not loaded in part."""
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **options):
+        """As every model's, but tensors that lack, which diffusers makes up, or that it drops are an error.
+
+        Raises:
+            WeightsError: if there are such tensors.
+        """
+        wanted = options.pop("output_loading_info", False)
+        model, found = super().from_pretrained(source, output_loading_info=True, **options)
+        if others := [*found["missing_keys"], *found["unexpected_keys"]]:
+            raise WeightsError(f"the weights in {source} are of another version: {others[0]!r} is missing or unknown")
+        return (model, found) if wanted else model
+
+
 def as_stated(source: str | Path, options: dict[str, Any]) -> dict[str, Any]:
     """Options of a pipeline's `from_pretrained` that say its precision, float32, and its variant, if these do not.
 

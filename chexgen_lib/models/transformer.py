@@ -27,6 +27,7 @@ from chexgen_lib.models.layers import (
     position_embedding,
     project_text,
 )
+from chexgen_lib.models.loading import WholeModel
 from chexgen_lib.models.metadata import MetadataEncoder
 
 
@@ -68,7 +69,7 @@ SIZES = {
 OBJECTIVES = ("ddpm", "rectified_flow")  # what the output is: the noise, or the velocity from latent to noise
 
 
-class ChexGenTransformer(ModelMixin, ConfigMixin):
+class ChexGenTransformer(WholeModel, ModelMixin, ConfigMixin):
     """Predicts the noise in a latent from the noisy latent, its time step and the text (paper, Methods, eq. 2).
 
     With the objective "rectified_flow" the same network predicts the velocity from latent to noise.

@@ -7,8 +7,10 @@ from safetensors.torch import load_file, save_file
 from transformers import T5Config, T5EncoderModel
 
 from chexgen_lib.models.autoencoder import load_autoencoder, new_autoencoder
+from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.loading import WeightsError, variant_in, weights_sha256
 from chexgen_lib.models.text import TextError, load_text_encoder
+from chexgen_lib.models.transformer import ChexGenTransformer
 
 
 def stable_diffusion() -> AutoencoderKL:
@@ -62,6 +64,27 @@ def test_damaged_weights_are_named(tmp_path):
     save_file(load_file(tmp_path / "other/diffusion_pytorch_model.safetensors"), path)
     with pytest.raises(WeightsError, match="cannot be read as CompactAutoencoderKL"):
         load_autoencoder(str(tmp_path))
+
+
+@pytest.mark.parametrize("config", ['{"_class_name": "UNet2DModel"}', "{}", "[]"])
+def test_a_folder_of_another_model_is_no_autoencoder(tmp_path, config):
+    new_autoencoder((8, 8, 8)).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(WeightsError, match=f"{tmp_path} holds no autoencoder but a (None|UNet2DModel): give 'shipped'"):
+        load_autoencoder(str(tmp_path))
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_no_model_is_loaded_in_part(tmp_path, depth):
+    base = ChexGenTransformer.of_size("ci", sample_size=4, text_dim=8)
+    for model in (base, ControlledTransformer.on(base, 1)):
+        folder = tmp_path / type(model).__name__
+        model.save_pretrained(folder)
+        assert type(model).from_pretrained(folder, output_loading_info=True)[1]["missing_keys"] == []
+        config = (folder / "config.json").read_text()
+        (folder / "config.json").write_text(config.replace('"depth": 2', f'"depth": {depth}'))
+        with pytest.raises((WeightsError, ValueError), match="another version: .*blocks|copied_blocks must be in"):
+            type(model).from_pretrained(folder)
 
 
 @pytest.fixture

@@ -129,6 +129,14 @@ def test_what_is_no_generator_is_named_with_the_remedy(pipeline, tmp_path, monke
             open_generator(tmp_path / folder, part)
 
 
+def test_a_pipeline_with_other_weights_than_its_configuration_says_is_refused(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path)
+    config = tmp_path / "transformer/config.json"
+    config.write_text(config.read_text().replace('"depth": 2', '"depth": 3'))
+    with pytest.raises(ValueError, match=r"no whole pipeline.*another version: 'blocks\.2.*is missing or unknown"):
+        open_generator(tmp_path)
+
+
 def test_a_damaged_pipeline_says_so(pixart, tmp_path):
     shutil.copytree(pixart, tmp_path / "cut")
     weights = next((tmp_path / "cut/transformer").glob("*.safetensors"))
