@@ -117,7 +117,7 @@ def _prepare(folder: str | Path | Tree) -> pl.DataFrame:
         .then(pl.format("tables differ in the labels of {}", "session"))
         .when(pl.col("Labels").is_null())
         .then(pl.format("no labels of {}", "session"))
-        .when(~pl.col("Labels").str.starts_with("["))
+        .when(padchest.unlisted(pl.col("Labels")))
         .then(pl.lit("no labels"))
         .when(pl.col("labels").list.contains("exclude"))
         .then(pl.lit("study excluded by the dataset"))

@@ -16,7 +16,7 @@ from chexgen_lib.records import FINDINGS, MAX_AGE, SCHEMA, conform
 from chexgen_lib.sources.columns import contradicted, sex, states
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import locate
-from chexgen_lib.sources.padchest_labels import FINDING_OF, INCOMPLETE, LOCATIONS, MAYBE, parse_details
+from chexgen_lib.sources.padchest_labels import FINDING_OF, INCOMPLETE, LOCATIONS, MAYBE, parse_details, unlisted
 from chexgen_lib.sources.table import REPAIRS, read_table, separate, shipped, unread
 
 DATASHEET = Datasheet(
@@ -107,7 +107,7 @@ def _prepare(path: str | Path | None) -> pl.DataFrame:
     reason = (
         pl.when(pl.col("PatientID") == "")
         .then(pl.lit("no patient id"))
-        .when(~pl.col("Labels").str.starts_with("["))
+        .when(unlisted(pl.col("Labels")))
         .then(pl.lit("no labels"))
         .when("excluded")
         .then(pl.lit("study excluded by the dataset"))

@@ -5,6 +5,8 @@ import tomllib
 from functools import lru_cache
 from importlib.resources import files
 
+import polars as pl
+
 Detail = tuple[str, str | None, str | None]  # finding or label, side, site
 _WORDS = tomllib.loads((files(__package__) / "padchest_labels.toml").read_text(encoding="utf-8"))
 FINDING_OF: dict[str, str | None] = {
@@ -19,6 +21,12 @@ LOCATIONS: dict[str, tuple[str | None, str | None]] = {
 _MIDLINE = ("Cardiomegaly", "Enlarged Cardiomediastinum")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _SIDED = re.compile(r" (both sides|left side|right side)$")
+
+
+def unlisted(text: pl.Expr) -> pl.Expr:
+    """Whether labels are no list of quoted names, as `['nodule']` is: what is not quoted would be taken for absent."""
+    rest = text.str.replace_all(_QUOTED.pattern, "").str.replace_all(r"[\s,]", "")
+    return ~text.str.contains(_QUOTED.pattern) | (rest != "[]")
 
 
 def parse_details(text: str) -> list[Detail]:

@@ -56,6 +56,12 @@ def test_labels_between_tabs(tmp_path):
     assert (row["Pneumothorax"], row["Pneumonia"], row["labels"]) == (1, 1, ["pneumothorax", "pneumonia"])
 
 
+@pytest.mark.parametrize("labels", ["[pneumonia, COVID 19]", "[]"])
+def test_labels_that_are_no_list_of_quoted_names_deny_nothing(tmp_path, labels):
+    df, rejects = bimcv_covid.load(write(tmp_path, [PNG.format("ap_cr")], session("ses-E07193", labels)))
+    assert df.is_empty() and rejects["reason"].to_list() == ["no labels"]
+
+
 def test_covid_leaves_open_what_it_rests_on(tmp_path):
     row = one(tmp_path, "['COVID 19']")
     assert (row["Pneumonia"], row["Lung Opacity"], row["Effusion"], row["No Finding"]) == (None, None, 0, 0)

@@ -53,6 +53,12 @@ def test_incomplete_reports_deny_nothing(tmp_path, label):
     assert df["Edema"].to_list() == [None]
 
 
+@pytest.mark.parametrize("labels", ["[pneumothorax]", "['nodule', pneumothorax]", "[]", "['pneumothorax'"])
+def test_labels_that_are_no_list_of_quoted_names_deny_nothing(tmp_path, labels):
+    df, rejects = padchest.load(write(tmp_path, {"Labels": labels}))
+    assert df.is_empty() and rejects["reason"].to_list() == ["no labels"]
+
+
 @pytest.mark.parametrize(
     ("text", "details"),
     [
