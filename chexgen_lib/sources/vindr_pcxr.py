@@ -88,8 +88,8 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     `labels` are the diagnoses and the boxes' names, `split` is the publisher's. Boxes are given in pixels: they become
     fractions with the size in the DICOM header, and are left out (see `repairs`) where the file is not there. Age, sex
     and view are the header's; without it age and sex are null and the view is FRONTAL. Findings that only boxes show
-    are null where a set's boxes are not there or a box's name is unknown. Rejected: a diagnosis that is neither 0 nor
-    1, broken or duplicate row.
+    are null where no table of boxes lists the image (as "No finding" where nothing is drawn) or a box's name is unknown.
+    Rejected: a diagnosis that is neither 0 nor 1, broken or duplicate row.
 
     Raises:
         RecordError: if a table is missing or cannot be read.
@@ -147,14 +147,15 @@ def _prepare(tree: Tree) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _images(tree: Tree, split: str) -> pl.DataFrame:
-    """The images of one set: ids, path, diagnoses that are 1, and whether the set's boxes are there."""
+    """The images of one set: ids, path, diagnoses that are 1, and whether the set's boxes list them."""
     table = read_table(locate(tree, f"image_labels_{split}.csv"), ("image_id", *DIAGNOSES))
     table = table.with_columns(pl.col("image_id", *DIAGNOSES).str.strip_chars())
     table = table.with_columns(pl.col(list(DIAGNOSES)).replace({"0.0": "0", "1.0": "1"}))
     wrong = pl.coalesce(
         pl.when(~pl.col(d).is_in(["0", "1"])).then(pl.format("unknown state {} '{}'", pl.lit(d), d)) for d in DIAGNOSES
     )
-    image_id = pl.format("vindr_pcxr:{}", "image_id")
+    image_id, boxes = pl.format("vindr_pcxr:{}", "image_id"), located(tree, f"annotations_{split}.csv")
+    listed = [] if boxes is None else read_table(boxes, ("image_id",))["image_id"].str.strip_chars().to_list()
     return table.select(
         "broken",
         "No finding",
@@ -165,7 +166,7 @@ def _images(tree: Tree, split: str) -> pl.DataFrame:
         study_id=image_id,
         split=pl.lit(split),
         labels=pl.concat_list(pl.when(pl.col(d) == "1").then(pl.lit(d)) for d in DIAGNOSES).list.drop_nulls(),
-        boxed=pl.lit(located(tree, f"annotations_{split}.csv") is not None),
+        boxed=pl.col("image_id").is_in(listed),
         reason=wrong,
     )
 
