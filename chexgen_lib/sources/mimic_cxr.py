@@ -19,7 +19,7 @@ from chexgen_lib.sources import chexpert_labels, impressions
 from chexgen_lib.sources.columns import contradicted, sex
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, as_utf8, locate, located
-from chexgen_lib.sources.table import read_table, separate, unread
+from chexgen_lib.sources.table import read_table, require_common, separate, unread
 
 DATASHEET = Datasheet(
     source="mimic_cxr",
@@ -80,7 +80,7 @@ def load(folder: str | Path, mimic_iv: str | Path | None = None) -> tuple[pl.Dat
 
     Raises:
         RecordError: if a table or the archive of reports cannot be read, or a table that is joined by an id has an id
-            twice.
+            twice or none of the images' ids.
     """
     tree = Tree.of(folder)
     kept, rejects = separate(_prepare(tree, mimic_iv), "mimic_cxr")
@@ -104,8 +104,8 @@ def _prepare(tree: Tree, mimic_iv: str | Path | None) -> pl.DataFrame:
     beside = tree.folder.parent / "mimic_iv"
     mimic_iv = beside if mimic_iv is None and beside.is_dir() else mimic_iv
     table = _images(tree)
-    table = table.join(_labels(tree), on="study_id", how="left", maintain_order="left")
-    table = table.join(_patients(mimic_iv), on="subject_id", how="left", maintain_order="left")
+    table = table.join(_labels(tree, table), on="study_id", how="left", maintain_order="left")
+    table = table.join(_patients(mimic_iv, table), on="subject_id", how="left", maintain_order="left")
     table = table.join(_races(table, mimic_iv), on=["subject_id", "StudyDate"], how="left", maintain_order="left")
     year = pl.col("StudyDate").str.slice(0, 4).cast(pl.Int32, strict=False)
     age = pl.col("anchor_age").cast(pl.Int32, strict=False) + year - pl.col("anchor_year").cast(pl.Int32, strict=False)
@@ -147,23 +147,24 @@ def _images(tree: Tree) -> pl.DataFrame:
     return dicom.with_columns(pl.col("image").str.replace(r"dcm$", "jpg"))
 
 
-def _labels(tree: Tree) -> pl.DataFrame:
+def _labels(tree: Tree, images: pl.DataFrame) -> pl.DataFrame:
     """study_id and the 14 cells of every study; no row where the JPG release's labels are not there."""
     columns = ("study_id", *chexpert_labels.COLUMNS)
     path = located(tree, "mimic-cxr-*-chexpert.csv")
-    return _nothing(*columns) if path is None else _keyed(path, columns)
+    return _nothing(*columns) if path is None else _keyed(path, columns, images)
 
 
-def _patients(mimic_iv: str | Path | None) -> pl.DataFrame:
+def _patients(mimic_iv: str | Path | None, images: pl.DataFrame) -> pl.DataFrame:
     """subject_id, gender, anchor_age and anchor_year of every patient of MIMIC-IV."""
     columns = ("subject_id", "gender", "anchor_age", "anchor_year")
-    return _nothing(*columns) if mimic_iv is None else _keyed(locate(mimic_iv, "hosp/patients.csv"), columns)
+    return _nothing(*columns) if mimic_iv is None else _keyed(locate(mimic_iv, "hosp/patients.csv"), columns, images)
 
 
 def _races(studies: pl.DataFrame, mimic_iv: str | Path | None) -> pl.DataFrame:
     """subject_id, StudyDate and race of the studies of patients with an admission that states one of RACES."""
     columns = ("hadm_id", "subject_id", "admittime", "race")
-    admissions = _nothing(*columns) if mimic_iv is None else _keyed(locate(mimic_iv, "hosp/admissions.csv"), columns)
+    path = None if mimic_iv is None else locate(mimic_iv, "hosp/admissions.csv")
+    admissions = _nothing(*columns) if path is None else _keyed(path, columns, studies)
     text = pl.col("race").str.strip_chars().str.to_uppercase()
     group = pl.coalesce(pl.when(text.str.starts_with(word)).then(pl.lit(name)) for word, name in RACES.items())
     day = pl.col("admittime").str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)
@@ -177,8 +178,9 @@ def _races(studies: pl.DataFrame, mimic_iv: str | Path | None) -> pl.DataFrame:
     return before.select("subject_id", "StudyDate", before["race"].fill_null(after["race"]))
 
 
-def _keyed(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
-    """`columns` of a table whose first is its key; RecordError unless every row is whole and its key unique."""
+def _keyed(path: Path, columns: tuple[str, ...], images: pl.DataFrame) -> pl.DataFrame:
+    """`columns` of a table whose first is its key; RecordError unless every row is whole, its key unique, and some of
+    the patients or studies those of the images."""
     table = read_table(path, columns)
     wrong = table.filter(pl.col("broken") | pl.col(columns[0]).is_duplicated())
     if wrong.height:
@@ -186,6 +188,8 @@ def _keyed(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
         raise RecordError(
             f"{path}: row {row} is broken or repeats its {columns[0]} ({wrong.height} rows); fetch it again"
         )
+    shared = next(column for column in columns if column in images.columns)
+    require_common(path, table[shared], images[shared])
     return table.select(columns)
 
 

@@ -1,5 +1,6 @@
 """NIH ChestX-ray14 (Wang et al. 2017): 112,120 frontal radiographs, 14 labels from reports, 984 boxes."""
 
+import re
 from pathlib import Path
 
 import polars as pl
@@ -8,7 +9,7 @@ from chexgen_lib.records import FINDINGS, SCHEMA, RecordError, conform
 from chexgen_lib.sources.columns import contradicted, no_finding, sex, states, years
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, locate, located, read_text
-from chexgen_lib.sources.table import REJECTS, read_table, separate, shipped, unread
+from chexgen_lib.sources.table import REJECTS, read_table, require_common, separate, shipped, unread
 
 DATASHEET = Datasheet(
     source="nih",
@@ -95,21 +96,28 @@ def _boxes_beside(path: str | Path | None) -> Path | None:
 def _published(tree: Tree | None, image_ids: pl.Series) -> pl.DataFrame:
     """image_id and split of the publisher's two lists of images, where they lie in the dataset's folder.
 
-    Where only the list for testing is there, all others of `image_ids` are for training.
+    Where only one of the lists is there, all others of `image_ids` are of the other.
+
+    Raises:
+        RecordError: if an image is in both lists, or the lists name none of `image_ids`.
     """
-    frames = [pl.DataFrame(schema={"image_id": pl.String, "split": pl.String})]
+    frames, path = [pl.DataFrame(schema={"image_id": pl.String, "split": pl.String})], None
     for name, split in LISTS.items() if tree is not None and tree.folder.is_dir() else ():
-        if path := located(tree, name):
-            names = pl.Series("image", read_text(path).decode().split(), dtype=pl.String).to_frame()
+        if there := located(tree, name):
+            path, names = there, [line.rpartition("/")[2] for line in re.split(r"[\s,;]+", read_text(there).decode())]
+            names = pl.DataFrame({"image": filter(None, names)}, schema={"image": pl.String})
             frames.append(names.select(image_id=pl.format("nih:{}", _stem(pl.col("image"))), split=pl.lit(split)))
     lists = pl.concat(frames).unique()
     if (twice := lists.filter(pl.col("image_id").is_duplicated())).height:
         raise RecordError(
             f"{tree.folder}: image {twice['image_id'].min()!r} is in both lists of {list(LISTS)}; fetch them again"
         )
-    if lists["split"].unique().to_list() == ["test"]:
+    if path is not None:
+        require_common(path, lists["image_id"], image_ids)
+    if lists["split"].n_unique() == 1:
+        other = "train" if lists["split"][0] == "test" else "test"
         others = image_ids.filter(~image_ids.is_in(lists["image_id"].implode()))
-        lists = pl.concat([lists, others.to_frame("image_id").with_columns(split=pl.lit("train"))])
+        lists = pl.concat([lists, others.to_frame("image_id").with_columns(split=pl.lit(other))])
     return lists
 
 

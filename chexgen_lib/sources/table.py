@@ -145,6 +145,19 @@ def _parse(raw: bytes, columns: tuple[str, ...], delimiter: str) -> pl.DataFrame
     return pl.concat([kept, lost], how="diagonal").sort("row").select("row", pl.exclude("row"))
 
 
+def require_common(path: Path, given: pl.Series, wanted: pl.Series) -> None:
+    """RecordError if a table that is joined by an id has `given` ids of which none is `wanted`.
+
+    Such a table is of another release, or its ids were changed (s50414267, 50414267.0): joined, it would give nothing.
+    """
+    given, wanted = given.drop_nulls(), wanted.drop_nulls()
+    if len(given) and len(wanted) and not given.is_in(wanted.implode()).any():
+        raise RecordError(
+            f"{path}: has none of the dataset's ids, {given[0]!r} here, {wanted[0]!r} in its first table; give the "
+            "publisher's table, of the same release"
+        )
+
+
 def separate(table: pl.DataFrame, source: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Split a prepared table into the rows to keep and the rejects.
 

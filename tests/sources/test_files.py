@@ -283,6 +283,14 @@ def test_the_lists_of_nih_give_its_splits(tmp_path):
     (tmp_path / "train_val_list.txt").rename(tmp_path / "else.txt")
     assert nih.load(tmp_path)[0]["split"].to_list() == ["train", "test", "train"]
     (tmp_path / "else.txt").rename(tmp_path / "train_val_list.txt")
+    put(tmp_path, {"lists/test_list.txt": f"images_001/images/{names[1]},\n{names[2]},"})
+    assert nih.load(tmp_path)[0]["split"].to_list() == ["train", "test", "test"]
+    (tmp_path / "lists/test_list.txt").unlink()
+    assert nih.load(tmp_path)[0]["split"].to_list() == ["train", "test", "test"]
+    put(tmp_path, {"train_val_list.txt": "00000009_000.png"})
+    with pytest.raises(RecordError, match="train_val_list.txt: has none of the dataset's ids, 'nih:00000009_000' here"):
+        nih.load(tmp_path)
+    put(tmp_path, {"train_val_list.txt": names[0]})
     put(tmp_path, {"lists/test_list.txt": "\n".join(names[:2])})
     with pytest.raises(RecordError, match="image 'nih:00000001_000' is in both lists"):
         nih.load(tmp_path)

@@ -1,6 +1,7 @@
 """MIMIC-CXR: both releases, reports in files or packed, the link to MIMIC-IV, the split by folder."""
 
 import gzip
+import re
 import zipfile
 
 import polars as pl
@@ -172,6 +173,16 @@ def test_labels_repeated(tmp_path):
     states = labels(s50414267={"Edema": "1.0"})
     with pytest.raises(RecordError, match="chexpert.csv.gz.*repeats its study_id"):
         mimic_cxr.load(write(tmp_path, states=states + states.splitlines()[1] + "\n"))
+
+
+@pytest.mark.parametrize("name", ["chexpert.csv.gz", "patients.csv", "admissions.csv"])
+def test_a_joined_table_without_any_of_the_ids_is_refused(tmp_path, name):
+    states = labels(s50414267={"Edema": "1.0"}).replace("50414267", "50414267.0")
+    folder = write(tmp_path, states=states if "chexpert" in name else None)
+    changed = {"patients": PATIENTS, "admissions": ADMISSIONS}
+    tables = {key: re.sub(r"(1\d{7}),", r"\1.0,", text) for key, text in changed.items() if name.startswith(key)}
+    with pytest.raises(RecordError, match=rf"{name}.*none of the dataset's ids, '\d{{8}}\.0' here, '\d{{8}}' in"):
+        mimic_cxr.load(folder, write_mimic_iv(tmp_path / "iv", **tables))
 
 
 def test_empty_folder(tmp_path):
