@@ -114,13 +114,14 @@ class Tree:
         while depth < deepest and len({parts[-depth:] for _, parts in wanted}) < len(wanted):
             depth += 1
         there, near, by_name = set(self.names), defaultdict(list), defaultdict(list)
-        if any(image not in there for image, _ in wanted):
+        placed = {image for image, parts in wanted if len(parts) > 1 and image in there}  # a bare name tells no place
+        if len(placed) < len(wanted):
             for name, parts in map(_parts, self.names):
                 near[parts[-depth:]].append((name, parts))
                 by_name[parts[-1:]].append((name, parts))
         rows, of_name = [], Counter(parts[-1:] for _, parts in wanted)
         for image, parts in wanted:
-            files = [image] if image in there else self._nearest(image, parts, near[parts[-depth:]])
+            files = [image] if image in placed else self._nearest(image, parts, near[parts[-depth:]])
             others = by_name[parts[-1:]] if not files else []
             if len(others) <= _FEW:
                 alone = of_name[parts[-1:]] == 1
@@ -329,9 +330,7 @@ def _expression(pattern: str) -> re.Pattern:
     text = text.removesuffix("*") if re.search(r"\.\w+\*$", text) else text
     pieces = re.split(r"(\*\*/|\*|\?|\[[^\]]+\])", text)
     meaning = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
-    body = "".join(
-        meaning.get(piece, piece if piece.startswith("[") else re.escape(piece)) for piece in pieces if piece
-    )
+    body = "".join(meaning.get(p, p if p.startswith("[") else re.escape(p)) for p in pieces if p)
     return re.compile(rf"(?:.*/)?{body}{_PACKED}", re.IGNORECASE)
 
 

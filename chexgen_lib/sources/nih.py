@@ -78,11 +78,13 @@ def load(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def repairs(path: str | Path | None = None) -> pl.DataFrame:
-    """Ages, sexes and views that could not be used, and No Finding where another finding is listed."""
+    """Ages, sexes, views and boxes that could not be used, and No Finding where another finding is listed."""
     table = separate(_prepare(path), "nih")[0]
     fields = {"age": "Patient Age", "sex": "Patient Gender", "view": "View Position"}
     normal = pl.col("No Finding") == 1
-    return pl.concat([unread(table, "nih", fields), contradicted(table, "nih", normal, "Finding Labels")])
+    lost = load_boxes(boxes)[1] if (boxes := _boxes_beside(path)) else pl.DataFrame(schema=REJECTS)
+    lost = lost.select("source", "row", "image_id", field=pl.lit("boxes"), value="reason")
+    return pl.concat([unread(table, "nih", fields), contradicted(table, "nih", normal, "Finding Labels"), lost])
 
 
 def _boxes_beside(path: str | Path | None) -> Path | None:
@@ -156,37 +158,44 @@ def attach_images(records: pl.DataFrame, folder: str | Path) -> tuple[pl.DataFra
 
     `image` becomes the file's path relative to the folder. Rejects: every record without a file (source "nih"), and
     every file that is no record's image (source "nih files": other type, no bytes, unknown name, second file of a
-    name). Whether the pixels can be read is checked by `chexgen_lib.images`.
+    name). Of two files of one name that differ neither is taken: which is meant is not known. Whether the pixels can be
+    read is checked by `chexgen_lib.images`.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise RecordError(f"{folder}: no such folder; give the folder that holds the NIH images")
-    files = [folder / name for name in Tree(folder).names]
-    known, taken, rows = set(records["image_id"]), {}, []
-    for file in files:
-        image_id, name = f"nih:{file.stem}", file.relative_to(folder).as_posix()
-        if reason := _unusable(file, image_id, known, taken):
-            rows.append(("nih files", name, image_id, reason))
-        else:
-            taken[image_id] = name
-    columns = {"image_id": list(taken), "image": list(taken.values())}
-    found = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
-    attached = records.drop("image").join(found, on="image_id", how="inner", maintain_order="left")
-    absent = records.join(found, on="image_id", how="anti", maintain_order="left").select("source", "image_id")
-    absent = absent.with_columns(row=pl.lit(None, pl.String), reason=pl.lit("no image file in the folder"))
+    tree, known = Tree(folder), set(records["image_id"])
+    usable = {name: _unusable(folder / name, known) for name in tree.names}
+    tree.names = [name for name, reason in usable.items() if reason is None]
+    wanted = records.select("source", "image_id", image=pl.format("{}.png", pl.col("image_id").str.slice(len("nih:"))))
+    found = wanted.join(tree.find(wanted["image"]), on="image", how="left", maintain_order="left")
+    taken = found.filter(pl.col("rival").is_null()).drop_nulls("file").select("image_id", image="file")
+    names = dict(taken.iter_rows())
+    for name in set(tree.names) - set(names.values()):
+        first = names.get(f"nih:{Path(name).stem}")
+        usable[name] = f"second file of that image id, after {first}" if first else "several files of that image id"
+    rows = [("nih files", name, f"nih:{Path(name).stem}", reason) for name, reason in usable.items() if reason]
+    absent = found.join(taken, on="image_id", how="anti", maintain_order="left").select(
+        "source",
+        "image_id",
+        row=pl.lit(None, pl.String),
+        reason=pl.coalesce(
+            pl.format("{} and {} differ: which is meant is not known, move one away", "file", "rival"),
+            pl.lit("no image file in the folder"),
+        ),
+    )
+    attached = records.drop("image").join(taken, on="image_id", how="inner", maintain_order="left")
     lost = pl.DataFrame(rows, schema=REJECTS, orient="row")
     return conform(attached), pl.concat([lost, absent.select(REJECTS.keys())])
 
 
-def _unusable(file: Path, image_id: str, known: set[str], taken: dict[str, str]) -> str | None:
+def _unusable(file: Path, known: set[str]) -> str | None:
     """Why a file is not the image of a record, or None."""
     if file.suffix.lower() not in IMAGE_SUFFIXES:
         return f"not an image: expected one of {', '.join(IMAGE_SUFFIXES)}"
-    if image_id not in known:
+    if f"nih:{file.stem}" not in known:
         return "no record of that image id"
-    if file.stat().st_size == 0:
-        return "empty file"
-    return f"second file of that image id, after {taken[image_id]}" if image_id in taken else None
+    return "empty file" if file.stat().st_size == 0 else None
 
 
 def _prepare(path: str | Path | None) -> pl.DataFrame:

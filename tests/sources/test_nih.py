@@ -176,3 +176,27 @@ def test_radiologists_confirm_as_many_pneumothoraces_as_the_datasheet_says():
     confirmed = (called["Pneumothorax"] == "YES").sum()
     assert f"of {called.height} images" in nih.DATASHEET.caution and f"{confirmed} (46 %" in nih.DATASHEET.caution
     assert round(confirmed / called.height, 2) == 0.46
+
+
+@pytest.mark.parametrize("places", [("", "small/"), ("large/", "small/")])
+def test_of_two_files_of_an_image_that_differ_neither_is_taken(tmp_path, places):
+    table = write(tmp_path, *(f"0000000{i}_000.png,Edema,0,{i},57,M,PA" for i in (1, 2, 3)))
+    files = {"00000001_000.png": (b"12", b"1"), "00000002_000.png": (b"12", b"12"), "00000003_000.png": (b"", b"1")}
+    for place, number in zip(places, (0, 1), strict=True):
+        (tmp_path / "images" / place).mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (tmp_path / "images" / place / name).write_bytes(content[number])
+    kept, rejects = nih.attach_images(nih.load(table)[0], tmp_path / "images")
+    assert kept["image"].to_list() == [f"{places[0]}00000002_000.png", "small/00000003_000.png"]
+    lost = rejects.filter(pl.col("source") == "nih")
+    assert lost["image_id"].to_list() == ["nih:00000001_000"] and "small/00000001_000.png differ" in lost["reason"][0]
+
+
+def test_boxes_that_cannot_be_used_are_listed(tmp_path):
+    write(tmp_path, "00000001_000.png,Mass,0,1,57,M,PA").rename(tmp_path / "Data_Entry_2017.csv")
+    boxes = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n00000001_000.png,mass,512,0,256,128,,,\n"
+    (tmp_path / "BBox_List_2017.csv").write_text(boxes)
+    assert nih.load(tmp_path)[0]["boxes"].to_list() == [[]]
+    assert nih.repairs(tmp_path).select("image_id", "field", "value").rows() == [
+        ("nih:00000001_000", "boxes", "unknown label 'mass'")
+    ]
