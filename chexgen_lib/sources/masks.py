@@ -30,10 +30,11 @@ from chexgen_lib.sources.table import REPAIRS
 
 SHAPES = ("rle", "runs", "polygon", "ellipse", "box")
 MERGED = "merged with an earlier row of its image"
+SEVERAL = "several images of its name, of which one gives the frame of its annotation"
 SPOILED = "another row of its image cannot be used"
 # What a reader that works row by row gives to `separate`: a Record's columns and why it cannot be one.
 ROWS = {"row": pl.String(), "broken": pl.Boolean(), "reason": pl.String()} | SCHEMA
-_NAME = re.compile(r"[\w.-]+\.(png|jpg)", re.ASCII)
+_NAME = re.compile(r"[\w.-]+\.(png|jpe?g)", re.ASCII | re.IGNORECASE)
 _PART = re.compile(r"(?P<name>[^=;]+)=(?P<shape>[a-z]+) (?P<values>[^=;]+)")
 
 

@@ -11,7 +11,7 @@ import polars as pl
 from chexgen_lib.records import conform
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, locate
-from chexgen_lib.sources.masks import ROWS, MaskError, box_around, frame_of, no_repairs, stem_of, write
+from chexgen_lib.sources.masks import ROWS, SEVERAL, MaskError, box_around, frame_of, no_repairs, stem_of, write
 from chexgen_lib.sources.table import read_table, separate
 
 SOURCE = "object_cxr"
@@ -50,21 +50,24 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     for name, split in SPLITS.items():
         table = read_table(locate(tree, f"{name}.csv"), ("image_name", "annotation"))
         table = table.with_columns(image=pl.format("{}/{}", pl.lit(name), pl.col("image_name").str.strip_chars()))
-        files = dict(tree.find(table["image"]).select("image", "file").iter_rows())
+        found = {image: files for image, *files in tree.find(table["image"]).iter_rows()}
         for number, image, annotation, broken in table.select("row", "image", "annotation", "broken").iter_rows():
-            row = {} if broken else _record(image, tree.folder / (files[image] or image), annotation)
+            row = {} if broken else _record(image, tree.folder, found[image], annotation)
             rows.append({"row": f"{name}.csv {number}", "broken": broken, "split": split, "source": SOURCE} | row)
     table, rejects = separate(pl.DataFrame(rows, schema=ROWS), SOURCE)
     return conform(table.drop("row", "broken", "reason")), rejects
 
 
-def _record(image: str, path: Path, annotation: str) -> dict:
-    image_id = None
+def _record(image: str, folder: Path, found: list[str | None], annotation: str) -> dict:
+    """A Record's columns; `found`: its file and another that may be meant, null where there is none."""
+    image_id, (found_file, rival) = None, found
     try:
         split, _, file = image.partition("/")
         image_id = f"{SOURCE}:{split}/{stem_of(file)}"
         shapes = [_shape(text) for text in annotation.split(";") if text.strip()]
-        frame = frame_of(path) if shapes else (0, 0)
+        if shapes and rival is not None:
+            raise MaskError(SEVERAL)
+        frame = frame_of(folder / (found_file or image)) if shapes else (0, 0)
         boxes = [{"finding": CLASS} | box_around(frame, *shape) for shape in shapes]
         mask = write(frame, [(CLASS, *shape) for shape in shapes])
     except MaskError as error:

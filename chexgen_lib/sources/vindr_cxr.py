@@ -211,9 +211,9 @@ def _identified(table: pl.DataFrame, path: Path, split: str) -> pl.DataFrame:
 
 
 def _with_sizes(table: pl.DataFrame, tree: Tree | None) -> pl.DataFrame:
-    """Add width and height in pixels of the images with boxes that are in the folder, else null."""
-    files = [] if tree is None else tree.find(table.filter("boxed")["image"]).drop_nulls("file").iter_rows()
-    sizes = [(image, *_size(tree.folder / file)) for image, file, _ in files]
+    """Add width and height in pixels of the images with boxes that are in the folder, one each, else null."""
+    found = [] if tree is None else tree.find(table.filter("boxed")["image"]).drop_nulls("file").iter_rows()
+    sizes = [(image, *_size(tree.folder / file)) for image, file, rival in found if rival is None]
     schema = {"image": pl.String, "height": pl.Int64, "width": pl.Int64}
     return table.join(pl.DataFrame(sizes, schema=schema, orient="row"), on="image", how="left", maintain_order="left")
 

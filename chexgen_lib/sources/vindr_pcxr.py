@@ -88,8 +88,8 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     `labels` are the diagnoses and the boxes' names, `split` is the publisher's. Boxes are given in pixels: they become
     fractions with the size in the DICOM header, and are left out (see `repairs`) where the file is not there. Age, sex
     and view are the header's; without it age and sex are null and the view is FRONTAL. Findings that only boxes show
-    are null where no table of boxes lists the image (as "No finding" where nothing is drawn) or a box's name is unknown.
-    Rejected: a diagnosis that is neither 0 nor 1, broken or duplicate row.
+    are null where no table of boxes lists the image (as "No finding" where nothing is drawn), or a box's name is
+    unknown. Rejected: a diagnosis that is neither 0 nor 1, broken or duplicate row.
 
     Raises:
         RecordError: if a table is missing or cannot be read.
@@ -126,7 +126,8 @@ def _prepare(tree: Tree) -> tuple[pl.DataFrame, pl.DataFrame]:
     locate(tree, "image_labels_train.csv")
     splits = [split for split in ("train", "test") if located(tree, f"image_labels_{split}.csv")]
     images = pl.concat([_images(tree, split) for split in splits])
-    files = dict(tree.find(images["image"]).select("image", "file").iter_rows())
+    found = tree.find(images["image"]).filter(pl.col("rival").is_null())  # of two that differ none gives the size
+    files = dict(found.select("image", "file").iter_rows())
     headers = [_header(tree.folder / (files.get(image) or "none")) for image in images["image"]]
     schema = dict.fromkeys((*TAGS, "damage"), pl.String)
     images = images.hstack(pl.DataFrame(headers, schema=schema, orient="row"))

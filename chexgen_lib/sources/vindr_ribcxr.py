@@ -11,7 +11,7 @@ import polars as pl
 from chexgen_lib.records import RecordError, conform
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, locate
-from chexgen_lib.sources.masks import ROWS, MaskError, frame_of, no_repairs, numbers, read_json, stem_of, write
+from chexgen_lib.sources.masks import ROWS, SEVERAL, MaskError, frame_of, no_repairs, numbers, read_json, stem_of, write
 from chexgen_lib.sources.table import separate
 
 SOURCE = "vindr_ribcxr"
@@ -75,7 +75,7 @@ def _record(folder: Path, name: Any, ribs: dict[str, Any], found: dict[str, list
         if file is None:
             raise MaskError("no such image, which alone gives the frame of its annotation")
         if rival is not None:
-            raise MaskError("several images of its name, of which one gives the frame of its annotation")
+            raise MaskError(SEVERAL)
         parts = [(rib, "polygon", _corners(points)) for rib, points in ribs.items() if points not in (None, "None")]
         mask = write(frame_of(folder / file), parts)
         if mask is None:

@@ -3,7 +3,7 @@
 import pytest
 
 from chexgen_lib.sources import masks, object_cxr
-from tests.sources.layouts import by_id, object_folder, put, reasons
+from tests.sources.layouts import by_id, object_folder, picture, put, reasons
 
 
 def test_objects_of_every_shape_are_masks_and_boxes(tmp_path):
@@ -31,3 +31,17 @@ def test_a_damaged_annotation_rejects_its_image(tmp_path):
     assert found[2].startswith("no readable image")
     assert found[3].startswith("not the name of an image")
     assert found[4].startswith("broken row") and found[5] == "duplicate image id"
+
+
+def test_of_two_files_of_an_image_none_gives_the_frame(tmp_path):
+    folder = put(
+        tmp_path,
+        {"train.csv": "image_name,annotation\n1.JPG,0 1 1 5 5\n2.jpg,\n", "dev.csv": "image_name,annotation\n"},
+    )
+    for place, width in (("a", 40), ("b", 80)):
+        picture(folder / place / "train/1.jpg", width)
+    kept, rejects = object_cxr.load(folder)
+    assert kept["image_id"].to_list() == ["object_cxr:train/2"]
+    assert rejects["reason"].to_list() == [masks.SEVERAL]
+    (folder / "b/train/1.jpg").unlink()
+    assert masks.frame(object_cxr.load(folder)[0]["mask"][0]) == (20, 40)

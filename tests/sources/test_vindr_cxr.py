@@ -118,3 +118,12 @@ def test_an_image_in_which_no_reader_names_anything_is_a_record(tmp_path):
     row = by_id(table)["vindr_cxr:n"]
     assert row["labels"] == [] and row["Effusion"] == 0 and row["uncertain"] == []
     assert table.height + rejects.height == 6 + 3 + 1 + 1
+
+
+def test_of_two_files_of_an_image_none_gives_the_size(tmp_path):
+    folder = vindr_folder(tmp_path)
+    (folder / "train").rename(folder / "large")
+    dicom(folder / "small/a.dicom", rows=100, columns=60)
+    assert [len(by_id(vindr_cxr.load(folder)[0])[f"vindr_cxr:{name}"]["boxes"]) for name in "ac"] == [0, 1]
+    (folder / "small/a.dicom").unlink()
+    assert len(by_id(vindr_cxr.load(folder)[0])["vindr_cxr:a"]["boxes"]) == 1

@@ -52,6 +52,14 @@ def test_boxes_are_fractions_of_the_size_in_the_header(tmp_path):
     assert vindr_pcxr.repairs(folder).is_empty()
 
 
+def test_of_two_files_of_an_image_none_gives_the_size(tmp_path):
+    folder = write(tmp_path, labels(a=()), "a,R1,Edema,1,2,3,4\n")
+    for place, rows in (("large", 200), ("small", 100)):
+        write_dicom(folder / place / "a.dicom", Rows=rows)
+    assert vindr_pcxr.load(folder)[0]["boxes"].to_list() == [[]]
+    assert vindr_pcxr.repairs(folder)["field"].to_list() == ["boxes"]
+
+
 def test_without_images_boxes_are_left_out_and_listed(tmp_path):
     folder = write(tmp_path, labels(a=("Pneumonia",), b=("No finding",)), "a,R1,Edema,1,2,3,4\nb,R1,No finding,,,,\n")
     df, _ = vindr_pcxr.load(folder)
