@@ -34,20 +34,20 @@ def read_mask(path: str | Path) -> np.ndarray:
     path = Path(path)
     pixels = read_pixels(path, FORMATS)
     levels = _levels(pixels)
-    fault = "a palette whose entries share a colour" if levels is None else None
-    if levels is not None:
+    fault = levels if isinstance(levels, str) else None
+    if fault is None:
         cut, fault = _cut(np.where(levels < LABELS, 0, levels) if pixels.lossy else levels, pixels.lossy)
     if fault is None:
         mask = levels >= cut
         fault = _inverted(mask)
         if fault is None:
             return mask
-    found = pixels.indices if levels is None else levels
+    found = levels if not isinstance(levels, str) else pixels.values if pixels.indices is None else pixels.indices
     raise ImageError(f"{path}: {fault} (values {_list(found)}); save it as 0 outside and 255 inside the structure")
 
 
-def _levels(pixels: Pixels) -> np.ndarray | None:
-    """How bright each pixel is in its brightest channel, [H, W]; None where a palette says nothing."""
+def _levels(pixels: Pixels) -> np.ndarray | str:
+    """How bright each pixel is in its brightest channel, [H, W]; or why that says nothing of what is marked."""
     values = pixels.values
     if pixels.indices is not None and pixels.alpha is None:
         used, first = np.unique(pixels.indices, return_index=True)
@@ -55,12 +55,15 @@ def _levels(pixels: Pixels) -> np.ndarray | None:
         if colours == 1:  # a palette that nobody filled
             return pixels.indices
         if colours < len(used):
-            return None
+            return "a palette whose entries share a colour"
     levels = (values if values.ndim == 2 else values.max(axis=2)).astype(np.int64)
     if pixels.alpha is None:
         return levels if values.ndim == 2 else _labels(values, levels)
-    uniform = (values == values[0, 0]).all()
-    return pixels.alpha.astype(np.int64) if uniform else levels * pixels.alpha // 255
+    if (values == values[0, 0]).all():
+        return pixels.alpha.astype(np.int64)
+    if (pixels.alpha == 0).any() and ((pixels.alpha > 0) & (levels == 0)).any():
+        return "both clear and black pixels, of which either may be the outside or a structure"
+    return levels * pixels.alpha // 255
 
 
 def _labels(colours: np.ndarray, levels: np.ndarray) -> np.ndarray:

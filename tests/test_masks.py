@@ -148,6 +148,9 @@ def test_colours_that_hide_labels_are_refused(tmp_path):
     palette(LABELS, BLACK, BLACK, WHITE).save(tmp_path / "x.png")  # half a mask, if colours were believed
     with pytest.raises(ImageError, match=r"share a colour \(values 0, 1, 2\)"):
         read_mask(tmp_path / "x.png")
+    colours((*BLACK, 0), (*BLACK, 255), (*RED, 255)).save(tmp_path / "x.png")  # half a mask, if black were outside
+    with pytest.raises(ImageError, match=r"both clear and black pixels.* \(values 0, 128\)"):
+        read_mask(tmp_path / "x.png")
     colours(WHITE, RED, GREEN).save(tmp_path / "x.png")
     with pytest.raises(ImageError, match="no pixel is 0"):
         read_mask(tmp_path / "x.png")
