@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from chexgen_lib.records import conform
+from chexgen_lib.sources.columns import without_ending
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, locate
 from chexgen_lib.sources.masks import no_repairs, union_of_rle
@@ -96,8 +97,9 @@ def _regions(path: Path, name: str) -> pl.DataFrame:
 
 def _identified(table: pl.DataFrame, path: Path, name: str) -> pl.DataFrame:
     return table.with_columns(
-        pl.col("uid", "rle").str.strip_chars(),
+        without_ending(pl.col("uid")),
+        pl.col("rle").str.strip_chars(),
         row=pl.format(f"{path.name} {{}}", "row"),
-        image_id=pl.format(f"{SOURCE}:{{}}", pl.col("uid").str.strip_chars().replace("", None)),
+        image_id=pl.format(f"{SOURCE}:{{}}", without_ending(pl.col("uid")).replace("", None)),
         name=pl.lit(name),
     )

@@ -17,6 +17,11 @@ def years(text: pl.Expr) -> pl.Expr:
     return pl.when(age.is_between(0, MAX_AGE)).then(age).cast(pl.Float32)
 
 
+def without_ending(name: pl.Expr) -> pl.Expr:
+    """An image's id where tables write it as a file's name, too: one image must not have two ids."""
+    return name.str.strip_chars().str.replace(r"(?i)(\.(png|jpe?g|dcm|dicom))+$", "")
+
+
 def sex(text: pl.Expr) -> pl.Expr:
     """ "M" or "F" from m, F, male, Female; null for all else."""
     text = text.str.strip_chars().str.to_lowercase()

@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from chexgen_lib.records import FINDINGS, conform
-from chexgen_lib.sources.columns import own_states, states
+from chexgen_lib.sources.columns import own_states, states, without_ending
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, locate, located
 from chexgen_lib.sources.masks import MERGED, no_repairs, one_row_per_image
@@ -96,8 +96,9 @@ def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     those that more than half name, and `states` those of `LABELS` by the same rule. Boxes that overlap by half are of
     one region, whatever readers call it: it has one box, under the finding that most readers give it, where that is
     more than half of the image's readers; its corners are the mean of theirs. Boxes are pixels of images whose sizes no
-    table holds: only where the DICOM file is in the folder can they be fractions, elsewhere `boxes` is empty. Rejected
-    with all rows of its image: an unknown label, no reader, a box that is damaged or leaves the image.
+    table holds: only where the DICOM file is in the folder can they be fractions, elsewhere `boxes` is empty. What
+    only a diagnosis tells is null where the image labels do not list the image. Rejected with all rows of its image: an
+    unknown label, no reader, a box that is damaged or leaves the image.
     """
     tree = None if folder is None else Tree.of(folder)
     votes = _votes(tree)
@@ -108,6 +109,9 @@ def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     opacities = pl.col("named").list.set_intersection([*OPACITIES, "ILD"]).list.len() > 0
     unknown = {finding: pl.col("uncertain").list.contains(finding) for finding in findings}
     unknown["Lung Opacity"] |= opacities
+    if annotated is FINDING_OF:  # a diagnosis has no box
+        undiagnosed = ~pl.col("diagnosed") & ~pl.col("present").list.contains("No Finding")
+        unknown |= {finding: unknown[finding] | undiagnosed for finding in ("Lung Opacity", "Lung Lesion", "Pneumonia")}
     records = table.select("image_id", "image", "split").join(
         _agreed(usable), on="image_id", how="left", maintain_order="left"
     )
@@ -120,7 +124,7 @@ def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
         study_id="image_id",
         view=pl.lit("PA"),
     )
-    return conform(records.drop("present", "named", "disputed")), rejects
+    return conform(records.drop("present", "named", "disputed", "diagnosed")), rejects
 
 
 def _votes(tree: Tree | None) -> pl.DataFrame:
@@ -192,7 +196,7 @@ def _image_labels(path: Path, split: str) -> pl.DataFrame:
 
 
 def _identified(table: pl.DataFrame, path: Path, split: str) -> pl.DataFrame:
-    name = pl.col("image_id").str.strip_chars()
+    name = without_ending(pl.col("image_id"))
     corners = [
         pl.col(corner) if corner in table.columns else pl.lit(None, pl.Float64).alias(corner) for corner in CORNERS
     ]
@@ -206,6 +210,7 @@ def _identified(table: pl.DataFrame, path: Path, split: str) -> pl.DataFrame:
         image_id=pl.format(f"{SOURCE}:{{}}", name.replace("", None)),
         image=pl.format(f"{split}/{{}}.dicom", name),
         split=pl.lit(split),
+        diagnosed=pl.lit("COPD" in table.columns),
         reader=pl.col("rad_id").str.strip_chars() if "rad_id" in table.columns else pl.lit("consensus"),
     )
 
@@ -228,7 +233,8 @@ def _size(path: Path) -> tuple[int | None, int | None]:
 
 def _agreed(votes: pl.DataFrame) -> pl.DataFrame:
     """Of each image: labels and findings (`present`) of more than half of its readers, the other labels (`disputed`)
-    and findings (`uncertain`) that are named, and all findings and labels that anybody names (`named`)."""
+    and findings (`uncertain`) that are named, all findings and labels that anybody names (`named`), and whether a table
+    of diagnoses lists it (`diagnosed`)."""
     votes = votes.with_columns(readers=pl.col("reader").n_unique().over("image_id"), label="labels")
     votes = votes.explode("label", empty_as_null=True)  # a reader who names nothing is a reader, too
     finding = pl.col("label").replace_strict(FINDING_OF, default=None, return_dtype=pl.String)
@@ -248,6 +254,7 @@ def _agreed(votes: pl.DataFrame) -> pl.DataFrame:
         present=among("finding", pl.col("finding agreed")),
         uncertain=among("finding", ~pl.col("finding agreed")),
         named=pl.coalesce("finding", "label").drop_nulls().unique(),
+        diagnosed=pl.col("diagnosed").any(),
     )
 
 

@@ -11,7 +11,7 @@ import polars as pl
 from pydicom import dcmread
 
 from chexgen_lib.records import FINDINGS, SCHEMA, conform
-from chexgen_lib.sources.columns import contradicted, no_finding, sex, states, years
+from chexgen_lib.sources.columns import contradicted, no_finding, sex, states, without_ending, years
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, locate, located
 from chexgen_lib.sources.table import REPAIRS, read_table, separate, unread
@@ -150,13 +150,14 @@ def _prepare(tree: Tree) -> tuple[pl.DataFrame, pl.DataFrame]:
 def _images(tree: Tree, split: str) -> pl.DataFrame:
     """The images of one set: ids, path, diagnoses that are 1, and whether the set's boxes list them."""
     table = read_table(locate(tree, f"image_labels_{split}.csv"), ("image_id", *DIAGNOSES))
-    table = table.with_columns(pl.col("image_id", *DIAGNOSES).str.strip_chars())
+    table = table.with_columns(without_ending(pl.col("image_id")), pl.col(list(DIAGNOSES)).str.strip_chars())
     table = table.with_columns(pl.col(list(DIAGNOSES)).replace({"0.0": "0", "1.0": "1"}))
     wrong = pl.coalesce(
         pl.when(~pl.col(d).is_in(["0", "1"])).then(pl.format("unknown state {} '{}'", pl.lit(d), d)) for d in DIAGNOSES
     )
     image_id, boxes = pl.format("vindr_pcxr:{}", "image_id"), located(tree, f"annotations_{split}.csv")
-    listed = [] if boxes is None else read_table(boxes, ("image_id",))["image_id"].str.strip_chars().to_list()
+    listed = pl.DataFrame(schema={"image_id": pl.String}) if boxes is None else read_table(boxes, ("image_id",))
+    listed = listed.select(without_ending(pl.col("image_id"))).to_series()
     return table.select(
         "broken",
         "No finding",
@@ -167,7 +168,7 @@ def _images(tree: Tree, split: str) -> pl.DataFrame:
         study_id=image_id,
         split=pl.lit(split),
         labels=pl.concat_list(pl.when(pl.col(d) == "1").then(pl.lit(d)) for d in DIAGNOSES).list.drop_nulls(),
-        boxed=pl.col("image_id").is_in(listed),
+        boxed=pl.col("image_id").is_in(listed.implode()),
         reason=wrong,
     )
 
@@ -179,6 +180,7 @@ def _boxes(tree: Tree, split: str) -> pl.DataFrame:
     if path is None:
         return pl.DataFrame(schema=dict.fromkeys(("row", *columns), pl.String))
     table = read_table(path, columns).with_columns(pl.col(columns).str.strip_chars())
+    table = table.with_columns(without_ending(pl.col("image_id")))
     table = table.with_columns(
         row=pl.format("{} box:{}", pl.lit(split), "row"), image_id=pl.format("vindr_pcxr:{}", "image_id")
     )

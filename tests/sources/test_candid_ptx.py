@@ -21,3 +21,9 @@ def test_regions_of_three_tables_make_one_record_an_image(tmp_path):
         "acute_rib_fracture.csv 1": masks.MERGED,
         "acute_rib_fracture.csv 2": "image without a row in Pneumothorax_reports.csv",
     }
+
+
+def test_an_image_has_one_id_with_and_without_its_ending(tmp_path):
+    expected = candid_ptx.load(put(tmp_path, CANDID))[0]
+    put(tmp_path, {"chest_tube.csv": CANDID["chest_tube.csv"].replace("1.2.826.1,", "1.2.826.1.dcm,")})
+    assert candid_ptx.load(tmp_path)[0].equals(expected)

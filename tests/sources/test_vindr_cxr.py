@@ -127,3 +127,17 @@ def test_of_two_files_of_an_image_none_gives_the_size(tmp_path):
     assert [len(by_id(vindr_cxr.load(folder)[0])[f"vindr_cxr:{name}"]["boxes"]) for name in "ac"] == [0, 1]
     (folder / "small/a.dicom").unlink()
     assert len(by_id(vindr_cxr.load(folder)[0])["vindr_cxr:a"]["boxes"]) == 1
+
+
+def test_an_image_has_one_id_with_and_without_its_ending(tmp_path):
+    folder = vindr_folder(tmp_path)
+    expected, table = vindr_cxr.load(folder)[0], folder / "annotations/annotations_train.csv"
+    table.write_text(table.read_text().replace("\na,", "\na.dicom,"))
+    assert vindr_cxr.load(folder)[0].equals(expected)
+
+
+def test_an_image_that_no_table_of_diagnoses_lists_denies_none(tmp_path):
+    folder = put(vindr_folder(tmp_path), {"annotations/image_labels_train.csv": image_labels("train")})
+    ill, well, _ = (by_id(vindr_cxr.load(folder)[0])[f"vindr_cxr:{name}"] for name in "abc")
+    assert (ill["Effusion"], ill["Pneumonia"], ill["Lung Lesion"]) == (1, None, None)
+    assert (well["No Finding"], well["Pneumonia"]) == (1, 0)

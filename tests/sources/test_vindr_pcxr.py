@@ -86,9 +86,11 @@ def test_without_boxes_file_what_only_boxes_show_is_unknown(tmp_path):
 
 
 def test_an_image_that_the_table_of_boxes_does_not_list_denies_nothing(tmp_path):
-    folder = write(tmp_path, labels(a=("Pneumonia",), b=()), "b,R1,No finding,,,,\nA.dicom,R1,Edema,1,2,3,4\n")
+    folder = write(tmp_path, labels(a=("Pneumonia",), b=()), "b,R1,No finding,,,,\nc,R1,Edema,1,2,3,4\n")
     assert vindr_pcxr.load(folder)[0].select("Edema", "Effusion").rows() == [(None, None), (0, 0)]
     assert vindr_pcxr.repairs(folder)["value"].to_list() == ["Edema at 1 2 3 4"]
+    write(tmp_path, labels(a=("Pneumonia",)), "a.dicom,R1,Edema,1,2,3,4\n")
+    assert vindr_pcxr.load(folder)[0].select("Edema", "Effusion").rows() == [(1, 0)]
 
 
 def test_unknown_box_name_denies_nothing(tmp_path):
