@@ -87,7 +87,7 @@ def _prepare(path: str | Path | None, metadata: str | Path | None) -> tuple[pl.D
     tree = None if path is None else Tree.of(path)
     if tree is not None and metadata is None and tree.folder.is_dir():
         metadata = located(tree, METADATA.removesuffix(".gz"))
-    images, lost = read_reports(shipped(REPORTS) if tree is None else located(tree, REPORTS) or every(tree, "*.xml"))
+    images, lost = read_reports(shipped(REPORTS) if tree is None else _places(tree))
     images = images.join(_metadata(metadata), on="key", how="left", maintain_order="left")
     images = _told_apart(images)
     table, rejects = separate(images, "openi")
@@ -104,6 +104,15 @@ def _prepare(path: str | Path | None, metadata: str | Path | None) -> tuple[pl.D
     )
     table = table.with_columns(normal.otherwise(pl.col("No Finding")).cast(pl.Float32).alias("No Finding"))
     return table, pl.concat([lost, rejects])
+
+
+def _places(tree: Tree) -> Path | list[Path]:
+    """The archive of reports that was given, or of a folder the archive and the reports that are unpacked beside it."""
+    archive = located(tree, REPORTS)
+    if archive == tree.folder:
+        return archive
+    unpacked = [] if archive and not tree.matches("*.xml") else every(tree, "*.xml")
+    return [*filter(None, [archive]), *unpacked]
 
 
 def _told_apart(images: pl.DataFrame) -> pl.DataFrame:
@@ -139,24 +148,26 @@ def read_reports(archive: str | Path | list[Path]) -> tuple[pl.DataFrame, pl.Dat
     )
 
 
-def _files(archive: str | Path | list[Path]) -> Iterator[tuple[str, bytes]]:
+def _files(places: str | Path | list[Path]) -> Iterator[tuple[str, bytes]]:
     """Name and content of each report, packed in a .tgz or not; a report that is there twice is one.
 
     Raises:
         RecordError: for two reports of one name that differ.
     """
-    if isinstance(archive, list):
-        known: dict[str, bytes] = {}
-        for path in archive:
-            raw = path.read_bytes()
-            if known.setdefault(path.name, raw) != raw:
-                raise RecordError(f"{path}: another {path.name} differs; which is meant is not known: move one away")
-        yield from known.items()
-        return
+    known: dict[str, bytes] = {}
+    for path in places if isinstance(places, list) else [Path(places)]:
+        reports = [(path.name, path.read_bytes())] if path.suffix.lower() == ".xml" else _packed(path)
+        for name, raw in reports:
+            if known.setdefault(name, raw) != raw:
+                raise RecordError(f"{path}: another {name} differs; which is meant is not known: move one away")
+    yield from known.items()
+
+
+def _packed(archive: Path) -> Iterator[tuple[str, bytes]]:
     try:
         with tarfile.open(archive) as tar:
             for member in tar:
-                if member.isfile() and member.name.endswith(".xml"):
+                if member.isfile() and member.name.lower().endswith(".xml"):
                     yield Path(member.name).name, tar.extractfile(member).read()
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise RecordError(f"{archive}: not a readable .tgz of reports ({error}); fetch it again") from error
@@ -176,7 +187,7 @@ def _report(root: Element, file: str) -> list[dict]:
     if uid is None or not uid.get("id"):
         raise ValueError("it has no uId")
     sections = {a.get("Label"): (a.text or "").strip() or None for a in root.iter("AbstractText")}
-    labels = ["/".join(part.strip() for part in m.text.split("/")) for m in root.iter("major") if m.text]
+    labels = ["/".join(" ".join(part.split()) for part in m.text.split("/")) for m in root.iter("major") if m.text]
     sex = _SEX.search(sections.get("INDICATION") or "")
     shared = {
         "row": file,

@@ -143,3 +143,19 @@ def test_a_report_that_lies_there_twice_is_one_and_two_that_differ_are_refused(t
     (tmp_path / "b/7.xml").write_text(REPORT.replace("left", "right"))
     with pytest.raises(RecordError, match="7.xml: another 7.xml differs; which is meant is not known"):
         openi.load(tmp_path)
+
+
+def test_the_archive_and_its_unpacked_reports_must_agree(tmp_path):
+    archive(tmp_path, a=REPORT).rename(tmp_path / "NLMCXR_reports.tgz")
+    (tmp_path / "a.xml").write_text(REPORT)
+    assert openi.load(tmp_path)[0].height == 2 and openi.load(tmp_path)[1].is_empty()
+    (tmp_path / "a.xml").write_text(REPORT.replace("Pleural Effusion", "Pneumonia"))
+    with pytest.raises(RecordError, match="another a.xml differs"):
+        openi.load(tmp_path)
+
+
+def test_a_heading_that_is_broken_over_lines_is_read(tmp_path):
+    df, _ = openi.load(
+        archive(tmp_path, a=REPORT.replace("Pleural Effusion", "Pleural\n   Effusion")), metadata(tmp_path)
+    )
+    assert df["Effusion"].to_list() == [1, 1] and "Pleural Effusion/left/small" in df["labels"][0]
