@@ -108,7 +108,10 @@ def _prepare(tree: Tree, mimic_iv: str | Path | None) -> pl.DataFrame:
     table = table.join(_patients(mimic_iv, table), on="subject_id", how="left", maintain_order="left")
     table = table.join(_races(table, mimic_iv), on=["subject_id", "StudyDate"], how="left", maintain_order="left")
     year = pl.col("StudyDate").str.slice(0, 4).cast(pl.Int32, strict=False)
-    age = pl.col("anchor_age").cast(pl.Int32, strict=False) + year - pl.col("anchor_year").cast(pl.Int32, strict=False)
+    anchor_age, anchor_year = (
+        pl.col(c).cast(pl.Float64, strict=False).cast(pl.Int32, strict=False) for c in ("anchor_age", "anchor_year")
+    )
+    age = anchor_age + year - anchor_year
     dates = pl.format("{} in {}, study {}", "anchor_age", "anchor_year", "StudyDate")
     reason = (
         pl.when(~pl.col("subject_id").str.contains(r"^1\d{7}$"))
@@ -168,8 +171,10 @@ def _races(studies: pl.DataFrame, mimic_iv: str | Path | None) -> pl.DataFrame:
     text = pl.col("race").str.strip_chars().str.to_uppercase()
     group = pl.coalesce(pl.when(text.str.starts_with(word)).then(pl.lit(name)) for word, name in RACES.items())
     day = pl.col("admittime").str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)
+    if admissions.height and not admissions.select(day.is_not_null().any()).item():
+        raise RecordError(f"{path}: admittime {admissions['admittime'][0]!r} is no YYYY-MM-DD HH:MM:SS; fetch it again")
     stated = admissions.select("subject_id", day=day, race=group).drop_nulls().sort("day")
-    day = pl.col("StudyDate").str.to_date("%Y%m%d", strict=False)
+    day = pl.col("StudyDate").str.replace_all("-", "").str.slice(0, 8).str.to_date("%Y%m%d", strict=False)
     studies = studies.select("subject_id", "StudyDate", day=day).drop_nulls().unique().sort("day")
     before, after = (
         studies.join_asof(stated, on="day", by="subject_id", strategy=strategy, check_sortedness=False)

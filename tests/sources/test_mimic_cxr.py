@@ -126,6 +126,18 @@ def test_age_sex_and_race_from_mimic_iv(tmp_path):
     assert df["race"].to_list() == ["Black", "Black", "Hispanic"]
 
 
+def test_dates_and_ages_that_a_spreadsheet_rewrote(tmp_path):
+    folder = write_mimic_iv(tmp_path / "iv", PATIENTS.replace(",52,2178,", ",52.0,2178.0,"))
+    for date in ("21800506.0", "2180-05-06"):
+        df, _ = mimic_cxr.load(write(tmp_path, METADATA.replace("21800506", date)), folder)
+        assert df["age"].to_list() == [54, 54, 47] and df["race"].to_list() == ["Black", "Black", "Hispanic"]
+    (folder / "hosp/admissions.csv").write_text(
+        "subject_id,hadm_id,admittime,race\n10000032,1,06/05/2180 22:23,WHITE\n"
+    )
+    with pytest.raises(RecordError, match="admissions.csv: admittime '06/05/2180 22:23' is no YYYY"):
+        mimic_cxr.load(tmp_path, folder)
+
+
 def test_values_that_cannot_be_used_are_listed(tmp_path):
     patients = PATIENTS.replace("M,91,2190", "X,91,1990")
     metadata = METADATA.replace(",PA,", ",UPSIDE DOWN,")
