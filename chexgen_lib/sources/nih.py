@@ -142,6 +142,8 @@ def load_boxes(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFra
         .then(pl.format("unknown label '{}'", "Finding Label"))
         .when(~inside.fill_null(False))
         .then(pl.lit("box leaves the 1024 x 1024 image"))
+        .when(~pl.struct("Image Index", finding, *"xywh").is_first_distinct())
+        .then(pl.lit("repeats an earlier box"))
     )
     table = table.with_columns(
         image_id=pl.format("nih:{}", _stem(pl.col("Image Index"))), reason=reason, finding=finding

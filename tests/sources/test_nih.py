@@ -121,6 +121,7 @@ def test_boxes_are_fractions_and_strays_are_rejected(tmp_path):
         "00000003_000.png,Measles,0,0,64,64\n"
         "00000004_000.png,Mass,a,0,64,64\n"
         "00000005_000.png,Mass,0\n"
+        "00000001_000.png,Mass,0,0,64.0,64,,,\n"
     )
     boxes, rejects = nih.load_boxes(path)
     assert boxes.to_dicts() == [
@@ -137,6 +138,7 @@ def test_boxes_are_fractions_and_strays_are_rejected(tmp_path):
         "unknown label 'Measles'",
         "box leaves the 1024 x 1024 image",
         "broken row: wrong number of fields",
+        "repeats an earlier box",
     ]
 
 
