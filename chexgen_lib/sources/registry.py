@@ -31,8 +31,8 @@ Put each dataset, or a link to it, into a folder of its source's name below a da
 `chexgen data check --source NAME --root DATA` then says what is missing, which tables it read, and how many records
 find their image, report or mask. Patterns are those of Python's `Path.glob`, in any depth and case: files may lie in
 further folders, tables may be packed (.gz, .zip, .bz2, .xz), hidden files do not count. A part that is optional is not
-needed to read the records, or is one of several forms of the same. Of two tables that differ none is chosen: move one
-away."""
+needed to read the records, or is one of several forms of the same. Of two tables, or two files of one image, that
+differ none is chosen: move one away."""
 
 
 def reader(source: str) -> ModuleType:
