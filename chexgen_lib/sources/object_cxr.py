@@ -46,16 +46,22 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     `labels` says whether there are foreign objects, `mask` and `boxes` where. Rejected: an annotated image that is not
     in the folder (it gives the frame), an annotation that is damaged or leaves the image.
     """
-    rows, tree = [], Tree.of(folder)
-    for name, split in SPLITS.items():
-        table = read_table(locate(tree, f"{name}.csv"), ("image_name", "annotation"))
-        table = table.with_columns(image=pl.format("{}/{}", pl.lit(name), pl.col("image_name").str.strip_chars()))
-        found = {image: files for image, *files in tree.find(table["image"]).iter_rows()}
-        for number, image, annotation, broken in table.select("row", "image", "annotation", "broken").iter_rows():
-            row = {} if broken else _record(image, tree.folder, found[image], annotation)
-            rows.append({"row": f"{name}.csv {number}", "broken": broken, "split": split, "source": SOURCE} | row)
+    tree = Tree.of(folder)
+    table = pl.concat([_read(locate(tree, f"{name}.csv"), name) for name in SPLITS])
+    found = {image: files for image, *files in tree.find(table["image"]).iter_rows()}  # of both: they may share names
+    rows = []
+    for row, image, annotation, broken in table.select("row", "image", "annotation", "broken").iter_rows():
+        split = SPLITS[row.partition(".csv ")[0]]
+        record = {} if broken else _record(image, tree.folder, found[image], annotation)
+        rows.append({"row": row, "broken": broken, "split": split, "source": SOURCE} | record)
     table, rejects = separate(pl.DataFrame(rows, schema=ROWS), SOURCE)
     return conform(table.drop("row", "broken", "reason")), rejects
+
+
+def _read(path: Path, name: str) -> pl.DataFrame:
+    table = read_table(path, ("image_name", "annotation"))
+    image = pl.format("{}/{}", pl.lit(name), pl.col("image_name").str.strip_chars())
+    return table.with_columns(image=image, row=pl.format("{}.csv {}", pl.lit(name), "row"))
 
 
 def _record(image: str, folder: Path, found: list[str | None], annotation: str) -> dict:

@@ -45,3 +45,12 @@ def test_of_two_files_of_an_image_none_gives_the_frame(tmp_path):
     assert rejects["reason"].to_list() == [masks.SEVERAL]
     (folder / "b/train/1.jpg").unlink()
     assert masks.frame(object_cxr.load(folder)[0]["mask"][0]) == (20, 40)
+
+
+def test_an_image_of_the_other_set_gives_no_frame(tmp_path):
+    folder = object_folder(tmp_path)
+    for name in ("00001.jpg", "00002.jpg"):
+        (folder / "train" / name).unlink()
+    kept, rejects = object_cxr.load(folder)  # train.zip is not unpacked, and dev/00001.jpg is another image
+    assert kept["image_id"].to_list() == ["object_cxr:train/00002", "object_cxr:dev/00001"]
+    assert rejects["reason"].to_list() == ["no readable image, which alone gives the frame of its annotation"]
