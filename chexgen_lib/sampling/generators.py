@@ -130,6 +130,12 @@ def open_generator(source: str | Path, parts: Parts | None = None) -> Generator:
         return ChexGenPipeline.from_pretrained(source)
     if not whole:
         return _open_model(path, parts)
+    if (
+        not path.exists() and str(source).count("/") != 1
+    ):  # else a misspelt name is asked for on the hub, again and again
+        raise ValueError(
+            f"no generator at {str(source)!r}: there is no such folder, and a hub id is OWNER/NAME: {REMEDY}"
+        )
     if path.is_dir() and not (path / INDEX).is_file():
         raise ValueError(f"{path} holds no pipeline: write one with pipeline.save_pretrained or chexgen convert")
     return _open_pipeline(source, _class_of(source))

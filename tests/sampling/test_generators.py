@@ -111,6 +111,8 @@ def test_what_is_no_generator_is_named_with_the_remedy(pipeline, tmp_path, monke
     (tmp_path / "dit").mkdir()
     (tmp_path / "dit/model_index.json").write_text(json.dumps({"_class_name": DiTPipeline.__name__}))
     for source, message in (
+        ("shiped", "no generator at 'shiped': there is no such folder, and a hub id is OWNER/NAME: give 'shipped'"),
+        (tmp_path / "absent", "there is no such folder"),
         ("nobody/nothing", "no generator at 'nobody/nothing': give 'shipped'"),
         (tmp_path / "none.pth", "does not exist"),
         (tmp_path / "vae", "holds no pipeline: write one with"),
