@@ -33,6 +33,8 @@ def edit(options: argparse.Namespace) -> int:
     Raises:
         ValueError: before anything is edited, naming the row and the remedy.
     """
+    if options.guidance is not None and not math.isfinite(options.guidance):
+        raise ValueError(f"--guidance must be a finite number, not {options.guidance}")
     rows = read_rows(options.films)
     pipeline = load_pipeline(options.weights).to(fastest_device())
     _check_films(options.films, rows, pipeline)

@@ -29,10 +29,18 @@ def main(arguments: list[str] | None = None) -> int:
             warnings.simplefilter("ignore", kind)
         warnings.showwarning = lambda message, *_: print(f"chexgen: {message}", file=sys.stderr)
         try:
+            _check_out(options)
             return options.command(options)
         except (ValueError, OSError) as error:  # the library's own errors are ValueErrors
             print(f"chexgen: {error}", file=sys.stderr)
             return 2
+
+
+def _check_out(options: argparse.Namespace) -> None:
+    """Raise ValueError where --out, a folder in every command, is a file."""
+    out = getattr(options, "out", None)
+    if out is not None and out.is_file():
+        raise ValueError(f"--out {out} is a file: name a folder")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@ with the same bytes.
 import argparse
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -127,8 +128,11 @@ def _check_options(options: argparse.Namespace) -> None:
     for name in ("images_per_prompt", "steps", "batch_size"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}")
+    for name in ("guidance", "control_scale"):
+        if getattr(options, name) is not None and not math.isfinite(getattr(options, name)):
+            raise ValueError(f"--{name.replace('_', '-')} must be a finite number, not {getattr(options, name)}")
     guided_steps(torch.empty(0), 1, options.guidance_interval or (0.0, 1.0))
-    names = [name for samplers in SAMPLERS.values() for name in samplers]
+    names = dict.fromkeys(name for samplers in SAMPLERS.values() for name in samplers)
     if options.sampler not in (None, *names):
         raise ValueError(f"--sampler {options.sampler!r} is none of {', '.join(names)}")
     compiler = os.environ.get("CXX", "g++")

@@ -155,3 +155,19 @@ def test_a_folder_of_the_variant_fp16_is_sampled_and_a_damaged_one_named(pipelin
     assert cli.main([*command[:-3], str(tmp_path / "other"), "--steps", "1"]) == 2
     assert f"{folder} holds no whole pipeline, write or download it again" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+def test_a_number_or_a_place_that_cannot_be_used_is_named_by_its_option(prompts, weights, tmp_path, capsys):
+    sample = command(prompts, weights, tmp_path / "out")
+    edit = ["edit", str(tmp_path / "films.csv"), "--out"]
+    for arguments, message in (
+        ([*sample, "--control-scale", "nan"], "--control-scale must be a finite number, not nan"),
+        ([*sample, "--guidance", "inf"], "--guidance must be a finite number, not inf"),
+        ([*sample, "--sampler", "euler"], "is none of ddim, dpm-solver++, ancestral, flow-euler, flow-heun"),
+        ([*edit, str(tmp_path / "out"), "--guidance", "nan"], "--guidance must be a finite number, not nan"),
+        (command(prompts, weights, prompts), f"--out {prompts} is a file: name a folder"),
+        ([*edit, str(prompts)], f"--out {prompts} is a file: name a folder"),
+    ):
+        assert cli.main(arguments) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
