@@ -278,7 +278,7 @@ def text(table: pl.DataFrame) -> str:
     options = dict(tbl_rows=-1, tbl_cols=-1, fmt_str_lengths=100, tbl_width_chars=180, tbl_formatting="NOTHING")
     hidden = dict(tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True)
     with pl.Config(**options, **hidden):
-        return str(table)
+        return str(table.with_columns(pl.col(pl.Int64).cast(pl.String).fill_null("-")))
 
 
 def page() -> str:
