@@ -28,7 +28,6 @@ def main(arguments: list[str] | None = None) -> int:
         for kind in (DeprecationWarning, FutureWarning):  # of libraries, for those who write code with them
             warnings.simplefilter("ignore", kind)
         warnings.showwarning = lambda message, *_: print(f"chexgen: {message}", file=sys.stderr)
-        warnings.simplefilter("ignore", FutureWarning)  # what libraries tell each other's programmers
         try:
             _check_out(options)
             return options.command(options)

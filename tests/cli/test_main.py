@@ -171,14 +171,3 @@ def test_a_number_or_a_place_that_cannot_be_used_is_named_by_its_option(prompts,
         assert cli.main(arguments) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-
-
-def test_deprecations_of_other_libraries_are_not_told_to_users(monkeypatch, capsys):
-    def warn(options):
-        warnings.warn("soon gone", FutureWarning, stacklevel=2)
-        warnings.warn("a column is not used", stacklevel=2)
-        return 0
-
-    monkeypatch.setattr("chexgen_lib.cli.data.list_sources", warn)
-    assert cli.main(["data", "list"]) == 0
-    assert capsys.readouterr().err == "chexgen: a column is not used\n"
