@@ -33,13 +33,11 @@ def edit(options: argparse.Namespace) -> int:
     Raises:
         ValueError: before anything is edited, naming the row and the remedy.
     """
-    if options.guidance is not None and not math.isfinite(options.guidance):
-        raise ValueError(f"--guidance must be a finite number, not {options.guidance}")
+    _check_options(options)
     rows = read_rows(options.films)
     pipeline = load_pipeline(options.weights).to(fastest_device())
     _check_films(options.films, rows, pipeline)
     asked = {"strength": options.strength, "num_inference_steps": options.steps, "guidance_scale": options.guidance}
-    options.out.mkdir(parents=True, exist_ok=True)
     unread = []
     for row in tqdm(rows, desc="edits", unit="film"):
         film = read_image(row["image"])
@@ -56,6 +54,16 @@ def edit(options: argparse.Namespace) -> int:
     with replacing(options.out / "labels.csv") as partial:
         pl.DataFrame(said).write_csv(partial)
     return 1 if unread else 0
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Raise ValueError for a number that cannot be used."""
+    if options.guidance is not None and not math.isfinite(options.guidance):
+        raise ValueError(f"--guidance must be a finite number, not {options.guidance}")
+    if options.steps is not None and options.steps < 1:
+        raise ValueError(f"--steps must be at least 1, not {options.steps}")
+    if options.strength is not None and not 0 < options.strength <= 1:
+        raise ValueError(f"--strength must be above 0 and at most 1, not {options.strength}")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

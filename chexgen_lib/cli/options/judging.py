@@ -1,6 +1,7 @@
 """The options of `chexgen judge`, `audit`, `readers` and `counterfactuals`."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from chexgen_lib.cli.options.lazily import called
@@ -69,7 +70,9 @@ def _add_audit(commands: argparse._SubParsersAction) -> None:
     audit.add_argument(
         "--false-alarms", type=_rate, default=0.01, metavar="SHARE", help="of unseen images (default: 0.01)"
     )
-    audit.add_argument("--seed", type=int, default=0, metavar="N", help="of resamples and planted copies (default: 0)")
+    audit.add_argument(
+        "--seed", type=_at_least(0), default=0, metavar="N", help="of resamples and planted copies (default: 0)"
+    )
     audit.set_defaults(command=called("audit", "run"))
 
 
@@ -96,16 +99,20 @@ def _add_readers(commands: argparse._SubParsersAction) -> None:
     )
     make.add_argument("--detect", type=float, default=0.3, metavar="SD", help="effect in sd that must be detected")
     make.add_argument("--power", type=float, default=0.8, help="probability of detecting it (default: 0.8)")
-    make.add_argument("--cases", type=int, metavar="N", help="cases a task, in place of --detect")
-    make.add_argument("--size", type=int, metavar="PX", help="of all images; default: the largest that all arms have")
+    make.add_argument("--cases", type=_at_least(1), metavar="N", help="cases a task, in place of --detect")
+    make.add_argument(
+        "--size", type=_at_least(1), metavar="PX", help="of all images; default: the largest that all arms have"
+    )
     make.add_argument("--title", default="Reader study", help="what readers see on top")
     make.add_argument("--seed", type=int, metavar="N", help="default: a secret one, kept in the key")
     make.set_defaults(command=called("readers", "make"))
     score = actions.add_parser("score", help="check and unblind the files in FOLDER/answers; means, kappa, d'")
     score.add_argument("folder", type=Path, help="what `make` wrote")
     score.add_argument("--baseline", default="real", metavar="ARM", help="agreement is compared with (default: real)")
-    score.add_argument("--resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
-    score.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
+    score.add_argument(
+        "--resamples", type=_at_least(2), default=1000, metavar="N", help="of the bootstrap (default: 1000)"
+    )
+    score.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="of the bootstrap (default: 0)")
     score.set_defaults(command=called("readers", "score"))
 
 
@@ -117,13 +124,16 @@ def _add_counterfactuals(commands: argparse._SubParsersAction) -> None:
     score = actions.add_parser("score", help="edited films against their truth, beside the films themselves")
     score.add_argument("folder", type=Path, help="with labels.csv: columns pair and image")
     score.add_argument(
-        "--probe-pairs", type=int, default=400, metavar="N", help="that probes learn from (default: 400)"
+        "--probe-pairs", type=_at_least(2), default=400, metavar="N", help="that probes learn from (default: 400)"
     )
-    score.add_argument("--resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
-    for name, action in (("make", make), ("score", score)):
-        action.add_argument("--pairs", type=int, default=1000, metavar="N", help="the first N (default: 1000)")
-        action.add_argument("--size", type=int, default=128, metavar="PX", help="of a side (default: 128)")
-        action.add_argument("--workers", type=int, default=2, metavar="N", help="processes that render (default: 2)")
+    score.add_argument(
+        "--resamples", type=_at_least(2), default=1000, metavar="N", help="of the bootstrap (default: 1000)"
+    )
+    for name, action, fewest in (("make", make, 1), ("score", score, 2)):
+        pairs, side, workers = (_at_least(least) for least in (fewest, 16, 0))
+        action.add_argument("--pairs", type=pairs, default=1000, metavar="N", help="the first N (default: 1000)")
+        action.add_argument("--size", type=side, default=128, metavar="PX", help="of a side (default: 128)")
+        action.add_argument("--workers", type=workers, default=2, metavar="N", help="that render (default: 2)")
         action.set_defaults(command=called("counterfactuals", name))
 
 
@@ -136,3 +146,18 @@ def _rate(text: str) -> float:
     if not 0 < share < 0.5:
         raise argparse.ArgumentTypeError(f"{text!r} is no share between 0 and 0.5")
     return share
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    """A type of whole numbers that names its option where a text is none, or one too small."""
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {least}")
+        return value
+
+    return number
