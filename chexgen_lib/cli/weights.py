@@ -8,9 +8,9 @@ from typing import Any
 
 import polars as pl
 
-from chexgen_lib.models import weights_fetch, weights_store
-from chexgen_lib.models.weights_catalogue import CATALOGUE, Weight, WeightsFileError, asked_by, named
-from chexgen_lib.models.weights_layout import PICKLED, TENSORS
+from chexgen_lib.models import weights_fetch, weights_layout, weights_store
+from chexgen_lib.models.weights_catalogue import CATALOGUE, SHIPPED, Weight, WeightsFileError, asked_by, named
+from chexgen_lib.models.weights_layout import PICKLED, SINGLE, TENSORS
 from chexgen_lib.sources import registry
 from chexgen_lib.workflow import dag
 from chexgen_lib.workflow.notebooks import ROOT, NotebookError, load_yaml, section_of
@@ -71,6 +71,8 @@ def add(options: argparse.Namespace) -> int:
     weight = named(options.name)
     if options.path.is_file():
         _open(weight, options.path)
+    elif options.path.is_dir() and weight.store != SHIPPED:
+        _check_layout(weight, options.path)
     path = weights_store.add(weight, options.path)
     print(f"{weight.name}: {path}, recorded in conf/weights/{weight.name}.json")
     return 0
@@ -152,6 +154,17 @@ def _digest(weight: Weight) -> str:
 
 def _short(fault: str) -> str:
     return fault if fault == weights_store.ABSENT else "damaged: chexgen weights check"
+
+
+def _check_layout(weight: Weight, folder: Path) -> None:
+    """Raise WeightsFileError, with the remedy, for a folder that does not hold the weight whole."""
+    path = folder / weight.files[0].path if weight.layout in SINGLE else folder
+    try:
+        weights_layout.check(weight.layout, path, weight.expects)
+    except WeightsFileError as error:
+        raise WeightsFileError(
+            f"{error}: give the folder that holds {weight.name} whole, or get it: {weights_fetch.remedy(weight)}"
+        ) from error
 
 
 def _open(weight: Weight, path: Path) -> None:

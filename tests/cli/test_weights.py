@@ -125,6 +125,17 @@ def test_bad_commands_are_explained_in_a_line(arguments, said, capsys):
     assert said in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["clip-vit-l14", "sd-vae-ft-ema", "xrv-mimic", "roentgen", "chexgen-512"])
+def test_a_folder_that_holds_something_else_is_refused_with_the_remedy(name, places, capsys):
+    (places / "other").mkdir()
+    assert main(["weights", "add", name, str(places / "other")]) == 2
+    error = capsys.readouterr().err
+    assert f"{places / 'other'}/" in error and error.count("\n") == 1
+    assert (
+        f"give the folder that holds {name} whole, or get it: " in error and f" {name}" in error.rpartition("it: ")[2]
+    )
+
+
 def test_a_file_that_the_loader_cannot_read_is_not_added(places, capsys):
     for name in ("xrv-mimic", "chexgen-512"):
         torch.save({"weight": torch.zeros(3)}, places / "file.pt")
