@@ -18,7 +18,8 @@ from chexgen_lib.storage import replacing
 def make(options: argparse.Namespace) -> int:
     """Write the forms and the key of a study into `options.out`; prints what was chosen and what it can detect."""
     arms = _arms(options.arm)
-    cases = options.cases or design.cases_needed(options.detect, options.power)
+    needed = design.cases_needed(options.detect, options.power)
+    cases = options.cases or needed
     seed = secrets.randbits(53) if options.seed is None else options.seed  # a whole number in every JSON reader
     shown = material.load(options.cohort, arms, options.size)
     study = design.make(shown, options.tasks, options.readers, cases, seed)

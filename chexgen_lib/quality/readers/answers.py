@@ -12,6 +12,7 @@ from chexgen_lib.quality.reader_study import ANCHORS
 from chexgen_lib.records import FINDINGS
 
 FORMAT = "chexgen reader answers 1"  # as in form_page/form.js
+KEY = ("study", "tasks", "arms", "cases", "readers")  # what unblinds, in key.json
 CHOICES = {
     "realism": ("real", "synthetic"),
     "pairs": ("A", "B"),
@@ -28,11 +29,18 @@ def read_key(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is none.
+        AnswersError: if it is damaged.
     """
     path = Path(folder) / "key.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: without it no answer can be unblinded (chexgen readers make)")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        key = json.loads(path.read_text(encoding="utf-8"))
+        if absent := [name for name in KEY if name not in key]:
+            raise ValueError(f"it has no {absent[0]}")
+    except (ValueError, TypeError) as error:
+        raise AnswersError(f"{path} is damaged ({error}): restore it, nothing else unblinds answers") from error
+    return key
 
 
 def read(folder: Path) -> pl.DataFrame:
@@ -45,9 +53,10 @@ def read(folder: Path) -> pl.DataFrame:
         FileNotFoundError: if there is no file or no key.
     """
     key = read_key(folder)
-    paths = sorted((Path(folder) / "answers").glob("*.json"))
+    found = sorted((Path(folder) / "answers").glob("*"))  # mail programs rename files: none is passed by for its name
+    paths = [path for path in found if path.is_file() and not path.name.startswith(".")]
     if not paths:
-        raise FileNotFoundError(f"{Path(folder) / 'answers'} holds no *.json: put the readers' exported files there")
+        raise FileNotFoundError(f"{Path(folder) / 'answers'} holds no file: put the readers' exported *.json there")
     rows, files = [], {}
     for path in paths:
         content = _content(path, key)
@@ -62,9 +71,11 @@ def read(folder: Path) -> pl.DataFrame:
 def _content(path: Path, key: Mapping) -> dict[str, Any]:
     """A file's content, of this study and of one of its readers."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # also what is not UTF-8
-        raise AnswersError(f"{path}: not a file that a form exported ({error}); ask for a new export") from error
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # ValueError: also what is not UTF-8
+        raise AnswersError(
+            f"{path}: not a file that a form exported ({error}); take it out, or ask for a new export"
+        ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("answers"), list):
         raise AnswersError(f"{path}: not a file that a form of this version exported; ask for a new export")
     if content.get("study") != key["study"]:
@@ -100,7 +111,8 @@ def _rows(path: Path, content: Mapping, key: Mapping) -> list[dict]:
 def _check(path: Path, row: Mapping, task: str, study: str, reader: str) -> None:
     """One row: as it was exported, and an answer that the form offers."""
     item, answer, seconds = row["item"], row.get("answer"), row.get("seconds")
-    if row.get("check") != check(study, reader, item, answer, seconds):
+    timed = isinstance(seconds, int | float)
+    if not timed or row.get("check") != check(study, reader, item, answer, seconds):
         raise AnswersError(f"{path}, item {item}: changed after the export (answer {answer!r}); ask for a new export")
     if task == "assisted":
         ticked = str(answer).split(";")

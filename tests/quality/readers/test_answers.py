@@ -37,7 +37,7 @@ def test_the_order_of_rows_does_not_matter_and_a_reader_may_be_absent(study, fil
     filled[1].unlink()
     assert set(answers.read(study)["reader"]) == {"A"}
     filled[0].unlink()
-    with pytest.raises(FileNotFoundError, match="no .*json"):
+    with pytest.raises(FileNotFoundError, match=r"answers holds no file: put the readers' exported \*.json there"):
         answers.read(study)
 
 
@@ -67,6 +67,15 @@ def test_a_right_check_of_a_wrong_answer(study, filled):
         row["check"] = answers.check(content["study"], "A", row["item"], "maybe", row["seconds"])
         content["answers"][0] = row
 
+    def mistime(content):
+        row = content["answers"][0] | {"seconds": "long"}
+        row["check"] = answers.check(content["study"], "A", row["item"], row["answer"], "long")
+        content["answers"][0] = row
+
+    change(filled[0], mistime)
+    with pytest.raises(AnswersError, match=rf"A.json, item {content['answers'][0]['item']}: changed after the export"):
+        answers.read(study)
+    filled[0].write_text(json.dumps(content))
     change(filled[0], forge)
     with pytest.raises(AnswersError, match=rf"item {content['answers'][0]['item']}: 'maybe' is no answer to realism"):
         answers.read(study)
@@ -116,4 +125,28 @@ def test_files_of_another_study_reader_or_kind(study, filled):
 def test_without_a_key(study, filled):
     (study / "key.json").unlink()
     with pytest.raises(FileNotFoundError, match="unblinded"):
+        answers.read(study)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [('{"study": ', "Expecting value"), ("{}", "it has no study"), ("null", "NoneType")]
+)
+def test_a_damaged_key(study, filled, content, message):
+    (study / "key.json").write_text(content)
+    with pytest.raises(AnswersError, match=rf"key.json is damaged \(.*{message}.*\): restore it"):
+        answers.read(study)
+
+
+def test_a_file_is_read_under_any_name(study, filled):
+    whole = answers.read(study)
+    filled[0].write_text(filled[0].read_text(), encoding="utf-8-sig")  # as editors save it
+    filled[0].rename(filled[0].with_name("A.json.txt"))
+    filled[1].rename(filled[1].with_name("B (1).JSON"))
+    (study / "answers/.DS_Store").write_bytes(b"\0\1")
+    assert answers.read(study).equals(whole)
+    (study / "answers/notes.txt").write_text("Bob is on leave.")
+    with pytest.raises(AnswersError, match="notes.txt: not a file that a form exported .*; take it out, or ask"):
+        answers.read(study)
+    (study / "answers/notes.txt").write_text("[" * 100_000)
+    with pytest.raises(AnswersError, match="notes.txt: not a file that a form exported"):
         answers.read(study)
