@@ -1,6 +1,7 @@
 """`chexgen judge`: any generators from equal prompts; tables, a figure and a page in one folder."""
 
 import argparse
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
@@ -12,7 +13,7 @@ from chexgen_lib.experiments.judge import asked_and_shown, metrics, report
 from chexgen_lib.experiments.judge.bench import Bench
 from chexgen_lib.experiments.judge.entries import Entry, check_source, enter, shared
 from chexgen_lib.experiments.judge.instruments import trained
-from chexgen_lib.experiments.judge.reference import Reference, load_reference
+from chexgen_lib.experiments.judge.reference import FEWEST, Reference, load_reference
 from chexgen_lib.experiments.judge.rendered import COUNTS, RESOLUTION, render_reference
 from chexgen_lib.figures import judge as figure
 from chexgen_lib.figures import style
@@ -28,6 +29,10 @@ from chexgen_lib.storage import replacing, write_json
 
 WITH_WEIGHTS = {"clip": ClipEmbedder, "xrv": XrvEmbedder}
 EMBEDDERS = ("classifier", "radiomics", *WITH_WEIGHTS)
+SETTINGS = ("prompts", "images_per_prompt", "steps", "guidance", "seed", "int8", "embedders", "classifier_steps")
+SETTINGS += ("image_text_encoder", "autoencoder", "text_encoder", "resamples")
+FEWEST_OF = dict.fromkeys(("images_per_prompt", "steps", "batch_size", "classifier_steps"), 1)
+FEWEST_OF |= {"prompts": FEWEST, "resamples": 2, "workers": 0, "seed": 0}
 
 
 def judge(options: argparse.Namespace) -> int:
@@ -91,9 +96,13 @@ def named(texts: list[str]) -> dict[str, str]:
 
 def _check(options: argparse.Namespace) -> None:
     """Raise ValueError for what would fail after minutes: numbers, and weights that are not on this disk."""
-    for option in ("prompts", "images_per_prompt", "steps", "batch_size", "resamples", "classifier_steps"):
-        if getattr(options, option) < 1:
-            raise ValueError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(options, option)}")
+    for option, least in FEWEST_OF.items():
+        if getattr(options, option) < least:
+            raise ValueError(f"--{option.replace('_', '-')} must be at least {least}, not {getattr(options, option)}")
+    if not math.isfinite(options.guidance):
+        raise ValueError(f"--guidance must be a finite number, not {options.guidance}")
+    if len(set(options.embedders)) < len(options.embedders):
+        raise ValueError(f"--embedders {' '.join(options.embedders)}: give each once")
     if unknown := [name for name in options.embedders if name not in EMBEDDERS]:
         raise ValueError(f"unknown embedders {unknown}; use some of {', '.join(EMBEDDERS)}")
     for name in WITH_WEIGHTS.keys() & set(options.embedders):
@@ -140,7 +149,8 @@ def _write(
         }
         for name, e in entries.items()
     }
-    settings = {name: getattr(options, name) for name in ("prompts", "steps", "guidance", "seed", "int8", "embedders")}
+    settings = {name: getattr(options, name) for name in SETTINGS}
+    settings["cohort"] = None if options.cohort is None else options.cohort.as_posix()
     write_json({"settings": settings, "generators": about}, out / "judge.json")
 
 

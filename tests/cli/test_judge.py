@@ -33,7 +33,7 @@ def cohort(tmp_path_factory):
 
 def judge(cohort, folder, *more):
     options = ["--cohort", str(cohort), "--out", str(folder / "judged"), "--kept", str(folder / "kept")]
-    return cli.main(["judge", *map(str, more), *options, "--prompts", "24", "--resamples", "20"])
+    return cli.main(["judge", "--prompts", "24", "--resamples", "20", *options, *map(str, more)])
 
 
 def test_without_a_generator_it_writes_the_prompts(cohort, tmp_path, capsys):
@@ -66,7 +66,10 @@ def test_two_folders_are_judged_side_by_side(cohort, tmp_path, capsys):
     assert {REAL, "one", "shuffled"} <= set(shown["arm"]) and {"sex", "side", "Edema"} <= set(shown["attribute"])
     excluded = pl.read_csv(out / "excluded.csv")
     assert excluded["image_id"].to_list() == ["mars:1"] * 2 and set(excluded["generator"]) == {"one"}
-    about = json.loads((out / "judge.json").read_text())["generators"]
+    written = json.loads((out / "judge.json").read_text())
+    about, settings = written["generators"], written["settings"]
+    assert settings["cohort"] == cohort.as_posix() and settings["images_per_prompt"] == 2
+    assert settings["resamples"] == 20 and settings["classifier_steps"] == 2
     assert about["shuffled"]["pool"] == two.as_posix() and about["one"]["images"] == [24, 2]
     report = (out / "report.md").read_text()
     assert "2 excluded (excluded.csv)" in report and "## Differences from one" in report
@@ -79,6 +82,12 @@ def test_options_that_cannot_work_are_refused_before_anything_begins(cohort, tmp
     monkeypatch.setattr("torchxrayvision.utils.get_cache_dir", lambda: str(tmp_path / "none"))
     for message, *more in (
         ("--steps must be at least 1, not 0", "shipped", "--steps", "0"),
+        ("--prompts must be at least 20, not 19", "shipped", "--prompts", "19"),
+        ("--resamples must be at least 2, not 1", "shipped", "--resamples", "1"),
+        ("--seed must be at least 0, not -1", "shipped", "--seed", "-1"),
+        ("--workers must be at least 0, not -1", "shipped", "--workers", "-1"),
+        ("--guidance must be a finite number, not nan", "shipped", "--guidance", "nan"),
+        ("--embedders radiomics radiomics: give each once", "shipped", "--embedders", "radiomics", "radiomics"),
         ("is missing: run `chexgen weights fetch", "shipped", "--embedders", "classifier", "xrv"),
         ("unknown embedders ['inception']", "shipped", "--embedders", "inception"),
         ("give NAME=SOURCE, every name once", "a=shipped", "a=other"),
