@@ -92,9 +92,8 @@ def enter(source: str, reference: Reference, folder: Path, sampling: Sampling, i
     prompted, size = reference.prompted.table, reference.resolution
     if is_folder_of_images(source):
         given = read_submitted(source, prompted["image_id"].to_list(), size, sampling.copies)
-        return Entry(
-            source, "folder of images", Path(source), given.image_ids, given.images, given.excluded, given.remarks
-        )
+        remarks = [*given.remarks, *_other_texts(Path(source), prompted)]
+        return Entry(source, "folder of images", Path(source), given.image_ids, given.images, given.excluded, remarks)
     pipeline = open_generator(source, parts).to(fastest_device())
     if int8 and isinstance(pipeline, ChexGenPipeline) and not isinstance(pipeline, BaselinePipeline):
         pipeline.transformer = int8_weights(pipeline.transformer)
@@ -108,6 +107,19 @@ def enter(source: str, reference: Reference, folder: Path, sampling: Sampling, i
     nothing = pl.DataFrame(schema=EXCLUDED)
     taken = seconds, fitting(sampling, pipeline)
     return Entry(source, kind, folder, prompted["image_id"].to_list(), images, nothing, remarks, *taken)
+
+
+def _other_texts(folder: Path, records: pl.DataFrame) -> list[str]:
+    """Of how many records a run's pool was requested with another text than the prompt; `labels.csv` does not tell."""
+    if (folder / "labels.csv").is_file():
+        return []
+    manifest = pl.read_parquet(folder / "manifest.parquet", glob=False)
+    if "prompt" not in manifest.columns:
+        return []
+    record = "record" if "record" in manifest.columns else "image_id"
+    asked = records.join(manifest.select(asked="prompt", image_id=record), on="image_id")
+    other = asked.filter(pl.col("asked") != pl.col("prompt"))["image_id"].n_unique()
+    return [f"images of {other} records were requested with another text than the prompt"] * (other > 0)
 
 
 def _sample(
@@ -161,7 +173,10 @@ def shared(reference: Reference, entries: Mapping[str, Entry]) -> tuple[Referenc
     keep = np.flatnonzero(table["image_id"].is_in(list(common)).to_numpy())
     if len(keep) < FEWEST:
         held = ", ".join(f"{name}: {len(entry.image_ids)}" for name, entry in entries.items())
-        raise CohortError(f"{len(keep)} prompts have an image in every entry ({held}), judging needs {FEWEST}")
+        raise CohortError(
+            f"{len(keep)} prompts have an image in every entry ({held}), judging needs {FEWEST}: generate images of "
+            "more of prompts.csv"
+        )
     ids = table["image_id"].gather(keep).to_list()
     copies = min(entry.images.shape[1] for entry in entries.values())
     found = {}

@@ -108,9 +108,23 @@ def test_all_are_judged_on_what_each_has(reference, tmp_path):
     )
     few = entered(handed_in(tmp_path / "c", table[:6]), reference, tmp_path)
     with pytest.raises(
-        CohortError, match=r"4 prompts have an image in every entry \(part: 22, few: 6\), judging needs"
+        CohortError, match=r"4 prompts have an image in every entry \(part: 22, few: 6\), judging needs 20: generate"
     ):
         shared(reference, {"part": part, "few": few})
+
+
+def test_a_pool_of_other_prompts_is_remarked_upon(reference, tmp_path):
+    table = reference.prompted.table
+    np.save(tmp_path / "samples.npy", toy.films(table, 3)[:, None])
+    manifest = table.select(pl.col("image_id") + ":box", "prompt", record="image_id")
+    manifest.write_parquet(tmp_path / "manifest.parquet")
+    assert entered(tmp_path, reference, tmp_path / "none").remarks == []
+    others = pl.when(pl.int_range(pl.len()) < 3).then(pl.lit("Clear.")).otherwise("prompt").alias("prompt")
+    manifest.with_columns(others).write_parquet(tmp_path / "manifest.parquet")
+    said = entered(tmp_path, reference, tmp_path / "none").remarks
+    assert said == ["images of 3 records were requested with another text than the prompt"]
+    manifest.drop("prompt").write_parquet(tmp_path / "manifest.parquet")
+    assert entered(tmp_path, reference, tmp_path / "none").remarks == []
 
 
 def test_the_embedded_reference_shows_and_states_what_is_asked(tmp_path, monkeypatch):
