@@ -16,7 +16,7 @@ def model(options: argparse.Namespace) -> int:
     if name in PACKAGED:
         recipe = read_recipe(name)
     else:
-        recipe = json.loads(beside.read_text()) if beside.is_file() else None
+        recipe = _read_recipe(beside) if beside.is_file() else None
     hub.write_model(options.out, load_pipeline(options.source), recipe, options.license)
     print(f"{options.out}: a pipeline with its model card, README.md; read it before you share it")
     if recipe is None:
@@ -32,6 +32,17 @@ def samples(options: argparse.Namespace) -> int:
         terms = "its terms forbid" if source in registry.ALL else "no known terms allow"
         print(f"{source}: {terms} passing on texts: prompts and ids of {images:,} images are left out")
     return _push(options)
+
+
+def _read_recipe(path: Path) -> dict:
+    """The `recipe.json` of a pipeline's folder; ValueError if it is none."""
+    try:
+        recipe = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # also what is not UTF-8
+        raise ValueError(f"{path} is no JSON ({error}): get it again, or take it out to share without it") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path} is no recipe, names with values: take it out to share without it")
+    return recipe
 
 
 def _push(options: argparse.Namespace) -> int:

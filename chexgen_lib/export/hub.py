@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pydicom
 from huggingface_hub import CommitInfo, HfApi
+from huggingface_hub.errors import HTTPError
 from PIL import Image
 
 from chexgen_lib.export import cards
@@ -93,11 +94,16 @@ def push(folder: str | Path, repository: str, private: bool = True) -> CommitInf
     kind = next((kind for name, kind in kinds.items() if (folder / name).is_file()), None)
     if kind is None or not (folder / "README.md").is_file():
         raise ValueError(f"{folder} is no shared model or samples: write it with `chexgen share`")
-    hub = HfApi()
-    hub.create_repo(repository, repo_type=kind, private=private, exist_ok=True)
-    return hub.upload_folder(
-        repo_id=repository, folder_path=folder, repo_type=kind, commit_message=f"Synthetic chest radiographs: {kind}"
-    )
+    hub, message = HfApi(), f"Synthetic chest radiographs: {kind}"
+    try:
+        hub.create_repo(repository, repo_type=kind, private=private, exist_ok=True)
+        return hub.upload_folder(repo_id=repository, folder_path=folder, repo_type=kind, commit_message=message)
+    except HTTPError as error:
+        if isinstance(error, OSError):  # the hub's own answer
+            raise
+        raise ConnectionError(
+            f"no connection to {hub.endpoint} ({error}): {folder} is written, upload it later by export.hub.push"
+        ) from error
 
 
 def _new(folder: str | Path) -> Path:

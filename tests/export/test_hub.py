@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 
 import huggingface_hub
 import numpy as np
@@ -184,3 +185,26 @@ def test_a_refused_upload_and_another_folder_are_one_clear_line(hub, pool, tmp_p
     assert "401" in capsys.readouterr().err and not hub.repositories
     with pytest.raises(ValueError, match="is no shared model or samples: write it with `chexgen share`"):
         push(pool, "lab/films")
+
+
+def test_an_upload_without_a_connection_is_one_clear_line(pool, tmp_path, monkeypatch, capsys):
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        for module in (huggingface_hub.constants, huggingface_hub.hf_api.constants):
+            monkeypatch.setattr(module, "ENDPOINT", address)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        assert cli.main(["share", "samples", str(pool), "--out", str(tmp_path / "out"), "--push", "lab/films"]) == 2
+    said = capsys.readouterr().err
+    assert f"no connection to {address}" in said and f"{tmp_path / 'out'} is written" in said and said.count("\n") == 1
+    assert (tmp_path / "out/README.md").is_file()
+
+
+@pytest.mark.parametrize(("content", "words"), [('{"images": ', "is no JSON"), ("[]", "is no recipe")])
+def test_a_recipe_that_is_none_is_named(content, words, light, tmp_path, capsys):
+    light.save_pretrained(tmp_path / "model")
+    (tmp_path / "model/recipe.json").write_text(content)
+    assert cli.main(["share", "model", str(tmp_path / "model"), "--out", str(tmp_path / "out")]) == 2
+    assert f"{tmp_path / 'model/recipe.json'} {words}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
