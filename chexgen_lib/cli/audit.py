@@ -12,15 +12,17 @@ from chexgen_lib.storage import replacing, write_json
 
 def run(options: argparse.Namespace) -> int:
     """Audit `options.pool`, write the report into `options.out` and print the verdict; 1 unless nothing was found."""
-    named = options.pool, options.training, options.held_out
-    sets, excluded = folders.read_all(*named, options.size)
     attacks = {}
     if options.weights is not None:  # the pipeline loads slowly
+        from chexgen_lib.cli.sample import load_pipeline
         from chexgen_lib.privacy import model_error
-        from chexgen_lib.sampling.pipeline import ChexGenPipeline
 
-        pipeline = ChexGenPipeline.from_pretrained(options.weights)
+        pipeline = load_pipeline(options.weights)
         attacks[model_error.NAME] = partial(model_error.scores, pipeline=pipeline, seed=options.seed)
+    named = options.pool, options.training, options.held_out
+    sets, excluded = folders.read_all(*named, options.size)
+    if attacks:
+        model_error.check_size(sets[folders.POOL], pipeline)  # before minutes of comparing
     found = audit(sets, attacks, options.false_alarms, options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
     tables = {"images": found.images.drop("row"), "measures": found.measures, "excluded": excluded}

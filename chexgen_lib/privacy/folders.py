@@ -23,6 +23,7 @@ from chexgen_lib.cohort import layout
 from chexgen_lib.images import ImageError, from_uint8, read_image, reduced, resize, to_uint8
 from chexgen_lib.records import RecordError
 from chexgen_lib.sources.table import read_given
+from chexgen_lib.storage import files_below
 
 POOL, TRAINING, HELD_OUT = "pool", "training", "held-out"
 LARGEST, SMALLEST, STEP = 128, 64, 16  # px; what likeness is measured at is a multiple of STEP
@@ -121,7 +122,8 @@ def _listing(folder: Path, name: str) -> tuple[pl.DataFrame, Callable[[int], np.
     if (folder / "labels.csv").is_file():
         table = _labels(folder / "labels.csv")
     else:
-        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+        found = sorted(files_below(folder))  # images behind links to folders count, too
+        files = [p for p in found if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
         table = pl.DataFrame({"file": [p.relative_to(folder).as_posix() for p in files]}, {"file": pl.String})
     return _complete(table), lambda row: read_image(folder / table["file"][row])
 

@@ -20,19 +20,20 @@ NAME = "error of the model"
 def scores(targets: Images, pipeline: ChexGenPipeline, seed: int = 0, batch_size: int = 32) -> np.ndarray:
     """The negative error of a pipeline's transformer on each image [N], at `TIMES` and with one noise for all images.
 
-    Images are described by their prompts if all have one, or else by none (the null caption).
+    Images are described by their prompts if all have one and the pipeline reads text, or else by none (the null
+    caption).
 
     Raises:
         AuditError: for images of another size than the pipeline's.
     """
+    check_size(targets, pipeline)
     model, n = pipeline.transformer, len(targets)
-    if (size := targets.pixels.shape[-1]) != pipeline.image_size:
-        raise AuditError(f"images of {size} px, but the generator makes {pipeline.image_size}: leave out --weights")
     objective = NoisePrediction() if model.objective == "ddpm" else RectifiedFlow()
     latents, _ = encode(pipeline.vae, from_uint8(targets.pixels))
     shape = (len(TIMES), 1, *latents.shape[1:])
     noises = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    prompts = None if targets.table["prompt"].null_count() else targets.table["prompt"].to_list()
+    described_all = pipeline.text_encoder is not None and not targets.table["prompt"].null_count()
+    prompts = targets.table["prompt"].to_list() if described_all else None
     errors = []
     for rows in torch.arange(n).split(batch_size):
         x0 = latents[rows]
@@ -46,3 +47,9 @@ def scores(targets: Images, pipeline: ChexGenPipeline, seed: int = 0, batch_size
             total += (output - objective.target(x0, eps)).pow(2).mean((1, 2, 3))
         errors.append(total / len(TIMES))
     return -torch.cat(errors).numpy()
+
+
+def check_size(images: Images, pipeline: ChexGenPipeline) -> None:
+    """Raise AuditError for images of another size than a pipeline's."""
+    if (size := images.pixels.shape[-1]) != pipeline.image_size:
+        raise AuditError(f"images of {size} px, but the generator makes {pipeline.image_size}: leave out --weights")

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from chexgen_lib.cli import audit as audit_command
 from chexgen_lib.cli import main as cli
 from tests.privacy.films import films, write
 
@@ -50,3 +51,16 @@ def test_bad_input_is_one_line(root, capsys):
     assert "give at least 999, or --false-alarms 0.01" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         cli.main(command(root, "copied", "--false-alarms", "2"))
+
+
+def test_weights_that_cannot_be_tried_are_named_before_anything_is_compared(root, pipeline, capsys, monkeypatch):
+    monkeypatch.setattr(audit_command, "audit", lambda *_: pytest.fail("compared"))
+    assert cli.main(command(root, "copied", "--weights", str(root / "none"))) == 2
+    said = capsys.readouterr().err
+    assert str(root / "none") in said and said.count("\n") == 1
+    pipeline.save_pretrained(root / "weights")
+    assert cli.main(command(root, "copied", "--weights", str(root / "weights"))) == 2
+    assert "images of 64 px, but the generator makes 32: leave out --weights" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(command(root, "copied", "--seed", "-1"))
+    assert "argument --seed: '-1' is no whole number of at least 0" in capsys.readouterr().err

@@ -35,6 +35,16 @@ def test_images_without_a_table_are_each_of_another_patient(root):
     assert sets[TRAINING].patients.tolist() == [f"{i}.png" for i in range(6)]
 
 
+def test_images_behind_links_to_folders_count(root):
+    """As archives are unpacked on another disk, and linked; a loop of links ends."""
+    (root / "training/labels.csv").unlink()
+    (root / "all").mkdir()
+    (root / "all/part").symlink_to(root / "training", target_is_directory=True)
+    (root / "training/up").symlink_to(root / "all", target_is_directory=True)
+    sets, excluded = read_all(root / "pool", root / "all", root / "held")
+    assert sets[TRAINING].table["file"].to_list() == [f"part/{i}.png" for i in range(6)] and excluded.is_empty()
+
+
 def test_a_pool_of_a_run(root):
     (root / "pool/labels.csv").unlink()
     pixels = films(6, 3).reshape(3, 2, 64, 64)

@@ -38,9 +38,8 @@ def pipeline():
         return torch.zeros(len(prompt or metadata), 1, 8), torch.ones(len(prompt or metadata), 1, dtype=torch.bool)
 
     transformer = ByHeart(encode(vae, from_uint8(films(20, 0)))[0])
-    return SimpleNamespace(
-        transformer=transformer, vae=vae, encode_prompt=encode_prompt, image_size=64, described=described
-    )
+    parts = dict(transformer=transformer, vae=vae, text_encoder="a text encoder")
+    return SimpleNamespace(**parts, encode_prompt=encode_prompt, image_size=64, described=described)
 
 
 def test_training_images_are_given_away_and_a_batch_changes_nothing(pipeline):
@@ -56,6 +55,10 @@ def test_prompts_are_used_where_all_images_have_one(pipeline):
     targets = named(films(2, 0), "x")
     model_error.scores(targets, pipeline)
     assert pipeline.described[-1] == ["Effusion.", "Effusion."]
+    textless = SimpleNamespace(**{**vars(pipeline), "text_encoder": None})
+    model_error.scores(targets, textless)
+    assert pipeline.described[-1] is None
+    model_error.scores(targets, pipeline)
     half = Images(targets.table.with_columns(prompt=pl.Series(["Effusion.", None])), targets.pixels)
     model_error.scores(half, pipeline)
     assert pipeline.described[-1] is None
