@@ -46,7 +46,13 @@ def proximity(
         ratio = np.median(distance[repeated]) / max(np.median(1 - nearest_held_out[repeated]), 1e-12)
         values.append((closer[repeated].mean(), ratio))
     closer, ratio = np.array(values).T
-    return {CLOSER: percentile_interval(closer, centred=True), RATIO: percentile_interval(ratio, centred=True)}
+    return {CLOSER: _interval(closer, 1), RATIO: _interval(ratio, np.inf)}
+
+
+def _interval(values: np.ndarray, most: float) -> Interval:
+    """The interval of values [1 + B] from 0 to `most`, which centring alone would leave."""
+    found = percentile_interval(values, centred=True)
+    return Interval(found.value, *np.clip(found[1:], 0, most).tolist())
 
 
 def _nearest(alike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -110,6 +110,14 @@ def test_proximity_is_one_half_for_exchangeable_images():
     assert found[proximity.RATIO].value == pytest.approx(1, abs=0.15)
 
 
+def test_the_share_of_copies_that_are_closer_to_training_is_at_most_1():
+    training, held_out = named(films(30, 0), "training"), named(films(99, 1), "held")
+    alike = (Reference(images.pixels).coarse(training.pixels) for images in (training, held_out))
+    found = proximity.proximity(*alike, training, training, held_out)
+    assert found[proximity.CLOSER].value > 0.95 and found[proximity.CLOSER].high <= 1
+    assert 0 <= found[proximity.RATIO].low <= found[proximity.RATIO].value
+
+
 def test_true_positives_at_a_false_positive_rate():
     members, others = np.arange(50, 150.0), np.arange(100.0)
     found = membership.measure(members, others, np.arange(200), n_resamples=50)
