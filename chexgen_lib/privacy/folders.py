@@ -106,7 +106,8 @@ def _read(folder: Path, name: str, smallest: int) -> tuple[tuple[pl.DataFrame, l
         except ImageError as error:
             excluded.append((name, file, str(error)))
     if not kept:
-        why = f"; the first: {excluded[0][2]}" if excluded else ""
+        nothing = ": give PNG, JPEG or DICOM files, listed in labels.csv if there is one, or a cohort or pool of a run"
+        why = f"; the first: {excluded[0][2]}" if excluded else nothing
         raise AuditError(f"{folder}: no usable image for the {name} set{why}")
     return (table[kept], images), pl.DataFrame(excluded, EXCLUDED, orient="row")
 
@@ -144,7 +145,7 @@ def _labels(path: Path) -> pl.DataFrame:
 def _samples(folder: Path) -> tuple[pl.DataFrame, Callable[[int], np.ndarray]]:
     """A folder that `pools.generate.sample_pool` filled."""
     manifest = pl.read_parquet(folder / "manifest.parquet", glob=False)
-    samples = np.load(folder / "samples.npy", mmap_mode="r", allow_pickle=False)
+    samples = _stored(folder / "samples.npy")
     if samples.ndim != 4 or samples.dtype != np.uint8 or len(samples) != len(manifest):
         raise AuditError(
             f"{folder}: {len(manifest)} requests and samples {samples.shape} {samples.dtype} do not fit; sample again"
@@ -166,7 +167,7 @@ def _cohort(folder: Path, name: str) -> tuple[pl.DataFrame, Callable[[int], np.n
     if not sizes:
         raise AuditError(f"{folder}: no images_*.npy; run the stage 02_cohort first")
     resolution = next((size for size in sizes if size >= LARGEST), sizes[-1])
-    images = np.load(folder / f"images_{resolution}.npy", mmap_mode="r", allow_pickle=False)
+    images = _stored(folder / f"images_{resolution}.npy")
     if len(images) != len(table):
         raise AuditError(f"{folder}: {len(table)} records and {len(images)} images do not fit; run the stage 02_cohort")
     wanted = (
@@ -177,6 +178,14 @@ def _cohort(folder: Path, name: str) -> tuple[pl.DataFrame, Callable[[int], np.n
     table = table.with_row_index("row").filter(wanted)
     rows = table["row"].to_list()
     return _complete(table.with_columns(file=pl.col("image_id"))), lambda row: _varied(images[rows[row]])
+
+
+def _stored(path: Path) -> np.ndarray:
+    """A stored array, mapped."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise AuditError(f"{path} is cut off or no array: copy it again, or run what wrote it ({error})") from error
 
 
 def _varied(pixels: np.ndarray) -> np.ndarray:

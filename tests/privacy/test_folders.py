@@ -58,7 +58,13 @@ def test_a_pool_of_a_run(root):
     manifest[:2].write_parquet(root / "pool/manifest.parquet")
     with pytest.raises(AuditError, match="2 requests and samples"):
         read(root)
+    whole = (root / "pool/samples.npy").read_bytes()
+    for part in (whole[:-1], whole[:20], b"", b"no array"):
+        (root / "pool/samples.npy").write_bytes(part)
+        with pytest.raises(AuditError, match="pool/samples.npy is cut off or no array: copy it again"):
+            read(root)
     manifest.select("prompt").write_parquet(root / "pool/manifest.parquet")
+    (root / "pool/samples.npy").write_bytes(whole)
     with pytest.raises(AuditError, match="pool: its table or arrays are damaged or of another layout"):
         read(root)
 
@@ -118,7 +124,7 @@ def test_a_size_out_of_range(root, size):
 def test_an_empty_or_absent_folder(root):
     for file in (root / "training").iterdir():
         file.unlink()
-    with pytest.raises(AuditError, match="training: no usable image for the training set"):
+    with pytest.raises(AuditError, match="training: no usable image for the training set: give PNG, JPEG or DICOM"):
         read(root)
     (root / "training").rmdir()
     with pytest.raises(AuditError, match="training: no such folder"):
