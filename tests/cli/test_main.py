@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -171,3 +174,14 @@ def test_a_number_or_a_place_that_cannot_be_used_is_named_by_its_option(prompts,
         assert cli.main(arguments) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_commands_of_the_pages_can_be_typed_as_they_stand():
+    root = Path(__file__).parents[2]
+    for page in [root / "README.md", *sorted((root / "docs").glob("*.md"))]:
+        blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+        lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+        commands = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("chexgen ")]
+        parsed = [cli._parser().parse_args(words) for words in commands]  # exits where an option is unknown
+        new = [str(options.out) for words, options in zip(commands, parsed, strict=True) if words[0] == "share"]
+        assert len(new) == len(set(new)), f"{page.name}: `chexgen share` writes a new folder, and {new} repeats one"
