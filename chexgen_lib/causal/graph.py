@@ -49,15 +49,19 @@ class Graph:
                 found.add(v)
         return found
 
-    def check_table(self, table: pl.DataFrame) -> None:
-        """Raise CausalError for a variable that a table lacks, or one that is never or only once told apart."""
+    def check_columns(self, table: pl.DataFrame) -> None:
+        """Raise CausalError for a variable that a table lacks, or a number that is none there."""
         if missing := [v for v in self.kinds if v not in table.columns]:
             raise CausalError(f"the table lacks {', '.join(missing)}: add the columns, or take them out of the graph")
-        for v in self.kinds:
-            if table[v].drop_nulls().n_unique() < 2:
-                raise CausalError(f"{v}: the table has fewer than two values of it: take it out of the graph")
-            if self.kinds[v] == "number" and not table[v].dtype.is_numeric():
+        for v, kind in self.kinds.items():
+            if kind == "number" and not table[v].dtype.is_numeric():
                 raise CausalError(f"{v}: is {table[v].dtype} in the table, and a number in the graph")
+
+    def check_table(self, table: pl.DataFrame) -> None:
+        """Raise CausalError for a table that nothing can be learned from, too: with a variable of one value."""
+        self.check_columns(table)
+        if alike := [v for v in self.kinds if table[v].drop_nulls().n_unique() < 2]:
+            raise CausalError(f"{alike[0]}: the table has fewer than two values of it: take it out of the graph")
 
 
 def read_graph(path: str | Path = SHIPPED) -> Graph:

@@ -145,7 +145,7 @@ class CausalModel:
 
     def abduct(self, table: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
         """The noise of each variable in each row. Raises CausalError for rows with unknown values."""
-        self.graph.check_table(table)
+        self.graph.check_columns(table)
         if unknown := [v for v in self.graph.order if table[v].null_count()]:
             raise CausalError(f"{unknown[0]} is unknown in {table[unknown[0]].null_count()} rows: give whole rows")
         for variable in self.graph.order:

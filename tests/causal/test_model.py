@@ -87,6 +87,17 @@ def test_a_counterfactual_changes_what_the_intervention_causes_and_nothing_else(
     assert (other["edema"] <= rows["edema"]).all(), "a device prevents edema in everyone"
 
 
+def test_a_single_patient_can_be_asked_about(model, table):
+    one = table.filter(device=0)[:1]
+    changed = model.counterfactual(one, {"device": 1})
+    assert changed["device"].item() == 1
+    assert changed["age"].item() == pytest.approx(one["age"].item(), abs=1e-6)
+    assert changed["sex"].item() == one["sex"].item()
+    for broken, words in ((one.drop("sex"), "lacks sex"), (one.with_columns(age=pl.lit("old")), "age: is String")):
+        with pytest.raises(CausalError, match=words):
+            model.counterfactual(broken, {"device": 1})
+
+
 def test_rows_with_unknown_values_take_no_part_in_a_fit():
     table = simulated(2000).with_columns(edema=pl.when(pl.int_range(2000) < 500).then(None).otherwise("edema"))
     model = CausalModel.fit(table, GRAPH)
