@@ -3,7 +3,7 @@
 A table has one row for each number and arm, with the columns of `ESTIMATE`:
 
 - `value`, `low`, `high`: mean over the seeds with its 95 % percentile interval over patients and seeds, by t where
-  there are few seeds (`Resampling.interval_over_seeds`), which for the AUROC of a finding is never narrower than
+  there are few seeds (`resampling.SeedsMean`), which for the AUROC of a finding is never narrower than
   `measures.auroc_interval`; `sd`: standard deviation over the seeds;
 - `difference`, `difference_low`, `difference_high`: value minus that of the reference, paired within each resample;
 - `p`: two-sided, twice the share of resampled differences beyond zero; it is below 0.05 where the interval of the
@@ -46,8 +46,8 @@ def estimate(resampled: np.ndarray, centred: bool = False, within: tuple[float, 
     within: the least and the largest value that the measure can have, which an interval that was widened or shifted may
     pass.
     """
-    interval = percentile_interval(resampled, centred)._asdict()
-    return {name: float(np.clip(number, *within)) for name, number in interval.items()}
+    value, low, high = percentile_interval(resampled, centred)
+    return {"value": value, "low": float(np.clip(low, *within)), "high": float(np.clip(high, *within))}
 
 
 def difference(change: np.ndarray, centred: bool = False) -> dict[str, float]:

@@ -13,15 +13,20 @@ ERRORS = ("MAE", "MSE")  # measures of which less is better
 # The values that a measure can have
 ANY, SHARE, CORRELATION, POSITIVE = (-np.inf, np.inf), (0, 1), (-1, 1), (0, np.inf)
 RANGES = {
-    **dict.fromkeys(("AUROC", "Dice", "mAP50", "mAR50", "share"), SHARE),
-    **dict.fromkeys(("accuracy", "sensitivity", "specificity", "called"), SHARE),
-    **dict.fromkeys(("r", "rho", "tau"), CORRELATION),
+    **dict.fromkeys(("AUROC", "Dice", "F1", "mAP50", "mAR50"), SHARE),
+    **dict.fromkeys(("accuracy", "sensitivity", "specificity", "called", "share"), SHARE),
+    **dict.fromkeys(("r", "rho", "tau", "SSIM"), CORRELATION),
     **dict.fromkeys(ERRORS, POSITIVE),
 }
 
 
 def range_of(metric: str) -> tuple[float, float]:
-    """The least and the largest value that a measure can have, by a word of its name; infinite if none is known."""
+    """The least and the largest value that a measure can have, by a word of its name; infinite if none is known.
+
+    A measure that is named with its unit, as in `(%)` or `(sd)`, has no known range.
+    """
+    if "(" in metric:
+        return ANY
     return next((RANGES[word] for word in metric.split() if word in RANGES), ANY)
 
 

@@ -86,10 +86,6 @@ class Resampling:
         shares = 1 / n + (shares - 1 / n) * np.sqrt(n / max(n - 1, 1))
         return np.concatenate([values[:, 0].mean(0)[None], np.einsum("bs,sb...->b...", shares, values[:, 1:])])
 
-    def interval_over_seeds(self, values: np.ndarray) -> np.ndarray:
-        """`over_seeds`, further from the estimate by as much as t is than z, for intervals and tests of one measure."""
-        return self.seeds_mean(values).widened()
-
     def seeds_mean(self, values: np.ndarray) -> "SeedsMean":
         """`over_seeds` with the seeds' own values beside it."""
         return SeedsMean(self.over_seeds(values), values[:, 0])

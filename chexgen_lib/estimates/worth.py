@@ -65,9 +65,10 @@ def columns(
 def worth(gain: SeedsMean, real_gain: SeedsMean) -> dict[str, float]:
     """The ratio of two gains with its 95 % interval: `worth`, `worth_low`, `worth_high`.
 
-    A worth w lies in the interval if `gain - w * real_gain` may be zero (Fieller 1954), so its seeds widen the
-    resamples of both gains. Empty where the worth cannot be measured: the interval of the real images' gain is not
-    above zero. Else at most one resample in forty has no such gain, and is left out.
+    Few seeds widen it: the resamples of both gains lie further from them by as much as those of `gain - w * real_gain`
+    must, whose interval contains zero for each w that may be the worth (Fieller 1954), or by as much as those of the
+    real images' gain alone, whichever is more. Empty where the worth cannot be measured: the interval of the real
+    images' gain is not above zero. Else at most one resample in forty has no such gain, and is left out.
     """
     if not real_gain.resampled[0] > 0:
         return {}

@@ -168,3 +168,17 @@ def test_the_papers_test_over_runs_stands_beside_from_five_on(seeds):
 def test_five_runs_cannot_give_the_papers_p():
     assert over_runs(5).startswith("Wilcoxon's signed-rank test over 5 runs of each arm cannot give a p below 0.062")
     assert "not the paper's p < 0.001" in over_runs(5) and "paper" not in over_runs(12)
+
+
+@pytest.mark.parametrize(("metric", "bound"), [("weighted F1", 1), ("SSIM inside", 1), ("accuracy (%)", np.inf)])
+def test_no_interval_leaves_what_its_measure_can_be(metric, bound):
+    resampling = Resampling(np.arange(30), 200)
+    values = np.repeat([[0.93], [0.99], [0.998]], 201, axis=1)[..., None]  # of three trainings
+    row = c.compare({"arm": values}, [{"metric": metric}], resampling).row(0, named=True)
+    unbounded = resampling.seeds_mean(values[..., 0]).widened()
+    assert np.quantile(unbounded, 0.975) > 1 and row["low"] < 0.95
+    assert row["high"] == pytest.approx(min(np.quantile(unbounded[1:], 0.975), bound))
+
+
+def test_an_estimate_itself_is_never_moved():
+    assert c.estimate(np.full(5, 3.0), within=(0, 1))["value"] == 3

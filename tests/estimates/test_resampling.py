@@ -50,7 +50,7 @@ def test_seeds_are_drawn_alike_for_all_arms():
     constant = np.broadcast_to(np.array([1.0, 2.0, 6.0])[:, None], (3, 401))
     mixed = resampling.over_seeds(constant)
     assert mixed[0] == 3 and mixed[1:].var() == pytest.approx(constant[:, 0].var(ddof=1) / 3, rel=0.15)
-    single = resampling.interval_over_seeds(values[:1])
+    single = resampling.seeds_mean(values[:1]).widened()
     np.testing.assert_allclose(single, values[0], err_msg="of one training there is no spread")
 
 
@@ -61,7 +61,10 @@ def test_few_seeds_have_intervals_that_cover():
         trainings = rng.normal(size=3)
         resampling = Resampling(np.arange(20), 200, seed)
         values = np.broadcast_to(trainings[:, None], (3, 201))
-        found = [percentile_interval(f(values)) for f in (resampling.interval_over_seeds, resampling.over_seeds)]
+        found = [
+            percentile_interval(drawn)
+            for drawn in (resampling.seeds_mean(values).widened(), resampling.over_seeds(values))
+        ]
         hits.append([interval.low <= 0 <= interval.high for interval in found])
     assert np.mean(hits, 0)[0] > 0.88 > np.mean(hits, 0)[1]
 
@@ -70,7 +73,7 @@ def test_t_changes_nothing_where_patients_differ_more_than_seeds():
     resampling = Resampling(np.arange(50), 300)
     x = np.random.default_rng(0).normal(size=50)
     values = np.stack([mean(x + shift, resampling.weights) for shift in (-1e-3, 0, 1e-3)])
-    np.testing.assert_allclose(resampling.interval_over_seeds(values), resampling.over_seeds(values), atol=1e-3)
+    np.testing.assert_allclose(resampling.seeds_mean(values).widened(), resampling.over_seeds(values), atol=1e-3)
 
 
 def test_a_biased_measure_is_centred_on_its_estimate():

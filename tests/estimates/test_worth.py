@@ -45,7 +45,7 @@ def test_intervals_cover_the_true_worth():
     ]
     known = [row for row in found if row["worth"] is not None]
     assert len(known) > 25
-    assert np.mean([row["worth_low"] <= 0.5 <= row["worth_high"] for row in known]) > 0.8
+    assert np.mean([row["worth_low"] <= 0.5 <= row["worth_high"] for row in known]) > 0.9
 
 
 @pytest.mark.parametrize("real_gain", [0.0, 0.002, -0.1])

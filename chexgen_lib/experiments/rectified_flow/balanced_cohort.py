@@ -201,4 +201,4 @@ def stress_table(
         arm: weighted_f1(np.tensordot(resampling.weights, confusion(labels, own, thresholds), 1))[None, :, None]
         for arm, own in scores.items()
     }
-    return compare(f1, [{"n": len(labels)}], resampling, "base")
+    return compare(f1, [{"n": len(labels), "metric": "weighted F1"}], resampling, "base").drop("metric")

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from chexgen_lib.estimates.comparison import estimate
-from chexgen_lib.estimates.measures import mean
+from chexgen_lib.estimates.measures import mean, range_of
 from chexgen_lib.estimates.resampling import Resampling
 from chexgen_lib.experiments.scaling import HELD_OUT, SEEN
 from chexgen_lib.images import from_uint8
@@ -80,6 +80,10 @@ def tables(
         for group in groups.iter_rows(named=True):
             own = np.array(group.pop("index"))
             values = np.concatenate([m.values[None, own], m.resampled[:, own]]).T  # [S, 1 + B]
-            row = {"measure": name} | estimate(resampling.interval_over_seeds(values)) | {"seeds": len(own)}
+            row = (
+                {"measure": name}
+                | estimate(resampling.seeds_mean(values).widened(), within=range_of(name))
+                | {"seeds": len(own)}
+            )
             means.append(group | row)
     return runs, pl.DataFrame(means)
