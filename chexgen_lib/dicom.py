@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pydicom
-from pydicom.encaps import generate_frames, parse_fragments
+from pydicom.encaps import encapsulate, generate_frames, parse_fragments
 from pydicom.pixels import apply_color_lut, get_decoder, pixel_array
 from pydicom.uid import (
     UID,
@@ -37,9 +37,11 @@ PLAIN = {
 }
 # What compressed pixels begin with, where the Transfer Syntax UID is missing or belongs to others.
 JPEG_KINDS = {0xC0: "1.2.840.10008.1.2.4.50", 0xC1: "1.2.840.10008.1.2.4.51", 0xC3: "1.2.840.10008.1.2.4.57"}
-JPEG_KINDS |= {0xF7: "1.2.840.10008.1.2.4.81"}
+JPEG_KINDS |= {0xC2: "1.2.840.10008.1.2.4.51", 0xF7: "1.2.840.10008.1.2.4.81"}  # 0xC2 has no decoder of its own
+PROGRESSIVE, LOSSY = 0xC2, (0xC0, 0xC1, 0xC2)  # of colours a lossy one holds luma and chroma, others RGB
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 SCAN, END = b"\xff\xda", b"\xff\xd9"  # markers of a JPEG; its compressed values never hold them
+MORE = bytes(range(1, 128))  # values that follow no JPEG
 CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000, alone or within a JP2
 ITEM = b"\xfe\xff\x00\xe0"
 DELIMITER = b"\xfe\xff\xdd\xe0\0\0\0\0"  # after the last item of compressed pixels
@@ -175,8 +177,9 @@ def _frame(data: pydicom.Dataset) -> bytes:
 
 
 class Header(NamedTuple):
-    """What a JPEG says of itself; kind: a key of `JPEG_KINDS`, 0 of JPEG 2000; bits: of a value."""
+    """What a JPEG says of itself, and where; kind: a key of `JPEG_KINDS`, 0 of JPEG 2000; bits: of a value."""
 
+    start: int
     kind: int
     bits: int
     rows: int
@@ -190,28 +193,22 @@ def _jpeg_header(frame: bytes) -> Header | None:
     if start >= 0 and start + 43 <= len(frame):
         right, low, left, top = struct.unpack(">4I", frame[start + 8 : start + 24])
         channels, bits = struct.unpack(">HB", frame[start + 40 : start + 43])
-        return Header(0, bits % 128 + 1, low - top, right - left, channels)
+        return Header(start, 0, bits % 128 + 1, low - top, right - left, channels)
     start = 2
     while frame[:2] == b"\xff\xd8" and start + 10 <= len(frame) and frame[start] == 0xFF:
         if frame[start + 1] in JPEG_KINDS:
-            return Header(frame[start + 1], *struct.unpack(">BHHB", frame[start + 4 : start + 10]))
+            return Header(start, frame[start + 1], *struct.unpack(">BHHB", frame[start + 4 : start + 10]))
         start += 2 + int.from_bytes(frame[start + 2 : start + 4], "big")
     return None
 
 
 def _follow_jpeg(data: pydicom.Dataset, note: Callable[[str], None]) -> None:
-    """Give `data` the size, depth and channels of its JPEG, where the elements, which are not needed, differ.
-
-    Raises:
-        DicomError: for a JPEG without its end, of which decoders make up the rest.
-    """
+    """Give `data` the size, depth and channels of its JPEG, where the elements, which are not needed, differ."""
     frame = _frame(data) if data.file_meta.TransferSyntaxUID.is_compressed else b""
     header = _jpeg_header(frame)
     if header is None or min(header.rows, header.columns) < 1 or header.bits > 16:
         return
-    if header.kind and frame.rfind(END) < frame.rfind(SCAN):
-        raise DicomError(f"{name('PixelData')} ends within its JPEG; fetch it again")
-    _, bits, rows, columns, channels = header
+    _, kind, bits, rows, columns, channels = header
     if rows * columns > MOST:
         raise DicomError(f"{name('PixelData')}: {columns} x {rows} pixels are more than {MOST}; reduce it first")
     allocated = 8 if bits <= 8 else 16
@@ -227,9 +224,42 @@ def _follow_jpeg(data: pydicom.Dataset, note: Callable[[str], None]) -> None:
         data.BitsAllocated, data.BitsStored, data.HighBit = allocated, bits, bits - 1
     data.Rows, data.Columns, data.SamplesPerPixel = rows, columns, channels
     if channels == 3 and (grey or said[3] != 3):
-        data.PhotometricInterpretation, data.PlanarConfiguration = "YBR_FULL_422" if header.kind else "RGB", 0
+        data.PhotometricInterpretation = "YBR_FULL_422" if kind in LOSSY else "RGB"
+        data.PlanarConfiguration = 0
     elif channels == 1 and not grey:
         data.PhotometricInterpretation = "MONOCHROME2"
+
+
+def _close(data: pydicom.Dataset, note: Callable[[str], None]) -> None:
+    """Give the first frame of `data`, if it is a JPEG, the end marker where only that is missing.
+
+    Raises:
+        DicomError: where values are missing, too. Decoders make those up, so other values in their place change the
+            image; after those of all rows they change nothing.
+    """
+    frame = _frame(data)
+    header = _jpeg_header(frame)
+    if header is None or not header.kind:
+        return
+    scan = frame.find(SCAN, header.start)
+    if scan >= 0 and frame.find(END, scan) >= 0:
+        return
+    frame = frame.rstrip(b"\0")
+    frame += b"\0" * frame.endswith(b"\xff")  # so half a marker is a value
+    images, data.NumberOfFrames = [], 1
+    for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):  # of the frames as they were
+        data.pop(keyword, None)
+    try:
+        for values in (frame + MORE, frame):
+            data.PixelData = encapsulate([values + END])
+            images.append(pixel_array(data, index=0))
+        whole = np.array_equal(*images)
+    except Exception:  # decoders raise many types; of values that they cannot read, after those of all rows none
+        whole = False
+    # Of several scans the last may be missing altogether.
+    if not whole or header.kind == PROGRESSIVE or frame[scan + 4] != header.channels:
+        raise DicomError(f"{name('PixelData')} ends within its JPEG; fetch it again")
+    note(f"{name('PixelData')} is a JPEG without its end marker, of which all rows are there: took it")
 
 
 def _stored(data: pydicom.Dataset, note: Callable[[str], None]) -> np.ndarray:
@@ -243,6 +273,7 @@ def _stored(data: pydicom.Dataset, note: Callable[[str], None]) -> np.ndarray:
         )
     if syntax.is_compressed:
         _check_decoder(syntax)
+        _close(data, note)
     try:
         stored = _first_frame(data, note)
     except Exception as error:

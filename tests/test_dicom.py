@@ -2,6 +2,7 @@
 names the element."""
 
 import base64
+import struct
 from io import BytesIO
 
 import numpy as np
@@ -221,6 +222,25 @@ def jpeg(mode="L", form="JPEG", **options) -> bytes:
     return buffer.getvalue()
 
 
+def lossless(image: np.ndarray) -> bytes:
+    """Values [H, W, C] of eight bits as JPEG Lossless: differences from the left, each after its size in four bits."""
+    values, left = image.astype(int), np.full(image.shape, 128)
+    left[:, 1:], left[1:, 0] = values[:, :-1], values[:-1, 0]
+    bits = ""
+    for difference in (values - left).ravel().tolist():
+        size = abs(difference).bit_length()
+        above = difference if difference > 0 else difference + 2**size - 1
+        bits += f"{size:04b}" + (f"{above:0{size}b}" if size else "")
+    bits += "1" * (-len(bits) % 8)
+    packed = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
+    channels = range(1, image.shape[2] + 1)
+    frame = b"\xff\xd8\xff\xc3" + struct.pack(">HBHHB", 8 + 3 * len(channels), 8, *image.shape)
+    frame += b"".join(bytes([channel, 0x11, 0]) for channel in channels)
+    frame += b"\xff\xc4\0\x1c\0" + bytes([0, 0, 0, 9, *[0] * 12, *range(9)])
+    frame += b"\xff\xda" + struct.pack(">HB", 6 + 2 * len(channels), len(channels))
+    return frame + b"".join(bytes([channel, 0]) for channel in channels) + b"\1\0\0" + packed + b"\xff\xd9"
+
+
 GREY = Image.fromarray((RAMP >> 4).astype(np.uint8)).resize((64, 64))
 EIGHT = dict(BitsAllocated=8, BitsStored=8, HighBit=7)
 WRONG = {
@@ -232,6 +252,12 @@ WRONG = {
     "JPEG 2000 of other rows": (jpeg(form="JPEG2000"), dict(syntax=JPEG2000Lossless, Rows=32)),
     "JPEG 2000 called JPEG": (jpeg(form="JPEG2000"), {}),
     "JPEG 2000 called uncompressed": (jpeg(form="JPEG2000"), dict(syntax=EXPLICIT)),
+    "lossless colours called grey": (
+        lossless(np.asarray(GREY.convert("RGB"))),
+        dict(syntax="1.2.840.10008.1.2.4.70", SamplesPerPixel=3),
+    ),
+    "progressive colours called grey": (jpeg("RGB", quality=98, progressive=True), dict(SamplesPerPixel=3)),
+    "progressive, its syntax missing": (jpeg(quality=98, progressive=True), dict(syntax=EXPLICIT)),
     "JPEG 2000 of colours called grey": (jpeg("RGB", "JPEG2000"), dict(syntax=JPEG2000Lossless)),
 }
 
@@ -258,6 +284,37 @@ def test_a_frame_that_is_cut_off_is_refused(tmp_path, kind):
     with pytest.raises(ImageError, match="Pixel Data .7FE0,0010. .*fetch it again") as caught:
         images.read_image(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "JPEG Lossless", "JPEG-LS"])
+@pytest.mark.parametrize("end", [b"", b"\0\0", b"\xff", b"\xff\xd9\0\xff\xda"])
+def test_a_frame_whose_end_marker_alone_is_missing(tmp_path, kind, end):
+    """Or that something follows which looks like a further scan."""
+    syntax, frame = FRAMES.get(kind, (JPEGBaseline8Bit, ""))
+    frame, pixels = (base64.b64decode(frame), RAMP) if frame else (jpeg(quality=98), np.asarray(GREY))
+    elements, notes = EIGHT if kind == "JPEG" else {}, []
+    path = saved(tmp_path, dataset(pixels, syntax=syntax, frame=frame[:-2] + end, **elements))
+    x = images.read_image(path, notes.append)
+    np.testing.assert_allclose(x, (pixels - pixels.min()) / np.ptp(pixels), atol=0.03)
+    assert [note for note in notes if "end marker" not in note] == []
+    assert len(notes) == (len(end) < 3)
+
+
+@pytest.mark.parametrize("lost", [3, 30])
+@pytest.mark.parametrize("filled", [b"", b"\0" * 40])
+def test_a_frame_that_lacks_values_before_its_end_marker_is_refused(tmp_path, lost, filled):
+    frame = jpeg(quality=98)[: -2 - lost] + filled
+    path = saved(tmp_path, dataset(np.asarray(GREY), syntax=JPEGBaseline8Bit, frame=frame, **EIGHT))
+    with pytest.raises(ImageError, match="Pixel Data .7FE0,0010. ends within its JPEG; fetch it again"):
+        images.read_image(path)
+
+
+def test_a_progressive_frame_without_its_last_scan_is_refused(tmp_path):
+    whole = jpeg(quality=98, progressive=True)
+    frame = whole[: whole.rindex(b"\xff\xda")]
+    path = saved(tmp_path, dataset(np.asarray(GREY), syntax=JPEGBaseline8Bit, frame=frame, **EIGHT))
+    with pytest.raises(ImageError, match="ends within its JPEG"):
+        images.read_image(path)
 
 
 @pytest.mark.parametrize("kind", ["CMYK", "HSV", "YBR_PARTIAL_420"])
