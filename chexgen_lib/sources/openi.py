@@ -57,7 +57,8 @@ _UNINDEXED = ("no indexing", "technical quality of image unsatisfactory")
 def load(path: str | Path | None = None, metadata: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records, one per image, and rejects of the reports archive and the images' DICOM metadata.
 
-    Rejected: a report without an image, an unreadable XML file, a duplicate image id. A finding that no heading names
+    Rejected: a report without an image, an unreadable XML file, a duplicate image id. Beside the
+    archive, XML files of names that it does not hold are not read. A finding that no heading names
     is absent, unless the report was not indexed or MAYBE leaves it open; "borderline" is uncertain.
     """
     table, rejects = _prepare(path, metadata)
@@ -151,12 +152,19 @@ def read_reports(archive: str | Path | list[Path]) -> tuple[pl.DataFrame, pl.Dat
 def _files(places: str | Path | list[Path]) -> Iterator[tuple[str, bytes]]:
     """Name and content of each report, packed in a .tgz or not; a report that is there twice is one.
 
+    Beside an archive, which is the first of `places`, other files than its reports are none.
+
     Raises:
         RecordError: for two reports of one name that differ.
     """
     known: dict[str, bytes] = {}
-    for path in places if isinstance(places, list) else [Path(places)]:
-        reports = [(path.name, path.read_bytes())] if path.suffix.lower() == ".xml" else _packed(path)
+    places = places if isinstance(places, list) else [Path(places)]
+    packed = places[0].suffix.lower() != ".xml"
+    for path in places:
+        loose = path.suffix.lower() == ".xml"
+        if loose and packed and path.name not in known:
+            continue
+        reports = [(path.name, path.read_bytes())] if loose else _packed(path)
         for name, raw in reports:
             if known.setdefault(name, raw) != raw:
                 raise RecordError(f"{path}: another {name} differs; which is meant is not known: move one away")

@@ -148,6 +148,7 @@ def test_a_report_that_lies_there_twice_is_one_and_two_that_differ_are_refused(t
 def test_the_archive_and_its_unpacked_reports_must_agree(tmp_path):
     archive(tmp_path, a=REPORT).rename(tmp_path / "NLMCXR_reports.tgz")
     (tmp_path / "a.xml").write_text(REPORT)
+    (tmp_path / "notes.xml").write_text("<notes/>")
     assert openi.load(tmp_path)[0].height == 2 and openi.load(tmp_path)[1].is_empty()
     (tmp_path / "a.xml").write_text(REPORT.replace("Pleural Effusion", "Pneumonia"))
     with pytest.raises(RecordError, match="another a.xml differs"):
