@@ -174,6 +174,7 @@ def _annotations(path: Path, split: str) -> pl.DataFrame:
     table = table.with_columns(
         pl.col(CORNERS).str.strip_chars().cast(pl.Float64, strict=False),
         boxed=boxed,
+        diagnosed=pl.lit(False),
         labels=pl.concat_list(pl.col("class_name").str.strip_chars()),
         reason=pl.lit(None, pl.String),
     )
@@ -192,7 +193,8 @@ def _image_labels(path: Path, split: str) -> pl.DataFrame:
     )
     given = pl.concat_list(pl.when(pl.col(label) == "1").then(pl.lit(label)) for label in labels).list.drop_nulls()
     reason = pl.when(wrong.is_not_null()).then(pl.format("label neither 0 nor 1: {}", wrong))
-    return _identified(table.with_columns(labels=given, reason=reason, boxed=pl.lit(False)), path, split)
+    table = table.with_columns(labels=given, reason=reason, boxed=pl.lit(False), diagnosed=pl.lit(True))
+    return _identified(table, path, split)
 
 
 def _identified(table: pl.DataFrame, path: Path, split: str) -> pl.DataFrame:
@@ -204,13 +206,13 @@ def _identified(table: pl.DataFrame, path: Path, split: str) -> pl.DataFrame:
         "broken",
         "labels",
         "boxed",
+        "diagnosed",
         "reason",
         *corners,
         row=pl.format(f"{path.name} {{}}", "row"),
         image_id=pl.format(f"{SOURCE}:{{}}", name.replace("", None)),
         image=pl.format(f"{split}/{{}}.dicom", name),
         split=pl.lit(split),
-        diagnosed=pl.lit("COPD" in table.columns),
         reader=pl.col("rad_id").str.strip_chars() if "rad_id" in table.columns else pl.lit("consensus"),
     )
 
