@@ -50,8 +50,8 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     table = pl.concat([_read(locate(tree, f"{name}.csv"), name) for name in SPLITS])
     found = {image: files for image, *files in tree.find(table["image"]).iter_rows()}  # of both: they may share names
     rows = []
-    for row, image, annotation, broken in table.select("row", "image", "annotation", "broken").iter_rows():
-        split = SPLITS[row.partition(".csv ")[0]]
+    columns = ("row", "split", "image", "annotation", "broken")
+    for row, split, image, annotation, broken in table.select(columns).iter_rows():
         record = {} if broken else _record(image, tree.folder, found[image], annotation)
         rows.append({"row": row, "broken": broken, "split": split, "source": SOURCE} | record)
     table, rejects = separate(pl.DataFrame(rows, schema=ROWS), SOURCE)
@@ -61,7 +61,8 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 def _read(path: Path, name: str) -> pl.DataFrame:
     table = read_table(path, ("image_name", "annotation"))
     image = pl.format("{}/{}", pl.lit(name), pl.col("image_name").str.strip_chars())
-    return table.with_columns(image=image, row=pl.format("{}.csv {}", pl.lit(name), "row"))
+    row = pl.format("{}.csv {}", pl.lit(name), "row")
+    return table.with_columns(image=image, row=row, split=pl.lit(SPLITS[name]))
 
 
 def _record(image: str, folder: Path, found: list[str | None], annotation: str) -> dict:
