@@ -33,8 +33,7 @@ def read_mask(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     pixels = read_pixels(path, FORMATS)
-    levels = _levels(pixels)
-    fault = levels if isinstance(levels, str) else None
+    levels, fault = _levels(pixels)
     if fault is None:
         cut, fault = _cut(np.where(levels < LABELS, 0, levels) if pixels.lossy else levels, pixels.lossy)
     if fault is None:
@@ -42,28 +41,29 @@ def read_mask(path: str | Path) -> np.ndarray:
         fault = _inverted(mask)
         if fault is None:
             return mask
-    found = levels if not isinstance(levels, str) else pixels.values if pixels.indices is None else pixels.indices
-    raise ImageError(f"{path}: {fault} (values {_list(found)}); save it as 0 outside and 255 inside the structure")
+    raise ImageError(f"{path}: {fault} (values {_list(levels)}); save it as 0 outside and 255 inside the structure")
 
 
-def _levels(pixels: Pixels) -> np.ndarray | str:
-    """How bright each pixel is in its brightest channel, [H, W]; or why that says nothing of what is marked."""
+def _levels(pixels: Pixels) -> tuple[np.ndarray, str | None]:
+    """How bright each pixel is in its brightest channel, [H, W]; or the file's values, and why they say nothing of what
+    is marked."""
     values = pixels.values
     if pixels.indices is not None and pixels.alpha is None:
         used, first = np.unique(pixels.indices, return_index=True)
         colours = len(np.unique(values.reshape(-1, 3)[first], axis=0))
         if colours == 1:  # a palette that nobody filled
-            return pixels.indices
+            return pixels.indices, None
         if colours < len(used):
-            return "a palette whose entries share a colour"
+            return pixels.indices, "a palette whose entries share a colour"
     levels = (values if values.ndim == 2 else values.max(axis=2)).astype(np.int64)
     if pixels.alpha is None:
-        return levels if values.ndim == 2 else _labels(values, levels)
+        return levels if values.ndim == 2 else _labels(values, levels), None
     if (values == values[0, 0]).all():
-        return pixels.alpha.astype(np.int64)
+        return pixels.alpha.astype(np.int64), None
     if (pixels.alpha == 0).any() and ((pixels.alpha > 0) & (levels == 0)).any():
-        return "both clear and black pixels, of which either may be the outside or a structure"
-    return levels * pixels.alpha // 255
+        given = values if pixels.indices is None else pixels.indices
+        return given, "both clear and black pixels, of which either may be the outside or a structure"
+    return levels * pixels.alpha // 255, None
 
 
 def _labels(colours: np.ndarray, levels: np.ndarray) -> np.ndarray:
