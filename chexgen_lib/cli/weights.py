@@ -31,7 +31,7 @@ def list_weights(options: argparse.Namespace) -> int:
             "name": weight.name,
             "size": size_of(weight),
             "licence": weight.licence,
-            "read by": ", ".join(by) or "-",
+            "read by": ", ".join(by) or None,
             "sha256": _digest(weight),
             "state": "whole" if (fault := weights_store.fault(weight)) is None else _short(fault),
         }
@@ -146,10 +146,10 @@ def _read_by(params: Mapping[str, Any], stages: list[str]) -> dict[Weight, list[
     return found
 
 
-def _digest(weight: Weight) -> str:
-    """The first digits of the digest of its weights, if they are known, of the largest file."""
+def _digest(weight: Weight) -> str | None:
+    """The first digits of the digest of its weights, of the largest file; None where they are not known."""
     stated = [f for f in weights_store.known(weight).values() if f.sha256 and Path(f.path).suffix in WEIGHTS]
-    return max(stated, key=lambda file: file.size or 0).sha256[:8] if stated else "-"
+    return max(stated, key=lambda file: file.size or 0).sha256[:8] if stated else None
 
 
 def _short(fault: str) -> str:

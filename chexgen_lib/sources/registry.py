@@ -274,11 +274,11 @@ def _state(sheet: Datasheet, root: Path | None) -> str:
 
 
 def text(table: pl.DataFrame) -> str:
-    """A table as plain text."""
+    """A table as plain text, `-` for null."""
     options = dict(tbl_rows=-1, tbl_cols=-1, fmt_str_lengths=100, tbl_width_chars=180, tbl_formatting="NOTHING")
     hidden = dict(tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True)
     with pl.Config(**options, **hidden):
-        return str(table.with_columns(pl.col(pl.Int64).cast(pl.String).fill_null("-")))
+        return str(table.select(pl.all().cast(pl.String).fill_null("-")))
 
 
 def page() -> str:
