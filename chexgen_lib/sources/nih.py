@@ -160,8 +160,8 @@ def attach_images(records: pl.DataFrame, folder: str | Path) -> tuple[pl.DataFra
 
     `image` becomes the file's path relative to the folder. Rejects: every record without a file (source "nih"), and
     every file that is no record's image (source "nih files": other type, no bytes, unknown name, second file of a
-    name). Of two files of one name that differ neither is taken: which is meant is not known. Whether the pixels can be
-    read is checked by `chexgen_lib.images`.
+    name). Of two files of one name that differ neither is taken: which is meant is not known. Of two types the .png is,
+    which is what the publisher releases. Whether the pixels can be read is checked by `chexgen_lib.images`.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -32,7 +32,8 @@ Put each dataset, or a link to it, into a folder of its source's name below a da
 find their image, report or mask. Patterns are those of Python's `Path.glob`, in any depth and case: files may lie in
 further folders, tables may be packed (.gz, .zip, .bz2, .xz), hidden files do not count. A part that is optional is not
 needed to read the records, or is one of several forms of the same. Of two tables, or two files of one image, that
-differ none is chosen: move one away."""
+differ none is chosen: move one away. Where files of one image differ in type, the one of the type that the table names
+is taken."""
 
 
 def reader(source: str) -> ModuleType:

@@ -154,7 +154,7 @@ def test_attach_images(tmp_path):
         "00000099_000.png",
         "notes.txt",
     ):
-        (folder / name).write_bytes(b"x")
+        (folder / name).write_bytes(name.encode())  # so the .png and the .jpg differ
     (folder / "00000003_000.png").touch()
     kept, rejects = nih.attach_images(df, folder)
     assert kept.select("image_id", "image").rows() == [
