@@ -17,7 +17,7 @@ from chexgen_lib.sources import padchest_labels as padchest
 from chexgen_lib.sources.columns import contradicted, sex, states
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, every, read_text
-from chexgen_lib.sources.table import REPAIRS, require_common, separate, unread
+from chexgen_lib.sources.table import REPAIRS, require_same_form, separate, unread
 
 DATASHEET = Datasheet(
     source="bimcv_covid",
@@ -94,7 +94,7 @@ def _prepare(folder: str | Path | Tree) -> pl.DataFrame:
     known = tree.matches(PARTICIPANTS)
     people = _tables(tree, PARTICIPANTS, columns, "participant") if known else _nothing(columns)
     if known:
-        require_common(tree.folder / known[0], people["participant"], table["subject"])
+        require_same_form(tree.folder / known[0], people["participant"], table["subject"])
     people = people.rename({"age": "given age"}).unique("participant", keep="first", maintain_order=True)
     table = table.join(people, left_on="subject", right_on="participant", how="left", maintain_order="left")
     table = table.with_columns(pl.col("given age").str.strip_chars("[]' "))

@@ -19,7 +19,7 @@ from chexgen_lib.sources import chexpert_labels, impressions
 from chexgen_lib.sources.columns import contradicted, sex
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, as_utf8, locate, located
-from chexgen_lib.sources.table import read_table, require_common, separate, unread
+from chexgen_lib.sources.table import read_table, require_same_form, separate, unread
 
 DATASHEET = Datasheet(
     source="mimic_cxr",
@@ -80,7 +80,7 @@ def load(folder: str | Path, mimic_iv: str | Path | None = None) -> tuple[pl.Dat
 
     Raises:
         RecordError: if a table or the archive of reports cannot be read, or a table that is joined by an id has an id
-            twice or none of the images' ids.
+            twice or ids that are not written as the images'.
     """
     tree = Tree.of(folder)
     kept, rejects = separate(_prepare(tree, mimic_iv), "mimic_cxr")
@@ -184,8 +184,8 @@ def _races(studies: pl.DataFrame, mimic_iv: str | Path | None) -> pl.DataFrame:
 
 
 def _keyed(path: Path, columns: tuple[str, ...], images: pl.DataFrame) -> pl.DataFrame:
-    """`columns` of a table whose first is its key; RecordError unless every row is whole, its key unique, and some of
-    the patients or studies those of the images."""
+    """`columns` of a table whose first is its key; RecordError unless every row is whole, its key unique, and ids of
+    patients or studies are written as the images'."""
     table = read_table(path, columns)
     wrong = table.filter(pl.col("broken") | pl.col(columns[0]).is_duplicated())
     if wrong.height:
@@ -194,7 +194,7 @@ def _keyed(path: Path, columns: tuple[str, ...], images: pl.DataFrame) -> pl.Dat
             f"{path}: row {row} is broken or repeats its {columns[0]} ({wrong.height} rows); fetch it again"
         )
     shared = next(column for column in columns if column in images.columns)
-    require_common(path, table[shared], images[shared])
+    require_same_form(path, table[shared], images[shared])
     return table.select(columns)
 
 

@@ -9,7 +9,7 @@ from chexgen_lib.records import FINDINGS, SCHEMA, RecordError, conform
 from chexgen_lib.sources.columns import contradicted, no_finding, sex, states, years
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, locate, located, read_text
-from chexgen_lib.sources.table import REJECTS, read_table, require_common, separate, shipped, unread
+from chexgen_lib.sources.table import REJECTS, read_table, require_same_form, separate, shipped, unread
 
 DATASHEET = Datasheet(
     source="nih",
@@ -101,7 +101,7 @@ def _published(tree: Tree | None, image_ids: pl.Series) -> pl.DataFrame:
     Where only one of the lists is there, all others of `image_ids` are of the other.
 
     Raises:
-        RecordError: if an image is in both lists, or the lists name none of `image_ids`.
+        RecordError: if an image is in both lists, or the ids of the lists are not written as `image_ids`.
     """
     frames, path = [pl.DataFrame(schema={"image_id": pl.String, "split": pl.String})], None
     for name, split in LISTS.items() if tree is not None and tree.folder.is_dir() else ():
@@ -115,7 +115,7 @@ def _published(tree: Tree | None, image_ids: pl.Series) -> pl.DataFrame:
             f"{tree.folder}: image {twice['image_id'].min()!r} is in both lists of {list(LISTS)}; fetch them again"
         )
     if path is not None:
-        require_common(path, lists["image_id"], image_ids)
+        require_same_form(path, lists["image_id"], image_ids)
     if lists["split"].n_unique() == 1:
         other = "train" if lists["split"][0] == "test" else "test"
         others = image_ids.filter(~image_ids.is_in(lists["image_id"].implode()))

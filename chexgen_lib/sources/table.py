@@ -145,16 +145,18 @@ def _parse(raw: bytes, columns: tuple[str, ...], delimiter: str) -> pl.DataFrame
     return pl.concat([kept, lost], how="diagonal").sort("row").select("row", pl.exclude("row"))
 
 
-def require_common(path: Path, given: pl.Series, wanted: pl.Series) -> None:
-    """RecordError if a table that is joined by an id has `given` ids of which none is `wanted`.
+def require_same_form(path: Path, given: pl.Series, wanted: pl.Series) -> None:
+    """RecordError if a table that is joined by an id has `given` ids of which none is written as one of `wanted`.
 
-    Such a table is of another release, or its ids were changed (s50414267, 50414267.0): joined, it would give nothing.
+    Such ids were changed (s50414267, 50414267.0): joined, the table would give nothing. One of other images, whose ids
+    have the same letters and as many digits, may rightly give nothing.
     """
     given, wanted = given.drop_nulls(), wanted.drop_nulls()
-    if len(given) and len(wanted) and not given.is_in(wanted.implode()).any():
+    forms = [ids.str.replace_all(r"\d", "0") for ids in (given, wanted)]
+    if len(given) and len(wanted) and not forms[0].is_in(forms[1].implode()).any():
         raise RecordError(
-            f"{path}: has none of the dataset's ids, {given[0]!r} here, {wanted[0]!r} in its first table; give the "
-            "publisher's table, of the same release"
+            f"{path}: its ids are not written as the dataset's, {given[0]!r} here, {wanted[0]!r} in its first table; "
+            "give the publisher's table, as it was"
         )
 
 

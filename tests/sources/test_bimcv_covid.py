@@ -157,7 +157,7 @@ def test_comma_separated_table(tmp_path):
 def test_participants_under_other_names_are_refused(tmp_path):
     people = PEOPLE.replace("sub-S03169", "S03169")
     with pytest.raises(
-        RecordError, match="participants.tsv: has none of the dataset's ids, 'S03169' here, 'sub-S03169'"
+        RecordError, match="participants.tsv: its ids are not written as the dataset's, 'S03169' here, 'sub-S03169'"
     ):
         bimcv_covid.load(write(tmp_path, [PNG.format("ap_cr")], session("ses-E07193", "['normal']"), people=people))
 

@@ -287,8 +287,10 @@ def test_the_lists_of_nih_give_its_splits(tmp_path):
     assert nih.load(tmp_path)[0]["split"].to_list() == ["train", "test", "test"]
     (tmp_path / "lists/test_list.txt").unlink()
     assert nih.load(tmp_path)[0]["split"].to_list() == ["train", "test", "test"]
-    put(tmp_path, {"train_val_list.txt": "00000009_000.png"})
-    with pytest.raises(RecordError, match="train_val_list.txt: has none of the dataset's ids, 'nih:00000009_000' here"):
+    put(tmp_path, {"train_val_list.txt": "00000009_000.png"})  # the table is one of test images alone
+    assert nih.load(tmp_path)[0]["split"].to_list() == ["test", "test", "test"]
+    put(tmp_path, {"train_val_list.txt": "1_000.png"})
+    with pytest.raises(RecordError, match="train_val_list.txt: its ids are not written as the dataset's, 'nih:1_000'"):
         nih.load(tmp_path)
     put(tmp_path, {"train_val_list.txt": names[0]})
     put(tmp_path, {"lists/test_list.txt": "\n".join(names[:2])})

@@ -188,13 +188,19 @@ def test_labels_repeated(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["chexpert.csv.gz", "patients.csv", "admissions.csv"])
-def test_a_joined_table_without_any_of_the_ids_is_refused(tmp_path, name):
+def test_a_joined_table_whose_ids_are_written_otherwise_is_refused(tmp_path, name):
     states = labels(s50414267={"Edema": "1.0"}).replace("50414267", "50414267.0")
     folder = write(tmp_path, states=states if "chexpert" in name else None)
     changed = {"patients": PATIENTS, "admissions": ADMISSIONS}
     tables = {key: re.sub(r"(1\d{7}),", r"\1.0,", text) for key, text in changed.items() if name.startswith(key)}
-    with pytest.raises(RecordError, match=rf"{name}.*none of the dataset's ids, '\d{{8}}\.0' here, '\d{{8}}' in"):
+    with pytest.raises(RecordError, match=rf"{name}.*not written as the dataset's, '\d{{8}}\.0' here, '\d{{8}}' in"):
         mimic_cxr.load(folder, write_mimic_iv(tmp_path / "iv", **tables))
+
+
+def test_patients_none_of_whom_was_admitted_have_no_race(tmp_path):
+    admissions = re.sub(r"1\d{7},", "19999999,", ADMISSIONS)
+    df, _ = mimic_cxr.load(write(tmp_path), write_mimic_iv(tmp_path / "iv", admissions=admissions))
+    assert df["race"].null_count() == df.height and df["age"].null_count() < df.height
 
 
 def test_empty_folder(tmp_path):
