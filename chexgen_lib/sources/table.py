@@ -37,7 +37,7 @@ def shipped(name: str) -> Path:
 def read_table(path: str | Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> pl.DataFrame:
     """Read a CSV as text columns, plus `row` (1-based) and `broken`.
 
-    It may be packed (`files.read_text`), and have semicolons or tabs in place of commas, as spreadsheets save it.
+    It may be packed (`files.read_text`), or as spreadsheets save it (`_plain`).
     A row with too many or too few fields is kept as `broken` (all its columns null), never guessed at. Of the columns
     `optional` those are read that are there.
 
@@ -47,22 +47,14 @@ def read_table(path: str | Path, columns: tuple[str, ...], optional: tuple[str, 
     path = Path(path)
     raw = read_text(path)
     raw = raw if b"\n" in raw else raw.replace(b"\r", b"\n")
-    head, end, body = raw.partition(b"\n")
-    if head.rstrip().endswith(b","):
-        head, body = _without_nameless(head, body)
     try:
-        headers = {mark: next(csv.reader([head.decode()], delimiter=mark), []) for mark in ",;\t"}
+        raw, header, delimiter = _plain(raw, columns)
     except csv.Error as error:
         raise RecordError(f"{path}: not a readable CSV ({error}); fetch it again") from error
-    names = {mark: [name.strip() for name in header] for mark, header in headers.items()}
-    delimiter = next((mark for mark in names if set(columns) <= set(names[mark])), ",")
-    header = names[delimiter]
-    if header != headers[delimiter]:
-        head = delimiter.join(f'"{name}"' for name in header).encode()
     if missing := [c for c in columns if c not in header]:
         raise RecordError(f"{path}: columns {missing} are missing; the file has {header[:12]}")
     try:
-        return _parse(head + end + body, (*columns, *(c for c in optional if c in header)), delimiter)
+        return _parse(raw, (*columns, *(c for c in optional if c in header)), delimiter)
     except pa.ArrowException as error:
         raise RecordError(f"{path}: not a readable CSV ({error}); fetch it again") from error
 
@@ -81,45 +73,62 @@ def read_given(path: str | Path, needed: str, texts: Sequence[str] | None = None
 
 
 def parse_given(text: str, needed: str, texts: Sequence[str] | None = None) -> pl.DataFrame:
-    """A table, also as spreadsheets save it: semicolons or tabs, a line `sep=;`, spaces around the columns' names.
+    """A table, also as spreadsheets save it (`_plain`).
 
     Args:
         needed: a column that the table has if it is read rightly.
         texts: the columns that stay as they are written; None: all.
 
     Raises:
-        csv.Error, PolarsError: for another text.
+        csv.Error, PolarsError: for another text, or a row that has fewer fields than the head; it names the line.
     """
-    text = re.sub(r"\Asep=.\n", "", text.replace("\r\n", "\n").replace("\r", "\n"))
-    head, _, body = text.partition("\n")
-    for separator in (",", ";", "\t"):
-        names = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]
-        if needed in names:
-            quoted = (name.replace('"', '""') for name in names)
-            text = separator.join(f'"{name}"' for name in quoted) + f"\n{body}"
-            break
-    else:
-        separator = ","
+    given = text.replace("\r\n", "\n").replace("\r", "\n").encode()
+    plain, header, separator = _plain(given, (needed,))
     options = dict(infer_schema=False) if texts is None else dict(infer_schema_length=None)
     options["schema_overrides"] = dict.fromkeys(texts or (), pl.String)
-    return pl.read_csv(text.encode(), separator=separator, glob=False, **options)
+    table = pl.read_csv(plain, separator=separator, glob=False, **options)
+    rows = csv.reader(io.StringIO(plain.decode()), delimiter=separator)
+    short = next((row for row in rows if 0 < len(row) < len(header)), None)  # polars fills it with null
+    if short and needed in header:
+        line = rows.line_num + given.startswith(b"sep=")
+        raise csv.Error(f"line {line} has {len(short)} of the head's {len(header)} fields")
+    return table
 
 
-def _without_nameless(head: bytes, body: bytes) -> tuple[bytes, bytes]:
+def _plain(raw: bytes, needed: Sequence[str]) -> tuple[bytes, list[str], str]:
+    """A table's text, the names of its columns, and what separates them: the mark by which it has those `needed`.
+
+    Without what spreadsheets add: a line `sep=;`, last columns without a name, spaces around the names.
+    """
+    raw = re.sub(rb"\Asep=.\r?\n", b"", raw)
+    head, end, body = raw.partition(b"\n")
+    last = head.rstrip(b" \r")[-1:]
+    if last and last in b",;\t":
+        head, body = _without_nameless(head, body, last)
+    headers = {mark: next(csv.reader([head.decode()], delimiter=mark), []) for mark in ",;\t"}
+    names = {mark: [name.strip() for name in header] for mark, header in headers.items()}
+    mark = next((mark for mark in names if set(needed) <= set(names[mark])), ",")
+    if names[mark] != headers[mark]:
+        quoted = (name.replace('"', '""') for name in names[mark])
+        head = mark.join(f'"{name}"' for name in quoted).encode()
+    return head + end + body, names[mark], mark
+
+
+def _without_nameless(head: bytes, body: bytes, mark: bytes) -> tuple[bytes, bytes]:
     """A table without a spreadsheet's last columns, empty and without a name; not every row has them."""
-    bare = head.rstrip(b", \t\r")
-    named, nameless = _commas(bare), head.count(b",", len(bare))
+    bare = head.rstrip(mark + b" \t\r")
+    named, nameless = _marks(bare, mark), head.count(mark, len(bare))
 
     def shorter(row: re.Match) -> bytes:
-        surplus = min(_commas(row[0]) - named, nameless)  # other commas are of empty fields with a name
-        return re.sub(rb",{1,%d}\r?$" % surplus, b"", row[0]) if surplus > 0 else row[0]
+        surplus = min(_marks(row[0], mark) - named, nameless)  # others are of empty fields with a name
+        return re.sub(rb"%b{1,%d}\r?$" % (mark, surplus), b"", row[0]) if surplus > 0 else row[0]
 
     return bare, _ROW.sub(shorter, body)
 
 
-def _commas(row: bytes) -> int:
-    """How many commas of a row separate its fields."""
-    return _QUOTED.sub(b"", row).count(b",")
+def _marks(row: bytes, mark: bytes) -> int:
+    """How many marks of a row separate its fields."""
+    return _QUOTED.sub(b"", row).count(mark)
 
 
 def _parse(raw: bytes, columns: tuple[str, ...], delimiter: str) -> pl.DataFrame:

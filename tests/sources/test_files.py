@@ -16,7 +16,7 @@ from chexgen_lib.descriptions.check import check
 from chexgen_lib.records import RecordError, assign_splits, validate
 from chexgen_lib.sources import chexpert, chexpert_labels, mimic_cxr, nih, registry
 from chexgen_lib.sources.files import Tree, locate, read_text
-from chexgen_lib.sources.table import read_table
+from chexgen_lib.sources.table import read_given, read_table
 from tests.sources import unusual_layouts as unusual
 from tests.sources.layouts import CANDID, CHEST_DR, CHESTX_DET, OBJECTS, RALO, SIIM, VINDR, dicom, picture, put
 
@@ -385,3 +385,20 @@ def test_columns_without_a_name_take_no_separator_of_those_that_have_one(tmp_pat
     whole = [("1", "2", ""), ("1", "2", ""), ("1", "", ""), ("1,\n2,", "", ""), ("1", "2", "3")]
     assert table.filter(~pl.col("broken")).select("a", "b", "c").rows() == whole
     assert table["broken"].to_list() == [False] * 5 + [True] * 2
+
+
+@pytest.mark.parametrize("mark", ",;\t")
+def test_last_columns_without_a_name_are_none_of_a_table(tmp_path, mark):
+    (tmp_path / "t.csv").write_text("image,id,,\na,r,,\nb,\nc,s\n".replace(",", mark))
+    wanted = {"image": ["a", "b", "c"], "id": ["r", None, "s"]}
+    assert read_given(tmp_path / "t.csv", "image").to_dict(as_series=False) == wanted
+    read = read_table(tmp_path / "t.csv", ("image", "id"))
+    assert read.select("image", "id").rows() == [("a", "r"), ("b", ""), ("c", "s")]
+
+
+@pytest.mark.parametrize("first", ["", "sep=,\n"])
+def test_a_given_row_with_too_few_fields_is_an_error_that_names_its_line(tmp_path, first):
+    (tmp_path / "t.csv").write_text(first + 'image,id,,\na,"r\ns",,\n\nb\n')
+    line = 6 if first else 5
+    with pytest.raises(RecordError, match=rf"t.csv cannot be .* \(line {line} has 1 of the head's 2 fields"):
+        read_given(tmp_path / "t.csv", "image")
