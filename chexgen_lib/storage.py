@@ -7,7 +7,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -92,21 +93,36 @@ def write_blocks(frames: Iterable[pl.DataFrame], path: str | Path) -> None:
             file.write_table(table)
 
 
-def files_below(folder: Path, inside: tuple[str, ...] = ()) -> list[Path]:
-    """Files below a folder, also behind links to folders, which `rglob` passes by; none twice where links make a loop.
+def files_below(folder: Path) -> list[Path]:
+    """Files below a folder, also behind links to folders, which `rglob` passes by, sorted by their parts.
 
-    inside: the real paths of the folders that led here.
+    A folder is read once, however many links lead to it or back to it: by its own path if it lies below, else by the
+    first link to it.
     """
-    real = os.path.realpath(folder)
-    if real in inside:
-        return []
-    files = []
-    for path in folder.iterdir():
-        if path.is_dir():
-            files += files_below(path, (*inside, real))
-        elif path.is_file():
-            files.append(path)
-    return files
+    return [folder / name for name in names_below(folder)]
+
+
+def names_below(folder: Path, hidden: Callable[[str], bool] = lambda name: False) -> list[str]:
+    """`files_below`, as paths relative to the folder, with slashes.
+
+    hidden: whether a file or folder of that name is passed by.
+    """
+    names, todo, seen = [], deque([""]), set()
+    while todo:
+        prefix = todo.popleft()
+        status = os.stat(folder / prefix)
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(folder / prefix) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if hidden(entry.name):
+                    continue
+                if entry.is_dir():  # those behind links come last
+                    (todo.append if entry.is_symlink() else todo.appendleft)(f"{prefix}{entry.name}/")
+                elif entry.is_file():
+                    names.append(prefix + entry.name)
+    return sorted(names, key=lambda name: name.split("/"))
 
 
 def remove(path: Path) -> None:
@@ -163,8 +179,7 @@ def _digest_of_path(path: Path) -> str:
     if path.is_dir():
         if (path / KEPT).is_file():
             return json.loads((path / KEPT).read_text())["key"]
-        files = sorted(files_below(path))
-        return _sha256(*(part for p in files for part in (p.relative_to(path).as_posix(), _digest_of_path(p))))
+        return _sha256(*(part for name in names_below(path) for part in (name, _digest_of_path(path / name))))
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from chexgen_lib import storage
-from chexgen_lib.storage import blocks, digest, replacing, write_blocks
+from chexgen_lib.storage import blocks, digest, files_below, names_below, replacing, write_blocks
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path):
@@ -128,6 +128,21 @@ def test_what_lies_behind_a_link_to_a_folder_counts(tmp_path):
     before = digest(folder)
     (tmp_path / "elsewhere" / "x.png").write_bytes(b"2")
     assert digest(folder) != before
+
+
+def test_a_folder_with_many_links_to_it_is_read_once_by_its_own_path(tmp_path):
+    folder = tmp_path / "a"
+    inner = folder / "/".join("z" * 14)
+    inner.mkdir(parents=True)
+    (inner / "x").write_text("1")
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "y").write_text("2")
+    for depth in range(14):
+        (folder / "/".join("z" * depth) / "b").symlink_to("z")
+    (folder / "c").symlink_to(tmp_path / "else")
+    (inner / "c").symlink_to(tmp_path / "else")
+    assert files_below(folder) == [folder / "c/y", inner / "x"]
+    assert names_below(folder, lambda name: name == "c") == [inner.relative_to(folder).as_posix() + "/x"]
 
 
 def test_one_weight_changes_the_digest_of_a_module():

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from chexgen_lib.storage import files_below
+from chexgen_lib.storage import files_below, names_below
 
 WEIGHTS = (".safetensors", ".bin")
 EVERY_KIND = (*WEIGHTS, ".pt", ".pth", ".ckpt", ".msgpack")
@@ -105,9 +105,7 @@ def weights_sha256(weights: Path) -> str:
     if weights.is_file():
         with open(weights, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
-    found = files_below(weights) if weights.is_dir() else []
-    names = sorted(path.relative_to(weights).as_posix() for path in found)
-    names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    names = sorted(names_below(weights, lambda name: name.startswith("."))) if weights.is_dir() else []
     if not any(name.endswith(EVERY_KIND) for name in names):
         raise ValueError(f"{weights} holds no weights: name a pipeline folder or a released .pth")
     parts = ((name, weights_sha256(weights / name)) for name in names if not name.lower().endswith(UNREAD))

@@ -18,7 +18,7 @@ import polars as pl
 
 from chexgen_lib.pixels import kind_of
 from chexgen_lib.records import RecordError
-from chexgen_lib.storage import Table
+from chexgen_lib.storage import Table, names_below
 
 _IMAGE = re.compile(r"(?:\.(?:png|jpe?g|dcm|dicom|dic|tiff?))+$", re.IGNORECASE)  # several: a.dcm.png is made of a.dcm
 _PACKED = r"(?:\.gz|\.zip|\.bz2|\.xz)?"
@@ -299,26 +299,11 @@ def _only_member(path: Path, raw: bytes) -> bytes:
 
 
 def _walk(top: Path) -> list[str]:
-    """Relative paths of all files; each folder once, also where links lead to it again."""
-    names, todo, seen = [], [(str(top), "")], set()
+    """Relative paths of all files, as `names_below`."""
     try:
-        while todo:
-            folder, prefix = todo.pop()
-            status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in seen:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if _is_hidden(entry.name):
-                        continue
-                    if entry.is_dir():
-                        todo.append((entry.path, f"{prefix}{entry.name}/"))
-                    elif entry.is_file():
-                        names.append(prefix + entry.name)
+        return names_below(top, _is_hidden)
     except OSError as error:
         raise RecordError(f"{error.filename or top}: cannot be read ({error.strerror}); check its rights") from error
-    return names
 
 
 def _is_hidden(name: str) -> bool:
