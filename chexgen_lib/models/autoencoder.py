@@ -75,18 +75,18 @@ class CompactAutoencoderKL(AutoencoderKL, ModelMixin):
         self.grain = Grain(self.config.out_channels)
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, **options):
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options):
         """As every model's; a folder of another version is an error here and not where its weights are first used.
 
         Raises:
             WeightsError: if it lacks tensors, or has others.
         """
         wanted = options.pop("output_loading_info", False)
-        model, found = super().from_pretrained(source, output_loading_info=True, **options)
+        model, found = super().from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **options)
         if others := [*found["missing_keys"], *found["unexpected_keys"]]:
             raise WeightsError(
-                f"the autoencoder at {str(source)!r} is of another version: {others[0]!r} is missing or unknown; train "
-                "it again (notebooks/02_autoencoder.ipynb)"
+                f"the autoencoder at {str(pretrained_model_name_or_path)!r} is of another version: {others[0]!r} is "
+                "missing or unknown; train it again (notebooks/02_autoencoder.ipynb)"
             )
         return (model, found) if wanted else model
 

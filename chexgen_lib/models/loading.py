@@ -64,15 +64,16 @@ class WholeModel:
     """Beside diffusers' `ModelMixin`, before it: a model is not loaded in part."""
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, **options):
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options):
         """As every model's, but tensors that lack, which diffusers makes up, or that it drops are an error.
 
         Raises:
             WeightsError: if there are such tensors.
         """
         wanted = options.pop("output_loading_info", False)
-        model, found = super().from_pretrained(source, output_loading_info=True, **options)
+        model, found = super().from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **options)
         if others := [*found["missing_keys"], *found["unexpected_keys"]]:
+            source = pretrained_model_name_or_path
             raise WeightsError(f"the weights in {source} are of another version: {others[0]!r} is missing or unknown")
         return (model, found) if wanted else model
 

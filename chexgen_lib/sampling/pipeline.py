@@ -111,7 +111,7 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
         check_objective(self.transformer, self.scheduler)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, **options) -> "ChexGenPipeline":
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options) -> "ChexGenPipeline":
         """As diffusers' method, in float32 unless told otherwise, also of a folder that holds only a variant (fp16).
 
         "shipped" assembles what the package ships, in float32 and without options; "shipped-adapter" is the same
@@ -121,11 +121,11 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
         Raises:
             WeightsError: if the shipped foundation is missing, damaged or of another version.
         """
-        if str(name) not in PACKAGED:
-            return super().from_pretrained(name, **as_stated(name, options))
+        if (source := str(pretrained_model_name_or_path)) not in PACKAGED:
+            return super().from_pretrained(source, **as_stated(source, options))
         if options:
-            raise ValueError(f"{str(name)!r} takes no {next(iter(options))}: change the pipeline once it is loaded")
-        transformer = load_adapter() if str(name) == WITH_ADAPTER else load_transformer(name)
+            raise ValueError(f"{source!r} takes no {next(iter(options))}: change the pipeline once it is loaded")
+        transformer = load_adapter() if source == WITH_ADAPTER else load_transformer(source)
         return cls(**assemble(transformer, SHIPPED, "minilm").components)
 
     @torch.inference_mode()

@@ -7,6 +7,7 @@ from safetensors.torch import load_file, save_file
 from transformers import T5Config, T5EncoderModel
 
 from chexgen_lib.models.autoencoder import load_autoencoder, new_autoencoder
+from chexgen_lib.models.baseline import BaselineUNet
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.loading import WeightsError, variant_in, weights_sha256
 from chexgen_lib.models.text import TextError, load_text_encoder
@@ -91,6 +92,15 @@ def test_no_model_is_loaded_in_part(tmp_path, depth):
         (folder / "config.json").write_text(config.replace('"depth": 2', f'"depth": {depth}'))
         with pytest.raises((WeightsError, ValueError), match="another version: .*blocks|copied_blocks must be in"):
             type(model).from_pretrained(folder)
+
+
+def test_models_take_the_name_of_the_librarys_argument(tmp_path):
+    base = ChexGenTransformer.of_size("ci", sample_size=4, text_dim=8)
+    unet = BaselineUNet.of_size("ci", (4, 4, 4), text_dim=8)
+    for model in (base, ControlledTransformer.on(base, 1), unet, new_autoencoder((8, 8, 8))):
+        model.save_pretrained(tmp_path / type(model).__name__)
+        loaded = type(model).from_pretrained(pretrained_model_name_or_path=tmp_path / type(model).__name__)
+        assert type(loaded) is type(model)
 
 
 @pytest.fixture

@@ -115,7 +115,7 @@ def test_a_cut_prompt_is_warned_of_and_an_empty_one_refused(unet_pipeline):
 def test_the_baseline_saves_and_loads(unet_pipeline, tmp_path):
     unet_pipeline.save_pretrained(tmp_path)
     assert not list(tmp_path.rglob("*.bin")) and list(tmp_path.rglob("*.safetensors"))
-    loaded = BaselinePipeline.from_pretrained(tmp_path)
+    loaded = BaselinePipeline.from_pretrained(pretrained_model_name_or_path=tmp_path)
     assert isinstance(loaded.transformer, BaselineUNet)
     np.testing.assert_allclose(sample(loaded), sample(unet_pipeline), atol=1e-5)
 
