@@ -49,12 +49,14 @@ class Inputs:
         """These inputs with other text states of the same shape, as a callback may return them.
 
         diffusers' cut-off callbacks keep the last row or half, to cut the negative half off embeddings that hold both:
-        here there is none, and all rows stay.
+        here there is none, and all rows stay. Any other number of rows is an error.
 
         Raises:
             ValueError: for states of another shape.
         """
-        if states is None or states is self.states or torch.equal(states, self.states[-len(states) :]):
+        if states is None or states is self.states:
+            return self
+        if len(states) in (1, len(self.states) // 2) and torch.equal(states, self.states[-len(states) :]):
             return self
         if states.shape != self.states.shape:
             shapes = f"{tuple(states.shape)}, not {tuple(self.states.shape)}"

@@ -75,6 +75,16 @@ def test_a_callback_that_keeps_the_half_that_diffusers_guides_keeps_all(pipeline
     assert torch.equal(sample(pipeline, prompts, seeds, **settings), sample(pipeline, prompts, seeds))
 
 
+@pytest.mark.parametrize("rows", [slice(1, None), slice(0, 0), slice(0, 2)], ids=str)
+def test_other_rows_of_a_callback_are_refused(pipeline, rows):
+    def some(pipe, i, t, tensors):
+        return {"prompt_embeds": tensors["prompt_embeds"][rows]}
+
+    settings = dict(callback_on_step_end=some, callback_on_step_end_tensor_inputs=["prompt_embeds"])
+    with pytest.raises(ValueError, match="the callback returned prompt_embeds .* return a row for each image"):
+        sample(pipeline, [*PROMPTS, "Cardiomegaly.", "Clear lungs."], range(4), **settings)
+
+
 def test_an_interrupted_call_skips_what_is_left(pipeline):
     steps = []
 
