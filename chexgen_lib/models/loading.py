@@ -36,7 +36,7 @@ def from_pretrained(
     folder = Path(source) / (subfolder or "")
     try:
         if folder.is_dir():
-            return model_class.from_pretrained(source, dtype=dtype, variant=variant_in(folder), **place)
+            return model_class.from_pretrained(source, **as_stated(folder, {"dtype": dtype, **place}))
         try:
             return model_class.from_pretrained(source, dtype=dtype, **place)
         except OSError:
@@ -79,7 +79,7 @@ class WholeModel:
 
 
 def as_stated(source: str | Path, options: dict[str, Any]) -> dict[str, Any]:
-    """Options of a pipeline's `from_pretrained` that say its precision, float32, and its variant, if these do not.
+    """Options of a `from_pretrained` that say the precision, float32, and the variant at `source`, if these do not.
 
     transformers would keep the precision that was saved, and diffusers not.
     """

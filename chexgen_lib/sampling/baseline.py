@@ -8,12 +8,11 @@ import warnings
 from pathlib import Path
 from pickle import UnpicklingError
 
-import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors import SafetensorError
 
 from chexgen_lib.models.baseline import MAX_TOKENS, BaselineUNet, truncate
-from chexgen_lib.models.loading import variant_in
+from chexgen_lib.models.loading import as_stated
 from chexgen_lib.sampling.pipeline import ChexGenPipeline, ChexGenPipelineOutput, assemble
 
 UNREADABLE = (  # what diffusers, transformers and safetensors raise for files of others
@@ -89,14 +88,8 @@ def load_baseline(name: str | Path) -> GreyStableDiffusionPipeline:
         found = StableDiffusionPipeline.load_config(name)["_class_name"]
         if found != StableDiffusionPipeline.__name__:
             raise ValueError(f"it is a {found}")
-        return GreyStableDiffusionPipeline.from_pretrained(
-            name,
-            safety_checker=None,
-            requires_safety_checker=False,
-            use_safetensors=True,
-            dtype=torch.float32,  # transformers would keep the precision that was saved, diffusers would not
-            variant=variant_in(Path(name)),
-        )
+        options = {"safety_checker": None, "requires_safety_checker": False, "use_safetensors": True}
+        return GreyStableDiffusionPipeline.from_pretrained(name, **as_stated(name, options))
     except UNREADABLE as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(

@@ -19,7 +19,7 @@ from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 from chexgen_lib.models.baseline import BaselineUNet
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.foundation import PACKAGED, SHIPPED, load_transformer
-from chexgen_lib.models.loading import fastest_device, from_pretrained, variant_in
+from chexgen_lib.models.loading import as_stated, fastest_device, from_pretrained
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.sampling.baseline import (
     UNREADABLE,
@@ -184,9 +184,8 @@ def _open_pipeline(source: str | Path, name: str) -> Generator:
         return load_baseline(source)
     try:
         if name in OURS:
-            return OURS[name].from_pretrained(source, dtype=torch.float32, variant=variant_in(Path(source)))
-        options = {"use_safetensors": True, "dtype": torch.float32, "variant": variant_in(Path(source))}
-        return GreyPipeline(DiffusionPipeline.from_pretrained(source, **options))
+            return OURS[name].from_pretrained(source)
+        return GreyPipeline(DiffusionPipeline.from_pretrained(source, **as_stated(source, {"use_safetensors": True})))
     except UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{source} holds no whole pipeline, write or download it again ({reason})") from error
