@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 from tqdm import tqdm
 
+from chexgen_lib.checks import check_weights
 from chexgen_lib.cli.sample import load_pipeline
 from chexgen_lib.descriptions.changes import ATTRIBUTES, CHOICES, PATHOLOGIES, PLACE, changed
 from chexgen_lib.images import read_image, write_png
@@ -58,8 +59,8 @@ def edit(options: argparse.Namespace) -> int:
 
 def _check_options(options: argparse.Namespace) -> None:
     """Raise ValueError for a number that cannot be used."""
-    if options.guidance is not None and not math.isfinite(options.guidance):
-        raise ValueError(f"--guidance must be a finite number, not {options.guidance}")
+    if options.guidance is not None:
+        check_weights(**{"--guidance": options.guidance})
     if options.steps is not None and options.steps < 1:
         raise ValueError(f"--steps must be at least 1, not {options.steps}")
     if options.strength is not None and not 0 < options.strength <= 1:

@@ -1,7 +1,6 @@
 """`chexgen judge`: any generators from equal prompts; tables, a figure and a page in one folder."""
 
 import argparse
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
@@ -9,6 +8,7 @@ from time import perf_counter
 import numpy as np
 import polars as pl
 
+from chexgen_lib.checks import check_weights
 from chexgen_lib.experiments.judge import asked_and_shown, metrics, report
 from chexgen_lib.experiments.judge.bench import Bench
 from chexgen_lib.experiments.judge.entries import Entry, check_source, enter, shared
@@ -99,8 +99,7 @@ def _check(options: argparse.Namespace) -> None:
     for option, least in FEWEST_OF.items():
         if getattr(options, option) < least:
             raise ValueError(f"--{option.replace('_', '-')} must be at least {least}, not {getattr(options, option)}")
-    if not math.isfinite(options.guidance):
-        raise ValueError(f"--guidance must be a finite number, not {options.guidance}")
+    check_weights(**{"--guidance": options.guidance})
     if len(set(options.embedders)) < len(options.embedders):
         raise ValueError(f"--embedders {' '.join(options.embedders)}: give each once")
     if unknown := [name for name in options.embedders if name not in EMBEDDERS]:

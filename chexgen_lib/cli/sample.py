@@ -7,7 +7,6 @@ with the same bytes.
 import argparse
 import hashlib
 import json
-import math
 import os
 import shutil
 import sys
@@ -24,6 +23,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import chexgen_lib
+from chexgen_lib.checks import check_weights
 from chexgen_lib.diffusion.schedulers import SAMPLERS, default_guidance, default_steps, scheduler_named
 from chexgen_lib.export.images import SUFFIXES, read_recipe, save
 from chexgen_lib.models.control import ControlledTransformer
@@ -129,8 +129,8 @@ def _check_options(options: argparse.Namespace) -> None:
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}")
     for name in ("guidance", "control_scale"):
-        if getattr(options, name) is not None and not math.isfinite(getattr(options, name)):
-            raise ValueError(f"--{name.replace('_', '-')} must be a finite number, not {getattr(options, name)}")
+        if getattr(options, name) is not None:
+            check_weights(**{f"--{name.replace('_', '-')}": getattr(options, name)})
     guided_steps(torch.empty(0), 1, options.guidance_interval or (0.0, 1.0))
     names = dict.fromkeys(name for samplers in SAMPLERS.values() for name in samplers)
     if options.sampler not in (None, *names):

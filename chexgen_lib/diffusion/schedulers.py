@@ -1,7 +1,6 @@
 """The samplers of either objective: the paper's DDIM, one for few steps, those of the released code, a flow's."""
 
 import inspect
-from numbers import Integral
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from chexgen_lib.checks import check_count
 from chexgen_lib.diffusion.objectives import DDPM
 
 LEARNED = ("learned", "learned_range")  # variances that a model predicts
@@ -34,7 +34,7 @@ class SpacedDDIMScheduler(DDIMScheduler):
     """
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
-        _check_count(num_inference_steps)
+        check_count("num_inference_steps", num_inference_steps)
         super().set_timesteps(num_inference_steps, device)
         self.timesteps = self.timesteps[:num_inference_steps]  # see `set_steps`
 
@@ -197,7 +197,7 @@ def set_steps(scheduler: SchedulerMixin, count: int, device: torch.device) -> No
     Raises:
         ValueError: if the scheduler cannot take so many steps.
     """
-    _check_count(count)
+    check_count("num_inference_steps", count)
     trained = scheduler.config.num_train_timesteps
     if samples_objective(scheduler) == "ddpm" and count > trained:
         raise ValueError(f"num_inference_steps must be at most {trained}, the model's steps in training, not {count}")
@@ -226,11 +226,6 @@ def _check_pndm(scheduler: SchedulerMixin, count: int) -> None:
             f"PNDMScheduler leaves noise in {count} steps: take a number that divides {trained}, or make it with "
             "timestep_spacing='leading'"
         )
-
-
-def _check_count(count: int) -> None:
-    if not (isinstance(count, Integral) and count >= 1):
-        raise ValueError(f"num_inference_steps must be a whole number of at least 1, not {count!r}")
 
 
 def _is_dpm_solver(scheduler: SchedulerMixin) -> bool:

@@ -1,13 +1,12 @@
 """What the pipeline does with its arguments before it samples: one entry per prompt, captions as in training."""
 
 from collections.abc import Iterable, Mapping, Sequence, Sized
-from math import isfinite
-from numbers import Integral, Real
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, PixArtAlphaPipeline, SchedulerMixin
 from torch import Tensor
 
+from chexgen_lib.checks import check_count, check_weights
 from chexgen_lib.diffusion.schedulers import samples_objective
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.metadata import ATTRIBUTES
@@ -44,18 +43,11 @@ def check_outputs(
 ) -> None:
     """Raise ValueError for an impossible number, guidance, control or kind of images."""
     for name, count in (("num_images_per_prompt", images), ("num_inference_steps", steps)):
-        if count is not None and (isinstance(count, bool) or not (isinstance(count, Integral) and count >= 1)):
-            raise ValueError(f"{name} must be a whole number of at least 1, not {count!r}")
+        if count is not None:
+            check_count(name, count)
     check_weights(guidance_scale=guidance_scale, control_scale=control_scale)
     if output_type not in ("pil", "np", "pt", "latent"):
         raise ValueError(f"output_type must be pil, np, pt or latent, not {output_type!r}")
-
-
-def check_weights(**weights: float) -> None:
-    """Raise ValueError for a weight, given by its name, that is no finite number."""
-    for name, weight in weights.items():
-        if not (isinstance(weight, Real) and isfinite(weight)):
-            raise ValueError(f"{name} must be a finite number, not {weight!r}")
 
 
 def check_tensors(**tensors: Tensor | None) -> None:

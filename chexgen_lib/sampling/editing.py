@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from chexgen_lib.checks import check_weights
 from chexgen_lib.descriptions.changes import changed, prompts
 from chexgen_lib.diffusion.objectives import TIMES
 from chexgen_lib.images import ImageError, check, from_uint8, unusual
 from chexgen_lib.models.autoencoder import decode, encode
 from chexgen_lib.models.metadata import ATTRIBUTES
 from chexgen_lib.records import FRONTAL
-from chexgen_lib.sampling.arguments import check_weights, one_each
+from chexgen_lib.sampling.arguments import one_each
 from chexgen_lib.sampling.guidance import Inputs
 from chexgen_lib.sampling.inversion import Velocity, against, flow_times, invert, return_along
 from chexgen_lib.sampling.output import ChexGenPipelineOutput, as_output

@@ -8,10 +8,12 @@ adds to the old one's velocity, so that no change returns the film whatever the 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 
 import torch
 from torch import Tensor
+
+from chexgen_lib.checks import check_count
 
 Velocity = Callable[[Tensor, int], Tensor]
 
@@ -37,8 +39,7 @@ def flow_times(steps: int, strength: float, shift: float = 1.0) -> list[float]:
     Raises:
         ValueError: for no steps, or a strength outside 0..1.
     """
-    if not (isinstance(steps, Integral) and steps >= 1):
-        raise ValueError(f"num_inference_steps must be a whole number of at least 1, not {steps!r}")
+    check_count("num_inference_steps", steps)
     if not (isinstance(strength, Real) and 0 < strength <= 1):
         raise ValueError(
             f"strength must be above 0 and at most 1, the share of noise that is reached, not {strength!r}"

@@ -92,7 +92,7 @@ def test_steps_in_which_pndm_leaves_noise_are_refused():
 
 
 @pytest.mark.parametrize("kind", [SpacedDDIMScheduler, ReleasedDDIMScheduler])
-@pytest.mark.parametrize("count", [0, -1, 2.5, None])
+@pytest.mark.parametrize("count", [0, -1, 2.5, None, True])
 def test_a_scheduler_by_itself_refuses_an_impossible_number_of_steps(kind, count):
     with pytest.raises(ValueError, match=f"num_inference_steps must be a whole number of at least 1, not {count}"):
         kind(**DDPM).set_timesteps(count)

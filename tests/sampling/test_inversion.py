@@ -27,7 +27,12 @@ def test_times_rise_to_the_strength_and_follow_the_shift():
     assert shifted[0] == 0 and shifted[-1] == pytest.approx(0.8)
     even = [t / (3 - 2 * t) for t in shifted]  # the shift undone
     assert [b - a for a, b in zip(even, even[1:], strict=False)] == pytest.approx([even[1]] * 4)
-    for steps, strength, words in ((0, 0.8, "num_inference_steps"), (4, 0.0, "strength"), (4, 1.1, "strength")):
+    for steps, strength, words in (
+        (0, 0.8, "num_inference_steps"),
+        (True, 0.8, "not True"),
+        (4, 0.0, "strength"),
+        (4, 1.1, "strength"),
+    ):
         with pytest.raises(ValueError, match=words):
             flow_times(steps, strength)
 
