@@ -86,16 +86,19 @@ def check_objective(transformer: torch.nn.Module, scheduler: SchedulerMixin) -> 
     """Raise ValueError for a scheduler that does not sample what the transformer was trained for."""
     learnt, sampled = transformer.objective, samples_objective(scheduler)
     predicted = scheduler.config.get("prediction_type", "epsilon")
-    if learnt == sampled == "ddpm" and predicted != "epsilon":
-        sampled = f"{predicted} and not the noise"
-    elif learnt == sampled == "ddpm" and not hasattr(scheduler, "alphas_cumprod"):
-        sampled = "other noise levels"
-    elif learnt == sampled and predicted == "flow_prediction" and not scheduler.config.get("use_flow_sigmas"):
-        sampled = "the noise levels of ddpm without use_flow_sigmas=True"
+    fault = None
     if learnt != sampled:
+        fault = f"samples {sampled}"
+    elif learnt == "ddpm" and predicted != "epsilon":
+        fault = f"takes what it predicts for {predicted} and not for the noise"
+    elif learnt == "ddpm" and not hasattr(scheduler, "alphas_cumprod"):
+        fault = "has other noise levels"
+    elif predicted == "flow_prediction" and not scheduler.config.get("use_flow_sigmas"):
+        fault = "has the noise levels of ddpm without use_flow_sigmas=True"
+    if fault:
         raise ValueError(
-            f"the transformer was trained as {learnt}, {type(scheduler).__name__} samples {sampled}: choose another "
-            "scheduler (chexgen_lib.diffusion.schedulers)"
+            f"the transformer was trained as {learnt}, {type(scheduler).__name__} {fault}: choose another scheduler "
+            "(chexgen_lib.diffusion.schedulers)"
         )
 
 
