@@ -130,9 +130,8 @@ def open_generator(source: str | Path, parts: Parts | None = None) -> Generator:
         return ChexGenPipeline.from_pretrained(source)
     if not whole:
         return _open_model(path, parts)
-    if (
-        not path.exists() and str(source).count("/") != 1
-    ):  # else a misspelt name is asked for on the hub, again and again
+    # What cannot be a hub id is not looked for on the hub, which would try it several times before it fails.
+    if not path.exists() and str(source).count("/") != 1:
         raise ValueError(
             f"no generator at {str(source)!r}: there is no such folder, and a hub id is OWNER/NAME: {REMEDY}"
         )
