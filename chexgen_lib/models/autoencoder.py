@@ -140,9 +140,8 @@ def load_autoencoder(name: str = "shipped", device: torch.device | None = None) 
             config, subfolder = AutoencoderKL.load_config(source, subfolder="vae"), "vae"
         kind = config.get("_class_name") if isinstance(config, dict) else None
         if kind not in KINDS:
-            raise WeightsError(
-                f"{source} holds no autoencoder but a {kind}: give 'shipped' or one that diffusers saved"
-            )
+            found = f"a {kind}" if kind else "a configuration without a class"
+            raise WeightsError(f"{source} holds no autoencoder but {found}: give 'shipped' or one that diffusers saved")
         model = from_pretrained(KINDS[kind], source, torch.float32, subfolder)
     except OSError as error:
         raise ValueError(
