@@ -6,8 +6,9 @@ one record and kind, are its copies, in the order of the table. Labels, masks an
 generators are compared on the same requests.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -46,18 +47,13 @@ def read_pool(folder: str | Path, size: int, by: Sequence[str] = ("record",)) ->
     folder = Path(folder)
     if (folder / "labels.csv").is_file():
         return _read_images(folder, size, by)
-    for name in ("samples.npy", "manifest.parquet"):
-        if not (folder / name).is_file():
-            raise CohortError(
-                f"{folder / name} does not exist: run the stage 06_pools first, or give a folder with labels.csv"
-            )
-    manifest = pl.read_parquet(folder / "manifest.parquet", glob=False)
+    samples = open_samples(folder)
+    manifest = _read(folder / "manifest.parquet", lambda path: pl.read_parquet(path, glob=False))
     if "record" not in manifest.columns:
         manifest = manifest.with_columns(record="image_id")
     columns = ["image_id", *by, *(["condition_hash"] if "kind" in by else [])]
     if absent := [column for column in columns if column not in manifest.columns]:
         raise CohortError(f"{folder}: the manifest lacks {absent}; redo stage 06_pools")
-    samples = np.load(folder / "samples.npy", mmap_mode="r", allow_pickle=False)  # [P, K, H, W]
     if samples.ndim != 4 or len(samples) != len(manifest):
         raise CohortError(
             f"{folder}: {len(manifest)} requests and samples {samples.shape} do not fit; redo stage 06_pools"
@@ -71,6 +67,26 @@ def read_pool(folder: str | Path, size: int, by: Sequence[str] = ("record",)) ->
     if flat.shape[1:] != (size, size):  # else every batch of a training would reduce its own anew
         images = StoredImages.of(np.asarray(images))
     return table, images
+
+
+def open_samples(folder: Path) -> np.ndarray:
+    """The samples [P, K, H, W] of a pool's folder, on the disk.
+
+    Raises:
+        CohortError: naming the file that is missing or damaged.
+    """
+    return _read(folder / "samples.npy", lambda path: np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def _read(path: Path, load: Callable[[Path], Any]) -> Any:
+    """What `load` makes of a file that `sample_pool` wrote."""
+    if not path.is_file():
+        raise CohortError(f"{path} does not exist: run the stage 06_pools first, or give a folder with labels.csv")
+    try:
+        return load(path)
+    except (ValueError, EOFError, pl.exceptions.PolarsError) as error:
+        reason = " ".join(str(error).split())
+        raise CohortError(f"{path} is cut off or damaged: redo stage 06_pools, or copy it again ({reason})") from error
 
 
 def check_even(table: pl.DataFrame, by: Sequence[str] = ("record",)) -> None:
@@ -129,6 +145,7 @@ def _read_labels(folder: Path, columns: Sequence[str]) -> pl.DataFrame:
         )
     if table.is_empty():
         raise CohortError(f"{path} names no image")
+    table = table.with_columns(pl.col("image_id").str.strip_chars().replace("", None))  # spreadsheets leave spaces
     problems = {
         "a value is missing": pl.any_horizontal(pl.col(columns).is_null()),
         "the image is named twice": ~pl.col("image").is_first_distinct(),

@@ -10,7 +10,7 @@ import polars as pl
 from PIL import Image
 
 from chexgen_lib.cohort.layout import CohortError
-from chexgen_lib.pools.folder import read_pool
+from chexgen_lib.pools.folder import open_samples, read_pool
 from chexgen_lib.sources.table import read_given
 from chexgen_lib.storage import digest
 
@@ -81,7 +81,7 @@ def read_submitted(folder: str | Path, wanted: list[str], size: int, copies: int
 def stored(folder: Path, size: int) -> list[str]:
     """How files that differ from 8-bit grey squares of `size` pixels are stored, each kind with its number."""
     if not (folder / "labels.csv").is_file():
-        side = np.load(folder / "samples.npy", mmap_mode="r", allow_pickle=False).shape[-1]
+        side = open_samples(folder).shape[-1]
         return [] if side == size else [f"all images have {side} px: judged at {size}"]
     kinds: Counter[str] = Counter()
     for name in read_given(folder / "labels.csv", "image")["image"]:

@@ -104,6 +104,25 @@ def test_a_table_as_spreadsheets_save_it_is_read(tmp_path, content):
     np.testing.assert_array_equal(found.images[0, 0], pixels(0))
 
 
+def test_spaces_around_a_record_are_none_of_its_name(tmp_path):
+    path = folder(tmp_path, [("0.png", " r0"), ("1.png", "r1 ")], {f"{k}.png": pixels(k) for k in range(2)})
+    assert read_submitted(path, ["r0", "r1"], SIZE, 1).image_ids == ["r0", "r1"]
+    folder(tmp_path, [("0.png", "r0"), ("1.png", "  ")], {})
+    with pytest.raises(CohortError, match="labels.csv, row 2 .*: a value is missing"):
+        read_submitted(path, ["r0"], SIZE, 1)
+
+
+@pytest.mark.parametrize("name", ["samples.npy", "manifest.parquet"])
+@pytest.mark.parametrize("left", [0, 100, -50])
+def test_a_pool_that_was_cut_off_is_named(tmp_path, name, left):
+    np.save(tmp_path / "samples.npy", np.stack([pixels(k) for k in range(3)])[:, None])
+    pl.DataFrame({"image_id": WANTED}).write_parquet(tmp_path / "manifest.parquet")
+    assert len(read_submitted(tmp_path, WANTED, SIZE, 1).images) == 3
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:left])
+    with pytest.raises(CohortError, match=f"{name} is cut off or damaged: redo stage 06_pools"):
+        read_submitted(tmp_path, WANTED, SIZE, 1)
+
+
 @pytest.mark.parametrize(
     "content",
     [
