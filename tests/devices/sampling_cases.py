@@ -123,7 +123,7 @@ def judged(device: torch.device) -> np.ndarray:
         entry = enter(
             f"{folder}/model", Reference(*[films] * 4), Path(folder) / "samples", Sampling(1, 2), False, Parts()
         )  # fmt: skip
-    return entry.images
+    return entry.images / 255  # one grey level is a rounding
 
 
 def adapter(base: ChexGenTransformer) -> ControlledTransformer:

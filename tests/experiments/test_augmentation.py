@@ -135,7 +135,7 @@ def pools():
         name: np.r_[real, first + k * len(samples) : first + (k + 1) * len(samples)] for k, name in enumerate(names)
     }
     rows = {"val": np.arange(20, 80), "tests": {"test": np.arange(80, 320)}}
-    jobs = a.arm_jobs(arms, CONFIG, Repeats(2), **rows)
+    jobs = a.arm_jobs(arms, CONFIG, Repeats(4), **rows)
     results = {arm: [a.train_and_score(everything, known, **job) for job in own] for arm, own in jobs.items()}
     table = auroc_table(a.scores_of(results, "test"), labels[80:320], Resampling(range(240), 300), REAL)
     return averages(table)
