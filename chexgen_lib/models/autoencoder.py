@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from chexgen_lib.images import from_model, from_uint8, to_model
-from chexgen_lib.models.loading import WeightsError, fastest_device, from_pretrained, running_device
+from chexgen_lib.models.loading import WeightsError, WholeModel, fastest_device, from_pretrained, running_device
 from chexgen_lib.storage import digest
 
 SHIPPED = Path(__file__).parent / "weights" / "autoencoder"
@@ -58,7 +58,7 @@ class Grain(nn.Module):
         return self.texture(self.strength(image) * noise)
 
 
-class CompactAutoencoderKL(AutoencoderKL, ModelMixin):
+class CompactAutoencoderKL(WholeModel, AutoencoderKL, ModelMixin):
     """An `AutoencoderKL` of one grey channel whose inner network sees 2 x 2 pixels as four channels.
 
     That saves the layers at full resolution, most of the work on a CPU; with three levels inside, latents are 8x
@@ -69,26 +69,12 @@ class CompactAutoencoderKL(AutoencoderKL, ModelMixin):
     hold, the same at every call.
     """
 
+    remedy = "; train it again (notebooks/02_autoencoder.ipynb)"
+
     @functools.wraps(AutoencoderKL.__init__)  # the configuration is the signature's
     def __init__(self, *arguments, **configuration):
         super().__init__(*arguments, **configuration)
         self.grain = Grain(self.config.out_channels)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options):
-        """As every model's; a folder of another version is an error here and not where its weights are first used.
-
-        Raises:
-            WeightsError: if it lacks tensors, or has others.
-        """
-        wanted = options.pop("output_loading_info", False)
-        model, found = super().from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **options)
-        if others := [*found["missing_keys"], *found["unexpected_keys"]]:
-            raise WeightsError(
-                f"the autoencoder at {str(pretrained_model_name_or_path)!r} is of another version: {others[0]!r} is "
-                "missing or unknown; train it again (notebooks/02_autoencoder.ipynb)"
-            )
-        return (model, found) if wanted else model
 
     def encode(self, x: Tensor, return_dict: bool = True):
         return super().encode(F.pixel_unshuffle(x, 2), return_dict)  # [N, 1, H, W] -> [N, 4, H / 2, W / 2]

@@ -63,6 +63,8 @@ def variant_in(folder: Path) -> str | None:
 class WholeModel:
     """Beside diffusers' `ModelMixin`, before it: a model is not loaded in part."""
 
+    remedy = ""  # what the error ends with
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options):
         """As every model's, but tensors that lack, which diffusers makes up, or that it drops are an error.
@@ -74,7 +76,9 @@ class WholeModel:
         model, found = super().from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **options)
         if others := [*found["missing_keys"], *found["unexpected_keys"]]:
             source = pretrained_model_name_or_path
-            raise WeightsError(f"the weights in {source} are of another version: {others[0]!r} is missing or unknown")
+            raise WeightsError(
+                f"the weights in {source} are of another version: {others[0]!r} is missing or unknown{cls.remedy}"
+            )
         return (model, found) if wanted else model
 
 

@@ -57,9 +57,9 @@ _UNINDEXED = ("no indexing", "technical quality of image unsatisfactory")
 def load(path: str | Path | None = None, metadata: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records, one per image, and rejects of the reports archive and the images' DICOM metadata.
 
-    Rejected: a report without an image, an unreadable XML file, a duplicate image id. Beside the
-    archive, XML files of names that it does not hold are not read. A finding that no heading names
-    is absent, unless the report was not indexed or MAYBE leaves it open; "borderline" is uncertain.
+    Rejected: a report without an image, an unreadable XML file, a duplicate image id. Beside the archive, XML files of
+    names that it does not hold are not read. A finding that no heading names is absent, unless the report was not
+    indexed or MAYBE leaves it open; "borderline" is uncertain.
     """
     table, rejects = _prepare(path, metadata)
     normal = pl.when(pl.col("No Finding") == 1).then(no_finding()).otherwise("No Finding")
