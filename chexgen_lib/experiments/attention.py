@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from monai.visualize import GradCAM
 
 from chexgen_lib.cohort import layout as cohort
 from chexgen_lib.estimates.comparison import compare
@@ -31,6 +30,8 @@ def maps(model: Classifier, images: np.ndarray, findings: np.ndarray) -> np.ndar
     Returns:
         Maps of the size of the network's last feature maps.
     """
+    from monai.visualize import GradCAM  # takes seconds to import: only where a map is drawn
+
     model.net.eval()
     # Not the norm after it: torchvision's forward changes its output in place.
     cam = GradCAM(model.net, target_layers=f"features.denseblock{len(model.size.block_config)}")
