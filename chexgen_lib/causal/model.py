@@ -24,6 +24,9 @@ from sklearn.preprocessing import OneHotEncoder, SplineTransformer
 from chexgen_lib.causal.graph import CausalError, Graph
 
 KNOTS = 5  # of the splines of a number
+# Of the logistic regressions (C, scikit-learn's inverse strength): as weak as keeps separable rows finite. A stronger one
+# shrinks what the causes explain, so that interventions keep a part of the confounding that they should remove.
+PENALTY = 1000.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ class Choice:
     @classmethod
     def fit(cls, values: np.ndarray, causes: Pipeline | None, known: Any) -> "Choice":
         names, counts = np.unique(values, return_counts=True)
-        model = None if causes is None else make_pipeline(causes, LogisticRegression(max_iter=1000)).fit(known, values)
+        regression = LogisticRegression(C=PENALTY, max_iter=1000)
+        model = None if causes is None else make_pipeline(causes, regression).fit(known, values)
         return cls(names, counts / counts.sum(), model)
 
     def noise(self, values: np.ndarray, causes: Any, random: np.random.Generator) -> np.ndarray:

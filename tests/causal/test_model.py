@@ -54,6 +54,17 @@ def test_an_intervention_has_the_known_answer_and_conditioning_the_opposite_sign
     assert ours == pytest.approx(true, abs=0.04)
 
 
+def test_small_tables_keep_no_part_of_the_confounding():
+    """A penalty that matters at 1,000 rows left the effect of the device at three quarters, on average over tables."""
+    noise = pl.DataFrame(np.random.default_rng(0).uniform(0, 1, (3000, 4)), schema=GRAPH.order)
+    found = []
+    for seed in range(5):
+        model = CausalModel.fit(simulated(1000, 1 + seed), GRAPH)
+        found.append(effect(lambda device, model=model: model.predict(noise, {"device": device}), "edema"))
+    true = effect(lambda device: simulated(200_000, 1, device), "edema")
+    assert np.mean(found) == pytest.approx(true, abs=0.02)
+
+
 def test_marginals_and_pairs_are_those_of_the_table(model, table):
     drawn = model.sample(20_000, seed=3)
     for name in ("device", "edema"):
