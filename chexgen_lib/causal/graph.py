@@ -1,6 +1,6 @@
 """A causal graph as data: variables with their kinds, and arrows with the reason of each, in one YAML file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
@@ -56,12 +56,28 @@ class Graph:
         for v, kind in self.kinds.items():
             if kind == "number" and not table[v].dtype.is_numeric():
                 raise CausalError(f"{v}: is {table[v].dtype} in the table, and a number in the graph")
+            if kind == "number" and (wrong := table[v].cast(pl.Float64).is_finite().not_().sum()):
+                raise CausalError(
+                    f"{v}: NaN or infinite in {wrong} rows: write null where it is unknown (fill_nan(None))"
+                )
 
     def check_table(self, table: pl.DataFrame) -> None:
         """Raise CausalError for a table that nothing can be learned from, too: with a variable of one value."""
         self.check_columns(table)
         if alike := [v for v in self.kinds if table[v].drop_nulls().n_unique() < 2]:
             raise CausalError(f"{alike[0]}: the table has fewer than two values of it: take it out of the graph")
+
+    def complete(self, table: pl.DataFrame) -> tuple[pl.DataFrame, Sequence]:
+        """The rows in which all variables are known, and the patient of each (`patient_id`; without it each row's own).
+
+        Raises:
+            CausalError: for a table that nothing can be learned from.
+        """
+        self.check_table(table)
+        known = table.drop_nulls(list(self.kinds))
+        self.check_table(known)
+        patients = known["patient_id"] if "patient_id" in known.columns else range(len(known))
+        return known.select(list(self.kinds)), patients
 
 
 def read_graph(path: str | Path = SHIPPED) -> Graph:
@@ -75,9 +91,13 @@ def read_graph(path: str | Path = SHIPPED) -> Graph:
         content = YAML(typ="safe").load(Path(path))
     except (OSError, YAMLError) as error:
         raise CausalError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict) or not {"variables", "arrows"} <= content.keys():
-        raise CausalError(f"{path}: needs `variables` (name: number or choice) and `arrows` (from, to, because)")
-    return make_graph(content["variables"], content["arrows"], str(path))
+    content = content if isinstance(content, dict) else {}
+    variables, arrows = content.get("variables"), content.get("arrows")
+    if not isinstance(variables, dict) or not variables or not isinstance(arrows, list):
+        raise CausalError(
+            f"{path}: needs `variables` (name: number or choice) and `arrows`, a list (from, to, because)"
+        )
+    return make_graph(variables, arrows, str(path))
 
 
 def make_graph(variables: Mapping[str, str], arrows: list[Mapping[str, Any]], name: str = "graph") -> Graph:
@@ -87,11 +107,14 @@ def make_graph(variables: Mapping[str, str], arrows: list[Mapping[str, Any]], na
             raise CausalError(f"{name}: {variable} is of kind {kind!r}: use one of {', '.join(KINDS)}")
     because: dict[tuple[str, str], str] = {}
     for arrow in arrows:
-        if not {"from", "to", "because"} <= arrow.keys() or not arrow["because"]:
-            raise CausalError(f"{name}: arrow {dict(arrow)} needs from, to, and because, its reason")
+        ends = [arrow.get(end) for end in ("from", "to")] if isinstance(arrow, Mapping) else []
+        if not ends or not all(isinstance(end, list) for end in ends) or not arrow.get("because"):
+            raise CausalError(f"{name}: arrow {arrow} needs from and to, lists in brackets, and because, its reason")
         for pair in product(arrow["from"], arrow["to"]):
             if unknown := [v for v in pair if v not in variables]:
-                raise CausalError(f"{name}: arrow {' -> '.join(pair)}: {unknown[0]!r} is no variable of the graph")
+                raise CausalError(
+                    f"{name}: arrow {' -> '.join(map(str, pair))}: {unknown[0]!r} is no variable of the graph"
+                )
             if pair in because:
                 raise CausalError(f"{name}: arrow {' -> '.join(pair)} is there twice")
             because[pair] = arrow["because"]

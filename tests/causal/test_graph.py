@@ -34,6 +34,8 @@ def test_causes_and_what_they_reach():
         ([arrow("a", "b"), arrow("a", "b")], "arrow a -> b is there twice"),
         ([arrow("a", "b", "")], "because, its reason"),
         ([{"from": ["a"], "to": ["b"]}], "because, its reason"),
+        ([{"from": "a", "to": ["b"], "because": "assumption"}], "lists in brackets"),
+        (["a -> b"], "arrow a -> b needs"),
     ],
 )
 def test_what_is_no_graph_is_refused(arrows, words):
@@ -48,9 +50,10 @@ def test_files_and_kinds_are_checked(tmp_path):
     for path, words in ((tmp_path / "none.yaml", "cannot be read"), (tmp_path / "graph.yaml", "cannot be read")):
         with pytest.raises(CausalError, match=words):
             read_graph(path)
-    (tmp_path / "graph.yaml").write_text("variables: {a: choice}")
-    with pytest.raises(CausalError, match="needs `variables`"):
-        read_graph(tmp_path / "graph.yaml")
+    for text in ("variables: {a: choice}", "variables: [a]\narrows: []", "variables: {a: choice}\narrows:", "- a"):
+        (tmp_path / "graph.yaml").write_text(text)
+        with pytest.raises(CausalError, match="needs `variables`"):
+            read_graph(tmp_path / "graph.yaml")
 
 
 @pytest.mark.parametrize(
@@ -59,6 +62,7 @@ def test_files_and_kinds_are_checked(tmp_path):
         ({"a": [1.0, 2.0]}, "the table lacks b"),
         ({"a": [1.0, 1.0], "b": ["x", "y"]}, "a: the table has fewer than two values"),
         ({"a": ["1", "2"], "b": ["x", "y"]}, "a: is String in the table, and a number in the graph"),
+        ({"a": [1.0, 2.0, float("nan")], "b": ["x", "y", "x"]}, "a: NaN or infinite in 1 rows: write null"),
     ],
 )
 def test_tables_that_do_not_fit_are_refused(table, words):
