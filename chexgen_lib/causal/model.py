@@ -11,6 +11,7 @@ draw from there leads back to it. Rows in which a variable or a cause is unknown
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,8 @@ from sklearn.preprocessing import OneHotEncoder, SplineTransformer
 from chexgen_lib.causal.graph import CausalError, Graph
 
 KNOTS = 5  # of the splines of a number
-# Of the logistic regressions (C, scikit-learn's inverse strength): as weak as keeps separable rows finite. A stronger one
-# shrinks what the causes explain, so that interventions keep a part of the confounding that they should remove.
+# Of the logistic regressions (C, scikit-learn's inverse strength): as weak as keeps separable rows finite. A stronger
+# one shrinks what the causes explain, so that interventions keep a part of the confounding that they should remove.
 PENALTY = 1000.0
 
 
@@ -154,7 +155,7 @@ class CausalModel:
             raise CausalError(f"{unknown[0]} is unknown in {table[unknown[0]].null_count()} rows: give whole rows")
         for variable in self.graph.order:
             for value in table[variable].unique():
-                self._check_value(variable, value)
+                self.check_value(variable, value)
         random = np.random.default_rng(seed)
         noise = {
             v: self.functions[v].noise(table[v].to_numpy(), _frame(table, self.graph.parents[v]), random)
@@ -166,7 +167,7 @@ class CausalModel:
         """The table that noise leads to, under an intervention."""
         do = dict(do or {})
         for variable, value in do.items():
-            self._check_value(variable, value)
+            self.check_value(variable, value)
         made: dict[str, pl.Series] = {}
         for v in self.graph.order:
             if v in do:
@@ -178,16 +179,20 @@ class CausalModel:
 
     def counterfactual(self, table: pl.DataFrame, do: Mapping[str, Any], seed: int = 0) -> pl.DataFrame:
         """The rows of a table as they would be under an intervention: what it does not cause stays as it is."""
-        return self.predict(self.abduct(table, seed), do)
+        found = self.predict(self.abduct(table, seed), do)
+        caused = set(do).union(*map(self.graph.descendants, do))
+        return found.with_columns(table[v] for v in self.graph.kinds if v not in caused)  # to the last digit, too
 
-    def _check_value(self, variable: str, value: Any) -> None:
+    def check_value(self, variable: str, value: Any) -> None:
+        """Raise CausalError for an unknown variable, or a value of one that the table does not support."""
         if variable not in self.functions:
             raise CausalError(f"{variable!r} is no variable of the graph: use one of {', '.join(self.graph.kinds)}")
         known = self.functions[variable].values
         if self.graph.kinds[variable] == "choice" and value not in known:
             raise CausalError(f"{variable} = {value!r}: fitted on {', '.join(map(str, known))} alone")
-        if self.graph.kinds[variable] == "number" and not known[0] <= value <= known[-1]:
-            raise CausalError(f"{variable} = {value!r}: fitted on {known[0]:g} to {known[-1]:g} alone")
+        if self.graph.kinds[variable] == "number":
+            if not isinstance(value, Real) or not known[0] <= value <= known[-1]:
+                raise CausalError(f"{variable} = {value!r}: fitted on {known[0]:g} to {known[-1]:g} alone")
 
 
 def encoder(graph: Graph, causes: list[str]) -> Any:

@@ -98,6 +98,14 @@ def test_a_counterfactual_changes_what_the_intervention_causes_and_nothing_else(
     assert (other["edema"] <= rows["edema"]).all(), "a device prevents edema in everyone"
 
 
+def test_what_is_not_caused_stays_to_the_last_digit_and_in_its_type():
+    """Ages came back as 61.99999999999999, which a description cuts to 61."""
+    rows = simulated(500).with_columns(pl.col("age").round().cast(pl.Float32))
+    graph = make_graph(KINDS, [{"from": ["sex"], "to": ["age"], "because": "simulated"}, *ARROWS])
+    other = CausalModel.fit(rows, graph).counterfactual(rows, {"device": 1})
+    assert other["age"].equals(rows["age"]) and other["age"].dtype == pl.Float32 and other.columns == rows.columns
+
+
 def test_a_single_patient_can_be_asked_about(model, table):
     one = table.filter(device=0)[:1]
     changed = model.counterfactual(one, {"device": 1})
@@ -123,6 +131,8 @@ def test_rows_with_unknown_values_take_no_part_in_a_fit():
         ({"race": "White"}, "'race' is no variable"),
         ({"device": 2}, "device = 2: fitted on 0, 1 alone"),
         ({"age": 130}, "age = 130: fitted on"),
+        ({"age": "old"}, "age = 'old': fitted on"),
+        ({"age": None}, "age = None: fitted on"),
     ],
 )
 def test_interventions_beyond_the_table_are_refused(model, do, words):
