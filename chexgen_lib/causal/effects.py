@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from chexgen_lib.causal.graph import Graph
+from chexgen_lib.causal.graph import CausalError, Graph
 from chexgen_lib.causal.model import CausalModel
 from chexgen_lib.estimates.comparison import estimate, tidy
 from chexgen_lib.estimates.resampling import Resampling
@@ -26,9 +26,9 @@ def effect(
     """How much more often an outcome takes a value under the second of two values of a cause than under the first.
 
     Args:
-        table: complete rows are resampled; the model is fitted anew on each resample.
+        table: complete rows count; their patients are resampled (`Graph.complete`), and the model is fitted anew.
         cause, values: what is set, and to which two values.
-        outcome: a variable of a few values, and the one that counts.
+        outcome: a choice, and the value that counts.
         draws: rows that are sampled under each intervention, from the same noise.
 
     Returns:
@@ -38,18 +38,27 @@ def effect(
     Raises:
         CausalError: for a table or a value that does not fit the graph.
     """
-    known = table.select(list(graph.kinds)).drop_nulls()
-    resampling = Resampling(range(len(known)), n_bootstrap, seed)
-    name, counted = outcome
+    known, patients = graph.complete(table)
+    whole, (name, counted) = CausalModel.fit(known, graph), outcome
+    for variable, value in (*((cause, value) for value in values), outcome):
+        whole.check_value(variable, value)
+    if graph.kinds[name] == "number":
+        raise CausalError(f"{name} is a number: an outcome is a choice, and one of its values counts")
     noise = np.random.default_rng(seed).uniform(0, 1, (draws, len(graph.order)))
     noise = pl.DataFrame(noise, schema=graph.order)
-    do, conditioned = [], []
-    for rows in resampling.rows():
-        own = known[rows]
-        model = CausalModel.fit(own, graph)
-        shares = [(model.predict(noise, {cause: value})[name] == counted).mean() for value in values]
-        do.append(shares[1] - shares[0])
+
+    def by_do(own: pl.DataFrame) -> float:
+        try:
+            model = CausalModel.fit(own, graph)
+            shares = [(model.predict(noise, {cause: value})[name] == counted).mean() for value in values]
+        except CausalError:  # a resample without one of the values
+            return np.nan
+        return shares[1] - shares[0]
+
+    def by_conditioning(own: pl.DataFrame) -> float:
         shares = [(own.filter(pl.col(cause) == value)[name] == counted).mean() for value in values]
-        conditioned.append(np.nan if None in shares else shares[1] - shares[0])
-    ways = {"do": do, "conditioning": conditioned}
-    return tidy([{"way": way} | estimate(np.array(found)) for way, found in ways.items()], COLUMNS)
+        return np.nan if None in shares else shares[1] - shares[0]
+
+    resamples = [known[rows] for rows in Resampling(patients, n_bootstrap, seed).rows()]
+    ways = {"do": by_do, "conditioning": by_conditioning}
+    return tidy([{"way": way} | estimate(np.array([*map(of, resamples)])) for way, of in ways.items()], COLUMNS)

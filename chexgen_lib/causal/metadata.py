@@ -15,7 +15,8 @@ def metadata_table(records: pl.DataFrame, graph: Graph) -> tuple[pl.DataFrame, p
     counts as absent: an assumption that prevalences depend on.
 
     Returns:
-        the table; and what was left out, with columns source, reason and n. Both add up to the records.
+        the table, with `patient_id` where the records have it; and what was left out, with columns source, reason and
+        n. Both add up to the records.
     """
     findings = [name for name in FINDINGS if name in graph.kinds]
     annotated = records.group_by("source").agg(pl.col(f).is_not_null().any() for f in findings)
@@ -33,4 +34,5 @@ def metadata_table(records: pl.DataFrame, graph: Graph) -> tuple[pl.DataFrame, p
     )
     table = table.with_columns(reason=pl.coalesce(reason, unknown))
     left_out = table.drop_nulls("reason").group_by("source", "reason").agg(n=pl.len()).sort("source", "reason")
-    return table.filter(pl.col("reason").is_null()).select(list(graph.kinds)), left_out
+    kept = [*graph.kinds, *(["patient_id"] if "patient_id" in table.columns else [])]
+    return table.filter(pl.col("reason").is_null()).select(kept), left_out

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from chexgen_lib.causal.effects import effect
-from chexgen_lib.causal.graph import make_graph
+from chexgen_lib.causal.graph import CausalError, make_graph
 from chexgen_lib.causal.metadata import metadata_table
 from tests.causal.test_model import GRAPH, simulated
 
@@ -34,3 +34,37 @@ def test_an_effect_has_an_interval_and_conditioning_stands_beside_it():
     true = simulated(100_000, 1, 1)["edema"].mean() - simulated(100_000, 1, 0)["edema"].mean()
     assert do["way"] == "do" and do["low"] < do["value"] < do["high"] < 0 < conditioned["low"]
     assert do["value"] == pytest.approx(true, abs=0.06)
+
+
+def test_the_images_of_a_patient_are_no_new_patients():
+    """Each row four times: with their patients an interval is as wide as of the rows once, else half as wide."""
+    once, two = simulated(250).select("device", "edema"), make_graph({"device": "choice", "edema": "choice"}, [])
+    four = pl.concat([once.with_columns(patient_id=pl.int_range(250))] * 4)
+    widths = []
+    for table in (once, four, four.drop("patient_id")):
+        conditioned = effect(table, two, "device", (0, 1), ("edema", 1), n_bootstrap=200, draws=10).row(1, named=True)
+        widths.append(conditioned["high"] - conditioned["low"])
+    assert widths[1] / widths[0] == pytest.approx(1, abs=0.2) and widths[2] / widths[0] < 0.65
+
+
+def test_a_resample_without_a_rare_value_is_left_out():
+    rare = simulated(120).with_columns(device=pl.int_range(120) < 2)  # about one resample in seven has none
+    two = make_graph({"device": "choice", "edema": "choice"}, [])
+    do, conditioned = effect(rare, two, "device", (False, True), ("edema", 1), 30, 200).iter_rows(named=True)
+    assert do["low"] <= do["high"] and conditioned["low"] <= conditioned["high"]
+
+
+@pytest.mark.parametrize(
+    ("cause", "outcome", "words"),
+    [
+        ("device", ("edema", 2), "edema = 2: fitted on 0, 1 alone"),
+        ("device", ("age", 60), "age is a number: an outcome is a choice"),
+        ("device", ("Edema", 1), "'Edema' is no variable"),
+        ("devices", ("edema", 1), "'devices' is no variable"),
+    ],
+)
+def test_an_effect_on_nothing_is_refused(cause, outcome, words):
+    with pytest.raises(CausalError, match=words):
+        effect(simulated(200), GRAPH, cause, (0, 1), outcome, 2, 10)
+    with pytest.raises(CausalError, match="the table lacks sex"):
+        effect(simulated(200).drop("sex"), GRAPH, "device", (0, 1), ("edema", 1), 2, 10)
