@@ -41,8 +41,32 @@ def test_p_values_are_uniform_where_nothing_is_wrong():
     for _ in range(20):
         free = {name: random.integers(0, 2, 200) for name in ("sex", "device", "edema")}
         tests.append(checks.independences(pl.DataFrame({"age": random.uniform(20, 90, 200)} | free), graph()))
-    p = pl.concat(tests)["p"]
-    assert 0.0 < p.min() and 0.02 < (p < 0.1).mean() < 0.2
+    tests = pl.concat(tests)
+    assert 0.0 < tests["p"].min() and not tests["p"].is_nan().any()
+    for of_choices in (True, False):  # one choice tested by another has no splines that contain the constant
+        p = tests.filter((pl.col("other") != "age") == of_choices)["p"]
+        assert 0.02 < (p < 0.1).mean() < 0.2
+
+
+def test_two_choices_without_causes_are_tested(table):
+    missed = checks.independences(table, graph())
+    assert {("device", "edema"), ("edema", "device")} & set(
+        missed.filter("violated").select("variable", "other").rows()
+    )
+
+
+def test_a_graph_with_every_arrow_leaves_nothing_to_test(table):
+    names = list(KINDS)
+    full = graph(*((a, b) for k, a in enumerate(names) for b in names[k + 1 :]))
+    tests = checks.independences(table, full)
+    assert len(tests) == 0 and tests.columns == ["variable", "other", "given", "n", "gain", "p", "violated"]
+
+
+def test_whole_years_are_numbers_and_each_of_three_values_is_compared(table):
+    whole = table.with_columns(pl.col("age").round().cast(pl.Int64), sex=pl.Series(["F", "M", "?"] * 1000))
+    found = checks.reproduced(CausalModel.fit(whole, RIGHT), whole, 20)["measure"].to_list()
+    assert {"age, quantile 0.1", "sex = ?", "sex = F", "sex = M", "sex = F and edema", "device = 1"} <= set(found)
+    assert "device = 0" not in found and "sex = F and sex = M" not in found
 
 
 def test_what_is_drawn_is_what_was_observed_unless_the_model_misses_a_pair(table):
