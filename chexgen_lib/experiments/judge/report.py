@@ -71,12 +71,11 @@ def verdicts(found: pl.DataFrame, shown: pl.DataFrame) -> list[str]:
     embedders = [m.removeprefix("KID-") for m in found["metric"].unique(maintain_order=True) if m.startswith("KID-")]
     near = {e: metrics.overlapping(found, f"KID-{e}") for e in embedders}
     at_n, infinite = (metrics.beside(found, f"{name}-{embedders[0]}") for name in ("FID", "FID infinity"))
-    followed = metrics.overlapping(found, "Pearson r, within findings")
+    agreed = metrics.beside(found, "Pearson r, within findings")
     unfit = asked_and_shown.unfit(shown)
     lines = []
     for arm in (name for name, row in at_n.items() if row["role"] == GENERATOR):
-        ignored = any(IGNORES in bound for bound in followed.get(arm, []))
-        prompts = "undefined" if arm not in followed else "no more than dealt to other prompts" if ignored else "yes"
+        prompts = _followed(agreed[arm], agreed[f"{arm}, {IGNORES}"])
         missed, unknown = (", ".join(attributes) or "none" for attributes in unfit.get(arm, ((), ())))
         lines.append(
             f"**{arm}**: FID-{embedders[0]} {wording.estimate(at_n[arm])} at n = {at_n[arm]['n']}, "
@@ -85,6 +84,15 @@ def verdicts(found: pl.DataFrame, shown: pl.DataFrame) -> list[str]:
             f"Follows its prompts: {prompts}. Attributes asked and not shown: {missed}; not measurable here: {unknown}."
         )
     return lines
+
+
+def _followed(own: Mapping, ignoring: Mapping) -> str:
+    """Whether a generator agrees with its prompts, beside the same images dealt to other prompts."""
+    if own["low"] is None or ignoring["low"] is None:
+        return "undefined"
+    if own["high"] < ignoring["low"]:
+        return "no, less than dealt to other prompts: are images and prompts in one order?"
+    return "yes" if own["low"] > ignoring["high"] else "no more than dealt to other prompts"
 
 
 def _told(bound: str, arm: str, near: Mapping[str, Mapping[str, list[str]]]) -> str:

@@ -15,6 +15,8 @@ from chexgen_lib.images import from_uint8
 from chexgen_lib.quality.arms import FLOOR, IGNORES, NOISE, REAL
 from tests.experiments.judge import toy
 
+ENDS = ("low", "value", "high")
+
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
@@ -164,6 +166,13 @@ def test_the_words_follow_the_intervals(found, shown):
     assert "asked and not shown: none; not measurable here: age, view" in lines["obeys"]
     value = metrics.beside(found, "FID infinity-squares")["obeys"]["value"]
     assert f"{value:.3f}" in lines["obeys"]
+
+
+def test_who_shows_the_opposite_of_its_prompts_does_not_follow_them(found, shown):
+    own = (pl.col("metric") == "Pearson r, within findings") & (pl.col("arm") == "obeys")
+    turned = [pl.when(own).then(-pl.col(b)).otherwise(a).alias(a) for a, b in zip(ENDS, ENDS[::-1], strict=True)]
+    lines = report.verdicts(found.with_columns(turned), shown)
+    assert "Follows its prompts: no, less than dealt to other prompts" in next(x for x in lines if "**obeys**" in x)
 
 
 class Reader(toy.Squares):
