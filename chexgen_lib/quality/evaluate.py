@@ -258,4 +258,7 @@ def _requested_auroc(bench: Bench) -> dict[str, Measured]:
 
 
 def _against(values: dict[str, np.ndarray], arm: str) -> float | None:
-    return None if arm == GENERATOR else paired_wilcoxon(values[arm], values[GENERATOR])
+    """p of an arm against the generator, over the prompts in which both are known."""
+    own, generator = values[arm], values[GENERATOR]
+    known = np.isfinite(own) & np.isfinite(generator)
+    return None if arm == GENERATOR or known.sum() < 2 else paired_wilcoxon(own[known], generator[known])

@@ -54,8 +54,14 @@ def _within(sums: np.ndarray) -> np.ndarray:
 
 
 def score_errors(synthetic: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Mean absolute difference of scores per prompt, [P, S, F] and [P, F] -> [P], for paired tests."""
-    return np.nanmean(np.abs(synthetic - target[:, None]), axis=(1, 2))
+    """Mean absolute difference of scores per prompt, [P, S, F] and [P, F] -> [P], for paired tests.
+
+    NaN where nothing of a prompt's target is known.
+    """
+    errors = np.abs(synthetic - target[:, None])
+    means, known = np.full(len(errors), np.nan), np.isfinite(errors).any((1, 2))
+    means[known] = np.nanmean(errors[known], axis=(1, 2))
+    return means
 
 
 def same_findings(labels: np.ndarray, patients: np.ndarray, seed: int) -> np.ndarray:

@@ -190,6 +190,13 @@ def test_a_finding_that_the_scorer_does_not_know_is_left_out(arrays):
     assert found.row("AUROC of requested findings", GENERATOR)["value"] > 0.9
 
 
+def test_a_prompt_of_which_nothing_is_known_takes_no_part_in_a_comparison(arrays):
+    labels = arrays["labels"].copy()
+    labels[2] = np.nan
+    found = quality.evaluate(HeldOut(**arrays | {"labels": labels}), Toy(), [Toy()], n_resamples=10)
+    assert at(found, "Pearson r with labels", FLOOR)["p_wilcoxon"] is not None
+
+
 def test_embedders_are_needed(arrays):
     with pytest.raises(ValueError, match="embedders"):
         quality.evaluate(HeldOut(**arrays), Toy(), [])

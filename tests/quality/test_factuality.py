@@ -74,6 +74,7 @@ def test_errors_are_per_prompt_and_skip_unknown():
     target = np.array([[0.0, 1.0], [np.nan, 0.5]])
     synthetic = np.array([[[0.5, 1.0], [0.5, 1.0]], [[9.0, 0.0], [9.0, 0.0]]])
     np.testing.assert_allclose(score_errors(synthetic, target), [0.25, 0.5])
+    assert np.isnan(score_errors(synthetic, np.full_like(target, np.nan))).all()
 
 
 @pytest.mark.parametrize("within", [False, True])
