@@ -1,9 +1,10 @@
 """Nearest training images: what a sample resembles most, and whether samples copy the training set.
 
 Distance = 1 - cosine of features standardised with the training set's mean and sd (without that, the positive
-features of a pooled network all point one way). A generator that memorises puts its samples closer to
-training images than unseen real images are; the comparison with held-out real patients is what gives a
-distance its meaning. `chexgen_lib.privacy` audits a whole pool before it is shared, image by image.
+features of a pooled network all point one way; a feature that is constant there is left out). A generator that
+memorises puts its samples closer to training images than unseen real images are; the comparison with held-out real
+patients is what gives a distance its meaning. `chexgen_lib.privacy` audits a whole pool before it is shared, image by
+image.
 """
 
 from collections.abc import Sequence
@@ -30,10 +31,11 @@ def nearest(query: np.ndarray, train: np.ndarray) -> Neighbours:
     """Nearest training image by features; query [N, D], train [M, D]."""
     if query.ndim != 2 or train.ndim != 2 or query.shape[1] != train.shape[1] or len(train) < 2:
         raise ValueError(f"needs features [N, D] and [M, D] with M >= 2, got {query.shape} and {train.shape}")
+    varied = np.ptp(train, axis=0) > 0  # beside a unit that is dead on all of them, others would not count
     mean, sd = train.mean(0), train.std(0) + 1e-6
 
     def directions(x: np.ndarray) -> np.ndarray:
-        x = (x.astype(np.float64) - mean) / sd
+        x = (x.astype(np.float64) - mean) / sd * varied
         return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
     q, index, largest = directions(query), np.zeros(len(query), np.int64), np.full(len(query), -np.inf)

@@ -14,6 +14,15 @@ def test_nearest_finds_the_copy():
     assert found.index.tolist() == [7, 31] and (found.distance < 1e-6).all()
 
 
+def test_a_unit_that_is_dead_in_training_hides_no_copy():
+    """Divided by a deviation of almost 0, its smallest answer outweighed all others: a copy was 0.99 away."""
+    train = np.random.default_rng(0).normal(size=(60, 10))
+    train[:, 3] = 0
+    copies = train[[7, 31]] + 1e-4
+    found = nearest(copies, train)
+    assert found.index.tolist() == [7, 31] and (found.distance < 1e-6).all()
+
+
 def test_many_training_images_are_compared_in_parts(monkeypatch):
     query, train = (np.random.default_rng(n).normal(size=(n, 10)) for n in (25, 60))
     whole = nearest(query, train)
