@@ -6,6 +6,7 @@ its folder; see docs/reader_study.md.
 
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from chexgen_lib.estimates.comparison import estimate, paired_wilcoxon
@@ -40,9 +41,11 @@ def read(folder: str | Path) -> pl.DataFrame:
     wrong = ~pl.col("value").is_in(list(ANCHORS)).fill_null(False) | ~pl.struct("reader", "case", "arm").is_unique()
     if bad := table.with_row_index("row", offset=1).filter(wrong).rows():
         raise ValueError(f"{path}, row {bad[0][0]} {bad[0][1:5]}: needs one score of -2, -1, 0, 1 or 2 for each image")
-    expected = table["reader"].n_unique() * table.select("case", "arm").unique().height
+    expected = np.prod([table[column].n_unique() for column in ("reader", "case", "arm")])
     if len(table) != expected:
-        raise ValueError(f"{path}: {len(table)} scores, expected {expected}: every reader scores every image once")
+        raise ValueError(
+            f"{path}: {len(table)} scores, expected {expected}: every reader scores every case of each arm"
+        )
     return table.select("reader", "case", "arm", score="value").sort("reader", "case", "arm")
 
 

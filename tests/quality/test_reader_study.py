@@ -45,6 +45,10 @@ def test_rows_columns_and_files_that_are_missing(scored):
     whole[1:].write_csv(scored / rs.FILE)
     with pytest.raises(ValueError, match="23 scores, expected 24"):
         rs.read(scored)
+    rest = whole.filter((pl.col("arm") == "ours") == pl.col("case").is_in(["c0", "c1", "c2"]))
+    rest.write_csv(scored / rs.FILE)  # as many scores of each arm, and of no case both
+    with pytest.raises(ValueError, match="12 scores, expected 24: every reader scores every case"):
+        rs.read(scored)
     pl.concat([whole, whole[:1]]).write_csv(scored / rs.FILE)
     with pytest.raises(ValueError, match="row 1"):
         rs.read(scored)
