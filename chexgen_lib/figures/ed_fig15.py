@@ -91,7 +91,10 @@ def _scatter(ax: Axes, read: pl.DataFrame, agreed: pl.DataFrame) -> None:
 
 
 def _named(label: str, agreed: pl.DataFrame, name: str) -> str:
-    (row,) = agreed.filter(set=name, metric="Pearson r").iter_rows(named=True)
+    rows = agreed.filter(set=name, metric="Pearson r").to_dicts()
+    if not rows:
+        return f"{label}: no r,\nof one patient"
+    (row,) = rows
     n = f"n = {row['n']} of {row['patients']} patients"
     r = "no r" if row["value"] is None else f"r = {format_interval(row['value'], row['low'], row['high'])}"
     return f"{label}: {r},\n{n}"

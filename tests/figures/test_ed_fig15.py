@@ -54,6 +54,14 @@ def test_a_grade_that_nobody_has_stays_empty():
     assert len([ax for ax in figure.axes if ax.images]) == 3 * ed_fig15.RECORDS * (1 + ed_fig15.COPIES)
 
 
+def test_a_pool_of_one_patient_is_drawn_without_a_correlation():
+    one = pl.when(pl.col("set") == CHEXGEN).then(pl.lit("p0")).otherwise("patient_id").alias("patient_id")
+    read = readings().with_columns(one)
+    figure = ed_fig15.draw(read, agreement(read, REPEATS), np.zeros((300, 8, 8), np.uint8))
+    (plot,) = [ax for ax in figure.axes if ax.get_ylabel().startswith("score predicted")]
+    assert plot.get_legend().get_texts()[0].get_text() == "ChexGen: no r,\nof one patient"
+
+
 def test_a_cohort_without_scores_is_said_to_have_none():
     figure = ed_fig15.draw(pl.DataFrame(), agreement(pl.DataFrame(), REPEATS), None)
     assert "states no severity" in figure.texts[0].get_text() and not figure.axes
