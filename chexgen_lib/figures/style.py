@@ -116,6 +116,9 @@ def interval(ax: Axes, rows: pl.DataFrame, at: np.ndarray, of: str = "value", ho
 def worth(ax: Axes, rows: pl.DataFrame, labels: Sequence[str], looks: Sequence[dict]) -> None:
     """Draw how much synthetic images are worth, with intervals, a line for each row; a new real image is worth 1.
 
+    An arrow at the edge of the axis points to what lies beyond it: a small one to an interval's end, a large one with
+    the number to the worth itself.
+
     Args:
         ax: The axes to draw on.
         rows: With the columns of `estimates.worth`, of arms that have an oracle. Where the worth cannot be measured
@@ -127,12 +130,26 @@ def worth(ax: Axes, rows: pl.DataFrame, labels: Sequence[str], looks: Sequence[d
         interval(ax, named[at : at + 1], np.array([at]), horizontal=True, markersize=4, **look)
         if named["value"][at] is None:
             ax.text(1.04, at, UNMEASURABLE, va="center", fontsize=SMALL, color=look["color"])
+        else:
+            _beyond(ax, at, named.row(at, named=True), look["color"])
     ax.axvline(0, color=GREY, linewidth=0.6)
     ax.axvline(1, color=GREEN, linewidth=0.9, linestyle="--")
     ax.set_xlim(*WORTH_RANGE)
     ax.set_yticks(range(len(labels)), labels, fontsize=SMALL)
     ax.set_ylim(len(labels) - 0.5, -0.5)
     ax.set_xlabel("worth of a synthetic image (1, dashed: a new real image), 95 % CI", fontsize=7)
+
+
+def _beyond(ax: Axes, at: int, row: Mapping[str, float], colour: str) -> None:
+    """Arrows to what lies beyond `WORTH_RANGE` in line `at`."""
+    for edge, side, marker in zip(WORTH_RANGE, (-1, 1), "<>", strict=True):
+        if side * (row["low" if side < 0 else "high"] - edge) > 0:
+            outside = side * (row["value"] - edge) > 0
+            look = {"color": colour, "marker": marker, "markersize": 6 if outside else 3, "clip_on": False}
+            ax.plot(edge, at, linestyle="none", **look)
+            if outside:
+                place = {"textcoords": "offset points", "ha": "left" if side < 0 else "right", "va": "bottom"}
+                ax.annotate(f"{row['value']:.1f}", (edge, at), (-6 * side, 0), fontsize=SMALL, color=colour, **place)
 
 
 def save(fig: Figure, table: pl.DataFrame, path: str | Path) -> Path:

@@ -55,6 +55,20 @@ def test_intervals_leave_out_missing_estimates_and_never_point_inwards():
     assert np.allclose(ends, [[0.4, 0.8], [0.7, 0.9]])
 
 
+def test_what_a_worth_has_beyond_its_axis_is_pointed_to():
+    ax = axes()
+    rows = pl.DataFrame(
+        {"worth": [2.13, 1.5, 0.5, -1.4, None], "worth_low": [1.5, 0.9, 0.1, -6.0, None],
+         "worth_high": [4.6, 3.7, 0.9, 0.2, None]}
+    )  # fmt: skip
+    style.worth(ax, rows, list("abcde"), [{"color": style.BLUE, "marker": "o"}] * 5)
+    arrows = [(line.get_marker(), line.get_xydata()[0].tolist()) for line in ax.lines if line.get_marker() in "<>"]
+    assert arrows == [(">", [2, 0]), (">", [2, 1]), ("<", [-1, 3])]
+    assert [text.get_text() for text in ax.texts] == ["2.1", "-1.4", style.UNMEASURABLE]
+    sizes = {tuple(x.get_xydata()[0]): x.get_markersize() for x in ax.lines if x.get_marker() in "<>"}
+    assert sizes[2, 0] == sizes[-1, 3] > sizes[2, 1]
+
+
 def test_intervals_of_differences_lie_along_x():
     ax = axes()
     style.interval(ax, ESTIMATES, np.arange(3), "difference", horizontal=True)
