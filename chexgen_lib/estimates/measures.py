@@ -16,7 +16,8 @@ RANGES = {
     **dict.fromkeys(("AUROC", "Dice", "F1", "mAP50", "mAR50"), SHARE),
     **dict.fromkeys(("accuracy", "sensitivity", "specificity", "called", "share"), SHARE),
     **dict.fromkeys(("r", "rho", "tau", "SSIM"), CORRELATION),
-    **dict.fromkeys(ERRORS, POSITIVE),
+    "MS-SSIM": SHARE,
+    **dict.fromkeys((*ERRORS, "FID"), POSITIVE),
 }
 
 
@@ -27,7 +28,8 @@ def range_of(metric: str) -> tuple[float, float]:
     """
     if "(" in metric:
         return ANY
-    return next((RANGES[word] for word in metric.split() if word in RANGES), ANY)
+    words = [name for word in metric.split() for name in (word, word.partition("-")[0])]  # "FID-radiomics"
+    return next((RANGES[word] for word in words if word in RANGES), ANY)
 
 
 def mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

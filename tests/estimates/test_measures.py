@@ -91,3 +91,8 @@ def test_the_interval_of_an_auroc_narrows_with_cases_and_stays_in_range():
     assert widths == sorted(widths, reverse=True) and widths[-1] < 0.02
     low, high = m.auroc_interval(0.8, 20, 30)
     assert np.allclose(m.auroc_interval(0.2, 20, 30), (1 - high, 1 - low))
+
+
+def test_distances_and_similarities_have_their_ranges():
+    assert m.range_of("FID-radiomics") == (0, np.inf) and m.range_of("MS-SSIM") == (0, 1)
+    assert m.range_of("best-worst gap of F1") == (0, 1) and m.range_of("PSNR inside (dB)") == (-np.inf, np.inf)
