@@ -14,7 +14,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from chexgen_lib.experiments.arms import AS_MANY_STEPS, reference_among
 from chexgen_lib.figures import style
-from chexgen_lib.figures.fig4 import LOOKS, NO_EXTERNAL, NO_MASKS, OTHER
+from chexgen_lib.figures.fig4 import NO_EXTERNAL, NO_MASKS, look_of
 from chexgen_lib.paper import published
 
 COLUMNS = 5  # of panels
@@ -103,7 +103,7 @@ def _panel(ax: Axes, rows: pl.DataFrame, most: str) -> None:
     places = dict(zip(sets["set"], range(len(sets)) if shots else sets["images"], strict=True))
     arms = own["arm"].unique(maintain_order=True).to_list()
     for arm in arms:
-        line, (marker, colour) = own.filter(arm=arm), LOOKS.get(arm, OTHER)
+        line, (marker, colour) = own.filter(arm=arm), look_of(arm)
         x = [places[name] for name in line["set"]]
         style_of = {"linestyle": "-" if len(line) == len(sets) else ":", "marker": marker, "markersize": 2}
         ax.plot(x, line["value"], color=colour, linewidth=0.8, label=arm, **style_of)
@@ -144,7 +144,7 @@ def draw_attention(attention: pl.DataFrame, most: str) -> Figure:
     left, right = fig.subplots(1, 2, sharey=True, width_ratios=(1.4, 1))
     reference = reference_among(attention["start"])
     for k, arm in enumerate((reference, AS_MANY_STEPS[reference], most)):
-        own, (marker, colour) = attention.filter(start=arm), LOOKS.get(arm, OTHER)
+        own, (marker, colour) = attention.filter(start=arm), look_of(arm)
         at = np.arange(len(names)) + 0.22 * (k - 1)
         style.interval(left, own, at, horizontal=True, color=colour, marker=marker, label=arm)
         if arm != reference:

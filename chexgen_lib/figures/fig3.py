@@ -157,8 +157,9 @@ def _arms(ax: Axes, rows: pl.DataFrame, source: str, title: str) -> None:
     """One number by synthetic images for each real one: a colour for each test set, a marker for each generator."""
     style.panel(ax, "", source)
     ax.set_title(title, fontsize=6.5)
-    ax.set_xticks([0, 1, 2], ["0", "1x", "2x"], fontsize=6)
-    ax.set_xlim(-0.5, 2.5)
+    most = max([2, *(arm(name).copies for name in rows["arm"])])
+    ax.set_xticks(range(most + 1), ["0", *(f"{k}x" for k in range(1, most + 1))], fontsize=6)
+    ax.set_xlim(-0.5, most + 0.5)
     ax.tick_params(axis="y", labelsize=6)
     known = rows.drop_nulls("value")
     if known.is_empty():

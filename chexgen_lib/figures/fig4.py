@@ -19,6 +19,7 @@ from chexgen_lib.experiments.arms import (
     pretrained,
     pretrained_from,
     pretrained_on_real,
+    pretraining_copies,
 )
 from chexgen_lib.figures import style
 from chexgen_lib.paper import published
@@ -37,6 +38,15 @@ LOOKS = {  # marker and colour of an initialisation, in this run's panels and in
     **{pretrained_on_real(k): (marker, style.GREEN) for k, (marker, _) in COPIES.items()},
 }
 OTHER = ("X", style.VERMILION)  # another generator's images
+
+
+def look_of(arm: str) -> tuple[str, str]:
+    """Marker and colour of an initialisation; other numbers of copies than `COPIES` share a marker."""
+    if arm in LOOKS:
+        return LOOKS[arm]
+    if arm.endswith("x new real"):
+        return "*", style.GREEN
+    return ("*", style.PURPLE) if pretraining_copies(arm) else OTHER
 
 
 def draw(curves: pl.DataFrame, attention: pl.DataFrame) -> Figure:
@@ -117,7 +127,7 @@ def _curves(ax: Axes, rows: pl.DataFrame, log: bool) -> None:
     places = sets["images"].to_numpy() if log else np.arange(len(sets))
     arms = rows["arm"].unique(maintain_order=True).to_list()
     for k, arm in enumerate(arms):
-        own, (marker, colour) = rows.filter(arm=arm), LOOKS.get(arm, OTHER)
+        own, (marker, colour) = rows.filter(arm=arm), look_of(arm)
         line = "-" if len(own) == len(sets) else ":"  # what lies between was not trained
         own_places = places[sets["set"].is_in(own["set"].to_list()).to_numpy()]
         at = own_places * 1.04 ** (k - len(arms) / 2) if log else own_places + 0.1 * (k - len(arms) / 2)
@@ -140,7 +150,7 @@ def _worth(ax: Axes, rows: pl.DataFrame) -> None:
         style.empty(ax, NO_ORACLE)
         return
     labels = [f"{name}: {arm}" for name, arm in held.select("set", "arm").iter_rows()]
-    looks = [dict(zip(("marker", "color"), LOOKS.get(arm, OTHER), strict=True)) for arm in held["arm"]]
+    looks = [dict(zip(("marker", "color"), look_of(arm), strict=True)) for arm in held["arm"]]
     style.worth(ax, held, labels, looks)
 
 
@@ -150,7 +160,7 @@ def _attention(ax: Axes, rows: pl.DataFrame) -> None:
         style.empty(ax, NO_MASKS)
         return
     for k, name in enumerate(rows["start"]):
-        marker, colour = LOOKS.get(name, OTHER)
+        marker, colour = look_of(name)
         style.interval(ax, rows[k : k + 1], np.array([k]), marker=marker, color=colour, markersize=4)
     ax.axhline(rows["chance"][0], color=style.GREY, linestyle="--")
     ax.set_xticks([])
@@ -164,7 +174,7 @@ def _paper(ax: Axes, kind: str) -> None:
     rows = published.load("fig4a").filter(pl.col("category").str.contains("shot") == (kind == "few-shot"))
     sets = rows["category"].unique(maintain_order=True).to_list()
     for arm in rows["arm"].unique(maintain_order=True):
-        own, (marker, colour) = rows.filter(arm=arm), LOOKS.get(arm, OTHER)
+        own, (marker, colour) = rows.filter(arm=arm), look_of(arm)
         at = [sets.index(c) for c in own["category"]]
         ax.plot(at, own["value"] / 100, f"{marker}-", markersize=4, label=arm, color=colour)
     ax.set_xticks(range(len(sets)), [s.replace(" of real data", "") for s in sets])

@@ -67,6 +67,14 @@ def test_figure_3(measured):
     assert [text.get_text() for text in worth.texts] == [UNMEASURABLE] * 2
 
 
+def test_figure_3_has_room_for_as_many_copies_as_there_are(measured):
+    more = task_rows("all", "Dice", 0.5).with_columns(pl.col("arm").replace({ARMS[1]: "real + 4x"}))
+    axes = fig3.draw(fig3.table({"test": measured}, {"ribs": more})).axes
+    ribs = next(ax for ax in axes if ax.get_title().startswith("ribs"))  # above the paper's
+    drawn = np.concatenate([bars.lines[0].get_xdata() for bars in ribs.containers])
+    assert ribs.get_xlim()[1] > drawn.max() > 3.5 and ribs.get_xticklabels()[-1].get_text() == "4x"
+
+
 def test_figure_3_tells_the_generators_apart(measured):
     arms = (
         "real + 1x",
@@ -159,6 +167,11 @@ def test_figure_4(curves):
     assert all("paper" in ax.get_title(loc="left") for ax in paper)
     empty = fig4.draw(curves, pl.DataFrame(attention).head(0))
     assert "no masks" in empty.axes[4].texts[0].get_text()
+
+
+def test_no_number_of_copies_looks_like_another_generator():
+    looks = [fig4.look_of(name) for name in ("5x synthetic", "4x synthetic", "4x new real", "4x RoentGen")]
+    assert len(set(looks)) == 4 and looks.index(fig4.OTHER) == 3 and looks[2][1] == fig4.look_of("5x new real")[1]
 
 
 def test_ed_figures_6_and_7(curves):
