@@ -188,8 +188,8 @@ def read_edits(folder: str | Path, pairs: Sequence[Pair], size: int) -> np.ndarr
         float32 [N, size, size] in 0..1, in the order of `pairs`.
 
     Raises:
-        ImageError: for a missing table, column, pair or file, a pair that is named twice, and a film of another size,
-            in colour, or without content.
+        ImageError: for a missing table, column, pair or file, a pair or file that is named twice, and a film of another
+            size, in colour, or without content.
     """
     path = Path(folder) / LABELS
     if not path.is_file():
@@ -202,6 +202,12 @@ def read_edits(folder: str | Path, pairs: Sequence[Pair], size: int) -> np.ndarr
         raise ImageError(f"{path} has no column {missing[0]}: it needs pair and image")
     if given["pair"].n_unique() != len(given):
         raise ImageError(f"{path}: pair {given['pair'].filter(given['pair'].is_duplicated())[0]!r} is there twice")
+    if given["image"].null_count() or given["image"].n_unique() != len(given):
+        wrong = given.filter(pl.col("image").is_null() | pl.col("image").is_duplicated()).row(0, named=True)
+        said = f"{wrong['image']!r}, as another's" if wrong["image"] else "missing"
+        raise ImageError(
+            f"{path}: the image of pair {wrong['pair']!r} is {said}: each pair has an edited film of its own"
+        )
     files = dict(given.select("pair", "image").iter_rows())
     if absent := [pair.name for pair in pairs if pair.name not in files]:
         raise ImageError(f"{path}: {len(absent)} pairs have no film, the first is {absent[0]!r}: edit every one")

@@ -70,10 +70,11 @@ def test_films_and_labels_go_out_and_edits_come_back(folder):
     assert table(benchmark(2))["site"].to_list() == [pair.record["site"] for pair in benchmark(2)]
 
 
-def edited(folder, rows=("0000,a.png", "0001,a.png"), header="pair,image", **image):
-    """A folder of edits in which a.png is a film, or what `image` says."""
+def edited(folder, rows=("0000,a.png", "0001,c.png"), header="pair,image", **image):
+    """A folder of edits in which a.png and c.png are films, or what `image` says."""
     values = image.get("values", np.arange(SIZE * SIZE, dtype=np.uint8).reshape(SIZE, SIZE))
-    Image.fromarray(values).save(folder / "a.png")
+    for name in ("a.png", "c.png"):
+        Image.fromarray(values).save(folder / name)
     (folder / "labels.csv").write_text("\n".join((header, *rows)) + "\n")
     return folder
 
@@ -85,6 +86,8 @@ def edited(folder, rows=("0000,a.png", "0001,a.png"), header="pair,image", **ima
         (dict(rows=["0000,a.png"]), "1 pairs have no film, the first is '0001'"),
         (dict(rows=["0000,a.png", "0000,a.png"]), "pair '0000' is there twice"),
         (dict(rows=["0000,a.png", "0001,b.png"]), "b.png: no such file"),
+        (dict(rows=["0000,a.png", "0001,a.png"]), "the image of pair '0000' is 'a.png', as another's: each pair"),
+        (dict(rows=["0000,a.png", "0001,"]), "the image of pair '0001' is missing"),
         (dict(values=np.arange(16 * 16, dtype=np.uint8).reshape(16, 16)), "16 x 16 pixels and the film 32 x 32"),
         (dict(values=np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)), "is in colour"),
         (dict(values=np.zeros((SIZE, SIZE), np.uint8)), "not all equal"),
