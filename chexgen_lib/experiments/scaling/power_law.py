@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from chexgen_lib.estimates.resampling import Resampling, percentile_interval
+from chexgen_lib.estimates.resampling import LEVEL, Resampling, Z, percentile_interval
 from chexgen_lib.experiments.scaling import SEEN
 from chexgen_lib.experiments.scaling.measures import Measured
 
@@ -33,7 +33,9 @@ class PowerLaw:
 
     @property
     def verdict(self) -> str:
-        """A fit is supported if the interval of b excludes 0 and r2 is at least `MIN_R2`."""
+        """A fit is supported if there are repeats, the interval of b excludes 0 and r2 is at least `MIN_R2`."""
+        if np.isnan(self.bends):
+            return "not supported: one run of each part of the data does not tell how far others would be"
         if self.low <= 0 <= self.high:
             return "not supported: the interval of b holds 0"
         if self.r2 < MIN_R2:
@@ -44,8 +46,8 @@ class PowerLaw:
 def power_law(pairs: np.ndarray, shares: Sequence[str], measured: Measured, resampling: Resampling) -> PowerLaw:
     """Fit S = a D^b to K runs (paper, ED Fig 2).
 
-    A resample has seeds of its own for each subset, and the patients of `measured`; with few seeds its interval is
-    somewhat too narrow.
+    A resample has seeds of its own for each subset, and the patients of `measured`. Few seeds widen the interval, as in
+    `resampling.SeedsMean`; the largest and the smallest subset count most, and so do their seeds.
 
     Args:
         pairs: [K], D of each run.
@@ -62,16 +64,38 @@ def power_law(pairs: np.ndarray, shares: Sequence[str], measured: Measured, resa
         raise ValueError(f"a power law needs positive scores, got {measured.values.min():g}: leave that measure out")
     x, y = np.log(pairs), np.log(measured.values)
     b, log_a = np.polyfit(x, y, 1)
-    counts = np.zeros((len(measured.resampled), len(x)))  # how often each run is drawn
-    for k, own in enumerate(groups):
-        counts[:, own] = resampling.seed_counts(len(own), stream=1 + k)
-    scores = np.log(measured.resampled)
-    slopes = [np.polyfit(x, own, 1, w=np.sqrt(drawn))[0] for own, drawn in zip(scores, counts, strict=True)]
-    interval = percentile_interval(np.array([b, *slopes]))
+    interval = percentile_interval(_slopes(x, y, np.log(measured.resampled), groups, resampling))
     off_line = ((y - log_a - b * x) ** 2).sum()
     r2 = 1 - off_line / max(((y - y.mean()) ** 2).sum(), np.finfo(float).tiny)
     bends = _lack_of_fit(off_line, sum(((y[own] - y[own].mean()) ** 2).sum() for own in groups), len(x), len(groups))
     return PowerLaw(float(np.exp(log_a)), float(b), interval.low, interval.high, float(r2), bends, len(x))
+
+
+def _slopes(
+    x: np.ndarray, y: np.ndarray, scores: np.ndarray, groups: Sequence[np.ndarray], resampling: Resampling
+) -> np.ndarray:
+    """The slope of y over x [1 + R], first on the data, then on all resamples of patients and seeds.
+
+    A slope is a weighted sum of the runs; its variance over the seeds is one of the groups' means, whose degrees of
+    freedom add up by Satterthwaite's rule.
+
+    Args:
+        scores: y on resampled patients, [R, K].
+        groups: runs that differ by seed alone.
+    """
+    share = (x - x.mean()) / ((x - x.mean()) ** 2).sum()  # of each run in the slope
+    slopes, parts = scores @ share, []
+    for k, own in enumerate(groups):
+        n, away = len(own), scores[:, own] - scores[:, own].mean(axis=1, keepdims=True)
+        drawn = (resampling.seed_counts(n, stream=1 + k) - 1) * np.sqrt(n / max(n - 1, 1))
+        slopes = slopes + (drawn * away) @ share[own]
+        parts += [(share[own].sum() ** 2 * y[own].var(ddof=1) / n, n - 1)] if n > 1 else []
+    b, of_seeds = share @ y, sum(part for part, _ in parts)
+    if of_seeds > 0:
+        freedom = of_seeds**2 / sum(part**2 / f for part, f in parts) * (slopes.var(ddof=1) / of_seeds) ** 2
+        freedom = max(freedom, min(f for _, f in parts))
+        slopes = b + (slopes - b) * stats.t.ppf(0.5 + LEVEL / 2, freedom) / Z
+    return np.array([b, *slopes])
 
 
 def _lack_of_fit(off_line: float, off_means: float, runs: int, groups: int) -> float:
