@@ -87,7 +87,12 @@ def ranks(images: np.ndarray, texts: np.ndarray, own: np.ndarray) -> np.ndarray:
         images: [N, S, D], of unit length.
         texts: distinct ones, [T, D].
         own: row of the text that each of N was asked by.
+
+    Raises:
+        ValueError: for features that are not finite, which would be as near to every text as to their own.
     """
+    if not (np.isfinite(images).all() and np.isfinite(texts).all()):
+        raise ValueError("the features hold values that are not finite; check the images and the encoder")
     alike = images @ texts.T  # [N, S, T]
     mine = np.take_along_axis(alike, own[:, None, None], axis=2)
     ties = (alike == mine).sum(2) - 1

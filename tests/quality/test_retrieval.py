@@ -48,6 +48,8 @@ def test_a_rank_is_how_many_other_texts_are_nearer():
     texts = np.eye(4, dtype=np.float32)
     images = np.array([[[0.9, 0.5, 0.1, 0]], [[0.9, 0.5, 0.1, 0]], [[0.5, 0.5, 0.5, 0.5]]], np.float32)
     assert ranks(images, texts, np.array([0, 2, 3])).tolist() == [[0], [2], [1.5]]
+    with pytest.raises(ValueError, match="not finite"):  # it counted as found, at a rank below 0
+        ranks(np.full_like(images, np.nan), texts, np.array([0, 2, 3]))
 
 
 def test_what_encodes_no_texts_is_refused(tmp_path):
