@@ -14,17 +14,20 @@ PACKAGE = __package__
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def needed(source: str) -> list[Path]:
+def needed(source: str, folder: Path | None = None) -> list[Path]:
     """Files of the library that a source imports, directly or indirectly, also inside functions; sorted.
 
-    They include a data file of the package (a table, weights) if a module names it or its folder. A module that imports
-    by computed name (`import_module`) may need any module of its folder.
+    They include a data file of the package (a table, weights) if the source or a module names it or its folder. A
+    module that imports by computed name (`import_module`) may need any module of its folder.
+
+    Args:
+        folder: of the source, if it is a module's.
 
     Raises:
         SyntaxError: if the source, or a module, is not plain Python; the message names the module.
     """
-    waiting = list(_imported(ast.parse(source), package=""))
-    found: set[Path] = set()
+    waiting, data = _needs_of(_stripped_tree(source), folder)
+    found = set(data)
     while waiting:
         path = waiting.pop()
         if path in found:
@@ -36,16 +39,17 @@ def needed(source: str) -> list[Path]:
     return sorted(found)
 
 
-def lines(source: str) -> list[str]:
-    """One line for each needed file: its path in the repository and the sha256 of its stripped code or its bytes."""
-    files = needed(source)
+def lines(source: str, folder: Path | None = None) -> list[str]:
+    """One line for each `needed` file: its path in the repository and the sha256 of its stripped code or its bytes."""
+    files = needed(source, folder)
     return [f"{path.relative_to(ROOT).as_posix()} {_counting(path, path.stat().st_mtime_ns)}" for path in files]
 
 
 def of(file: str | Path) -> str:
     """Digest of a module's file and of every file of the library that it needs."""
-    source = Path(file).read_text(encoding="utf-8")
-    return hashlib.sha256("\n".join([stripped(source), *lines(source)]).encode()).hexdigest()
+    file = Path(file).resolve()
+    source = file.read_text(encoding="utf-8")
+    return hashlib.sha256("\n".join([stripped(source), *lines(source, file.parent)]).encode()).hexdigest()
 
 
 def stripped(source: str) -> str:
@@ -84,17 +88,24 @@ def _needs(path: Path, _modified: int) -> tuple[list[Path], list[Path]]:
     """Modules of this package that a file imports, and data files of the package that it names."""
     if path.suffix != ".py":
         return [], []
-    tree = _stripped_tree(path.read_text(encoding="utf-8"), str(path))
-    imports = list(_imported(tree, package=".".join(path.parent.relative_to(ROOT).parts)))
-    if any(isinstance(node, ast.alias) and node.name == "import_module" for node in ast.walk(tree)):
-        imports += path.parent.glob("*.py")
+    return _needs_of(_stripped_tree(path.read_text(encoding="utf-8"), str(path)), path.parent)
+
+
+def _needs_of(tree: ast.Module, folder: Path | None) -> tuple[list[Path], list[Path]]:
+    """`_needs` of a source in a folder of this package, or elsewhere."""
+    inside = folder is not None and folder.is_relative_to(ROOT / PACKAGE)
+    imports = list(_imported(tree, package=".".join(folder.relative_to(ROOT).parts) if inside else ""))
+    if inside and any(isinstance(node, ast.alias) and node.name == "import_module" for node in ast.walk(tree)):
+        imports += folder.glob("*.py")
     texts = {part for node in ast.walk(tree) if isinstance(node, ast.Constant) for part in _parts(node)}
     return imports, [p for p in _data_files(ROOT / PACKAGE) if _own_name(p) in texts]
 
 
 @cache
 def _data_files(folder: Path) -> list[Path]:
-    return [p for p in folder.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")]
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc"))
+    # Not what the system or an editor leaves in a folder that somebody looked into.
+    return [path for path in files if not path.name.startswith((".", "~")) and not path.name.endswith("~")]
 
 
 def _parts(node: ast.Constant) -> set[str]:

@@ -120,11 +120,45 @@ def writes_from(folder, *, data, log):
 def test_code_counts_and_its_comments_do_not(tmp_path, log, monkeypatch, change, again):
     monkeypatch.setattr(code_digest, "ROOT", tmp_path)
     module = tmp_path / "far.py"
-    monkeypatch.setattr(code_digest, "needed", lambda source: [module] if "def writes" in source else [])
+    monkeypatch.setattr(code_digest, "needed", lambda source, _: [module] if "def writes" in source else [])
     for text in ("FACTOR = 1", change):
         module.write_text(text)
         kept.kept(writes, tmp_path / "result", uncounted={"log": log}, text="a")
     assert len(calls(log)) == (2 if again else 1)
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """A package with a module that reads a table of its own, imports its neighbour and knows a folder of weights."""
+    files = {
+        "a.py": "from . import b\nTABLE, WEIGHTS = 'table.csv', 'weights'\n",
+        "b.py": "FACTOR = 1\n",
+        "table.csv": "1",
+        "weights/model.safetensors": "1",
+    }
+    for name, text in files.items():
+        (tmp_path / "chexgen_lib" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "chexgen_lib" / name).write_text(text)
+    monkeypatch.setattr(code_digest, "ROOT", tmp_path)
+    return tmp_path / "chexgen_lib"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("table.csv", "2"), ("weights/model.safetensors", "2"), ("b.py", "FACTOR = 2\n")]
+)
+def test_what_the_module_itself_reads_and_imports_counts(library, name, content):
+    before = code_digest.of(library / "a.py")
+    (library / name).write_text(content)
+    assert code_digest.of(library / "a.py") != before
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "._model.safetensors", "recipe.json~", "~$recipe.json"])
+def test_what_a_system_or_an_editor_leaves_in_a_folder_does_not_count(library, name):
+    before = code_digest.of(library / "a.py")
+    (library / "weights" / name).write_text("1")
+    code_digest._data_files.cache_clear()
+    code_digest._needs.cache_clear()
+    assert code_digest.of(library / "a.py") == before
 
 
 def test_the_code_of_a_decorated_function_is_its_own():
