@@ -5,6 +5,7 @@ The model is a transformer, new or continued, or an adapter or baseline in a fol
 
 import argparse
 import json
+import os
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import get_args
@@ -36,6 +37,7 @@ def train(options: argparse.Namespace) -> int:
         TrainingError, CacheError, ValueError, OSError: before anything is trained, naming what to change.
     """
     meet_through_slurm()
+    _check_gpus()
     config, model = read_settings(options.settings)
     model |= {"model": options.size} if options.size else {}
     if options.gradient_checkpointing:
@@ -63,6 +65,20 @@ def train(options: argparse.Namespace) -> int:
         print(f"{options.out / 'transformer'}: a model for {type(transformer).__name__}.from_pretrained")
     state.destroy_process_group()
     return 0
+
+
+def _check_gpus() -> None:
+    """Raise where torchrun or accelerate started more processes than this machine has GPUs.
+
+    Two of them would share one, which nccl refuses in words of its own.
+    """
+    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if 0 < gpus < processes:
+        raise TrainingError(
+            f"{processes} processes were started on this machine, which has {gpus} GPUs: start as many as there are "
+            f"(accelerate launch --num_processes {gpus}, torchrun --nproc_per_node {gpus}; of a stage in the setting "
+            "launch)"
+        )
 
 
 def read_settings(source: str) -> tuple[TrainingConfig, dict]:

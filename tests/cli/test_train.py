@@ -44,6 +44,15 @@ def chexgen_train(folder, *more: str, cache: str = "low", settings: str = "param
     return cli.main(["train", str(folder / cache), *options])
 
 
+def test_more_processes_than_gpus_are_refused(folder, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert chexgen_train(folder, "--size", "ci") == 2
+    said = capsys.readouterr().err
+    assert "8 processes were started on this machine, which has 4 GPUs" in said and "--num_processes 4" in said
+    assert not (folder / "out").exists()
+
+
 def fingerprints(folder) -> dict[str, str]:
     weights = [p for p in (folder / "transformer").iterdir() if p.name == "config.json" or p.suffix == ".safetensors"]
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in weights}
