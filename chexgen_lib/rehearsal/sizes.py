@@ -6,6 +6,8 @@ Sources, splits, label sets, objectives, models of others, arms, samplers and gu
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 SMALL = "ci"
 # Settings that are sizes, by their names in every section, or in full. Attributes are among them: so few held-out
 # images cannot tell all apart, since an interval needs 5 of each pole.
@@ -29,11 +31,19 @@ SIZES = frozenset(
     batch_size sampling_batch fine_tuning_batch batch gradient_accumulation workers launch
     """.split()
 )
-# Where a profile needs more than `ci`: for eight sources; for two processes, in place of the profile's GPUs.
+
+
+def launcher() -> str:
+    """Two processes in place of the profile's GPUs; one on a machine with a single GPU, which they could not share."""
+    processes = 1 if torch.cuda.device_count() == 1 else 2
+    return f"python -m torch.distributed.run --standalone --nproc_per_node {processes}"
+
+
+# Where a profile needs more than `ci`: for eight sources, and for two processes.
 MORE = {"cohort.stage1_train": 144, "cohort.stage1_val": 64}
 LAUNCHED = ("pretraining", "alignment", "baseline", "annotation_to_image")
 MORE |= dict.fromkeys((f"{stage}.training.gradient_accumulation" for stage in LAUNCHED), 2)
-MORE |= {"launch": "python -m torch.distributed.run --standalone --nproc_per_node 2"}
+MORE |= {"launch": launcher()}
 OPEN = ("rows_per_source",)  # where null stands for more rows than any stand-in has
 
 

@@ -1,8 +1,9 @@
 """A rehearsed profile differs from the profile in sizes, and in nothing else."""
 
 import pytest
+import torch
 
-from chexgen_lib.rehearsal.sizes import SIZES, SMALL, reduced
+from chexgen_lib.rehearsal.sizes import SIZES, SMALL, launcher, reduced
 from chexgen_lib.workflow import dag
 
 
@@ -26,6 +27,12 @@ def test_sizes_shrink_and_nothing_else_changes(profile):
 
 def test_a_size_that_the_profile_has_smaller_stays():
     assert reduced({"a": {"steps": 2, "rate": 1.0}}, {"a": {"steps": 9, "rate": 2.0}}) == {"a": {"steps": 2, "rate": 1}}
+
+
+@pytest.mark.parametrize(("gpus", "processes"), [(0, 2), (1, 1), (8, 2)])
+def test_two_processes_train_unless_they_would_share_a_gpu(gpus, processes, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert launcher().endswith(f"--nproc_per_node {processes}")
 
 
 def test_every_size_is_a_setting_of_some_profile():
