@@ -1,7 +1,7 @@
 # Needs Python 3.11, git and make; everything else is installed into .venv from requirements.lock.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: adapter autoencoder ci distilled docs foundation help env judge lab lock params rehearse repro test lint notebooks expected site \
+.PHONY: adapter autoencoder ci distilled docs dvc foundation help env judge lab lock params rehearse repro test lint notebooks expected site \
   studio clean distclean
 
 UV_VERSION := 0.13.9
@@ -57,9 +57,13 @@ lock: .venv/.complete
 params: .venv/.complete
 	$(BIN)/python -m chexgen_lib.workflow.dag params '$(PROFILE)' $(if $(SET),--set "$$SET")
 
+# DVC wants git unless it is told otherwise, and an unpacked archive of the repository has none.
+dvc: .venv/.complete
+	@git rev-parse --git-dir >/dev/null 2>&1 || $(BIN)/dvc config --local core.no_scm true
+
 # Nothing is downloaded within a run: what its stages read of others' weights must be there before the first begins.
 repro: export HF_HUB_OFFLINE ?= 1
-repro: params
+repro: params dvc
 	$(BIN)/python -m chexgen_lib.cli weights check --trial --stages $(filter-out -%,$(STAGE))
 	$(BIN)/dvc repro $(STAGE)
 
@@ -94,24 +98,24 @@ lint: .venv/.complete
 
 # Retrains the small autoencoder that the package ships; half an hour on 2 cores. All models of its latents belong to it,
 # unless these stay: SET="autoencoder.encoder=shipped autoencoder.steps=0" trains the decoder and its noise alone.
-autoencoder: params
+autoencoder: params dvc
 	$(BIN)/dvc repro 01_curation
 	$(BIN)/python -m chexgen_lib.workflow.notebooks run 02_autoencoder
 
 # Retrains the generator that the package ships; on 2 cores with bfloat16 a quarter of an hour of rendering, five
 # minutes of encoding and three quarters of an hour of training; 3 GB of disk. Stopped at any moment, it goes on where it was. The
 # shipped adapter and the distilled generator belong to it: make adapter distilled next.
-foundation: params
+foundation: params dvc
 	$(BIN)/dvc repro 01_curation
 	$(BIN)/python -m chexgen_lib.workflow.notebooks run 03_foundation
 
 # Retrains the adapter for masks and boxes that the package ships; about half an hour on 2 cores with bfloat16.
-adapter: params
+adapter: params dvc
 	$(BIN)/dvc repro 01_curation
 	$(BIN)/python -m chexgen_lib.workflow.notebooks run 05_adapter
 
 # Retrains the generator of few steps that the package ships; about half an hour on 2 cores with bfloat16.
-distilled: params
+distilled: params dvc
 	$(BIN)/dvc repro 01_curation
 	$(BIN)/python -m chexgen_lib.workflow.notebooks run 03_distilled
 

@@ -163,6 +163,18 @@ def test_settings_may_go_over_lines():
     assert together == ["seed=1", "root=runs/a", "figures_dir=b"]
 
 
+def test_make_tells_dvc_where_there_is_no_git(root, tmp_path):
+    makefile = (root / "Makefile").read_text().replace("$(BIN)/dvc", "echo").replace("dvc: .venv/.complete", "dvc:")
+    (tmp_path / "Makefile").write_text(makefile)
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "GIT_"))}
+    clean["GIT_CEILING_DIRECTORIES"] = str(tmp_path.parent)  # it may lie within a repository
+    said = []
+    for command in (["make", "dvc"], ["git", "init", "-q"], ["make", "-s", "dvc"]):
+        done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=True)
+        said.append(done.stdout.strip())
+    assert said == ["config --local core.no_scm true", "", ""]
+
+
 def test_make_hands_set_on_as_it_is(root, tmp_path):
     given = 'root=runs/${profile} curation.image_folder=/data/it\'s "a" (1) $x {a,b}'
     makefile = (root / "Makefile").read_text().replace("$(BIN)/python -m chexgen_lib.workflow.dag", "@printf '%s\\n'")
