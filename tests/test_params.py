@@ -104,8 +104,9 @@ def test_paper_profile_is_extended_data_table_4(composed):
 
 
 def test_unknown_profile_is_named(tmp_path):
-    with pytest.raises(NotebookError, match="'desktop'.*laptop"):
-        dag.compose("desktop", tmp_path / "params.yaml")
+    for composing in (lambda: dag.compose("desktop", tmp_path / "params.yaml"), lambda: dag.plain("desktop")):
+        with pytest.raises(NotebookError, match="no profile 'desktop'.*laptop"):
+            composing()
 
 
 def test_overrides_are_applied_and_unknown_ones_named(tmp_path):

@@ -37,8 +37,7 @@ def compose(profile: str, output: Path, overrides: Iterable[str] = ()) -> dict[s
     """
     from dvc.utils.hydra import compose_and_dump
 
-    if profile not in profiles():
-        raise NotebookError(f"no profile {profile!r} in conf/profile; there are: {', '.join(profiles())}")
+    _check_profile(profile)
     overrides = list(overrides)
     if overrides:
         others = [plain(other) for other in profiles() if other != profile]
@@ -51,12 +50,22 @@ def compose(profile: str, output: Path, overrides: Iterable[str] = ()) -> dict[s
 
 @functools.cache
 def plain(profile: str) -> dict[str, Any]:
-    """The values of a profile without overrides; not to be changed."""
+    """The values of a profile without overrides; not to be changed.
+
+    Raises:
+        NotebookError: for an unknown profile.
+    """
     import hydra
     from omegaconf import OmegaConf
 
+    _check_profile(profile)
     with _named(profile, []), hydra.initialize_config_dir(str(ROOT / "conf"), version_base=None):
         return OmegaConf.to_container(hydra.compose("config", overrides=[f"profile={profile}"]), resolve=True)
+
+
+def _check_profile(profile: str) -> None:
+    if profile not in profiles():
+        raise NotebookError(f"no profile {profile!r} in conf/profile; there are: {', '.join(profiles())}")
 
 
 @contextmanager
