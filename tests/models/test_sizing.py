@@ -70,6 +70,14 @@ def test_chexgens_runs_are_as_the_paper_states_them(tmp_path):
     assert first.text_cache() == 959_206 * 120 * 4096 * 2 and first.text_cache(60) == first.text_cache() / 2
 
 
+def test_the_trainings_of_profile_paper_fit_its_gpus(tmp_path):
+    profile = compose("paper", tmp_path / "params.yaml")
+    for run, stage in zip(PAPERS.values(), ("pretraining", "alignment", "rectified_flow"), strict=True):
+        settings, size = profile[stage]["training"], profile[stage].get("model", "xl2")
+        own = replace(run, size=size, resolution=profile[stage].get("resolution", run.resolution))
+        assert own.memory(settings["batch_size"], settings["gradient_checkpointing"]) < 0.6 * 80e9, stage
+
+
 def test_the_second_papers_tokens_are_epochs_of_its_images():
     run = PAPERS["rectified flow"]
     assert run.tokens == pytest.approx(1.6e12) and run.images == 1_200_000
