@@ -46,6 +46,16 @@ def test_profiles_write_to_places_of_their_own(composed):
     assert len(set(places)) == len(places)
 
 
+@pytest.mark.parametrize("profile", dag.profiles())
+def test_every_input_of_a_run_is_made_by_a_stage_whatever_the_sizes(profile, tmp_path):
+    params = dag.compose(profile, tmp_path / "params.yaml", ["cohort.high_resolution=1024", "root=runs/mine"])
+    stages = dag.stages(params).values()
+    made = {path for stage in stages for path in dag.output_paths(stage)}
+    own = {dep for stage in stages for dep in stage["deps"] if dep.startswith((params["root"], params["figures_dir"]))}
+    assert own <= made
+    assert params["quality"]["resolution"] == params["cohort"]["high_resolution"]
+
+
 def test_interpolations_are_resolved(composed):
     assert "${" not in str(composed)
 
