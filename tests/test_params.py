@@ -119,6 +119,17 @@ def test_unknown_profile_is_named(tmp_path):
             composing()
 
 
+def test_folders_that_are_not_there_are_named_before_anything_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(dag, "ROOT", tmp_path)
+    (tmp_path / "films").mkdir()
+    composed = {"curation": {"image_folder": "films", "data_root": None}, "annotation_to_image": {"lung_masks": "x"}}
+    monkeypatch.setattr(dag, "compose", lambda *_: composed)
+    monkeypatch.setattr("sys.argv", ["dag", "params", "nih-mini"])
+    dag.main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: annotation_to_image.lung_masks names x, where there is no folder")
+
+
 def test_overrides_are_applied_and_unknown_ones_named(tmp_path):
     overrides = ["curation.image_folder=elsewhere", "seed=3"]
     params = dag.compose("nih-mini", tmp_path / "params.yaml", overrides)

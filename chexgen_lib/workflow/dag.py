@@ -19,6 +19,9 @@ from chexgen_lib.storage import replacing
 from chexgen_lib.workflow import settings
 from chexgen_lib.workflow.notebooks import ROOT, NotebookError, code_cells, load_yaml, names, path_of, read, section_of
 
+# Settings that name a folder of the user's.
+FOLDERS = ("curation.image_folder", "curation.data_root", "annotation_to_image.lung_masks")
+
 
 def profiles() -> list[str]:
     return sorted(path.stem for path in (ROOT / "conf/profile").glob("*.yaml"))
@@ -79,6 +82,17 @@ def _named(profile: str, overrides: list[str]) -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         given = f" with {' '.join(overrides)}" if overrides else ""
         raise NotebookError(f"profile {profile!r}{given} cannot be composed: {error}") from error
+
+
+def absent(params: dict[str, Any]) -> list[str]:
+    """A line for each folder of the user's that a setting names and that is not there, before hours are spent."""
+    named = {key: functools.reduce(dict.get, key.split("."), params) for key in FOLDERS}
+    return [
+        f"{key} names {folder}, where there is no folder: a stage that reads it will stop; give yours, "
+        f'SET="{key}=FOLDER"'
+        for key, folder in named.items()
+        if folder is not None and not (ROOT / folder).is_dir()
+    ]
 
 
 def stages(params: dict[str, Any], root: Path = ROOT) -> dict[str, Any]:
@@ -151,7 +165,9 @@ def main() -> None:
             check_outputs()
         case "params":
             together = settings.split(arguments.set, plain(arguments.profile)) if arguments.set else []
-            compose(arguments.profile, ROOT / "params.yaml", [*arguments.overrides, *together])
+            composed = compose(arguments.profile, ROOT / "params.yaml", [*arguments.overrides, *together])
+            for line in absent(composed):
+                print(f"warning: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":
