@@ -23,8 +23,10 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="default: runs/rehearsal/PROFILE; a second time, it goes on there")
     options = parser.parse_args()
     start = time.perf_counter()
+    known = dag.plain(options.profile)
+    dag.with_needed(options.stages, dag.stages(known))  # a misspelt one is named before anything is written
     place = (options.folder or ROOT / "runs/rehearsal" / options.profile).resolve()
-    beside = settings.split(options.set, dag.plain(options.profile)) if options.set else []
+    beside = settings.split(options.set, known) if options.set else []
     workplace.prepare(place, options.profile, [*workplace.RIVALS, *beside])
     print(f"{place}: data, weights and params.yaml in {time.perf_counter() - start:.0f} s", flush=True)
     failed = workplace.repro(place, options.stages) != 0

@@ -1,7 +1,10 @@
 """A workplace is a repository of its own: it follows this one, and nothing outside of it is touched."""
 
+import sys
+
 import pytest
 
+from chexgen_lib.rehearsal import __main__ as command
 from chexgen_lib.rehearsal import workplace
 from chexgen_lib.workflow.notebooks import NotebookError
 
@@ -29,6 +32,20 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     with pytest.raises(NotebookError, match="is no workplace of this version"):
         workplace.prepare(tmp_path, "paper")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["papper"], "no profile 'papper' in conf/profile; there are: ci, "),
+        (["paper", "--stages", "07_qualty"], "no stage '07_qualty' in dvc.yaml; there are: 01_curation, "),
+    ],
+)
+def test_a_misspelt_profile_or_stage_is_named_before_anything_is_written(words, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["rehearsal", *words, "--folder", str(tmp_path / "place")])
+    with pytest.raises(NotebookError, match=message):
+        command.main()
+    assert not (tmp_path / "place").exists()
 
 
 def test_stand_ins_of_other_code_are_made_again(tmp_path, monkeypatch):
