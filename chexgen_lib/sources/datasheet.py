@@ -50,7 +50,8 @@ class Datasheet:
         parts: the files, in the publisher's layout; those that can come in several layouts are not `needed`.
         shipped: whether its table comes with torchxrayvision and needs no download.
         short_name: for figures, where neither the paper's name nor the title serves.
-        gives: the Record's columns that are of no use to anybody if all are empty: image, report, mask.
+        gives: the Record's columns that are of no use to anybody if all are empty: image, report, mask;
+            and boxes, where some of an image whose size is not known would be lost.
         caution: what results that are based on its annotations must take into account.
     """
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from chexgen_lib.paper import published
 from chexgen_lib.records import FINDINGS, RecordError
-from chexgen_lib.sources import mesh_headings
+from chexgen_lib.sources import image_sizes, mesh_headings
 from chexgen_lib.sources.datasheet import EMPTY, MISSING, PRESENT, ROLES, Datasheet, Part
 from chexgen_lib.sources.files import Tree
 
@@ -68,7 +68,7 @@ def load(source: str, path: str | Path | Tree | None = None) -> tuple[pl.DataFra
     return records, rejects
 
 
-def repairs(source: str, path: str | Path | None = None) -> pl.DataFrame:
+def repairs(source: str, path: str | Path | Tree | None = None) -> pl.DataFrame:
     """The values of a source that could not be used, one row each: the Record holds null in their place."""
     return reader(source).repairs(path)
 
@@ -210,7 +210,7 @@ def _check_finds(sheet: Datasheet, tree: Tree, records: pl.DataFrame) -> tuple[l
     found = records.select(
         "report", "mask", image=pl.col("image").replace_strict(files["image"], files["file"], default=None)
     )
-    for column in sheet.gives:
+    for column in (column for column in sheet.gives if column != "boxes"):
         n = found[column].count()
         lines += [f"{n:,} of {records.height:,} records find their {column}"]
         if not n and records.height:
@@ -225,11 +225,28 @@ def _check_finds(sheet: Datasheet, tree: Tree, records: pl.DataFrame) -> tuple[l
     if hollow:
         name, kind = next(iter(hollow.items()))
         lines += [f"{len(hollow):,} images are none, first {tree.folder / name}: {kind}"]
+    if "boxes" in sheet.gives:
+        said, wanted = _check_boxes(sheet, tree, records)
+        lines, remedies = lines + said, remedies + wanted
     rivals = files.drop_nulls("rival")
     if rivals.height:
         image, file, rival = rivals.row(0)
         remedies += [f"{rivals.height:,} images have several files, first {image}: {file} and {rival}; move one away"]
     return lines + [f"first remedy: {remedy}" for remedy in remedies[:1]], not remedies
+
+
+def _check_boxes(sheet: Datasheet, tree: Tree, records: pl.DataFrame) -> tuple[list[str], list[str]]:
+    """How many records have boxes, and the boxes that are left out since their images' sizes are not known; remedies
+    where that are all."""
+    given = (records["boxes"].list.len() > 0).sum()
+    lost = repairs(sheet.source, tree).filter(field="boxes").filter(pl.col("value").str.ends_with(image_sizes.UNKNOWN))
+    lines = [f"{given:,} of {records.height:,} records have boxes"]
+    if lost.is_empty():
+        return lines, []
+    left_out = f"{lost.height:,} boxes of {lost['image_id'].n_unique():,} images are left out, first of "
+    left_out += f"{lost['image_id'][0]}: {lost['value'][0]}"
+    remedy = f"no box can be placed in its image: {image_sizes.REMEDY}"
+    return [*lines, left_out], [] if given else [remedy]
 
 
 def _place_of_images(sheet: Datasheet, tree: Tree, hollow: dict[str, str], part: Part) -> str:

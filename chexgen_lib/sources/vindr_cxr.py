@@ -7,17 +7,17 @@ images. The table that torchxrayvision ships (Kaggle's, 67,914 rows) holds the t
 from pathlib import Path
 
 import polars as pl
-import pydicom
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from chexgen_lib.records import FINDINGS, conform
+from chexgen_lib.records import FINDINGS, RecordError, conform
+from chexgen_lib.sources import image_sizes
 from chexgen_lib.sources.columns import own_states, states, without_ending
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, locate, located
-from chexgen_lib.sources.masks import MERGED, no_repairs, one_row_per_image
+from chexgen_lib.sources.masks import MERGED, one_row_per_image
 from chexgen_lib.sources.nih import OPACITIES
-from chexgen_lib.sources.table import read_table, separate, shipped
+from chexgen_lib.sources.table import REPAIRS, read_table, separate, shipped
 
 SOURCE = "vindr_cxr"
 TABLE = "vinbigdata-train.csv.gz"
@@ -76,15 +76,15 @@ DATASHEET = Datasheet(
         Part("annotations/annotations_test.csv", "agreed boxes, test", needed=False),
         Part("annotations/image_labels_test.csv", "agreed labels, test", needed=False),
         Part("train.csv", "boxes of three readers, train: Kaggle's table, where it is alone", needed=False),
+        Part(image_sizes.TABLES, "sizes of the originals, where images were reduced, in pixels", needed=False),
         Part("train/*.dicom", "images, train"),
         Part("test/*.dicom", "images, test"),
     ),
     shipped=True,
+    gives=("image", "boxes"),
     caution="three of the 17 readers drew 95 % of the training boxes; 22 % of these repeat another box of the same "
     "reader under a second name, which is one box here; a normal image is never disputed among its three readers",
 )
-
-repairs = no_repairs
 
 
 def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -95,14 +95,14 @@ def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     the image's readers (two of three) name it, absent if none does, else null and named in `uncertain`; `labels` are
     those that more than half name, and `states` those of `LABELS` by the same rule. Boxes that overlap by half are of
     one region, whatever readers call it: it has one box, under the finding that most readers give it, where that is
-    more than half of the image's readers; its corners are the mean of theirs. Boxes are pixels of images whose sizes no
-    table holds: only where the DICOM file is in the folder can they be fractions, elsewhere `boxes` is empty. What
-    only a diagnosis tells is null where the image labels do not list the image. Rejected with all rows of its image: an
-    unknown label, no reader, a box that is damaged or leaves the image.
+    more than half of the image's readers; its corners are the mean of theirs. Boxes are pixels of the original: where
+    neither its DICOM file nor a table with its size is in the folder (`image_sizes`), `boxes` is empty, see `repairs`.
+    What only a diagnosis tells is null where the image labels do not list the image. Rejected with all rows of its
+    image: an unknown label, no reader, a box that is damaged or leaves the image.
     """
     tree = None if folder is None else Tree.of(folder)
     votes = _votes(tree)
-    usable = votes.filter(pl.col("reason").is_null() | (pl.col("reason") == MERGED))
+    usable = _usable(votes)
     table, rejects = separate(votes, SOURCE)
     annotated = _BOXED if _only_table(tree) else FINDING_OF
     findings = tuple(finding for finding in FINDINGS if finding in annotated.values())
@@ -127,6 +127,23 @@ def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     return conform(records.drop("present", "named", "disputed", "diagnosed")), rejects
 
 
+def repairs(folder: str | Path | None = None) -> pl.DataFrame:
+    """The boxes that are left out, since the size of their image is not known."""
+    votes = _votes(None if folder is None else Tree.of(folder))
+    lost = _usable(votes).filter(pl.col("boxed") & pl.col("width").is_null())
+    value = pl.format(f"{{}} at {{}}: {image_sizes.UNKNOWN}", pl.col("labels").list.first(), _corners())
+    row, field = pl.col("row").cast(pl.String), pl.lit("boxes").alias("field")
+    return lost.select(pl.lit(SOURCE).alias("source"), row, "image_id", field, value.alias("value")).cast(REPAIRS)
+
+
+def _corners() -> pl.Expr:
+    return pl.concat_str(CORNERS, separator=" ")
+
+
+def _usable(votes: pl.DataFrame) -> pl.DataFrame:
+    return votes.filter(pl.col("reason").is_null() | (pl.col("reason") == MERGED))
+
+
 def _votes(tree: Tree | None) -> pl.DataFrame:
     """A row per source row: the `labels` that a `reader` gives an image, and the corners of the box, if any."""
     if alone := _only_table(tree):
@@ -138,12 +155,15 @@ def _votes(tree: Tree | None) -> pl.DataFrame:
             for name, read in (("annotations", _annotations), ("image_labels", _image_labels))
         ]
         tables = [read(locate(tree, name), split) for name, split, read in names]
-    table = _with_sizes(pl.concat(tables, how="diagonal"), tree)
+    table = pl.concat(tables, how="diagonal")
+    table = table.join(_sizes(tree, table), on="image", how="left", maintain_order="left")
     strange = pl.col("labels").list.filter(~pl.element().is_in(list(FINDING_OF))).list.first()
     numbers = pl.all_horizontal(pl.col(CORNERS).is_finite().fill_null(False))
     ordered = (pl.col("x_min") < pl.col("x_max")) & (pl.col("y_min") < pl.col("y_max"))
     inside = (pl.min_horizontal(CORNERS) >= 0) & (pl.col("x_max") <= pl.col("width").fill_null(float("inf")))
     inside &= pl.col("y_max") <= pl.col("height").fill_null(float("inf"))
+    if tree is not None:
+        image_sizes.require_originals(tree.folder, table.filter("boxed"), ordered & ~inside)
     reason = (
         pl.when(pl.col("reader") == "")
         .then(pl.lit("no reader"))
@@ -159,6 +179,15 @@ def _votes(tree: Tree | None) -> pl.DataFrame:
     return one_row_per_image(table.with_columns(reason=reason))
 
 
+def _sizes(tree: Tree | None, table: pl.DataFrame) -> pl.DataFrame:
+    """`image_sizes.original_sizes` of the images with boxes."""
+    boxed = table.filter("boxed")
+    if tree is None or boxed.is_empty():
+        return pl.DataFrame(schema=image_sizes.SIZES)
+    tables = [tree.folder / name for name in tree.matches("annotations_*.csv") or tree.matches("train.csv")]
+    return image_sizes.original_sizes(tree, boxed["image"], tables)
+
+
 def _only_table(tree: Tree | None) -> Path | None:
     """The competition's table, shipped or in a folder without those of the release; None where the release is read."""
     if tree is None:
@@ -170,7 +199,8 @@ def _annotations(path: Path, split: str) -> pl.DataFrame:
     """A label and its box in each row."""
     readers = ("rad_id",) if split == "train" else ()
     table = read_table(path, ("image_id", "class_name", *readers, *CORNERS))
-    boxed = pl.any_horizontal(~pl.col(CORNERS).str.strip_chars().is_in(["", "nan"]))
+    boxed = pl.any_horizontal(~pl.col(CORNERS).str.strip_chars().str.to_lowercase().is_in(["", "nan"]))
+    boxed &= pl.col("class_name").str.strip_chars() != "No finding"  # of which some mirrors have a box of one pixel
     table = table.with_columns(
         pl.col(CORNERS).str.strip_chars().cast(pl.Float64, strict=False),
         boxed=boxed,
@@ -178,6 +208,8 @@ def _annotations(path: Path, split: str) -> pl.DataFrame:
         labels=pl.concat_list(pl.col("class_name").str.strip_chars()),
         reason=pl.lit(None, pl.String),
     )
+    if (largest := table.filter("boxed").select(pl.max_horizontal(CORNERS).max()).item()) and 0 < largest <= 1:
+        raise RecordError(f"{path}: boxes in fractions of their images, at most {largest}; give the table in pixels")
     return _identified(table, path, split)
 
 
@@ -215,22 +247,6 @@ def _identified(table: pl.DataFrame, path: Path, split: str) -> pl.DataFrame:
         split=pl.lit(split),
         reader=pl.col("rad_id").str.strip_chars() if "rad_id" in table.columns else pl.lit("consensus"),
     )
-
-
-def _with_sizes(table: pl.DataFrame, tree: Tree | None) -> pl.DataFrame:
-    """Add width and height in pixels of the images with boxes that are in the folder, one each, else null."""
-    found = [] if tree is None else tree.find(table.filter("boxed")["image"]).drop_nulls("file").iter_rows()
-    sizes = [(image, *_size(tree.folder / file)) for image, file, rival in found if rival is None]
-    schema = {"image": pl.String, "height": pl.Int64, "width": pl.Int64}
-    return table.join(pl.DataFrame(sizes, schema=schema, orient="row"), on="image", how="left", maintain_order="left")
-
-
-def _size(path: Path) -> tuple[int | None, int | None]:
-    try:
-        data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
-        return int(data.Rows), int(data.Columns)
-    except Exception:  # pydicom raises many types; all mean that the size is not known
-        return None, None
 
 
 def _agreed(votes: pl.DataFrame) -> pl.DataFrame:

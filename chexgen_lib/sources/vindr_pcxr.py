@@ -11,6 +11,7 @@ import polars as pl
 from pydicom import dcmread
 
 from chexgen_lib.records import FINDINGS, SCHEMA, conform
+from chexgen_lib.sources import image_sizes
 from chexgen_lib.sources.columns import contradicted, no_finding, sex, states, without_ending, years
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, locate, located
@@ -31,9 +32,11 @@ DATASHEET = Datasheet(
         Part("annotations_train.csv", "boxes of findings, training images", needed=False),
         Part("image_labels_test.csv", "15 diagnoses of each test image", needed=False),
         Part("annotations_test.csv", "boxes of findings, test images", needed=False),
+        Part(image_sizes.TABLES, "sizes of the originals, where images were reduced, in pixels", needed=False),
         Part("train/*.dicom", "training radiographs"),
         Part("test/*.dicom", "test radiographs", needed=False),
     ),
+    gives=("image", "boxes"),
 )
 DIAGNOSES: dict[str, str | None] = {
     "No finding": "No Finding",
@@ -86,10 +89,10 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records and rejects of `image_labels_train.csv` and, where it is there, `image_labels_test.csv`.
 
     `labels` are the diagnoses and the boxes' names, `split` is the publisher's. Boxes are given in pixels: they become
-    fractions with the size in the DICOM header, and are left out (see `repairs`) where the file is not there. Age, sex
-    and view are the header's; without it age and sex are null and the view is FRONTAL. Findings that only boxes show
-    are null where no table of boxes lists the image (as "No finding" where nothing is drawn), or a box's name is
-    unknown. Rejected: a diagnosis that is neither 0 nor 1, broken or duplicate row.
+    fractions with the size in the DICOM header or in a table (`image_sizes`), and are left out where neither is there,
+    see `repairs`. Age, sex and view are the header's; without it age and sex are null and the view is FRONTAL. Findings
+    that only boxes show are null where no table of boxes lists the image (as "No finding" where nothing is drawn), or a
+    box's name is unknown. Rejected: a diagnosis that is neither 0 nor 1, broken or duplicate row.
 
     Raises:
         RecordError: if a table is missing or cannot be read.
@@ -115,6 +118,8 @@ def repairs(folder: str | Path) -> pl.DataFrame:
     lost = boxes.filter(~pl.col("usable")).with_columns(field=pl.lit("boxes"))
     strange = boxes.filter(~_is_known(pl.col("class_name"))).with_columns(field=pl.lit("labels"))
     value = pl.format("{} at {}", "class_name", pl.concat_str(EDGES, separator=" ", ignore_nulls=True))
+    unplaced = (pl.col("field") == "boxes") & ~pl.col("known")
+    value = pl.when(unplaced).then(pl.format("{}: {}", value, pl.lit(image_sizes.UNKNOWN))).otherwise(value)
     rows = pl.concat([lost, strange]).select(
         pl.lit("vindr_pcxr").alias("source"), "row", "image_id", "field", value.alias("value")
     )
@@ -132,8 +137,9 @@ def _prepare(tree: Tree) -> tuple[pl.DataFrame, pl.DataFrame]:
     schema = dict.fromkeys((*TAGS, "damage"), pl.String)
     images = images.hstack(pl.DataFrame(headers, schema=schema, orient="row"))
     boxes = pl.concat([_boxes(tree, split) for split in splits])
-    sizes = images.select("image_id", pl.col("Rows", "Columns").cast(pl.Float64, strict=False)).unique("image_id")
+    sizes = _sizes(tree, images, [f"annotations_{split}.csv" for split in splits])
     boxes = _as_fractions(boxes.join(sizes, on="image_id", how="left", maintain_order="left"))
+    image_sizes.require_originals(tree.folder, boxes, pl.col("known") & ~pl.col("usable"))
     names = boxes.group_by("image_id").agg(names=pl.col("class_name").unique(maintain_order=True))
     images = images.join(names, on="image_id", how="left", maintain_order="left")
     view = pl.col("ViewPosition").replace_strict({"PA": "PA", "AP": "AP"}, default="FRONTAL", return_dtype=pl.String)
@@ -173,6 +179,17 @@ def _images(tree: Tree, split: str) -> pl.DataFrame:
     )
 
 
+def _sizes(tree: Tree, images: pl.DataFrame, tables: list[str]) -> pl.DataFrame:
+    """image_id and `image_sizes.agreed` of the images."""
+    pixels = {
+        side: pl.col(tag).cast(pl.Int64, strict=False) for side, tag in (("height", "Rows"), ("width", "Columns"))
+    }
+    of_files = images.select("image", **pixels, tabled=pl.lit(False)).drop_nulls().unique("image")
+    paths = [path for name in tables if (path := located(tree, name))]
+    sizes = image_sizes.agreed(of_files, image_sizes.of_tables(tree, images["image"], paths))
+    return images.select("image_id", "image").unique("image_id").join(sizes, on="image", how="inner")
+
+
 def _boxes(tree: Tree, split: str) -> pl.DataFrame:
     """The boxes of one set, in pixels as text; none where the file is not there. "No finding" is not a box."""
     columns = ("image_id", "class_name", *EDGES)
@@ -188,12 +205,13 @@ def _boxes(tree: Tree, split: str) -> pl.DataFrame:
 
 
 def _as_fractions(boxes: pl.DataFrame) -> pl.DataFrame:
-    """Add x, y, w, h (fractions of width and height), and whether they are known and inside the image."""
+    """Add x, y, w, h (fractions of width and height), whether the image's size is known, and if so they are inside."""
     left, top, right, bottom = (pl.col(edge).cast(pl.Float64, strict=False) for edge in EDGES)
-    width, height = pl.col("Columns"), pl.col("Rows")
+    width, height = pl.col("width"), pl.col("height")
     inside = (left >= 0) & (top >= 0) & (left < right) & (top < bottom) & (right <= width) & (bottom <= height)
     box = {"x": left / width, "y": top / height, "w": (right - left) / width, "h": (bottom - top) / height}
-    return boxes.with_columns(usable=inside.fill_null(False), **{k: v.cast(pl.Float32) for k, v in box.items()})
+    fractions = {k: v.cast(pl.Float32) for k, v in box.items()}
+    return boxes.with_columns(known=width.is_not_null(), usable=inside.fill_null(False), **fractions)
 
 
 def _with_states(images: pl.DataFrame) -> pl.DataFrame:

@@ -4,9 +4,10 @@ import polars as pl
 import pytest
 
 from chexgen_lib import records
-from chexgen_lib.sources import masks, vindr_cxr
+from chexgen_lib.records import RecordError
+from chexgen_lib.sources import masks, registry, vindr_cxr
 from chexgen_lib.sources.table import read_table, shipped
-from tests.sources.layouts import VINDR, by_id, dicom, image_labels, put, reasons, vindr_folder
+from tests.sources.layouts import VINDR, by_id, dicom, image_labels, picture, put, reasons, vindr_folder
 
 
 def test_readers_vote(tmp_path):
@@ -141,3 +142,52 @@ def test_an_image_that_no_table_of_diagnoses_lists_denies_none(tmp_path):
     ill, well, _ = (by_id(vindr_cxr.load(folder)[0])[f"vindr_cxr:{name}"] for name in "abc")
     assert (ill["Effusion"], ill["Pneumonia"], ill["Lung Lesion"]) == (1, None, None)
     assert (well["No Finding"], well["Pneumonia"]) == (1, 0)
+
+
+def reduced_mirror(folder):
+    """The release with images of 16 x 16 pixels as PNG in place of the DICOM files."""
+    for path in vindr_folder(folder).rglob("*.dicom"):
+        picture(path.with_suffix(".png"), 16, 16)
+        path.unlink()
+    return folder
+
+
+def test_boxes_of_a_reduced_mirror_are_placed_by_a_table_of_the_originals_sizes(tmp_path):
+    expected = vindr_cxr.load(vindr_folder(tmp_path / "release"))[0]["boxes"].to_list()
+    mirror = reduced_mirror(tmp_path / "mirror")
+    put(mirror, {"train_meta.csv": "image_id,dim0,dim1\na,200,100\nc.dicom,20,20\nother,9,9\n"})
+    assert vindr_cxr.load(mirror)[0]["boxes"].to_list() == expected and vindr_cxr.repairs(mirror).is_empty()
+    put(mirror, {"train_meta.csv": "image_id;dim0;dim1\na;200;100\na;100;200\nc;20;20\n"})  # which is a's?
+    assert [len(boxes) for boxes in vindr_cxr.load(mirror)[0]["boxes"]] == [0, 0, 1]
+    assert vindr_cxr.repairs(mirror)["image_id"].unique().to_list() == ["vindr_cxr:a"]
+
+
+def test_boxes_of_kaggles_table_are_placed_by_its_width_and_height(tmp_path):
+    rows = [f"b,Cardiomegaly,R{reader},10,20,50,60,100,200" for reader in (1, 2, 3)]
+    head = f"image_id,class_name,rad_id,{','.join(vindr_cxr.CORNERS)},width,height"
+    put(tmp_path, {"train.csv": "\n".join([head, "a,No finding,R1,0,0,1,1,100,200", *rows])})
+    for name in "ab":
+        picture(tmp_path / f"train/{name}.png", 16, 16)
+    box = {"finding": "Cardiomegaly", "x": 0.1, "y": 0.1, "w": 0.4, "h": 0.2}
+    assert vindr_cxr.load(tmp_path)[0]["boxes"].to_list() == [[], [pytest.approx(box)]]
+
+
+def test_boxes_without_a_size_are_counted_with_a_remedy(tmp_path):
+    mirror = reduced_mirror(tmp_path / "vindr_cxr")
+    said, fine = registry.check("vindr_cxr", tmp_path)
+    assert not fine and "4 boxes of 2 images are left out" in said and "a table *meta*.csv of image_id, dim0" in said
+    put(mirror, {"train_meta.csv": "image_id,dim0,dim1\na,200,100\n"})
+    said, fine = registry.check("vindr_cxr", tmp_path)
+    assert fine and "1 of 3 records have boxes" in said and "1 boxes of 1 images are left out" in said
+
+
+def test_sizes_of_the_reduced_images_are_not_taken_for_the_originals(tmp_path):
+    mirror = put(reduced_mirror(tmp_path), {"train_meta.csv": "image_id,dim0,dim1\na,16,16\nc,16,16\n"})
+    with pytest.raises(RecordError, match="1 of 2 images have boxes beyond the sizes that a table gives"):
+        vindr_cxr.load(mirror)
+
+
+def test_boxes_in_fractions_are_refused(tmp_path):
+    text = "image_id,class_name,rad_id,x_min,y_min,x_max,y_max\nb,Cardiomegaly,R1,0.1,0.1,0.5,0.6\n"
+    with pytest.raises(RecordError, match="train.csv: boxes in fractions of their images, at most 0.6"):
+        vindr_cxr.load(put(tmp_path, {"train.csv": text}))

@@ -7,7 +7,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from chexgen_lib import records
 from chexgen_lib.records import RecordError
-from chexgen_lib.sources import vindr_pcxr
+from chexgen_lib.sources import image_sizes, vindr_pcxr
+from tests.sources.layouts import picture
 
 DIAGNOSES = tuple(vindr_pcxr.DIAGNOSES)
 BOX_HEADER = "image_id,rad_ID,class_name,x_min,y_min,x_max,y_max\n"
@@ -66,8 +67,20 @@ def test_without_images_boxes_are_left_out_and_listed(tmp_path):
     assert df["boxes"].list.len().to_list() == [0, 0] and df["Edema"].to_list() == [1, 0]
     assert df["view"].to_list() == ["FRONTAL"] * 2 and df["age"].null_count() == 2
     assert vindr_pcxr.repairs(folder).select("row", "field", "value").rows() == [
-        ("train box:1", "boxes", "Edema at 1 2 3 4")
+        ("train box:1", "boxes", f"Edema at 1 2 3 4: {image_sizes.UNKNOWN}")
     ]
+
+
+def test_boxes_of_a_reduced_mirror_are_placed_by_a_table_of_the_originals_sizes(tmp_path):
+    folder = write(tmp_path, labels(a=("Pneumonia",)), "a,R1,Edema,10,20,60,120\n")
+    picture(folder / "train/a.png", 16, 16)
+    (folder / "train_meta.csv").write_text("image_id,dim0,dim1\na,200,100\n")
+    assert vindr_pcxr.load(folder)[0]["boxes"].to_list()[0] == [
+        pytest.approx({"finding": "Edema", "x": 0.1, "y": 0.1, "w": 0.5, "h": 0.5})
+    ]
+    (folder / "train_meta.csv").write_text("image_id,dim0,dim1\na,16,16\n")
+    with pytest.raises(RecordError, match="1 of 1 images have boxes beyond the sizes"):
+        vindr_pcxr.load(folder)
 
 
 @pytest.mark.parametrize("edges", ["-1,0,5,5", "0,0,101,5", "5,0,5,5", "a,0,5,5", "0,0,5,"])
@@ -88,7 +101,7 @@ def test_without_boxes_file_what_only_boxes_show_is_unknown(tmp_path):
 def test_an_image_that_the_table_of_boxes_does_not_list_denies_nothing(tmp_path):
     folder = write(tmp_path, labels(a=("Pneumonia",), b=()), "b,R1,No finding,,,,\nc,R1,Edema,1,2,3,4\n")
     assert vindr_pcxr.load(folder)[0].select("Edema", "Effusion").rows() == [(None, None), (0, 0)]
-    assert vindr_pcxr.repairs(folder)["value"].to_list() == ["Edema at 1 2 3 4"]
+    assert vindr_pcxr.repairs(folder)["value"].to_list() == [f"Edema at 1 2 3 4: {image_sizes.UNKNOWN}"]
     write(tmp_path, labels(a=("Pneumonia",)), "a.dicom,R1,Edema,1,2,3,4\n")
     assert vindr_pcxr.load(folder)[0].select("Edema", "Effusion").rows() == [(1, 0)]
 
