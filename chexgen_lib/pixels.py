@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
@@ -37,6 +37,8 @@ STRANGE = {
     b"{": "JSON, outlines (draw them as PNG) or what a server said in place of the file (fetch it again)",
 }
 DICOM = b"DICM"  # at byte 128
+NOTES = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # the parts of a PNG that may note its orientation
+SIDEWAYS = (5, 6, 7, 8)  # orientations (EXIF) that interchange height and width
 
 
 def kind_of(head: bytes) -> str | None:
@@ -102,6 +104,22 @@ def read_pixels(path: Path, formats: tuple[str, ...]) -> Pixels:
         raise ImageError(f"{path}: {said}") from error
     except Exception as error:  # Pillow's readers raise many types on damaged files; all mean: no usable pixels
         raise ImageError(f"{path}: not a whole {' or '.join(formats)} ({error}); fetch it again") from error
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Height and width of a PNG or JPEG as `read_pixels` gives it, mostly from its header alone.
+
+    Raises:
+        OSError, SyntaxError, ValueError, DecompressionBombError: Pillow's, for a file that is none.
+    """
+    with warnings.catch_warnings(action="ignore"), Image.open(path, formats=("PNG", "JPEG")) as image:
+        if image.format == "PNG" and not any(mark in path.read_bytes() for mark in NOTES):
+            return image.height, image.width  # to look for notes behind the pixels Pillow decodes them all
+        try:
+            turned = image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
+        except Exception:  # as in `_upright`
+            turned = False
+        return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from chexgen_lib.images import ImageError, read_image
 from chexgen_lib.masks import read_mask
-from chexgen_lib.pixels import read_pixels
+from chexgen_lib.pixels import read_pixels, upright_size
 from tests.builders import deep_png
 
 RAMP = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257  # 0 to 65535
@@ -58,9 +58,27 @@ def test_a_note_of_orientation_is_followed(tmp_path, suffix):
         np.testing.assert_array_equal(read_image(tmp_path / f"x.{suffix}") > 0.5, MASK)
 
 
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_the_upright_size_is_that_of_the_pixels(tmp_path, suffix, orientation):
+    path, image = tmp_path / f"x.{suffix}", Image.fromarray(np.zeros((10, 20), np.uint8))
+    note = image.getexif()
+    note[0x0112] = orientation
+    image.save(path, exif=note)
+    sizes = [upright_size(path), read_pixels(path, ("PNG", "JPEG")).values.shape]
+    raw = path.read_bytes()
+    if suffix == "png":  # a note may also stand behind the pixels
+        start = raw.index(b"eXIf") - 4
+        end = start + 12 + int.from_bytes(raw[start : start + 4])
+        path.write_bytes(raw[:start] + raw[end:-12] + raw[start:end] + raw[-12:])
+        sizes += [upright_size(path), read_pixels(path, ("PNG",)).values.shape]
+    assert set(sizes) == {(20, 10) if 5 <= orientation <= 8 else (10, 20)}
+
+
 def test_a_damaged_note_is_no_reason_to_refuse(tmp_path):
     Image.fromarray(np.uint8(MASK) * 255).save(tmp_path / "x.png", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01")
     np.testing.assert_array_equal(read_mask(tmp_path / "x.png"), MASK)
+    assert upright_size(tmp_path / "x.png") == MASK.shape
 
 
 def kinds(tmp_path):

@@ -24,6 +24,7 @@ import polars as pl
 from PIL import Image
 from skimage import draw
 
+from chexgen_lib.pixels import upright_size
 from chexgen_lib.records import SCHEMA, RecordError
 from chexgen_lib.sources.files import read_text
 from chexgen_lib.sources.table import REPAIRS
@@ -31,6 +32,7 @@ from chexgen_lib.sources.table import REPAIRS
 SHAPES = ("rle", "runs", "polygon", "ellipse", "box")
 MERGED = "merged with an earlier row of its image"
 SEVERAL = "several images of its name, of which one gives the frame of its annotation"
+OUTSIDE = "outside its"
 SPOILED = "another row of its image cannot be used"
 # What a reader that works row by row gives to `separate`: a Record's columns and why it cannot be one.
 ROWS = {"row": pl.String(), "broken": pl.Boolean(), "reason": pl.String()} | SCHEMA
@@ -104,12 +106,28 @@ def fault(frame: tuple[int, int], shape: str, values: str) -> str | None:
 
 
 def frame_of(path: Path) -> tuple[int, int]:
-    """Height and width of a PNG or JPEG from its header; MaskError where there is no such image."""
+    """Height and width of a PNG or JPEG, upright as it is read; MaskError where there is no such image."""
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
-            return image.height, image.width
+        return upright_size(path)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise MaskError("no readable image, which alone gives the frame of its annotation") from error
+
+
+def require_originals(folder: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """RecordError if annotations of more than a quarter of the images leave them, and of at least three.
+
+    Those of a reduced image that do not leave it would be drawn in the wrong place.
+
+    Args:
+        rows: what a reader that works row by row makes of annotations in frames of `frame_of`.
+    """
+    reasons = [row.get("reason") for row in rows if row.get("reason") or row.get("mask")]
+    outside = [reason for reason in reasons if reason and OUTSIDE in reason]
+    if len(outside) >= 3 and 4 * len(outside) > len(reasons):
+        raise RecordError(
+            f"{folder}: annotations of {len(outside)} of {len(reasons)} images leave them (first: {outside[0]}), so "
+            "these are not the images that were annotated, but perhaps reduced ones; fetch the publisher's"
+        )
 
 
 def stem_of(name: Any) -> str:
@@ -222,7 +240,7 @@ def _points(frame: tuple[int, int], shape: str, values: np.ndarray) -> np.ndarra
     if corners < 3 if shape == "polygon" else corners != 2:
         raise MaskError(f"{shape} with {corners} points: needs {'3 or more' if shape == 'polygon' else '2'}")
     if not ((points >= 0) & (points <= frame[::-1])).all():
-        raise MaskError(f"{shape} outside its {frame[0]} x {frame[1]} frame")
+        raise MaskError(f"{shape} {OUTSIDE} {frame[0]} x {frame[1]} frame")
     if shape != "polygon" and not (points[0] < points[1]).all():
         raise MaskError(f"{shape} whose second corner is not below and right of the first")
     return values

@@ -11,7 +11,17 @@ import polars as pl
 from chexgen_lib.records import conform
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, locate
-from chexgen_lib.sources.masks import ROWS, SEVERAL, MaskError, box_around, frame_of, no_repairs, stem_of, write
+from chexgen_lib.sources.masks import (
+    ROWS,
+    SEVERAL,
+    MaskError,
+    box_around,
+    frame_of,
+    no_repairs,
+    require_originals,
+    stem_of,
+    write,
+)
 from chexgen_lib.sources.table import read_table, separate
 
 SOURCE = "object_cxr"
@@ -45,6 +55,9 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 
     `labels` says whether there are foreign objects, `mask` and `boxes` where. Rejected: an annotated image that is not
     in the folder (it gives the frame), an annotation that is damaged or leaves the image.
+
+    Raises:
+        RecordError: if a table is missing or cannot be read, or images are not of the size that was annotated.
     """
     tree = Tree.of(folder)
     table = pl.concat([_read(locate(tree, f"{name}.csv"), name) for name in SPLITS])
@@ -54,6 +67,7 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     for row, split, image, annotation, broken in table.select(columns).iter_rows():
         record = {} if broken else _record(image, tree.folder, found[image], annotation)
         rows.append({"row": row, "broken": broken, "split": split, "source": SOURCE} | record)
+    require_originals(tree.folder, rows)
     table, rejects = separate(pl.DataFrame(rows, schema=ROWS), SOURCE)
     return conform(table.drop("row", "broken", "reason")), rejects
 

@@ -11,7 +11,18 @@ import polars as pl
 from chexgen_lib.records import RecordError, conform
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, locate
-from chexgen_lib.sources.masks import ROWS, SEVERAL, MaskError, frame_of, no_repairs, numbers, read_json, stem_of, write
+from chexgen_lib.sources.masks import (
+    ROWS,
+    SEVERAL,
+    MaskError,
+    frame_of,
+    no_repairs,
+    numbers,
+    read_json,
+    require_originals,
+    stem_of,
+    write,
+)
 from chexgen_lib.sources.table import separate
 
 SOURCE = "vindr_ribcxr"
@@ -54,6 +65,7 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
         for number, (key, image) in enumerate(table["img"].items(), start=1):
             row = _record(tree.folder, image, {rib: table[rib].get(key) for rib in RIBS}, found)
             rows.append({"row": f"{path.name} {number}", "broken": False, "split": split, "source": SOURCE} | row)
+    require_originals(tree.folder, rows)
     table, rejects = separate(pl.DataFrame(rows, schema=ROWS), SOURCE)
     return conform(table.drop("row", "broken", "reason")), rejects
 

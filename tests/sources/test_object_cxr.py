@@ -1,9 +1,12 @@
 """object-CXR: foreign objects as boxes, ellipses and polygons."""
 
 import pytest
+from PIL import Image
 
+from chexgen_lib.images import read_image
+from chexgen_lib.records import RecordError
 from chexgen_lib.sources import masks, object_cxr
-from tests.sources.layouts import by_id, object_folder, picture, put, reasons
+from tests.sources.layouts import OBJECTS, by_id, object_folder, picture, put, reasons
 
 
 def test_objects_of_every_shape_are_masks_and_boxes(tmp_path):
@@ -54,3 +57,24 @@ def test_an_image_of_the_other_set_gives_no_frame(tmp_path):
     kept, rejects = object_cxr.load(folder)  # train.zip is not unpacked, and dev/00001.jpg is another image
     assert kept["image_id"].to_list() == ["object_cxr:train/00002", "object_cxr:dev/00001"]
     assert rejects["reason"].to_list() == ["no readable image, which alone gives the frame of its annotation"]
+
+
+def test_an_image_that_its_note_turns_upright_is_annotated_so(tmp_path):
+    folder = object_folder(tmp_path)
+    image = Image.linear_gradient("L").resize((20, 40))
+    note = image.getexif()
+    note[0x0112] = 6  # Orientation: to be turned by 90 degrees
+    image.save(folder / "train/00001.jpg", exif=note)
+    row = by_id(object_cxr.load(folder)[0])["object_cxr:train/00001"]
+    assert masks.frame(row["mask"]) == read_image(folder / "train/00001.jpg").shape == (20, 40)
+    assert row["boxes"][0] == pytest.approx({"finding": "Support Devices", "x": 0.25, "y": 0.25, "w": 0.5, "h": 0.5})
+
+
+def test_reduced_images_are_refused(tmp_path):
+    """Some annotations fit by chance, and would be drawn in the wrong place."""
+    rows = [f"{n}.jpg,0 {x} 1 {x + 9} 9" for n, x in enumerate((5, 20, 50, 60, 70))]
+    folder = put(tmp_path, {"train.csv": "\n".join(["image_name,annotation", *rows]), "dev.csv": OBJECTS["dev.csv"]})
+    for n in range(5):
+        picture(folder / f"train/{n}.jpg", 40, 20)
+    with pytest.raises(RecordError, match="annotations of 3 of 6 images leave them .*fetch the publisher's"):
+        object_cxr.load(folder)
