@@ -1,23 +1,26 @@
 """RALO (Cohen et al. 2022): 2,373 radiographs of COVID-19 patients at Stony Brook, scored by two radiologists.
 
 Each reader scores the geographic extent and the opacity of each lung from 0 to 4; the totals of both lungs, 0 to 8, are
-used here. The image of data row i, counted from 0, is `CXR_images_scored/i.jpg`.
+used here. The image of data row i, counted from 0, is `CXR_images_scored/i.jpg`: no column names it, so that a table
+which was sorted or filtered gives images the scores of others. It is refused where that shows.
 """
 
 import csv
 import io
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import polars as pl
 
 from chexgen_lib.records import RecordError, conform
 from chexgen_lib.sources.datasheet import Datasheet, Part
-from chexgen_lib.sources.files import locate, read_text
+from chexgen_lib.sources.files import Tree, locate, read_text
 from chexgen_lib.sources.masks import no_repairs
 from chexgen_lib.sources.table import separate
 
 SOURCE = "ralo"
+IMAGES = "**/CXR_images_scored/*.jpg"
 MAX_TOTAL = 8  # both lungs
+SEVERAL = 10  # rows of patients who have another one, from which their order tells
 EXTENT, OPACITY = "Total GEOGRAPHIC", "Total OPACITY"  # each name heads two columns, one per reader
 
 DATASHEET = Datasheet(
@@ -32,8 +35,10 @@ DATASHEET = Datasheet(
     "Applied Sciences 12, 4861 (2022)",
     parts=(
         Part("**/ralo-dataset-metadata.csv", "scores"),
-        Part("**/CXR_images_scored/*.jpg", "images"),
+        Part(IMAGES, "images"),
     ),
+    caution="only the place of its row tells which image is scored: the table must be as published, neither sorted nor "
+    "filtered",
 )
 
 repairs = no_repairs
@@ -45,8 +50,15 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     `severity` holds the mean of the two readers divided by 8, so 0..1, for "Lung Opacity" (the paper's target) and
     "geographic extent". Lung Opacity is 1 where both readers score above 0, 0 where both score 0, else uncertain.
     Rejected: a score that is missing or not in 0..8, no patient, broken rows.
+
+    Raises:
+        RecordError: if the table is missing, cannot be read, or is not in the published order.
     """
-    table, rejects = separate(_read(locate(folder, "**/ralo-dataset-metadata.csv")), SOURCE)
+    tree = Tree.of(folder)
+    path = locate(tree, "**/ralo-dataset-metadata.csv")
+    table = _read(path)
+    _require_published_order(path, table, tree)
+    table, rejects = separate(table, SOURCE)
     least, most = pl.min_horizontal("opacity", "opacity 2"), pl.max_horizontal("opacity", "opacity 2")
     means = {
         "Lung Opacity": pl.mean_horizontal("opacity", "opacity 2"),
@@ -94,6 +106,27 @@ def _read(path: Path) -> pl.DataFrame:
         .when(~known)
         .then(pl.lit(f"a score is missing or not in 0 to {MAX_TOTAL}")),
     )
+
+
+def _require_published_order(path: Path, table: pl.DataFrame, tree: Tree) -> None:
+    """RecordError where rows are missing or moved: images beyond the last row, or patients whose rows are scattered.
+
+    The published table has the rows of a patient together.
+    """
+    stems = (PurePosixPath(name).stem for name in tree.matches(IMAGES))
+    last = max((int(stem) for stem in stems if stem.isdecimal()), default=-1)
+    if last >= table.height:
+        raise RecordError(
+            f"{path}: has {table.height} rows, and the folder the image {last}.jpg of row {last + 1}; an image is "
+            "known by the place of its row alone, so rows must not be missing: fetch the table again"
+        )
+    patients = table["patient"].drop_nulls()
+    again, together = len(patients) - patients.n_unique(), (patients == patients.shift()).sum()
+    if again >= SEVERAL and 2 * together < again:
+        raise RecordError(
+            f"{path}: the rows of a patient are scattered, so the table was sorted; an image is known by the place of "
+            "its row alone: fetch the table again"
+        )
 
 
 def _rows(path: Path) -> list[list[str]]:
