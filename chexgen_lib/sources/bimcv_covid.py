@@ -6,6 +6,7 @@ photometric interpretation are in the .json beside it, and some images are MONOC
 """
 
 import io
+import re
 from pathlib import Path
 
 import polars as pl
@@ -19,6 +20,10 @@ from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, every, read_text
 from chexgen_lib.sources.table import REPAIRS, require_same_form, separate, unread
 
+LABELS, PARTICIPANTS, IMAGES = "**/[Ll]abels_*.tsv", "**/participants.tsv", "**/sub-*_ses-*.png"
+RELEASED = "**/derivatives/labels/[Ll]abels_*.tsv"
+ELSEWHERE = re.compile(r"(?:^|/)(?:derivatives|mod-(?!rx/)[^/]*)/")  # folders without radiographs
+
 DATASHEET = Datasheet(
     source="bimcv_covid",
     title="BIMCV-COVID19+ and BIMCV-COVID19-, iterations 1 and 2",
@@ -31,16 +36,15 @@ DATASHEET = Datasheet(
     citation="de la Iglesia Vaya et al., BIMCV COVID-19+: a large annotated dataset of RX and CT images from COVID-19 "
     "patients, arXiv:2006.01174 (2020)",
     parts=(
-        Part("**/derivatives/labels/[Ll]abels_*.tsv", "report and labels of each session"),
-        Part("**/participants.tsv", "age and sex of each patient", needed=False),
-        Part("**/sub-*/ses-*/mod-rx/*.png", "radiographs"),
+        Part(LABELS, "report and labels of each session"),
+        Part(PARTICIPANTS, "age and sex of each patient", needed=False),
+        Part(IMAGES, "radiographs, in sub-*/ses-*/mod-rx or all in one folder"),
         Part(
-            "**/sub-*/ses-*/mod-rx/*.json",
+            "**/sub-*_ses-*.json",
             "DICOM headers: window and polarity of the stored values, without which no image is shown",
         ),
     ),
 )
-LABELS, PARTICIPANTS, IMAGES = "**/derivatives/labels/[Ll]abels_*.tsv", "**/participants.tsv", "**/mod-rx/*.png"
 COLUMNS = ("ReportID", "Report", "Labels", "LabelsLocalizationsBySentence")
 VIEWS = {"pa": "PA", "ap": "AP"} | dict.fromkeys(("ll", "rl", "lat", "lateral"), "LATERAL")
 
@@ -51,7 +55,7 @@ MAYBE = padchest.MAYBE | {f: [*padchest.MAYBE[f], *COVID] for f in ("Lung Opacit
 
 
 def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Records and rejects of the radiographs in a folder, at any depth.
+    """Records and rejects of the radiographs in a folder, at any depth: in its `mod-rx`, or so named anywhere else.
 
     The session's labels hold for all its images. A label that is not listed is absent, except in incomplete reports,
     where MAYBE leaves it open, and beside a label that FINDING_OF does not know. Age is given per patient, as a list of
@@ -86,7 +90,8 @@ def _prepare(folder: str | Path | Tree) -> pl.DataFrame:
     table = _images(tree)
     names = table["image"].str.extract(r"([^/]+)$")
     rivals = tree.find(names.filter(names.is_duplicated())).drop_nulls("rival")["image"]
-    labels = _tables(tree, LABELS, COLUMNS, "ReportID").unique(maintain_order=True)
+    labels = RELEASED if tree.matches(RELEASED) else LABELS
+    labels = _tables(tree, labels, COLUMNS, "ReportID").unique(maintain_order=True)
     labels = labels.with_columns(disputed=pl.col("ReportID").is_duplicated())
     labels = labels.unique("ReportID", keep="first", maintain_order=True)
     table = table.join(labels, left_on="session", right_on="ReportID", how="left", maintain_order="left")
@@ -129,7 +134,9 @@ def _prepare(folder: str | Path | Tree) -> pl.DataFrame:
 
 def _images(tree: Tree) -> pl.DataFrame:
     """The PNG files and what their names say, for example sub-S03169_ses-E07193_run-1_bp-chest_vp-ap_dx.png."""
-    files = [path.relative_to(tree.folder).as_posix() for path in every(tree, IMAGES)]
+    published = tree.matches("mod-rx/*.png")
+    named = tree.matches(IMAGES) or ([] if published else every(tree, IMAGES))  # which says what is missing
+    files = sorted({*published, *(name for name in named if not ELSEWHERE.search(name.lower()))})
     name = pl.col("image").str.extract(r"(?i)([^/]+)\.png$")
     ids = name.str.extract_groups(r"^(?<subject>sub-[^_/]+)_(?<session>ses-[^_/]+)").struct
     tag = name.str.extract(r"_vp-([^_]+)")

@@ -111,6 +111,18 @@ def test_iterations_side_by_side(tmp_path):
     assert df["image"].to_list() == [f"covid19_posi/{PNG.format('pa_dx')}", f"neg/{other}"]
 
 
+def test_all_images_in_one_folder(tmp_path):
+    """A mirror: names tell patient, session and view, as in the release; derivatives and CT are no radiographs."""
+    name = PNG.format("pa_dx").rpartition("/")[2]
+    write(
+        tmp_path, [f"images/{name}", f"derivatives/rois/{name}", f"mod-ct/{name}"], session("ses-E07193", "['normal']")
+    )
+    (tmp_path / "derivatives/labels/labels_covid_posi.tsv").rename(tmp_path / "labels_covid_posi.tsv")
+    df, rejects = bimcv_covid.load(tmp_path)
+    assert rejects.is_empty() and df.select("image", "view", "age").rows() == [(f"images/{name}", "PA", 80)]
+    assert df["image_id"].to_list() == [f"bimcv_covid:{name.removesuffix('.png')}"]
+
+
 def test_rejects_add_up(tmp_path):
     abdomen = PNG.format("ap_cr").replace("bp-chest", "bp-abdomen")
     unreported = PNG.replace("E07193", "E1").format("pa_dx")
@@ -173,6 +185,6 @@ def test_the_headers_without_which_no_image_is_shown_are_missed(tmp_path):
     )
     png.write_bytes(b"\x89PNG")
     report, ready = registry.check("bimcv_covid", tmp_path)
-    assert not ready and "mod-rx/*.json (DICOM headers: window and polarity" in report
+    assert not ready and "sub-*_ses-*.json (DICOM headers: window and polarity" in report
     png.with_suffix(".json").write_text("{}")
     assert registry.check("bimcv_covid", tmp_path)[1]
