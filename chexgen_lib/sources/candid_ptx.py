@@ -36,6 +36,7 @@ DATASHEET = Datasheet(
     obtain="request through doi:10.17608/k6.auckland.14173982; ask whether access from abroad is open",
     citation="Feng S. et al. Curation of the CANDID-PTX dataset with free-text reports. Radiology: Artificial "
     "Intelligence 3, e210136 (2021)",
+    split="all of it is test: the paper's external one, no publisher's",
     parts=(
         Part(f"**/{REPORTS}", "pneumothorax masks, RLE; reports"),
         Part("**/chest_tube.csv", "chest tube masks, RLE"),

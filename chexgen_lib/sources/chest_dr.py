@@ -54,6 +54,7 @@ DATASHEET = Datasheet(
     obtain="download: doi:10.6084/m9.figshare.c.6476047; support sets: data_anns of github.com/openmedlab/MedFM",
     citation="Wang D. et al. A real-world dataset and benchmark for foundation model adaptation in medical image "
     "classification. Scientific Data 10, 574 (2023)",
+    split="the publisher's tables: `chest_train.csv` is training, `chest_test_WithLabel.csv` test",
     parts=(
         Part("**/chest_train.csv", "labels, train"),
         Part("**/chest_test_WithLabel.csv", "labels, test", needed=False),

@@ -50,6 +50,7 @@ DATASHEET = Datasheet(
     obtain="download: github.com/Deepwise-AILab/ChestX-Det-Dataset (annotations, and links to the images)",
     citation="Lian J. et al. A structure-aware relation network for thoracic diseases detection and segmentation. IEEE "
     "Transactions on Medical Imaging 40, 2042-2052 (2021)",
+    split="the publisher's tables, training and test",
     parts=(
         Part("**/ChestX_Det_train.json", "boxes and outlines, train"),
         Part("**/ChestX_Det_test.json", "boxes and outlines, test"),

@@ -11,6 +11,7 @@ import polars as pl
 from chexgen_lib.sources.files import Tree
 
 ROLES = ("stage I", "stage II", "annotation-to-image", "downstream")
+HASHED = "by a hash of the patient: its publisher's, if there is one, is not read"
 PRESENT, MISSING, EMPTY, OPTIONAL = "present", "missing", "empty", "not there (optional)"
 
 
@@ -52,6 +53,7 @@ class Datasheet:
         short_name: for figures, where neither the paper's name nor the title serves.
         gives: the Record's columns that are of no use to anybody if all are empty: image, report, mask;
             and boxes, where some of an image whose size is not known would be lost.
+        split: where training and test set come from (`records.assign_splits`).
         caution: what results that are based on its annotations must take into account.
     """
 
@@ -68,6 +70,7 @@ class Datasheet:
     short_name: str | None = None
     gives: tuple[str, ...] = ("image",)
     caution: str = ""
+    split: str = HASHED
 
     @property
     def figure_name(self) -> str:

@@ -32,6 +32,7 @@ DATASHEET = Datasheet(
     "physionet.org/content/mimic-cxr, mimic-cxr-jpg and mimiciv",
     citation="Johnson et al., MIMIC-CXR-JPG, a large publicly available database of labeled chest radiographs, "
     "arXiv:1901.07042 (2019)",
+    split="test is folder p19, training p10 to p18, as in the paper; the publisher's table of splits is not read",
     parts=(
         Part("mimic-cxr-*-metadata.csv*", "JPG release: view and date of each image", needed=False),
         Part("mimic-cxr-*-chexpert.csv*", "JPG release: 14 labels of each study", needed=False),

@@ -21,6 +21,7 @@ DATASHEET = Datasheet(
     obtain="the NIH Clinical Center's open download, no registration; twelve archives of images and two tables",
     citation="Wang X, Peng Y, Lu L, Lu Z, Bagheri M, Summers RM. ChestX-ray8: Hospital-scale chest X-ray database "
     "and benchmarks on weakly-supervised classification and localization of common thorax diseases. CVPR 2017.",
+    split="the publisher's lists of images, where they lie beside its table; else by a hash of the patient",
     parts=(
         Part("**/Data_Entry_2017*.csv*", "labels, age, sex and view of every image"),
         Part("**/BBox_List_2017*.csv*", "boxes in pixels of 1024 x 1024", needed=False),

@@ -38,6 +38,7 @@ DATASHEET = Datasheet(
     licence="terms of the object-CXR challenge; none is stated in its files",
     obtain="download from the challenge's page, jfhealthcare.github.io/object-CXR, and unpack train.zip and dev.zip",
     citation="JF Healthcare. object-CXR: automatic detection of foreign objects on chest X-rays. MIDL (2020)",
+    split='the publisher\'s tables: "train" is training, "dev" test, since its test set has no annotations',
     parts=(
         Part("train.csv", "annotations, train"),
         Part("dev.csv", "annotations, dev"),

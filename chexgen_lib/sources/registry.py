@@ -33,7 +33,10 @@ find their image, report or mask. Patterns are those of Python's `Path.glob`, in
 further folders, tables may be packed (.gz, .zip, .bz2, .xz), hidden files do not count. A part that is optional is not
 needed to read the records, or is one of several forms of the same. Of two tables, or two files of one image, that
 differ none is chosen: move one away. Where files of one image differ in type, the one of the type that the table names
-is taken."""
+is taken.
+
+No patient is in two sets, of one dataset or of several with the same images: who is tested on in one of them is tested
+on in all. Validation is cut from the training set by a hash of the patient (`chexgen_lib.records.assign_splits`)."""
 
 
 def reader(source: str) -> ModuleType:
@@ -309,6 +312,7 @@ def page() -> str:
         lines += [f"| cases in the paper | {paper:,} |"] if paper is not None else []
         lines += [f"| licence | {sheet.licence} |", f"| to obtain | {sheet.obtain} |"]
         lines += [f"| comes with torchxrayvision | {'yes' if sheet.shipped else 'no'} |"]
+        lines += [f"| training and test | {sheet.split} |"]
         lines += [f"| mind | {sheet.caution} |"] if sheet.caution else []
         lines += [f"| cite | {sheet.citation} |", "", f"Expected in `{sheet.source}/` below the data root:", ""]
         lines += [f"- `{p.pattern}`: {p.holds}{'' if p.needed else ' (optional)'}" for p in sheet.parts]

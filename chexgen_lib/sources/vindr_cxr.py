@@ -70,6 +70,7 @@ DATASHEET = Datasheet(
     obtain="training boxes come with torchxrayvision; the rest: physionet.org/content/vindr-cxr, after credentialing",
     citation="Nguyen H. Q. et al. VinDr-CXR: an open dataset of chest X-rays with radiologist's annotations. "
     "Scientific Data 9, 429 (2022)",
+    split="the publisher's tables, training and test; Kaggle's table, which is also the shipped one, is training alone",
     parts=(
         Part("annotations/annotations_train.csv", "boxes of three readers, train", needed=False),
         Part("annotations/image_labels_train.csv", "labels of three readers, train", needed=False),

@@ -27,6 +27,7 @@ DATASHEET = Datasheet(
     obtain="PhysioNet account, signed data use agreement: physionet.org/content/vindr-pcxr",
     citation="Pham et al., PediCXR, an open, large-scale chest radiograph dataset for interpretation of common "
     "thoracic diseases in children, Scientific Data 10:240 (2023)",
+    split="the publisher's tables, training and test",
     parts=(
         Part("image_labels_train.csv", "15 diagnoses of each training image"),
         Part("annotations_train.csv", "boxes of findings, training images", needed=False),

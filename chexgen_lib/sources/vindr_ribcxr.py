@@ -39,6 +39,7 @@ DATASHEET = Datasheet(
     obtain="sign the agreement at vindr.ai/datasets/ribcxr; the link to the files comes by mail",
     citation="Nguyen H. C. et al. VinDr-RibCXR: a benchmark dataset for automatic segmentation and labeling of "
     "individual ribs on chest X-rays. arXiv:2107.01327 (2021)",
+    split='the publisher\'s tables: "train" is training, "val" test, as in the paper',
     parts=(
         Part("**/Vin[Dd]r_RibCXR_train_mask.json", "outlines, train"),
         Part("**/Vin[Dd]r_RibCXR_val_mask.json", "outlines, val"),

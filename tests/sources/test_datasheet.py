@@ -2,8 +2,9 @@
 
 import pytest
 
-from chexgen_lib.records import RecordError
-from chexgen_lib.sources.datasheet import EMPTY, MISSING, OPTIONAL, PRESENT, Datasheet, Part
+from chexgen_lib.records import PUBLISHED, RecordError
+from chexgen_lib.sources import registry
+from chexgen_lib.sources.datasheet import EMPTY, HASHED, MISSING, OPTIONAL, PRESENT, Datasheet, Part
 from chexgen_lib.sources.files import locate
 
 SHEET = Datasheet(
@@ -44,3 +45,8 @@ def test_locate(tmp_path):
         locate(tmp_path, "train.csv", "test.csv")
     with pytest.raises(RecordError, match="no such file or folder"):
         locate(tmp_path / "gone", "train.csv")
+
+
+@pytest.mark.parametrize("source", registry.ALL)
+def test_a_datasheet_says_where_the_split_is_from(source):
+    assert (registry.reader(source).DATASHEET.split == HASHED) == (source not in PUBLISHED)
