@@ -1,8 +1,9 @@
 """Masks from image files, whatever their convention: a mask is never empty, half or inverted because of it.
 
 The background is 0 (black). What is not may be 1 or 255 or 65535, a label for each structure (0, 1, 2 or 0, 127, 254),
-a colour, an index in a palette of any order, or opacity. Edges may be antialiased. Where values do not tell what is
-marked, the file is refused and they are named; no convention is guessed.
+a colour, an index in a palette of any order, or opacity. Edges may be antialiased. Two labels beside each other are a
+right and a left part; others may be organs of which one is meant. Where values do not tell what is marked, the file is
+refused and they are named; no convention is guessed.
 """
 
 from pathlib import Path
@@ -19,17 +20,19 @@ RARE = 0.2  # of two labels' pixels: lungs are more alike; in masks of V7 Labs 2
 SOFT = 0.25  # share of pixels on no level; a mask's edges are less
 EDGE = 2  # pixels from a mark to the end of its antialiased edge
 LINE = 16  # pixels that alone are of one level make a line; an antialiased line has many levels
+HOLLOW = 4  # times an outline's pixels; the gaps between crossing ribs are less
+STRAY = 0.05  # share of a JPEG's marked pixels that are of other colours, at the edges of its blocks
 BORDER = 0.75  # share of the image's border; a mask of a structure inside the chest marks less
 
 
 def read_mask(path: str | Path) -> np.ndarray:
     """What a mask's file marks, as bool [H, W].
 
-    Several marks are united; edges count from half of their mark on.
+    Two marks beside each other are united; edges count from half of their mark on.
 
     Raises:
-        ImageError: for a file that cannot be read, marks nothing, everything or the border, or whose values do not
-            tell what is marked.
+        ImageError: for a file that cannot be read, marks nothing, everything, the border or mere outlines, or whose
+            values do not tell what is marked.
     """
     path = Path(path)
     pixels = read_pixels(path, FORMATS)
@@ -38,7 +41,7 @@ def read_mask(path: str | Path) -> np.ndarray:
         cut, fault = _cut(np.where(levels < LABELS, 0, levels) if pixels.lossy else levels, pixels.lossy)
     if fault is None:
         mask = levels >= cut
-        fault = _inverted(mask)
+        fault = _inverted(mask) or _outlined(mask) or _several(_codes(pixels, levels), mask, pixels.lossy)
         if fault is None:
             return mask
     raise ImageError(f"{path}: {fault} (values {_list(levels)}); save it as 0 outside and 255 inside the structure")
@@ -117,6 +120,42 @@ def _inverted(mask: np.ndarray) -> str | None:
     if 2 * film.size > mask.size and not film.all() and (border := _border(film)) > BORDER:
         return f"{border:.0%} of the border of a padded film is marked, so it seems inverted"
     return None
+
+
+def _outlined(mask: np.ndarray) -> str | None:
+    """Why what is marked seems to be the outline of a structure that was not filled."""
+    filled = ndimage.binary_fill_holes(mask).sum()
+    return (
+        f"outlines around {filled / mask.sum():.0f} times their pixels; fill them"
+        if filled > HOLLOW * mask.sum()
+        else None
+    )
+
+
+def _codes(pixels: Pixels, levels: np.ndarray) -> np.ndarray:
+    """A number [H, W] for each label or colour; of a JPEG, whose colours vary, for the channels that are bright."""
+    if pixels.values.ndim == 2:
+        return levels
+    if pixels.lossy:
+        return (2 * pixels.values.astype(np.int64) >= levels[..., None]) @ np.array([4, 2, 1])
+    _, colours = np.unique(pixels.values.astype(np.int64) @ np.array([2**32, 2**16, 1]), return_inverse=True)
+    return levels * (colours.max() + 1) + colours.reshape(levels.shape)
+
+
+def _several(codes: np.ndarray, mask: np.ndarray, lossy: bool) -> str | None:
+    """Why it cannot be told which of several structures is meant; two beside each other are right and left."""
+    inside = mask & (ndimage.maximum_filter(codes, 3) == ndimage.minimum_filter(codes, 3))  # not the edges between them
+    found, counts = np.unique(codes[inside], return_counts=True)
+    found = found[counts > lossy * STRAY * counts.sum()]
+    if len(found) > 2:
+        return f"{len(found)} structures, of which some may not be meant"
+    spans = [np.percentile((mask & (codes == code)).nonzero()[1], (5, 95)) for code in found]
+    if len(spans) < 2:
+        return None
+    (left, right), (other_left, other_right) = spans
+    common = min(right, other_right) - max(left, other_left)
+    beside = 2 * common <= min(right - left, other_right - other_left)
+    return None if beside else "two structures that do not lie beside each other, of which one may not be meant"
 
 
 def _border(mask: np.ndarray) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import binary_erosion
 
 from chexgen_lib.images import ImageError
 from chexgen_lib.masks import read_mask
@@ -103,6 +104,8 @@ def test_the_edge_of_two_labels_is_not_lost(tmp_path):
 
 CATHETER = np.zeros((96, 96), bool)
 CATHETER[4:90, 47:49] = True
+HEART = np.zeros((96, 96), bool)
+HEART[40:90, 32:70] = True
 REFUSED = {
     "empty": (np.zeros((96, 96), np.uint8), r"same value, so it marks nothing or everything \(values 0\)"),
     "everything": (np.full((96, 96), 255, np.uint8), r"same value.*\(values 255\)"),
@@ -129,6 +132,12 @@ REFUSED = {
         "levels 127 and 255",
     ),
     "small labels of both": (np.where(DEVICE, 2, SHAPE).astype(np.uint8), r"levels 1 and 2, one on 3% as many pixels"),
+    "labels of both lungs and of the heart": (
+        np.where(HEART, 2, SHAPE).astype(np.uint8),
+        "two structures that do not lie beside each other",
+    ),
+    "labels of a lung each and of the heart": (np.where(HEART, 3, LABELS), r"3 structures, .*\(values 0, 1, 2, 3\)"),
+    "outlines": (np.uint8(SHAPE ^ binary_erosion(SHAPE)) * 255, "outlines around 10 times their pixels; fill them"),
     "a picture": (
         np.random.default_rng(0).integers(0, 256, (96, 96), np.uint8),
         r"many greys \(values 0, 1 ... 255, 256 in",
@@ -159,6 +168,13 @@ def test_colours_that_hide_labels_are_refused(tmp_path):
     )
     with pytest.raises(ImageError, match="one on 3% as many pixels"):
         read_mask(tmp_path / "x.png")
+    organs = np.array([BLACK, (255, 0, 0), (0, 255, 0), (0, 0, 255)], np.uint8)[np.where(HEART, 3, LABELS)]
+    Image.fromarray(organs).save(tmp_path / "x.png")  # equally bright
+    with pytest.raises(ImageError, match="3 structures"):
+        read_mask(tmp_path / "x.png")
+    Image.fromarray(organs).save(tmp_path / "y.jpg", quality=95)
+    with pytest.raises(ImageError, match="3 structures"):
+        read_mask(tmp_path / "y.jpg")
     Image.fromarray(LABELS * 127).save(tmp_path / "x.jpg", quality=60)
     with pytest.raises(ImageError, match="a JPEG does not keep apart"):
         read_mask(tmp_path / "x.jpg")
