@@ -26,8 +26,8 @@ DATASHEET = Datasheet(
         Part("**/Data_Entry_2017*.csv*", "labels, age, sex and view of every image"),
         Part("**/BBox_List_2017*.csv*", "boxes in pixels of 1024 x 1024", needed=False),
         Part("**/*.png", "images, 1024 x 1024", needed=False),
-        Part("**/train_val_list.txt", "the publisher's images for training and validation", needed=False),
-        Part("**/test_list.txt", "the publisher's images for testing", needed=False),
+        Part("**/train_val_list*.txt", "the publisher's images for training and validation", needed=False),
+        Part("**/test_list*.txt", "the publisher's images for testing", needed=False),
     ),
     shipped=True,
     caution="labels were mined from reports: of 238 images called pneumothorax that radiologists read again, they "
@@ -35,7 +35,10 @@ DATASHEET = Datasheet(
 )
 TABLE, BOXES = "Data_Entry_2017_v2020.csv.gz", "BBox_List_2017.csv.gz"
 COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
-LISTS = {"train_val_list.txt": "train", "test_list.txt": "test"}
+LISTS = {  # of images: the publisher's name and that of the most used mirror, of 224 x 224 pixels
+    ("train_val_list.txt", "train_val_list_NIH.txt"): "train",
+    ("test_list.txt", "test_list_NIH.txt"): "test",
+}
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 BOX_FRAME = 1024  # pixels: the side of the released images, in which the boxes are given
 
@@ -105,15 +108,16 @@ def _published(tree: Tree | None, image_ids: pl.Series) -> pl.DataFrame:
         RecordError: if an image is in both lists, or the ids of the lists are not written as `image_ids`.
     """
     frames, path = [pl.DataFrame(schema={"image_id": pl.String, "split": pl.String})], None
-    for name, split in LISTS.items() if tree is not None and tree.folder.is_dir() else ():
-        if there := located(tree, name):
+    for files, split in LISTS.items() if tree is not None and tree.folder.is_dir() else ():
+        if there := located(tree, *files):
             path, names = there, [line.rpartition("/")[2] for line in re.split(r"[\s,;]+", read_text(there).decode())]
             names = pl.DataFrame({"image": filter(None, names)}, schema={"image": pl.String})
             frames.append(names.select(image_id=pl.format("nih:{}", _stem(pl.col("image"))), split=pl.lit(split)))
     lists = pl.concat(frames).unique()
     if (twice := lists.filter(pl.col("image_id").is_duplicated())).height:
         raise RecordError(
-            f"{tree.folder}: image {twice['image_id'].min()!r} is in both lists of {list(LISTS)}; fetch them again"
+            f"{tree.folder}: image {twice['image_id'].min()!r} is in both lists, train_val_list.txt and test_list.txt; "
+            "fetch them again"
         )
     if path is not None:
         require_same_form(path, lists["image_id"], image_ids)

@@ -202,3 +202,11 @@ def test_boxes_that_cannot_be_used_are_listed(tmp_path):
     assert nih.repairs(tmp_path).select("image_id", "field", "value").rows() == [
         ("nih:00000001_000", "boxes", "unknown label 'mass'")
     ]
+
+
+def test_the_lists_of_the_reduced_mirror_are_the_publishers(tmp_path):
+    rows = [f"0000000{i}_000.png,Edema,0,{i},57,M,PA" for i in (1, 2)]
+    write(tmp_path, *rows).rename(tmp_path / "Data_Entry_2017.csv")
+    for name, image in (("train_val_list_NIH.txt", 1), ("test_list_NIH.txt", 2)):
+        (tmp_path / name).write_text(f"0000000{image}_000.png\n")
+    assert nih.load(tmp_path)[0]["split"].to_list() == ["train", "test"]
