@@ -6,6 +6,7 @@ adapter samples from the condition image that shows them.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from chexgen_lib.storage import hash_key
 # What is requested of one image: the mask of a class, or boxes of all its findings and foreign objects.
 KINDS = {"pneumothorax": "Pneumothorax", "lungs": "lungs", "ribs": "ribs", "boxes": None}
 LARGEST_BOX = 0.5  # share of the image; a box around nearly everything requests nothing
+ALIKE = 10  # images; more of one patient are no reason for doubt only where they are less than half of all
 LUNGS_PROMPT = "Frontal chest radiograph. Pneumonia."  # of all images in a folder of lung masks
 
 
@@ -140,8 +142,8 @@ def load_lung_masks(folder: Path, resolution: int, prompt: str = LUNGS_PROMPT, h
     one split; a hash decides which patients are held out.
 
     Raises:
-        CohortError: if the folder has no pairs, an image or mask has no partner, two have one name, or a pair differs
-            in size.
+        CohortError: if the folder has no pairs, an image or mask has no partner, two have one name, a pair differs
+            in size, or most names begin alike.
         ImageError: if a file cannot be read, or does not tell what it marks (`masks.read_mask`).
     """
     images, masks = _by_name(folder / "images"), _by_name(folder / "masks")
@@ -150,6 +152,12 @@ def load_lung_masks(folder: Path, resolution: int, prompt: str = LUNGS_PROMPT, h
     if not images:
         raise CohortError(f"{folder} holds no images/ and masks/: lay out one mask of the same name for each image")
     patients = [name[:8] for name in images]
+    first, most = Counter(patients).most_common(1)[0]
+    if most > max(ALIKE, len(patients) // 2):
+        raise CohortError(
+            f"{folder}: {most} of {len(patients)} names begin with {first!r}, so that all these would be one "
+            "patient's; rename images and masks so that their first 8 letters tell patients apart"
+        )
     shuffled = sorted(set(patients), key=hash_key)
     test = shuffled[: max(1, round(held_out * len(shuffled)))]
     table = pl.DataFrame(

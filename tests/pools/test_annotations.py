@@ -148,6 +148,16 @@ def test_a_folder_of_lung_masks(tmp_path):
         an.load_lung_masks(tmp_path / "none", SIZE, "Lungs.")
 
 
+def test_names_that_all_begin_alike_are_no_patients(tmp_path):
+    """Shenzhen's: with 8 letters all would be one patient's, who is held out."""
+    for place in ("images", "masks"):
+        (tmp_path / place).mkdir()
+        for i in range(12):
+            (tmp_path / place / f"CHNCXR_{i:04}_0.png").touch()
+    with pytest.raises(CohortError, match="12 of 12 names begin with 'CHNCXR_0', so that all these would be one"):
+        an.load_lung_masks(tmp_path, SIZE, "Lungs.")
+
+
 def test_real_lung_masks(shared):
     found = an.load_lung_masks(shared / "data/lung-masks", 64, "Lungs.")
     assert len(found.images) == 57 and 0.1 < found.masks.mean() < 0.6
