@@ -177,6 +177,7 @@ def header_beside(path: Path) -> Dataset | None:
         return None
     try:
         content = json.loads(beside.read_text(encoding="utf-8-sig"))
+        content = content[0] if isinstance(content, list) and len(content) == 1 else content  # as DICOMweb gives one
         header = Dataset()
         for keyword in ELEMENTS if isinstance(content, dict) else ():
             tag = Tag(tag_for_keyword(keyword))

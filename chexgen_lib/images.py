@@ -16,11 +16,12 @@ from PIL import Image
 
 from chexgen_lib.dicom import LUMA, read_dicom
 from chexgen_lib.dicom_display import DicomError, displayed, header_beside, name, number
-from chexgen_lib.pixels import DICOM, JPEG, PNG, ImageError, kind_of, read_pixels
+from chexgen_lib.pixels import DICOM, JPEG, PNG, ImageError, Pixels, kind_of, read_pixels
 from chexgen_lib.storage import replacing
 
 FRONTAL_MEDIASTINUM = (slice(20, 52), slice(27, 37))  # rows and columns of 64: brighter than the lungs beside it
 BLANK = 0.1  # share of rows; below 1,032 films of NIH and of others with lung masks at most 0.08 are blank
+COLOURED = 0.02  # share of pixels; an annotation in colour has fewer
 FRONTAL_LUNGS = ((slice(16, 40), slice(12, 24)), (slice(16, 40), slice(40, 52)))
 
 
@@ -68,6 +69,8 @@ def _read_png_or_jpeg(path: Path, note: Callable[[str], None], need_header: bool
     if pixels.alpha is not None:
         raise ImageError(f"{path}: has transparent pixels; flatten the image, then read it again")
     grey = pixels.values
+    if (coloured := _coloured(pixels)) > COLOURED:
+        note(f"{coloured:.0%} of it in colour, of which only the brightness is kept: a heat map, or drawn upon?")
     if grey.ndim == 3 and pixels.top == 65535:
         grey = np.rint(grey @ np.array(LUMA)).astype(np.int64)
     elif grey.ndim == 3:
@@ -84,6 +87,14 @@ def _read_png_or_jpeg(path: Path, note: Callable[[str], None], need_header: bool
             )
         return grey.astype(np.float32) / pixels.top
     return _by_header(path, grey, pixels.top, header, note)
+
+
+def _coloured(pixels: Pixels) -> float:
+    """The share of pixels in colour."""
+    if pixels.values.ndim == 2:
+        return 0.0
+    spread = pixels.values.max(axis=2).astype(np.int64) - pixels.values.min(axis=2)
+    return float((8 * spread > pixels.top).mean())
 
 
 def _by_header(

@@ -81,6 +81,24 @@ def test_stored_values_are_read_by_the_header_beside_them(tmp_path):
     np.testing.assert_allclose(images.read_image(path), np.clip((TWELVE_BITS - 500.0) / 1000, 0, 1), atol=2e-3)
 
 
+def test_a_header_in_the_list_that_dicomweb_gives_is_read(tmp_path):
+    path = save(tmp_path, Image.fromarray(TWELVE_BITS))
+    (tmp_path / "x.json").write_text('[{"00280004": {"vr": "CS", "Value": ["MONOCHROME1"]}}]')
+    np.testing.assert_allclose(images.read_image(path), 1 - TWELVE_BITS / TWELVE_BITS.max(), atol=1e-6)
+
+
+def test_a_film_in_colour_is_said(tmp_path):
+    """Its brightness is no grey of the film; a small mark in colour is."""
+    said = []
+    heat = np.stack([RAMP, 255 - RAMP, RAMP // 2], axis=-1)
+    images.read_image(save(tmp_path, Image.fromarray(heat)), said.append)
+    assert len(said) == 1 and "in colour, of which only the brightness is kept" in said[0]
+    marked = np.stack([np.tile(RAMP, (8, 8))] * 3, axis=-1)
+    marked[2:6, 2:6] = (255, 0, 0)
+    images.read_image(save(tmp_path, Image.fromarray(marked), "y.png"), said.append)
+    assert len(said) == 1
+
+
 def test_stored_values_without_their_header_are_refused(tmp_path):
     path = save(tmp_path, Image.fromarray(TWELVE_BITS))
     with pytest.raises(ImageError, match="16-bit values of only 0 to 4032 are stored DICOM values.*x.json"):
