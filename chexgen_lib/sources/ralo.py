@@ -113,11 +113,12 @@ def _require_published_order(path: Path, table: pl.DataFrame, tree: Tree) -> Non
 
     The published table has the rows of a patient together.
     """
-    stems = (PurePosixPath(name).stem for name in tree.matches(IMAGES))
+    names = tree.matches("CXR_images_scored/*") or tree.names  # of any type, or all in one folder
+    stems = (PurePosixPath(name).stem for name in names)
     last = max((int(stem) for stem in stems if stem.isdecimal()), default=-1)
     if last >= table.height:
         raise RecordError(
-            f"{path}: has {table.height} rows, and the folder the image {last}.jpg of row {last + 1}; an image is "
+            f"{path}: has {table.height} rows, and the folder the image {last} of row {last + 1}; an image is "
             "known by the place of its row alone, so rows must not be missing: fetch the table again"
         )
     patients = table["patient"].drop_nulls()
