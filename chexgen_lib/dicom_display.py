@@ -176,7 +176,7 @@ def header_beside(path: Path) -> Dataset | None:
     if not beside.is_file():
         return None
     try:
-        content = json.loads(beside.read_text(encoding="utf-8-sig"))
+        content = json.loads(beside.read_bytes())  # in UTF-8, 16 or 32
         content = content[0] if isinstance(content, list) and len(content) == 1 else content  # as DICOMweb gives one
         header = Dataset()
         for keyword in ELEMENTS if isinstance(content, dict) else ():

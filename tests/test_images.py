@@ -81,9 +81,11 @@ def test_stored_values_are_read_by_the_header_beside_them(tmp_path):
     np.testing.assert_allclose(images.read_image(path), np.clip((TWELVE_BITS - 500.0) / 1000, 0, 1), atol=2e-3)
 
 
-def test_a_header_in_the_list_that_dicomweb_gives_is_read(tmp_path):
+def test_a_header_in_a_list_or_in_utf_16_is_read(tmp_path):
     path = save(tmp_path, Image.fromarray(TWELVE_BITS))
     (tmp_path / "x.json").write_text('[{"00280004": {"vr": "CS", "Value": ["MONOCHROME1"]}}]')
+    np.testing.assert_allclose(images.read_image(path), 1 - TWELVE_BITS / TWELVE_BITS.max(), atol=1e-6)
+    (tmp_path / "x.json").write_text('{"PhotometricInterpretation": "MONOCHROME1"}', encoding="utf-16")
     np.testing.assert_allclose(images.read_image(path), 1 - TWELVE_BITS / TWELVE_BITS.max(), atol=1e-6)
 
 
