@@ -206,13 +206,17 @@ def _check_parts(sheet: Datasheet, tree: Tree) -> tuple[list[str], bool]:
 
 def _check_finds(sheet: Datasheet, tree: Tree, records: pl.DataFrame) -> tuple[list[str], bool]:
     """How many records find their image, report and mask, and whether none of these has nothing, or two candidates."""
-    lines, remedies = [], []
+    lines, remedies = [], []  # of two files none gives a size, so that boxes and masks may want for that reason
     files = tree.find(records["image"])
     hollow = tree.hollow(files["file"].drop_nulls())
     files = files.with_columns(pl.when(~pl.col("file").is_in(list(hollow))).then("file").alias("file"))
     found = records.select(
         "report", "mask", image=pl.col("image").replace_strict(files["image"], files["file"], default=None)
     )
+    rivals = files.drop_nulls("rival")
+    if rivals.height:
+        image, file, rival = rivals.row(0)
+        remedies += [f"{rivals.height:,} images have several files, first {image}: {file} and {rival}; move one away"]
     for column in (column for column in sheet.gives if column != "boxes"):
         n = found[column].count()
         lines += [f"{n:,} of {records.height:,} records find their {column}"]
@@ -231,10 +235,6 @@ def _check_finds(sheet: Datasheet, tree: Tree, records: pl.DataFrame) -> tuple[l
     if "boxes" in sheet.gives:
         said, wanted = _check_boxes(sheet, tree, records)
         lines, remedies = lines + said, remedies + wanted
-    rivals = files.drop_nulls("rival")
-    if rivals.height:
-        image, file, rival = rivals.row(0)
-        remedies += [f"{rivals.height:,} images have several files, first {image}: {file} and {rival}; move one away"]
     return lines + [f"first remedy: {remedy}" for remedy in remedies[:1]], not remedies
 
 

@@ -181,6 +181,14 @@ def test_boxes_without_a_size_are_counted_with_a_remedy(tmp_path):
     assert fine and "1 of 3 records have boxes" in said and "1 boxes of 1 images are left out" in said
 
 
+def test_of_two_sizes_of_an_image_it_is_said_first(tmp_path):
+    folder = vindr_folder(tmp_path / "vindr_cxr")
+    (folder / "train").rename(folder / "large")
+    dicom(folder / "small/a.dicom", rows=100, columns=60)
+    (folder / "test/c.dicom").unlink()
+    assert "first remedy: 1 images have several files" in registry.check("vindr_cxr", tmp_path)[0]
+
+
 def test_sizes_of_the_reduced_images_are_not_taken_for_the_originals(tmp_path):
     mirror = put(reduced_mirror(tmp_path), {"train_meta.csv": "image_id,dim0,dim1\na,16,16\nc,16,16\n"})
     with pytest.raises(RecordError, match="1 of 2 images have boxes beyond the sizes that a table gives"):
