@@ -11,7 +11,6 @@ from typing import Any
 import polars as pl
 from tqdm import tqdm
 
-from chexgen_lib.checks import check_weights
 from chexgen_lib.cli.sample import load_pipeline
 from chexgen_lib.descriptions.changes import ATTRIBUTES, CHOICES, PATHOLOGIES, PLACE, changed
 from chexgen_lib.images import read_image, write_png
@@ -34,7 +33,6 @@ def edit(options: argparse.Namespace) -> int:
     Raises:
         ValueError: before anything is edited, naming the row and the remedy.
     """
-    _check_options(options)
     rows = read_rows(options.films)
     pipeline = load_pipeline(options.weights).to(fastest_device())
     _check_films(options.films, rows, pipeline)
@@ -55,16 +53,6 @@ def edit(options: argparse.Namespace) -> int:
     with replacing(options.out / "labels.csv") as partial:
         pl.DataFrame(said).write_csv(partial)
     return 1 if unread else 0
-
-
-def _check_options(options: argparse.Namespace) -> None:
-    """Raise ValueError for a number that cannot be used."""
-    if options.guidance is not None:
-        check_weights(**{"--guidance": options.guidance})
-    if options.steps is not None and options.steps < 1:
-        raise ValueError(f"--steps must be at least 1, not {options.steps}")
-    if options.strength is not None and not 0 < options.strength <= 1:
-        raise ValueError(f"--strength must be above 0 and at most 1, not {options.strength}")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -23,7 +23,6 @@ from PIL import Image
 from tqdm import tqdm
 
 import chexgen_lib
-from chexgen_lib.checks import check_weights
 from chexgen_lib.diffusion.schedulers import SAMPLERS, default_guidance, default_steps, scheduler_named
 from chexgen_lib.export.images import SUFFIXES, read_recipe, save
 from chexgen_lib.models.control import ControlledTransformer
@@ -124,13 +123,7 @@ def sample(options: argparse.Namespace) -> int:
 
 
 def _check_options(options: argparse.Namespace) -> None:
-    """Raise ValueError for a number, a sampler or a compiler that cannot be used."""
-    for name in ("images_per_prompt", "steps", "batch_size"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}")
-    for name in ("guidance", "control_scale"):
-        if getattr(options, name) is not None:
-            check_weights(**{f"--{name.replace('_', '-')}": getattr(options, name)})
+    """Raise ValueError for an interval, a sampler or a compiler that cannot be used."""
     guided_steps(torch.empty(0), 1, options.guidance_interval or (0.0, 1.0))
     names = dict.fromkeys(name for samplers in SAMPLERS.values() for name in samplers)
     if options.sampler not in (None, *names):

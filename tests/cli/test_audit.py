@@ -49,8 +49,6 @@ def test_bad_input_is_one_line(root, capsys):
     )
     assert cli.main(command(root, "copied", "--false-alarms", "0.001")) == 2
     assert "give at least 999, or --false-alarms 0.01" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        cli.main(command(root, "copied", "--false-alarms", "2"))
 
 
 def test_weights_that_cannot_be_tried_are_named_before_anything_is_compared(root, pipeline, capsys, monkeypatch):
@@ -61,6 +59,3 @@ def test_weights_that_cannot_be_tried_are_named_before_anything_is_compared(root
     pipeline.save_pretrained(root / "weights")
     assert cli.main(command(root, "copied", "--weights", str(root / "weights"))) == 2
     assert "images of 64 px, but the generator makes 32: leave out --weights" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        cli.main(command(root, "copied", "--seed", "-1"))
-    assert "argument --seed: '-1' is no whole number of at least 0" in capsys.readouterr().err

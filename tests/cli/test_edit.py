@@ -120,21 +120,6 @@ def test_a_table_as_spreadsheets_save_it(tmp_path, encoding):
     assert [row["pair"] for row in rows] == ["007", "\u00e9"] and rows[0]["image"] == folder / "001"
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "words"),
-    [
-        ("--steps", "0", "--steps must be at least 1, not 0"),
-        ("--strength", "0", "--strength must be above 0 and at most 1, not 0.0"),
-        ("--strength", "nan", "--strength must be above 0 and at most 1, not nan"),
-        ("--strength", "1.5", "--strength must be above 0 and at most 1, not 1.5"),
-    ],
-)
-def test_a_number_that_cannot_be_used_is_refused_by_its_option(option, value, words, tmp_path, weights, capsys):
-    table = films(tmp_path, OLDER)
-    assert cli.main(["edit", str(table), "--out", str(tmp_path / "out"), option, value]) == 2
-    assert words in capsys.readouterr().err and not (tmp_path / "out").exists()
-
-
 def test_a_model_that_cannot_edit_makes_no_folder(tmp_path, pipeline, monkeypatch, capsys):
     monkeypatch.setattr(edit_command, "load_pipeline", lambda name: pipeline)  # trained to predict noise
     assert cli.main(["edit", str(films(tmp_path, OLDER)), "--out", str(tmp_path / "out")]) == 2
@@ -169,19 +154,3 @@ def test_the_benchmark_goes_out_and_is_scored(tmp_path, capsys):
     same = dict(results.select("arm", "value").iter_rows())
     assert same["edited"] == pytest.approx(same["identity"]), "an editor that changes nothing"
     assert json.loads(pl.read_csv(folder / "labels.csv", infer_schema=False)["details"][1]) is not None
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "least"),
-    [
-        ("--probe-pairs", "0", 2),
-        ("--pairs", "1", 2),
-        ("--resamples", "1", 2),
-        ("--size", "8", 16),
-        ("--workers", "-1", 0),
-    ],
-)
-def test_a_number_that_cannot_be_scored_with_is_refused_by_its_option(option, value, least, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["counterfactuals", "score", str(tmp_path), option, value])
-    assert f"argument {option}: {value!r} is no whole number of at least {least}" in capsys.readouterr().err

@@ -100,22 +100,6 @@ def test_one_clear_line_for_what_cannot_be_made(run, capsys, more, message):
     assert not (run / "study").exists()
 
 
-@pytest.mark.parametrize(
-    ("action", "option", "value", "least"),
-    [
-        ("make", "--cases", "0", 1),
-        ("make", "--size", "0", 1),
-        ("score", "--resamples", "1", 2),
-        ("score", "--seed", "-1", 0),
-    ],
-)
-def test_a_number_that_cannot_be_used_is_refused_by_its_option(run, action, option, value, least, capsys):
-    command = make(run) if action == "make" else ["readers", "score", str(run)]
-    with pytest.raises(SystemExit):
-        cli.main([*command, option, value])
-    assert f"argument {option}: {value!r} is no whole number of at least {least}" in capsys.readouterr().err
-
-
 def test_a_study_is_not_made_twice_nor_scored_without_answers(run, capsys):
     assert cli.main(make(run, "--cases", "5", "--tasks", "realism")) == 0
     assert cli.main(make(run, "--cases", "5", "--tasks", "realism")) == 2

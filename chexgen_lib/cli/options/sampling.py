@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from chexgen_lib.cli.options.lazily import called
+from chexgen_lib.cli.options.numbers import at_least, finite, number
 
 PROMPTS = """.txt, a prompt a line; or .csv, .json, .jsonl with the columns name and impression, and maybe sex, age,
 race, view, mask ("lungs=lungs.png; heart=heart.png") and boxes ("Lung Lesion 0.6 0.3 0.1 0.1": class, x, y, w, h);
@@ -25,10 +26,10 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
     sample.add_argument("--weights", type=Path, default=Path("shipped"), help=weights)
     sample.add_argument("--out", type=Path, required=True, help="folder of the images and manifest.csv")
     sample.add_argument("--format", choices=("png", "dicom"), default="png", help="of the images (default: png)")
-    sample.add_argument("--images-per-prompt", type=int, default=1, metavar="N", help="seeds (default: 1)")
-    sample.add_argument("--steps", type=int, metavar="N", help="of the sampler (default: 100, of a flow 20)")
+    sample.add_argument("--images-per-prompt", type=at_least(1), default=1, metavar="N", help="seeds (default: 1)")
+    sample.add_argument("--steps", type=at_least(1), metavar="N", help="of the sampler (default: 100, of a flow 20)")
     sample.add_argument(
-        "--guidance", type=float, metavar="W", help="of the prompt (default: 4.0, of a flow 2.0; 1: none)"
+        "--guidance", type=finite, metavar="W", help="of the prompt (default: 4.0, of a flow 2.0; 1: none)"
     )
     sample.add_argument(
         "--guidance-interval",
@@ -42,12 +43,12 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
     sample.add_argument(
         "--sampler", help="dpm-solver++, ddim, ancestral, flow-euler or flow-heun; default: the pipeline's own"
     )
-    sample.add_argument("--control-scale", type=float, default=1.0, help="weight of masks and boxes")
+    sample.add_argument("--control-scale", type=finite, default=1.0, help="weight of masks and boxes")
     sample.add_argument("--int8", action="store_true", help="weights of 8 bits, for a CPU: two to three times as fast")
     sample.add_argument(
         "--compile", action="store_true", help="compile the blocks first: with --int8 and hundreds of images it pays"
     )
-    sample.add_argument("--batch-size", type=int, default=8, metavar="N", help="images at a time (default: 8)")
+    sample.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="images at a time (default: 8)")
     sample.add_argument("--seed", type=int, default=0, metavar="N", help="of all images (default: 0)")
     sample.set_defaults(command=called("sample", "sample"))
     convert = commands.add_parser("convert", help="turn a released checkpoint into a pipeline folder")
@@ -63,14 +64,15 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
 def _add_edit(commands: argparse._SubParsersAction) -> None:
     edit = commands.add_parser("edit", help="edit given films: older, of the other sex, with or without a finding")
     films = "columns pair (a name), image (a file), change (JSON), and what is known of the film: age, sex, view, ..."
+    strength = number("above 0 and at most 1", lambda share: 0 < share <= 1)
     edit.add_argument("films", type=Path, help=f"a table with the {films}")
     edit.add_argument("--out", type=Path, required=True, help="folder of the edited films and labels.csv")
     edit.add_argument(
         "--weights", type=Path, default=Path("shipped"), help="shipped (the default), or a pipeline folder"
     )
-    edit.add_argument("--steps", type=int, metavar="N", help="each way (default: that of ChexGenPipeline.edit)")
-    edit.add_argument("--strength", type=float, metavar="S", help="share of noise that is reached, up to 1")
-    edit.add_argument("--guidance", type=float, metavar="W", help="of what the change says; 1: none")
+    edit.add_argument("--steps", type=at_least(1), metavar="N", help="each way (default: that of ChexGenPipeline.edit)")
+    edit.add_argument("--strength", type=strength, metavar="S", help="share of noise that is reached, up to 1")
+    edit.add_argument("--guidance", type=finite, metavar="W", help="of what the change says; 1: none")
     edit.set_defaults(command=called("edit", "edit"))
 
 
@@ -92,7 +94,7 @@ def _add_share(commands: argparse._SubParsersAction) -> None:
 def _weights(text: str) -> dict[str, float]:
     """ "age=10, sex=6" -> weights by name."""
     try:
-        return {name.strip(): float(weight) for name, weight in (part.split("=") for part in text.split(","))}
+        return {name.strip(): finite(weight) for name, weight in (part.split("=") for part in text.split(","))}
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not written as 'age=10,sex=6'") from error
 
