@@ -226,7 +226,10 @@ def _jobs(prompts: pl.DataFrame, options: argparse.Namespace, pipeline: ChexGenP
             continue
         if drawing is not None:
             if not isinstance(pipeline.transformer, ControlledTransformer):
-                raise ValueError(f"row {row['row']} ({name}) has a mask or boxes: load weights with a control adapter")
+                raise ValueError(
+                    f"row {row['row']} ({name}) has a mask or boxes: load weights with a control adapter, such as "
+                    f"--weights {WITH_ADAPTER}"
+                )
             sha256 = hashlib.sha256(drawing.tobytes()).hexdigest()
             condition = dict(condition=f"{name}_condition.png", condition_sha256=sha256, control=options.control_scale)
             condition |= steering

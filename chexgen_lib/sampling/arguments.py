@@ -113,15 +113,16 @@ def check_distilled(
     """
     if distilled is None:
         return
-    if steps != distilled or guidance != 1 or weights:
+    given = [f"num_inference_steps={steps} (--steps)"] * (steps != distilled)
+    given += [f"guidance_scale={guidance:g} (--guidance)"] * (guidance != 1)
+    if given := given + ["metadata_guidance (--metadata-guidance)"] * bool(weights):
         raise ValueError(
-            f"these weights are distilled to {distilled} steps, with guidance learned, so they take no other "
-            f"num_inference_steps than {distilled} ({steps}), nor guidance ({guidance:g}): leave both out"
+            f"these weights are distilled to {distilled} steps, with guidance learned: leave out {' and '.join(given)}"
         )
     if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
         raise ValueError(
             f"these weights are distilled to steps of Euler's method, not of {type(scheduler).__name__}: "
-            "use flow_euler_scheduler()"
+            "use flow_euler_scheduler(), or leave out --sampler"
         )
 
 

@@ -188,7 +188,10 @@ def check_film(film: PIL.Image.Image | np.ndarray, size: int, name: str) -> np.n
         raise ImageError(f"{name}: needs one grey channel [H, W], got shape {film.shape}")
     if film.shape != (size, size):
         width, height = film.shape[::-1]
-        raise ImageError(f"{name}: has {width} x {height} pixels, this model edits {size} x {size}: use images.resize")
+        raise ImageError(
+            f"{name}: has {width} x {height} pixels, this model edits {size} x {size}: make its largest square that "
+            f"small, in Python by images.resize(images.read_image(file), {size}), and images.write_png"
+        )
     return check(from_uint8(film) if film.dtype == np.uint8 else film, name)
 
 

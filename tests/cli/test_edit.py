@@ -134,6 +134,7 @@ def test_films_are_checked_before_the_first_one_is_edited(tmp_path, weights, cap
     assert cli.main(["edit", str(table), "--out", str(tmp_path / "out"), "--steps", "1"]) == 2
     said = capsys.readouterr().err
     assert "3 rows cannot be used" in said and f"b.png: has {SIZE + 1} x {SIZE} pixels" in said
+    assert f"images.resize(images.read_image(file), {SIZE}), and images.write_png" in said
     assert "c.png" in said and "d.png is no radiograph to edit: nearly flat" in said and "film 0" not in said
     assert not (tmp_path / "out").exists()
 

@@ -97,7 +97,7 @@ def test_errors_are_one_line_and_write_nothing(prompts, weights, tmp_path, capsy
     fails("holds no pipeline: write one with", *command(prompts, weights / "vae", out))
     fails("--compat is for a released .pth", *command(prompts, weights, out, "--compat", "released"))
     prompts.write_text("name,impression,boxes\na,Clear.,Effusion 0 0 1 1\n")
-    fails("row 1 (a) has a mask or boxes: load weights with a control adapter", *command(prompts, weights, out))
+    fails("row 1 (a) has a mask or boxes: load weights with a control adapter, such", *command(prompts, weights, out))
     prompts.write_text("name,impression\na,Clear.\nb," + "effusion " * 3000 + "\n")
     fails("1 prompts have more than 120 tokens, shorten them: row 2", *command(prompts, weights, out))
     (tmp_path / "there").mkdir()

@@ -27,10 +27,21 @@ def test_it_takes_its_own_steps_without_guidance(distilled, monkeypatch):
     assert sizes == [1, 1, 1], "guidance would ask for two at a time"
 
 
-@pytest.mark.parametrize("wrong", [{"num_inference_steps": 4}, {"guidance_scale": 2.0}])
-def test_other_steps_or_guidance_are_refused(distilled, wrong):
-    with pytest.raises(ValueError, match="distilled to 3 steps, with guidance learned.*leave both out"):
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"num_inference_steps": 4}, "num_inference_steps=4 (--steps)"),
+        ({"guidance_scale": 2.0}, "guidance_scale=2 (--guidance)"),
+        (
+            {"num_inference_steps": 20, "guidance_scale": 2.0},
+            "num_inference_steps=20 (--steps) and guidance_scale=2 (--guidance)",
+        ),
+    ],
+)
+def test_other_steps_or_guidance_are_refused_and_named_alone(distilled, wrong, named):
+    with pytest.raises(ValueError, match="distilled to 3 steps, with guidance learned") as error:
         distilled("Effusion.", **wrong)
+    assert str(error.value).endswith(f": leave out {named}")
 
 
 def test_another_sampler_and_edits_are_refused(distilled, flow):
