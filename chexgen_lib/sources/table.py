@@ -80,18 +80,19 @@ def parse_given(text: str, needed: str, texts: Sequence[str] | None = None) -> p
         texts: the columns that stay as they are written; None: all.
 
     Raises:
-        csv.Error, PolarsError: for another text, or a row that has fewer fields than the head; it names the line.
+        csv.Error, PolarsError: for another text, or a row with other fields than the head's; it names the line.
     """
     given = text.replace("\r\n", "\n").replace("\r", "\n").encode()
     plain, header, separator = _plain(given, (needed,))
     options = dict(infer_schema=False) if texts is None else dict(infer_schema_length=None)
     options["schema_overrides"] = dict.fromkeys(texts or (), pl.String)
-    table = pl.read_csv(plain, separator=separator, glob=False, **options)
     rows = csv.reader(io.StringIO(plain.decode()), delimiter=separator)
-    short = next((row for row in rows if 0 < len(row) < len(header)), None)  # polars fills it with null
-    if short and needed in header:
-        line = rows.line_num + given.startswith(b"sep=")
-        raise csv.Error(f"line {line} has {len(short)} of the head's {len(header)} fields")
+    other = next((row for row in rows if row and len(row) != len(header)), None)  # polars fills a short one with null
+    if other and needed in header:
+        line, mark = rows.line_num + given.startswith(b"sep="), "a tab" if separator == "\t" else f"'{separator}'"
+        remedy = f"; put a text that holds {mark} into quotes" * (len(other) > len(header))
+        raise csv.Error(f"line {line} has {len(other)} of the head's {len(header)} fields{remedy}")
+    table = pl.read_csv(plain, separator=separator, glob=False, **options)
     return table
 
 

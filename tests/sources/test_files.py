@@ -402,3 +402,9 @@ def test_a_given_row_with_too_few_fields_is_an_error_that_names_its_line(tmp_pat
     line = 6 if first else 5
     with pytest.raises(RecordError, match=rf"t.csv cannot be .* \(line {line} has 1 of the head's 2 fields"):
         read_given(tmp_path / "t.csv", "image")
+
+
+def test_a_given_row_with_too_many_fields_is_an_error_that_names_its_line_and_the_remedy(tmp_path):
+    (tmp_path / "t.csv").write_text("image,id\na,r\nb,r, s\n")
+    with pytest.raises(RecordError, match="line 3 has 3 of the head's 2 fields; put a text that holds ',' into quotes"):
+        read_given(tmp_path / "t.csv", "image")
