@@ -5,6 +5,7 @@ lies on top. The mean of a colour's channels is different for every class, so th
 them.
 """
 
+import ast
 import colorsys
 import json
 import re
@@ -23,7 +24,7 @@ from chexgen_lib.records import FINDINGS
 # Keys of a box in lower case, without what stands between words: xMin and x_min are xmin.
 CLASS_KEYS = ("class", "finding", "label", "category", "categoryname", "classname", "name")
 SIDES = (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("left", "top", "width", "height"), ("xywh",), ("bbox",))
-CENTRES = (("cx", "cy", "w", "h"), ("xcenter", "ycenter", "width", "height"))
+CENTRES = (("cx", "cy", "w", "h"), ("xcenter", "ycenter", "width", "height"), ("cxcywh",))
 CORNERS = (
     ("x1", "y1", "x2", "y2"),
     ("x0", "y0", "x1", "y1"),
@@ -32,6 +33,13 @@ CORNERS = (
     ("xtl", "ytl", "xbr", "ybr"),
     ("xyxy",),
 )
+# What a box may say of its `bbox`, in lower case without what stands between words; numbers are detectron2's BoxMode.
+FORMAT_KEYS = ("format", "bboxformat", "boxformat", "bboxmode", "boxmode")
+FORMATS = {
+    "xywh": ("xywh", "coco", "xywhabs", "xywhrel", "1", "3"),
+    "xyxy": ("xyxy", "pascalvoc", "voc", "corners", "xyxyabs", "xyxyrel", "0", "2"),
+    "cxcywh": ("cxcywh", "yolo"),
+}
 NUMBER = r"[^\s,;()\[\]]+"  # in a text such as "[0.1, 0.2, 0.3, 0.4]", as a table holds it
 BOX = "{class, x, y, w, h}: top left corner, width and height as fractions of the image"
 CLASSES = ("lungs", "heart", "ribs", *(f for f in FINDINGS if f != "No Finding"))
@@ -150,13 +158,29 @@ def _several(given: Any) -> bool:
 def _of_text(text: str) -> Any:
     if text.lstrip()[:1] in ("[", "{"):
         try:
-            return json.loads(text)
-        except (ValueError, RecursionError) as error:
+            return value_of(text)
+        except ValueError as error:
             raise ConditionError(f"boxes {_shown(text)} are no JSON ({error}): write a list of {BOX}") from error
     parts = [re.sub(r"[,()\[\]]", " ", part).rsplit(maxsplit=4) for part in re.split(r"[;|\n]", text) if part.strip()]
     if any(len(part) != 5 for part in parts):
         raise ConditionError(f"boxes {_shown(text)} are not written as 'class x y w h; class x y w h'")
     return [(part[0].rstrip(": "), *part[1:]) for part in parts]
+
+
+def value_of(text: str) -> Any:
+    """The value of a text in JSON, or as Python writes it into tables (single quotes, tuples); ValueError if none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        try:
+            return ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            raise ValueError(str(error)) from error
+
+
+def class_of(name: str) -> str:
+    """A class as `LEGEND` spells it, or as it is given: lung_lesion is Lung Lesion."""
+    return KNOWN.get(_plain_key(name), name.strip())
 
 
 def read_box(box: Any) -> dict:
@@ -165,8 +189,9 @@ def read_box(box: Any) -> dict:
     Args:
         box: a list `[class, x, y, w, h]`, or a dict of its class (or finding, label, category, name) and of x, y, w, h,
             of a centre (cx, cy, w, h), of corners (x1, y1, x2, y2 or xmin, ... or left, top, right, bottom, or Pascal
-            VOC's bndbox), of `xywh` or COCO's `bbox` [x, y, w, h], or of `xyxy`; in pixels with `image_width` and
-            `image_height` (beside corners or a bbox also `width` and `height`). Case and `_` do not matter.
+            VOC's bndbox), of `xywh`, of `xyxy`, or of `bbox`: COCO's [x, y, w, h], or as a `format` beside it says; in
+            pixels with `image_width` and `image_height` (beside corners or a bbox also `width` and `height`). Case and
+            `_` do not matter.
 
     Raises:
         ConditionError: for another form, or a box that is not inside the image.
@@ -193,7 +218,7 @@ def read_box(box: Any) -> dict:
     if any(np.abs(np.subtract(forms[0], form)).max() > 1e-6 for form in forms[1:]):
         raise ConditionError(f"box {_shown(box)} says two places: give {BOX}, or its corners, not both")
     _check_inside(given, (x, y, w, h))
-    return {"class": KNOWN.get(_plain_key(name), name.strip()), "x": x, "y": y, "w": w, "h": h}
+    return {"class": class_of(name), "x": x, "y": y, "w": w, "h": h}
 
 
 def _plain(box: Mapping) -> dict[str, Any]:
@@ -203,6 +228,11 @@ def _plain(box: Mapping) -> dict[str, Any]:
     plain = {_plain_key(key): value for key, value in given.items()}
     if len(plain) < len(given):
         raise ConditionError(f"box {_shown(box)} says something twice: give {BOX}")
+    if "bbox" in plain and (said := [plain[key] for key in FORMAT_KEYS if key in plain]):
+        kind = next((kind for kind, names in FORMATS.items() if _plain_key(str(said[0])) in names), None)
+        if kind is None or len(said) > 1:
+            raise ConditionError(f"box {_shown(box)}: its format is not known: give {BOX}")
+        plain[kind] = plain.pop("bbox")
     return plain
 
 

@@ -6,12 +6,13 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from chexgen_lib.models.text import foreign
 from chexgen_lib.records import FINDINGS, VIEWS, RecordError
-from chexgen_lib.sampling.conditions import read_boxes
+from chexgen_lib.sampling.conditions import class_of, read_boxes, value_of
 from chexgen_lib.sources.files import read_text
 from chexgen_lib.sources.table import parse_given
 
@@ -20,8 +21,11 @@ ENCODED = ("source", *FINDINGS)  # further columns, which only a metadata encode
 COLUMNS = ("name", "impression", *METADATA, "mask", "boxes")
 SEXES = {"M": "Male", "F": "Female", "Male": "Male", "Female": "Female"}
 OLDEST = 120  # years
-NAME = re.compile(r"[\w][\w.-]{0,127}")  # a file name: no folder, no "..", no leading dot, short enough for every disk
-NO_TEXT = {"", "nan", "none", "null", "<na>", "n/a"}  # what tables hold for a text that is not there
+NAME = re.compile(r"[\w][\w.-]{0,127}")  # a file name: no folder, no "..", no leading dot
+LONGEST = 200  # bytes of a name: disks take 255, with what is added to it
+NO_TEXT = {"", "nan", "none", "null", "<na>", "n/a", "na"}  # what tables hold for what is not there
+UNWRITABLE = re.compile("[\0\ud800-\udfff]")  # JSON holds halves of characters, files cannot
+LINE = re.compile(r"\r\n|[\r\n]")  # a text may hold other ends of a line, such as U+2028
 KINDS = {
     ".csv": "a table with commas and a line of column names",
     ".json": "a list of objects, [{...}, ...]",
@@ -41,8 +45,9 @@ def read_prompts(path: str | Path) -> pl.DataFrame:
     gives, in JSON: `check_metadata`, and the columns `source` and findings as they are (the encoder checks them).
 
     Tables need the columns `name` and `impression`, and may have `sex`, `age`, `race`, `view`, `mask` and `boxes`; a
-    `.txt` file has one prompt per line, named by its line number. `impression` may be missing where another column is
-    for a metadata encoder; `text` is then empty. A warning lists columns that no model uses.
+    `.txt` file has one prompt per line, named by its line number. Rows and lines that hold nothing are no prompts.
+    `impression` may be missing where another column is for a metadata encoder; `text` is then empty. A warning lists
+    columns that no model uses.
 
     mask: "lungs=lungs.png; Effusion=effusion.png", or in JSON {"lungs": "lungs.png"}; relative to the prompt file.
     boxes: "Lung Lesion 0.6 0.3 0.1 0.1; ..." (class, x, y, w, h), or what else `conditions.read_boxes` takes.
@@ -58,17 +63,18 @@ def read_prompts(path: str | Path) -> pl.DataFrame:
     columns, table = _read(path)
     textless = "impression" not in columns and not {*METADATA, *ENCODED}.isdisjoint(columns)
     missing = [column for column in (("name",) if textless else ("name", "impression")) if column not in columns]
-    if missing:
-        raise PromptError(f"{path}: no column {' or '.join(missing)}; found {', '.join(columns)}")
     if not table:
         raise PromptError(f"{path} has no rows: write one prompt a row")
+    if missing:
+        raise PromptError(f"{path}: no column {' or '.join(missing)}; found {', '.join(columns)}")
     known = (*COLUMNS, *ENCODED)
     unused = [column for column in columns if column not in known]
     if unused:
         warnings.warn(f"{path}: not used: {', '.join(unused)}; known columns: {', '.join(known)}", stacklevel=2)
     wrong, rows, names = [], [], set()
-    for number, row in enumerate(table, start=1):
+    for number, row in table:
         try:
+            _check_characters(row)
             name = _name(row.get("name"), names)
             rows.append({"name": name, "row": number, **_prompt(row, "" if textless else row.get("impression"), path)})
         except _NameError as error:
@@ -90,7 +96,7 @@ class _NameError(ValueError):
 def _name(name: object, names: set[str]) -> str:
     """A row's name, added to the `names` before it."""
     name = str(name) if isinstance(name, int) else name
-    if not isinstance(name, str) or not NAME.fullmatch(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name) or len(name.encode()) > LONGEST:
         raise _NameError(f"name {name!r} is no plain file name (up to 128 letters, digits, '_', '-', '.')")
     if name.casefold() in names:  # some disks do not tell a file A from a file a
         raise _NameError(f"name {name!r} is used twice")
@@ -104,47 +110,78 @@ def _prompt(row: dict, text: object, path: Path) -> dict:
         raise ValueError(f"impression {text!r} is empty or not text")
     if foreign(text):
         raise ValueError(f"impression {text[:60]!r} is not in English")
+    row = {key: value for key, value in row.items() if not _absent(value)}
     given = check_metadata({key: row.get(key) for key in METADATA})
-    encoded = {key: row[key] for key in ENCODED if row.get(key) not in (None, "")}
+    encoded = {key: row[key] for key in ENCODED if key in row}
     prompt = {"prompt": with_metadata(text, given), "text": text, "metadata": json.dumps(given | encoded)}
     return prompt | {"masks": _masks(row.get("mask"), path.parent), "boxes": read_boxes(row.get("boxes"))}
 
 
+def _absent(value: object) -> bool:
+    """Whether a table holds nothing there: null, NaN, or a word for them."""
+    return value is None or value != value or isinstance(value, str) and value.strip().lower() in NO_TEXT
+
+
+def _check_characters(row: dict) -> None:
+    """Raise ValueError for a text of a row, however deep in it, that no file can hold."""
+    for column, value in row.items():
+        if UNWRITABLE.search(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)):
+            raise ValueError(f"{column} holds half a character, or one of value 0: write it anew")
+
+
 def _masks(value: str | dict | None, folder: Path) -> list[dict]:
+    said = value
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"mask {value!r} is no JSON ({error})") from error
+            value = value_of(value)
+        except ValueError as error:
+            raise ValueError(f"mask {said!r} is no JSON ({error})") from error
     elif isinstance(value, str):
         pairs = [part.split("=", 1) for part in value.split(";") if part.strip()]
         if any(len(pair) != 2 for pair in pairs):
-            raise ValueError(f"mask {value!r} is not written as 'class=file; class=file'")
-        value = {name.strip(): path.strip() for name, path in pairs}
+            raise ValueError(f"mask {said!r} is not written as 'class=file; class=file'")
+        value = _once([(name, path.strip()) for name, path in pairs])
     if value is not None and not isinstance(value, dict):
-        raise ValueError(f"mask {value!r} is not written as {{class: file}}")
-    given = {name: path for name, path in (value or {}).items() if path}
-    if not all(isinstance(path, str) for path in given.values()):
-        raise ValueError(f"mask {value!r} does not name a file for each class")
-    return [{"class": name, "path": str(folder / path)} for name, path in given.items()]
+        raise ValueError(f"mask {said!r} is not written as {{class: file}}")
+    given = [(class_of(name), path) for name, path in (value or {}).items() if path]
+    if not all(isinstance(path, str) for _, path in given):
+        raise ValueError(f"mask {said!r} does not name a file for each class")
+    return [{"class": name, "path": str(folder / path)} for name, path in _once(given).items()]
 
 
-def _read(path: Path) -> tuple[list[str], list[dict]]:
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The dict of these pairs; ValueError where a name comes twice, of which a dict keeps the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice: give it once")
+    return found
+
+
+def _read(path: Path) -> tuple[list[str], list[tuple[int, dict]]]:
+    """Columns and rows of a file, each with its number (of a .txt: of its line), without those that hold nothing."""
+    columns, rows = _table(path)
+    numbered = enumerate(rows, start=1)
+    return columns, [(n, row) for n, row in numbered if any(v not in (None, "") for k, v in row.items() if k)]
+
+
+def _table(path: Path) -> tuple[list[str], list[dict]]:
     """Columns and rows of a file."""
     kind = path.suffix.lower()
     if kind not in KINDS:
         raise PromptError(f"{path}: prompts are read from {', '.join(KINDS)} files")
     if not path.is_file():
         raise PromptError(f"{path} does not exist, or is a folder: name a file of prompts")
+    if not path.read_bytes().strip():
+        raise PromptError(f"{path} cannot be read as {kind}: it is empty, write {KINDS[kind]}")
     try:
         text = read_text(path).decode()
         if kind == ".txt":
-            lines = text.splitlines()
-            return ["name", "impression"], [{"name": f"{i:06d}", "impression": line} for i, line in enumerate(lines, 1)]
+            return ["name", "impression"], _of_lines(text)
         if kind == ".csv":
             table = parse_given(text, "name", ("name",))  # 001 is not 1
             return table.columns, table.rows(named=True)
-        rows = json.loads(text) if kind == ".json" else _lines(text)
+        rows = _loaded(text) if kind == ".json" else [_loaded(line) for line in LINE.split(text) if line.strip()]
     except RecordError as error:
         said = str(error).removeprefix(f"{path}: ")
         raise PromptError(f"{path} cannot be read as {kind}: {said}") from error
@@ -156,9 +193,17 @@ def _read(path: Path) -> tuple[list[str], list[dict]]:
     return list(dict.fromkeys(column for row in rows for column in row)), rows
 
 
-def _lines(text: str) -> list:
-    """Objects of a .jsonl: a text may hold other ends of a line, such as U+2028, which JSON does not escape."""
-    return [json.loads(line) for line in re.split(r"[\r\n]", text) if line.strip()]
+def _loaded(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_once)
+
+
+def _of_lines(text: str) -> list[dict]:
+    """Rows of a .txt, named by their lines, {} of one that is blank; ValueError for a table or JSON."""
+    first, *lines = LINE.split(text)
+    if first.lstrip().startswith(("{", "[{")) or {"name", "impression"} <= set(re.split(r'[",;\t]+', first)):
+        raise ValueError(f"it begins with {first[:60]!r}, as a table or JSON does: name it .csv, .json or .jsonl")
+    rows = [{"name": f"{i:06d}", "impression": line} for i, line in enumerate([first, *lines], start=1)]
+    return [row if row["impression"].strip() else {} for row in rows]
 
 
 def with_metadata(prompt: str, metadata: Mapping) -> str:
@@ -199,7 +244,7 @@ def check_metadata(metadata: Mapping) -> dict[str, str | float]:
 
 def _age(value: object) -> float:
     try:
-        age = float(value)
+        age = float("nan") if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         age = float("nan")
     if not 0 <= age <= OLDEST:

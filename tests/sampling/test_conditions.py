@@ -106,6 +106,10 @@ PIXELS = {"image_width": 512, "image_height": 1024}
             )
         ),
         [{"category": "Lung Lesion", "bbox": [0.5, 0.25, 0.125, 0.25], "area": 3, "iscrowd": 0}],
+        [{"class": "Lung Lesion", "bbox": [0.5, 0.25, 0.625, 0.5], "format": "xyxy"}],
+        [{"class": "Lung Lesion", "bbox": [256, 256, 320, 512], "bbox_mode": 0, **PIXELS}],
+        [{"class": "Lung Lesion", "bbox": [0.5625, 0.375, 0.125, 0.25], "bbox_format": "YOLO"}],
+        [{"class": "Lung Lesion", "bbox": [0.5, 0.25, 0.125, 0.25], "format": "coco"}],
         [{"category_name": "Lung Lesion", "category_id": 4, "bbox": [256, 256, 64, 256], **PIXELS}],
         [{"class": "Lung Lesion", "xmin": 256, "ymin": 256, "xmax": 320, "ymax": 512, **PIXELS}],
         [{"class": "Lung Lesion", "bbox": [256, 256, 64, 256], "width": 512, "height": 1024}],
@@ -128,6 +132,7 @@ PIXELS = {"image_width": 512, "image_height": 1024}
         {"Lung Lesion": [0.5, 0.25, 0.125, 0.25]},
         {"Lung Lesion": {key: PLACED[key] for key in "xywh"}},
         {"Lung Lesion": [[0.5, 0.25, 0.125, 0.25]], "Effusion": []},
+        str([PLACED]), str([tuple(PLACED.values())]),  # as pandas writes them into a table
     ],
 )  # fmt: skip
 def test_boxes_of_every_form_are_one_place(boxes):
@@ -153,6 +158,7 @@ def test_several_boxes():
         ([{"class": "Effusion", "bbox": [0.5, 0.5, 0.6, 0.6]}], "corners are x1, y1, x2, y2"),
         ([{"class": "Effusion", "bbox": [0.5, 0.5, 0.6]}], "needs numbers"),
         ([{"class": "Effusion", "bbox": 3}], "needs numbers"),
+        ([{"class": "Effusion", "bbox": [0, 0, 0.1, 0.1], "format": "polar"}], "its format is not known: give {class"),
         ([{"class": "Effusion", "x1": 0.5, "y1": 0.5, "x2": 0.4, "y2": 0.6}], "must be positive"),
         ([{"class": "Effusion", "x1": 0.5, "y1": 0.5}], "needs numbers"),
         ([{"category_id": 3, "bbox": [0, 0, 1, 1]}], "has no class: give one of lungs"),

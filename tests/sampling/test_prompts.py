@@ -127,7 +127,12 @@ def test_columns_that_are_not_used_are_named(tmp_path):
         ("name,impression,mask\na,Clear.,{lungs}\n", "row 1 .a.: mask .* is no JSON"),
         ("name,text\na,Clear.\n", "no column impression; found name, text"),
         ("name,impression\n", "has no rows"),
-        ("", "cannot be read as .csv"),
+        ("name,impression\n,\n", "has no rows"),
+        ("", "cannot be read as .csv: it is empty, write a table"),
+        (f"name,impression\n{'é' * 101},Clear.\n", "is no plain file name"),  # 202 bytes
+        ("name,impression\na,Clear, no effusion.\n", "line 2 has 3 of the head's 2 fields; put a text that holds ','"),
+        ("name,impression,mask\na,Clear.,lungs=l.png; lungs=r.png\n", "row 1 .a.: 'lungs' is there twice"),
+        ("name,impression,mask\na,Clear.,lungs=l.png; Lungs=r.png\n", "row 1 .a.: 'lungs' is there twice"),
     ],
 )
 def test_bad_rows_are_named(tmp_path, content, message):
@@ -186,6 +191,11 @@ def test_byte_order_marks_are_no_text(kind, encoding, tmp_path):
         ({"sex": ["M"]}, r"sex \['M'\] is no text"),
         ({"view": {"a": 1}}, "view .* is no text"),
         ({"impression": ["Clear."]}, "is empty or not text"),
+        ({"age": True}, "age True is no number"),
+        ({"impression": "Cle\ud83dar."}, "impression holds half a character"),
+        ({"race": "\ud83d"}, "race holds half a character"),
+        ({"boxes": [{"class": "\ud83d", "x": 0, "y": 0, "w": 1, "h": 1}]}, "boxes holds half a character"),
+        ({"impression": "Cle\0ar."}, "impression holds half a character, or one of value 0"),
     ],
 )
 def test_values_of_another_kind_in_json_are_named(row, message, tmp_path):
@@ -207,6 +217,20 @@ def test_bad_files(tmp_path):
         (tmp_path / name).write_text(content)
         with pytest.raises(PromptError, match=f"{name} cannot be read as .*it should be an? "):
             read_prompts(tmp_path / name)
+    for name in ("empty.json", "empty.jsonl", "empty.txt"):
+        (tmp_path / name).write_text(" \n\n")
+        with pytest.raises(PromptError, match=f"{name} cannot be read as .*: it is empty, write an? "):
+            read_prompts(tmp_path / name)
+    (tmp_path / "twice.json").write_text('[{"name": "a", "impression": "Clear.", "impression": "Edema."}]')
+    with pytest.raises(PromptError, match="'impression' is there twice"):
+        read_prompts(tmp_path / "twice.json")
+    (tmp_path / "none.json").write_text("[]")
+    with pytest.raises(PromptError, match="has no rows"):
+        read_prompts(tmp_path / "none.json")
+    for first in ("name,impression", '"impression";"name"', '{"name": "a", "impression": "Clear."}', '[{"name": "a"}]'):
+        (tmp_path / "table.txt").write_text(f"{first}\na,Clear.\n")
+        with pytest.raises(PromptError, match=r"as a table or JSON does: name it .csv, .json or .jsonl"):
+            read_prompts(tmp_path / "table.txt")
     with pytest.raises(PromptError, match="does not exist"):
         read_prompts(tmp_path / "none.csv")
     with pytest.raises(PromptError, match="are read from .csv"):
@@ -233,3 +257,33 @@ def test_a_text_of_jsonl_may_hold_another_end_of_a_line(tmp_path):
     lines = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     (tmp_path / "p.jsonl").write_text(lines, encoding="utf-8")
     assert read_prompts(tmp_path / "p.jsonl")["text"].to_list() == [row["impression"] for row in rows]
+
+
+@pytest.mark.parametrize("absent", ["nan", "NaN", "None", "NA", "<NA>", "null", " "])
+def test_words_for_what_is_not_there_ask_for_nothing(absent, tmp_path):
+    columns = ("sex", "age", "race", "view", "mask", "boxes", "source", "Edema")
+    (tmp_path / "p.csv").write_text(f"name,impression,{','.join(columns)}\na,Clear.{f',{absent}' * len(columns)}\n")
+    row = {"name": "a", "impression": "Clear."} | dict.fromkeys(columns, float("nan"))
+    (tmp_path / "p.json").write_text(json.dumps([row]))
+    for kind in ("csv", "json"):
+        table = read_prompts(tmp_path / f"p.{kind}")
+        assert table.row(0, named=True) == {
+            "name": "a", "row": 1, "prompt": "Clear.", "text": "Clear.", "metadata": "{}", "masks": [], "boxes": [],
+        }  # fmt: skip
+
+
+def test_rows_and_lines_that_hold_nothing_are_no_prompts(tmp_path):
+    (tmp_path / "p.csv").write_text("name,impression\na,Clear.\n\n,\nb,Edema.\n,\n")
+    assert read_prompts(tmp_path / "p.csv")["row"].to_list() == [1, 4]
+    (tmp_path / "p.txt").write_text("\nClear.\u2028No effusion.\n \nEdema.\n\n", encoding="utf-8")
+    table = read_prompts(tmp_path / "p.txt")
+    assert table["name"].to_list() == ["000002", "000004"] and table["row"].to_list() == [2, 4]
+    assert table["prompt"].to_list() == ["Clear.\u2028No effusion.", "Edema."]
+
+
+@pytest.mark.parametrize("written", ["LUNGS=l.png", "{'lungs': 'l.png'}", '{""Lungs"": ""l.png""}'])
+def test_masks_are_read_as_tables_hold_them(written, tmp_path):
+    (tmp_path / "p.csv").write_text(f'name,impression,mask\na,Clear.,"{written}"\n')
+    assert read_prompts(tmp_path / "p.csv")["masks"].to_list() == [
+        [{"class": "lungs", "path": str(tmp_path / "l.png")}]
+    ]
