@@ -63,6 +63,9 @@ def curate(folder: Path, settings: Curation, answers: Path) -> None:
     Args:
         answers: file of a language model's answers; it must outlive `folder`, since they were paid for.
     """
+    if len(settings.split_fractions) != len(records.SPLITS):
+        given = f"split_fractions {settings.split_fractions}"
+        raise records.RecordError(f"{given}: give one each for {', '.join(records.SPLITS)}")
     loaded = registry.load_all(None if settings.data_root is None else Path(settings.data_root))
     accounts = [(source, len(kept) + len(lost), len(kept), len(lost)) for source, (kept, lost) in loaded.items()]
     if settings.image_folder is not None:
