@@ -19,6 +19,7 @@ NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "
          dict: "a mapping", NONE: "null"}  # fmt: skip
 START = re.compile(r"[+]{0,2}[A-Za-z_][\w.@-]*=|~[\w.@-]+(?==|\s|$)")
 QUOTED = re.compile(r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'""", re.DOTALL)
+UNDERSCORED = re.compile(r"(?<![\w./-])\d+(?:_\d+)+(?![\w./-])")  # of which Hydra makes a number
 MISSING, UNREADABLE = object(), object()
 
 
@@ -91,14 +92,23 @@ def for_hydra(settings: Iterable[str], profiles: list[dict[str, Any]]) -> list[s
         NotebookError: for an unknown key, a value of another type, or a mapping that would be merged.
     """
     profiles = copy.deepcopy(profiles)
-    return [_for_hydra(setting, profiles) for setting in settings]
+    given = list(settings)
+    names = [setting.strip().lstrip("+").partition("=")[0] for setting in given]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise NotebookError(f"{twice} is given twice, and one of its values would be lost: give it once")
+    return [part for setting in given for part in _for_hydra(setting, profiles)]
 
 
-def _for_hydra(setting: str, profiles: list[dict[str, Any]]) -> str:
+def _for_hydra(setting: str, profiles: list[dict[str, Any]]) -> list[str]:
     if setting.startswith("~"):
+        key = setting[1:].partition("=")[0]
+        value = _at(profiles[0], key)
+        if value is MISSING and "@" not in key:
+            raise NotebookError(f"{setting}: no setting {key!r}{_similar(profiles[0], key)}")
         for profile in profiles:
-            _remove(profile, setting[1:].partition("=")[0])
-        return setting
+            _remove(profile, key)
+        null = value is None and setting.endswith(key)
+        return [f"{key}=''"] * null + [setting]  # Hydra does not find a key that is null
     parts = re.fullmatch(r"\s*([+]{0,2})([^\s=]+)\s*=(.*)", setting, re.DOTALL)
     if parts is None:
         raise NotebookError(f"{setting!r} is no setting: write section.key=value")
@@ -106,21 +116,21 @@ def _for_hydra(setting: str, profiles: list[dict[str, Any]]) -> str:
     if key == "profile":
         raise NotebookError(f"{setting}: another profile is chosen by PROFILE={text}, not by SET")
     if "@" in key:  # a group of Hydra's
-        return setting
+        return [setting]
     values = [_at(profile, key) for profile in profiles]
-    if values[0] is MISSING:
-        if mark:
-            return setting
+    if values[0] is MISSING and not mark:
         raise NotebookError(f"{setting}: no setting {key!r}{_similar(profiles[0], key)}")
-    return f"{mark}{key}={_value(key, text, [value for value in values if value is not MISSING])}"
+    known = [value for value in values if value is not MISSING] or [None]  # of a new one any type
+    return [f"{mark}{key}={_value(key, text, known, mark)}"]
 
 
-def _value(key: str, text: str, values: list[Any]) -> str:
+def _value(key: str, text: str, values: list[Any], mark: str) -> str:
     """The text of a value as Hydra shall read it; values: those of the profiles, the changed one's first."""
     given, known = _parsed(text), {type(value) for value in values}
     unknown = known == {NONE}
     if isinstance(given, dict) and (dict in known or unknown):
         _check_mapping(key, given, values[0], text)
+        _check_new(key, given, values[0], text, mark)
         return text
     if isinstance(given, list) and (list in known or unknown):
         _check_elements(key, given, [value for value in values if isinstance(value, list)])
@@ -131,16 +141,32 @@ def _value(key: str, text: str, values: list[Any]) -> str:
     if str not in known and not unknown:
         raise _refusal(key, text, given, known)
     if not text or given is None or isinstance(given, list | dict) or unknown and (number or text[0] in "[{"):
-        also = f', for a number SET="{key}={given}"' if number else ""
-        raise NotebookError(f'{key}={text} is no text as it stands: for a text write SET="{key}={_quoted(text)}"{also}')
+        also = f', for a number SET="{mark}{key}={given}"' if number else ""
+        meant = " (a mapping is {name: value}, its names without quotes)" * (given is UNREADABLE and text[:1] == "{")
+        raise NotebookError(
+            f'{key}={text} is no text as it stands{meant}: for a text write SET="{mark}{key}={_quoted(text)}"{also}'
+        )
     call = re.match(r"\w+\s*\(", text)  # a function of Hydra's
     network = text.startswith(r"\\")  # of whose two backslashes Hydra would take one away
     return _quoted(given if isinstance(given, str) and not call and not network else text)
 
 
+def _check_new(key: str, given: dict, base: Any, text: str, mark: str) -> None:
+    """Raise for names that the profile's mapping has not, or a value of unknown type that may be a number or a text."""
+    if isinstance(base, dict):
+        if mark != "++" and (new := [str(name) for name in given if name not in base]):
+            raise NotebookError(
+                f'{key}={text}: the profile has no {", ".join(new)} there: to add it, write SET="++{key}={text}"'
+            )
+    elif number := UNDERSCORED.search(QUOTED.sub("''", text)):
+        raise NotebookError(f"{key}={text}: {number[0]} is a text or a number: write '{number[0]}', or leave out the _")
+
+
 def _refusal(key: str, text: str, given: Any, known: set[type]) -> NotebookError:
     wanted = " or ".join(NAMES[kind] for kind in NAMES if kind in known)
-    form = {bool: f"{key}=true or {key}=false", list: f"{key}=[{text}]", dict: f"{key}.NAME=value, for a key of it"}
+    elements = [] if given is None else filter(None, re.split(r"[;,]\s*", text.strip("[](){} ")))
+    form = {bool: f"{key}=true or {key}=false", list: f"{key}=[{','.join(elements)}]"}
+    form |= {dict: f"{key}.NAME=value, for a key of it"}
     forms = [form[kind] for kind in form if kind in known and text]
     if isinstance(given, float) and given.is_integer() and int in known:
         forms = [f"{key}={given:.0f}"]
@@ -169,7 +195,7 @@ def _check_elements(key: str, given: list, lists: list[list]) -> None:
     for element in given if known else []:
         if not _fits(element, known):
             wanted = " or ".join(NAMES[kind] for kind in NAMES if kind in known)
-            remedy = f": write it in quotes, '{element}'" if str in known else ""
+            remedy = ": write it in quotes, as '2024_01'" if str in known and isinstance(element, int | float) else ""
             raise NotebookError(f"{key}: the profile's list has {wanted}, and {element!r} is none{remedy}")
 
 

@@ -108,6 +108,17 @@ def test_values_of_the_profiles_types_are_taken(key, text, value, tmp_path):
         ("++synthesis.int8=no", "true or false"),
         ("pools.fairness.shares.view={AP: much, PA: 0.5}", "shares.view.AP=much.*a number"),
         ("alignment.training.step=3", "no setting 'alignment.training.step' .did you mean alignment.training.steps"),
+        (
+            "pools.fairness.shares.view={AP: 0.5, PA: 0.4, LATERAL: 0.1}",
+            r'no LATERAL there.*SET="\+\+pools.*view={AP: 0',
+        ),
+        ("curation.split_fractions=[0.6;0.2;0.2]", r"write curation.split_fractions=\[0.6,0.2,0.2\]$"),
+        ("cohort.stage1_sources=null", r"write cohort.stage1_sources=\[\]$"),
+        ("cohort.stage1_sources=[null]", "and None is none$"),
+        ("curation.writer={'model': 'm'}", "a mapping is {name: value}, its names without quotes"),
+        ("curation.writer={model: 2024_01}", "2024_01 is a text or a number: write '2024_01'"),
+        ("+generators.Mine=2024_01", "SET=\"\\+generators.Mine='2024_01'\""),
+        ("~generators.base", "no setting 'generators.base' .did you mean generators.baseline"),
         ("profile=ci", "PROFILE=ci"),
         ("seed", "write section.key=value"),
         ("root=${nothing.there}", "laptop.*nothing"),
@@ -119,6 +130,23 @@ def test_what_would_be_merged_or_retyped_is_refused_with_the_form_that_works(set
         composed(tmp_path, setting)
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
     assert (tmp_path / "params.yaml").read_text() == "as before"
+
+
+def test_a_new_setting_takes_every_path(tmp_path):
+    paths = {f"P{i}": path for i, path in enumerate(PATHS) if path not in ("2024_01", "1e3", "true")}
+    together = settings.split(" ".join(f"+generators.{name}={path}" for name, path in paths.items()), {})
+    assert composed(tmp_path, *together)["generators"] == {"baseline": None} | paths
+
+
+def test_a_setting_that_is_null_can_be_left_out(tmp_path):
+    assert dag.plain("laptop")["generators"] == {"baseline": None}
+    assert composed(tmp_path, "~generators.baseline")["generators"] == {}
+    assert composed(tmp_path, "~generators.baseline", "+generators.Mine=/a b")["generators"] == {"Mine": "/a b"}
+
+
+def test_a_setting_is_given_once(tmp_path):
+    with pytest.raises(NotebookError, match="seed is given twice, and one of its values would be lost"):
+        composed(tmp_path, "seed=1", "++seed=2")
 
 
 @pytest.mark.parametrize("shares", [{}, {"view": {"AP": 1.0}}])
