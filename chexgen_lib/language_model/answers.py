@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from chexgen_lib.language_model.protocol import CHARACTERS_PER_TOKEN, Report
-from chexgen_lib.language_model.responses import DEEPEST, Response, encodable, field, read_response, tokens
+from chexgen_lib.language_model.responses import DEEPEST, Response, encodable, everywhere, field, read_response, tokens
 
 NAMED = re.compile(r"[\"'](\w[\w ]{0,40})[\"']\s*:")  # a name, as in JSON, a Python dict or a text like them
 QUOTED = re.compile(  # none where it is cut off
@@ -31,6 +31,7 @@ THOUGHT = re.compile(
     ),
     re.IGNORECASE,
 )
+NO_MESSAGE = "malformed response"
 MORE_TOKENS = "allow more tokens in the endpoint's options"
 DECODER = json.JSONDecoder(strict=False)  # models break lines within texts
 OPENS = re.compile(r"[{\[]")
@@ -45,6 +46,11 @@ class Answer(NamedTuple):
     fault: str | None
     tokens: tuple[int, int]
 
+    @property
+    def is_outage(self) -> bool:
+        """Whether there is no message of a model, and nothing to pay for: an error with the status of success."""
+        return (self.fault or "").startswith(NO_MESSAGE) and not any(self.tokens)
+
 
 def read_answer(key: str, response: bytes | str, sent: int = 0) -> Answer:
     """Judge the body of a response; never raises, whatever the body holds.
@@ -55,10 +61,15 @@ def read_answer(key: str, response: bytes | str, sent: int = 0) -> Answer:
         sent: tokens of the request, estimated.
     """
     said = read_response(response)
-    if said.error is not None:
-        return Answer(None, f"malformed response: {said.error}", tokens(said.usage, 0, 0))
-    written = round(sum(map(len, (*said.content, said.thought))) / CHARACTERS_PER_TOKEN)
-    return Answer(*_judged(key, said), tokens(said.usage, sent, written))
+    report, fault = _judged(key, said) if said.error is None else (None, f"{NO_MESSAGE}: {said.error}")
+    texts = [*said.content, said.thought]
+    if report is None and said.ended is None:  # another interface; what repeats the nonce in all sections is meant
+        report = _report(key, found := everywhere(response), cut=True)[0]
+        texts = found if report else texts
+    if report is None and said.error is not None:
+        return Answer(None, fault, tokens(said.usage, 0, 0))
+    written = round(sum(map(len, texts)) / CHARACTERS_PER_TOKEN)
+    return Answer(report, None if report else fault, tokens(said.usage, sent, written))
 
 
 def _judged(key: str, said: Response) -> tuple[Report | None, str | None]:
@@ -103,7 +114,7 @@ def _report(key: str, texts: Iterable[str], cut: bool) -> tuple[Report | None, s
 
 
 def _is_for(key: str, fields: dict[str, str]) -> bool:
-    return fields.get("nonce", "").lower() == key.lower()
+    return key.lower() in re.sub(r"[\W_]", "", fields.get("nonce", "").lower())
 
 
 def _objects(text: str) -> Iterator[dict]:
@@ -209,7 +220,7 @@ def _fields(value: dict) -> dict[str, str]:
     """The fields of a report that an object has, however their names are written."""
     fields = {}
     for name, text in value.items():
-        name = re.sub(r"\W+|(?<=[a-z])(?=[A-Z])", "_", name.strip()).lower()
+        name = re.sub(r"\W+|(?<=[a-z])(?=[A-Z])", "_", name).strip("_").lower()
         if isinstance(text, list) and all(isinstance(part, str) for part in text):
             text = " ".join(text)
         if isinstance(text, dict):  # {"text": "..."}

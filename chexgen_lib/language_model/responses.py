@@ -5,7 +5,7 @@ of parts, wrapped in an object of the gateway, or in the form of another maker's
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 REASONING = ("reasoning_content", "reasoning", "thinking")  # fields of a message, by server
@@ -15,11 +15,13 @@ CUT = ("length", "max_tokens", "max_output_tokens", "max_length", "model_length"
 REFUSED = ("content_filter", "refusal", "safety", "prohibited_content", "blocklist")
 USAGE = ("usage", "usageMetadata", "timings")
 PROMPT = ("prompt_tokens", "input_tokens", "promptTokenCount", "prompt_eval_count", "tokens_evaluated", "prompt_n")
+PROMPT += ("inputTokens",)
 WRITTEN = ("completion_tokens", "output_tokens", "candidatesTokenCount", "eval_count", "tokens_predicted")
-WRITTEN += ("predicted_n",)
-TOTAL = ("total_tokens", "totalTokenCount")
+WRITTEN += ("predicted_n", "outputTokens")
+TOTAL = ("total_tokens", "totalTokenCount", "totalTokens")
 MOST_TOKENS = 10**9  # that a server is believed
 DEEPEST = 4  # objects around a completion
+INNERMOST = 20  # objects and lists around a text, in any interface
 
 
 class Response(NamedTuple):
@@ -62,8 +64,37 @@ def read_response(response: bytes | str) -> Response:
 def tokens(usage: Mapping[str, Any], sent: int, written: int) -> tuple[int, int]:
     """Tokens of request and answer, as reported, or the rest of the total, or as estimated (`sent`, `written`)."""
     prompt, completion, total = (max(_count(usage.get(name)) for name in names) for names in (PROMPT, WRITTEN, TOTAL))
-    rest = max(total - prompt - completion, 0)  # of the one that is missing
-    return prompt or (completion and rest) or sent, completion or (prompt and rest) or written
+    rest = max(total - prompt - completion, 0)  # of the one that is missing, or thoughts that the total alone counts
+    return prompt or (completion and rest) or sent, (prompt and completion + rest) or completion or written
+
+
+def everywhere(response: bytes | str) -> list[str]:
+    """All texts of a body, whatever its form, without thoughts; those of one place, as of a stream, are one text.
+
+    An object with a nonce is a text too, in JSON.
+    """
+    places: dict[tuple[str, ...], list[str]] = {}
+    for value in _decoded(response) or [response]:
+        for place, text in _leaves(value):
+            places.setdefault(place, []).append(text)
+    return ["".join(texts) for texts in places.values()]
+
+
+def _leaves(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The texts in a value, each with the names of its place."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, dict) and any(name.lower() == "nonce" for name in value):
+        yield place, json.dumps(value)
+    elif isinstance(value, dict | list) and len(place) < INNERMOST and not _is_thought(value):
+        inner = value.items() if isinstance(value, dict) else (("", part) for part in value)
+        for name, part in inner:
+            if name not in REASONING:
+                yield from _leaves(part, (*place, name))
+
+
+def _is_thought(part: Any) -> bool:
+    return isinstance(part, dict) and (part.get("thought") is True or part.get("type") in (*REASONING, "thought"))
 
 
 def encodable(text: str) -> str:
@@ -163,7 +194,8 @@ def _usage(value: Any, depth: int = DEEPEST) -> dict[str, Any]:
         return {}
     found = {name: value[name] for name in (*PROMPT, *WRITTEN, *TOTAL) if name in value}
     found |= {name: count for key in USAGE for name, count in (field(value, key, dict) or {}).items()}
-    return found | {name: count for key in WRAPPERS for name, count in _usage(value.get(key), depth - 1).items()}
+    inner = (*WRAPPERS, "message")
+    return found | {name: count for key in inner for name, count in _usage(value.get(key), depth - 1).items()}
 
 
 def _count(value: Any) -> int:

@@ -74,6 +74,8 @@ def body(content, finish="stop", usage=None, **message) -> str:
         f"{GOOD[:-1]}, ...}}",
         json.dumps(json.dumps(GOOD)),
         json.dumps(REPORT | {"nonce": "K"}),
+        json.dumps(REPORT | {"nonce": "<k>"}),
+        json.dumps({f"{name}:": text for name, text in REPORT.items()}),
         json.dumps([{"name": name, "value": text} for name, text in REPORT.items()]),
         json.dumps({name: {"text": text} if name != "nonce" else text for name, text in REPORT.items()}),
         json.dumps({"properties": {name: {"type": "string", "value": text} for name, text in REPORT.items()}}),
@@ -107,6 +109,62 @@ TITLES = {name.replace("_", " ").title(): text for name, text in REPORT.items()}
 def test_sections_under_their_names_are_read_unless_they_may_be_cut_off(content):
     assert read_answer("k", body(content)).report == Report(**REPORT)
     assert read_answer("k", body(content, "length")).fault.startswith("truncated")
+
+
+USES = {"prompt_tokens": 5, "completion_tokens": 7}
+HALVES = [GOOD[:9], GOOD[9:]]
+TOOL = {"toolUse": {"name": "report", "input": REPORT}}
+ANTHROPIC = [
+    {"type": "message_start", "message": {"role": "assistant", "content": [], "usage": {"input_tokens": 5}}},
+    *({"type": "content_block_delta", "delta": {"type": "text_delta", "text": part}} for part in HALVES),
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 7}},
+]
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        json.dumps({"model": "m", "response": GOOD, "done": True, "prompt_eval_count": 5, "eval_count": 7}),
+        "\n".join(json.dumps({"response": part, "eval_count": 7, "prompt_eval_count": 5}) for part in HALVES),
+        json.dumps([{"generated_text": GOOD, "usage": USES}]),
+        json.dumps({"text": GOOD, "finish_reason": "COMPLETE", "usage": USES}),
+        json.dumps({"candidates": [{"content": {"parts": [{"functionCall": {"args": REPORT}}]}}], "usage": USES}),
+        json.dumps({"output": {"message": {"content": [TOOL]}}, "usage": {"inputTokens": 5, "outputTokens": 7}}),
+        body([{"type": "json", "json": REPORT}], usage=USES),
+        "".join(f"event: {part['type']}\ndata: {json.dumps(part)}\n\n" for part in ANTHROPIC),
+        json.dumps({"result": {"response": REPORT, "usage": USES}, "success": True}),
+        json.dumps({"status": "succeeded", "output": HALVES, "usage": USES}),
+        json.dumps({"choices": [{"message": {"content": "Sorry."}}, {"message": {"content": GOOD}}], "usage": USES}),
+        json.dumps({"choices": [{"message": GOOD, "finish_reason": "stop"}], "usage": USES}),
+        json.dumps({"output_text": GOOD, "object": "response", "output": [], "usage": USES}),
+        body(None, tool_calls=[{"type": "custom", "custom": {"name": "report", "input": GOOD}}], usage=USES),
+        body(None, tool_calls=[{"function": {"name": "report", "parameters": REPORT}}], usage=USES),
+        json.dumps({"error": {"message": "Failed.", "failed_generation": f"Here: {GOOD}"}, "usage": USES}),
+        json.dumps(REPORT | {"usage": USES}),
+    ],
+)  # fmt: skip
+def test_a_report_is_found_in_a_form_that_nobody_has_told_of(response):
+    assert read_answer("k", response) == (Report(**REPORT), None, (5, 7))
+
+
+@pytest.mark.parametrize("response", [GOOD, json.dumps(body(GOOD)), body(None) + body(GOOD), f"```json\n{GOOD}\n```"])
+def test_a_report_is_found_in_a_body_that_is_no_completion(response):
+    answer = read_answer("k", response, 100)
+    assert answer.report == Report(**REPORT) and answer.tokens[0] == 100 and answer.tokens[1] >= WRITTEN
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        json.dumps({"response": "", "thinking": DRAFT}),
+        json.dumps({"output": {"message": {"content": [{"reasoning": {"text": DRAFT}}]}}}),
+        json.dumps({"candidates": [{"content": {"parts": [{"text": DRAFT, "thought": True}]}}]}),
+        json.dumps({"output": [{"type": "thinking", "text": DRAFT}]}),
+        "[" * 900 + '"x"' + "]" * 900,
+    ],
+)
+def test_a_draft_in_thoughts_is_no_report_in_any_form(response):
+    assert read_answer("k", response).report is None
 
 
 STREAMED = [{"choices": [{"delta": {"content": part}}]} for part in (GOOD[:9], GOOD[9:70], GOOD[70:])]
@@ -224,7 +282,7 @@ def test_an_answer_in_another_field_is_read(message, content):
         ("", "malformed response: an empty body"),
         (b"\xff\xfe", "malformed response"),
         ("[" * 10_000, "malformed response"),
-        *((text, "malformed response") for text in ("[]", "{}", '{"choices": []}', '{"choices": [7]}', GOOD)),
+        *((text, "malformed response") for text in ("[]", "{}", '{"choices": []}', '{"choices": [7]}')),
     ],
 )
 def test_what_cannot_be_used_names_its_cause(response, fault):
@@ -265,6 +323,7 @@ WRITTEN = round(len(GOOD) / 3.5)
         ({"prompt_tokens": 5}, (5, WRITTEN)),
         ({"prompt_tokens": 5, "completion_tokens": None, "total_tokens": 12}, (5, 7)),
         ({"completion_tokens": 7, "total_tokens": 12}, (5, 7)),
+        ({"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 50}, (5, 45)),  # Gemini's thoughts, Grok's
         ({"completion_tokens": 7}, (100, 7)),
         ({"total_tokens": 12}, (100, WRITTEN)),
         ({"prompt_tokens": -5, "completion_tokens": "7"}, (100, WRITTEN)),
