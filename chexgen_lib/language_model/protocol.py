@@ -7,6 +7,7 @@ they are.
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from importlib.resources import files
 
 from pydantic import BaseModel, ConfigDict
 
+ADDRESS = re.compile("https?://[^/]")
+OWN = ("model", "messages", "extra_body")  # which options cannot hold: the request's own, and a word of a client
 CHARACTERS_PER_TOKEN = 3.5  # of English prose and JSON in the vocabularies of GPT-4 and Qwen2.5, roughly
 
 
@@ -71,16 +74,31 @@ class Endpoint:
     options: Mapping[str, object] = field(default_factory=lambda: {"max_completion_tokens": 1000}, hash=False)
 
     def __post_init__(self) -> None:
-        if not self.model or self.concurrency < 1 or self.timeout <= 0 or min(self.price) < 0:
-            values = ", ".join(
-                f"{name} {getattr(self, name)!r}" for name in ("model", "concurrency", "timeout", "price")
-            )
-            raise ValueError(f"{values}: needs a model, concurrency >= 1, timeout > 0 and prices >= 0")
-        if self.base_url is not None and not re.match("https?://[^/]", self.base_url):
-            raise ValueError(f"base_url {without_secrets(self.base_url)!r}: write it as http://127.0.0.1:8000/v1")
+        fit = {
+            "model": isinstance(self.model, str) and self.model,
+            "concurrency": isinstance(self.concurrency, int) and self.concurrency >= 1,
+            "timeout": _is_number(self.timeout) and self.timeout > 0,
+            "price": isinstance(self.price, tuple | list)
+            and len(self.price) == 2
+            and all(_is_number(price) and price >= 0 for price in self.price),
+        }
+        if not all(fit.values()):
+            values = ", ".join(f"{name} {getattr(self, name)!r}" for name in fit)
+            raise ValueError(f"{values}: needs a model, concurrency >= 1, timeout > 0 and two prices >= 0")
+        if self.base_url is not None and not (isinstance(self.base_url, str) and ADDRESS.match(self.base_url)):
+            raise ValueError(f"base_url {without_secrets(str(self.base_url))!r}: write it as http://127.0.0.1:8000/v1")
+        if not (isinstance(self.api_key_variable, str) and self.api_key_variable.isidentifier()):
+            raise ValueError("api_key_variable is no name of an environment variable; the key itself belongs into that")
+        if not isinstance(self.options, Mapping) or (taken := [name for name in OWN if name in self.options]):
+            given = f"options {', '.join(taken)}" if isinstance(self.options, Mapping) else "options"
+            raise ValueError(f"{given}: a mapping of further fields of the request; not {', '.join(OWN)}")
 
     def cost(self, input_tokens: int, output_tokens: int) -> float:
         return (input_tokens * self.price[0] + output_tokens * self.price[1]) / 1e6
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def without_secrets(address: str) -> str:

@@ -76,7 +76,8 @@ def _endpoint(settings: dict) -> Endpoint:
             f"writer or reviewer {names}: give `model`, and of {', '.join(known[1:])} what differs; an API key belongs "
             "in the environment variable that api_key_variable names"
         )
-    return Endpoint(**settings | {"price": tuple(settings.get("price", (0, 0)))})
+    price = settings.get("price", (0, 0))
+    return Endpoint(**settings | {"price": tuple(price) if isinstance(price, list) else price})
 
 
 def cost_table(sample: pl.DataFrame, records: int, price_lists: dict[str, tuple[float, float]]) -> pl.DataFrame:
@@ -127,8 +128,9 @@ class LanguageModel:
         self.writer, self.reviewer = writer, reviewer or writer
         self.cache, self.budget, self.with_report = Path(cache), budget, with_report
         self._endpoints = list(dict.fromkeys((self.writer, self.reviewer)))
-        if budget is not None and (budget < 0 or not any(max(e.price) for e in self._endpoints)):
-            raise ValueError(f"budget {budget}: give an amount >= 0, and the price of the endpoints' tokens")
+        amount = isinstance(budget, int | float) and budget >= 0
+        if budget is not None and not (amount and any(max(e.price) for e in self._endpoints)):
+            raise ValueError(f"budget {budget!r}: give an amount >= 0, and the price of the endpoints' tokens")
 
     @property
     def origin(self) -> str:

@@ -24,3 +24,11 @@ def test_a_cache_of_another_version_or_kind(tmp_path):
 def test_a_cache_is_open_once(tmp_path):
     with AnswerCache(tmp_path / "c"), pytest.raises(LanguageModelError, match="another run"):
         AnswerCache(tmp_path / "c")
+
+
+@pytest.mark.parametrize("place", ["folder", "file/answers.sqlite"])
+def test_a_cache_where_none_can_be(tmp_path, place):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(LanguageModelError, match=f"{place}.*; name a file that can be written"):
+        AnswerCache(tmp_path / place)

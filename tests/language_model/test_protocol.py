@@ -36,16 +36,35 @@ def test_an_option_of_none_leaves_a_field_out():
     assert sent["max_tokens"] == 5 and "response_format" not in sent
 
 
-@pytest.mark.parametrize("address", ["localhost:8000/v1", "ftp://a/v1", "http://", ""])
+@pytest.mark.parametrize("address", ["localhost:8000/v1", "ftp://a/v1", "http://", "", 8000])
 def test_an_address_says_how_to_reach_it(address):
     with pytest.raises(ValueError, match="write it as http"):
         Endpoint("m", base_url=address)
 
 
-@pytest.mark.parametrize("wrong", [{"model": ""}, {"concurrency": 0}, {"timeout": 0}, {"price": (-1, 0)}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model": ""}, {"concurrency": 0}, {"timeout": 0}, {"price": (-1, 0)},
+        {"model": 202401}, {"concurrency": "4"}, {"timeout": "60"}, {"timeout": float("nan")},
+        {"price": 5}, {"price": "2.5,10"}, {"price": (2.5,)}, {"price": ("2.5", "10")},
+    ],
+)  # fmt: skip
 def test_endpoints_that_make_no_sense(wrong):
     with pytest.raises(ValueError, match="needs a model"):
         Endpoint(**{"model": "m"} | wrong)
+
+
+@pytest.mark.parametrize("options", [{"extra_body": {"top_k": 1}}, {"messages": []}, {"model": "other"}, "top_k", None])
+def test_options_that_would_change_the_question_are_refused(options):
+    with pytest.raises(ValueError, match="options.*: a mapping of further fields of the request; not model, messages"):
+        Endpoint("m", options=options)
+
+
+def test_a_key_in_place_of_its_variable_is_refused_and_not_shown():
+    with pytest.raises(ValueError, match="api_key_variable is no name of an environment variable") as error:
+        Endpoint("m", api_key_variable="sk-secret")
+    assert "secret" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def test_settings_that_hold_a_key_are_refused_without_showing_it(tmp_path):
     assert "secret" not in str(error.value)
 
 
-@pytest.mark.parametrize("budget", [-1, 5])
+@pytest.mark.parametrize("budget", [-1, 5, "100"])
 def test_budgets_that_make_no_sense(budget, tmp_path):
     with pytest.raises(ValueError, match="budget"):
         LanguageModel(Endpoint("m"), cache=tmp_path / "c", budget=budget)
