@@ -1,11 +1,13 @@
 """Requests to models over HTTP: many at once, each counted and kept, and stopped when going on makes no sense.
 
 The openai package retries what may pass (lost connections, busy or failing servers): after 0.5 s, doubling to 8 s, or
-when the server says. Answers that cannot be used are asked for again here, because each of them costs tokens.
+when the server says. Answers that cannot be used are asked for again here, because each of them costs tokens; so are
+errors that come with the status of success, which the package takes for answers.
 """
 
 import asyncio
 import os
+import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
 import openai
@@ -17,6 +19,7 @@ from chexgen_lib.language_model.cache import AnswerCache, LanguageModelError
 from chexgen_lib.language_model.protocol import Endpoint, Report, Request, without_secrets
 
 ATTEMPTS = 6  # of a request to reach the server, and of a record to get an answer that can be used
+WAIT, LONGEST_WAIT = 0.5, 8.0  # seconds after an error with the status of success: doubling, as after others
 UNUSABLE = 2 * ATTEMPTS  # answers of a model, before which none could be used: after these it is not asked any more
 
 
@@ -59,12 +62,17 @@ class Asker:
         """The answer, from the cache or the model; NoAnswerError for this record, LanguageModelError for all."""
         if report := kept(self.cache, self._given_up, request.key):
             return report
-        unusable = 0
-        while unusable < ATTEMPTS:
+        unusable = outages = 0
+        while max(unusable, outages) < ATTEMPTS:
             answer = await self._answer(request)
-            if answer and answer.report:
+            if answer is None:
+                continue
+            if answer.report:
                 return answer.report
-            unusable += answer is not None
+            if answer.is_outage:
+                await asyncio.sleep(min(WAIT * 2**outages, LONGEST_WAIT))
+            outages += answer.is_outage
+            unusable += not answer.is_outage
         raise NoAnswerError(f"{answer.fault}, {ATTEMPTS} attempts")
 
     async def _answer(self, request: Request) -> Answer | None:
@@ -81,13 +89,27 @@ class Asker:
             try:
                 # the plain body: the typed method spends a quarter of the time on copying it
                 response = await self._clients[endpoint].post("/chat/completions", body=request.body, cast_to=str)
+                answer = read_answer(request.key, response, request.tokens)
             except openai.APIError as error:
-                if failure := self._failure(endpoint, error):
-                    raise failure from error
-                return None
+                if error.code != UNFIT:
+                    if failure := self._failure(endpoint, error):
+                        raise failure from error
+                    return None
+                answer = read_answer(request.key, error.response.text, request.tokens)
+                answer = answer._replace(tokens=answer.tokens if any(answer.tokens) else (request.tokens, 0))
+        if answer.is_outage:
+            self._failed_in_a_row += 1
+            if self._failed_in_a_row > endpoint.concurrency:
+                self.stopped = self._unanswered(endpoint, answer.fault)
+                raise self.stopped
+            return answer
+        return self._kept(request, answer)
+
+    def _kept(self, request: Request, answer: Answer) -> Answer:
+        """An answer of a model, in the cache; LanguageModelError where none of its first ones can be used."""
+        endpoint = request.endpoint
         self._reached.add(endpoint)
         self._failed_in_a_row = 0
-        answer = read_answer(request.key, response, request.tokens)
         self.cache.add(request.key, endpoint.model, answer)
         self._spent += endpoint.cost(*answer.tokens)
         if answer.report:
@@ -105,6 +127,12 @@ class Asker:
     def _where(self, endpoint: Endpoint) -> str:
         return f"{endpoint.model} at {without_secrets(str(self._clients[endpoint].base_url))}"
 
+    def _unanswered(self, endpoint: Endpoint, reason: str, said: str = "") -> LanguageModelError:
+        where, says = self._where(endpoint), f", which says: {said}" if said else ""
+        return LanguageModelError(
+            f"{where} does not answer ({reason}); check base_url and the server{says}; or run again later"
+        )
+
     def _failure(self, endpoint: Endpoint, error: openai.APIError) -> Exception | None:
         """What an error means after the retries: give this record up, stop the run, or (None) ask again."""
         status, code = getattr(error, "status_code", None), error.code
@@ -112,19 +140,18 @@ class Asker:
         if code in ("content_filter", "context_length_exceeded"):
             return NoAnswerError(code)
         passing = status is None or status in (408, 409, 425, 429) or status >= 500 and status != 501
-        said = error.response.text.strip()[:500] if status else ""  # the client's message has only OpenAI's form
+        said = " ".join(error.response.text.split())[:500] if status else ""  # the client's message has OpenAI's form
+        if status in (400, 413, 422) and endpoint in self._reached and TOO_LONG.search(said):  # this record, not all
+            return NoAnswerError("context_length_exceeded")
         if not passing or code == "insufficient_quota":
-            remedy = REMEDIES.get(status, "check the endpoint")
+            remedy = ROOM if TOO_LONG.search(said) else REMEDIES.get(status, "check the endpoint")
             self.stopped = LanguageModelError(f"{where}: error {status}: {said}; {remedy}")
             return self.stopped
         reason = f"error {status}" if status else str(error).strip(".").lower()
         self._failed_in_a_row += 1
         never = endpoint not in self._reached and _unconnected(error)
         if never or self._failed_in_a_row > endpoint.concurrency:
-            says = f", which says: {said}" if said else ""
-            self.stopped = LanguageModelError(
-                f"{where} does not answer ({reason}); check base_url and the server{says}; or run again later"
-            )
+            self.stopped = self._unanswered(endpoint, reason, said)
             return self.stopped
         return None if status == 429 else NoAnswerError(f"{reason}, {ATTEMPTS} attempts")
 
@@ -133,11 +160,16 @@ FORMAT = (
     "does it know JSON-schema output and the endpoint's options? If not, set these, for example "
     "options: {max_tokens: 1000, response_format: {type: json_object}}"
 )
+ROOM = "serve the model with a longer context, or allow fewer tokens in the endpoint's options"
+UNFIT = "json_validate_failed"  # Groq's code of an answer that is not of the schema; its text comes with it
+# As vLLM, llama.cpp, TGI and others say that a request and its answer do not fit.
+TOO_LONG = re.compile(r"context (?:length|window|size)|too long|too many tokens|max_new_tokens", re.IGNORECASE)
 REMEDIES = {
     400: FORMAT,
     401: "check the API key in the endpoint's environment variable",
+    402: "the account has no credit left: add some and run again",
     403: "the key has no access to this model",
-    404: "check the model's name and base_url",
+    404: "check the model's name and base_url, which ends before /chat/completions",
     422: FORMAT,
     429: "the account has no credit left: add some and run again",
     501: FORMAT,

@@ -9,6 +9,7 @@ from tests.language_model.models import FAULTLESS
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.0)
+    monkeypatch.setattr("chexgen_lib.language_model.client.WAIT", 0.0)
 
 
 @pytest.fixture

@@ -1,5 +1,8 @@
 """Asking over HTTP: faults are survived, and what cannot work ends at once with the remedy."""
 
+import asyncio
+import itertools
+import json
 import signal
 import socket
 import threading
@@ -13,7 +16,7 @@ from chexgen_lib.language_model.cache import LanguageModelError
 from chexgen_lib.language_model.client import ATTEMPTS
 from chexgen_lib.language_model.protocol import Endpoint
 from chexgen_lib.language_model.writer import LanguageModel
-from tests.language_model.fault_server import RATES, FaultServer
+from tests.language_model.fault_server import RATES, FaultServer, completion, right_answer
 from tests.language_model.models import FAULTLESS, cohort, model
 
 
@@ -73,7 +76,9 @@ def test_an_outage_ends_the_run(tmp_path):
         (403, "forbidden", "access"),
         (404, "model_not_found", "model's name"),
         (400, "invalid_request", "JSON-schema.*response_format: {type: json_object}"),
+        (402, "insufficient_balance", "credit"),
         (501, "not_implemented", "JSON-schema"),
+        (400, "the model's context length is 512", "serve the model with a longer context"),
         (429, "insufficient_quota", "credit"),
     ],
 )
@@ -128,3 +133,71 @@ def test_ctrl_c_ends_a_run(tmp_path, ctrl_c):
         with pytest.raises(KeyboardInterrupt):
             model(server.url, tmp_path, timeout=60.0).describe(cohort(10))
     assert time.monotonic() - began < 15
+
+
+BUSY = '{"error": {"message": "Provider returned error", "code": 429}}'
+
+
+def test_an_error_with_the_status_of_success_is_waited_for_and_not_kept(tmp_path, monkeypatch):
+    sent = iter([BUSY] * (ATTEMPTS - 1))
+    monkeypatch.setattr("tests.language_model.fault_server.completion", lambda *a, **k: next(sent, completion(*a, **k)))
+    waited = []
+    monkeypatch.setattr("chexgen_lib.language_model.client.WAIT", 1e-3)
+    monkeypatch.setattr("asyncio.sleep", lambda s, sleep=asyncio.sleep: waited.append(s) or sleep(s))
+    with FaultServer(rates=FAULTLESS, latency=0.0).running() as server:
+        llm = model(server.url, tmp_path)
+        assert llm.describe(cohort(1))[1].is_empty()
+    assert llm.used()["unusable"].to_list() == [0]
+    assert [s for s in waited if s in (1e-3, 2e-3, 4e-3, 8e-3, 16e-3)] == [1e-3, 2e-3, 4e-3, 8e-3, 16e-3]
+
+
+def test_what_an_outage_cost_no_tokens_for_is_asked_again_in_the_next_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.language_model.fault_server.completion", lambda *_, **__: BUSY)
+    with FaultServer(rates=FAULTLESS, latency=0.0).running() as server:
+        _, fallbacks = model(server.url, tmp_path).describe(cohort(1))
+        assert fallbacks["reason"][0] == (
+            f"description: malformed response: Provider returned error, {ATTEMPTS} attempts"
+        )
+        monkeypatch.setattr("tests.language_model.fault_server.completion", completion)
+        assert model(server.url, tmp_path).describe(cohort(1))[1].is_empty()
+
+
+def test_a_page_in_place_of_answers_ends_the_run_with_the_address(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.language_model.fault_server.completion", lambda *_, **__: "<html>Open WebUI</html>")
+    with FaultServer(rates=FAULTLESS, latency=0.0).running() as server:
+        with pytest.raises(LanguageModelError, match=f"at {server.url}.* does not answer .*check base_url"):
+            model(server.url, tmp_path, concurrency=2).describe(cohort(50))
+    assert len(server.served) < 10
+
+
+def test_an_answer_that_the_server_finds_unfit_is_one_answer_of_many(tmp_path, monkeypatch):
+    """Groq refuses it with an error that holds its text; the run goes on, and a whole report in it counts."""
+    real, number = web.json_response, itertools.count()
+
+    async def answer(self, request):
+        body = await request.json()
+        data = json.loads(body["messages"][-1]["content"].removeprefix("<data>\n").removesuffix("\n</data>"))
+        text = json.dumps(right_answer(data))
+        text = text if next(number) else text[:50]
+        error = {"message": "Failed to generate JSON.", "code": "json_validate_failed", "failed_generation": text}
+        return real({"error": error}, status=400)
+
+    monkeypatch.setattr(FaultServer, "_answer", answer)
+    with FaultServer(rates=FAULTLESS, latency=0.0).running() as server:
+        llm = model(server.url, tmp_path)
+        assert llm.describe(cohort(1))[1].is_empty()
+    assert llm.used().select("answers", "unusable").row(0) == (3, 1)
+
+
+def test_one_record_that_is_too_long_does_not_stop_the_others(tmp_path, monkeypatch):
+    real = FaultServer._answer
+
+    async def answer(self, request):
+        if "LATERAL" in await request.text():
+            return web.json_response({"message": "This model's maximum context length is 9 tokens."}, status=400)
+        return await real(self, request)
+
+    monkeypatch.setattr(FaultServer, "_answer", answer)
+    with FaultServer(rates=FAULTLESS, latency=0.0).running() as server:
+        _, fallbacks = model(server.url, tmp_path, concurrency=1).describe(cohort(4))
+    assert fallbacks["reason"].to_list() == ["description: context_length_exceeded"]
