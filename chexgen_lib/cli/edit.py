@@ -1,7 +1,6 @@
 """`chexgen edit`: a table of films, what is known of each and what is asked, in; edited films out."""
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,8 +16,10 @@ from chexgen_lib.images import read_image, write_png
 from chexgen_lib.models.loading import fastest_device
 from chexgen_lib.models.metadata import encode_metadata
 from chexgen_lib.records import FINDINGS, MAX_AGE, RecordError
+from chexgen_lib.sampling.conditions import value_of
 from chexgen_lib.sampling.editing import UnreadError, check_film, check_radiograph
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
+from chexgen_lib.sampling.prompts import LONGEST, absent
 from chexgen_lib.sources.table import read_given
 from chexgen_lib.storage import replacing
 
@@ -75,11 +76,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         raise ValueError(f"{path}: no column {missing[0]}; it needs {', '.join(NEEDED)}, and what is known of the film")
     rows, wrong = [], []
     for number, row in enumerate(table.iter_rows(named=True), start=1):
+        given = {name: value for name, value in row.items() if not absent(value)}
         try:
-            rows.append(_row(row, path.parent))
+            if given:  # spreadsheets save empty rows, too
+                rows.append(_row(given, path.parent))
         except ValueError as error:
             wrong.append(f"row {number}: {error}")
-    names = [row["pair"] for row in rows]
+    names = [row["pair"].casefold() for row in rows]  # some disks do not tell a file A from a file a
     wrong += [f"pair {name!r} is there twice" for name in dict.fromkeys(names) if names.count(name) > 1]
     if not rows and not wrong:
         raise ValueError(f"{path} has no rows: write one for each film")
@@ -116,22 +119,23 @@ def _check_read(row: Mapping[str, Any], pipeline: ChexGenPipeline) -> None:
 
 
 def _row(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    name = row["pair"]
-    if not name or Path(name).name != name or name.startswith("."):
-        raise ValueError(f"pair {name!r} is no plain file name")
-    if not (folder / str(row["image"])).is_file():
-        raise ValueError(f"{folder / str(row['image'])} does not exist")
+    name = row.get("pair", "")
+    if Path(name).name != name or name.startswith(".") or not 0 < len(name.encode()) <= LONGEST:
+        raise ValueError(f"pair {name!r} is no plain file name of up to {LONGEST} letters")
+    if missing := [column for column in NEEDED if column not in row]:
+        raise ValueError(f"{missing[0]} is empty")
+    if not (folder / row["image"]).is_file():
+        raise ValueError(f"{folder / row['image']} does not exist")
     change, record = _json(row, "change"), _record(row)
     changed(record, change)
     guidance = row.get("guidance")
-    if not (guidance is None or isinstance(guidance, int | float) and 0 < guidance < math.inf):
-        raise ValueError(f"guidance {guidance!r} is no weight above 0: leave it empty for the default")
+    guidance = guidance if guidance is None else _number("guidance", guidance)
     return {"pair": name, "image": folder / row["image"], "change": change, "record": record, "guidance": guidance}
 
 
 def _record(row: Mapping[str, Any]) -> dict[str, Any]:
     """What is known of a row's film, as a Record has it."""
-    record = {key: row[key] for key in KNOWN if row.get(key) is not None} | {"image_id": row["pair"]}
+    record = {key: row[key] for key in KNOWN if key in row} | {"image_id": row["pair"]}
     for key in ("sex", "view"):
         if record.get(key) not in (None, *CHOICES[key]):
             raise ValueError(f"{key} {record[key]!r} is none of {', '.join(CHOICES[key])}")
@@ -148,11 +152,15 @@ def _record(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _number(key: str, value: Any) -> float:
-    """An age in years, or a finding; polars reads a column as text where one of its values is no number."""
+    """An age, a finding, or a weight; polars reads a column as text where one of its values is no number."""
     try:
-        number = float(value)
+        number = math.nan if isinstance(value, bool) else float(value)
     except ValueError:
         number = math.nan
+    if key == "guidance":
+        if not 0 < number < math.inf:
+            raise ValueError(f"guidance {value!r} is no weight above 0: leave it empty for the default")
+        return number
     if key == "age" and not 0 <= number <= MAX_AGE:
         raise ValueError(f"age {value!r} is no number of years from 0 to {MAX_AGE}")
     if key != "age" and number not in (0, 1):
@@ -175,6 +183,6 @@ def _detail(detail: Any) -> dict[str, Any]:
 
 def _json(row: Mapping[str, Any], column: str) -> Any:
     try:
-        return json.loads(row[column])
-    except (TypeError, ValueError) as error:
+        return value_of(row[column])
+    except ValueError as error:
         raise ValueError(f"{column} {row[column]!r} is no JSON: {error}") from error

@@ -81,7 +81,8 @@ def prompts(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _check_person(name: str, record: Mapping, attribute: str, value: Any) -> None:
     known = CHOICES.get(attribute)
-    if known is None and not (isinstance(value, int | float) and 0 <= value <= MAX_AGE):
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if known is None and not (number and 0 <= value <= MAX_AGE):
         raise ChangeError(f"{name}: age {value!r} is no number of years from 0 to {MAX_AGE}")
     if known is not None and value not in known:
         raise ChangeError(f"{name}: {attribute} {value!r} is none of {', '.join(known)}")

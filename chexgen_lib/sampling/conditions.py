@@ -170,12 +170,21 @@ def _of_text(text: str) -> Any:
 def value_of(text: str) -> Any:
     """The value of a text in JSON, or as Python writes it into tables (single quotes, tuples); ValueError if none."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return json.loads(text, object_pairs_hook=once)
+    except (json.JSONDecodeError, RecursionError) as error:
         try:
             return ast.literal_eval(text.strip())
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             raise ValueError(str(error)) from error
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The dict of these pairs; ValueError where a name comes twice, of which a dict keeps the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice: give it once")
+    return found
 
 
 def class_of(name: str) -> str:

@@ -12,7 +12,7 @@ import polars as pl
 
 from chexgen_lib.models.text import foreign
 from chexgen_lib.records import FINDINGS, VIEWS, RecordError
-from chexgen_lib.sampling.conditions import class_of, read_boxes, value_of
+from chexgen_lib.sampling.conditions import class_of, once, read_boxes, value_of
 from chexgen_lib.sources.files import read_text
 from chexgen_lib.sources.table import parse_given
 
@@ -110,16 +110,11 @@ def _prompt(row: dict, text: object, path: Path) -> dict:
         raise ValueError(f"impression {text!r} is empty or not text")
     if foreign(text):
         raise ValueError(f"impression {text[:60]!r} is not in English")
-    row = {key: value for key, value in row.items() if not _absent(value)}
+    row = {key: value for key, value in row.items() if not absent(value)}
     given = check_metadata({key: row.get(key) for key in METADATA})
     encoded = {key: row[key] for key in ENCODED if key in row}
     prompt = {"prompt": with_metadata(text, given), "text": text, "metadata": json.dumps(given | encoded)}
     return prompt | {"masks": _masks(row.get("mask"), path.parent), "boxes": read_boxes(row.get("boxes"))}
-
-
-def _absent(value: object) -> bool:
-    """Whether a table holds nothing there: null, NaN, or a word for them."""
-    return value is None or value != value or isinstance(value, str) and value.strip().lower() in NO_TEXT
 
 
 def _check_characters(row: dict) -> None:
@@ -140,22 +135,13 @@ def _masks(value: str | dict | None, folder: Path) -> list[dict]:
         pairs = [part.split("=", 1) for part in value.split(";") if part.strip()]
         if any(len(pair) != 2 for pair in pairs):
             raise ValueError(f"mask {said!r} is not written as 'class=file; class=file'")
-        value = _once([(name, path.strip()) for name, path in pairs])
+        value = once([(name, path.strip()) for name, path in pairs])
     if value is not None and not isinstance(value, dict):
         raise ValueError(f"mask {said!r} is not written as {{class: file}}")
     given = [(class_of(name), path) for name, path in (value or {}).items() if path]
     if not all(isinstance(path, str) for _, path in given):
         raise ValueError(f"mask {said!r} does not name a file for each class")
-    return [{"class": name, "path": str(folder / path)} for name, path in _once(given).items()]
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The dict of these pairs; ValueError where a name comes twice, of which a dict keeps the last."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice: give it once")
-    return found
+    return [{"class": name, "path": str(folder / path)} for name, path in once(given).items()]
 
 
 def _read(path: Path) -> tuple[list[str], list[tuple[int, dict]]]:
@@ -194,7 +180,7 @@ def _table(path: Path) -> tuple[list[str], list[dict]]:
 
 
 def _loaded(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_once)
+    return json.loads(text, object_pairs_hook=once)
 
 
 def _of_lines(text: str) -> list[dict]:
@@ -204,6 +190,11 @@ def _of_lines(text: str) -> list[dict]:
         raise ValueError(f"it begins with {first[:60]!r}, as a table or JSON does: name it .csv, .json or .jsonl")
     rows = [{"name": f"{i:06d}", "impression": line} for i, line in enumerate([first, *lines], start=1)]
     return [row if row["impression"].strip() else {} for row in rows]
+
+
+def absent(value: object) -> bool:
+    """Whether a table holds nothing there: null, NaN, or a word for them."""
+    return value is None or value != value or isinstance(value, str) and value.strip().lower() in NO_TEXT
 
 
 def with_metadata(prompt: str, metadata: Mapping) -> str:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import numpy as np
 import polars as pl
@@ -70,6 +71,19 @@ def test_a_change_that_the_model_does_not_read_leaves_the_film_and_is_said(tmp_p
         (['7,a.png,"{""age"": 55}",PA,55,F,1'], None, "row 1: record 7: its age is 55 already"),
         (['7,a.png,"{""mood"": 1}",PA,55,F,1'], None, "row 1: record 7: unknown attribute 'mood'"),
         ([OLDER, OLDER], None, "pair '7' is there twice"),
+        ([OLDER.replace("7", "A", 1), OLDER.replace("7", "a", 1)], None, "pair 'a' is there twice"),
+        ([OLDER.replace("7", "\u00e9" * 101, 1)], None, "is no plain file name of up to 200 letters"),
+        (['7,a.png,"{""age"": 80, ""age"": 70}",PA,55,F,1'], None, "row 1: change .* 'age' is there twice"),
+        (['7,a.png,"{""age"": true}",PA,55,F,1'], None, "row 1: record 7: age True is no number of years"),
+        (['7,a.png,"{""age"": 80}",PA,true,F,1'], None, "row 1: age True is no number of years"),
+        ([f"7,a.png,{'[' * 5000},PA,55,F,1"], None, "row 1: change"),
+        (["7,a.png,,PA,55,F,1"], None, "row 1: change is empty"),
+        (['7,,"{""age"": 80}",PA,55,F,1'], None, "row 1: image is empty"),
+        (
+            [OLDER + ",3", OLDER.replace("7", "8", 1) + ",high"],
+            WIDER + "guidance",
+            "row 2: guidance 'high' is no weight",
+        ),
         ([OLDER + ",-1"], "pair,image,change,view,age,sex,Effusion,guidance", "row 1: guidance -1 is no weight"),
         (['../7,a.png,"{""age"": 80}",PA,55,F,1'], None, "no plain file name"),
         ([], None, "has no rows"),
@@ -86,7 +100,17 @@ def test_a_change_that_the_model_does_not_read_leaves_the_film_and_is_said(tmp_p
 def test_tables_that_cannot_be_used_are_refused_before_anything_is_edited(tmp_path, rows, header, words, capsys):
     table = films(tmp_path, *rows, **({"header": header} if header else {}))
     assert cli.main(["edit", str(table), "--out", str(tmp_path / "out")]) == 2
-    assert words in capsys.readouterr().err and not (tmp_path / "out").exists()
+    said = capsys.readouterr().err
+    assert re.search(words, said) and "row 1: guidance '3'" not in said and not (tmp_path / "out").exists()
+
+
+def test_empty_rows_and_words_for_what_is_not_known_are_not_known(tmp_path):
+    table = films(
+        tmp_path, "7,a.png,{'age': 80},nan,55,NA,None,<NA>,NaN", ",,,,,,,,", header=WIDER + "guidance,details"
+    )
+    (row,) = edit_command.read_rows(table)
+    assert row["record"] == {"age": 55, "image_id": "7", "details": []}
+    assert row["change"] == {"age": 80} and row["guidance"] is None
 
 
 @pytest.mark.parametrize(
