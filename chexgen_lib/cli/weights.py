@@ -13,7 +13,7 @@ from chexgen_lib.models.weights_catalogue import CATALOGUE, SHIPPED, Weight, Wei
 from chexgen_lib.models.weights_layout import PICKLED, SINGLE, TENSORS
 from chexgen_lib.sources import registry
 from chexgen_lib.workflow import dag
-from chexgen_lib.workflow.notebooks import ROOT, NotebookError, load_yaml, section_of
+from chexgen_lib.workflow.notebooks import ROOT, load_yaml, section_of
 
 INTERRUPTED = 130
 WEIGHTS = (TENSORS, *PICKLED)
@@ -125,8 +125,6 @@ def _params(profile: str | None) -> Mapping[str, Any]:
     """A profile composed; without a name what `make params` wrote last, with the values of SET."""
     if profile is None:
         return load_yaml(ROOT / "params.yaml")
-    if profile not in dag.profiles():
-        raise NotebookError(f"no profile {profile!r} in conf/profile; there are: {', '.join(dag.profiles())}")
     return dag.plain(profile)
 
 

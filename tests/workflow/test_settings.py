@@ -167,6 +167,11 @@ def test_a_word_that_may_be_a_setting_or_belong_to_a_path(tmp_path):
         settings.split("images seed=1", dag.plain("laptop"))
 
 
+def test_a_profile_that_does_not_exist_is_named_in_our_words():
+    with pytest.raises(NotebookError, match="^no profile 'nope' in conf/profile; there are: ci, .*laptop"):
+        dag.plain("nope")
+
+
 @pytest.mark.parametrize("profile", dag.profiles())
 def test_profiles_have_the_types_of_the_notebooks(profile):
     for name in dag.stages({}):
