@@ -185,10 +185,10 @@ def _digest_of_path(path: Path) -> str:
 
 
 def _digest_of_torch(value: Any) -> str:
-    """A tensor by its bytes; a module by the `repr` of its layers and by its state."""
+    """A tensor by its bytes; a module by the `repr` of its layers, its models' configurations and its state."""
     if hasattr(value, "state_dict"):
         state = {name: tensor for name, tensor in value.state_dict().items() if hasattr(tensor, "untyped_storage")}
-        return _sha256(repr(value), json.dumps(_config_of(value), default=str, sort_keys=True), digest(state))
+        return _sha256(repr(value), json.dumps(_configs_of(value), default=str, sort_keys=True), digest(state))
     if hasattr(value, "untyped_storage"):
         tensor = value.detach().cpu().contiguous()
         raw = tensor.reshape(-1).view(_byte_type(tensor)).numpy()
@@ -196,11 +196,11 @@ def _digest_of_torch(value: Any) -> str:
     raise TypeError(f"a {type(value).__name__} has no digest: give what it was made from")
 
 
-def _config_of(module: Any) -> dict[str, Any]:
-    """The configuration of a module of diffusers or transformers, without where it was loaded from."""
-    config = getattr(module, "config", None) or {}
-    config = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-    return {key: value for key, value in config.items() if not key.startswith("_")}
+def _configs_of(module: Any) -> list[dict[str, Any]]:
+    """The configurations of diffusers' and transformers' models in a module, without where they were loaded from."""
+    held = {id(config): config for part in module.modules() if (config := getattr(part, "config", None))}
+    plain = (config.to_dict() if hasattr(config, "to_dict") else dict(config) for config in held.values())
+    return [{key: value for key, value in config.items() if not key.startswith("_")} for config in plain]
 
 
 def _byte_type(tensor: Any) -> Any:

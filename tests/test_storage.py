@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from PIL import Image
 from safetensors import SafetensorError
 
@@ -151,6 +152,16 @@ def test_one_weight_changes_the_digest_of_a_module():
     with torch.no_grad():
         model.weight[0, 0] += 1
     assert digest(model) != before
+
+
+def test_the_configuration_of_a_model_within_a_module_counts():
+    """A scaling factor is in no layer and no weight."""
+    found = set()
+    for factor in (0.5, 0.5, 1.0):
+        torch.manual_seed(0)
+        vae = AutoencoderKL(block_out_channels=(4,), norm_num_groups=4, scaling_factor=factor)
+        found.add(digest(torch.nn.ModuleDict({"vae": vae})))
+    assert len(found) == 2
 
 
 def test_a_path_stands_for_what_is_there(tmp_path):
