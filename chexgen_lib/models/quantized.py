@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.layers import Block, CrossAttention, Mlp, SelfAttention, by_products
 from chexgen_lib.models.transformer import ChexGenTransformer
+from chexgen_lib.storage import digest
 
 Model = TypeVar("Model", ChexGenTransformer, ControlledTransformer)
 
@@ -99,7 +100,13 @@ class Int8Linear(nn.Module):
         self.dtype, self.gelu = dtype, gelu
         self.scales = nn.Parameter(weight.abs().amax(dim=1).clamp(min=1e-12) / 127, requires_grad=False)
         self.bias = linear.bias
-        self.weight = torch.ops.onednn.qlinear_prepack((weight / self.scales[:, None]).round().to(torch.int8), None)
+        plain = (weight / self.scales[:, None]).round().to(torch.int8)
+        self.sha256 = digest(plain)
+        self.weight = torch.ops.onednn.qlinear_prepack(plain, None)
+
+    def extra_repr(self) -> str:
+        """What tells two layers apart (`storage.digest`): oneDNN's weight is in no state, and cannot be read."""
+        return f"weight={self.sha256}"
 
     def forward(self, x: Tensor) -> Tensor:
         return int8_product(*quantized(x), self.weight, self.scales, self.bias, self.dtype, self.gelu)

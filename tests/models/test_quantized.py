@@ -8,6 +8,7 @@ from chexgen_lib.models.baseline import BaselineUNet
 from chexgen_lib.models.layers import Block
 from chexgen_lib.models.quantized import STEPS, Int8Block, Int8Linear, attend, int8_weights, quantized
 from chexgen_lib.pools.generate import fingerprint
+from chexgen_lib.storage import digest
 
 
 def images(pipeline, **kwargs):
@@ -108,6 +109,15 @@ def test_it_counts_as_another_generator(pipeline):
     after = fingerprint(pipeline)
     pipeline.transformer = trained
     assert before != after and fingerprint(pipeline) == before
+
+
+def test_its_weights_are_told_apart_by_more_than_their_scales():
+    layer = torch.nn.Linear(4, 3)
+    before = digest(Int8Linear(layer))
+    assert digest(Int8Linear(layer)) == before
+    with torch.no_grad():
+        layer.weight.copy_(layer.weight.flip(1))
+    assert digest(Int8Linear(layer)) != before
 
 
 def test_without_onednn_it_says_so(pipeline, monkeypatch):
