@@ -1,15 +1,20 @@
 """Pools of synthetic images: several samples of each request, made once and resumable."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 from PIL import Image
 from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
 
+from chexgen_lib import code_digest
 from chexgen_lib.images import to_uint8
 from chexgen_lib.kept import kept
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
@@ -153,7 +158,29 @@ def image_seed(image_id: str, k: int, seed: int) -> int:
 
 
 def fingerprint(pipeline: ChexGenPipeline) -> str:
-    """Digest of what determines the samples of a request: the models, trained and frozen, and the scheduler."""
+    """Digest of what determines the samples of a request: models, tokenizers, scheduler, settings and their code."""
     models = [model for model in (pipeline.transformer, pipeline.vae, pipeline.text_encoder) if model is not None]
-    scheduler = {key: value for key, value in pipeline.scheduler.config.items() if not key.startswith("_")}
-    return digest([*models, type(pipeline.scheduler).__name__, scheduler])
+    tokenizers = [part for part in pipeline.components.values() if isinstance(part, PreTrainedTokenizerBase)]
+    of = getattr(pipeline, "pipeline", pipeline)  # what a `GreyPipeline` calls
+    named = [(type(part).__name__, _plain(part.config)) for part in (of, pipeline.scheduler)]
+    code = _code_of([pipeline, pipeline.scheduler, *(part for model in models for part in model.modules())])
+    return digest([*models, *map(_rules, tokenizers), named, code])
+
+
+def _plain(config: Mapping[str, Any]) -> str:
+    """A configuration without what diffusers adds, as text."""
+    return json.dumps({key: value for key, value in config.items() if key[0] != "_"}, sort_keys=True, default=str)
+
+
+def _rules(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What a tokenizer makes of any text, whatever it was last called for, as text."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = {"vocabulary": tokenizer.get_vocab()} if backend is None else json.loads(backend.to_str())
+    own = {key: value for key, value in rules.items() if key not in ("truncation", "padding")}
+    return json.dumps([type(tokenizer).__name__, own], sort_keys=True)
+
+
+def _code_of(parts: Iterable[Any]) -> list[str]:
+    """Digests of the library's modules that define parts: `sample_pool`, whose own code counts, imports only some."""
+    own = {kind for kind in map(type, parts) if kind.__module__.partition(".")[0] == code_digest.PACKAGE}
+    return [code_digest.of(file) for file in sorted(set(map(inspect.getfile, own)))]

@@ -1,16 +1,23 @@
 """A pool is a function of its prompts and seed: batches, order and interruptions leave no trace."""
 
+import copy
+import inspect
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from tokenizers import normalizers
 
+from chexgen_lib import code_digest
 from chexgen_lib.diffusion.schedulers import default_scheduler
 from chexgen_lib.experiments.distillation import student_of
 from chexgen_lib.models.transformer import ChexGenTransformer
-from chexgen_lib.pools.generate import Sampling, sample_pool
+from chexgen_lib.pools.generate import Sampling, fingerprint, sample_pool
+from chexgen_lib.sampling.baseline import BaselinePipeline
+from chexgen_lib.sampling.generators import GreyPipeline
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 
 RECORDS = pl.DataFrame(
@@ -130,3 +137,30 @@ def test_a_distilled_generator_takes_its_own_steps_without_guidance(flow, tmp_pa
     pipeline = ChexGenPipeline(**{**flow.components, "transformer": student, "scheduler": default_scheduler(student)})
     images = sample(pipeline, RECORDS, tmp_path / "a", num_inference_steps=20, guidance_scale=4.0)
     assert np.array_equal(images, sample(pipeline, RECORDS, tmp_path / "b", num_inference_steps=2, guidance_scale=1.0))
+
+
+def test_all_that_changes_an_image_tells_generators_apart(pipeline):
+    other = copy.deepcopy(pipeline.tokenizer)
+    other.backend_tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
+    stable = GreyPipeline(pipeline)
+    scaled = copy.deepcopy(pipeline.vae)
+    scaled.register_to_config(scaling_factor=0.5)
+    others = [
+        ChexGenPipeline(**pipeline.components, compat="released"),
+        ChexGenPipeline(**pipeline.components, clean_captions=True),
+        BaselinePipeline(**pipeline.components),
+        ChexGenPipeline(**pipeline.components | {"tokenizer": other}),
+        stable,
+        GreyPipeline(ChexGenPipeline(**pipeline.components | {"vae": scaled})),
+    ]
+    found = [fingerprint(one) for one in (pipeline, *others)]
+    assert len(set(found)) == len(found)
+    pipeline(["Clear lungs.", "Large right pleural effusion."], num_inference_steps=2)
+    assert fingerprint(pipeline) == fingerprint(ChexGenPipeline(**pipeline.components)) == found[0]
+
+
+def test_the_code_of_another_generator_counts(pipeline, monkeypatch):
+    before, of = fingerprint(BaselinePipeline(**pipeline.components)), code_digest.of
+    mended = Path(inspect.getfile(BaselinePipeline))
+    monkeypatch.setattr(code_digest, "of", lambda file: of(file) + "mended" * (Path(file) == mended))
+    assert fingerprint(BaselinePipeline(**pipeline.components)) != before
