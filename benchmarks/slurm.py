@@ -139,7 +139,7 @@ def train(root: Path) -> None:
     model = ChexGenTransformer.of_size("ci", sample_size=SIDE, text_dim=WIDTH, text_tokens=TOKENS)
     (root / "pretraining").mkdir(exist_ok=True)
     pairs = LatentCache.load(root / "cohort/pretraining_train")
-    launch_training(model, pairs, CONFIG, root / "pretraining")
+    launch_training(model, pairs, CONFIG, root / "pretraining", root / "pretraining")
 
 
 def submit(root: Path, name: str) -> str:

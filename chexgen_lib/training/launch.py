@@ -20,10 +20,10 @@ from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.run import Model
 
 LAUNCH = "CHEXGEN_LAUNCH"
-FOLDER = ".launched"  # in a stage's folder: what the processes read and write
+FOLDER = ".launched"  # in that of a training: what the processes read and write
 
 
-def launch_training(model: Model, pairs: LatentCache, config: TrainingConfig, stage: Path) -> Path | None:
+def launch_training(model: Model, pairs: LatentCache, config: TrainingConfig, stage: Path, folder: Path) -> Path | None:
     """Train in the processes that the profile asks for; None where it asks for none.
 
     Called again after an interruption, the processes resume; once they are done, they train nothing.
@@ -33,6 +33,8 @@ def launch_training(model: Model, pairs: LatentCache, config: TrainingConfig, st
         pairs: those of the cohort's cache of the stage's name, which the processes then read; where it has none, as for
             the adapter and the baseline, `pairs` are written for them, and removed with all else in `FOLDER`.
         stage: folder of the stage, beside that of the cohort.
+        folder: of this training alone, in which `FOLDER` is made: other settings, data or code have another one, so
+            that none resumes from what these left (`kept.kept`).
 
     Returns:
         the folder with the final checkpoint, for `trainer.train`.
@@ -42,7 +44,7 @@ def launch_training(model: Model, pairs: LatentCache, config: TrainingConfig, st
     """
     if not (command := os.environ.get(LAUNCH)):
         return None
-    folder = stage / FOLDER
+    folder = folder / FOLDER
     model.save_pretrained(folder / "untrained")
     write_json(asdict(config), folder / "settings.json")
     cache = stage.parent / "cohort" / f"{stage.name}_train"

@@ -42,14 +42,13 @@ def train_model(
     if not (folder / ERRORS).is_file():  # the last that is written; else it was interrupted while it tidied up
         measure = noise_error if held_out.paths is None else path_error
         before = measure(model, held_out)
-        together = None if launched is None else launch_training(model, pairs, config, launched)
+        together = None if launched is None else launch_training(model, pairs, config, launched, folder)
         history = train(model, pairs, config, folder, keep_last=True, continued_from=together or launched)
         model.save_pretrained(folder)
         pl.DataFrame(history).write_parquet(folder / "history.parquet")
         write_json({"before": before, "after": measure(model, held_out)}, folder / ERRORS)
     remove_checkpoints(folder)
-    if launched:
-        remove(launched / FOLDER)
+    remove(folder / FOLDER)
     if (folder / CLOCK).is_file():
         os.replace(folder / CLOCK, folder.parent / CLOCK)  # no part of a result that is the same bytes on every run
 

@@ -161,7 +161,31 @@ def test_the_processes_of_the_profile_train_and_the_stage_takes_over(tmp_path, m
     assert {name: found[name] for name in alone if name != "kept.json"} == {
         k: v for k, v in alone.items() if k != "kept.json"
     }
-    assert not (stage / launch.FOLDER).exists()
+    assert not list(stage.rglob(launch.FOLDER))
+
+
+def test_processes_resume_from_nothing_that_others_left(tmp_path, monkeypatch):
+    """They stop half-way; then a setting changes, and with it what is trained."""
+    pairs().save(tmp_path / "cohort/pretraining_train")
+    stage, other = tmp_path / "pretraining", replace(CONFIG, learning_rate=1e-3)
+    alone, optimise = contents(keep(tmp_path / "alone/model", other)), trainer.Run.optimise
+
+    def stop(self, cache, step):
+        if step == 3:
+            raise KeyboardInterrupt
+        return optimise(self, cache, step)
+
+    def run(command, check):
+        assert cli.main([str(word) for word in command][command.index("train") :]) == 0
+
+    monkeypatch.setattr(launch.subprocess, "run", run)
+    monkeypatch.setenv(launch.LAUNCH, "accelerate launch")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(trainer.Run, "optimise", stop)
+        keep(stage / "model", launched=stage)
+    assert list(stage.rglob("checkpoint-00000002"))
+    found = contents(keep(stage / "model", other, launched=stage))
+    assert {name: found[name] for name in alone} == alone
 
 
 def test_processes_that_fail_lose_nothing_and_are_named(tmp_path, monkeypatch):
