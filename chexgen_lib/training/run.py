@@ -34,6 +34,7 @@ from chexgen_lib.training.sharding import copy_whole, load_whole_state, whole, w
 
 Model = ChexGenTransformer | ControlledTransformer | BaselineUNet
 Draw = tuple[list[Tensor], dict[str, Tensor], Tensor, Tensor]  # the model's inputs, its metadata, target, weight
+FREE = ("gradient_checkpointing", "checkpoint_every")  # settings that may change within a run
 IN_BLOCK = re.compile(r"\bblocks\.\d+\..*weight$|\bcopied_block\..*weight$")
 
 
@@ -281,15 +282,19 @@ def step_seed(*parts: int) -> int:
 
 
 def fingerprint_of(model: Model, cache: LatentCache, config: TrainingConfig) -> str:
-    """What identifies a run: its settings, some of the model's weights, and some rows of all that the cache holds."""
-    settings = asdict(config)
-    del settings["gradient_checkpointing"]  # affects memory alone: may be turned on for the rest of a run
+    """What identifies a run: its settings, some of each of the model's weights, some rows of all that the cache holds.
+
+    Of the settings those that change weights or history: a run may go on with others of memory and checkpoints.
+    """
+    settings = {key: value for key, value in asdict(config).items() if key not in FREE}
     # Not where it came from; the flow's shift is a setting of the run.
     shape = {key: value for key, value in model.config.items() if not key.startswith("_") and key != "flow_shift"}
     digest = hashlib.sha256(json.dumps([shape, settings], sort_keys=True, default=str).encode())
     held = [x for x in (cache.mean, cache.std, cache.states, cache.condition, cache.paths) if x is not None]
     rows = [x[:: max(1, len(x) // 64)] for x in held]  # not all of them: they may be larger than the memory
-    for tensor in (*rows, cache.offsets, *list(model.parameters())[:8]):
+    # Some of each: an adapter's first weights are those of its base, whatever it has learnt.
+    weights = [p.detach().flatten()[:: max(1, p.numel() // 64)] for p in model.parameters()]
+    for tensor in (*rows, cache.offsets, *weights):
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     if cache.metadata is not None:
         digest.update(cache.metadata.numpy().tobytes())

@@ -109,3 +109,22 @@ def test_an_interrupted_adapter_goes_on(cache, tmp_path, monkeypatch, build, fre
     cut = adapter()
     train(cut, conditions, config, tmp_path / "cut")
     assert torch.equal(weights(whole), weights(cut))
+
+
+def test_trained_adapters_of_one_base_are_told_apart(cache):
+    adapters = [ControlledTransformer.on(model().eval(), 1) for _ in range(2)]
+    adapters[1].load_state_dict(adapters[0].state_dict())
+    pairs = with_conditions(cache)
+    found = [fingerprint_of(adapter, pairs, CONFIG) for adapter in adapters]
+    torch.nn.init.normal_(adapters[1].controlnet[0].after_proj.weight)
+    assert found[0] == found[1] != fingerprint_of(adapters[1], pairs, CONFIG)
+
+
+def test_a_run_may_go_on_with_other_checkpoints(cache, tmp_path, monkeypatch):
+    expected, history = run(cache, tmp_path / "whole")
+    with monkeypatch.context() as m:
+        interrupt(m, at=5)
+        with pytest.raises(KeyboardInterrupt):
+            run(cache, tmp_path / "cut")
+    resumed, resumed_history = run(cache, tmp_path / "cut", checkpoint_every=1)
+    assert torch.equal(resumed, expected) and resumed_history == history
