@@ -4,7 +4,6 @@ import copy
 import hashlib
 import json
 import re
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ from chexgen_lib.models.baseline import BaselineUNet
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.metadata import drop_attributes
 from chexgen_lib.models.transformer import ChexGenTransformer
-from chexgen_lib.storage import replacing
+from chexgen_lib.storage import remove, replacing
 from chexgen_lib.training.config import SCHEDULES, TrainingConfig, TrainingError, native_bf16
 from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.sharding import copy_whole, load_whole_state, whole, whole_on_main, whole_state
@@ -35,6 +34,7 @@ from chexgen_lib.training.sharding import copy_whole, load_whole_state, whole, w
 Model = ChexGenTransformer | ControlledTransformer | BaselineUNet
 Draw = tuple[list[Tensor], dict[str, Tensor], Tensor, Tensor]  # the model's inputs, its metadata, target, weight
 FREE = ("gradient_checkpointing", "checkpoint_every")  # settings that may change within a run
+CHECKPOINT = re.compile(r"checkpoint-\d{8}")  # not a copy that somebody put beside it
 IN_BLOCK = re.compile(r"\bblocks\.\d+\..*weight$|\bcopied_block\..*weight$")
 
 
@@ -187,7 +187,7 @@ class Run:
             torch.save(moments, partial / "optimizer.pt")
             (partial / "state.json").write_text(json.dumps(state))
         for path in old:
-            shutil.rmtree(path)
+            remove(path)
 
     def resume(self, folder: Path) -> None:
         found = checkpoints(folder)
@@ -306,9 +306,10 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    return sorted(folder.glob("checkpoint-*"))
+    return sorted(path for path in folder.glob("checkpoint-*") if CHECKPOINT.fullmatch(path.name))
 
 
 def remove_checkpoints(folder: Path) -> None:
-    for path in checkpoints(folder):
-        shutil.rmtree(path)
+    """Remove a training's own checkpoints, also one whose writing was interrupted."""
+    for path in [*checkpoints(folder), *folder.glob(".checkpoint-*.partial")]:
+        remove(path)

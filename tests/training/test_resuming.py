@@ -128,3 +128,12 @@ def test_a_run_may_go_on_with_other_checkpoints(cache, tmp_path, monkeypatch):
             run(cache, tmp_path / "cut")
     resumed, resumed_history = run(cache, tmp_path / "cut", checkpoint_every=1)
     assert torch.equal(resumed, expected) and resumed_history == history
+
+
+def test_a_copy_of_a_checkpoint_is_left_alone_and_a_half_one_goes(cache, tmp_path, monkeypatch):
+    copy, half = tmp_path / "checkpoint-00000002-best", tmp_path / ".checkpoint-00000009.partial"
+    for path in (copy, half):
+        path.mkdir()
+        (path / "model.safetensors").touch()
+    run(cache, tmp_path)
+    assert copy.is_dir() and not half.exists()
