@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import re
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from chexgen_lib import code_digest
 from chexgen_lib.diffusion.objectives import random_stretch
 from chexgen_lib.models.baseline import BaselineUNet
 from chexgen_lib.models.control import ControlledTransformer
@@ -178,6 +180,7 @@ class Run:
             ema_step=self.ema.optimization_step,
             lr=self.lr[0].last_epoch,
             history=self.history,
+            code=code_digest.of(__file__),
         )
         old = checkpoints(folder)
         with replacing(folder / f"checkpoint-{self.step:08d}") as partial:
@@ -202,6 +205,12 @@ class Run:
             state = json.loads((path / "state.json").read_text())
             if state["fingerprint"] != self.fingerprint:
                 raise TrainingError(f"{path} is of another run (model, data or settings differ): move it away")
+            if state["code"] != code_digest.of(__file__):
+                warnings.warn(
+                    f"{path} was written by another version of the code: the training goes on from it, but does not "
+                    "end with the bytes of one that is begun now",
+                    stacklevel=2,
+                )
             moments = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True, mmap=True)
             optimizers = [optimizer.optimizer for optimizer in self.optimizers]
             load_whole_state(self.model, optimizers, load_file(path / "model.safetensors"), moments)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from chexgen_lib import code_digest
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.training import trainer
 from chexgen_lib.training.config import TrainingError
@@ -137,3 +138,13 @@ def test_a_copy_of_a_checkpoint_is_left_alone_and_a_half_one_goes(cache, tmp_pat
         (path / "model.safetensors").touch()
     run(cache, tmp_path)
     assert copy.is_dir() and not half.exists()
+
+
+def test_a_checkpoint_of_other_code_is_named(cache, tmp_path, monkeypatch):
+    with monkeypatch.context() as m:
+        interrupt(m, at=3)
+        with pytest.raises(KeyboardInterrupt):
+            run(cache, tmp_path)
+    monkeypatch.setattr(code_digest, "of", lambda file: "mended")
+    with pytest.warns(UserWarning, match="checkpoint-00000002 was written by another version of the code"):
+        run(cache, tmp_path)
