@@ -34,27 +34,61 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """A path beside `path` to write a file or folder to; it replaces `path` when the block succeeds.
 
     Whatever interrupts the block, a reader finds what was there before. Several processes may write different paths.
+    Where `path` is a link to a folder, what it leads to is replaced; a link to a file is replaced itself.
 
     Raises:
-        OSError: naming `path`, where the disk is full or cannot be written to, whatever the writer says of it.
+        OSError: naming `path`, where the disk is full or cannot be written to, whatever the writer says of it; or where
+            another process writes it, too.
     """
-    path = Path(path)
+    path = behind_link(Path(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     remove(partial)
     try:
-        yield partial
-        if path.is_dir():  # a folder can only be moved to where none is
-            shutil.rmtree(path)
-        os.replace(partial, path)
+        with naming_full_disk(path):
+            yield partial
+            move(partial, path)
+    finally:
+        remove(partial)
+
+
+@contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Whatever a writer says of a disk that is full or cannot be written to, within the block: an OSError says so."""
+    try:
+        yield
     except Exception as error:
         if "cannot be written" in str(error) or not FULL.search(str(error)):
             raise
         said = REFUSED.search(str(error))
         reason = said.group() if said else os.strerror(errno.ENOSPC)
         raise OSError(f"{path}: cannot be written ({reason}); make room, and start again") from error
-    finally:
-        remove(partial)
+
+
+def behind_link(path: Path) -> Path:
+    """The folder that a link leads to, which somebody put on another disk, say; any other path as it is."""
+    return path.resolve() if path.is_symlink() and path.is_dir() else path
+
+
+def move(new: Path, path: Path) -> None:
+    """Move a file or folder to `path` beside it. What was there is gone at once: no reader finds half a folder.
+
+    Raises:
+        OSError: where another process has moved or removed `new`.
+    """
+    old = path.with_name(f".{path.name}.replaced")
+    remove(old)  # of an interrupted call
+    if not os.path.lexists(new):
+        raise OSError(f"{path}: another process writes it, too; end one of the two, and start again")
+    try:
+        if path.is_dir():  # a folder can only be moved to where none is
+            os.replace(path, old)
+        os.replace(new, path)
+    except BaseException:
+        if old.is_dir() and not path.exists():
+            os.replace(old, path)
+        raise
+    remove(old)
 
 
 def write_json(value: Any, path: str | Path) -> None:

@@ -27,6 +27,50 @@ def test_a_file_appears_when_the_block_ends(tmp_path):
     assert path.read_text() == "new" and list(path.parent.iterdir()) == [path]
 
 
+def test_no_reader_finds_half_a_folder(tmp_path, monkeypatch):
+    """It is killed while the old one, which may have many files, is being removed."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("config.json", "weights"):
+        (folder / name).write_text("old")
+
+    def stop(path):
+        (path / "weights").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt), replacing(folder) as partial:
+        patched.setattr(storage.shutil, "rmtree", stop)
+        partial.mkdir()
+        for name in ("config.json", "weights"):
+            (partial / name).write_text("new")
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"config.json": "new", "weights": "new"}
+    with replacing(folder) as partial:
+        partial.mkdir()
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_behind_a_link_is_replaced_where_it_lies_and_a_linked_file_is_not(tmp_path):
+    (tmp_path / "disk/old").mkdir(parents=True)
+    (tmp_path / "study").symlink_to("disk")
+    with replacing(tmp_path / "study") as partial:
+        partial.mkdir()
+        (partial / "new").touch()
+    assert (tmp_path / "study").is_symlink() and [p.name for p in (tmp_path / "disk").iterdir()] == ["new"]
+    (tmp_path / "table.csv").symlink_to("disk/new")
+    with replacing(tmp_path / "table.csv") as partial:
+        partial.write_text("table")
+    assert not (tmp_path / "table.csv").is_symlink() and (tmp_path / "disk/new").read_text() == ""
+
+
+def test_two_writers_of_one_file_are_told(tmp_path):
+    path = tmp_path / "a.txt"
+    with pytest.raises(OSError, match="a.txt: another process writes it, too"), replacing(path) as partial:
+        partial.write_text("mine")
+        with replacing(path) as other:
+            other.write_text("its")
+    assert path.read_text() == "its"
+
+
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
 def test_an_interrupted_write_leaves_what_was_there(tmp_path, error):
     path = tmp_path / "a.txt"
