@@ -6,10 +6,14 @@ arguments, files by their content; and the versions of the packages that compute
 runs again because a figure changed recomputes nothing, and an interrupted call resumes where it stopped.
 """
 
+import fcntl
+import glob
 import inspect
 import json
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +24,7 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from chexgen_lib import code_digest
-from chexgen_lib.storage import KEPT, digest, remove, replacing, write_json
+from chexgen_lib.storage import KEPT, behind_link, digest, move, naming_full_disk, remove, replacing, write_json
 
 COMPUTING = (
     *("torch", "torchvision", "numpy", "scipy", "diffusers", "transformers", "monai", "torchmetrics"),
@@ -46,6 +50,10 @@ def kept(
         uncounted: further arguments, not part of the key, that do not change the result (a device, a number of
             processes).
         arguments: what the result depends on; see `storage.digest`.
+
+    Raises:
+        OSError: naming `folder`, where the disk is full or cannot be written to, or where another process makes it with
+            other arguments. Where one makes it with the same, this call waits, and has its result.
     """
     key = digest([_code(function), arguments])
     return _keep(Path(folder), key, lambda unfinished: function(folder=unfinished, **(uncounted or {}), **arguments))
@@ -91,7 +99,7 @@ def run_all(
     places = {name: folder / key[:16] for name, key in keys.items()}
     wanted = {path for place in places.values() for path in (place, _unfinished(place, place.name))}
     for path in set(folder.iterdir()) - wanted:
-        remove(path)
+        _discard(path)
     todo = [name for name, place in places.items() if not is_kept(place, keys[name])]
     calls = [(function, data, jobs[name], places[name], keys[name], name) for name in todo]
     if workers:
@@ -143,18 +151,49 @@ def _finite(result: Arrays, name: str) -> Arrays:
 def _keep(folder: Path, key: str, call: Callable[[Path], None]) -> Path:
     if is_kept(folder, key):
         return folder
-    unfinished = _unfinished(folder, key)
-    for other in folder.parent.glob(f".{folder.name}.unfinished-*"):
+    place = behind_link(folder)
+    unfinished = _unfinished(place, key)
+    for other in place.parent.glob(f".{glob.escape(place.name)}.unfinished-*"):
         if other != unfinished:  # begun with other arguments
-            remove(other)
+            _discard(other)
     unfinished.mkdir(parents=True, exist_ok=True)
-    if not is_kept(unfinished, key):  # else it was interrupted when all was done but the renaming
-        call(unfinished)
-        files = {p.relative_to(unfinished).as_posix(): p.stat().st_size for p in unfinished.rglob("*") if p.is_file()}
-        write_json({"key": key, "files": dict(sorted(files.items()))}, unfinished / KEPT)
-    remove(folder)
-    os.replace(unfinished, folder)
+    with _held(unfinished), naming_full_disk(folder):
+        if is_kept(folder, key):  # by a process that held it
+            return folder
+        unfinished.mkdir(exist_ok=True)
+        if not is_kept(unfinished, key):  # else it was interrupted when all was done but the renaming
+            call(unfinished)
+            files = {
+                p.relative_to(unfinished).as_posix(): p.stat().st_size for p in unfinished.rglob("*") if p.is_file()
+            }
+            write_json({"key": key, "files": dict(sorted(files.items()))}, unfinished / KEPT)
+        move(unfinished, place)
     return folder
+
+
+@contextmanager
+def _held(folder: Path, wait: bool = True) -> Iterator[None]:
+    """Hold a folder, as long as no other process does. The system lets go of it when the holder ends, however."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise OSError(f"{folder}: another process makes it, with other settings; let it end first") from None
+            print(f"another process makes {folder}: waiting for it", file=sys.stderr)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:  # some network file systems hold nothing
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
+def _discard(path: Path) -> None:
+    """Remove a result that nobody requests any more, or one that was begun. Raises OSError if a process makes it."""
+    with _held(path, wait=False) if path.is_dir() else nullcontext():
+        remove(path)
 
 
 def _unfinished(folder: Path, key: str) -> Path:

@@ -2,11 +2,15 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
+from time import sleep
 
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from chexgen_lib import code_digest, kept
 from chexgen_lib.code_digest import needed
@@ -290,3 +294,48 @@ def test_processes_give_what_one_gives(tmp_path):
     alone = kept.run_all(scaled, {"x": X}, jobs, tmp_path / "a", workers=0)
     several = kept.run_all(scaled, {"x": X}, jobs, tmp_path / "b", workers=2)
     assert all(np.array_equal(alone[k]["y"], several[k]["y"]) for k in jobs)
+
+
+def waits(folder, *, text, begun, go):
+    begun.append(text)
+    assert go.wait(20)
+    (folder / "whole").write_text(text)
+
+
+def test_a_call_waits_for_another_process_that_makes_the_same_and_stops_at_other_arguments(tmp_path, capsys):
+    """Threads stand in for processes: each opens the folder for itself."""
+    begun, go = [], Event()
+
+    def result(text):
+        return kept.kept(waits, tmp_path / "result", {"begun": begun, "go": go}, text=text)
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(result, "a")
+        while not begun:
+            sleep(0.01)
+        with pytest.raises(OSError, match="another process makes it, with other settings"):
+            result("b")
+        second = pool.submit(result, "a")
+        while "waiting for it" not in capsys.readouterr().err:
+            sleep(0.01)
+        go.set()
+        assert first.result() == second.result() == tmp_path / "result"
+    assert begun == ["a"] and sorted(p.name for p in tmp_path.iterdir()) == ["result"]
+
+
+def test_a_result_behind_a_link_stays_there(tmp_path, log):
+    (tmp_path / "disk/result").mkdir(parents=True)
+    (tmp_path / "result").symlink_to("disk/result")
+    for text in ("a", "b"):
+        kept.kept(writes, tmp_path / "result", uncounted={"log": log}, text=text)
+    assert (tmp_path / "result").is_symlink() and (tmp_path / "disk/result/whole").read_text() == "b"
+    assert [p.name for p in (tmp_path / "disk").iterdir()] == ["result"]
+
+
+def fills_the_disk(folder):
+    raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def test_a_full_disk_is_named_with_the_result(tmp_path):
+    with pytest.raises(OSError, match="result: cannot be written .No space left on device.; make room"):
+        kept.kept(fills_the_disk, tmp_path / "result")
