@@ -49,13 +49,14 @@ def kept(
         folder: where the result lies.
         uncounted: further arguments, not part of the key, that do not change the result (a device, a number of
             processes).
-        arguments: what the result depends on; see `storage.digest`.
+        arguments: what the result depends on; see `storage.digest`. A text that names the folder of a model stands for
+            what is there, too.
 
     Raises:
         OSError: naming `folder`, where the disk is full or cannot be written to, or where another process makes it with
             other arguments. Where one makes it with the same, this call waits, and has its result.
     """
-    key = digest([_code(function), arguments])
+    key = digest([_code(function), arguments, _models(arguments)])
     return _keep(Path(folder), key, lambda unfinished: function(folder=unfinished, **(uncounted or {}), **arguments))
 
 
@@ -198,6 +199,16 @@ def _discard(path: Path) -> None:
 
 def _unfinished(folder: Path, key: str) -> Path:
     return folder.with_name(f".{folder.name}.unfinished-{key[:12]}")
+
+
+def _models(arguments: dict[str, Any]) -> dict[str, str]:
+    """Digests of the folders of models that texts among the arguments name: their weights may be others one day."""
+    texts = {name: value for name, value in arguments.items() if isinstance(value, str)}
+    return {name: digest(Path(text)) for name, text in texts.items() if any(map(os.path.isfile, _configs(text)))}
+
+
+def _configs(folder: str) -> list[str]:
+    return [os.path.join(folder, name) for name in ("config.json", "model_index.json")]
 
 
 def _code(function: Callable) -> list[Any]:

@@ -332,6 +332,16 @@ def test_a_result_behind_a_link_stays_there(tmp_path, log):
     assert [p.name for p in (tmp_path / "disk").iterdir()] == ["result"]
 
 
+def test_other_weights_in_the_folder_of_a_model_count(tmp_path, log):
+    model = tmp_path / "t5"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    for weights in ("1", "1", "2"):
+        (model / "model.safetensors").write_text(weights)
+        kept.kept(writes, tmp_path / "result", uncounted={"log": log}, text=str(model))
+    assert len(calls(log)) == 2
+
+
 def fills_the_disk(folder):
     raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
