@@ -34,7 +34,7 @@ from chexgen_lib.models.text import count_tokens
 from chexgen_lib.pools.generate import image_seed
 from chexgen_lib.sampling.arguments import check_distilled
 from chexgen_lib.sampling.conditions import ConditionError, draw, read_masks
-from chexgen_lib.sampling.generators import Parts, open_generator
+from chexgen_lib.sampling.generators import Parts, is_whole, open_generator
 from chexgen_lib.sampling.guidance import guided_steps
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.sampling.prompts import ENCODED, PromptError, read_prompts
@@ -257,7 +257,7 @@ def _settings(options: argparse.Namespace, pipeline: ChexGenPipeline) -> dict:
         guidance=options.guidance,
         sampler_settings=json.dumps(_plain(pipeline.scheduler.config), sort_keys=True, default=str),
         **_weights_sha256(options.weights),
-        **{f"{name}_sha256": _digest_of_part(getattr(options, name)) for name in PARTS if getattr(options, name)},
+        **{f"{name}_sha256": _digest_of_part(part) for name, part in _frozen(options).items()},
         **({"compat": options.compat} if options.compat else {}),
         chexgen_lib=chexgen_lib.__version__,
         **({"weights": "int8", "batch_size": options.batch_size} if options.int8 else {}),
@@ -307,6 +307,15 @@ def _plain(config: Mapping) -> dict:
     return {key: value for key, value in config.items() if not key.startswith("_")}
 
 
+def _frozen(options: argparse.Namespace) -> dict[str, str]:
+    """The parts that the weights are completed with: those given, and the shipped autoencoder for a model alone."""
+    given = {name: getattr(options, name) for name in PARTS if getattr(options, name)}
+    alone = options.weights.is_dir() and not is_whole(options.weights)
+    return ({"autoencoder": SHIPPED} if alone else {}) | given
+
+
 def _digest_of_part(name: str) -> str:
-    """A frozen part by its files; one of the package or of the hub by its name."""
+    """A frozen part by its files; a text encoder of the package, or a part of the hub, by its name."""
+    if name == SHIPPED:
+        return shipped_sha256()["autoencoder_sha256"]
     return weights_sha256(Path(name)) if Path(name).exists() else name

@@ -40,6 +40,15 @@ def test_samples_what_the_pipeline_samples(prompts, weights, tmp_path):
     assert np.abs(np.asarray(found, int) - np.asarray(expected, int)).max() <= 1  # another batch rounds differently
 
 
+@pytest.mark.parametrize("given", [[], ["--autoencoder", "shipped"]])
+def test_samples_of_a_model_alone_say_which_autoencoder_decoded_them(prompts, pipeline, tmp_path, given):
+    """It is the shipped one, which `make autoencoder` makes anew."""
+    pipeline.transformer.save_pretrained(tmp_path / "model")
+    assert cli.main(command(prompts, tmp_path / "model", tmp_path / "out", *given)) == 0
+    manifest = pl.read_csv(tmp_path / "out/manifest.csv")
+    assert set(manifest["autoencoder_sha256"]) == {digest(SHIPPED / "diffusion_pytorch_model.safetensors")}
+
+
 def test_what_the_package_ships_is_sampled_by_default(prompts, tmp_path, monkeypatch, capsys):
     folder, _ = shipped_foundation(tmp_path / "foundation", monkeypatch)
     assert cli.main(["sample", str(prompts), "--out", str(tmp_path / "out"), "--int8"]) == 0
