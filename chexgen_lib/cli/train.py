@@ -16,7 +16,7 @@ from ruamel.yaml import YAML, YAMLError
 
 from chexgen_lib.models.metadata import ATTRIBUTES
 from chexgen_lib.models.transformer import SIZES, ChexGenTransformer
-from chexgen_lib.storage import replacing
+from chexgen_lib.storage import naming_full_disk, replacing
 from chexgen_lib.training.cohort_cache import add_metadata
 from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import LatentCache
@@ -57,7 +57,8 @@ def train(options: argparse.Namespace) -> int:
     for k, name in enumerate(options.metadata_sources or ()):
         if not (cache.metadata[:, ATTRIBUTES.index("source")] == k).any():
             raise TrainingError(f"no pair in {options.cache} is of {name!r}, which --metadata-sources names")
-    train_model(transformer, cache, config, options.out, keep_last=True)
+    with naming_full_disk(options.out):
+        train_model(transformer, cache, config, options.out, keep_last=True)
     state = PartialState()
     if state.is_main_process:
         with replacing(options.out / "transformer") as folder:

@@ -1,7 +1,9 @@
 """`chexgen train` trains what the notebooks train, goes on where it was, and explains what is wrong."""
 
+import errno
 import hashlib
 import json
+import os
 from dataclasses import asdict, replace
 
 import polars as pl
@@ -88,6 +90,15 @@ def test_the_notebook_goes_on_from_it_without_training(folder, monkeypatch):
     expected = fingerprints(folder / "out")
     (folder / "out/transformer").rename(folder / "removed")  # as `dvc repro` removes what a stage will write
     assert as_the_notebook(folder / "out", 4, transformer) == expected
+
+
+def test_a_disk_that_the_log_fills_is_named(folder, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(trainer, "_log", full)
+    assert chexgen_train(folder) == 2
+    assert f"{folder / 'out'}: cannot be written (No space left on device)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("at", [3, None])
