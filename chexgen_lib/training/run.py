@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import os
 import re
 import warnings
 from collections import deque
@@ -35,6 +36,7 @@ from chexgen_lib.training.sharding import copy_whole, load_whole_state, whole, w
 
 Model = ChexGenTransformer | ControlledTransformer | BaselineUNet
 Draw = tuple[list[Tensor], dict[str, Tensor], Tensor, Tensor]  # the model's inputs, its metadata, target, weight
+NO_JSON = (json.JSONDecodeError, UnicodeDecodeError)
 FREE = ("gradient_checkpointing", "checkpoint_every")  # settings that may change within a run
 CHECKPOINT = re.compile(r"checkpoint-\d{8}")  # not a copy that somebody put beside it
 IN_BLOCK = re.compile(r"\bblocks\.\d+\..*weight$|\bcopied_block\..*weight$")
@@ -189,6 +191,9 @@ class Run:
             _save_tensors({str(i): p for i, p in enumerate(average)}, partial / "ema.safetensors")
             torch.save(moments, partial / "optimizer.pt")
             (partial / "state.json").write_text(json.dumps(state))
+            for path in partial.iterdir():  # or a loss of power may leave neither the old one nor this one
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
         for path in old:
             remove(path)
 
@@ -217,7 +222,7 @@ class Run:
             shadow = load_file(path / "ema.safetensors")
         except torch.OutOfMemoryError:  # a RuntimeError, but the checkpoint is whole
             raise
-        except (OSError, KeyError, RuntimeError, SafetensorError, json.JSONDecodeError) as error:
+        except (OSError, KeyError, RuntimeError, TypeError, SafetensorError, *NO_JSON) as error:
             raise TrainingError(f"{path} is not a whole checkpoint ({error}): delete it") from error
         for i, parameter in enumerate(self.ema.shadow_params):
             copy_whole(shadow[str(i)], parameter)

@@ -1,12 +1,15 @@
 """Interrupted and resumed equals uninterrupted."""
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from chexgen_lib import code_digest
 from chexgen_lib.models.control import ControlledTransformer
+from chexgen_lib.training import run as training_run
 from chexgen_lib.training import trainer
 from chexgen_lib.training.config import TrainingError
 from chexgen_lib.training.latent_cache import joined
@@ -83,6 +86,29 @@ def test_checkpoint_of_another_run_is_refused(cache, tmp_path, monkeypatch):
     (checkpoint / "model.safetensors").write_bytes(b"")
     with pytest.raises(TrainingError, match="not a whole checkpoint"):
         run(cache, tmp_path)
+
+
+def test_a_checkpoint_is_on_the_disk_before_the_old_one_goes(cache, tmp_path, monkeypatch):
+    """A machine that loses its power leaves empty files of what it was still to write."""
+    done = []
+
+    def flush(file, original=os.fsync):
+        done.append(Path(os.readlink(f"/proc/self/fd/{file}")).name)
+        return original(file)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(training_run, "remove", lambda path: done.append(path.name))
+    train(model(), cache, replace(CONFIG, checkpoint_every=3), tmp_path, keep_last=True)
+    files = {"model.safetensors", "ema.safetensors", "optimizer.pt", "state.json"}
+    assert set(done[:4]) == set(done[4:8]) == files and done[8:] == ["checkpoint-00000003"]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[]", b"{}", b""])
+def test_a_damaged_state_is_named(cache, tmp_path, content):
+    train(model(), cache, CONFIG, tmp_path, keep_last=True)
+    (tmp_path / "checkpoint-00000006/state.json").write_bytes(content)
+    with pytest.raises(TrainingError, match="checkpoint-00000006 is not a whole checkpoint"):
+        train(model(), cache, CONFIG, tmp_path)
 
 
 def test_all_that_a_cache_holds_tells_runs_apart(cache):
