@@ -25,7 +25,7 @@ from chexgen_lib.descriptions import grammar
 from chexgen_lib.descriptions.check import check
 from chexgen_lib.records import RecordError
 from chexgen_lib.sources.table import REJECTS
-from chexgen_lib.storage import remove, replacing
+from chexgen_lib.storage import naming_full_disk, remove, replacing
 
 ROWS_PER_FILE = 25_000
 Table = tuple[pl.DataFrame, pl.DataFrame]  # records and rejects, as `registry.load` returns them
@@ -68,8 +68,9 @@ def build(
     manifest = Manifest(Path(folder), f"{share:03d}-of-{shares:03d}", json.dumps(settings))
     scratch = manifest.folder / f".tables-{manifest.shard}"
     try:
-        splits, rejects = _read(tables, scratch, shard, seed)
-        _write_parts(manifest, _chunks(scratch, splits, rows_per_file), workers)
+        with naming_full_disk(manifest.folder):
+            splits, rejects = _read(tables, scratch, shard, seed)
+            _write_parts(manifest, _chunks(scratch, splits, rows_per_file), workers)
     finally:
         remove(scratch)
     return manifest.close(rejects)

@@ -133,6 +133,15 @@ def test_an_interrupted_build_goes_on_and_redoes_only_what_is_missing(tmp_path, 
     assert len(made) == 4
 
 
+def test_a_disk_that_the_tables_fill_is_named(tmp_path, monkeypatch):
+    def full(*_):
+        raise pl.exceptions.ComputeError("parquet: underlying IO error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(corpus, "_share", full)
+    with pytest.raises(OSError, match=f"{tmp_path}: cannot be written .No space left on device.; make room"):
+        corpus.build([table()], tmp_path, workers=0)
+
+
 def test_parts_and_shards_of_other_code_are_not_mixed(tmp_path, monkeypatch):
     made, curate = [], corpus._curate
     monkeypatch.setattr(corpus, "_curate", lambda chunk, path: made.append(path.name) or curate(chunk, path))
