@@ -143,6 +143,10 @@ class Manifest:
         name = f"rejects-{self.shard}.parquet"
         with replacing(self.folder / name) as partial_path:
             rejects.write_parquet(partial_path)
+        # Of a build of more records, or begun and killed.
+        others = (path for dot in ("", ".") for path in self.folder.glob(f"{dot}part-{self.shard}-*.parquet"))
+        for path in (path for path in others if path.name not in self.done):
+            remove(path)
         rejected = {"file": name, "rows": rejects.height} | self._size_and_digest(name)
         return self._save(complete=True, parts=self.done, rejects=rejected)
 

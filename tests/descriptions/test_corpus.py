@@ -133,6 +133,14 @@ def test_an_interrupted_build_goes_on_and_redoes_only_what_is_missing(tmp_path, 
     assert len(made) == 4
 
 
+def test_parts_of_records_that_are_no_more_go(tmp_path):
+    """Who reads all parquet files of the folder would have them twice, or of another split."""
+    corpus.build([table("nih", 90)], tmp_path, rows_per_file=20, workers=0)
+    (tmp_path / ".part-000-of-001-00009.partial.parquet").touch()
+    corpus.build([table("nih", 50)], tmp_path, rows_per_file=20, workers=0)
+    assert sorted(p.name[-13:] for p in tmp_path.glob("*part-*")) == [f"{k:05d}.parquet" for k in range(3)]
+
+
 def test_a_disk_that_the_tables_fill_is_named(tmp_path, monkeypatch):
     def full(*_):
         raise pl.exceptions.ComputeError("parquet: underlying IO error: No space left on device (os error 28)")
