@@ -84,7 +84,7 @@ def sample(options: argparse.Namespace) -> int:
     prompts, state = read_prompts(options.prompts), PartialState()
     placed = any(prompts[column].list.len().max() for column in ("masks", "boxes"))
     if str(options.weights) == SHIPPED and placed:
-        options.weights = WITH_ADAPTER
+        options.weights = Path(WITH_ADAPTER)
     pipeline = load_pipeline(options.weights, **_parts(options)).to(state.device)
     pipeline.set_progress_bar_config(disable=True)
     if options.sampler:

@@ -83,7 +83,7 @@ def test_a_rehearsal_without_an_item_fails(tmp_path, monkeypatch, capsys, remove
 
     monkeypatch.setattr(workplace, "prepare", prepare)
     monkeypatch.setattr(workplace, "repro", lambda place, stages: 0)
-    monkeypatch.setattr(dag, "stages", lambda params, root: STAGES)
+    monkeypatch.setattr(dag, "stages", lambda params, root=None: STAGES)
     monkeypatch.setattr(sys, "argv", ["rehearsal", "paper", "--folder", str(tmp_path)])
     figures = tmp_path / PAPER["figures_dir"]
     make_all(figures)
