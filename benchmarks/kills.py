@@ -21,6 +21,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
@@ -72,8 +73,9 @@ def write_pairs(folder: Path) -> None:
 
 
 def clone(folder: Path) -> None:
-    """This commit with the environment that runs the benchmark; what is not committed is not tested."""
+    """The commit at the start with the environment that runs the benchmark; what is not committed is not tested."""
     subprocess.run(["git", "clone", "--quiet", "--shared", "--no-tags", REPOSITORY, folder], check=True)
+    subprocess.run(["git", "checkout", "--quiet", version()], cwd=folder, check=True)
     shutil.rmtree(folder / "runs", ignore_errors=True)
     (folder / ".venv").symlink_to(sys.prefix)
 
@@ -191,8 +193,9 @@ def full_disk(name: str, command: Command, inputs: Path, mount: Path, size: int,
         subprocess.run(["umount", mount], check=True)
 
 
+@cache
 def version() -> str:
-    """The commit that is measured."""
+    """The commit that is measured: the one at the start, whatever is committed meanwhile."""
     said = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True)
     return said.stdout.strip()
 
@@ -203,6 +206,7 @@ def main() -> None:
     parser.add_argument("--only", choices=COMMANDS)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    print(f"measured is {version()}", file=sys.stderr)
     rows = pl.read_csv(TABLE).with_columns(pl.col("says").fill_null("")).to_dicts() if TABLE.exists() else []
     for name, command in COMMANDS.items():
         if arguments.only in (None, name):
