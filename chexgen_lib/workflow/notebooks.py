@@ -207,6 +207,9 @@ def run(name: str) -> None:
         )
     except papermill.PapermillExecutionError as error:
         raise NotebookError(f"{name} failed; its cells are in {executed.relative_to(ROOT)}\n{error}") from None
+    except OSError as error:  # of the executed copy, which is written after each cell
+        reason = f"{executed.relative_to(ROOT)}: cannot be written ({error.strerror or error})"
+        raise NotebookError(f"{name} failed: {reason}; make room, and start again") from error
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
 """Reading, stripping and running notebooks, and the parameters that they declare."""
 
 import copy
+import errno
+import os
 
 import nbformat
 import pytest
@@ -96,6 +98,21 @@ def test_unknown_notebook_is_named_with_those_that_exist(folder):
 
 def test_run_without_stripped_copy_says_what_to_do(folder):
     with pytest.raises(NotebookError, match="dvc repro 01_x"):
+        notebooks.run("01_x")
+
+
+def test_a_disk_that_the_executed_copy_fills_is_named(folder, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(notebooks, "STRIPPED", folder)
+    monkeypatch.setattr(notebooks, "ENVIRONMENT", {})
+    monkeypatch.setenv(notebooks.LAUNCH, "")
+    notebooks.write(example(), folder / "01_x.ipynb")
+    (folder / "params.yaml").write_text("root: runs/ci\nx: {n: 1, name: a}\n")
+    monkeypatch.setattr("papermill.execute_notebook", full)
+    said = r"01_x failed: runs/ci/notebooks/01_x.ipynb: cannot be written \(No space left on device\); make room"
+    with pytest.raises(NotebookError, match=said):
         notebooks.run("01_x")
 
 
