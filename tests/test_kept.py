@@ -1,5 +1,6 @@
 """A finished result is reused while its code and arguments are the same; an interrupted call goes on where it was."""
 
+import errno
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,6 @@ import torch
 from safetensors import SafetensorError
 
 from chexgen_lib import code_digest, kept
-from chexgen_lib.code_digest import needed
 
 X = np.arange(3.0)
 
@@ -98,6 +98,22 @@ def test_work_that_was_begun_with_other_arguments_is_removed(tmp_path, log):
     assert len(list(tmp_path.glob(".result.unfinished-*"))) == 1
 
 
+def test_checkpoints_of_a_training_that_was_begun_otherwise_stay_until_another_is_done(tmp_path, log, capsys):
+    stop = tmp_path / "stop"
+    stop.touch()
+    for text in ("a", "b"):
+        with pytest.raises(KeyboardInterrupt):
+            kept.kept(writes, tmp_path / "result", uncounted={"log": log, "stop": stop}, text=text)
+        if text == "a":
+            (begun,) = tmp_path.glob(".result.unfinished-*")
+            (begun / "checkpoint-00000100").mkdir()
+    assert "was begun with other settings or code: it stays" in capsys.readouterr().err
+    assert len(list(tmp_path.glob(".result.unfinished-*/checkpoint-*"))) == 1
+    stop.unlink()
+    kept.kept(writes, tmp_path / "result", uncounted={"log": log, "stop": stop}, text="b")
+    assert not list(tmp_path.glob(".result.*"))
+
+
 def test_a_file_counts_by_its_content_and_a_kept_folder_by_what_it_was_made_from(tmp_path, log):
     data = tmp_path / "data.txt"
     data.write_text("1")
@@ -132,40 +148,6 @@ def test_code_counts_and_its_comments_do_not(tmp_path, log, monkeypatch, change,
 
 
 @pytest.fixture
-def library(tmp_path, monkeypatch):
-    """A package with a module that reads a table of its own, imports its neighbour and knows a folder of weights."""
-    files = {
-        "a.py": "from . import b\nTABLE, WEIGHTS = 'table.csv', 'weights'\n",
-        "b.py": "FACTOR = 1\n",
-        "table.csv": "1",
-        "weights/model.safetensors": "1",
-    }
-    for name, text in files.items():
-        (tmp_path / "chexgen_lib" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "chexgen_lib" / name).write_text(text)
-    monkeypatch.setattr(code_digest, "ROOT", tmp_path)
-    return tmp_path / "chexgen_lib"
-
-
-@pytest.mark.parametrize(
-    ("name", "content"), [("table.csv", "2"), ("weights/model.safetensors", "2"), ("b.py", "FACTOR = 2\n")]
-)
-def test_what_the_module_itself_reads_and_imports_counts(library, name, content):
-    before = code_digest.of(library / "a.py")
-    (library / name).write_text(content)
-    assert code_digest.of(library / "a.py") != before
-
-
-@pytest.mark.parametrize("name", [".DS_Store", "._model.safetensors", "recipe.json~", "~$recipe.json"])
-def test_what_a_system_or_an_editor_leaves_in_a_folder_does_not_count(library, name):
-    before = code_digest.of(library / "a.py")
-    (library / "weights" / name).write_text("1")
-    code_digest._data_files.cache_clear()
-    code_digest._needs.cache_clear()
-    assert code_digest.of(library / "a.py") == before
-
-
-@pytest.fixture
 def versions(monkeypatch):
     """Versions of packages that a test changes."""
     changed = {}
@@ -188,12 +170,6 @@ def test_the_code_of_a_decorated_function_is_its_own():
     wrapper = torch.inference_mode()(writes)
     assert Path(wrapper.__code__.co_filename) != Path(__file__)
     assert kept._code(wrapper) == kept._code(writes)
-
-
-def test_the_modules_behind_a_function_are_followed():
-    assert "trainer.py" in {
-        path.name for path in needed("from chexgen_lib.experiments.rectified_flow import comparison")
-    }
 
 
 # Many small calls.
@@ -302,8 +278,11 @@ def waits(folder, *, text, begun, go):
     (folder / "whole").write_text(text)
 
 
-def test_a_call_waits_for_another_process_that_makes_the_same_and_stops_at_other_arguments(tmp_path, capsys):
+def test_a_call_waits_for_another_process_that_makes_the_same_and_stops_at_other_arguments(
+    tmp_path, capsys, monkeypatch
+):
     """Threads stand in for processes: each opens the folder for itself."""
+    monkeypatch.setattr(kept, "PATIENCE", 0)
     begun, go = [], Event()
 
     def result(text):
@@ -349,3 +328,24 @@ def fills_the_disk(folder):
 def test_a_full_disk_is_named_with_the_result(tmp_path):
     with pytest.raises(OSError, match="result: cannot be written .No space left on device.; make room"):
         kept.kept(fills_the_disk, tmp_path / "result")
+
+
+def fills_another_disk(folder):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/elsewhere/shared")
+
+
+def test_another_disk_that_is_full_is_not_taken_for_that_of_the_result(tmp_path):
+    with pytest.raises(OSError, match="No space left on device: '/elsewhere/shared'"):
+        kept.kept(fills_another_disk, tmp_path / "result")
+
+
+def test_what_people_alone_read_in_the_folder_of_a_model_does_not_count(tmp_path, log):
+    model = tmp_path / "t5"
+    (model / ".cache").mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (model / name).write_text("{}")
+    for text in ("1", "2"):
+        for name in ("README.md", ".cache/fetched"):
+            (model / name).write_text(text)
+        kept.kept(writes, tmp_path / "result", uncounted={"log": log}, text=str(model))
+    assert len(calls(log)) == 1

@@ -49,6 +49,14 @@ def test_no_reader_finds_half_a_folder(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [folder]
 
 
+def test_a_folder_that_was_put_aside_by_a_move_that_was_killed_is_taken_back(tmp_path):
+    (tmp_path / ".a.replaced").mkdir()
+    (tmp_path / ".a.replaced/old").touch()
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "a"):
+        raise KeyboardInterrupt
+    assert (tmp_path / "a/old").exists() and [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
 def test_a_folder_behind_a_link_is_replaced_where_it_lies_and_a_linked_file_is_not(tmp_path):
     (tmp_path / "disk/old").mkdir(parents=True)
     (tmp_path / "study").symlink_to("disk")

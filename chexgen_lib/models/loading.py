@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 
-from chexgen_lib.storage import files_below, names_below
+from chexgen_lib.storage import files_below, files_of_model
 
 WEIGHTS = (".safetensors", ".bin")
 EVERY_KIND = (*WEIGHTS, ".pt", ".pth", ".ckpt", ".msgpack")
-UNREAD = (".md", ".png", ".jpg", ".jpeg", ".pdf", ".gif")  # by programs
 # As diffusers and transformers name them: model.fp16.safetensors, model.fp16-00001-of-00002.safetensors, ...
 PART = re.compile(r"-\d{5}-of-\d{5}")
 
@@ -110,10 +109,10 @@ def weights_sha256(weights: Path) -> str:
     if weights.is_file():
         with open(weights, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
-    names = sorted(names_below(weights, lambda name: name.startswith("."))) if weights.is_dir() else []
+    names = files_of_model(weights) if weights.is_dir() else []
     if not any(name.endswith(EVERY_KIND) for name in names):
         raise ValueError(f"{weights} holds no weights: name a pipeline folder or a released .pth")
-    parts = ((name, weights_sha256(weights / name)) for name in names if not name.lower().endswith(UNREAD))
+    parts = ((name, weights_sha256(weights / name)) for name in names)
     return hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()
 
 

@@ -1,6 +1,6 @@
 """Settings of a training run (paper, Methods; ED Table 4)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -40,6 +40,9 @@ class TrainingConfig:
         time_mean, time_scale, time_shift: for "rectified_flow", the distribution of times.
         precision: "bf16", "fp32", or "auto": bf16 where the hardware multiplies it natively.
         checkpoint_every, log_every: in steps.
+
+    `gradient_checkpointing` and `checkpoint_every` change neither weights nor history, so they are not compared: a run
+    goes on with others.
     """
 
     steps: int
@@ -60,9 +63,9 @@ class TrainingConfig:
     time_scale: float = 1.0
     time_shift: float = 1.0
     gradient_accumulation: int = 1
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = field(default=False, compare=False)
     precision: str = "auto"
-    checkpoint_every: int = 500
+    checkpoint_every: int = field(default=500, compare=False)
     log_every: int = 10
     seed: int = 0
 

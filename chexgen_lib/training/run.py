@@ -9,7 +9,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import fields
 from functools import lru_cache, partial
 from itertools import islice, starmap
 from pathlib import Path
@@ -37,7 +37,6 @@ from chexgen_lib.training.sharding import copy_whole, load_whole_state, whole, w
 Model = ChexGenTransformer | ControlledTransformer | BaselineUNet
 Draw = tuple[list[Tensor], dict[str, Tensor], Tensor, Tensor]  # the model's inputs, its metadata, target, weight
 NO_JSON = (json.JSONDecodeError, UnicodeDecodeError)
-FREE = ("gradient_checkpointing", "checkpoint_every")  # settings that may change within a run
 CHECKPOINT = re.compile(r"checkpoint-\d{8}")  # not a copy that somebody put beside it
 IN_BLOCK = re.compile(r"\bblocks\.\d+\..*weight$|\bcopied_block\..*weight$")
 
@@ -63,6 +62,7 @@ class Run:
     def __init__(self, model: Model, config: TrainingConfig, accelerator: Accelerator, fingerprint: str):
         self.config, self.accelerator, self.fingerprint = config, accelerator, fingerprint
         self.step, self.history = 0, []
+        self.code = code_digest.of(Path(__file__).with_name("trainer.py"))  # that runs, whatever is changed meanwhile
         self.encodes = model.metadata_sources is not None
         self.draws: Iterator[Draw] | None = None
         self.objective = config.build_objective()
@@ -182,7 +182,7 @@ class Run:
             ema_step=self.ema.optimization_step,
             lr=self.lr[0].last_epoch,
             history=self.history,
-            code=code_digest.of(__file__),
+            code=self.code,
         )
         old = checkpoints(folder)
         with replacing(folder / f"checkpoint-{self.step:08d}") as partial:
@@ -209,8 +209,11 @@ class Run:
         try:
             state = json.loads((path / "state.json").read_text())
             if state["fingerprint"] != self.fingerprint:
-                raise TrainingError(f"{path} is of another run (model, data or settings differ): move it away")
-            if state["code"] != code_digest.of(__file__):
+                raise TrainingError(
+                    f"{path} is of another run (model, data or settings differ, or an older version wrote it): move it "
+                    "away"
+                )
+            if state["code"] != self.code:
                 warnings.warn(
                     f"{path} was written by another version of the code: the training goes on from it, but does not "
                     "end with the bytes of one that is begun now",
@@ -298,9 +301,9 @@ def step_seed(*parts: int) -> int:
 def fingerprint_of(model: Model, cache: LatentCache, config: TrainingConfig) -> str:
     """What identifies a run: its settings, some of each of the model's weights, some rows of all that the cache holds.
 
-    Of the settings those that change weights or history: a run may go on with others of memory and checkpoints.
+    Of the settings those that change weights or history (that are compared).
     """
-    settings = {key: value for key, value in asdict(config).items() if key not in FREE}
+    settings = {setting.name: getattr(config, setting.name) for setting in fields(config) if setting.compare}
     # Not where it came from; the flow's shift is a setting of the run.
     shape = {key: value for key, value in model.config.items() if not key.startswith("_") and key != "flow_shift"}
     digest = hashlib.sha256(json.dumps([shape, settings], sort_keys=True, default=str).encode())

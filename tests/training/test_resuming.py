@@ -9,6 +9,7 @@ import torch
 
 from chexgen_lib import code_digest
 from chexgen_lib.models.control import ControlledTransformer
+from chexgen_lib.storage import digest
 from chexgen_lib.training import run as training_run
 from chexgen_lib.training import trainer
 from chexgen_lib.training.config import TrainingError
@@ -155,6 +156,7 @@ def test_a_run_may_go_on_with_other_checkpoints(cache, tmp_path, monkeypatch):
             run(cache, tmp_path / "cut")
     resumed, resumed_history = run(cache, tmp_path / "cut", checkpoint_every=1)
     assert torch.equal(resumed, expected) and resumed_history == history
+    assert digest(CONFIG) == digest(replace(CONFIG, checkpoint_every=1, gradient_checkpointing=True))  # a stage too
 
 
 def test_a_copy_of_a_checkpoint_is_left_alone_and_a_half_one_goes(cache, tmp_path, monkeypatch):
