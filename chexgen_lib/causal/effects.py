@@ -59,6 +59,8 @@ def effect(
         shares = [(own.filter(pl.col(cause) == value)[name] == counted).mean() for value in values]
         return np.nan if None in shares else shares[1] - shares[0]
 
-    resamples = [known[rows] for rows in Resampling(patients, n_bootstrap, seed).rows()]
-    ways = {"do": by_do, "conditioning": by_conditioning}
-    return tidy([{"way": way} | estimate(np.array([*map(of, resamples)])) for way, of in ways.items()], COLUMNS)
+    ways, found = {"do": by_do, "conditioning": by_conditioning}, []
+    for rows in Resampling(patients, n_bootstrap, seed).rows():
+        own = known[rows]
+        found.append([of(own) for of in ways.values()])
+    return tidy([{"way": way} | estimate(values) for way, values in zip(ways, np.array(found).T, strict=True)], COLUMNS)
