@@ -128,6 +128,7 @@ def test_folders_that_are_not_there_are_named_before_anything_runs(tmp_path, mon
     dag.main()
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: annotation_to_image.lung_masks names x, where there is no folder")
+    assert dag.absent({"curation": {"image_folder": "films"}}) == []  # a profile whose other sections were removed
 
 
 def test_overrides_are_applied_and_unknown_ones_named(tmp_path):

@@ -184,5 +184,5 @@ def _detail(detail: Any) -> dict[str, Any]:
 def _json(row: Mapping[str, Any], column: str) -> Any:
     try:
         return value_of(row[column])
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # a number, where the table is read so
         raise ValueError(f"{column} {row[column]!r} is no JSON: {error}") from error

@@ -88,10 +88,10 @@ class Endpoint:
         if self.base_url is not None and not (isinstance(self.base_url, str) and ADDRESS.match(self.base_url)):
             raise ValueError(f"base_url {without_secrets(str(self.base_url))!r}: write it as http://127.0.0.1:8000/v1")
         if not (isinstance(self.api_key_variable, str) and self.api_key_variable.isidentifier()):
-            raise ValueError("api_key_variable is no name of an environment variable; the key itself belongs into that")
+            raise ValueError("api_key_variable must be the name of an environment variable, which holds the key")
         if not isinstance(self.options, Mapping) or (taken := [name for name in OWN if name in self.options]):
             given = f"options {', '.join(taken)}" if isinstance(self.options, Mapping) else "options"
-            raise ValueError(f"{given}: a mapping of further fields of the request; not {', '.join(OWN)}")
+            raise ValueError(f"{given}: must be a mapping of further fields of the request, without {', '.join(OWN)}")
 
     def cost(self, input_tokens: int, output_tokens: int) -> float:
         return (input_tokens * self.price[0] + output_tokens * self.price[1]) / 1e6

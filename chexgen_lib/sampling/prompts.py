@@ -120,7 +120,8 @@ def _prompt(row: dict, text: object, path: Path) -> dict:
 def _check_characters(row: dict) -> None:
     """Raise ValueError for a text of a row, however deep in it, that no file can hold."""
     for column, value in row.items():
-        if UNWRITABLE.search(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)):
+        written = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False).replace(r"\u0000", "\0")
+        if UNWRITABLE.search(written):
             raise ValueError(f"{column} holds half a character, or one of value 0: write it anew")
 
 

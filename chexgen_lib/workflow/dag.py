@@ -86,7 +86,7 @@ def _named(profile: str, overrides: list[str]) -> Iterator[None]:
 
 def absent(params: dict[str, Any]) -> list[str]:
     """A line for each folder of the user's that a setting names and that is not there, before hours are spent."""
-    named = {key: functools.reduce(dict.get, key.split("."), params) for key in FOLDERS}
+    named = {key: _value(key, params) for key in FOLDERS}
     return [
         f"{key} names {folder}, where there is no folder: a stage that reads it will stop; give yours, "
         f'SET="{key}=FOLDER"'
@@ -95,11 +95,16 @@ def absent(params: dict[str, Any]) -> list[str]:
     ]
 
 
+def _value(key: str, params: dict[str, Any]) -> Any:
+    """The value of `section.key`; None where the profile has none."""
+    return functools.reduce(lambda level, name: (level or {}).get(name), key.split("."), params)
+
+
 def stages(params: dict[str, Any], root: Path = ROOT) -> dict[str, Any]:
     """Stages of dvc.yaml that run a notebook, with the values of `params` for ${key} and ${section.key}."""
 
     def value(match: re.Match) -> str:
-        found = functools.reduce(lambda level, key: (level or {}).get(key), match[1].split("."), params)
+        found = _value(match[1], params)
         return match[0] if found is None else str(found)
 
     loaded = YAML(typ="safe").load(re.sub(r"\$\{([\w.]+)\}", value, (root / "dvc.yaml").read_text()))["stages"]

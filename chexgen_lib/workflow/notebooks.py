@@ -25,7 +25,7 @@ from nbformat import NotebookNode
 from ruamel.yaml import YAML
 
 from chexgen_lib import code_digest
-from chexgen_lib.storage import replacing
+from chexgen_lib.storage import naming_full_disk, replacing
 from chexgen_lib.training.launch import LAUNCH
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -196,20 +196,20 @@ def run(name: str) -> None:
     executed.parent.mkdir(parents=True, exist_ok=True)
     os.environ.update(ENVIRONMENT | {LAUNCH: params.get("launch") or ""})
     try:
-        papermill.execute_notebook(
-            stripped,
-            executed,
-            values,
-            kernel_name="python3",
-            cwd=ROOT,
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
-        )
+        with naming_full_disk(executed.relative_to(ROOT)):
+            papermill.execute_notebook(
+                stripped,
+                executed,
+                values,
+                kernel_name="python3",
+                cwd=ROOT,
+                stdout_file=sys.stdout,
+                stderr_file=sys.stderr,
+            )
     except papermill.PapermillExecutionError as error:
         raise NotebookError(f"{name} failed; its cells are in {executed.relative_to(ROOT)}\n{error}") from None
     except OSError as error:  # of the executed copy, which is written after each cell
-        reason = f"{executed.relative_to(ROOT)}: cannot be written ({error.strerror or error})"
-        raise NotebookError(f"{name} failed: {reason}; make room, and start again") from error
+        raise NotebookError(f"{name} failed: {error}") from error
 
 
 def main() -> None:

@@ -93,6 +93,7 @@ def test_a_change_that_the_model_does_not_read_leaves_the_film_and_is_said(tmp_p
         (['7,a.png,"{""age"": 80}",PA,55,F,yes'], None, "row 1: Effusion 'yes' is neither 1"),
         ([OLDER + ",1"], WIDER + "No Finding", "row 1: No Finding and Effusion are both 1"),
         ([OLDER + ',"{""finding"": ""Effusion""}"'], WIDER + "details", "is no list"),
+        ([OLDER + ",3"], WIDER + "details", "details"),
         ([OLDER + ',"[""left""]"'], WIDER + "details", "details of 'left' are not understood"),
         ([OLDER + ',"[{""finding"": ""Effusion"", ""side"": ""top""}]"'], WIDER + "details", "side 'top' of Effusion"),
     ],

@@ -163,7 +163,8 @@ def test_make_repro_checks_the_weights_before_the_first_stage(root):
     environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     command = ["make", "--dry-run", "--assume-old=.venv/.complete", "repro", "PROFILE=gpu", "STAGE=-f 07_quality"]
     lines = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True).stdout
-    params, _, check, repro = lines.splitlines()[-4:]
+    params, dvc, check, repro = lines.splitlines()[-4:]
+    assert "dvc config --local core.no_scm true" in dvc
     assert "dag params 'gpu'" in params and repro.endswith("dvc repro -f 07_quality")
     assert check.endswith("-m chexgen_lib.cli weights check --trial --stages 07_quality")
 

@@ -57,12 +57,14 @@ def test_endpoints_that_make_no_sense(wrong):
 
 @pytest.mark.parametrize("options", [{"extra_body": {"top_k": 1}}, {"messages": []}, {"model": "other"}, "top_k", None])
 def test_options_that_would_change_the_question_are_refused(options):
-    with pytest.raises(ValueError, match="options.*: a mapping of further fields of the request; not model, messages"):
+    with pytest.raises(
+        ValueError, match="options.*: must be a mapping of further fields of the request, without model, messages"
+    ):
         Endpoint("m", options=options)
 
 
 def test_a_key_in_place_of_its_variable_is_refused_and_not_shown():
-    with pytest.raises(ValueError, match="api_key_variable is no name of an environment variable") as error:
+    with pytest.raises(ValueError, match="api_key_variable must be the name of an environment variable") as error:
         Endpoint("m", api_key_variable="sk-secret")
     assert "secret" not in str(error.value)
 

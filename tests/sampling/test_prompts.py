@@ -196,6 +196,7 @@ def test_byte_order_marks_are_no_text(kind, encoding, tmp_path):
         ({"race": "\ud83d"}, "race holds half a character"),
         ({"boxes": [{"class": "\ud83d", "x": 0, "y": 0, "w": 1, "h": 1}]}, "boxes holds half a character"),
         ({"impression": "Cle\0ar."}, "impression holds half a character, or one of value 0"),
+        ({"boxes": [{"class": "Ede\0ma", "x": 0, "y": 0, "w": 1, "h": 1}]}, "boxes holds half a character"),
     ],
 )
 def test_values_of_another_kind_in_json_are_named(row, message, tmp_path):
