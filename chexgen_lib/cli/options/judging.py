@@ -37,6 +37,13 @@ def _add_judge(commands: argparse._SubParsersAction) -> None:
     judge.add_argument("--guidance", type=finite, default=2.0, metavar="W", help="of the prompt (default: 2.0)")
     judge.add_argument("--batch-size", type=at_least(1), default=32, metavar="N", help="images at a time (default: 32)")
     judge.add_argument("--int8", action="store_true", help="ChexGen's models with weights of 8 bits, faster on a CPU")
+    judge.add_argument("--autoencoder", help="for a .pth or a transformer")
+    judge.add_argument("--text-encoder", help="for a .pth or a transformer")
+    _add_measuring(judge)
+    judge.set_defaults(command=called("judge", "judge"))
+
+
+def _add_measuring(judge: argparse.ArgumentParser) -> None:
     judge.add_argument(
         "--embedders",
         nargs="+",
@@ -52,8 +59,6 @@ def _add_judge(commands: argparse._SubParsersAction) -> None:
     judge.add_argument(
         "--classifier-steps", type=at_least(1), default=600, metavar="N", help="of training (default: 600)"
     )
-    judge.add_argument("--autoencoder", help="for a .pth or a transformer")
-    judge.add_argument("--text-encoder", help="for a .pth or a transformer")
     judge.add_argument(
         "--resamples", type=at_least(2), default=1000, metavar="N", help="of the bootstrap (default: 1000)"
     )
@@ -61,7 +66,6 @@ def _add_judge(commands: argparse._SubParsersAction) -> None:
         "--workers", type=at_least(0), default=2, metavar="N", help="that render the reference (default: 2)"
     )
     judge.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of samples, classifier and bootstrap")
-    judge.set_defaults(command=called("judge", "judge"))
 
 
 def _add_audit(commands: argparse._SubParsersAction) -> None:
