@@ -226,6 +226,16 @@ def test_the_interval_holds_the_true_exponent_in_most_studies_of_few_seeds(seeds
     assert held >= 90
 
 
+def test_a_resample_without_a_positive_score_is_left_out():
+    values = 5 * D**-0.3 * JITTER
+    resampled = np.tile(values, (200, 1))
+    resampled[0, 0] = -0.01
+    law = power_law.power_law(
+        D, np.repeat(list("abcd"), 3), measures.Measured(values, resampled), Resampling(range(9), 200)
+    )
+    assert law.low < -0.3 < law.high and law.verdict.startswith("supported")
+
+
 def test_one_run_of_each_subset_supports_nothing():
     m = measures.Measured(5 * D[::3] ** -0.3, np.tile(5 * D[::3] ** -0.3, (9, 1)))
     law = power_law.power_law(D[::3], list("abcd"), m, Resampling(np.arange(9), 9))

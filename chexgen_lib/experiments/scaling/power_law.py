@@ -36,7 +36,7 @@ class PowerLaw:
         """A fit is supported if there are repeats, the interval of b excludes 0 and r2 is at least `MIN_R2`."""
         if np.isnan(self.bends):
             return "not supported: one run of each part of the data does not tell how far others would be"
-        if self.low <= 0 <= self.high:
+        if not (self.low > 0 or self.high < 0):
             return "not supported: the interval of b holds 0"
         if self.r2 < MIN_R2:
             return f"not supported: R2 below {MIN_R2}"
@@ -91,8 +91,9 @@ def _slopes(
         slopes = slopes + (drawn * away) @ share[own]
         parts += [(share[own].sum() ** 2 * y[own].var(ddof=1) / n, n - 1)] if n > 1 else []
     b, of_seeds = share @ y, sum(part for part, _ in parts)
+    spread = slopes[np.isfinite(slopes)].var(ddof=1)  # a score of a resample may not be positive
     if of_seeds > 0:
-        freedom = of_seeds**2 / sum(part**2 / f for part, f in parts) * (slopes.var(ddof=1) / of_seeds) ** 2
+        freedom = of_seeds**2 / sum(part**2 / f for part, f in parts) * (spread / of_seeds) ** 2
         freedom = max(freedom, min(f for _, f in parts))
         slopes = b + (slopes - b) * stats.t.ppf(0.5 + LEVEL / 2, freedom) / Z
     return np.array([b, *slopes])
