@@ -20,7 +20,7 @@ help:
 	@echo "                Up to one stage only: make repro STAGE=07_quality"
 	@echo "make rehearse   run profile paper (PROFILE=gpu: that one) on stand-ins of its data and weights, with small sizes"
 	@echo "make test       lint, tests, and every notebook re-executed and compared (profile ci)"
-	@echo "make ci         make test, then make rehearse"
+	@echo "make ci         make test and make rehearse, beside each other"
 	@echo "make judge GENERATOR='shipped other=FOLDER'   judge generators of radiographs (docs/judging.md), with more"
 	@echo "                options: OPTIONS='--prompts 200'; results in runs/judge/result, or OUT=FOLDER"
 	@echo "make lab        open the notebooks in JupyterLab"
@@ -78,9 +78,9 @@ test: lint
 	$(BIN)/python -m chexgen_lib.workflow.dag outputs
 	$(BIN)/python -m chexgen_lib.cohort.leakage runs/ci
 
-# One after the other: both fill two cores.
-ci: test
-	$(BIN)/python -m chexgen_lib.rehearsal paper
+# Beside each other, since most of a rehearsal takes one core; what each command prints is shown when it has ended.
+ci: .venv/.complete
+	OMP_NUM_THREADS=1 $(MAKE) --jobs=2 --output-sync=line test rehearse
 
 judge: .venv/.complete
 	$(BIN)/python -m chexgen_lib.cli judge $(GENERATOR) --out '$(or $(OUT),runs/judge/result)' $(OPTIONS)
