@@ -1,9 +1,9 @@
 """Masks from image files, whatever their convention: a mask is never empty, half or inverted because of it.
 
 The background is 0 (black). What is not may be 1 or 255 or 65535, a label for each structure (0, 1, 2 or 0, 127, 254),
-a colour, an index in a palette of any order, or opacity. Edges may be antialiased. Two labels beside each other are a
-right and a left part; others may be organs of which one is meant. Where values do not tell what is marked, the file is
-refused and they are named; no convention is guessed.
+a colour, an index in a palette of any order, or opacity. Edges may be antialiased. Of one organ, two labels beside each
+other are a right and a left part; others may be organs of which one is meant. Where values do not tell what is marked,
+the file is refused and they are named; no convention is guessed.
 """
 
 from pathlib import Path
@@ -19,20 +19,25 @@ APART = 16  # a level this many times as low as the highest may be a label besid
 RARE = 0.2  # of two labels' pixels: lungs are more alike; in masks of V7 Labs 255 is lung and 127 an arrow or a device
 SOFT = 0.25  # share of pixels on no level; a mask's edges are less
 EDGE = 2  # pixels from a mark to the end of its antialiased edge
+GREYS = 5  # values of a mask with antialiased edges, at least; fewer may be labels
 LINE = 16  # pixels that alone are of one level make a line; an antialiased line has many levels
 HOLLOW = 4  # times an outline's pixels; the gaps between crossing ribs are less
 STRAY = 0.05  # share of a JPEG's marked pixels that are of other colours, at the edges of its blocks
 BORDER = 0.75  # share of the image's border; a mask of a structure inside the chest marks less
 
 
-def read_mask(path: str | Path) -> np.ndarray:
+def read_mask(path: str | Path, whole_organ: bool = False) -> np.ndarray:
     """What a mask's file marks, as bool [H, W].
 
-    Two marks beside each other are united; edges count from half of their mark on.
+    Marks are united; edges count from half of their mark on.
+
+    Args:
+        whole_organ: whether one filled organ is expected, such as the heart or both lungs: then outlines are refused,
+            and several structures, of which some may not be meant. Ribs are several, and a lead may form a loop.
 
     Raises:
-        ImageError: for a file that cannot be read, marks nothing, everything, the border or mere outlines, or whose
-            values do not tell what is marked.
+        ImageError: for a file that cannot be read, marks nothing, everything or the border, or whose values do not tell
+            what is marked.
     """
     path = Path(path)
     pixels = read_pixels(path, FORMATS)
@@ -41,7 +46,9 @@ def read_mask(path: str | Path) -> np.ndarray:
         cut, fault = _cut(np.where(levels < LABELS, 0, levels) if pixels.lossy else levels, pixels.lossy)
     if fault is None:
         mask = levels >= cut
-        fault = _inverted(mask) or _outlined(mask) or _several(_codes(pixels, levels), mask, pixels.lossy)
+        fault = _inverted(mask)
+        if whole_organ:
+            fault = fault or _outlined(mask) or _several(_codes(pixels, levels), mask, _enlarged(levels), pixels.lossy)
         if fault is None:
             return mask
     raise ImageError(f"{path}: {fault} (values {_list(levels)}); save it as 0 outside and 255 inside the structure")
@@ -90,9 +97,9 @@ def _cut(levels: np.ndarray, lossy: bool) -> tuple[float, str | None]:
         return 128, "grey levels that a JPEG does not keep apart" if top < 192 or between > 0.05 else None
     marks = values[1:]
     if top >= LABELS and len(marks) > 1:
-        even = ndimage.maximum_filter(levels, 3) == ndimage.minimum_filter(levels, 3)  # edges have no even 3 x 3 pixels
-        marks = np.union1d(levels[even & (levels > 0)], [top])
-        marks = np.union1d(marks, _thin(levels, marks))
+        times = _enlarged(levels)
+        marks = np.union1d(levels[_even(levels, times) & (levels > 0)], [top])
+        marks = np.union1d(marks, _thin(levels, marks, times))
         if (~np.isin(levels, [0, *marks])).mean() > SOFT or len(marks) > 64:
             return 0, "a picture in many greys"
     low = marks[0]
@@ -104,11 +111,29 @@ def _cut(levels: np.ndarray, lossy: bool) -> tuple[float, str | None]:
     return (1 if len(marks) == len(values) - 1 else low / 2), None
 
 
-def _thin(levels: np.ndarray, marks: np.ndarray) -> np.ndarray:
+def _enlarged(levels: np.ndarray) -> int:
+    """How many times a mask with antialiased edges was enlarged by repeating pixels: the side of its smallest block."""
+    values = np.unique(levels)
+    if values[-1] < LABELS or len(values) < GREYS:
+        return 1
+    gaps = []
+    for lines in (levels, levels.T):
+        line, change = np.diff(lines, axis=1).nonzero()
+        gaps.append(np.diff(change)[np.diff(line) == 0])
+    return int(np.concatenate(gaps).min(initial=min(levels.shape)))
+
+
+def _even(values: np.ndarray, times: int) -> np.ndarray:
+    """Where all 3 x 3 pixels are equal, before they were enlarged some `times`; those of an edge are not."""
+    side = 2 * times + 1
+    return ndimage.maximum_filter(values, side) == ndimage.minimum_filter(values, side)
+
+
+def _thin(levels: np.ndarray, marks: np.ndarray, times: int) -> np.ndarray:
     """The level of a structure too thin for an even pixel, such as a catheter, or none: an edge lies beside a mark."""
-    beside = ndimage.maximum_filter(np.isin(levels, marks), 2 * EDGE + 1)
+    beside = ndimage.maximum_filter(np.isin(levels, marks), 2 * EDGE * times + 1)
     found, counts = np.unique(levels[(levels > 0) & ~beside], return_counts=True)
-    return found[(counts >= LINE) & (2 * counts > counts.sum())]
+    return found[(counts >= LINE * times**2) & (2 * counts > counts.sum())]
 
 
 def _inverted(mask: np.ndarray) -> str | None:
@@ -142,10 +167,9 @@ def _codes(pixels: Pixels, levels: np.ndarray) -> np.ndarray:
     return levels * (colours.max() + 1) + colours.reshape(levels.shape)
 
 
-def _several(codes: np.ndarray, mask: np.ndarray, lossy: bool) -> str | None:
+def _several(codes: np.ndarray, mask: np.ndarray, times: int, lossy: bool) -> str | None:
     """Why it cannot be told which of several structures is meant; two beside each other are right and left."""
-    inside = mask & (ndimage.maximum_filter(codes, 3) == ndimage.minimum_filter(codes, 3))  # not the edges between them
-    found, counts = np.unique(codes[inside], return_counts=True)
+    found, counts = np.unique(codes[mask & _even(codes, times)], return_counts=True)  # not the edges between them
     found = found[counts > lossy * STRAY * counts.sum()]
     if len(found) > 2:
         return f"{len(found)} structures, of which some may not be meant"

@@ -150,31 +150,31 @@ def test_what_cannot_be_told_is_refused_with_the_values_found(tmp_path, case):
     values, message = REFUSED[case]
     Image.fromarray(values).save(tmp_path / "x.png")
     with pytest.raises(ImageError, match=f"x.png: .*{message}"):
-        read_mask(tmp_path / "x.png")
+        read_mask(tmp_path / "x.png", whole_organ=True)
 
 
 def test_colours_that_hide_labels_are_refused(tmp_path):
     palette(LABELS, BLACK, BLACK, WHITE).save(tmp_path / "x.png")  # half a mask, if colours were believed
     with pytest.raises(ImageError, match=r"share a colour \(values 0, 1, 2\)"):
-        read_mask(tmp_path / "x.png")
+        read_mask(tmp_path / "x.png", whole_organ=True)
     colours((*BLACK, 0), (*BLACK, 255), (*RED, 255)).save(tmp_path / "x.png")  # half a mask, if black were outside
     with pytest.raises(ImageError, match=r"both clear and black pixels.* \(values 0, 128\)"):
-        read_mask(tmp_path / "x.png")
+        read_mask(tmp_path / "x.png", whole_organ=True)
     colours(WHITE, RED, GREEN).save(tmp_path / "x.png")
     with pytest.raises(ImageError, match="no pixel is 0"):
-        read_mask(tmp_path / "x.png")
+        read_mask(tmp_path / "x.png", whole_organ=True)
     Image.fromarray(np.array([BLACK, WHITE, (255, 0, 0)], np.uint8)[np.where(DEVICE, 2, SHAPE).astype(int)]).save(
         tmp_path / "x.png"
     )
     with pytest.raises(ImageError, match="one on 3% as many pixels"):
-        read_mask(tmp_path / "x.png")
+        read_mask(tmp_path / "x.png", whole_organ=True)
     organs = np.array([BLACK, (255, 0, 0), (0, 255, 0), (0, 0, 255)], np.uint8)[np.where(HEART, 3, LABELS)]
     Image.fromarray(organs).save(tmp_path / "x.png")  # equally bright
     with pytest.raises(ImageError, match="3 structures"):
-        read_mask(tmp_path / "x.png")
+        read_mask(tmp_path / "x.png", whole_organ=True)
     Image.fromarray(organs).save(tmp_path / "y.jpg", quality=95)
     with pytest.raises(ImageError, match="3 structures"):
-        read_mask(tmp_path / "y.jpg")
+        read_mask(tmp_path / "y.jpg", whole_organ=True)
     Image.fromarray(LABELS * 127).save(tmp_path / "x.jpg", quality=60)
     with pytest.raises(ImageError, match="a JPEG does not keep apart"):
         read_mask(tmp_path / "x.jpg")
@@ -190,10 +190,32 @@ def test_lung_masks_that_torchxrayvision_ships(tmp_path, name, message):
         raw = files.read(f"semantic_masks_v7labs_lungs/{name}")
     (tmp_path / "x.png").write_bytes(raw)
     if message is None:
-        assert 0.1 < read_mask(tmp_path / "x.png").mean() < 0.6
+        assert 0.1 < read_mask(tmp_path / "x.png", whole_organ=True).mean() < 0.6
     else:
         with pytest.raises(ImageError, match=message):
-            read_mask(tmp_path / "x.png")
+            read_mask(tmp_path / "x.png", whole_organ=True)
+
+
+def test_what_is_meant_as_a_whole_may_be_lines_and_many_labels(tmp_path):
+    y, x = np.mgrid[:96, :96]
+    loop = abs(np.hypot(y - 40, x - 40) - 20) < 1  # the lead of a pacemaker
+    ribs = np.where((x > 20) & (x < 70) & (y % 16 < 6) & (y > 15), y // 16, 0).astype(np.uint8)  # one label each
+    lines = np.where(abs(y - 50) < 3, 2, abs(x - 50) < 3).astype(np.uint8)
+    for values in (np.uint8(loop) * 255, ribs, lines):
+        Image.fromarray(values).save(tmp_path / "x.png")
+        np.testing.assert_array_equal(read_mask(tmp_path / "x.png"), values > 0)
+        with pytest.raises(ImageError, match="outlines around|structures"):
+            read_mask(tmp_path / "x.png", whole_organ=True)
+
+
+@pytest.mark.parametrize("size", [192, 288, 384, 400])  # 2, 3 and 4 times, and what is not whole
+def test_an_enlarged_antialiased_edge_is_no_structure(tmp_path, size):
+    y, x = np.mgrid[:384, :384]
+    fine = ((y - 200) ** 2 / 2 + (abs(x - 190) - 90) ** 2 < 70**2).reshape(96, 4, 96, 4)
+    small = np.rint(fine.mean((1, 3)) * 255).astype(np.uint8)
+    Image.fromarray(small).resize((size, size), Image.Resampling.NEAREST).save(tmp_path / "x.png")
+    stored = np.asarray(Image.open(tmp_path / "x.png"))
+    np.testing.assert_array_equal(read_mask(tmp_path / "x.png", whole_organ=True), stored >= 255 / 2)
 
 
 def test_unreadable_files_are_refused_by_name(tmp_path):

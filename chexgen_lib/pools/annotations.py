@@ -185,7 +185,7 @@ def _by_name(folder: Path) -> dict[str, Path]:
 
 
 def _image_and_lungs(path: Path, mask_path: Path, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-    image, mask = read_image(path), read_mask(mask_path)
+    image, mask = read_image(path), read_mask(mask_path, whole_organ=True)
     if image.shape != mask.shape:
         (height, width), (mask_height, mask_width) = image.shape, mask.shape
         raise CohortError(

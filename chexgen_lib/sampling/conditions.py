@@ -43,6 +43,7 @@ FORMATS = {
 NUMBER = r"[^\s,;()\[\]]+"  # in a text such as "[0.1, 0.2, 0.3, 0.4]", as a table holds it
 BOX = "{class, x, y, w, h}: top left corner, width and height as fractions of the image"
 CLASSES = ("lungs", "heart", "ribs", *(f for f in FINDINGS if f != "No Finding"))
+ORGANS = ("lungs", "heart")  # a mask of these is of one whole organ; of all others it may be lines, or several
 FURTHER = ("Emphysema", "Fibrosis", "Calcification")  # of ChestX-Det; their colours stand between those of CLASSES
 
 
@@ -106,7 +107,7 @@ def read_masks(paths: Mapping[str, str | Path]) -> dict[str, np.ndarray]:
     masks = {}
     for name, path in paths.items():
         try:
-            masks[name] = read_mask(path)
+            masks[name] = read_mask(path, whole_organ=name in ORGANS)
         except ImageError as error:
             raise ConditionError(f"mask {name!r}: {error}") from error
     return masks

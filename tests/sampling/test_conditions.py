@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from chexgen_lib.models.autoencoder import encode_conditions, new_autoencoder
-from chexgen_lib.sampling.conditions import LEGEND, ConditionError, draw, read_boxes
+from chexgen_lib.sampling.conditions import LEGEND, ConditionError, draw, read_boxes, read_masks
 
 
 def square(value=1, dtype=np.uint8):
@@ -185,3 +186,13 @@ def test_a_grey_autoencoder_tells_classes_apart():
     images = np.stack([draw(32, {name: np.ones((4, 4), bool)}) for name in ("lungs", "Fracture")])
     latents = encode_conditions(new_autoencoder((8, 8, 8)).eval(), images)
     assert latents.shape == (2, 4, 4, 4) and not torch.allclose(latents[0], latents[1])
+
+
+def test_a_lead_may_form_a_loop_but_an_organ_is_filled(tmp_path):
+    y, x = np.mgrid[:96, :96]
+    loop = abs(np.hypot(y - 40, x - 40) - 20) < 1
+    Image.fromarray(np.uint8(loop) * 255).save(tmp_path / "loop.png")
+    (drawn,) = read_masks({"Support Devices": tmp_path / "loop.png"}).values()
+    np.testing.assert_array_equal(drawn, loop)
+    with pytest.raises(ConditionError, match="mask 'heart': .*outlines around"):
+        read_masks({"heart": tmp_path / "loop.png"})
