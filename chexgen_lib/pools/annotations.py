@@ -28,7 +28,7 @@ from chexgen_lib.storage import hash_key
 # What is requested of one image: the mask of a class, or boxes of all its findings and foreign objects.
 KINDS = {"pneumothorax": "Pneumothorax", "lungs": "lungs", "ribs": "ribs", "boxes": None}
 LARGEST_BOX = 0.5  # share of the image; a box around nearly everything requests nothing
-ALIKE = 10  # images; more of one patient are no reason for doubt only where they are less than half of all
+ALIKE = 10  # images; more of one patient are no reason for doubt only where they are at most half of all
 LUNGS_PROMPT = "Frontal chest radiograph. Pneumonia."  # of all images in a folder of lung masks
 
 
@@ -138,12 +138,12 @@ def with_truth(folder: Path, resolution: int, table: pl.DataFrame) -> Annotated:
 def load_lung_masks(folder: Path, resolution: int, prompt: str = LUNGS_PROMPT, held_out: float = 0.2) -> Annotated:
     """Real radiographs `folder/images/NAME.*` with lung masks `folder/masks/NAME.*`, all with one prompt.
 
-    The folder names no patients: images whose names begin alike (8 letters) are taken for one patient's and stay in
-    one split; a hash decides which patients are held out.
+    The folder names no patients, see `_patients`: the images of one stay in one split; a hash decides which patients
+    are held out.
 
     Raises:
         CohortError: if the folder has no pairs, an image or mask has no partner, two have one name, a pair differs
-            in size, or most names begin alike.
+            in size, or most names begin with the same 8 digits.
         ImageError: if a file cannot be read, or does not tell what it marks (`masks.read_mask`).
     """
     images, masks = _by_name(folder / "images"), _by_name(folder / "masks")
@@ -151,13 +151,7 @@ def load_lung_masks(folder: Path, resolution: int, prompt: str = LUNGS_PROMPT, h
         raise CohortError(f"{folder}: {len(alone)} images or masks have no partner, first {alone[0]!r}")
     if not images:
         raise CohortError(f"{folder} holds no images/ and masks/: lay out one mask of the same name for each image")
-    patients = [name[:8] for name in images]
-    first, most = Counter(patients).most_common(1)[0]
-    if most > max(ALIKE, len(patients) // 2):
-        raise CohortError(
-            f"{folder}: {most} of {len(patients)} names begin with {first!r}, so that all these would be one "
-            "patient's; rename images and masks so that their first 8 letters tell patients apart"
-        )
+    patients = _patients(folder, list(images))
     shuffled = sorted(set(patients), key=hash_key)
     test = shuffled[: max(1, round(held_out * len(shuffled)))]
     table = pl.DataFrame(
@@ -171,6 +165,23 @@ def load_lung_masks(folder: Path, resolution: int, prompt: str = LUNGS_PROMPT, h
     pairs = [_image_and_lungs(path, masks[name], resolution) for name, path in images.items()]
     pixels, lungs = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
     return Annotated(table, pixels, lungs[:, None], ("lungs",))
+
+
+def _patients(folder: Path, names: list[str]) -> list[str]:
+    """The patient of each name: its first 8 letters (NIH's 00000001_000), or all of it where most begin alike.
+
+    So do Montgomery's MCUCXR_0001_0 and Shenzhen's CHNCXR_0001_0, which have one image of each patient.
+    """
+    begins = [name[:8] for name in names]
+    first, most = Counter(begins).most_common(1)[0]
+    if most <= max(ALIKE, len(names) // 2):
+        return begins
+    if first.isdecimal():  # a patient's number, or a date
+        raise CohortError(
+            f"{folder}: {most} of {len(names)} names begin with {first!r}, so that all these would be one "
+            "patient's; rename images and masks so that their first 8 letters tell patients apart"
+        )
+    return [begin if begin.isdecimal() else name for name, begin in zip(names, begins, strict=True)]
 
 
 def _by_name(folder: Path) -> dict[str, Path]:

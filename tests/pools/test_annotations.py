@@ -148,14 +148,28 @@ def test_a_folder_of_lung_masks(tmp_path):
         an.load_lung_masks(tmp_path / "none", SIZE, "Lungs.")
 
 
-def test_names_that_all_begin_alike_are_no_patients(tmp_path):
-    """Shenzhen's: with 8 letters all would be one patient's, who is held out."""
+def pairs(folder, names):
     for place in ("images", "masks"):
-        (tmp_path / place).mkdir()
-        for i in range(12):
-            (tmp_path / place / f"CHNCXR_{i:04}_0.png").touch()
-    with pytest.raises(CohortError, match="12 of 12 names begin with 'CHNCXR_0', so that all these would be one"):
-        an.load_lung_masks(tmp_path, SIZE, "Lungs.")
+        (folder / place).mkdir(parents=True)
+        for name in names:
+            Image.fromarray(square_mask(4, 4, 20).astype(np.uint8) * 255).save(folder / place / f"{name}.png")
+    return an.load_lung_masks(folder, SIZE, "Lungs.").table
+
+
+def test_where_most_names_begin_alike_each_is_a_patient(tmp_path):
+    """Shenzhen's and Montgomery's: with 8 letters all would be one patient's, who is held out."""
+    china = [f"CHNCXR_{i:04}_{i % 2}" for i in range(12)]
+    table = pairs(tmp_path / "both", [*china, "MCUCXR_0001_0", "00000001_000", "00000001_001"])
+    patients = [*sorted(["00000001", "00000001", *china]), "MCUCXR_0001_0"]
+    assert table["patient_id"].to_list() == [f"lung-masks:{patient}" for patient in patients]
+    assert table.filter(split="test").height == 3  # a fifth of 14 patients
+    few = pairs(tmp_path / "few", china[:10])  # which one patient may have
+    assert few["patient_id"].unique().to_list() == ["lung-masks:CHNCXR_0"]
+
+
+def test_where_most_names_begin_with_one_number_patients_are_not_told_apart(tmp_path):
+    with pytest.raises(CohortError, match="12 of 12 names begin with '20200401', so that all these would be one"):
+        pairs(tmp_path, [f"20200401_{i:03}" for i in range(12)])
 
 
 def test_real_lung_masks(shared):
