@@ -37,7 +37,7 @@ STRANGE = {
     b"{": "JSON, outlines (draw them as PNG) or what a server said in place of the file (fetch it again)",
 }
 DICOM = b"DICM"  # at byte 128
-NOTES = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # the parts of a PNG that may note its orientation
+NOTES = (b"Raw profile type", b"XML:com.adobe.xmp")  # the texts of a PNG that may note its orientation, as eXIf may
 SIDEWAYS = (5, 6, 7, 8)  # orientations (EXIF) that interchange height and width
 
 
@@ -113,13 +113,25 @@ def upright_size(path: Path) -> tuple[int, int]:
         OSError, SyntaxError, ValueError, DecompressionBombError: Pillow's, for a file that is none.
     """
     with warnings.catch_warnings(action="ignore"), Image.open(path, formats=("PNG", "JPEG")) as image:
-        if image.format == "PNG" and not any(mark in path.read_bytes() for mark in NOTES):
+        if image.format == "PNG" and not _has_notes(path):
             return image.height, image.width  # to look for notes behind the pixels Pillow decodes them all
         try:
             turned = image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
         except Exception:  # as in `_upright`
             turned = False
         return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _has_notes(path: Path) -> bool:
+    """Whether a chunk of a PNG may note its orientation; only their headers are read, pixels are skipped."""
+    with path.open("rb", buffering=0) as file:
+        end = len(PNG)
+        while file.seek(end) and len(head := file.read(8)) == 8:
+            length, name = struct.unpack(">I4s", head)
+            if name == b"eXIf" or name in (b"tEXt", b"zTXt", b"iTXt") and file.read(20).startswith(NOTES):
+                return True
+            end += 8 + length + 4  # head, contents and checksum
+    return False
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -1,10 +1,12 @@
 """What is easily lost on the way in: 16 bits in colour, a note of orientation; and files that are no pictures."""
 
 import gzip
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from chexgen_lib.images import ImageError, read_image
 from chexgen_lib.masks import read_mask
@@ -73,6 +75,21 @@ def test_the_upright_size_is_that_of_the_pixels(tmp_path, suffix, orientation):
         path.write_bytes(raw[:start] + raw[end:-12] + raw[start:end] + raw[-12:])
         sizes += [upright_size(path), read_pixels(path, ("PNG",)).values.shape]
     assert set(sizes) == {(20, 10) if 5 <= orientation <= 8 else (10, 20)}
+
+
+def test_the_size_of_a_png_is_known_without_its_pixels(tmp_path, monkeypatch):
+    films = np.random.default_rng(0).integers(0, 256, (512, 300), dtype=np.uint8)
+    notes = PngInfo()
+    notes.add_text("Title", "eXIf")  # no note about orientation
+    Image.fromarray(films).save(tmp_path / "x.png", pnginfo=notes)
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail("reads the whole file"))
+    monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("decodes the pixels"))
+    assert upright_size(tmp_path / "x.png") == (512, 300)
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><tiff:Orientation>6</tiff:Orientation></x:xmpmeta>'
+    monkeypatch.undo()
+    notes.add_itxt("XML:com.adobe.xmp", xmp.decode())
+    Image.fromarray(films).save(tmp_path / "x.png", pnginfo=notes)
+    assert upright_size(tmp_path / "x.png") == (300, 512) == read_pixels(tmp_path / "x.png", ("PNG",)).values.shape
 
 
 def test_a_damaged_note_is_no_reason_to_refuse(tmp_path):
