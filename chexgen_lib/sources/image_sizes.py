@@ -19,6 +19,7 @@ from chexgen_lib.sources.table import read_table
 TABLES = "*meta*.csv"
 PAIRS = (("dim0", "dim1"), ("height", "width"), ("Height", "Width"), ("rows", "columns"), ("Rows", "Columns"))
 UNKNOWN = "the original's size is not known"
+DIFFERENT = f"tables give several sizes of its image, so that {UNKNOWN}"
 REMEDY = f"put the DICOM files there, or a table {TABLES} of image_id, dim0 and dim1: the originals' heights and widths"
 OUTSIDE = 0.1  # share of a table's images with a box beyond its size from which these are not the originals' sizes
 SIZES = {"image": pl.String, "height": pl.Int64, "width": pl.Int64, "tabled": pl.Boolean}
@@ -46,19 +47,29 @@ def of_tables(tree: Tree, images: pl.Series, tables: Iterable[Path]) -> pl.DataF
 
 
 def agreed(of_files: pl.DataFrame, of_tables: pl.DataFrame) -> pl.DataFrame:
-    """image, height, width, and whether only a table says so (`tabled`); no image for which two sizes are given."""
-    sizes = pl.concat([of_files, of_tables]).unique(["image", "height", "width"], keep="first", maintain_order=True)
-    return sizes.filter(~pl.col("image").is_duplicated())
+    """image, height, width, and whether only a table says so (`tabled`); null where tables give several sizes.
+
+    A file's own size is right, whatever a table says.
+    """
+    tabled = of_tables.unique(maintain_order=True).join(of_files, on="image", how="anti", maintain_order="left")
+    single = pl.when(~pl.col("image").is_duplicated())
+    tabled = tabled.with_columns(single.then(side).alias(side) for side in ("height", "width"))
+    return pl.concat([of_files, tabled.unique("image", maintain_order=True)])
+
+
+def why_unknown() -> pl.Expr:
+    """What to say of a box whose image's size is not known, of a table with the columns that `agreed` gives."""
+    return pl.when(pl.col("tabled") & pl.col("width").is_null()).then(pl.lit(DIFFERENT)).otherwise(pl.lit(UNKNOWN))
 
 
 def require_originals(folder: Path, table: pl.DataFrame, leaves: pl.Expr) -> None:
     """RecordError if the sizes of a table are not the originals': boxes of many of its images leave them.
 
     Args:
-        table: image and `tabled`, a row a box.
+        table: what `agreed` gives of each box's image, a row a box.
         leaves: whether a box leaves its image.
     """
-    rows = table.filter(pl.col("tabled"))
+    rows = table.filter(pl.col("tabled"), pl.col("width").is_not_null())
     all_images, outside = rows["image"].n_unique(), rows.filter(leaves)["image"].n_unique()
     if outside > OUTSIDE * all_images:
         raise RecordError(

@@ -132,7 +132,7 @@ def repairs(folder: str | Path | None = None) -> pl.DataFrame:
     """The boxes that are left out, since the size of their image is not known."""
     votes = _votes(None if folder is None else Tree.of(folder))
     lost = _usable(votes).filter(pl.col("boxed") & pl.col("width").is_null())
-    value = pl.format(f"{{}} at {{}}: {image_sizes.UNKNOWN}", pl.col("labels").list.first(), _corners())
+    value = pl.format("{} at {}: {}", pl.col("labels").list.first(), _corners(), image_sizes.why_unknown())
     row, field = pl.col("row").cast(pl.String), pl.lit("boxes").alias("field")
     return lost.select(pl.lit(SOURCE).alias("source"), row, "image_id", field, value.alias("value")).cast(REPAIRS)
 

@@ -120,7 +120,7 @@ def repairs(folder: str | Path) -> pl.DataFrame:
     strange = boxes.filter(~_is_known(pl.col("class_name"))).with_columns(field=pl.lit("labels"))
     value = pl.format("{} at {}", "class_name", pl.concat_str(EDGES, separator=" ", ignore_nulls=True))
     unplaced = (pl.col("field") == "boxes") & ~pl.col("known")
-    value = pl.when(unplaced).then(pl.format("{}: {}", value, pl.lit(image_sizes.UNKNOWN))).otherwise(value)
+    value = pl.when(unplaced).then(pl.format("{}: {}", value, image_sizes.why_unknown())).otherwise(value)
     rows = pl.concat([lost, strange]).select(
         pl.lit("vindr_pcxr").alias("source"), "row", "image_id", "field", value.alias("value")
     )

@@ -5,7 +5,7 @@ import pytest
 
 from chexgen_lib import records
 from chexgen_lib.records import RecordError
-from chexgen_lib.sources import masks, registry, vindr_cxr
+from chexgen_lib.sources import image_sizes, masks, registry, vindr_cxr
 from chexgen_lib.sources.table import read_table, shipped
 from tests.sources.layouts import VINDR, by_id, dicom, image_labels, picture, put, reasons, vindr_folder
 
@@ -159,7 +159,15 @@ def test_boxes_of_a_reduced_mirror_are_placed_by_a_table_of_the_originals_sizes(
     assert vindr_cxr.load(mirror)[0]["boxes"].to_list() == expected and vindr_cxr.repairs(mirror).is_empty()
     put(mirror, {"train_meta.csv": "image_id;dim0;dim1\na;200;100\na;100;200\nc;20;20\n"})  # which is a's?
     assert [len(boxes) for boxes in vindr_cxr.load(mirror)[0]["boxes"]] == [0, 0, 1]
-    assert vindr_cxr.repairs(mirror)["image_id"].unique().to_list() == ["vindr_cxr:a"]
+    repairs = vindr_cxr.repairs(mirror)
+    assert repairs["image_id"].unique().to_list() == ["vindr_cxr:a"]
+    assert repairs["value"].str.ends_with(f": {image_sizes.DIFFERENT}").all()
+
+
+def test_the_size_of_a_dicom_file_is_right_whatever_a_table_says(tmp_path):
+    expected = vindr_cxr.load(vindr_folder(tmp_path))[0]["boxes"].to_list()
+    put(tmp_path, {"train_meta.csv": "image_id,dim0,dim1\na,100,200\na,16,16\nc,16,16\n"})
+    assert vindr_cxr.load(tmp_path)[0]["boxes"].to_list() == expected and vindr_cxr.repairs(tmp_path).is_empty()
 
 
 def test_boxes_of_kaggles_table_are_placed_by_its_width_and_height(tmp_path):

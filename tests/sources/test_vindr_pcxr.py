@@ -83,6 +83,17 @@ def test_boxes_of_a_reduced_mirror_are_placed_by_a_table_of_the_originals_sizes(
         vindr_pcxr.load(folder)
 
 
+def test_the_size_in_the_header_is_right_whatever_a_table_says(tmp_path):
+    folder = write(tmp_path, labels(a=()), "a,R1,Edema,10,20,60,120\n")
+    write_dicom(folder / "train/a.dicom")
+    (folder / "train_meta.csv").write_text("image_id,dim0,dim1\na,16,16\n")
+    assert vindr_pcxr.load(folder)[0]["boxes"].list.len().to_list() == [1]
+    (folder / "train_meta.csv").write_text("image_id,dim0,dim1\na,200,100\na,100,200\n")
+    (folder / "train/a.dicom").unlink()
+    assert vindr_pcxr.load(folder)[0]["boxes"].list.len().to_list() == [0]
+    assert vindr_pcxr.repairs(folder)["value"].to_list() == [f"Edema at 10 20 60 120: {image_sizes.DIFFERENT}"]
+
+
 @pytest.mark.parametrize("edges", ["-1,0,5,5", "0,0,101,5", "5,0,5,5", "a,0,5,5", "0,0,5,"])
 def test_boxes_that_leave_the_image(tmp_path, edges):
     folder = write(tmp_path, labels(a=()), f"a,R1,Edema,{edges}\n")
