@@ -140,7 +140,7 @@ def _prepare(tree: Tree) -> tuple[pl.DataFrame, pl.DataFrame]:
     boxes = pl.concat([_boxes(tree, split) for split in splits])
     sizes = _sizes(tree, images, [f"annotations_{split}.csv" for split in splits])
     boxes = _as_fractions(boxes.join(sizes, on="image_id", how="left", maintain_order="left"))
-    image_sizes.require_originals(tree.folder, boxes, pl.col("known") & ~pl.col("usable"))
+    image_sizes.require_originals(tree.folder, boxes, pl.col("ordered") & ~pl.col("usable"))
     names = boxes.group_by("image_id").agg(names=pl.col("class_name").unique(maintain_order=True))
     images = images.join(names, on="image_id", how="left", maintain_order="left")
     view = pl.col("ViewPosition").replace_strict({"PA": "PA", "AP": "AP"}, default="FRONTAL", return_dtype=pl.String)
@@ -206,13 +206,16 @@ def _boxes(tree: Tree, split: str) -> pl.DataFrame:
 
 
 def _as_fractions(boxes: pl.DataFrame) -> pl.DataFrame:
-    """Add x, y, w, h (fractions of width and height), whether the image's size is known, and if so they are inside."""
+    """Add x, y, w, h (fractions of width and height), whether the image's size is `known`, its corners are `ordered`,
+    and it is `usable`: ordered and inside the image."""
     left, top, right, bottom = (pl.col(edge).cast(pl.Float64, strict=False) for edge in EDGES)
     width, height = pl.col("width"), pl.col("height")
-    inside = (left >= 0) & (top >= 0) & (left < right) & (top < bottom) & (right <= width) & (bottom <= height)
+    ordered = (left < right) & (top < bottom)
+    inside = (left >= 0) & (top >= 0) & (right <= width) & (bottom <= height)
     box = {"x": left / width, "y": top / height, "w": (right - left) / width, "h": (bottom - top) / height}
     fractions = {k: v.cast(pl.Float32) for k, v in box.items()}
-    return boxes.with_columns(known=width.is_not_null(), usable=inside.fill_null(False), **fractions)
+    usable = (ordered & inside).fill_null(False)
+    return boxes.with_columns(known=width.is_not_null(), ordered=ordered, usable=usable, **fractions)
 
 
 def _with_states(images: pl.DataFrame) -> pl.DataFrame:

@@ -94,6 +94,13 @@ def test_the_size_in_the_header_is_right_whatever_a_table_says(tmp_path):
     assert vindr_pcxr.repairs(folder)["value"].to_list() == [f"Edema at 10 20 60 120: {image_sizes.DIFFERENT}"]
 
 
+def test_boxes_whose_corners_are_interchanged_say_nothing_of_the_size(tmp_path):
+    folder = write(tmp_path, labels(a=(), b=()), "a,R1,Edema,60,20,10,120\nb,R1,Edema,10,20,60,120\n")
+    (folder / "train_meta.csv").write_text("image_id,dim0,dim1\na,200,100\nb,200,100\n")
+    assert vindr_pcxr.load(folder)[0]["boxes"].list.len().to_list() == [0, 1]
+    assert vindr_pcxr.repairs(folder)["value"].to_list() == ["Edema at 60 20 10 120"]
+
+
 @pytest.mark.parametrize("edges", ["-1,0,5,5", "0,0,101,5", "5,0,5,5", "a,0,5,5", "0,0,5,"])
 def test_boxes_that_leave_the_image(tmp_path, edges):
     folder = write(tmp_path, labels(a=()), f"a,R1,Edema,{edges}\n")
