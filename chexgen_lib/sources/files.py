@@ -83,6 +83,11 @@ class Tree:
         """The names of packed folders."""
         return [name for name in self.names if _ARCHIVE.search(name)]
 
+    @property
+    def images(self) -> list[str]:
+        """The names of files of an image's type."""
+        return [name for name in self.names if _IMAGE.search(name)]
+
     def hollow(self, names: Iterable[str]) -> dict[str, str]:
         """Files named as images that are none: empty, a pointer, a web page; name -> what it is and what to do."""
         sizes = {name: (self.folder / name).stat().st_size for name in names}
@@ -147,7 +152,7 @@ class Tree:
     def _folders(self, length: int) -> set[tuple[str, ...]]:
         """Paths of `length` folders, one in the other, anywhere on the way to an image of the tree."""
         if length not in self._known_folders:
-            paths = {_parts(name)[1][:-1] for name in self.names if _IMAGE.search(name)}
+            paths = {_parts(name)[1][:-1] for name in self.images}
             self._known_folders[length] = {run for path in paths for run in _runs(path, length)}
         return self._known_folders[length]
 

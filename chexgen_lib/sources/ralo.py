@@ -2,11 +2,13 @@
 
 Each reader scores the geographic extent and the opacity of each lung from 0 to 4; the totals of both lungs, 0 to 8, are
 used here. The image of data row i, counted from 0, is `CXR_images_scored/i.jpg`: no column names it, so that a table
-which was sorted or filtered gives images the scores of others. It is refused where that shows.
+which was sorted or filtered gives images the scores of others. It is refused where an image is of none of its rows;
+where its order is strange, a warning says so.
 """
 
 import csv
 import io
+import warnings
 from pathlib import Path, PurePosixPath
 
 import polars as pl
@@ -20,7 +22,7 @@ from chexgen_lib.sources.table import separate
 SOURCE = "ralo"
 IMAGES = "**/CXR_images_scored/*.jpg"
 MAX_TOTAL = 8  # both lungs
-SEVERAL = 10  # rows of patients who have another one, from which their order tells
+ENOUGH = 10  # rows of patients who have another one, from which their order tells
 EXTENT, OPACITY = "Total GEOGRAPHIC", "Total OPACITY"  # each name heads two columns, one per reader
 
 DATASHEET = Datasheet(
@@ -52,12 +54,13 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     Rejected: a score that is missing or not in 0..8, no patient, broken rows.
 
     Raises:
-        RecordError: if the table is missing, cannot be read, or is not in the published order.
+        RecordError: if the table is missing, cannot be read, or has fewer rows than there are images.
     """
     tree = Tree.of(folder)
     path = locate(tree, "**/ralo-dataset-metadata.csv")
     table = _read(path)
-    _require_published_order(path, table, tree)
+    _require_all_rows(path, table, tree)
+    _warn_of_order(path, table)
     table, rejects = separate(table, SOURCE)
     least, most = pl.min_horizontal("opacity", "opacity 2"), pl.max_horizontal("opacity", "opacity 2")
     means = {
@@ -108,12 +111,10 @@ def _read(path: Path) -> pl.DataFrame:
     )
 
 
-def _require_published_order(path: Path, table: pl.DataFrame, tree: Tree) -> None:
-    """RecordError where rows are missing or moved: images beyond the last row, or patients whose rows are scattered.
-
-    The published table has the rows of a patient together.
-    """
-    names = tree.matches("CXR_images_scored/*") or tree.names  # of any type, or all in one folder
+def _require_all_rows(path: Path, table: pl.DataFrame, tree: Tree) -> None:
+    """RecordError where rows are missing: there are images beyond the last."""
+    images = set(tree.images)  # of any type
+    names = [name for name in tree.matches("CXR_images_scored/*") if name in images] or images  # or all in one folder
     stems = (PurePosixPath(name).stem for name in names)
     last = max((int(stem) for stem in stems if stem.isdecimal()), default=-1)
     if last >= table.height:
@@ -121,12 +122,17 @@ def _require_published_order(path: Path, table: pl.DataFrame, tree: Tree) -> Non
             f"{path}: has {table.height} rows, and the folder the image {last} of row {last + 1}; an image is "
             "known by the place of its row alone, so rows must not be missing: fetch the table again"
         )
+
+
+def _warn_of_order(path: Path, table: pl.DataFrame) -> None:
+    """Warn where the rows of patients are scattered: the table may have been sorted, or was published so."""
     patients = table["patient"].drop_nulls()
     again, together = len(patients) - patients.n_unique(), (patients == patients.shift()).sum()
-    if again >= SEVERAL and 2 * together < again:
-        raise RecordError(
-            f"{path}: the rows of a patient are scattered, so the table was sorted; an image is known by the place of "
-            "its row alone: fetch the table again"
+    if again >= ENOUGH and 2 * together < again:
+        warnings.warn(
+            f"{path}: the rows of a patient are scattered; if the table was sorted after it was published, images get "
+            "the scores of others, since an image is known by the place of its row alone: then fetch it again",
+            stacklevel=3,
         )
 
 
