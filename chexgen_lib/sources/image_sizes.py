@@ -21,7 +21,7 @@ PAIRS = (("dim0", "dim1"), ("height", "width"), ("Height", "Width"), ("rows", "c
 UNKNOWN = "the original's size is not known"
 DIFFERENT = f"tables give several sizes of its image, so that {UNKNOWN}"
 REMEDY = f"put the DICOM files there, or a table {TABLES} of image_id, dim0 and dim1: the originals' heights and widths"
-OUTSIDE = 0.1  # share of a table's images with a box beyond its size from which these are not the originals' sizes
+TOO_MANY = 0.1  # share of a table's images with a box beyond its size from which these are not the originals' sizes
 SIZES = {"image": pl.String, "height": pl.Int64, "width": pl.Int64, "tabled": pl.Boolean}
 
 
@@ -62,7 +62,7 @@ def why_unknown() -> pl.Expr:
     return pl.when(pl.col("tabled") & pl.col("width").is_null()).then(pl.lit(DIFFERENT)).otherwise(pl.lit(UNKNOWN))
 
 
-def require_originals(folder: Path, table: pl.DataFrame, leaves: pl.Expr) -> None:
+def require_original_sizes(folder: Path, table: pl.DataFrame, leaves: pl.Expr) -> None:
     """RecordError if the sizes of a table are not the originals': boxes of many of its images leave them.
 
     Args:
@@ -71,7 +71,7 @@ def require_originals(folder: Path, table: pl.DataFrame, leaves: pl.Expr) -> Non
     """
     rows = table.filter(pl.col("tabled"), pl.col("width").is_not_null())
     all_images, outside = rows["image"].n_unique(), rows.filter(leaves)["image"].n_unique()
-    if outside > OUTSIDE * all_images:
+    if outside > TOO_MANY * all_images:
         raise RecordError(
             f"{folder}: {outside} of {all_images} images have boxes beyond the sizes that a table gives, so these are "
             f"of other images than the originals (or height and width are interchanged); {REMEDY}"

@@ -113,7 +113,7 @@ def frame_of(path: Path) -> tuple[int, int]:
         raise MaskError("no readable image, which alone gives the frame of its annotation") from error
 
 
-def require_originals(folder: Path, rows: Iterable[dict[str, Any]]) -> None:
+def require_annotated_images(folder: Path, rows: Iterable[dict[str, Any]]) -> None:
     """RecordError if annotations of more than a quarter of the images leave them, and of at least three.
 
     Those of a reduced image that do not leave it would be drawn in the wrong place.

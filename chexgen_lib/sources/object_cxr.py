@@ -18,7 +18,7 @@ from chexgen_lib.sources.masks import (
     box_around,
     frame_of,
     no_repairs,
-    require_originals,
+    require_annotated_images,
     stem_of,
     write,
 )
@@ -68,7 +68,7 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     for row, split, image, annotation, broken in table.select(columns).iter_rows():
         record = {} if broken else _record(image, tree.folder, found[image], annotation)
         rows.append({"row": row, "broken": broken, "split": split, "source": SOURCE} | record)
-    require_originals(tree.folder, rows)
+    require_annotated_images(tree.folder, rows)
     table, rejects = separate(pl.DataFrame(rows, schema=ROWS), SOURCE)
     return conform(table.drop("row", "broken", "reason")), rejects
 

@@ -164,7 +164,7 @@ def _votes(tree: Tree | None) -> pl.DataFrame:
     inside = (pl.min_horizontal(CORNERS) >= 0) & (pl.col("x_max") <= pl.col("width").fill_null(float("inf")))
     inside &= pl.col("y_max") <= pl.col("height").fill_null(float("inf"))
     if tree is not None:
-        image_sizes.require_originals(tree.folder, table.filter("boxed"), ordered & ~inside)
+        image_sizes.require_original_sizes(tree.folder, table.filter("boxed"), ordered & ~inside)
     reason = (
         pl.when(pl.col("reader") == "")
         .then(pl.lit("no reader"))

@@ -140,7 +140,7 @@ def _prepare(tree: Tree) -> tuple[pl.DataFrame, pl.DataFrame]:
     boxes = pl.concat([_boxes(tree, split) for split in splits])
     sizes = _sizes(tree, images, [f"annotations_{split}.csv" for split in splits])
     boxes = _as_fractions(boxes.join(sizes, on="image_id", how="left", maintain_order="left"))
-    image_sizes.require_originals(tree.folder, boxes, pl.col("ordered") & ~pl.col("usable"))
+    image_sizes.require_original_sizes(tree.folder, boxes, pl.col("ordered") & ~pl.col("usable"))
     names = boxes.group_by("image_id").agg(names=pl.col("class_name").unique(maintain_order=True))
     images = images.join(names, on="image_id", how="left", maintain_order="left")
     view = pl.col("ViewPosition").replace_strict({"PA": "PA", "AP": "AP"}, default="FRONTAL", return_dtype=pl.String)

@@ -19,7 +19,7 @@ from chexgen_lib.sources.masks import (
     no_repairs,
     numbers,
     read_json,
-    require_originals,
+    require_annotated_images,
     stem_of,
     write,
 )
@@ -66,7 +66,7 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
         for number, (key, image) in enumerate(table["img"].items(), start=1):
             row = _record(tree.folder, image, {rib: table[rib].get(key) for rib in RIBS}, found)
             rows.append({"row": f"{path.name} {number}", "broken": False, "split": split, "source": SOURCE} | row)
-    require_originals(tree.folder, rows)
+    require_annotated_images(tree.folder, rows)
     table, rejects = separate(pl.DataFrame(rows, schema=ROWS), SOURCE)
     return conform(table.drop("row", "broken", "reason")), rejects
 
