@@ -21,13 +21,15 @@ DATASHEET = Datasheet(
     obtain="the NIH Clinical Center's open download, no registration; twelve archives of images and two tables",
     citation="Wang X, Peng Y, Lu L, Lu Z, Bagheri M, Summers RM. ChestX-ray8: Hospital-scale chest X-ray database "
     "and benchmarks on weakly-supervised classification and localization of common thorax diseases. CVPR 2017.",
-    split="the publisher's lists of images, where they lie beside its table; else by a hash of the patient",
+    split="the publisher's lists of images, where they lie anywhere in the folder; else by a hash of the patient",
     parts=(
         Part("**/Data_Entry_2017*.csv*", "labels, age, sex and view of every image"),
         Part("**/BBox_List_2017*.csv*", "boxes in pixels of 1024 x 1024", needed=False),
         Part("**/*.png", "images, 1024 x 1024", needed=False),
-        Part("**/train_val_list*.txt", "the publisher's images for training and validation", needed=False),
-        Part("**/test_list*.txt", "the publisher's images for testing", needed=False),
+        Part("**/train_val_list.txt", "the publisher's images for training and validation", needed=False),
+        Part("**/test_list.txt", "the publisher's images for testing", needed=False),
+        Part("**/train_val_list_NIH.txt", "the same list in a mirror of 224 x 224 pixels", needed=False),
+        Part("**/test_list_NIH.txt", "the same list in a mirror of 224 x 224 pixels", needed=False),
     ),
     shipped=True,
     caution="labels were mined from reports: of 238 images called pneumothorax that radiologists read again, they "

@@ -206,7 +206,8 @@ def _check_parts(sheet: Datasheet, tree: Tree) -> tuple[list[str], bool]:
 
 def _check_finds(sheet: Datasheet, tree: Tree, records: pl.DataFrame) -> tuple[list[str], bool]:
     """How many records find their image, report and mask, and whether none of these has nothing, or two candidates."""
-    lines, remedies = [], []  # of two files none gives a size, so that boxes and masks may want for that reason
+    # Rival files come first: neither gives a size or a frame, so that boxes and masks may be missing for them alone.
+    lines, remedies = [], []
     files = tree.find(records["image"])
     hollow = tree.hollow(files["file"].drop_nulls())
     files = files.with_columns(pl.when(~pl.col("file").is_in(list(hollow))).then("file").alias("file"))
@@ -239,8 +240,8 @@ def _check_finds(sheet: Datasheet, tree: Tree, records: pl.DataFrame) -> tuple[l
 
 
 def _check_boxes(sheet: Datasheet, tree: Tree, records: pl.DataFrame) -> tuple[list[str], list[str]]:
-    """How many records have boxes, and the boxes that are left out since their images' sizes are not known; remedies
-    where that are all."""
+    """What is said of boxes: how many records have some, and which are left out, as their image's size is not known;
+    and the remedy, if all are left out."""
     given = (records["boxes"].list.len() > 0).sum()
     lost = repairs(sheet.source, tree).filter(field="boxes").filter(pl.col("value").str.ends_with(image_sizes.UNKNOWN))
     lines = [f"{given:,} of {records.height:,} records have boxes"]

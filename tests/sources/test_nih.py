@@ -210,3 +210,5 @@ def test_the_lists_of_the_reduced_mirror_are_the_publishers(tmp_path):
     for name, image in (("train_val_list_NIH.txt", 1), ("test_list_NIH.txt", 2)):
         (tmp_path / name).write_text(f"0000000{image}_000.png\n")
     assert nih.load(tmp_path)[0]["split"].to_list() == ["train", "test"]
+    promised = {part.pattern.removeprefix("**/") for part in nih.DATASHEET.parts if part.pattern.endswith(".txt")}
+    assert promised == {name for names in nih.LISTS for name in names}
