@@ -1,6 +1,8 @@
 """Small datasets with masks, boxes or scores in their publishers' layouts, and what tests ask of a reader's tables."""
 
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import polars as pl
@@ -167,3 +169,11 @@ def by_id(table: pl.DataFrame) -> dict[str, dict]:
 
 def reasons(rejects: pl.DataFrame) -> dict[str, str]:
     return dict(rejects.select("row", "reason").iter_rows())
+
+
+def zipped(**files: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name.replace("__MACOSX_", "__MACOSX/"), text)
+    return buffer.getvalue()
