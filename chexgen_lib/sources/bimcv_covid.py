@@ -95,14 +95,7 @@ def _prepare(folder: str | Path | Tree) -> pl.DataFrame:
     labels = labels.with_columns(disputed=pl.col("ReportID").is_duplicated())
     labels = labels.unique("ReportID", keep="first", maintain_order=True)
     table = table.join(labels, left_on="session", right_on="ReportID", how="left", maintain_order="left")
-    columns = ("participant", "age", "gender")
-    known = tree.matches(PARTICIPANTS)
-    people = _tables(tree, PARTICIPANTS, columns, "participant") if known else _nothing(columns)
-    if known:
-        require_same_form(tree.folder / known[0], people["participant"], table["subject"])
-    people = people.rename({"age": "given age"}).unique("participant", keep="first", maintain_order=True)
-    table = table.join(people, left_on="subject", right_on="participant", how="left", maintain_order="left")
-    table = table.with_columns(pl.col("given age").str.strip_chars("[]' "))
+    table = _with_people(tree, table)
     age = pl.col("given age").str.extract_all(r"\d+(\.\d+)?").list.eval(pl.element().cast(pl.Float32)).list.min()
     quoted = pl.col("Labels").str.extract_all(r"'[^']*'|\"[^\"]*\"")
     table = table.with_columns(
@@ -130,6 +123,18 @@ def _prepare(folder: str | Path | Tree) -> pl.DataFrame:
         .then(pl.lit("study excluded by the dataset"))
     )
     return table.with_columns(strange=pl.col("labels").list.filter(~pl.element().is_in(known)), reason=reason)
+
+
+def _with_people(tree: Tree, table: pl.DataFrame) -> pl.DataFrame:
+    """Add `given age` and `gender` of each subject, null where no table of participants is there or names it."""
+    columns = ("participant", "age", "gender")
+    known = tree.matches(PARTICIPANTS)
+    people = _tables(tree, PARTICIPANTS, columns, "participant") if known else _nothing(columns)
+    if known:
+        require_same_form(tree.folder / known[0], people["participant"], table["subject"])
+    people = people.rename({"age": "given age"}).unique("participant", keep="first", maintain_order=True)
+    table = table.join(people, left_on="subject", right_on="participant", how="left", maintain_order="left")
+    return table.with_columns(pl.col("given age").str.strip_chars("[]' "))
 
 
 def _images(tree: Tree) -> pl.DataFrame:
