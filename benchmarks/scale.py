@@ -48,7 +48,13 @@ from chexgen_lib.records import FRONTAL
 from chexgen_lib.rehearsal import weights
 from chexgen_lib.sources.files import with_stamps
 from chexgen_lib.storage import height, remove, replacing, write_json
-from chexgen_lib.training.cohort_cache import PURPOSES, build_with_latents, encode_rows, select_records
+from chexgen_lib.training.cohort_cache import (
+    PURPOSES,
+    build_with_latents,
+    descriptions,
+    encode_rows,
+    select_records,
+)
 from chexgen_lib.training.config import TrainingConfig
 from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.run import Run
@@ -141,7 +147,8 @@ def images(folder: Path, processes: int) -> int:
 def encoding(folder: Path, processes: int) -> int:
     rows = layout.rows(layout.load(folder / "images", ["stage1", "split"]), "stage1", "train")
     frozen = load_autoencoder(str(folder / "autoencoder")), str(folder / "encoder")
-    encode_rows(folder / "encoding", folder / "images", rows, SIZE, frozen, workers=processes)
+    wanted = pl.DataFrame({"row": rows, "prompt": descriptions(folder / "images").gather(rows)})
+    encode_rows(folder / "encoding", folder / "images", wanted, SIZE, frozen, workers=processes)
     return len(rows)
 
 
