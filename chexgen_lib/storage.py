@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from itertools import chain
@@ -260,7 +260,12 @@ def _configs_of(module: Any) -> list[dict[str, Any]]:
     """The configurations of diffusers' and transformers' models in a module, without where they were loaded from."""
     held = {id(config): config for part in module.modules() if (config := getattr(part, "config", None))}
     plain = (config.to_dict() if hasattr(config, "to_dict") else dict(config) for config in held.values())
-    return [{key: value for key, value in config.items() if not key.startswith("_")} for config in plain]
+    return [own_settings(config) for config in plain]
+
+
+def own_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration of diffusers or transformers without what they add: their version, where it was loaded from."""
+    return {name: value for name, value in config.items() if not name.startswith("_")}
 
 
 def _byte_type(tensor: Any) -> Any:

@@ -23,6 +23,14 @@ BOX_CLASSES = ("bright", "dark")
 BOX_SIDE = 64  # pixels of the images with boxes
 
 
+def write_package(folder, files):
+    """The files of a small `chexgen_lib` in a folder: name -> text."""
+    for name, text in files.items():
+        path = folder / "chexgen_lib" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
 def labelled_squares(n, seed, size=32):
     """Images [n, size, size] of random findings, and their labels [n, 14]."""
     rng = np.random.default_rng(seed)

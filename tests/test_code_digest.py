@@ -3,6 +3,7 @@
 import pytest
 
 from chexgen_lib import code_digest
+from tests.builders import write_package
 
 
 def test_the_modules_behind_a_function_are_followed():
@@ -20,9 +21,7 @@ def library(tmp_path, monkeypatch):
         "table.csv": "1",
         "weights/model.safetensors": "1",
     }
-    for name, text in files.items():
-        (tmp_path / "chexgen_lib" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "chexgen_lib" / name).write_text(text)
+    write_package(tmp_path, files)
     monkeypatch.setattr(code_digest, "ROOT", tmp_path)
     return tmp_path / "chexgen_lib"
 

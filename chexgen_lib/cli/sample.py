@@ -38,7 +38,7 @@ from chexgen_lib.sampling.generators import Parts, is_whole, open_generator
 from chexgen_lib.sampling.guidance import guided_steps
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.sampling.prompts import ENCODED, PromptError, read_prompts
-from chexgen_lib.storage import replacing
+from chexgen_lib.storage import own_settings, replacing
 
 PARTS = ("autoencoder", "text_encoder")  # what a released checkpoint is completed with
 
@@ -255,7 +255,7 @@ def _settings(options: argparse.Namespace, pipeline: ChexGenPipeline) -> dict:
         sampler=type(pipeline.scheduler).__name__,
         steps=options.steps,
         guidance=options.guidance,
-        sampler_settings=json.dumps(_plain(pipeline.scheduler.config), sort_keys=True, default=str),
+        sampler_settings=json.dumps(own_settings(pipeline.scheduler.config), sort_keys=True, default=str),
         **_weights_sha256(options.weights),
         **{f"{name}_sha256": _digest_of_part(part) for name, part in _frozen(options).items()},
         **({"compat": options.compat} if options.compat else {}),
@@ -300,11 +300,6 @@ def _about(job: dict) -> dict:
 def finished(folder: Path, job: dict) -> bool:
     """Whether the job's image exists, is complete and was sampled with the same settings."""
     return read_recipe(folder / job["file"]) == json.loads(json.dumps(_about(job)))
-
-
-def _plain(config: Mapping) -> dict:
-    """A configuration without what diffusers adds: its version, and where it was loaded from."""
-    return {key: value for key, value in config.items() if not key.startswith("_")}
 
 
 def _frozen(options: argparse.Namespace) -> dict[str, str]:

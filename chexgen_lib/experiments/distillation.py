@@ -16,6 +16,7 @@ from chexgen_lib.models.text import cache_texts
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.pools.generate import Sampling, image_seed
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
+from chexgen_lib.storage import own_settings
 from chexgen_lib.training.config import TrainingError, native_bf16
 from chexgen_lib.training.latent_cache import LatentCache, shard_path
 
@@ -25,7 +26,7 @@ def student_of(teacher: ChexGenTransformer, stretches: int) -> ChexGenTransforme
 
     It reads texts alone, as the paths' are, also where its teacher has a metadata encoder.
     """
-    config = {name: value for name, value in teacher.config.items() if not name.startswith("_")}
+    config = own_settings(teacher.config)
     student = type(teacher)(**config | {"distilled_steps": stretches, "metadata_sources": None})
     kept = student.state_dict()
     student.load_state_dict({name: tensor for name, tensor in teacher.state_dict().items() if name in kept})

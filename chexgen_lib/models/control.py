@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from chexgen_lib.models.layers import Block, TextKeys, TimeTables, each_time, position_embedding, project_text
 from chexgen_lib.models.loading import WholeModel
 from chexgen_lib.models.transformer import ChexGenTransformer
+from chexgen_lib.storage import own_settings
 
 
 class ControlledTransformer(WholeModel, ModelMixin, ConfigMixin):
@@ -48,7 +49,7 @@ class ControlledTransformer(WholeModel, ModelMixin, ConfigMixin):
     @classmethod
     def on(cls, base: ChexGenTransformer, copied_blocks: int) -> "ControlledTransformer":
         """An adapter that starts as the base model: copied blocks, projections of zero."""
-        config = {k: v for k, v in base.config.items() if not k.startswith("_")}
+        config = own_settings(base.config)
         model = cls(base_config=config, copied_blocks=copied_blocks)  # diffusers takes what has no name for a default
         model.base_model.load_state_dict(base.state_dict())
         for control, block in zip(model.controlnet, base.blocks, strict=False):

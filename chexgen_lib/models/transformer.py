@@ -29,6 +29,7 @@ from chexgen_lib.models.layers import (
 )
 from chexgen_lib.models.loading import WholeModel
 from chexgen_lib.models.metadata import MetadataEncoder
+from chexgen_lib.storage import own_settings
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class ChexGenTransformer(WholeModel, ModelMixin, ConfigMixin):
 
     def enlarged(self) -> "ChexGenTransformer":
         """A copy for twice the resolution: same weights, position embedding rescaled (stage I to stage II)."""
-        config = {k: v for k, v in self.config.items() if not k.startswith("_")}
+        config = own_settings(self.config)
         config.update(sample_size=2 * config["sample_size"], position_scale=2 * config["position_scale"])
         larger = type(self)(**config)
         state = {k: v for k, v in self.state_dict().items() if k != "pos_embed"}

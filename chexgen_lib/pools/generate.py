@@ -18,7 +18,7 @@ from chexgen_lib import code_digest
 from chexgen_lib.images import to_uint8
 from chexgen_lib.kept import kept
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
-from chexgen_lib.storage import digest, remove, replacing, seed_of
+from chexgen_lib.storage import digest, own_settings, remove, replacing, seed_of
 
 ABOUT = ("record", "prompt", "kind", "condition", "condition_hash")  # columns of requests that the manifest repeats
 
@@ -162,14 +162,12 @@ def fingerprint(pipeline: ChexGenPipeline) -> str:
     models = [model for model in (pipeline.transformer, pipeline.vae, pipeline.text_encoder) if model is not None]
     tokenizers = [part for part in pipeline.components.values() if isinstance(part, PreTrainedTokenizerBase)]
     of = getattr(pipeline, "pipeline", pipeline)  # what a `GreyPipeline` calls
-    named = [(type(part).__name__, _plain(part.config)) for part in (of, pipeline.scheduler)]
+    named = [
+        (type(part).__name__, json.dumps(own_settings(part.config), sort_keys=True, default=str))
+        for part in (of, pipeline.scheduler)
+    ]
     code = _code_of([pipeline, pipeline.scheduler, *(part for model in models for part in model.modules())])
     return digest([*models, *map(_rules, tokenizers), named, code])
-
-
-def _plain(config: Mapping[str, Any]) -> str:
-    """A configuration without what diffusers adds, as text."""
-    return json.dumps({key: value for key, value in config.items() if key[0] != "_"}, sort_keys=True, default=str)
 
 
 def _rules(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -29,7 +29,7 @@ from chexgen_lib.models.baseline import BaselineUNet
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.metadata import drop_attributes
 from chexgen_lib.models.transformer import ChexGenTransformer
-from chexgen_lib.storage import remove, replacing
+from chexgen_lib.storage import own_settings, remove, replacing
 from chexgen_lib.training.config import SCHEDULES, TrainingConfig, TrainingError, native_bf16
 from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.sharding import copy_whole, load_whole_state, whole, whole_on_main, whole_state
@@ -305,7 +305,7 @@ def fingerprint_of(model: Model, cache: LatentCache, config: TrainingConfig) -> 
     """
     settings = {setting.name: getattr(config, setting.name) for setting in fields(config) if setting.compare}
     # Not where it came from; the flow's shift is a setting of the run.
-    shape = {key: value for key, value in model.config.items() if not key.startswith("_") and key != "flow_shift"}
+    shape = {key: value for key, value in own_settings(model.config).items() if key != "flow_shift"}
     digest = hashlib.sha256(json.dumps([shape, settings], sort_keys=True, default=str).encode())
     held = [x for x in (cache.mean, cache.std, cache.states, cache.condition, cache.paths) if x is not None]
     rows = [x[:: max(1, len(x) // 64)] for x in held]  # not all of them: they may be larger than the memory

@@ -12,6 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from chexgen_lib import code_digest
 from chexgen_lib.workflow import dag, notebooks
 from chexgen_lib.workflow.notebooks import NotebookError
+from tests.builders import write_package
 
 PARAMS = notebooks.load_yaml(notebooks.ROOT / "params.yaml")
 STAGES = dag.stages(PARAMS)
@@ -194,9 +195,7 @@ def library(tmp_path, monkeypatch):
         "named/__init__.py": "from importlib import import_module\n",
         "named/f.py": "",
     }
-    for name, text in files.items():
-        (tmp_path / "chexgen_lib" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "chexgen_lib" / name).write_text(text)
+    write_package(tmp_path, files)
     (tmp_path / "notebooks").mkdir()
     monkeypatch.setattr(notebooks, "ROOT", tmp_path)
     monkeypatch.setattr(notebooks, "STRIPPED", tmp_path / "runs/stripped")
