@@ -16,13 +16,16 @@ import ast
 import copy
 import os
 import sys
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
 from ruamel.yaml import YAML
+from traitlets.config import Config
 
 from chexgen_lib import code_digest
 from chexgen_lib.storage import naming_full_disk, replacing
@@ -180,6 +183,20 @@ def check_types(name: str, defaults: dict[str, Any], values: dict[str, Any]) -> 
             )
 
 
+@contextmanager
+def private_sockets() -> Iterator[Config]:
+    """Settings of a kernel whose messages only this user can read.
+
+    Whoever has an account on a machine may listen at its TCP ports to all that a kernel puts out, credentialed records
+    among it. Sockets are files, here in a folder of this user's alone; only where the path of the folder for temporary
+    files is too long for a socket's name (107 bytes) does the kernel fall back on ports.
+    """
+    with tempfile.TemporaryDirectory(prefix="kernel-") as folder:
+        ip = os.path.join(folder, "socket")
+        fits = len(os.fsencode(ip)) < 100
+        yield Config(KernelManager={"transport": "ipc", "ip": ip} if fits else {})
+
+
 def run(name: str) -> None:
     """Execute the stripped copy with the values of params.yaml; the executed copy is in <root>/notebooks."""
     import papermill
@@ -196,12 +213,13 @@ def run(name: str) -> None:
     executed.parent.mkdir(parents=True, exist_ok=True)
     os.environ.update(ENVIRONMENT | {LAUNCH: params.get("launch") or ""})
     try:
-        with naming_full_disk(executed.relative_to(ROOT)):
+        with naming_full_disk(executed.relative_to(ROOT)), private_sockets() as config:
             papermill.execute_notebook(
                 stripped,
                 executed,
                 values,
                 kernel_name="python3",
+                config=config,
                 cwd=ROOT,
                 stdout_file=sys.stdout,
                 stderr_file=sys.stderr,

@@ -3,6 +3,7 @@
 import copy
 import errno
 import os
+import tempfile
 
 import nbformat
 import pytest
@@ -101,19 +102,44 @@ def test_run_without_stripped_copy_says_what_to_do(folder):
         notebooks.run("01_x")
 
 
-def test_a_disk_that_the_executed_copy_fills_is_named(folder, monkeypatch):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
+@pytest.fixture
+def runnable(folder, monkeypatch):
+    """The same repository, its notebook stripped and given values."""
     monkeypatch.setattr(notebooks, "STRIPPED", folder)
     monkeypatch.setattr(notebooks, "ENVIRONMENT", {})
     monkeypatch.setenv(notebooks.LAUNCH, "")
     notebooks.write(example(), folder / "01_x.ipynb")
     (folder / "params.yaml").write_text("root: runs/ci\nx: {n: 1, name: a}\n")
+    return folder
+
+
+def test_a_disk_that_the_executed_copy_fills_is_named(runnable, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     monkeypatch.setattr("papermill.execute_notebook", full)
     said = r"01_x failed: runs/ci/notebooks/01_x.ipynb: cannot be written \(No space left on device\); make room"
     with pytest.raises(NotebookError, match=said):
         notebooks.run("01_x")
+
+
+@pytest.mark.parametrize(("depth", "expected"), [(0, ["ipc", "0o40700"]), (20, ["tcp", "False"])])
+def test_no_other_user_can_listen_to_a_kernel(runnable, monkeypatch, depth, expected):
+    with tempfile.TemporaryDirectory() as short:
+        temporary = os.path.join(short, *["deep"] * depth)
+        os.makedirs(temporary, exist_ok=True)
+        monkeypatch.setattr(tempfile, "tempdir", temporary)
+        notebook = strip(example())
+        notebook.cells[2].source = (
+            "import json, os, ipykernel\n"
+            "info = json.loads(ipykernel.get_connection_info())\n"
+            "print(info['transport'], info['transport'] == 'ipc' and oct(os.stat(os.path.dirname(info['ip'])).st_mode))"
+        )
+        notebooks.write(notebook, runnable / "01_x.ipynb")
+        notebooks.run("01_x")
+        assert not os.listdir(temporary), "the sockets are gone with the kernel"
+    executed = notebooks.read(runnable / "runs/ci/notebooks/01_x.ipynb")
+    assert executed.cells[-1].outputs[0].text.split() == expected
 
 
 def test_unreadable_notebook_is_named(folder):
