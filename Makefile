@@ -33,7 +33,7 @@ help:
 	@echo "make params     write params.yaml, the composition of the profile (laptop)"
 	@echo "make docs       write docs/datasets.md from the datasheets of the sources"
 	@echo "make site       build the web site of README, docs, notebooks, figures and API in build/site/html"
-	@echo "make clean      remove results;  make distclean  remove .venv and the DVC cache too"
+	@echo "make clean      remove results but for the answers of a language model;  make distclean  .venv and the DVC cache too"
 
 env: .venv/.complete
 
@@ -142,8 +142,10 @@ notebooks: .venv/.complete
 expected: .venv/.complete
 	$(BIN)/python -m chexgen_lib.workflow.validation expected $(NAMES)
 
+# The answers of a language model stay: they were paid for.
 clean:
-	rm -rf runs build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	[ ! -d runs ] || find runs -depth \( -type d -empty -o ! -type d ! -name 'answers.sqlite*' \) -delete
+	rm -rf build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find chexgen_lib tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 distclean: clean
