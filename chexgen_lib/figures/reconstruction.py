@@ -19,7 +19,7 @@ def draw(originals: np.ndarray, reconstructions: np.ndarray, psnr: pl.DataFrame,
     style.use()
     k = len(originals)
     fig = Figure(figsize=(style.PAGE, 3.0), layout="constrained")
-    left, right = fig.subfigures(1, 2, width_ratios=[3, 1.4])
+    left, right = fig.subfigures(1, 2, width_ratios=[3, 1.6])
     axes = left.subplots(3, k, squeeze=False)
     rows = (originals, reconstructions, 0.5 + 5 * (reconstructions - originals))
     for line, images, label in zip(axes, rows, ("original", "reconstruction", "difference x 5"), strict=True):
@@ -31,9 +31,11 @@ def draw(originals: np.ndarray, reconstructions: np.ndarray, psnr: pl.DataFrame,
         values = group["psnr"]
         label = f"{size[0]} px: {values.mean():.1f} dB, n = {len(values)}"
         ax.hist(values, bins=20, alpha=0.6, color=colour, label=label)
-    ax.set(xlabel="PSNR (dB)", ylabel="images of unseen patients")
+    ax.set(xlabel="PSNR (dB)", ylabel="unseen patients")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.45))
     below.bar(sharpness["band"], sharpness["share"], color=style.BLUE)
+    below.plot(sharpness["band"], sharpness["median"], "D", color=style.ORANGE, markersize=4)
     below.axhline(1, color=style.GREY, linewidth=0.8)
-    below.set(xlabel="cycles an image", ylabel="energy returned")
+    below.set(xlabel="cycles an image (dot: median)", ylabel="energy returned")
+    below.tick_params(axis="x", labelsize=6)
     return fig

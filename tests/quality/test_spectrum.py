@@ -22,8 +22,19 @@ def test_a_blur_loses_fine_bands_and_equal_images_none():
     assert shares[0] > 0.8 and shares[-1] < 0.01
 
 
+def test_the_median_image_says_what_a_few_with_lines_hide():
+    images = np.random.default_rng(0).random((9, 64, 64))
+    images[0] *= 20  # nearly all of the energy
+    others = images.copy()
+    others[0] /= 20
+    kept = kept_energy(images, others)
+    assert kept["share"].max() < 0.1 and np.allclose(kept["median"], 1)
+
+
 def test_small_images_have_no_fine_bands_and_sizes_must_agree():
     images = np.random.default_rng(0).random((2, 32, 32))
     assert kept_energy(images, images)["band"].to_list() == ["1-8", "8-16"]
     with pytest.raises(ValueError, match="cannot be compared"):
         kept_energy(images, images[:, :16, :16])
+    with pytest.raises(ValueError, match="give pairs"):
+        kept_energy(images, images[:1])
