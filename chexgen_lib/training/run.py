@@ -152,9 +152,9 @@ class Run:
         # Beside metadata it is one token long, so that its length says nothing.
         if self.encodes:
             mask[dropped, 1:] = False
-        given = {}
-        if cache.metadata is not None:
-            given["metadata"] = drop_attributes(cache.metadata[rows], generator, self.config.metadata_dropout)
+        given = {} if cache.metadata is None else {"metadata": cache.metadata[rows]}
+        if given and cache.paths is None:  # a path leads where its own metadata led the teacher
+            given["metadata"] = drop_attributes(given["metadata"], generator, self.config.metadata_dropout)
         return [noisy, t, states, mask, dropped, *condition], given, target, self.objective.weight(t)
 
     def _loss(self, draw: Draw) -> Tensor:

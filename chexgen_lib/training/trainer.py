@@ -111,8 +111,7 @@ def noise_error(model: Model, cache: LatentCache, batch_size: int = 64, seed: in
         t = (rows * 619 + 499) % TIMES  # near the golden section: few pairs are spread over all times, too
         noisy = objective.noisy(latents, noise, t)
         inputs = (x.to(model.device) for x in (noisy, t, states, mask, *condition))
-        given = {} if cache.metadata is None else {"metadata": cache.metadata[rows].to(model.device)}
-        prediction = model(*inputs, **given).sample[:, : latents.shape[1]]
+        prediction = model(*inputs, **_metadata(cache, rows, model)).sample[:, : latents.shape[1]]
         total += F.mse_loss(objective.noise(prediction.cpu(), noisy, t), noise).item() * len(rows)
     return total / len(cache)
 
@@ -124,12 +123,18 @@ def path_error(student: Model, cache: LatentCache, batch_size: int = 64) -> floa
     for rows in torch.arange(len(cache)).split(batch_size):
         latents, states, mask, _ = cache.batch(rows, torch.Generator())
         x, states, mask = (given.to(student.device) for given in (cache.paths[rows][:, 0].float(), states, mask))
+        metadata = _metadata(cache, rows, student)
         for k in range(student.distilled_steps):
             t = torch.full((len(rows),), TIMES * (1 - k / student.distilled_steps), device=x.device)
-            x = x - student(x, t, states, mask).sample[:, : x.shape[1]] / student.distilled_steps
+            x = x - student(x, t, states, mask, **metadata).sample[:, : x.shape[1]] / student.distilled_steps
         total += (x.cpu() - latents).square().mean().item() * len(rows)
         ends.append(latents)
     return total / len(cache) / torch.cat(ends).var().item()
+
+
+def _metadata(cache: LatentCache, rows: torch.Tensor, model: Model) -> dict[str, torch.Tensor]:
+    """The argument `metadata` of the model for some pairs, or nothing where they have none."""
+    return {} if cache.metadata is None else {"metadata": cache.metadata[rows].to(model.device)}
 
 
 def read_seconds(folder: Path) -> float:

@@ -9,6 +9,7 @@ import torch
 from chexgen_lib.diffusion.objectives import random_stretch
 from chexgen_lib.diffusion.schedulers import default_scheduler
 from chexgen_lib.experiments.distillation import record_paths, student_of
+from chexgen_lib.models.metadata import ATTRIBUTES, METADATA
 from chexgen_lib.pools.generate import Sampling
 from chexgen_lib.training.config import TrainingError
 from chexgen_lib.training.latent_cache import LatentCache, shards
@@ -90,14 +91,58 @@ def test_a_student_comes_nearer_to_its_teacher(flow, tmp_path):
     assert path_error(student, paths) < 0.7 * before
 
 
-def test_a_student_of_one_that_reads_metadata_reads_texts_alone(flow):
+@pytest.fixture
+def reader(flow):
+    """A pipeline whose transformer reads metadata too; its encoder's output is not zero, as an untrained one's is."""
     config = {name: value for name, value in flow.transformer.config.items() if not name.startswith("_")}
+    torch.manual_seed(0)
     teacher = type(flow.transformer)(**config | {"metadata_sources": ["nih"]})
     teacher.load_state_dict(flow.transformer.state_dict(), strict=False)
-    student = student_of(teacher, 2)
-    own, others = student.state_dict(), flow.transformer.state_dict()
-    assert student.metadata_sources is None and own.keys() == others.keys()
-    assert all(torch.equal(own[name], others[name]) for name in own)
+    for parameter in teacher.metadata_embedder.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return type(flow)(**{**flow.components, "transformer": teacher.eval()})
+
+
+def people(n: int) -> pl.DataFrame:
+    """Requests with metadata: women of 30 with an effusion on the left."""
+    told = {"age": 30, "sex": "F", "view": "PA", "source": "nih", "Effusion": 1}
+    details = [[{"finding": "Effusion", "side": "left", "severity": None}]]
+    unknown = {name: None for name in METADATA if name not in ("image_id", "details", *told)}
+    ids = pl.DataFrame({"image_id": [f"i{k:03}" for k in range(n)], "prompt": "Effusion."})
+    return ids.join(pl.DataFrame(told | unknown | {"details": details}), how="cross")
+
+
+def test_a_teacher_that_reads_metadata_is_asked_by_text_by_metadata_and_by_both(reader, tmp_path):
+    sampling = replace(SAMPLING, batch_size=20)
+    paths = recorded(reader, tmp_path, people(40), sampling)
+    told = ~paths.metadata[:, : len(ATTRIBUTES)].isnan()
+    with_text = paths.offsets.diff() > 1
+    assert 0.25 < told.any(dim=1).float().mean() < 0.7, "half are asked by their text alone, or by few attributes"
+    assert len({tuple(row) for row in told.tolist()}) > 5
+    assert with_text[~told.any(dim=1)].all() and 0 < (~with_text).sum() < 10
+    sides = paths.metadata[:, len(ATTRIBUTES) :].isnan().all(dim=1)
+    assert torch.equal(~sides, told[:, ATTRIBUTES.index("Effusion")]), "a side is told with its finding"
+    again = reader(
+        prompt_embeds=paths.batch(torch.arange(20), torch.Generator())[1],
+        prompt_attention_mask=paths.batch(torch.arange(20), torch.Generator())[2],
+        metadata=[{"sex": "M"}] * 20,
+        latents=paths.paths[:20][:, 0].float(),
+        num_inference_steps=4,
+        guidance_scale=3.0,
+        output_type="latent",
+    ).images
+    assert (again - paths.mean[:20].float()).abs().max() > 0.2, "the paths are those of their own metadata"
+
+
+def test_a_student_learns_what_metadata_does(reader, tmp_path):
+    paths = recorded(reader, tmp_path / "paths", people(12), replace(SAMPLING, batch_size=12))
+    student = student_of(reader.transformer, 2)
+    assert student.metadata_sources == reader.transformer.metadata_sources
+    before = path_error(student, paths)
+    config = replace(CONFIG, steps=60, batch_size=6, objective="rectified_flow", caption_dropout=0.0)
+    train(student.requires_grad_(True), paths, config, tmp_path / "run")
+    assert path_error(student, paths) < 0.7 * before
+    assert path_error(student, replace(paths, metadata=paths.metadata.flip(0))) > path_error(student, paths)
 
 
 def test_its_error_is_that_of_the_pipeline(flow, tmp_path):
