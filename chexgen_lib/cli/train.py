@@ -38,6 +38,7 @@ def train(options: argparse.Namespace) -> int:
     """
     meet_through_slurm()
     _check_gpus()
+    _count_own_gpus()
     config, model = read_settings(options.settings)
     model |= {"model": options.size} if options.size else {}
     if options.gradient_checkpointing:
@@ -80,6 +81,16 @@ def _check_gpus() -> None:
             f"(accelerate launch --num_processes {gpus}, torchrun --nproc_per_node {gpus}; of a stage in the setting "
             "launch)"
         )
+
+
+def _count_own_gpus() -> None:
+    """Number this process among the GPUs that it sees, not among those of the machine.
+
+    Slurm shows each task its own alone (`--gpus-per-task=1`): number 0 in all of them, and there is no number 1.
+    """
+    gpus = torch.cuda.device_count()
+    if gpus and "LOCAL_RANK" in os.environ:
+        os.environ["LOCAL_RANK"] = str(int(os.environ["LOCAL_RANK"]) % gpus)
 
 
 def read_settings(source: str) -> tuple[TrainingConfig, dict]:

@@ -55,6 +55,14 @@ def test_more_processes_than_gpus_are_refused(folder, monkeypatch, capsys):
     assert not (folder / "out").exists()
 
 
+@pytest.mark.parametrize(("gpus", "expected"), [(1, "0"), (2, "1"), (8, "5"), (0, "5")])
+def test_a_process_counts_the_gpus_that_it_sees(folder, monkeypatch, gpus, expected):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)  # by Slurm: of `--gpus-per-task`
+    monkeypatch.setenv("LOCAL_RANK", "5")
+    assert chexgen_train(folder, cache="none") == 2  # before anything is trained
+    assert os.environ["LOCAL_RANK"] == expected
+
+
 def fingerprints(folder) -> dict[str, str]:
     weights = [p for p in (folder / "transformer").iterdir() if p.name == "config.json" or p.suffix == ".safetensors"]
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in weights}
