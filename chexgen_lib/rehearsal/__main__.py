@@ -27,7 +27,7 @@ def main() -> int:
     dag.with_needed(options.stages, dag.stages(known))  # a misspelt one is named before anything is written
     place = (options.folder or ROOT / "runs/rehearsal" / options.profile).resolve()
     beside = settings.split(options.set, known) if options.set else []
-    workplace.prepare(place, options.profile, [*workplace.RIVALS, *beside])
+    workplace.prepare(place, options.profile, workplace.with_rivals(beside))
     print(f"{place}: data, weights and params.yaml in {time.perf_counter() - start:.0f} s", flush=True)
     failed = workplace.repro(place, options.stages) != 0
     params = load_yaml(place / "params.yaml")

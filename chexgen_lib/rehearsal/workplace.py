@@ -33,6 +33,19 @@ ELSEWHERE = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TORCH_HOME", "
 RIVALS = ("+generators.RoentGen=StanfordAIMI/roent-gen-v1-0", "+generators.MINIM=data/weights/minim")
 
 
+def with_rivals(given: Iterable[str]) -> list[str]:
+    """The settings of a user (`settings.split`) after those of `RIVALS` that they neither change nor leave out."""
+    given = list(given)
+    named = {_name(setting) for setting in given}
+    rivals = [setting for setting in RIVALS if _name(setting) not in named]
+    left_out = {f"~{_name(setting)}" for setting in RIVALS}
+    return [*rivals, *(setting for setting in given if setting.partition("=")[0] not in left_out)]
+
+
+def _name(setting: str) -> str:
+    return setting.lstrip("+~").partition("=")[0]
+
+
 def prepare(place: Path, profile: str, overrides: Iterable[str] = RIVALS) -> None:
     """Bring a workplace up to date; stand-ins of the same code stay, and so do results.
 

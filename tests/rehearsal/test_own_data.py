@@ -51,7 +51,7 @@ def make(target: str, *variables: str) -> None:
     profile, together = given.pop("PROFILE", "paper" if target == "rehearse" else "laptop"), given.pop("SET", "")
     beside = settings.split(together, dag.plain(profile)) if together else []
     if target == "rehearse":
-        beside = [*workplace.RIVALS, *beside]
+        beside = workplace.with_rivals(beside)
     params = dag.compose(profile, Path("params.yaml"), beside)
     if target == "rehearse":
         params = sizes.reduced(params, dag.plain(sizes.SMALL))

@@ -6,7 +6,10 @@ import pytest
 
 from chexgen_lib.rehearsal import __main__ as command
 from chexgen_lib.rehearsal import workplace
+from chexgen_lib.workflow import dag, settings
 from chexgen_lib.workflow.notebooks import NotebookError
+
+ROENTGEN = "StanfordAIMI/roent-gen-v1-0"
 
 
 def test_it_follows_the_repository_and_keeps_what_was_made(tmp_path, monkeypatch):
@@ -46,6 +49,22 @@ def test_a_misspelt_profile_or_stage_is_named_before_anything_is_written(words, 
     with pytest.raises(NotebookError, match=message):
         command.main()
     assert not (tmp_path / "place").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("", {"baseline": None, "RoentGen": ROENTGEN, "MINIM": "data/weights/minim"}),
+        ("++generators.MINIM=data/m", {"baseline": None, "RoentGen": ROENTGEN, "MINIM": "data/m"}),
+        ("+generators.RoentGen=data/r seed=1", {"baseline": None, "RoentGen": "data/r", "MINIM": "data/weights/minim"}),
+        ("~generators.MINIM +generators.Mine=data/m", {"baseline": None, "RoentGen": ROENTGEN, "Mine": "data/m"}),
+        ("~generators.baseline", {"RoentGen": ROENTGEN, "MINIM": "data/weights/minim"}),
+        ("~generators +generators={MINIM: data/m}", {"MINIM": "data/m"}),
+    ],
+)
+def test_the_users_generators_take_the_place_of_the_rehearsals(given, expected, tmp_path):
+    beside = workplace.with_rivals(settings.split(given, dag.plain("paper")))
+    assert dag.compose("paper", tmp_path / "params.yaml", beside)["generators"] == expected
 
 
 def test_stand_ins_of_other_code_are_made_again(tmp_path, monkeypatch):
