@@ -20,6 +20,7 @@ NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "
 START = re.compile(r"[+]{0,2}[A-Za-z_][\w.@-]*=|~[\w.@-]+(?==|\s|$)")
 QUOTED = re.compile(r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'""", re.DOTALL)
 UNDERSCORED = re.compile(r"(?<![\w./-])\d+(?:_\d+)+(?![\w./-])")  # of which Hydra makes a number
+NOTHING = ("none", "nil", "~")  # of other languages; only null is nothing in Hydra's
 MISSING, UNREADABLE = object(), object()
 
 
@@ -140,6 +141,11 @@ def _value(key: str, text: str, values: list[Any], mark: str) -> str:
         return text
     if str not in known and not unknown:
         raise _refusal(key, text, given, known)
+    if text.casefold() in NOTHING and NONE in known:
+        raise NotebookError(
+            f"{key}={text} is a text here, not nothing: for nothing write {mark}{key}=null, for the text "
+            f'SET="{mark}{key}={_quoted(text)}"'
+        )
     if not text or given is None or isinstance(given, list | dict) or unknown and (number or text[0] in "[{"):
         also = f', for a number SET="{mark}{key}={given}"' if number else ""
         meant = " (a mapping is {name: value}, its names without quotes)" * (given is UNREADABLE and text[:1] == "{")
@@ -170,6 +176,8 @@ def _refusal(key: str, text: str, given: Any, known: set[type]) -> NotebookError
     forms = [form[kind] for kind in form if kind in known and text]
     if isinstance(given, float) and given.is_integer() and int in known:
         forms = [f"{key}={given:.0f}"]
+    if NONE in known and text.casefold() in NOTHING:
+        forms = [f"{key}=null"]
     remedy = f": write {' or '.join(forms)}" if forms else ""
     return NotebookError(f"{key}={text}: the profile has {wanted} there, and this is none{remedy}")
 
