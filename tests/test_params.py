@@ -141,3 +141,13 @@ def test_overrides_are_applied_and_unknown_ones_named(tmp_path):
     )
     with pytest.raises(NotebookError, match="curation.imagefolder"):
         dag.compose("nih-mini", tmp_path / "params.yaml", ["curation.imagefolder=elsewhere"])
+
+
+def test_a_folder_of_images_is_read_from_in_every_profile(composed, tmp_path):
+    """Else a run on the user's films would be one on rendered chests, and nothing would say so."""
+    assert composed["laptop"]["cohort"]["image_root"] is None
+    for profile in ("laptop", "nih-mini", "gpu"):
+        params = dag.compose(profile, tmp_path / "params.yaml", [f"curation.image_folder={tmp_path}"])
+        assert params["cohort"]["image_root"] == params["autoencoder"]["image_root"] == str(tmp_path)
+        said = [line.split(",")[0] for line in dag.absent(params) if "PROFILE=nih-mini" in line]
+        assert len(said) == 2 * (profile != "nih-mini"), said

@@ -85,14 +85,26 @@ def _named(profile: str, overrides: list[str]) -> Iterator[None]:
 
 
 def absent(params: dict[str, Any]) -> list[str]:
-    """A line for each folder of the user's that a setting names and that is not there, before hours are spent."""
+    """A line for each folder of the user's that a setting names and that is not there, or that lacks a source's
+    images, before hours are spent."""
     named = {key: _value(key, params) for key in FOLDERS}
-    return [
+    lines = [
         f"{key} names {folder}, where there is no folder: a stage that reads it will stop; give yours, "
         f'SET="{key}=FOLDER"'
         for key, folder in named.items()
         if folder is not None and not (ROOT / folder).is_dir()
     ]
+    images, root = named["curation.image_folder"], _value("cohort.image_root", params)
+    if images is not None and images == root:  # `registry.with_images`: of no other source
+        keys = ("cohort.stage1_sources", "cohort.stage2_sources")
+        others = {key: [source for source in _value(key, params) or () if source != "nih"] for key in keys}
+        lines += [
+            f"{key} names {', '.join(sources)}, of which curation.image_folder has no image: for a folder of NIH's "
+            "images give PROFILE=nih-mini"
+            for key, sources in others.items()
+            if sources
+        ]
+    return lines
 
 
 def _value(key: str, params: dict[str, Any]) -> Any:

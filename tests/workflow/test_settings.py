@@ -44,7 +44,7 @@ def test_a_path_is_taken_as_it_is_written(path, tmp_path):
     assert together == ["seed=1", f"curation.image_folder={path}", "figures_dir=f"]
     params = composed(tmp_path, *together)
     assert params["curation"]["image_folder"] == path and params["seed"] == 1
-    assert params["cohort"]["image_root"] is None
+    assert params["cohort"]["image_root"] == path
 
 
 def test_quotes_of_hydra_still_work(tmp_path):
