@@ -151,3 +151,14 @@ def test_a_folder_of_images_is_read_from_in_every_profile(composed, tmp_path):
         assert params["cohort"]["image_root"] == params["autoencoder"]["image_root"] == str(tmp_path)
         said = [line.split(",")[0] for line in dag.absent(params) if "PROFILE=nih-mini" in line]
         assert len(said) == 2 * (profile != "nih-mini"), said
+
+
+def test_links_in_the_data_are_named_since_dvc_does_not_look_behind_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(dag, "ROOT", tmp_path)
+    (tmp_path / "elsewhere/nih").mkdir(parents=True)
+    (tmp_path / "data/brax").mkdir(parents=True)
+    (tmp_path / "whole").symlink_to(tmp_path / "data")  # a link itself is followed
+    assert dag.absent({"data": "data"}) == dag.absent({"data": "whole"}) == dag.absent({"data": "file"}) == []
+    (tmp_path / "data/nih").symlink_to(tmp_path / "elsewhere/nih")
+    (line,) = dag.absent({"data": "whole"})
+    assert line.startswith("in whole, nih are links") and line.endswith("dvc repro -f 02_cohort")
