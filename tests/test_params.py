@@ -1,5 +1,7 @@
 """params.yaml is the laptop profile; profiles say only what differs; notebooks default to ci."""
 
+from contextlib import nullcontext
+
 import pytest
 
 from chexgen_lib.training.config import TrainingConfig
@@ -162,3 +164,24 @@ def test_links_in_the_data_are_named_since_dvc_does_not_look_behind_them(tmp_pat
     (tmp_path / "data/nih").symlink_to(tmp_path / "elsewhere/nih")
     (line,) = dag.absent({"data": "whole"})
     assert line.startswith("in whole, nih are links") and line.endswith("dvc repro -f 02_cohort")
+
+
+@pytest.mark.parametrize("root", ["/scratch/me/run", "../run", "runs/../../run"])
+def test_a_run_outside_of_the_repository_is_refused_before_it_begins(root, tmp_path):
+    """DVC refuses to keep it, when the first stage has run."""
+    (tmp_path / "params.yaml").write_text("as before")
+    with pytest.raises(NotebookError, match=f"root={root}: /.*run is outside of the repository.*clone the repository"):
+        dag.compose("ci", tmp_path / "params.yaml", [f"root={root}"])
+    assert (tmp_path / "params.yaml").read_text() == "as before"
+
+
+@pytest.mark.parametrize("git", [True, False])
+def test_a_link_out_of_the_repository_is_refused_where_dvc_minds_it(git, tmp_path, monkeypatch):
+    for name in ("scratch", "repository/runs/paper", *["repository/.git"] * git):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "repository/runs/mine").symlink_to(tmp_path / "scratch")
+    monkeypatch.setattr(dag, "ROOT", tmp_path / "repository")
+    dag._check_root("runs/paper")
+    dag._check_root("runs/new")
+    with pytest.raises(NotebookError, match="scratch/a is outside") if git else nullcontext():
+        dag._check_root("runs/mine/a")

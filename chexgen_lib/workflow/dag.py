@@ -6,6 +6,7 @@ python -m chexgen_lib.workflow.dag outputs              compare the files of a c
 
 import argparse
 import functools
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -36,7 +37,8 @@ def compose(profile: str, output: Path, overrides: Iterable[str] = ()) -> dict[s
         overrides: "curation.image_folder=data/my images", one each, as `settings.for_hydra` takes them.
 
     Raises:
-        NotebookError: for an unknown profile or setting, or a value of another type than the profile's.
+        NotebookError: for an unknown profile or setting, a value of another type than the profile's, or a `root`
+            outside of the repository.
     """
     from dvc.utils.hydra import compose_and_dump
 
@@ -48,6 +50,7 @@ def compose(profile: str, output: Path, overrides: Iterable[str] = ()) -> dict[s
     plugins = str(ROOT / ".dvc/hydra_plugins")
     with _named(profile, overrides), replacing(output) as partial:
         compose_and_dump(partial, str(ROOT / "conf"), None, "config", plugins, [f"profile={profile}", *overrides])
+        _check_root(load_yaml(partial)["root"])
     return load_yaml(output)
 
 
@@ -64,6 +67,17 @@ def plain(profile: str) -> dict[str, Any]:
     _check_profile(profile)
     with _named(profile, []), hydra.initialize_config_dir(str(ROOT / "conf"), version_base=None):
         return OmegaConf.to_container(hydra.compose("config", overrides=[f"profile={profile}"]), resolve=True)
+
+
+def _check_root(root: str) -> None:
+    """Raise for a folder of results in which DVC refuses to keep any, which it says when the first stage has run."""
+    place = Path(os.path.normpath(ROOT / root))
+    led = place.resolve() if (ROOT / ".git").exists() else place  # only with git does DVC mind a link
+    if not (place.is_relative_to(ROOT) and led.is_relative_to(ROOT)):
+        raise NotebookError(
+            f"root={root}: {led} is outside of the repository, where DVC keeps no results: give a folder below it, as "
+            "root=runs/mine; to use another disk, clone the repository there"
+        )
 
 
 def _check_profile(profile: str) -> None:
