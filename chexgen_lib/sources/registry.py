@@ -146,9 +146,19 @@ def _with_images_beside(
 
 
 def with_images(loaded: dict[str, tuple[pl.DataFrame, pl.DataFrame]], folder: str | Path) -> dict:
-    """What `load_all` returns, with NIH's records only where their image lies in `folder`, and no other images."""
+    """What `load_all` returns, with NIH's records only where their image lies in `folder`, and no other images.
+
+    Raises:
+        RecordError: if no image there is NIH's.
+    """
     no_pixels = pl.lit(None, pl.String).alias("image")
     attached, absent = reader("nih").attach_images(loaded["nih"][0], folder)
+    if attached.is_empty():
+        example = loaded["nih"][0]["image"].first()
+        raise RecordError(
+            f"{folder}: no file is named as one of NIH's images{f' ({example})' if example else ''}, by which records "
+            "are found; other films need a module of their own in chexgen_lib/sources (docs/own_data.md)"
+        )
     others = {source: (records.with_columns(no_pixels), rejects) for source, (records, rejects) in loaded.items()}
     return others | {"nih": (attached, pl.concat([loaded["nih"][1], absent]))}
 

@@ -126,6 +126,13 @@ def test_tables_of_nih_without_images_leave_its_records_for_images_elsewhere(tmp
     assert attached["image"].to_list() == [table["Image Index"][2]] and rejects.height == 2
 
 
+def test_a_folder_of_films_that_are_not_nihs_is_refused_with_the_name_that_is_looked_for(tmp_path):
+    loaded = {"nih": tuple(table.head(3) for table in registry.load("nih"))}
+    (tmp_path / "film_1.png").touch()
+    with pytest.raises(RecordError, match=r"no file is named as one of NIH's images \(00000001_000.png\).*own"):
+        registry.with_images(loaded, tmp_path)
+
+
 def test_the_page_of_datasets_is_made_from_the_datasheets():
     assert DOCS.read_text() == registry.page(), "run make docs"
 
