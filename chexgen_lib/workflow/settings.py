@@ -7,6 +7,7 @@ be merged or would change its type is refused with the form that works.
 
 import copy
 import difflib
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -42,6 +43,11 @@ def split(text: str, profile: dict[str, Any]) -> list[str]:
         end = start.end() + _length(rest[start.end() :], start[0], profile)
         found.append(rest[:end].rstrip())
         rest = rest[end:].lstrip()
+        if rest and found[-1][-1] in ",;":
+            raise NotebookError(
+                f"SET: {found[-1]!r} ends in {found[-1][-1]!r}: settings are separated by spaces alone; put the value "
+                "into quotes if it belongs to it"
+            )
     return found
 
 
@@ -152,6 +158,8 @@ def _value(key: str, text: str, values: list[Any], mark: str) -> str:
         raise NotebookError(
             f'{key}={text} is no text as it stands{meant}: for a text write SET="{mark}{key}={_quoted(text)}"{also}'
         )
+    if text.startswith("~/"):  # within quotes, as those of SET, no shell puts in the home
+        text = given = os.path.expanduser(text)
     call = re.match(r"\w+\s*\(", text)  # a function of Hydra's
     network = text.startswith(r"\\")  # of whose two backslashes Hydra would take one away
     return _quoted(given if isinstance(given, str) and not call and not network else text)

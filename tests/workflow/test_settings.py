@@ -194,6 +194,21 @@ def test_a_stage_refuses_values_that_were_retyped_on_another_way(values):
         notebooks.check_types("01_x", defaults, given | values)
 
 
+@pytest.mark.parametrize("mark", [",", ";"])
+def test_settings_are_separated_by_spaces_alone(mark):
+    with pytest.raises(NotebookError, match=f"'root=runs/a{mark}' ends in '{mark}': settings are separated by spaces"):
+        settings.split(f"root=runs/a{mark} seed=1", dag.plain("laptop"))
+    for root in (f"'runs/a{mark}'", f"runs/a{mark}b"):
+        assert settings.split(f"root={root} seed=1", dag.plain("laptop")) == [f"root={root}", "seed=1"]
+
+
+def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me too")
+    params = composed(tmp_path, "curation.image_folder=~/films (1)", "+generators.Mine=~/a")
+    assert params["curation"]["image_folder"] == "/home/me too/films (1)"
+    assert params["generators"]["Mine"] == "/home/me too/a"
+
+
 def test_settings_may_go_over_lines():
     together = settings.split("seed=1 \\\n  root=runs/a\n figures_dir=b", dag.plain("laptop"))
     assert together == ["seed=1", "root=runs/a", "figures_dir=b"]
