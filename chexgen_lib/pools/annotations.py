@@ -6,6 +6,7 @@ adapter samples from the condition image that shows them.
 """
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ from chexgen_lib.storage import hash_key
 # What is requested of one image: the mask of a class, or boxes of all its findings and foreign objects.
 KINDS = {"pneumothorax": "Pneumothorax", "lungs": "lungs", "ribs": "ribs", "boxes": None}
 LARGEST_BOX = 0.5  # share of the image; a box around nearly everything requests nothing
-ALIKE = 10  # images; more of one patient are no reason for doubt only where they are at most half of all
+ALIKE = 10  # images; letters that more names begin with are no patient's, and of a number this is in doubt
+PATIENT = re.compile(r"(?i:patient\d+|p1\d{7}|sub-[a-z0-9]+)")  # of CheXpert, MIMIC-CXR and BIDS: not 8 letters
 LUNGS_PROMPT = "Frontal chest radiograph. Pneumonia."  # of all images in a folder of lung masks
 
 
@@ -168,20 +170,25 @@ def load_lung_masks(folder: Path, resolution: int, prompt: str = LUNGS_PROMPT, h
 
 
 def _patients(folder: Path, names: list[str]) -> list[str]:
-    """The patient of each name: its first 8 letters (NIH's 00000001_000), or all of it where most begin alike.
+    """The patient of each name: what `PATIENT` finds, or else its first 8 letters (NIH's 00000001_000).
 
-    So do Montgomery's MCUCXR_0001_0 and Shenzhen's CHNCXR_0001_0, which have one image of each patient.
+    Where more than `ALIKE` names begin with the same letters, these are of a hospital (Montgomery's MCUCXR_0001_0) or a
+    disease (Viral Pneumonia-1), and each image without a number is a patient's of its own.
     """
-    begins = [name[:8] for name in names]
-    first, most = Counter(begins).most_common(1)[0]
-    if most <= max(ALIKE, len(names) // 2):
-        return begins
-    if first.isdecimal():  # a patient's number, or a date
+    found = [PATIENT.match(name) for name in names]
+    begins = [match[0] if match else name[:8] for match, name in zip(found, names, strict=True)]
+    counts = Counter(begins)
+    first, most = counts.most_common(1)[0]
+    if first.isdecimal() and most > max(ALIKE, len(names) // 2):  # a patient's number, or a date
         raise CohortError(
             f"{folder}: {most} of {len(names)} names begin with {first!r}, so that all these would be one "
             "patient's; rename images and masks so that their first 8 letters tell patients apart"
         )
-    return [begin if begin.isdecimal() else name for name, begin in zip(names, begins, strict=True)]
+    told = [match or begin.isdecimal() for match, begin in zip(found, begins, strict=True)]
+    letters = Counter(begin for begin, one in zip(begins, told, strict=True) if not one)
+    if max(letters.values(), default=0) <= ALIKE:
+        return begins
+    return [begin if one else name for begin, name, one in zip(begins, names, told, strict=True)]
 
 
 def _by_name(folder: Path) -> dict[str, Path]:

@@ -167,6 +167,21 @@ def test_where_most_names_begin_alike_each_is_a_patient(tmp_path):
     assert few["patient_id"].unique().to_list() == ["lung-masks:CHNCXR_0"]
 
 
+def test_of_two_hospitals_or_diseases_each_image_is_a_patient(tmp_path):
+    """By 8 letters a folder of half of each is two patients, of whom one is held out."""
+    names = [f"{place}_{i:04}_1" for place in ("CHNCXR", "MCUCXR") for i in range(12)]
+    names += [f"{disease}-{i}" for disease in ("Lung_Opacity", "Viral Pneumonia") for i in range(1, 15)]
+    table = pairs(tmp_path, names)
+    assert table["patient_id"].n_unique() == len(names) and table.filter(split="test").height == 10
+
+
+def test_names_that_tell_a_patient_in_more_than_8_letters(tmp_path):
+    films = [f"patient{i:05}_study{k}_view1_frontal" for i in range(1, 8) for k in (1, 2)]
+    films += [f"sub-S{i:05}_ses-E{k}_run-1" for i in range(1, 8) for k in (1, 2)]
+    table = pairs(tmp_path, [*films, "p10000032_s50414267", "p10000032_s53189527"])
+    assert table["patient_id"].n_unique() == 15 and "lung-masks:patient00007" in table["patient_id"]
+
+
 def test_where_most_names_begin_with_one_number_patients_are_not_told_apart(tmp_path):
     with pytest.raises(CohortError, match="12 of 12 names begin with '20200401', so that all these would be one"):
         pairs(tmp_path, [f"20200401_{i:03}" for i in range(12)])
