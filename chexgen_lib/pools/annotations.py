@@ -8,7 +8,7 @@ adapter samples from the condition image that shows them.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ KINDS = {"pneumothorax": "Pneumothorax", "lungs": "lungs", "ribs": "ribs", "boxe
 LARGEST_BOX = 0.5  # share of the image; a box around nearly everything requests nothing
 ALIKE = 10  # images; letters that more names begin with are no patient's, and of a number this is in doubt
 PATIENT = re.compile(r"(?i:patient\d+|p1\d{7}|sub-[a-z0-9]+)")  # of CheXpert, MIMIC-CXR and BIDS: not 8 letters
+ADDED = re.compile(r"(?i)^masks?[_-]|[_-](?:lungs?[_-])?masks?$|_0000$")  # to a name in folders of images and masks
 LUNGS_PROMPT = "Frontal chest radiograph. Pneumonia."  # of all images in a folder of lung masks
 
 
@@ -141,14 +142,16 @@ def load_lung_masks(folder: Path, resolution: int, prompt: str = LUNGS_PROMPT, h
     """Real radiographs `folder/images/NAME.*` with lung masks `folder/masks/NAME.*`, all with one prompt.
 
     The folder names no patients, see `_patients`: the images of one stay in one split; a hash decides which patients
-    are held out.
+    are held out. A mask may also be named NAME_mask or mask_NAME and be reduced, an image be named NAME_0000 (nnU-Net).
 
     Raises:
         CohortError: if the folder has no pairs, an image or mask has no partner, two have one name, a pair differs
-            in size, or most names begin with the same 8 digits.
+            in proportions, or most names begin with the same 8 digits.
         ImageError: if a file cannot be read, or does not tell what it marks (`masks.read_mask`).
     """
     images, masks = _by_name(folder / "images"), _by_name(folder / "masks")
+    if alone := images.keys() ^ masks.keys():
+        images, masks = _by_name(folder / "images", alone), _by_name(folder / "masks", alone)
     if alone := sorted(images.keys() ^ masks.keys()):
         raise CohortError(f"{folder}: {len(alone)} images or masks have no partner, first {alone[0]!r}")
     if not images:
@@ -191,24 +194,28 @@ def _patients(folder: Path, names: list[str]) -> list[str]:
     return [begin if one else name for begin, name, one in zip(begins, names, told, strict=True)]
 
 
-def _by_name(folder: Path) -> dict[str, Path]:
-    """The files of a folder by name without suffix; hidden files and those of file managers are none."""
+def _by_name(folder: Path, alone: Collection[str] = ()) -> dict[str, Path]:
+    """The files of a folder by name without suffix; hidden files and those of file managers are none.
+
+    alone: the names that are taken without what is `ADDED` to them.
+    """
     files: dict[str, Path] = {}
     for path in sorted(folder.glob("*")):
         if path.is_file() and not path.name.startswith((".", "Thumbs.db", "desktop.ini")):
-            if other := files.get(path.stem):
+            name = ADDED.sub("", path.stem) if path.stem in alone else path.stem
+            if other := files.get(name):
                 raise CohortError(f"{folder}: {other.name} and {path.name} have one name; leave one of them")
-            files[path.stem] = path
+            files[name] = path
     return files
 
 
 def _image_and_lungs(path: Path, mask_path: Path, resolution: int) -> tuple[np.ndarray, np.ndarray]:
     image, mask = read_image(path), read_mask(mask_path, whole_organ=True)
-    if image.shape != mask.shape:
-        (height, width), (mask_height, mask_width) = image.shape, mask.shape
+    (height, width), (mask_height, mask_width) = image.shape, mask.shape
+    if abs(height * mask_width / width - mask_height) >= 1:
         raise CohortError(
             f"{mask_path}: {mask_width} x {mask_height} px, but {path.name} has {width} x {height}: a mask covers its "
-            "image pixel for pixel; export it again at the image's size"
+            "whole image; export it again at the image's size"
         )
     lungs = resize(mask.astype(np.float32), resolution) > 0.5
     if not lungs.any():

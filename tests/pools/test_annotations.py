@@ -182,6 +182,22 @@ def test_names_that_tell_a_patient_in_more_than_8_letters(tmp_path):
     assert table["patient_id"].n_unique() == 15 and "lung-masks:patient00007" in table["patient_id"]
 
 
+@pytest.mark.parametrize("form", [("{}", "{}_mask"), ("{}", "mask_{}"), ("{}_0000", "{}"), ("{}", "{}_lung_mask")])
+def test_names_of_pairs_as_datasets_and_tools_give_them(tmp_path, form):
+    """Shenzhen's masks at Kaggle, QaTa-COV19's, nnU-Net's images; and JSRT's masks of half the size."""
+    for place, name, size in zip(("images", "masks"), form, (128, 64), strict=True):
+        (tmp_path / place).mkdir()
+        for number in ("CHNCXR_0001_0", "CHNCXR_0002_1"):
+            film = Image.fromarray(square_mask(4, 4, 20).astype(np.uint8) * 255).resize((size, size))
+            film.save(tmp_path / place / f"{name.format(number)}.png")
+    found = an.load_lung_masks(tmp_path, SIZE, "Lungs.")
+    assert found.table["image_id"].to_list() == ["lung-masks:CHNCXR_0001_0", "lung-masks:CHNCXR_0002_1"]
+    np.testing.assert_array_equal(found.mask(0, "lungs"), square_mask(4, 4, 20))
+    (tmp_path / "masks/CHNCXR_0001_0-mask.png").touch()
+    with pytest.raises(CohortError, match="CHNCXR_0001_0.*png and .*CHNCXR_0001_0.*png have one name|no partner"):
+        an.load_lung_masks(tmp_path, SIZE, "Lungs.")
+
+
 def test_where_most_names_begin_with_one_number_patients_are_not_told_apart(tmp_path):
     with pytest.raises(CohortError, match="12 of 12 names begin with '20200401', so that all these would be one"):
         pairs(tmp_path, [f"20200401_{i:03}" for i in range(12)])
