@@ -17,6 +17,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from chexgen_lib.records import FINDINGS, FRONTAL, MAX_AGE, SCHEMA, RecordError, conform
+from chexgen_lib.sources import openi_tables
 from chexgen_lib.sources.columns import contradicted, no_finding, states
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, every, located
@@ -36,10 +37,13 @@ DATASHEET = Datasheet(
     parts=(
         Part("**/NLMCXR_reports.tgz", "reports as XML, with headings and the names of their images", needed=False),
         Part("**/*.xml", "the reports, unpacked", needed=False),
+        Part(f"**/{openi_tables.REPORTS}", "in place of both: the reports in a mirror at Kaggle", needed=False),
+        Part(f"**/{openi_tables.IMAGES}", "the names and projections of that mirror's images", needed=False),
         Part(
             "**/nlmcxr_dicom_metadata.csv*", "dates and views of the images; comes with torchxrayvision", needed=False
         ),
         Part("**/CXR*.png", "images", needed=False),
+        Part("**/*_IM-*.dcm.png", "images of that mirror", needed=False),
     ),
     shipped=True,
     short_name="Open-i",
@@ -57,7 +61,8 @@ _UNINDEXED = ("no indexing", "technical quality of image unsatisfactory")
 def load(path: str | Path | None = None, metadata: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records, one per image, and rejects of the reports archive and the images' DICOM metadata.
 
-    Rejected: a report without an image, an unreadable XML file, a duplicate image id. Beside the archive, XML files of
+    Rejected: a report without an image, an unreadable XML file, a duplicate image id. Of a folder without XML files the
+    tables of `openi_tables` are read, if they are there. Beside the archive, XML files of
     names that it does not hold are not read. A finding that no heading names is absent, unless the report was not
     indexed or MAYBE leaves it open; "borderline" is uncertain.
     """
@@ -88,7 +93,10 @@ def _prepare(path: str | Path | None, metadata: str | Path | None) -> tuple[pl.D
     tree = None if path is None else Tree.of(path)
     if tree is not None and metadata is None and tree.folder.is_dir():
         metadata = located(tree, METADATA.removesuffix(".gz"))
-    images, lost = read_reports(shipped(REPORTS) if tree is None else _places(tree))
+    if tree is not None and openi_tables.are_in(tree) and located(tree, REPORTS) is None and not tree.matches("*.xml"):
+        images, lost = openi_tables.read(tree)
+    else:
+        images, lost = read_reports(shipped(REPORTS) if tree is None else _places(tree))
     images = images.join(_metadata(metadata), on="key", how="left", maintain_order="left")
     images = _told_apart(images)
     table, rejects = separate(images, "openi")
@@ -121,11 +129,24 @@ def _told_apart(images: pl.DataFrame) -> pl.DataFrame:
 
     Such headers call the lateral image of the pair PA (1,089 of 3,208 reports with two images, as the images' shapes
     show), so what they say of an image that the table does not name is not known: null. `disbelieved` is that view.
+    Where a table has the image's projection (`openi_tables`) that is believed, unless the view says otherwise.
     """
     frontal = pl.col("view").is_in(FRONTAL).fill_null(False)
     alike = (frontal.all() & (pl.col("image_id").n_unique() > 1)).over("study_id")
-    believed = ~alike | pl.col("named").fill_null(False)
-    return images.with_columns(view=pl.when(believed).then("view"), disbelieved=pl.when(~believed).then("view"))
+    named, projection = pl.col("named").fill_null(False), pl.col("projection")
+    believed = ~alike | named
+    differ = pl.when(projection == "Lateral").then(named).otherwise((pl.col("view") == "LATERAL").fill_null(False))
+    seen = pl.when(projection == "Lateral").then(pl.lit("LATERAL")).when(frontal).then("view")
+    return images.with_columns(
+        view=pl.when(projection.is_null() & believed)
+        .then("view")
+        .when(projection.is_not_null() & ~differ)
+        .then(seen.otherwise(pl.lit("FRONTAL"))),
+        disbelieved=pl.when(projection.is_null() & ~believed)
+        .then("view")
+        .when(projection.is_not_null() & differ)
+        .then(pl.format("{}, of an image of projection {}", "view", projection)),
+    )
 
 
 def read_reports(archive: str | Path | list[Path]) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -144,7 +165,7 @@ def read_reports(archive: str | Path | list[Path]) -> tuple[pl.DataFrame, pl.Dat
     if not images and not lost:
         raise RecordError(f"{archive}: no XML report inside; give NLMCXR_reports.tgz")
     schema = ("source", "row", "image_id", "reason")
-    return pl.DataFrame(images, schema=_IMAGE), pl.DataFrame(
+    return pl.DataFrame(images, schema=openi_tables.SCHEMA), pl.DataFrame(
         lost, schema=dict.fromkeys(schema, pl.String), orient="row"
     )
 
@@ -183,9 +204,6 @@ def _packed(archive: Path) -> Iterator[tuple[str, bytes]]:
 
 # The archive writes CXR1_1_IM-0001-3001 where the metadata write CXR1_IM-0001-3001.
 _NUMBERED = r"^(CXR\d+)_\d+_IM"
-_SEX = re.compile(r"year[- ]?old\s+(?:\w+\s+)?(male|man|gentleman|female|woman|lady)\b", re.IGNORECASE)
-_IMAGE = {c: pl.String for c in ("row", "key", "image_id", "patient_id", "study_id", "image", "sex", "report")}
-_IMAGE |= {"impression": pl.String, "labels": pl.List(pl.String), "broken": pl.Boolean, "reason": pl.String}
 _MEANING = {"present": pl.List(pl.String), "uncertain": pl.List(pl.String), "details": SCHEMA["details"]}
 
 
@@ -195,16 +213,16 @@ def _report(root: Element, file: str) -> list[dict]:
     if uid is None or not uid.get("id"):
         raise ValueError("it has no uId")
     sections = {a.get("Label"): (a.text or "").strip() or None for a in root.iter("AbstractText")}
-    labels = ["/".join(" ".join(part.split()) for part in m.text.split("/")) for m in root.iter("major") if m.text]
-    sex = _SEX.search(sections.get("INDICATION") or "")
+    labels = [openi_tables.tidy(heading.text) for heading in root.iter("major") if heading.text]
     shared = {
         "row": file,
         "patient_id": f"openi:{uid.get('id')}",
         "study_id": f"openi:{uid.get('id')}",
-        "sex": None if sex is None else "F" if sex[1].lower() in ("female", "woman", "lady") else "M",
+        "sex": openi_tables.sex_in(sections.get("INDICATION") or ""),
         "report": sections.get("FINDINGS"),
         "impression": sections.get("IMPRESSION"),
         "labels": list(dict.fromkeys(labels)),
+        "projection": None,
         "broken": False,
         "reason": None,
     }

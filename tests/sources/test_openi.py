@@ -8,7 +8,7 @@ import pytest
 
 from chexgen_lib import records
 from chexgen_lib.records import RecordError
-from chexgen_lib.sources import openi
+from chexgen_lib.sources import openi, registry
 
 REPORT = """<eCitation><uId id="CXR7"/><Abstract>
 <AbstractText Label="INDICATION">XXXX-year-old female with cough</AbstractText>
@@ -160,3 +160,52 @@ def test_a_heading_that_is_broken_over_lines_is_read(tmp_path):
         archive(tmp_path, a=REPORT.replace("Pleural Effusion", "Pleural\n   Effusion")), metadata(tmp_path)
     )
     assert df["Effusion"].to_list() == [1, 1] and "Pleural Effusion/left/small" in df["labels"][0]
+
+
+REPORTS = """uid,MeSH,Problems,image,indication,comparison,findings,impression
+1,normal,normal,Xray Chest,"57-year-old male, cough",None.,Clear lungs.,Normal chest x-XXXX.
+2,Cardiomegaly/borderline;Opacity/lung/base/left,Cardiomegaly;Opacity,"Chest, 2 views",XXXX,,,Opacity.
+3,normal,normal,,,,,No image.
+"""
+PROJECTIONS = """uid,filename,projection
+1,1_IM-0001-4001.dcm.png,Frontal
+1,1_IM-0001-3001.dcm.png,Lateral
+2,2_IM-0652-1001.dcm.png,Frontal
+4,4_IM-2050-1001.dcm.png,Frontal
+2,2_IM-0652-2001.dcm.png,Oblique
+"""
+
+
+def test_the_mirror_with_two_tables_is_read_as_the_reports(tmp_path):
+    (tmp_path / "indiana_reports.csv").write_text(REPORTS)
+    (tmp_path / "indiana_projections.csv").write_text(PROJECTIONS)
+    (tmp_path / "images/images_normalized").mkdir(parents=True)
+    (tmp_path / "images/images_normalized/1_IM-0001-4001.dcm.png").write_bytes(b"1")
+    df, rejects = registry.load("openi", tmp_path)
+    front, side, other = records.validate(df).to_dicts()
+    assert (
+        front["image"] == "images/images_normalized/1_IM-0001-4001.dcm.png"
+        and front["image_id"] == "openi:CXR1_1_IM-0001-4001"
+    )
+    assert (front["view"], side["view"], other["view"]) == ("PA", "LATERAL", "PA")
+    assert (front["sex"], front["No Finding"], front["age"]) == ("M", 1, side["age"]) and front["age"] > 0
+    assert front["report"] == "Clear lungs." and front["impression"] == "Normal chest x-XXXX."
+    assert (other["report"], other["Lung Opacity"], other["uncertain"]) == (None, 1, ["Cardiomegaly"])
+    assert other["labels"] == ["Cardiomegaly/borderline", "Opacity/lung/base/left"]
+    assert dict(rejects.select("row", "reason").iter_rows()) == {
+        "indiana_reports.csv 3": "report without an image",
+        "indiana_projections.csv 4": "image without a report",
+        "indiana_projections.csv 5": "projection 'Oblique'",
+    }
+
+
+def test_a_projection_that_the_header_contradicts_is_not_known(tmp_path):
+    (tmp_path / "indiana_reports.csv").write_text(REPORTS)
+    (tmp_path / "indiana_projections.csv").write_text("uid,filename,projection\n2,2_IM-0652-1001.dcm.png,Frontal\n")
+    headers = (
+        "imageid,Patient's Birth Date,Study Date,View Position,Patient Orientation\nCXR2_IM-0652-1001,,,LATERAL,\n"
+    )
+    (tmp_path / "nlmcxr_dicom_metadata.csv").write_text(headers)
+    assert openi.load(tmp_path)[0]["view"].to_list() == [None]
+    said = openi.repairs(tmp_path).filter(field="view")["value"].to_list()
+    assert said == ["LATERAL, of an image of projection Frontal"]
