@@ -24,7 +24,12 @@ DATASHEET = Datasheet(
     "and expert comparison. AAAI 2019.",
     parts=(
         Part("**/train.csv", "path, sex, age, view and 14 states of every training image"),
-        Part("**/valid.csv", "the same of the 234 validation images, read by radiologists", needed=False),
+        Part(
+            "**/valid.csv",
+            "the same of the 234 validation images, by radiologists; read where its path is given",
+            needed=False,
+            read=False,
+        ),
         Part("**/patient*/study*/*.jpg", "images", needed=False),
     ),
     shipped=True,

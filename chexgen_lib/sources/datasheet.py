@@ -17,11 +17,15 @@ PRESENT, MISSING, EMPTY, OPTIONAL = "present", "missing", "empty", "not there (o
 
 @dataclass(frozen=True)
 class Part:
-    """Files that belong together; `pattern` is as `files.Tree.matches` understands it."""
+    """Files that belong together; `pattern` is as `files.Tree.matches` understands it.
+
+    read: whether a dataset's folder is read with them, or they are for other uses.
+    """
 
     pattern: str
     holds: str
     needed: bool = True
+    read: bool = True
 
     @property
     def is_image(self) -> bool:

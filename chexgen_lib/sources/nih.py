@@ -23,7 +23,8 @@ DATASHEET = Datasheet(
     "and benchmarks on weakly-supervised classification and localization of common thorax diseases. CVPR 2017.",
     split="the publisher's lists of images, where they lie anywhere in the folder; else by a hash of the patient",
     parts=(
-        Part("**/Data_Entry_2017*.csv*", "labels, age, sex and view of every image"),
+        Part("**/Data_Entry_2017*.csv*", "labels, age, sex and view of every image", needed=False),
+        Part("**/sample_labels.csv", "the same of the 5,606 images of Kaggle's sample", needed=False),
         Part("**/BBox_List_2017*.csv*", "boxes in pixels of 1024 x 1024", needed=False),
         Part("**/*.png", "images, 1024 x 1024", needed=False),
         Part("**/train_val_list.txt", "the publisher's images for training and validation", needed=False),
@@ -209,7 +210,8 @@ def _unusable(file: Path, known: set[str]) -> str | None:
 
 def _prepare(path: str | Path | None) -> pl.DataFrame:
     """The raw table, the Record's plain columns, and the reason to reject a row, if any."""
-    path = locate(path, "Data_Entry_2017*.csv") if path else shipped(TABLE)
+    whole = "Data_Entry_2017*.csv"
+    path = (located(path, whole) or locate(path, whole, "sample_labels.csv")) if path else shipped(TABLE)
     table = read_table(path, COLUMNS)
     stem, patient = _stem(pl.col("Image Index")), pl.col("Patient ID").str.strip_chars().str.zfill(8)
     table = table.join(_labels(table["Finding Labels"]), on="Finding Labels", how="left", maintain_order="left")

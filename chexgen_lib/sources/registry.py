@@ -204,7 +204,8 @@ def _check_parts(sheet: Datasheet, tree: Tree) -> tuple[list[str], bool]:
     parts = sheet.check(tree)
     lines = [text(parts)]
     for part in sheet.parts:
-        lines += [f"reads {path}" for path in part.files(tree)[:5] if not part.is_image and path.suffix != ".txt"]
+        files = [] if part.is_image or not part.read else part.files(tree)[:5]
+        lines += [f"reads {path}" for path in files if path.suffix != ".txt"]
     images = [part.pattern for part in sheet.parts if part.is_image]
     wanting = parts.filter(pl.col("state").is_in([MISSING, EMPTY]), ~pl.col("part").is_in(images))
     if wanting.is_empty():

@@ -49,6 +49,23 @@ def test_chexpert_in_batches_and_mirrors(layout, tmp_path):
     assert ready and "2 of 2 records find their image" in text and f"reads chexpert/{table}" in text
 
 
+def test_the_sample_of_nih_at_kaggle_is_read(tmp_path):
+    head = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position\n"
+    table = head + "00000013_005.png,Emphysema|Infiltration,005,00000013,060Y,M,AP\n"
+    put(tmp_path / "nih", {"sample_labels.csv": table, "sample/sample_labels.csv": table})
+    for place in ("sample/images", "sample/sample/images"):  # as its archive has them, twice
+        picture(tmp_path / "nih" / place / "00000013_005.png")
+    text, ready = report("nih", tmp_path)
+    assert ready and "1 of 1 records find their image" in text
+    assert registry.load_all(tmp_path)["nih"][0].select("age", "view").rows() == [(60, "AP")]
+
+
+def test_the_check_calls_no_table_read_that_is_not(tmp_path):
+    put(tmp_path / "chexpert", {"train.csv": chexpert_rows("CheXpert-v1.0", "patient00001"), "valid.csv": "Path\n"})
+    text, _ = report("chexpert", tmp_path)
+    assert "reads chexpert/train.csv" in text and "reads chexpert/valid.csv" not in text
+
+
 def test_the_check_fails_where_no_image_is_found(tmp_path):
     put(tmp_path / "chexpert", {"train.csv": chexpert_rows("CheXpert-v1.0", "patient00001"), "train/else.jpg": "x"})
     text, ready = report("chexpert", tmp_path)
