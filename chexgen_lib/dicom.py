@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pydicom
 from pydicom.encaps import encapsulate, generate_frames, parse_fragments
+from pydicom.multival import MultiValue
 from pydicom.pixels import apply_color_lut, get_decoder, pixel_array
 from pydicom.uid import (
     UID,
@@ -133,10 +134,7 @@ def _complete(data: pydicom.Dataset, note: Callable[[str], None]) -> None:
     if frames > 1:
         note(f"{name('NumberOfFrames')} is {frames:g}: took the first")
     data.NumberOfFrames = max(int(frames), 1)
-    for keyword in SPACINGS:
-        spacing = numbers(data, keyword)
-        if len(spacing) == 2 and spacing[0] != spacing[1] and not np.isnan(spacing).any():
-            note(f"{name(keyword)} is {spacing[0]:g} and {spacing[1]:g}: took its pixels for squares")
+    _remark_display(data, note)
     if not hasattr(data, "file_meta"):
         data.file_meta = pydicom.dataset.FileMetaDataset()
     data.file_meta.TransferSyntaxUID = _syntax(data)
@@ -144,6 +142,20 @@ def _complete(data: pydicom.Dataset, note: Callable[[str], None]) -> None:
     if data.SamplesPerPixel == 3 and data.PhotometricInterpretation == "MONOCHROME2":
         note(f"{name('PhotometricInterpretation')} is MONOCHROME2, of three channels: took them for RGB")
         data.PhotometricInterpretation = "RGB"
+
+
+def _remark_display(data: pydicom.Dataset, note: Callable[[str], None]) -> None:
+    """Note what a viewer would see to, and is not done here, since such elements are often wrong."""
+    for keyword in SPACINGS:
+        spacing = numbers(data, keyword)
+        if len(spacing) == 2 and spacing[0] != spacing[1] and not np.isnan(spacing).any():
+            note(f"{name(keyword)} is {spacing[0]:g} and {spacing[1]:g}: took its pixels for squares")
+    if str(element(data, "PresentationIntentType") or "").strip().upper() == "FOR PROCESSING":
+        note(f"{name('PresentationIntentType')} is FOR PROCESSING: the detector's raw values, not a film to be read")
+    toward = element(data, "PatientOrientation")
+    toward = [str(each).upper() for each in toward] if isinstance(toward, list | MultiValue) else []
+    if len(toward) == 2 and (toward[0].startswith("R") or toward[1].startswith("H")):
+        note(f"{name('PatientOrientation')} is {' and '.join(toward)}: mirrored or upside down, took it as it is")
 
 
 def _syntax(data: pydicom.Dataset) -> UID:

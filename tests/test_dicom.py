@@ -396,6 +396,18 @@ def test_pixels_that_are_no_squares_are_remarked(tmp_path):
     assert found == ["Pixel Aspect Ratio (0028,0034) is 2 and 1: took its pixels for squares"]
 
 
+def test_a_mirrored_film_and_raw_values_are_remarked(tmp_path):
+    found = []
+    data = dataset(PatientOrientation=["R", "F"], PresentationIntentType="FOR PROCESSING")
+    np.testing.assert_allclose(images.read_image(saved(tmp_path, data), found.append), PLAIN, atol=1e-6)
+    assert found == [
+        "Presentation Intent Type (0008,0068) is FOR PROCESSING: the detector's raw values, not a film to be read",
+        "Patient Orientation (0020,0020) is R and F: mirrored or upside down, took it as it is",
+    ]
+    for usual in (["L", "F"], ["A", "F"], "", ["L"]):
+        images.read_image(saved(tmp_path, dataset(PatientOrientation=usual)), lambda said: pytest.fail(said))
+
+
 def test_three_channels_that_are_called_grey_are_colours(tmp_path):
     notes, grey = [], (RAMP >> 4).astype(np.uint8)
     data = dataset(grey, SamplesPerPixel=3, BitsAllocated=8, BitsStored=8, HighBit=7)
