@@ -58,9 +58,9 @@ RACES = {
     **{"WHITE": "White", "PORTUGUESE": "White", "BLACK": "Black", "ASIAN": "Asian"},
     **{"HISPANIC": "Hispanic", "SOUTH AMERICAN": "Hispanic"},
 }
-# Folder of a study's images; its report has the same name and the ending .txt, in the folder of its patient.
+# Folder of a study's images; its report has the same name and the ending .txt, in the folder of its patient or in any.
 STUDY = pl.format("files/p{}/p{}/s{}", pl.col("subject_id").str.slice(0, 2), "subject_id", "study_id")
-REPORT = re.compile(r"p1\d/p1\d{7}/s(\d{8})\.txt$", re.IGNORECASE)
+REPORT = re.compile(r"(?:^|/)s(\d{8})\.txt$", re.IGNORECASE)
 BATCH = 10_000  # reports held as Python objects at a time
 
 
@@ -233,7 +233,7 @@ def _packed(archive: Path, studies: dict[str, str]) -> Iterator[tuple[str, str]]
 
 def _unpacked(tree: Tree, studies: dict[str, str]) -> Iterator[tuple[str, str]]:
     """(study_id, text) of the report files that are there."""
-    for name in tree.matches("p1?/p*/s*.txt"):
+    for name in tree.matches("s*.txt"):
         if study := studies.get(_study(name)):
             try:
                 yield study, as_utf8((tree.folder / name).read_bytes()).decode()

@@ -87,11 +87,13 @@ def test_the_validation_table_of_chexpert_is_read_by_its_path(tmp_path):
     assert chexpert.load(tmp_path / "valid.csv")[0]["patient_id"].to_list() == ["chexpert:patient64541"]
 
 
-@pytest.mark.parametrize("where", ["files", "mimic-cxr-reports/files", "zip", "zip with a folder"])
+@pytest.mark.parametrize(
+    "where", ["files", "mimic-cxr-reports/files", "one folder", "zip", "zip with a folder", "flat zip"]
+)
 def test_reports_of_mimic(where, tmp_path):
     folder = put(tmp_path / "mimic_cxr", {"2.0.0/mimic-cxr-2.0.0-metadata.csv": MIMIC})
-    name = "p10/p10000001/s50000001.txt"
-    if where.startswith("zip"):
+    name = "p10/p10000001/s50000001.txt" if where not in ("one folder", "flat zip") else "s50000001.txt"
+    if "zip" in where:
         inside = f"mimic-cxr-reports/files/{name}" if "folder" in where else f"files/{name}"
         (folder / "mimic-cxr-reports.zip").write_bytes(zipped(**{inside: REPORT}))
     else:
