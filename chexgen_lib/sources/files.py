@@ -84,6 +84,15 @@ class Tree:
         return [name for name in self.names if _ARCHIVE.search(name)]
 
     @property
+    def lost_links(self) -> str:
+        """What to say of links that lead to no file, as in a hub's snapshot that was copied alone; "" without any."""
+        found = []
+        for place, folders, files in os.walk(self.folder):
+            paths = (os.path.join(place, name) for name in sorted((*folders, *files)) if not _is_hidden(name))
+            found += [path for path in paths if os.path.islink(path) and not os.path.exists(path)]
+        return f"{len(found):,} links lead to no file, first {found[0]}: copy again (cp -rL)" if found else ""
+
+    @property
     def images(self) -> list[str]:
         """The names of files of an image's type."""
         return [name for name in self.names if _IMAGE.search(name)]
@@ -210,9 +219,10 @@ def every(place: str | Path | Tree, pattern: str) -> list[Path]:
 
 def _missing(tree: Tree, *patterns: str) -> RecordError:
     names = " or ".join(pattern.removeprefix("**/") for pattern in patterns)
-    unpack = f"unpack {tree.archives[0]}, or " if tree.archives else ""
+    remedies = [tree.lost_links, *(f"unpack {name}" for name in tree.archives[:1])]
+    first = "".join(f"{remedy}, or " for remedy in remedies if remedy)
     return RecordError(
-        f"{tree.folder}: holds no {names}; {unpack}give the dataset's folder as its publisher lays it out"
+        f"{tree.folder}: holds no {names}; {first}give the dataset's folder as its publisher lays it out"
     )
 
 

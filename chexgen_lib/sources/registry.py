@@ -273,7 +273,10 @@ def _place_of_images(sheet: Datasheet, tree: Tree, hollow: dict[str, str], part:
 
 
 def _unpack(sheet: Datasheet, tree: Tree, otherwise: str) -> str:
-    """What to do for a part that is not there: to unpack the first archive that nothing reads, if there is one."""
+    """What to do for a part that is not there: to copy what links lead to, or to unpack the first archive that nothing
+    reads, if there is one."""
+    if tree.lost_links:
+        return f"{tree.lost_links}, or {otherwise[0].lower()}{otherwise[1:]}"
     read = {path for part in sheet.parts for path in part.files(tree)}
     packed = [name for name in tree.archives if tree.folder / name not in read]
     return f"unpack {packed[0]}, or {otherwise[0].lower()}{otherwise[1:]}" if packed else otherwise

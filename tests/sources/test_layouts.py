@@ -66,6 +66,22 @@ def test_the_check_calls_no_table_read_that_is_not(tmp_path):
     assert "reads chexpert/train.csv" in text and "reads chexpert/valid.csv" not in text
 
 
+def test_links_that_lead_to_no_file_are_named(tmp_path):
+    """A hub's snapshot that was copied without the files that its links lead to."""
+    folder = put(tmp_path / "chexpert", {"train.csv": chexpert_rows("CheXpert-v1.0", "patient00001")})
+    image = folder / "train/patient00001/study1/view1_frontal.jpg"
+    image.parent.mkdir(parents=True)
+    image.symlink_to("../../../../../blobs/0a1b")
+    text, ready = report("chexpert", tmp_path)
+    assert not ready and "1 links lead to no file, first chexpert/train/patient00001/study1/view1_front" in text
+    (folder / "train.csv").unlink()
+    (folder / "train.csv").symlink_to("../../blobs/2c3d")
+    text, ready = report("chexpert", tmp_path)
+    assert not ready and "2 links lead to no file, first chexpert/train.csv: copy again" in text
+    with pytest.raises(RecordError, match="holds no train.csv; 2 links lead to no file, first .*train.csv"):
+        registry.load("chexpert", folder)
+
+
 def test_the_check_fails_where_no_image_is_found(tmp_path):
     put(tmp_path / "chexpert", {"train.csv": chexpert_rows("CheXpert-v1.0", "patient00001"), "train/else.jpg": "x"})
     text, ready = report("chexpert", tmp_path)
