@@ -1,6 +1,8 @@
 """Pixel values of image files as they are stored: nothing is scaled, inverted or given a meaning here."""
 
+import re
 import struct
+import sys
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -38,6 +40,7 @@ STRANGE = {
 }
 DICOM = b"DICM"  # at byte 128
 NOTES = (b"Raw profile type", b"XML:com.adobe.xmp")  # the texts of a PNG that may note its orientation, as eXIf may
+BITS = 258  # tag of a TIFF: bits of a value, of each channel
 SIDEWAYS = (5, 6, 7, 8)  # orientations (EXIF) that interchange height and width
 
 
@@ -92,6 +95,8 @@ def read_pixels(path: Path, formats: tuple[str, ...]) -> Pixels:
             if image.width * image.height > MOST:
                 raise ImageError(f"{path}: {image.width} x {image.height} pixels are more than {MOST}; reduce it first")
             deep = DEEP.get(raw[24:26]) if raw.startswith(PNG) else None
+            if image.format == "TIFF" and max(image.tag_v2.get(BITS, (0,))) == 16 and not image.mode.startswith("I"):
+                deep = _deep_tiff
             return deep(raw) if deep else _decoded(_upright(image), image.format == "JPEG")
     except ImageError:
         raise
@@ -158,7 +163,27 @@ def _deep_colour(raw: bytes) -> Pixels:
         with Image.open(BytesIO(raw), formats=("PNG",)) as image:
             image.tile = [image.tile[0]._replace(args=f"{image.mode};16{order}")]
             halves.append(np.asarray(_upright(image)))
-    upper, lower = halves
+    return _joined(*halves)
+
+
+def _deep_tiff(raw: bytes) -> Pixels:
+    """As `_deep_colour`, of a TIFF."""
+    halves = []
+    for orders in ({}, {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}):
+        with Image.open(BytesIO(raw), formats=("TIFF",)) as image:
+            modes = [tile.args[0] for tile in image.tile]
+            if not all(re.fullmatch("RGB[AX]?;16[LBN]", mode) for mode in modes):
+                raise _UnreadableError("colours in 16 bits, in planes or another form; save it as PNG")
+            image.tile = [
+                tile._replace(args=(mode[:-1] + orders.get(mode[-1], mode[-1]), *tile.args[1:]))
+                for tile, mode in zip(image.tile, modes, strict=True)
+            ]
+            halves.append(np.asarray(_upright(image)))
+    return _joined(*halves)
+
+
+def _joined(upper: np.ndarray, lower: np.ndarray) -> Pixels:
+    """Colours, perhaps with opacity, of which both bytes were read alone."""
     alpha = _not_opaque(upper[..., 3]) if upper.shape[2] == 4 else None
     return Pixels(upper[..., :3].astype(np.uint16) * 256 + lower[..., :3], 65535, alpha)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -47,6 +48,18 @@ def test_a_mask_in_16_bit_colour_is_not_empty(tmp_path, labels):
     right = np.arange(16)[None] < 8
     values = np.array(labels, np.uint16)[np.where(MASK, np.where(right, 1, 2), 0)]
     np.testing.assert_array_equal(read_mask(deep(tmp_path / "x.png", np.stack([values] * 3, -1))), MASK)
+
+
+@pytest.mark.parametrize("options", [{}, {"byteorder": ">"}, {"compression": "zlib"}, {"tile": (16, 16)}])
+def test_a_tiff_in_16_bit_colour_keeps_them(tmp_path, options):
+    """Of labels 1 and 300 the first is 0 in the upper 8 bits: half a mask."""
+    labels = np.array([0, 1, 300], np.uint16)[np.where(MASK, np.where(np.arange(16)[None] < 8, 1, 2), 0)]
+    tifffile.imwrite(tmp_path / "x.tif", np.stack([labels] * 3, -1), photometric="rgb", **options)
+    np.testing.assert_array_equal(read_pixels(tmp_path / "x.tif", ("TIFF",)).values[..., 0], labels)
+    planes = np.stack([labels] * 3)
+    tifffile.imwrite(tmp_path / "x.tif", planes, photometric="rgb", planarconfig="separate")
+    with pytest.raises(ImageError, match="x.tif: colours in 16 bits, in planes"):
+        read_mask(tmp_path / "x.tif")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
