@@ -6,7 +6,7 @@ A cell is 1 (present), 0 (absent), -1 (uncertain) or blank (not mentioned).
 import polars as pl
 
 from chexgen_lib.records import FINDINGS
-from chexgen_lib.sources.columns import PATHOLOGIES, no_finding
+from chexgen_lib.sources.columns import PATHOLOGIES, cell, no_finding
 
 NAMES = {finding: "Pleural Effusion" if finding == "Effusion" else finding for finding in FINDINGS}
 COLUMNS = tuple(NAMES.values())
@@ -48,4 +48,4 @@ def _meaning(cells: pl.DataFrame) -> pl.DataFrame:
 
 def _cells() -> dict[str, pl.Expr]:
     """Finding -> its cell as text."""
-    return {finding: pl.col(NAMES[finding]).str.strip_chars() for finding in FINDINGS}
+    return {finding: cell(pl.col(NAMES[finding])) for finding in FINDINGS}

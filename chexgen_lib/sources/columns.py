@@ -4,6 +4,7 @@ import polars as pl
 
 from chexgen_lib.records import FINDINGS, MAX_AGE
 
+ABSENT = ("NA", "NaN", "nan", "<NA>", "NULL", "null", "None")  # as R, pandas and databases write an empty cell
 # A radiograph with one of these is not normal; one with a device may be.
 PATHOLOGIES = tuple(f for f in FINDINGS if f not in ("No Finding", "Support Devices"))
 
@@ -15,6 +16,11 @@ def years(text: pl.Expr) -> pl.Expr:
     per_year = parts["unit"].replace_strict({"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}, default=None)
     age = parts["number"].cast(pl.Float64, strict=False) / per_year
     return pl.when(age.is_between(0, MAX_AGE)).then(age).cast(pl.Float32)
+
+
+def cell(text: pl.Expr) -> pl.Expr:
+    """A cell without spaces around it; "" where a program that wrote the table again says that nothing is there."""
+    return text.str.strip_chars().replace(dict.fromkeys(ABSENT, ""))
 
 
 def without_ending(name: pl.Expr) -> pl.Expr:

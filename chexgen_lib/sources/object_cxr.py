@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from chexgen_lib.records import conform
+from chexgen_lib.sources.columns import cell
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, locate
 from chexgen_lib.sources.masks import (
@@ -77,7 +78,8 @@ def _read(path: Path, name: str) -> pl.DataFrame:
     table = read_table(path, ("image_name", "annotation"))
     image = pl.format("{}/{}", pl.lit(name), pl.col("image_name").str.strip_chars())
     row = pl.format("{}.csv {}", pl.lit(name), "row")
-    return table.with_columns(image=image, row=row, split=pl.lit(SPLITS[name]))
+    annotation = cell(pl.col("annotation"))
+    return table.with_columns(image=image, row=row, split=pl.lit(SPLITS[name]), annotation=annotation)
 
 
 def _record(image: str, folder: Path, found: list[str | None], annotation: str) -> dict:

@@ -69,6 +69,7 @@ def repairs(folder: str | Path) -> pl.DataFrame:
 def _prepare(folder: str | Path) -> pl.DataFrame:
     """The Record's columns, and the reason to reject a row, if any."""
     table = read_table(locate(folder, "train.csv"), COLUMNS).with_columns(pl.col(COLUMNS).str.strip_chars())
+    table = table.with_columns(pl.col(DEVICES).str.replace(r"\.0$", ""))
     wrong = pl.coalesce(
         pl.when(~pl.col(d).is_in(["0", "1"])).then(pl.format("unknown state {} '{}'", pl.lit(d), d)) for d in DEVICES
     )

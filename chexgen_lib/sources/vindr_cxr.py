@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from chexgen_lib.records import FINDINGS, RecordError, conform
 from chexgen_lib.sources import image_sizes
-from chexgen_lib.sources.columns import own_states, states, without_ending
+from chexgen_lib.sources.columns import cell, own_states, states, without_ending
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, locate, located
 from chexgen_lib.sources.masks import MERGED, one_row_per_image
@@ -200,7 +200,7 @@ def _annotations(path: Path, split: str) -> pl.DataFrame:
     """A label and its box in each row."""
     readers = ("rad_id",) if split == "train" else ()
     table = read_table(path, ("image_id", "class_name", *readers, *CORNERS))
-    boxed = pl.any_horizontal(~pl.col(CORNERS).str.strip_chars().str.to_lowercase().is_in(["", "nan"]))
+    boxed = pl.any_horizontal(cell(pl.col(CORNERS)) != "")
     boxed &= pl.col("class_name").str.strip_chars() != "No finding"  # of which some mirrors have a box of one pixel
     table = table.with_columns(
         pl.col(CORNERS).str.strip_chars().cast(pl.Float64, strict=False),

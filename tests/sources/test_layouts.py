@@ -82,6 +82,22 @@ def test_links_that_lead_to_no_file_are_named(tmp_path):
         registry.load("chexpert", folder)
 
 
+@pytest.mark.parametrize("absent", ["NA", "nan", "<NA>", "NULL"])
+def test_an_empty_cell_that_a_program_wrote_in_words(absent, tmp_path):
+    head, row = chexpert_rows("CheXpert-v1.0", "patient00001").split("\n")
+    put(tmp_path, {"train.csv": f"{head}\n{row.replace(',,', f',{absent},').replace(',,', f',{absent},')}{absent}\n"})
+    records, rejects = chexpert.load(tmp_path)
+    assert rejects.is_empty() and records["Support Devices"].to_list() == [None] and records["Edema"].to_list() == [0]
+    put(tmp_path / "b", {name: text.replace(".jpg,\n", f".jpg,{absent}\n") for name, text in OBJECTS.items()})
+    for image in ("train/00001.jpg", "train/00002.jpg", "dev/00001.jpg"):
+        picture(tmp_path / "b" / image)
+    assert registry.load("object_cxr", tmp_path / "b")[1].is_empty()
+    boxes = VINDR["annotations/annotations_train.csv"].replace(",,,,", "".join([f",{absent}"] * 4))
+    put(tmp_path / "c", VINDR | {"annotations/annotations_train.csv": boxes})
+    reasons = registry.load("vindr_cxr", tmp_path / "c")[1]["reason"].unique().to_list()
+    assert reasons == ["merged with an earlier row of its image"]
+
+
 def test_the_check_fails_where_no_image_is_found(tmp_path):
     put(tmp_path / "chexpert", {"train.csv": chexpert_rows("CheXpert-v1.0", "patient00001"), "train/else.jpg": "x"})
     text, ready = report("chexpert", tmp_path)

@@ -43,6 +43,12 @@ def test_rejects_add_up(tmp_path):
     ]
 
 
+def test_labels_with_a_point_are_labels(tmp_path):
+    device = row(1, "CVC - Normal").replace(",1", ",1.0").replace(",0", ",0.0")
+    df, rejects = ranczr_clip.load(write(tmp_path, device))
+    assert rejects.is_empty() and df["labels"].to_list() == [["CVC - Normal"]]
+
+
 def test_missing_column(tmp_path):
     (tmp_path / "train.csv").write_text("StudyInstanceUID,PatientID\n1,2\n")
     with pytest.raises(RecordError, match="train.csv.*ETT - Abnormal"):
