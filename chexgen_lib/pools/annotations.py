@@ -32,6 +32,8 @@ LARGEST_BOX = 0.5  # share of the image; a box around nearly everything requests
 ALIKE = 10  # images; letters that more names begin with are no patient's, and of a number this is in doubt
 PATIENT = re.compile(r"(?i:patient\d+|p1\d{7}|sub-[a-z0-9]+)")  # of CheXpert, MIMIC-CXR and BIDS: not 8 letters
 ADDED = re.compile(r"(?i)^masks?[_-]|[_-](?:lungs?[_-])?masks?$|_0000$")  # to a name in folders of images and masks
+# Of images and masks: ours, nnU-Net's, and those of Shenzhen's at Kaggle and COVID-QU-Ex.
+PLACES = (("images", "imagesTr", "CXR_png"), ("masks", "labelsTr", "lung masks"))
 LUNGS_PROMPT = "Frontal chest radiograph. Pneumonia."  # of all images in a folder of lung masks
 
 
@@ -142,16 +144,18 @@ def load_lung_masks(folder: Path, resolution: int, prompt: str = LUNGS_PROMPT, h
     """Real radiographs `folder/images/NAME.*` with lung masks `folder/masks/NAME.*`, all with one prompt.
 
     The folder names no patients, see `_patients`: the images of one stay in one split; a hash decides which patients
-    are held out. A mask may also be named NAME_mask or mask_NAME and be reduced, an image be named NAME_0000 (nnU-Net).
+    are held out. A mask may also be named NAME_mask or mask_NAME and be reduced, an image be named NAME_0000; folders
+    may have the names in `PLACES`.
 
     Raises:
         CohortError: if the folder has no pairs, an image or mask has no partner, two have one name, a pair differs
             in proportions, or most names begin with the same 8 digits.
         ImageError: if a file cannot be read, or does not tell what it marks (`masks.read_mask`).
     """
-    images, masks = _by_name(folder / "images"), _by_name(folder / "masks")
+    places = [_only_folder(folder, names) for names in PLACES]
+    images, masks = map(_by_name, places)
     if alone := images.keys() ^ masks.keys():
-        images, masks = _by_name(folder / "images", alone), _by_name(folder / "masks", alone)
+        images, masks = (_by_name(place, alone) for place in places)
     if alone := sorted(images.keys() ^ masks.keys()):
         raise CohortError(f"{folder}: {len(alone)} images or masks have no partner, first {alone[0]!r}")
     if not images:
@@ -192,6 +196,14 @@ def _patients(folder: Path, names: list[str]) -> list[str]:
     if max(letters.values(), default=0) <= ALIKE:
         return begins
     return [begin if one else name for begin, name, one in zip(begins, names, told, strict=True)]
+
+
+def _only_folder(folder: Path, names: Sequence[str]) -> Path:
+    """The folder that is there under one of several names, else that of the first name."""
+    there = [folder / name for name in names if (folder / name).is_dir()]
+    if len(there) > 1:
+        raise CohortError(f"{folder}: holds {there[0].name}/ and {there[1].name}/; move away the one that is not meant")
+    return there[0] if there else folder / names[0]
 
 
 def _by_name(folder: Path, alone: Collection[str] = ()) -> dict[str, Path]:

@@ -193,6 +193,12 @@ def test_names_of_pairs_as_datasets_and_tools_give_them(tmp_path, form):
     found = an.load_lung_masks(tmp_path, SIZE, "Lungs.")
     assert found.table["image_id"].to_list() == ["lung-masks:CHNCXR_0001_0", "lung-masks:CHNCXR_0002_1"]
     np.testing.assert_array_equal(found.mask(0, "lungs"), square_mask(4, 4, 20))
+    (tmp_path / "images").rename(tmp_path / "imagesTr")
+    (tmp_path / "labelsTr").symlink_to(tmp_path / "masks")
+    with pytest.raises(CohortError, match="holds masks/ and labelsTr/; move away"):
+        an.load_lung_masks(tmp_path, SIZE, "Lungs.")
+    (tmp_path / "labelsTr").unlink()
+    assert an.load_lung_masks(tmp_path, SIZE, "Lungs.").table.equals(found.table)
     (tmp_path / "masks/CHNCXR_0001_0-mask.png").touch()
     with pytest.raises(CohortError, match="CHNCXR_0001_0.*png and .*CHNCXR_0001_0.*png have one name|no partner"):
         an.load_lung_masks(tmp_path, SIZE, "Lungs.")
