@@ -30,7 +30,8 @@ from chexgen_lib.storage import hash_key
 KINDS = {"pneumothorax": "Pneumothorax", "lungs": "lungs", "ribs": "ribs", "boxes": None}
 LARGEST_BOX = 0.5  # share of the image; a box around nearly everything requests nothing
 ALIKE = 10  # images; letters that more names begin with are no patient's, and of a number this is in doubt
-PATIENT = re.compile(r"(?i:patient\d+|p1\d{7}|sub-[a-z0-9]+)")  # of CheXpert, MIMIC-CXR and BIDS: not 8 letters
+# A patient's name that has not 8 letters: of CheXpert (Kermany: person12), MIMIC-CXR and BIDS.
+PATIENT = re.compile(r"(?i:(?:patient|person|subject)[-_]?\d+|p1\d{7}|sub-[a-z0-9]+)")
 ADDED = re.compile(r"(?i)^masks?[_-]|[_-](?:lungs?[_-])?masks?$|_0000$")  # to a name in folders of images and masks
 # Of images and masks: ours, nnU-Net's, and those of Shenzhen's at Kaggle and COVID-QU-Ex.
 PLACES = (("images", "imagesTr", "CXR_png"), ("masks", "labelsTr", "lung masks"))

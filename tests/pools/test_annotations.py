@@ -178,8 +178,9 @@ def test_of_two_hospitals_or_diseases_each_image_is_a_patient(tmp_path):
 def test_names_that_tell_a_patient_in_more_than_8_letters(tmp_path):
     films = [f"patient{i:05}_study{k}_view1_frontal" for i in range(1, 8) for k in (1, 2)]
     films += [f"sub-S{i:05}_ses-E{k}_run-1" for i in range(1, 8) for k in (1, 2)]
+    films += [f"person{i}_bacteria_{k}" for i in range(100, 107) for k in (1, 2)]
     table = pairs(tmp_path, [*films, "p10000032_s50414267", "p10000032_s53189527"])
-    assert table["patient_id"].n_unique() == 15 and "lung-masks:patient00007" in table["patient_id"]
+    assert table["patient_id"].n_unique() == 22 and "lung-masks:patient00007" in table["patient_id"]
 
 
 @pytest.mark.parametrize("form", [("{}", "{}_mask"), ("{}", "mask_{}"), ("{}_0000", "{}"), ("{}", "{}_lung_mask")])
