@@ -60,7 +60,7 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     tables = [_reports(locate(tree, REPORTS))]
     for name, files in DEVICES_AND_FRACTURES.items():
         tables.append(_regions(locate(tree, *files), name))
-    table = union_of_rle(pl.concat(tables, how="diagonal"), FRAME)
+    table = union_of_rle(pl.concat(tables, how="diagonal"), FRAME, tree.folder)
     stray = pl.col("reason").is_null() & (pl.col("name") != "Pneumothorax")  # an image's first row is of the reports
     patient = pl.col("filename").str.extract(r"^(P?\d+)_")
     reason = pl.when(stray).then(pl.lit(f"image without a row in {REPORTS}"))

@@ -16,7 +16,17 @@ from chexgen_lib.sources import nih_names
 from chexgen_lib.sources.columns import states
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, locate
-from chexgen_lib.sources.masks import ROWS, MaskError, box_around, no_repairs, numbers, read_json, stem_of, write
+from chexgen_lib.sources.masks import (
+    ROWS,
+    MaskError,
+    box_around,
+    no_repairs,
+    numbers,
+    read_json,
+    require_whole_frames,
+    stem_of,
+    write,
+)
 from chexgen_lib.sources.nih import OPACITIES
 from chexgen_lib.sources.table import separate
 
@@ -81,6 +91,9 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
             row = {"row": f"{path.name} {number}", "broken": False, "split": split, "source": SOURCE}
             rows.append(row | _record(item, split))
     table, rejects = separate(pl.DataFrame(rows, schema=ROWS), SOURCE)
+    edges = (pl.element().struct[start] + pl.element().struct[size] for start, size in ("xw", "yh"))
+    early = pl.col("boxes").list.eval(pl.max_horizontal(edges)).list.max() <= 0.5
+    require_whole_frames(tree.folder, FRAME, table.filter(pl.col("boxes").list.len() > 0).select(early).to_series())
     labels = pl.col("labels")
     present = labels.list.eval(pl.element().replace_strict(FINDING_OF, default=None, return_dtype=pl.String))
     present = pl.when(labels.list.len() == 0).then(pl.lit(["No Finding"])).otherwise(present)

@@ -33,6 +33,7 @@ SHAPES = ("rle", "runs", "polygon", "ellipse", "box")
 MERGED = "merged with an earlier row of its image"
 SEVERAL = "several images of its name, of which one gives the frame of its annotation"
 OUTSIDE = "outside its"
+ENOUGH = 50  # annotated images, one of which surely shows something beyond the first quarter
 SPOILED = "another row of its image cannot be used"
 # What a reader that works row by row gives to `separate`: a Record's columns and why it cannot be one.
 ROWS = {"row": pl.String(), "broken": pl.Boolean(), "reason": pl.String()} | SCHEMA
@@ -130,6 +131,21 @@ def require_annotated_images(folder: Path, rows: Iterable[dict[str, Any]]) -> No
         )
 
 
+def require_whole_frames(place: Path, frame: tuple[int, int], early: pl.Series) -> None:
+    """RecordError if annotations of many images all end within the first quarter of the frame.
+
+    They are of images that were reduced to half or less; in the publisher's frame they would be of other places.
+
+    Args:
+        early: whether the annotation of each annotated image, or row, ends there.
+    """
+    if len(early) >= ENOUGH and early.all():
+        raise RecordError(
+            f"{place}: all {len(early)} annotations end within a quarter of {frame[1]} x {frame[0]} pixels, so they "
+            "are of reduced images; give the publisher's table, which fits images of any size"
+        )
+
+
 def stem_of(name: Any) -> str:
     """The name of a PNG or JPEG without its suffix; MaskError where it is no such name."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -175,12 +191,16 @@ def one_row_per_image(table: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(reason=pl.coalesce("reason", cause))
 
 
-def union_of_rle(table: pl.DataFrame, frame: tuple[int, int]) -> pl.DataFrame:
+def union_of_rle(table: pl.DataFrame, frame: tuple[int, int], place: Path) -> pl.DataFrame:
     """Add `mask`, the union of all rows of an image, and the `reason` why a row is not, or not alone, its Record.
 
     Args:
         table: image_id, broken, name (class), rle ("-1": nothing of that class).
         frame: height and width of every image.
+        place: the table, or its folder.
+
+    Raises:
+        RecordError: if they are of reduced images.
     """
     faults = table["rle"].map_elements(
         lambda rle: None if rle == "-1" else fault(frame, "rle", rle), return_dtype=pl.String
@@ -191,6 +211,9 @@ def union_of_rle(table: pl.DataFrame, frame: tuple[int, int]) -> pl.DataFrame:
         reason=pl.coalesce(faults, pl.when(denied).then(pl.lit("both a mask and none for one image"))),
         part=pl.when(~empty).then(pl.format("; {}=rle {}", "name", "rle")),
     )
+    drawn = table.filter(pl.col("part").is_not_null(), pl.col("reason").is_null())["rle"]
+    ends = drawn.str.split(" ").list.eval(pl.element().cast(pl.Int64, strict=False)).list.sum()
+    require_whole_frames(place, frame, 4 * ends <= frame[0] * frame[1])
     parts = pl.col("part").str.join("", ignore_nulls=True).over("image_id")
     mask = pl.when(parts != "").then(pl.format(f"{frame[0]}x{frame[1]}{{}}", parts))
     return one_row_per_image(table.with_columns(mask=mask))

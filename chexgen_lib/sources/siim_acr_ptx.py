@@ -52,7 +52,7 @@ def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """
     tree = None if folder is None else Tree.of(folder)
     path = shipped(TABLE) if tree is None else locate(tree, *TABLES)
-    table, rejects = separate(union_of_rle(_read(path), FRAME), SOURCE)
+    table, rejects = separate(union_of_rle(_read(path), FRAME, path), SOURCE)
     ill = pl.col("mask").is_not_null()
     records = table.select(
         "image_id",

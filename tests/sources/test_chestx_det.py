@@ -21,6 +21,14 @@ def test_labels_boxes_and_outlines_belong_together(tmp_path):
     assert rejects.is_empty()
 
 
+def test_annotations_of_reduced_images_are_refused(tmp_path):
+    item = {"syms": ["Nodule"], "boxes": [[300, 300, 500, 510]], "polygons": [[[300, 300], [500, 510], [310, 400]]]}
+    items = [item | {"file_name": f"{i}.png"} for i in range(60)]
+    put(tmp_path, {"ChestX_Det_train.json": json.dumps(items), "ChestX_Det_test.json": "[]"})
+    with pytest.raises(RecordError, match="all 60 annotations end within a quarter of 1024 x 1024 pixels"):
+        chestx_det.load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -1,5 +1,7 @@
 """Masks as text: runs, polygons, ellipses and boxes become the pixels that their publishers mean."""
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -125,7 +127,7 @@ def test_union_of_rows():
             "name": ["x"] * 7,
         }
     )
-    table = masks.union_of_rle(table, FRAME)
+    table = masks.union_of_rle(table, FRAME, Path("x.csv"))
     kept = table.filter(pl.col("reason").is_null())
     assert kept.select("image_id", "mask").rows() == [("a", "6x4; x=rle 0 2; x=rle 4 2"), ("b", None)]
     assert np.flatnonzero(masks.read(kept["mask"][0]).T).tolist() == [0, 1, 4, 5]

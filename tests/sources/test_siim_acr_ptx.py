@@ -1,8 +1,10 @@
 """SIIM-ACR Pneumothorax: run lengths of several rows make one mask."""
 
 import numpy as np
+import pytest
 
 from chexgen_lib import records
+from chexgen_lib.records import RecordError
 from chexgen_lib.sources import masks, siim_acr_ptx
 from tests.sources.layouts import SIIM, by_id, put, reasons
 
@@ -16,6 +18,15 @@ def test_rows_of_an_image_are_one_mask(tmp_path):
     none = found["siim_acr_ptx:1.2.276.850819"]
     assert (none["Pneumothorax"], none["mask"], none["labels"]) == (0, None, [])
     assert reasons(rejects) == {"3": masks.MERGED}
+
+
+def test_masks_of_reduced_images_are_refused(tmp_path):
+    """In the frame of 1024 they would be in other places."""
+    rows = [f"1.2.{i},{150_000 + 1000 * i} 9\n" for i in range(60)]
+    with pytest.raises(RecordError, match="rle.csv: all 60 annotations end within a quarter of 1024 x 1024 pixels"):
+        siim_acr_ptx.load(put(tmp_path, {"train-rle.csv": "ImageId,EncodedPixels\n" + "".join(rows)}))
+    one = "1.2.99,557374 2\n"
+    assert siim_acr_ptx.load(put(tmp_path, {"train-rle.csv": "".join(["ImageId,EncodedPixels\n", *rows, one])}))
 
 
 def test_rejects_the_whole_image_of_a_bad_row(tmp_path):
