@@ -43,7 +43,8 @@ DATASHEET = Datasheet(
             "**/nlmcxr_dicom_metadata.csv*", "dates and views of the images; comes with torchxrayvision", needed=False
         ),
         Part("**/CXR*.png", "images", needed=False),
-        Part("**/*_IM-*.dcm.png", "images of that mirror", needed=False),
+        Part("**/[0-9]*_IM-*.dcm", "images, DICOM", needed=False),
+        Part("**/[0-9]*_IM-*.dcm.png", "images of that mirror", needed=False),
     ),
     shipped=True,
     short_name="Open-i",
@@ -97,6 +98,7 @@ def _prepare(path: str | Path | None, metadata: str | Path | None) -> tuple[pl.D
         images, lost = openi_tables.read(tree)
     else:
         images, lost = read_reports(shipped(REPORTS) if tree is None else _places(tree))
+        images = _with_names_of_dicom(images, tree)
     images = images.join(_metadata(metadata), on="key", how="left", maintain_order="left")
     images = _told_apart(images)
     table, rejects = separate(images, "openi")
@@ -113,6 +115,13 @@ def _prepare(path: str | Path | None, metadata: str | Path | None) -> tuple[pl.D
     )
     table = table.with_columns(normal.otherwise(pl.col("No Finding")).cast(pl.Float32).alias("No Finding"))
     return table, pl.concat([lost, rejects])
+
+
+def _with_names_of_dicom(images: pl.DataFrame, tree: Tree | None) -> pl.DataFrame:
+    """`image` as the archive of DICOM files has it, 1_IM-0001-3001.dcm, where a folder has such and not the PNGs."""
+    if tree is None or tree.matches("CXR*_IM-*.*") or not tree.matches("[0-9]*_IM-*.*"):
+        return images
+    return images.with_columns(image=pl.format("{}.dcm", pl.col("key").str.strip_prefix("CXR")))
 
 
 def _places(tree: Tree) -> Path | list[Path]:

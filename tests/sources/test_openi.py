@@ -199,6 +199,15 @@ def test_the_mirror_with_two_tables_is_read_as_the_reports(tmp_path):
     }
 
 
+@pytest.mark.parametrize("name", ["7/7_IM-1.dcm", "images/images_normalized/7_IM-1.dcm.png", "CXR7_IM-1.png"])
+def test_images_are_found_under_the_names_of_either_archive(tmp_path, name):
+    (tmp_path / "ecgen-radiology").mkdir()
+    (tmp_path / "ecgen-radiology/7.xml").write_text(REPORT)
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_bytes(b"1")
+    assert registry.load("openi", tmp_path)[0]["image"][0] == name
+
+
 def test_a_projection_that_the_header_contradicts_is_not_known(tmp_path):
     (tmp_path / "indiana_reports.csv").write_text(REPORTS)
     (tmp_path / "indiana_projections.csv").write_text("uid,filename,projection\n2,2_IM-0652-1001.dcm.png,Frontal\n")
