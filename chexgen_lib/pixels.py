@@ -19,6 +19,8 @@ MOST = 2**26  # pixels; a radiograph has at most about half as many, and an arch
 STRANGE = {
     b"II*\0": "a TIFF file; save it as PNG",
     b"MM\0*": "a TIFF file; save it as PNG",
+    b"II+\0": "a BigTIFF file; save it as PNG",
+    b"MM\0+": "a BigTIFF file; save it as PNG",
     b"BM": "a BMP file; save it as PNG",
     b"GIF8": "a GIF file; save it as PNG",
     b"RIFF": "a WebP file; save it as PNG",
@@ -32,9 +34,11 @@ STRANGE = {
     b"NRRD": "a volume (NRRD); save its slice as PNG",
     b"ObjectType": "a volume (MetaImage); save its slice as PNG",
     b"\x5c\x01\0\0": "a volume (NIfTI); save its slice as PNG",
+    b"\0\0\x01\x5c": "a volume (NIfTI); save its slice as PNG",
     b"\x1f\x8b": "packed with gzip; unpack it, or save the slice of a packed volume (.nii.gz) as PNG",
     b"PK\x03\x04": "a zip archive; unpack it",
     b"version https://git-lfs": "a pointer of Git LFS in place of the file; run git lfs pull",
+    b"/annex/objects/": "a pointer of git-annex in place of the file; run git annex get (datalad get)",
     b"<": "a web page or another text; log in at the publisher's and fetch the file again",
     b"{": "JSON, outlines (draw them as PNG) or what a server said in place of the file (fetch it again)",
 }
