@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -53,6 +52,7 @@ def test_a_mask_in_16_bit_colour_is_not_empty(tmp_path, labels):
 @pytest.mark.parametrize("options", [{}, {"byteorder": ">"}, {"compression": "zlib"}, {"tile": (16, 16)}])
 def test_a_tiff_in_16_bit_colour_keeps_them(tmp_path, options):
     """Of labels 1 and 300 the first is 0 in the upper 8 bits: half a mask."""
+    tifffile = pytest.importorskip("tifffile")  # which scikit-image brings
     labels = np.array([0, 1, 300], np.uint16)[np.where(MASK, np.where(np.arange(16)[None] < 8, 1, 2), 0)]
     tifffile.imwrite(tmp_path / "x.tif", np.stack([labels] * 3, -1), photometric="rgb", **options)
     np.testing.assert_array_equal(read_pixels(tmp_path / "x.tif", ("TIFF",)).values[..., 0], labels)
