@@ -8,7 +8,8 @@ A folder is one of
   `prompt`; other columns are not used;
 - images alone, each taken to be of another patient.
 
-An image that cannot be used is excluded with its reason, never replaced.
+An image that cannot be used is excluded with its reason, never replaced. One whose id is not told is named by its set
+and file: everybody's first image may be 0.png, in the pool, in training and held out.
 """
 
 import hashlib
@@ -41,7 +42,8 @@ class Images:
     """Distinct images of one folder.
 
     Attributes:
-        table: `COLUMNS`; patient_id is the image's own name where the folder does not tell, study_id and prompt null.
+        table: `COLUMNS`; image_id is the set and the file where the folder does not tell, patient_id the image_id;
+            study_id and prompt are null.
         pixels: uint8 [N, S, S].
     """
 
@@ -119,14 +121,14 @@ def _listing(folder: Path, name: str) -> tuple[pl.DataFrame, Callable[[int], np.
     if (folder / "cohort.parquet").is_file():
         return _cohort(folder, name)
     if (folder / "samples.npy").is_file() and (folder / "manifest.parquet").is_file():
-        return _samples(folder)
+        return _samples(folder, name)
     if (folder / "labels.csv").is_file():
         table = _labels(folder / "labels.csv")
     else:
         found = sorted(files_below(folder))  # images behind links to folders count, too
-        files = [p for p in found if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+        files = [p for p in found if not p.name.startswith(".") and p.suffix.lower() in SUFFIXES]
         table = pl.DataFrame({"file": [p.relative_to(folder).as_posix() for p in files]}, {"file": pl.String})
-    return _complete(table), lambda row: read_image(folder / table["file"][row])
+    return _complete(table, name), lambda row: read_image(folder / table["file"][row])
 
 
 def _labels(path: Path) -> pl.DataFrame:
@@ -142,7 +144,7 @@ def _labels(path: Path) -> pl.DataFrame:
     return table.drop("file", strict=False).rename({"image": "file"})
 
 
-def _samples(folder: Path) -> tuple[pl.DataFrame, Callable[[int], np.ndarray]]:
+def _samples(folder: Path, name: str) -> tuple[pl.DataFrame, Callable[[int], np.ndarray]]:
     """A folder that `pools.generate.sample_pool` filled."""
     manifest = pl.read_parquet(folder / "manifest.parquet", glob=False)
     samples = _stored(folder / "samples.npy")
@@ -157,7 +159,7 @@ def _samples(folder: Path) -> tuple[pl.DataFrame, Callable[[int], np.ndarray]]:
         file=pl.format("samples.npy[{}, {}]", pl.Series(request), pl.Series(copy)), patient_id=pl.col(record)
     )
     flat = samples.reshape(-1, *samples.shape[2:])
-    return _complete(table), lambda row: _varied(flat[row])
+    return _complete(table, name), lambda row: _varied(flat[row])
 
 
 def _cohort(folder: Path, name: str) -> tuple[pl.DataFrame, Callable[[int], np.ndarray]]:
@@ -177,7 +179,7 @@ def _cohort(folder: Path, name: str) -> tuple[pl.DataFrame, Callable[[int], np.n
     )
     table = table.with_row_index("row").filter(wanted)
     rows = table["row"].to_list()
-    return _complete(table.with_columns(file=pl.col("image_id"))), lambda row: _varied(images[rows[row]])
+    return _complete(table.with_columns(file=pl.col("image_id")), name), lambda row: _varied(images[rows[row]])
 
 
 def _stored(path: Path) -> np.ndarray:
@@ -194,11 +196,11 @@ def _varied(pixels: np.ndarray) -> np.ndarray:
     return from_uint8(np.asarray(pixels))
 
 
-def _complete(table: pl.DataFrame) -> pl.DataFrame:
-    """`COLUMNS` as text: an image without an id is named by its file, one without a patient by its id."""
-    absent = (pl.lit(None, pl.String).alias(name) for name in COLUMNS if name not in table.columns)
+def _complete(table: pl.DataFrame, name: str) -> pl.DataFrame:
+    """`COLUMNS` as text: an image without an id is named by its set and file, one without a patient by its id."""
+    absent = (pl.lit(None, pl.String).alias(column) for column in COLUMNS if column not in table.columns)
     table = table.with_columns(*absent).select(pl.col(COLUMNS).cast(pl.String))
-    table = table.with_columns(image_id=pl.coalesce("image_id", "file"))
+    table = table.with_columns(image_id=pl.coalesce("image_id", pl.format("{}/{}", pl.lit(name), "file")))
     return table.with_columns(patient_id=pl.coalesce("patient_id", "image_id"))
 
 
@@ -225,5 +227,5 @@ def _check_apart(training: Images, held_out: Images) -> None:
     if shared := sorted(set(training.patients) & set(held_out.patients)):
         raise AuditError(
             f"{len(shared)} patients are both in training and held out, first {shared[0]!r}: hold out patients that "
-            "the generator never saw"
+            "the generator never saw; if they are others of the same names, give them other ids"
         )

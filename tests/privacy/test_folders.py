@@ -32,7 +32,16 @@ def test_images_with_a_table(root):
 def test_images_without_a_table_are_each_of_another_patient(root):
     (root / "training/labels.csv").unlink()
     sets, _ = read(root)
-    assert sets[TRAINING].patients.tolist() == [f"{i}.png" for i in range(6)]
+    assert sets[TRAINING].patients.tolist() == [f"training/{i}.png" for i in range(6)]
+
+
+def test_files_of_one_name_are_nobody_of_another_folder(root):
+    """Everybody numbers their files from 0."""
+    for name in ("pool", "training", "held"):
+        (root / name / "labels.csv").unlink()
+    sets, _ = read(root)
+    ids = [set(images.table["image_id"]) for images in sets.values()]
+    assert [len(each) for each in ids] == [4, 6, 5] and len(set.union(*ids)) == 15
 
 
 def test_images_behind_links_to_folders_count(root):
