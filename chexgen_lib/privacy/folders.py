@@ -23,12 +23,14 @@ import polars as pl
 from chexgen_lib.cohort import layout
 from chexgen_lib.images import ImageError, from_uint8, read_image, reduced, resize, to_uint8
 from chexgen_lib.records import RecordError
+from chexgen_lib.sampling.prompts import NO_TEXT
 from chexgen_lib.sources.table import read_given
 from chexgen_lib.storage import files_below
 
 POOL, TRAINING, HELD_OUT = "pool", "training", "held-out"
 LARGEST, SMALLEST, STEP = 128, 64, 16  # px; what likeness is measured at is a multiple of STEP
 COLUMNS = ("file", "image_id", "patient_id", "study_id", "prompt")
+IDS = ("image_id", "patient_id", "study_id")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".dcm", ".dicom"}
 EXCLUDED = {"set": pl.String, "file": pl.String, "reason": pl.String}
 
@@ -141,7 +143,14 @@ def _labels(path: Path) -> pl.DataFrame:
         raise AuditError(f"{path}: column 'image' is missing; it has {table.columns}")
     if row := next((i for i, file in enumerate(table["image"], 1) if not file), None):
         raise AuditError(f"{path}, row {row}: no image is named")
-    return table.drop("file", strict=False).rename({"image": "file"})
+    table = table.drop("file", strict=False).rename({"image": "file"})
+    return table.with_columns(_id(column) for column in IDS if column in table.columns)
+
+
+def _id(column: str) -> pl.Expr:
+    """A column of ids as they are meant: pandas writes the numbers of one that is not full as 12.0."""
+    text = pl.col(column).str.strip_chars().str.replace(r"^(\d+)\.0$", "$1")
+    return pl.when(~text.str.to_lowercase().is_in(NO_TEXT)).then(text).alias(column)
 
 
 def _samples(folder: Path, name: str) -> tuple[pl.DataFrame, Callable[[int], np.ndarray]]:

@@ -44,6 +44,19 @@ def test_files_of_one_name_are_nobody_of_another_folder(root):
     assert [len(each) for each in ids] == [4, 6, 5] and len(set.union(*ids)) == 15
 
 
+def test_ids_as_tables_hold_them(root):
+    """Numbers beside empty cells become decimal, and cells get spaces: they are of the same patients still."""
+    rows = [f"{i}.png,{patient}" for i, patient in enumerate(("12.0", " 13 ", "", "nan", "p1.0", "14"))]
+    (root / "training/labels.csv").write_text("\n".join(["image,patient_id", *rows]))
+    table = read(root)[0][TRAINING].table
+    assert table["patient_id"].to_list() == ["12", "13", "training/2.png", "training/3.png", "p1.0", "14"]
+    (root / "held/labels.csv").write_text("image\n0.png\n1.png\n")
+    assert read(root)[0][HELD_OUT].patients.tolist() == ["held-out/0.png", "held-out/1.png"]
+    (root / "held/labels.csv").write_text("image,patient_id\n0.png,12\n1.png,15\n")
+    with pytest.raises(AuditError, match="first '12': .* if they are others of the same names, give them other ids"):
+        read(root)
+
+
 def test_images_behind_links_to_folders_count(root):
     """As archives are unpacked on another disk, and linked; a loop of links ends."""
     (root / "training/labels.csv").unlink()
