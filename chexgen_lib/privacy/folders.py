@@ -22,6 +22,7 @@ import polars as pl
 
 from chexgen_lib.cohort import layout
 from chexgen_lib.images import ImageError, from_uint8, read_image, reduced, resize, to_uint8
+from chexgen_lib.pixels import DICOM, JPEG, PNG
 from chexgen_lib.records import RecordError
 from chexgen_lib.sampling.prompts import NO_TEXT
 from chexgen_lib.sources.table import read_given
@@ -32,6 +33,7 @@ LARGEST, SMALLEST, STEP = 128, 64, 16  # px; what likeness is measured at is a m
 COLUMNS = ("file", "image_id", "patient_id", "study_id", "prompt")
 IDS = ("image_id", "patient_id", "study_id")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".dcm", ".dicom"}
+UNREAD = {".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".j2k", ".npy"}  # `read_image` says what to do
 EXCLUDED = {"set": pl.String, "file": pl.String, "reason": pl.String}
 
 
@@ -128,9 +130,18 @@ def _listing(folder: Path, name: str) -> tuple[pl.DataFrame, Callable[[int], np.
         table = _labels(folder / "labels.csv")
     else:
         found = sorted(files_below(folder))  # images behind links to folders count, too
-        files = [p for p in found if not p.name.startswith(".") and p.suffix.lower() in SUFFIXES]
+        files = [p for p in found if not p.name.startswith(".") and _is_picture(p)]
         table = pl.DataFrame({"file": [p.relative_to(folder).as_posix() for p in files]}, {"file": pl.String})
     return _complete(table, name), lambda row: read_image(folder / table["file"][row])
+
+
+def _is_picture(path: Path) -> bool:
+    """By its name, or as scanners and archives leave the suffix out (IM000001) by its first bytes."""
+    if path.suffix.lower() in SUFFIXES | UNREAD:
+        return True
+    with path.open("rb") as file:
+        head = file.read(132)
+    return head.startswith((PNG, JPEG)) or head[128:] == DICOM
 
 
 def _labels(path: Path) -> pl.DataFrame:

@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
 from chexgen_lib.images import write_png
 from chexgen_lib.privacy.folders import HELD_OUT, POOL, TRAINING, AuditError, read_all
@@ -55,6 +56,18 @@ def test_ids_as_tables_hold_them(root):
     (root / "held/labels.csv").write_text("image,patient_id\n0.png,12\n1.png,15\n")
     with pytest.raises(AuditError, match="first '12': .* if they are others of the same names, give them other ids"):
         read(root)
+
+
+def test_pictures_of_another_kind_are_listed_and_those_without_a_suffix_read(root):
+    """A training image that is passed by cannot be recognised in the pool."""
+    (root / "training/labels.csv").unlink()
+    Image.open(root / "training/0.png").save(root / "training/0.tif")
+    (root / "training/1.png").rename(root / "training/IM000001")
+    (root / "training/notes.txt").write_text("of 2019")
+    sets, excluded = read(root)
+    assert sets[TRAINING].table["file"].to_list() == ["0.png", "2.png", "3.png", "4.png", "5.png", "IM000001"]
+    assert excluded.select("set", "file").rows() == [(TRAINING, "0.tif")]
+    assert "TIFF file; save it as PNG" in excluded["reason"][0]
 
 
 def test_images_behind_links_to_folders_count(root):
