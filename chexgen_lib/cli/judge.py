@@ -75,7 +75,7 @@ def judge(options: argparse.Namespace) -> int:
 
 
 def named(texts: list[str]) -> dict[str, str]:
-    """NAME=SOURCE or SOURCE texts -> source by name; a source without a name has that of its last part.
+    """NAME=SOURCE or SOURCE texts -> source by name; a source without a name has that of its last part (sd-v1.5).
 
     Raises:
         ValueError: for a name that is repeated, or cannot be a folder's.
@@ -84,7 +84,7 @@ def named(texts: list[str]) -> dict[str, str]:
     for text in texts:
         name, equals, source = text.partition("=")
         if not equals or Path(text).exists():
-            name, source = Path(text).stem, text
+            name, source = Path(text).name.removesuffix(".pth"), text
         if name in found or not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or not source:
             raise ValueError(f"{text!r}: give NAME=SOURCE, every name once, of letters, digits, '-', '_' and '.'")
         found[name] = source

@@ -134,11 +134,13 @@ def test_the_embedded_reference_is_rendered_once(tmp_path, monkeypatch):
 
 
 def test_names_of_generators():
-    assert named(["shipped", "other=a/b", "runs/x/transformer", "epoch_1.pth"]) == {
+    assert named(["shipped", "other=a/b", "runs/x/transformer", "epoch_1.pth", "a/sd-v1.4", "sd-v1.5/"]) == {
         "shipped": "shipped",
         "other": "a/b",
         "transformer": "runs/x/transformer",
         "epoch_1": "epoch_1.pth",
+        "sd-v1.4": "a/sd-v1.4",
+        "sd-v1.5": "sd-v1.5/",
     }
     for texts in (["a b"], ["=x"], ["a="], ["x", "y/x"]):
         with pytest.raises(ValueError, match="give NAME=SOURCE"):
