@@ -27,6 +27,7 @@ from chexgen_lib.sampling.generators import CONFIG, INDEX, Generator, Parts, ope
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 
 ELSEWHERE = "another generator has no image of this record"
+FEWER_ELSEWHERE = "another generator has fewer images of a record"
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,8 @@ def _cut(pipeline: Generator, prompts: Sequence[str]) -> int:
 def shared(reference: Reference, entries: Mapping[str, Entry]) -> tuple[Reference, dict[str, Entry]]:
     """Reference and entries of the records that every entry has images of, with equally many images of each.
 
+    What an entry has besides is excluded, and listed there.
+
     Raises:
         CohortError: if that leaves fewer than `FEWEST` records.
     """
@@ -182,9 +185,9 @@ def shared(reference: Reference, entries: Mapping[str, Entry]) -> tuple[Referenc
     found = {}
     for name, entry in entries.items():
         row = {record: k for k, record in enumerate(entry.image_ids)}
-        left = [record for record in entry.image_ids if record not in common]
-        columns = {"image_id": left, "copy": [None] * len(left), "reason": [ELSEWHERE] * len(left)}
-        excluded = pl.concat([entry.excluded, pl.DataFrame(columns, EXCLUDED)])
+        left = [(record, None, ELSEWHERE) for record in entry.image_ids if record not in common]
+        left += [(record, k, FEWER_ELSEWHERE) for record in ids for k in range(copies, entry.images.shape[1])]
+        excluded = pl.concat([entry.excluded, pl.DataFrame(left, EXCLUDED, orient="row")])
         images = entry.images[[row[record] for record in ids], :copies]
         found[name] = replace(entry, image_ids=ids, images=images, excluded=excluded)
     others = Films(reference.others.table[: len(keep)], reference.others.images[: len(keep)])

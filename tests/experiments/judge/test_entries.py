@@ -9,7 +9,7 @@ import torch
 
 from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.experiments.judge import rendered
-from chexgen_lib.experiments.judge.entries import ELSEWHERE, enter, shared
+from chexgen_lib.experiments.judge.entries import ELSEWHERE, FEWER_ELSEWHERE, enter, shared
 from chexgen_lib.experiments.judge.reference import load_reference
 from chexgen_lib.images import from_uint8, write_png
 from chexgen_lib.pools.folder import read_pool
@@ -102,10 +102,10 @@ def test_all_are_judged_on_what_each_has(reference, tmp_path):
     assert left.prompted.table["image_id"].to_list() == table["image_id"].to_list()[2:]
     assert len(left.others) == 22 and {e.images.shape for e in found.values()} == {(22, 1, 64, 64)}
     np.testing.assert_array_equal(found["whole"].images[:, 0], whole.images[2:, 0])
-    assert (
-        found["whole"].excluded["reason"].to_list() == [ELSEWHERE] * 2
-        and found["part"].excluded["reason"].to_list() == [ABSENT] * 2
-    )
+    ids = table["image_id"].to_list()
+    without, surplus = ([(i, None, ELSEWHERE) for i in ids[:2]], [(i, 1, FEWER_ELSEWHERE) for i in ids[2:]])
+    assert found["whole"].excluded.rows() == [*without, *surplus]
+    assert found["part"].excluded["reason"].to_list() == [ABSENT] * 2
     few = entered(handed_in(tmp_path / "c", table[:6]), reference, tmp_path)
     with pytest.raises(
         CohortError, match=r"4 prompts have an image in every entry \(part: 22, few: 6\), judging needs 20: generate"
