@@ -46,10 +46,12 @@ def read_key(folder: Path) -> dict[str, Any]:
 def read(folder: Path) -> pl.DataFrame:
     """All answers in `folder/answers`, unblinded: reader, task, pass, item, case, arm, films, answer, seconds.
 
-    Every file must be complete; readers without a file are left out. Rows are in the order of the key.
+    Every file must be complete; readers without a file are left out, and a file that came twice counts once. Rows are
+    in the order of the key.
 
     Raises:
-        AnswersError: naming the file and item of what is missing, changed, unknown or of another study.
+        AnswersError: naming the file and item of what is missing, changed, unknown or of another study, or the files
+            in which a reader's answers differ.
         FileNotFoundError: if there is no file or no key.
     """
     key = read_key(folder)
@@ -57,12 +59,17 @@ def read(folder: Path) -> pl.DataFrame:
     paths = [path for path in found if path.is_file() and not path.name.startswith(".")]
     if not paths:
         raise FileNotFoundError(f"{Path(folder) / 'answers'} holds no file: put the readers' exported *.json there")
-    rows, files = [], {}
+    files: dict[str, tuple[Path, dict]] = {}
     for path in paths:
         content = _content(path, key)
-        if (first := files.setdefault(content["reader"], path)) != path:
-            raise AnswersError(f"{path}: {content['reader']!r} answered in {first.name} too; keep the right file only")
-        rows += _rows(path, content, key)
+        first, other = files.setdefault(content["reader"], (path, content))
+        if content["answers"] != other["answers"]:
+            held = f"{len(content['answers'])} answers here, {len(other['answers'])} there"
+            raise AnswersError(
+                f"{path}: {content['reader']!r} answered in {first.name} too ({held}); keep the right file only, or "
+                "where answers are spread over both load them into one form (Help) and export again"
+            )
+    rows = [row for path, content in files.values() for row in _rows(path, content, key)]
     schema = {"pass": pl.Int64, "films": pl.List(pl.String), "answer": pl.String, "seconds": pl.Float64}
     table = pl.DataFrame(rows, schema_overrides=schema, infer_schema_length=None)
     return table.select("reader", "task", "pass", "item", "case", "arm", "films", "answer", "seconds")

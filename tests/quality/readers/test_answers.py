@@ -114,11 +114,21 @@ def test_files_of_another_study_reader_or_kind(study, filled):
         with pytest.raises(AnswersError, match=message):
             answers.read(study)
         filled[0].write_text(whole)
-    filled[0].with_name("A2.json").write_text(whole)
-    with pytest.raises(AnswersError, match="A2.json: 'A' answered in A.json too"):
-        answers.read(study)
     filled[0].with_name("A2.json").write_text(whole[:100])
     with pytest.raises(AnswersError, match="A2.json: not a file that a form exported"):
+        answers.read(study)
+
+
+def test_two_files_of_a_reader(study, filled):
+    """Mail brings one file twice; a part that was exported on the way lies beside the whole, under any name."""
+    whole = answers.read(study)
+    twin, first = filled[0].with_name("A (1).json"), filled[0].with_name("0.json")
+    twin.write_text(filled[0].read_text())
+    assert answers.read(study).equals(whole)
+    twin.rename(first)
+    change(first, lambda content: content["answers"].__delitem__(slice(10, None)))
+    n = len(json.loads(filled[0].read_text())["answers"])
+    with pytest.raises(AnswersError, match=rf"A.json: 'A' answered in 0.json too \({n} answers here, 10 there\); keep"):
         answers.read(study)
 
 
