@@ -201,6 +201,22 @@ def test_answers_move_to_another_browser_but_not_if_edited(browser, form_of_a, d
     assert browser.run("$('count').textContent") == "4 of 30 answered"
 
 
+def test_answers_that_a_browser_has_stay_beside_those_that_are_loaded(browser, form_of_a, downloads):
+    begin(browser)
+    there = [answer(browser, "2") for _ in range(4)]
+    exported = export(browser, downloads)
+    forget(browser)
+    browser.open(form_of_a)
+    begin(browser)
+    browser.key("Enter")
+    here = [answer(browser, key) for key in "121"]  # the second film as before, the others not
+    load = f"load({{name: 'A.json', text: async () => {json.dumps(json.dumps(exported))}}})"
+    assert browser.run(load) == "2 films have another answer in A.json: those given here stay."
+    expected = dict.fromkeys(there, "synthetic") | dict(zip(here, ("real", "synthetic", "real"), strict=True))
+    assert browser.run("state.answers") == expected and len(expected) == 4
+    assert browser.run(load) == "2 films have another answer in A.json: those given here stay."
+
+
 @pytest.mark.parametrize("screen", [(1280, 800), (390, 844, True)])
 def test_nothing_is_cut_off_and_every_control_has_a_name(browser, screen):
     browser.resize(*screen)

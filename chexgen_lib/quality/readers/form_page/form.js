@@ -254,23 +254,29 @@ function exportAnswers() {
   $("saved").textContent = left ? `Exported; ${left} open` : "Exported";
 }
 
+// Answers that this browser has stay: a reader who goes on at two computers loses those of neither.
 async function load(file) {
   const loaded = JSON.parse(await file.text());
   if (loaded.format !== FORMAT || loaded.study !== study.study || loaded.reader !== study.reader) {
     throw new Error("it holds answers of another study or reader");
   }
   const known = new Map(items.map((item) => [item.id, item]));
-  const fresh = { block: 0, item: 0, begun: false, answers: {}, seconds: {} };
+  const merged = { block: 0, item: 0, begun: false, answers: {}, seconds: {} };
   for (const { item, answer, seconds, check } of loaded.answers) {
     const right = crc32([study.study, study.reader, item, answer, seconds].join("|")) === check;
     if (!known.has(item) || !right) throw new Error(`its item ${item} was changed after the export`);
-    fresh.answers[item] = answer;
-    fresh.seconds[item] = seconds;
+    merged.answers[item] = answer;
+    merged.seconds[item] = seconds;
   }
-  state = fresh;
+  count();
+  const twice = Object.keys(state.answers).filter((id) => (merged.answers[id] ?? state.answers[id]) !== state.answers[id]);
+  Object.assign(merged.answers, state.answers);
+  Object.assign(merged.seconds, state.seconds);
+  state = merged;
   while (state.block < study.blocks.length && !open(block()).length) state.block += 1;
   keep();
   render();
+  return twice.length ? `${twice.length} films have another answer in ${file.name}: those given here stay.` : "";
 }
 
 $("load").addEventListener("change", async (event) => {
@@ -278,8 +284,7 @@ $("load").addEventListener("change", async (event) => {
   event.target.value = "";
   $("help").close();
   try {
-    await load(file);
-    warn("");
+    warn(await load(file));
   } catch (error) {
     warn(`${file.name} was not loaded: ${error.message}.`);
   }
