@@ -98,7 +98,8 @@ def make(material: Material, tasks: Sequence[str], readers: Sequence[str], cases
     """Choose cases for each task and deal them to each reader in an order of their own; equal arguments, equal study.
 
     Raises:
-        StudyError: for an unknown or repeated task or reader, or too few patients.
+        StudyError: for an unknown or repeated task or reader, too few patients, or cases that a task cannot be scored
+            on: without a prompt, or without known findings.
     """
     if not tasks or len(set(tasks)) < len(tasks) or set(tasks) - set(TASKS):
         raise StudyError(f"tasks {list(tasks)}: give one or more of {', '.join(TASKS)}, each once")
@@ -108,6 +109,7 @@ def make(material: Material, tasks: Sequence[str], readers: Sequence[str], cases
     tasks = tuple(task for task in TASKS if task in tasks)
     groups = list(dict.fromkeys(GROUPS[task] for task in tasks))
     chosen = choose_cases(material.records, cases, groups, np.random.default_rng(seed_of(f"{seed}:cases")))
+    _check_scorable(material.records, chosen, tasks)
     arms = tuple(material.images)
     identity = digest([seed, tasks, arms, list(readers), chosen, material.images])[:12]
     study = Study(identity, seed, tasks, arms, chosen, {})
@@ -117,6 +119,24 @@ def make(material: Material, tasks: Sequence[str], readers: Sequence[str], cases
         ids = [hash_key(f"{seed}:{reader}:{k}")[:10] for k in range(len(items))]
         study.items[reader] = [Item(i, *item) for i, item in zip(ids, items, strict=True)]
     return study
+
+
+def _check_scorable(records: pl.DataFrame, cases: pl.DataFrame, tasks: Sequence[str]) -> None:
+    """Raise StudyError for what would show when readers have done their work: nothing to agree with, or no truth."""
+    if "agreement" in tasks:
+        silent = records.filter(pl.col("prompt").fill_null("").str.strip_chars() == "")["image_id"]
+        if len(silent):
+            raise StudyError(
+                f"{len(silent)} of {len(records)} records have no prompt to agree with, first {silent[0]!r}: take "
+                "their samples out, or leave agreement out of --tasks"
+            )
+    known = cases.filter(group=GROUPS["assisted"]).select(pl.col(FINDINGS).cast(pl.Float64)).to_numpy()
+    for label, state, measure in ((1, "present", "sensitivity"), (0, "absent", "specificity")):
+        if "assisted" in tasks and not (known == label).any():
+            raise StudyError(
+                f"no case has a finding that is known to be {state}, so that assisted reading has no {measure}: give a "
+                "cohort with labels, or leave assisted out of --tasks"
+            )
 
 
 def _is_name(reader: str) -> bool:

@@ -23,7 +23,7 @@ def big() -> Material:
     labels = rng.random((n, len(FINDINGS))) < 0.3
     labels[:, 0] = ~labels[:, 1:].any(1)
     table = {"image_id": [f"i{k:03d}" for k in range(n)], "patient_id": [f"p{k}" for k in range(n)]}
-    table |= {"prompt": [""] * n} | dict(zip(FINDINGS, labels.T.astype(float).tolist(), strict=True))
+    table |= {"prompt": ["Report."] * n} | dict(zip(FINDINGS, labels.T.astype(float).tolist(), strict=True))
     blank = np.zeros((n, 2, 2), np.uint8)
     return Material(pl.DataFrame(table), {"real": blank, "good": blank, "poor": blank})
 

@@ -1,6 +1,7 @@
 """Cases are spread over findings and patients, tasks cannot give each other away, every reader has an own order."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -112,3 +113,18 @@ def test_orders_are_random_for_reader_and_pass_and_made_again_by_the_seed(study,
 def test_unusable_tasks_and_readers(shown, tasks, readers, message):
     with pytest.raises(StudyError, match=message):
         design.make(shown, tasks, readers, 5, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("task", "change", "message"),
+    [
+        ("agreement", {"prompt": pl.lit(" ")}, "63 of 63 records have no prompt to agree with, first 'src:000'"),
+        ("assisted", {f: pl.lit(None, pl.Float32) for f in FINDINGS}, "known to be present, .* has no sensitivity"),
+        ("assisted", {f: pl.col(f).replace(0, None) for f in FINDINGS}, "known to be absent, .* has no specificity"),
+    ],
+)
+def test_cases_that_cannot_be_scored_are_refused_before_anybody_reads(shown, task, change, message):
+    given = replace(shown, records=shown.records.with_columns(**change))
+    with pytest.raises(StudyError, match=f"{message}.*leave {task} out of --tasks"):
+        design.make(given, [task], ["A"], 4, seed=0)
+    design.make(given, ["realism"], ["A"], 4, seed=0)
