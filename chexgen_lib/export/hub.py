@@ -15,6 +15,7 @@ from chexgen_lib.export import cards
 from chexgen_lib.export.images import SUFFIXES, read_recipe, save
 from chexgen_lib.models.loading import forget_origins
 from chexgen_lib.pixels import ImageError
+from chexgen_lib.pools.folder import open_samples
 from chexgen_lib.pools.generate import ABOUT
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.storage import replacing, write_json
@@ -119,7 +120,11 @@ def _read_samples(folder: Path) -> tuple[list[dict[str, Any]], list[np.ndarray]]
         return [_read_whole(folder / name) for name in names], [_pixels(folder / name) for name in names]
     if not (folder / "manifest.parquet").is_file():
         raise ValueError(f"{folder} has no manifest: give what `chexgen sample` wrote, or a pool of a run")
-    manifest, samples = pl.read_parquet(folder / "manifest.parquet", glob=False), np.load(folder / "samples.npy")
+    try:
+        manifest, samples = pl.read_parquet(folder / "manifest.parquet", glob=False), open_samples(folder)
+    except pl.exceptions.PolarsError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{folder / 'manifest.parquet'} is cut off or damaged: copy it again ({reason})") from error
     if samples.ndim != 4 or len(samples) != len(manifest) or not samples.size:
         raise ValueError(f"{folder}: {len(manifest)} requests and samples {samples.shape} do not fit; sample it again")
     columns = [column for column in ABOUT if column in manifest.columns]

@@ -136,6 +136,15 @@ def test_neither_samples_nor_a_pool(tmp_path, pool):
         write_samples(tmp_path / "out", pool)
 
 
+@pytest.mark.parametrize("name", ["samples.npy", "manifest.parquet"])
+@pytest.mark.parametrize("left", [0, 20, -20])
+def test_a_pool_that_was_cut_off_is_named(tmp_path, pool, name, left):
+    (pool / name).write_bytes((pool / name).read_bytes()[:left])
+    with pytest.raises(ValueError, match=f"{name} is cut off or damaged"):
+        write_samples(tmp_path / "out", pool)
+    assert not (tmp_path / "out").exists()
+
+
 def test_images_that_were_handed_in_are_shared_without_seeds(pool, tmp_path):
     pl.read_parquet(pool / "manifest.parquet").drop("seeds").write_parquet(pool / "manifest.parquet")
     assert write_samples(tmp_path / "out", pool)["images"].sum() == 6

@@ -10,7 +10,7 @@ from PIL import Image
 
 from chexgen_lib.cohort import layout
 from chexgen_lib.images import read_image, reduced
-from chexgen_lib.pools.folder import read_pool
+from chexgen_lib.pools.folder import open_samples, read_pool
 from chexgen_lib.records import FINDINGS
 from chexgen_lib.sources.table import read_given
 
@@ -108,14 +108,12 @@ def _check_texts(folder: Path, records: pl.DataFrame) -> None:
 
 def _native_size(folder: Path) -> int:
     """The shorter side in pixels of a folder's smallest image, as it is stored."""
-    labels, samples = folder / "labels.csv", folder / "samples.npy"
+    labels = folder / "labels.csv"
     if labels.is_file():
         table = read_given(labels, "image")
         names = table["image"].drop_nulls() if "image" in table.columns else []
         return min((_shorter_side(folder / name) for name in names), default=1)  # `read_pool` names what is wrong
-    if samples.is_file():
-        return int(min(np.load(samples, mmap_mode="r", allow_pickle=False).shape[-2:]))
-    return 1
+    return int(min(open_samples(folder).shape[-2:])) if (folder / "samples.npy").is_file() else 1
 
 
 def _shorter_side(path: Path) -> int:

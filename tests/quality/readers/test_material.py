@@ -57,6 +57,16 @@ def test_samples_of_other_records_or_texts(folders, tmp_path):
         load(folders["cohort"], {"reworded": tmp_path})
 
 
+@pytest.mark.parametrize("name", ["samples.npy", "manifest.parquet"])
+@pytest.mark.parametrize("left", [0, 20, -20])
+def test_a_pool_that_was_cut_off_is_named(folders, tmp_path, name, left):
+    for file in ("samples.npy", "manifest.parquet"):
+        (tmp_path / file).write_bytes((folders["synthesis"] / file).read_bytes())
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:left])
+    with pytest.raises(CohortError, match=f"{name} is cut off or damaged"):
+        load(folders["cohort"], {"ours": tmp_path})
+
+
 def test_a_folder_without_images_is_named(folders, tmp_path):
     with pytest.raises(CohortError, match="manifest.parquet|samples.npy"):
         load(folders["cohort"], {"ours": tmp_path})
