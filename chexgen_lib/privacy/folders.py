@@ -131,6 +131,8 @@ def _listing(folder: Path, name: str) -> tuple[pl.DataFrame, Callable[[int], np.
     else:
         found = sorted(files_below(folder))  # images behind links to folders count, too
         files = [p for p in found if not p.name.startswith(".") and _is_picture(p)]
+        if files == [folder / "samples.npy"]:
+            raise AuditError(f"{folder} holds samples.npy without manifest.parquet, the requests: copy it, too")
         table = pl.DataFrame({"file": [p.relative_to(folder).as_posix() for p in files]}, {"file": pl.String})
     return _complete(table, name), lambda row: read_image(folder / table["file"][row])
 

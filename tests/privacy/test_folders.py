@@ -102,6 +102,10 @@ def test_a_pool_of_a_run(root):
     (root / "pool/samples.npy").write_bytes(whole)
     with pytest.raises(AuditError, match="pool: its table or arrays are damaged or of another layout"):
         read(root)
+    (root / "bare").mkdir()
+    (root / "pool/samples.npy").rename(root / "bare/samples.npy")
+    with pytest.raises(AuditError, match="holds samples.npy without manifest.parquet"):
+        read_all(root / "bare", root / "training", root / "held")
 
 
 def test_a_cohort_of_a_run_gives_what_was_trained_on_and_what_was_not(root):
