@@ -1,5 +1,6 @@
 """What a reader study shows: real radiographs of a cohort and samples of the same records, all of one size."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,11 @@ def load(cohort: Path, arms: Mapping[str, Path], size: int | None = None) -> Mat
             f"recognised by their blur; use --size {min(largest.values())} or smaller"
         )
     rows = {name: _first_copies(Path(folder), size) for name, folder in arms.items()}
+    cohort_ids = set(table["image_id"])
+    for name, (known, _) in rows.items():
+        if strangers := [record for record in known if record not in cohort_ids]:
+            about = f"{len(strangers)} of {len(known)} records are not in {cohort}, first {strangers[0]!r}"
+            warnings.warn(f"{name}: {about}: their samples are not shown", stacklevel=2)
     shared = table.with_row_index("row").filter(
         pl.all_horizontal(pl.col("image_id").is_in(list(known)) for known, _ in rows.values())
     )

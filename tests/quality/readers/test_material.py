@@ -57,6 +57,14 @@ def test_samples_of_other_records_or_texts(folders, tmp_path):
         load(folders["cohort"], {"reworded": tmp_path})
 
 
+def test_samples_of_records_that_the_cohort_lacks_are_counted(folders, tmp_path):
+    (tmp_path / "0.png").write_bytes((folders["other"] / "0.png").read_bytes())
+    (tmp_path / "1.png").write_bytes((folders["other"] / "1.png").read_bytes())
+    (tmp_path / "labels.csv").write_text("image,image_id\n0.png,src:000\n1.png,src:1\n")
+    with pytest.warns(UserWarning, match="typed: 1 of 2 records are not in .*cohort, first 'src:1': .* not shown"):
+        assert len(load(folders["cohort"], {"typed": tmp_path}).records) == 1
+
+
 @pytest.mark.parametrize("name", ["samples.npy", "manifest.parquet"])
 @pytest.mark.parametrize("left", [0, 20, -20])
 def test_a_pool_that_was_cut_off_is_named(folders, tmp_path, name, left):
