@@ -21,7 +21,7 @@ from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.storage import replacing, write_json
 
 TEXTS_MAY_GO = ("nih", "openi")  # sources under terms that let anybody pass on labels and reports
-WITHHELD = ("prompt", "record", "request", "condition")  # what could hold a report or an id of its patient
+WITHHELD = ("prompt", "record", "request")  # what could hold a report or an id of its patient
 RECIPE, TABLE, IMAGES = "recipe.json", "metadata.csv", "images"
 
 
@@ -49,7 +49,8 @@ def write_model(
 def write_samples(folder: str | Path, samples: str | Path, licence: str | None = None) -> pl.DataFrame:
     """Write a new folder of PNGs with their recipes, `metadata.csv` (file_name, prompt, ...) and a data card.
 
-    Prompts and record ids of sources whose terms do not let texts be passed on are left out.
+    Prompts and record ids of sources whose terms do not let texts be passed on are left out, and so are drawings of
+    masks and boxes.
 
     Args:
         samples: what `chexgen sample` wrote, or a pool: `samples.npy` and `manifest.parquet`.
@@ -70,6 +71,7 @@ def write_samples(folder: str | Path, samples: str | Path, licence: str | None =
         (partial / IMAGES).mkdir(parents=True)
         for i, (recipe, image) in enumerate(zip(recipes, pixels, strict=True)):
             kept = {key: value for key, value in recipe.items() if not (withheld[i] and key in WITHHELD)}
+            kept.pop("condition", None)  # the name of a drawing that does not go along; its digest stays
             name = f"{IMAGES}/{i:06d}.png"
             save(partial / name, image, kept)
             rows.append({"file_name": name, "source": sources[i], **{k: v for k, v in kept.items() if k != "file"}})

@@ -115,6 +115,16 @@ def test_texts_of_credentialed_records_stay_at_home(pool, tmp_path):
     assert card.data.size_categories == "n<1K" and "prompts and record ids are left out" in card.text
 
 
+def test_no_file_is_named_that_is_not_shared(pool, tmp_path):
+    manifest = pl.read_parquet(pool / "manifest.parquet")
+    drawn = manifest.with_columns(condition=pl.lit("conditions/0.png"), condition_hash=pl.lit("5eed"))
+    drawn.write_parquet(pool / "manifest.parquet")
+    write_samples(tmp_path / "out", pool)
+    table = pl.read_csv(tmp_path / "out/metadata.csv")
+    assert "condition" not in table.columns and set(table["condition_hash"]) == {"5eed"}
+    assert "condition" not in read_recipe(tmp_path / "out" / table["file_name"][0])
+
+
 def test_own_prompts_are_shared_whole_from_png_and_dicom(tmp_path):
     names = ("a_0.png", "b_0.dcm")
     for i, name in enumerate(names):
