@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import polars as pl
@@ -83,7 +84,7 @@ class Tree:
         """The names of packed folders."""
         return [name for name in self.names if _ARCHIVE.search(name)]
 
-    @property
+    @cached_property  # asked for each part that is missing
     def lost_links(self) -> str:
         """What to say of links that lead to no file, as in a hub's snapshot that was copied alone; "" without any."""
         found = []
@@ -219,11 +220,9 @@ def every(place: str | Path | Tree, pattern: str) -> list[Path]:
 
 def _missing(tree: Tree, *patterns: str) -> RecordError:
     names = " or ".join(pattern.removeprefix("**/") for pattern in patterns)
-    remedies = [tree.lost_links, *(f"unpack {name}" for name in tree.archives[:1])]
-    first = "".join(f"{remedy}, or " for remedy in remedies if remedy)
-    return RecordError(
-        f"{tree.folder}: holds no {names}; {first}give the dataset's folder as its publisher lays it out"
-    )
+    unpack = [f"unpack {name}" for name in tree.archives[:1]]
+    remedies = [tree.lost_links, *unpack, "give the dataset's folder as its publisher lays it out"]
+    return RecordError(f"{tree.folder}: holds no {names}; {', or '.join(filter(None, remedies))}")
 
 
 def located(place: str | Path | Tree, *patterns: str) -> Path | None:
