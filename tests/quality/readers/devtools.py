@@ -32,15 +32,17 @@ class Browser:
         self.ours, self.heard = os.fdopen(ours, "wb", 0), os.fdopen(heard, "rb", 0)
         self.number, self.buffer, self.session = 0, b"", None
         self.thrown: list[str] = []
+        self.saved = 0  # files that pages have saved whole; Chromium reserves a file's name before it has content
         page = next(t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page")
         self.session = self.call("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
         self.call("Page.enable")
         self.call("Runtime.enable")
-        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads))
+        saving = {"behavior": "allow", "downloadPath": str(downloads), "eventsEnabled": True}
+        self.call("Browser.setDownloadBehavior", **saving)
         self.resize(1280, 800)
 
     def call(self, method: str, **params: Any) -> dict:
-        """A command's answer; events on the way are dropped, but for errors that the page threw."""
+        """A command's answer; of events on the way, errors that the page threw and files that it saved are kept."""
         self.number += 1
         message = {"id": self.number, "method": method, "params": params}
         if self.session and not method.startswith(("Target.", "Browser.")):
@@ -56,6 +58,8 @@ class Browser:
             if answer.get("method") == "Runtime.exceptionThrown":
                 details = answer["params"]["exceptionDetails"]
                 self.thrown.append(details.get("exception", {}).get("description", details["text"]))
+            if answer.get("method") == "Browser.downloadProgress":
+                self.saved += answer["params"]["state"] == "completed"
             if answer.get("id") == self.number:
                 assert "error" not in answer, f"{method}: {answer.get('error')}"
                 return answer["result"]
@@ -104,6 +108,15 @@ class Browser:
 
     def click(self, selector: str) -> None:
         self.run(f"document.querySelector({json.dumps(selector)}).click()")
+
+    def save(self, selector: str) -> None:
+        """Click on what saves one file, until the file is whole."""
+        before, end = self.saved, time.monotonic() + PATIENCE
+        self.click(selector)
+        while self.saved == before:
+            assert time.monotonic() < end, f"nothing was saved by {selector}"
+            self.run("true")
+            time.sleep(0.02)
 
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))

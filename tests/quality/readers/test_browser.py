@@ -72,11 +72,9 @@ def answer(browser, keys: str) -> str:
 def export(browser, downloads: Path) -> dict:
     for old in downloads.iterdir():
         old.unlink()
-    browser.click("#export")
-    browser.wait("true")
-    while not (files := list(downloads.glob("*.json"))):
-        browser.wait("true")
-    return json.loads(files[0].read_text())
+    browser.save("#export")
+    (file,) = downloads.glob("*.json")
+    return json.loads(file.read_text())
 
 
 KEYS = {"Real": "2", "Which": "1", "Agreement": "4", "Findings": "6b"}
