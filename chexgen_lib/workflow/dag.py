@@ -118,20 +118,7 @@ def absent(params: dict[str, Any]) -> list[str]:
             for key, sources in others.items()
             if sources
         ]
-    return [*lines, *_linked(params)]
-
-
-def _linked(params: dict[str, Any]) -> list[str]:
-    """A line where the user's folder that DVC watches has links to folders, behind which it does not look."""
-    data = _value("data", params)
-    if data is None or not (ROOT / data).is_dir():
-        return []
-    links = sorted(path.name for path in (ROOT / data).iterdir() if path.is_symlink() and path.is_dir())
-    line = (
-        f"in {data}, {', '.join(links)} are links, behind which DVC sees no change: when you have added one, or files "
-        "behind one changed, run once: dvc repro -f 02_cohort"
-    )
-    return [line] if links else []
+    return lines
 
 
 def _value(key: str, params: dict[str, Any]) -> Any:
