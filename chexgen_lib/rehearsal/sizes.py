@@ -68,6 +68,8 @@ def _size(value: Any, small: Any, key: str) -> Any:
     """The smaller of two sizes, one epoch; what a profile leaves open (the steps, beside epochs) stays open."""
     if value is None and key not in OPEN:
         return None
+    if key == "launch" and value.startswith("srun "):  # the job of Slurm says itself how many processes there are
+        return value
     if small is None:
         return 1 if key.endswith("epochs") else value
     return min(value, small) if isinstance(value, int | float) and isinstance(small, int | float) else small

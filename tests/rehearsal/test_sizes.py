@@ -35,6 +35,12 @@ def test_two_processes_train_unless_they_would_share_a_gpu(gpus, processes, monk
     assert launcher().endswith(f"--nproc_per_node {processes}")
 
 
+@pytest.mark.parametrize("launch", ["srun python", "accelerate launch"])
+def test_what_slurm_starts_is_the_jobs_own(launch):
+    found = reduced({"launch": launch}, {"launch": None})["launch"]
+    assert found == (launch if launch.startswith("srun") else launcher())
+
+
 def test_every_size_is_a_setting_of_some_profile():
     known = {name for profile in dag.profiles() for key, _ in flat(dag.plain(profile)) for name in _ends(key)}
     assert SIZES - known == {"epochs"} - known
