@@ -4,7 +4,7 @@ Held-out prompts of the embedded cohort; Frechet distance and Pearson r of a cla
 AUROC of the findings that are asked for, each beside its bounds. What the command keeps in runs/judge is used again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,17 +31,23 @@ def reference(prompts: int) -> Reference:
 
 
 def table(
-    real: Reference, images: Mapping[str, np.ndarray], resamples: int = 1000, every_attribute: bool = False
+    real: Reference,
+    images: Mapping[str, np.ndarray],
+    resamples: int = 1000,
+    every_attribute: bool = False,
+    embedders: Sequence[str] = ("classifier",),
 ) -> pl.DataFrame:
     """A row of `COLUMNS` for each metric and arm, or bound: value and interval over patients.
 
     Args:
         images: arm -> uint8 [N, S, R, R], for the prompts in their order.
         every_attribute: a row for each attribute that is asked for, too, not for the findings' average alone.
+        embedders: that a Frechet distance is taken with.
     """
     config = LearnerConfig(600, 0, "laptop", checks=8, device="cpu")  # as `chexgen judge` trains it by default
-    bench = Bench(real, images, trained(real, ["classifier"], KEPT / "classifier", config), resamples)
-    found = metrics.table(bench).filter(pl.col("metric").is_in([FID, R]), group="all")
+    bench = Bench(real, images, trained(real, embedders, KEPT / "classifier", config), resamples)
+    wanted = [*(f"FID-{name}" for name in embedders), R]
+    found = metrics.table(bench).filter(pl.col("metric").is_in(wanted), group="all")
     shown = asked_and_shown.table(bench).filter(pl.lit(every_attribute) | (pl.col("attribute") == MACRO))
     names = (
         pl.when(pl.col("attribute") == MACRO).then(pl.lit(ASKED)).otherwise(pl.format("{}, {}", "attribute", "measure"))

@@ -61,30 +61,36 @@ CHANGES = {
 SEEDS = (0, 1)
 
 
-def pairs(records: Path, images: int) -> Path:
-    """Latent caches `train` and `val` of so many rendered radiographs, chosen as the foundation's are."""
+def pairs(records: Path, images: int, folder: Path) -> Path:
+    """Latent caches `train` and `val` of so many rendered radiographs, chosen as the foundation's are.
+
+    The radiographs are kept in `folder/images`.
+    """
     choice = Selection("stage1", SOURCES, {"train": images, "val": 256}, views=FRONTAL, reserved=False)
     settings = {"text_encoder": "minilm", "max_tokens": TEXT_TOKENS, "seed": 0, "with_images": False}
-    chosen = kept(select_records, KEPT / "selection", records=records, selections=[choice], **settings)
+    chosen = kept(select_records, folder / "selection", records=records, selections=[choice], **settings)
     table = pl.read_parquet(chosen / "records.parquet")
-    rendered = kept(build, KEPT / "images", {"workers": 2}, records=table, resolutions=[RESOLUTION])
+    rendered = kept(build, folder / "images", {"workers": 2}, records=table, resolutions=[RESOLUTION])
     frozen = {"autoencoder": load_autoencoder("shipped"), "text_encoder": "minilm", "resolution": RESOLUTION}
-    return kept(foundation.build_pairs, KEPT / "pairs", {"workers": 2}, cohort=rendered, **frozen)
+    return kept(foundation.build_pairs, folder / "pairs", {"workers": 2}, cohort=rendered, **frozen)
 
 
-def sampled(name: str, config: TrainingConfig, made: Path, reference: Reference) -> tuple[Path, float]:
-    """Folder of the samples of a model that is trained so, and the minutes of its training."""
-    train, val = (LatentCache.load(made / split) for split in ("train", "val"))
+def untrained(pairs: LatentCache, config: TrainingConfig) -> ChexGenTransformer:
     torch.manual_seed(config.seed)
-    shape = {"sample_size": train.mean.shape[-1], "text_dim": train.states.shape[1], "text_tokens": TEXT_TOKENS}
-    model = ChexGenTransformer.of_size("laptop", objective=config.objective, **shape)
-    own = KEPT / f"{name}, seed {config.seed}"
+    shape = {"sample_size": pairs.mean.shape[-1], "text_dim": pairs.states.shape[1], "text_tokens": TEXT_TOKENS}
+    return ChexGenTransformer.of_size("laptop", objective=config.objective, **shape)
+
+
+def sampled(own: Path, config: TrainingConfig, made: Path, reference: Reference) -> tuple[np.ndarray, float]:
+    """Samples of a model that is trained so, uint8 [N, 1, R, R], and the seconds of its training; kept in `own`."""
+    train, val = (LatentCache.load(made / split) for split in ("train", "val"))
+    model = untrained(train, config)
     folder = kept(train_model, own / "model", model=model, pairs=train, held_out=val, config=config)
     pipeline = assemble(int8_weights(ChexGenTransformer.from_pretrained(folder)), "shipped", "minilm")
     pipeline.scheduler = few_steps(pipeline.scheduler)
     sampling = Sampling(1, 20, GUIDANCE[config.objective], batch_size=64, seed=0)
-    sample_pool(pipeline, reference.prompted.table.select("image_id", "prompt"), own / "samples", sampling)
-    return own / "samples", read_seconds(own) / 60
+    images = sample_pool(pipeline, reference.prompted.table.select("image_id", "prompt"), own / "samples", sampling)
+    return images, read_seconds(own)
 
 
 def draw(table: pl.DataFrame) -> Figure:
@@ -115,14 +121,13 @@ def main() -> None:
     for name, value in (("images", 6144), ("steps", RECIPE.steps), ("prompts", 256)):
         parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args()
-    reference, made = judged.reference(options.prompts), pairs(options.records, options.images)
+    reference, made = judged.reference(options.prompts), pairs(options.records, options.images, KEPT)
     about, images = [], {}
     for seed in SEEDS:
         for name, change in CHANGES.items():
             arm, config = f"{name}, seed {seed}", replace(RECIPE, steps=options.steps, seed=seed, **change)
-            folder, minutes = sampled(name, config, made, reference)
-            images[arm] = np.load(folder / "samples.npy", allow_pickle=False)
-            about.append({"arm": arm, "change": name, "seed": seed, "steps": options.steps, "minutes": minutes})
+            images[arm], seconds = sampled(KEPT / arm, config, made, reference)
+            about.append({"arm": arm, "change": name, "seed": seed, "steps": options.steps, "minutes": seconds / 60})
     table = (
         pl.DataFrame(about).join(judged.table(reference, images), on="arm", maintain_order="left").drop("arm", "role")
     )

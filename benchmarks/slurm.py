@@ -1,24 +1,30 @@
-"""A training on a Slurm of two nodes, preempted or killed in the middle and requeued: does it end with the same bytes?
+"""Jobs on a Slurm of two nodes, preempted or killed in the middle and requeued: do they end with the same bytes?
 
     apt-get install slurm-wlm     # Debian's; needs root
     python -m benchmarks.slurm [--folder FOLDER]
 
 Starts munge, a controller and two nodes of one CPU on this machine, in a folder of their own, and ends them afterwards.
-The job is what `launch='srun python'` makes of stage 03's training: a process on each node, which share every step
+A training is what `launch='srun python'` makes of stage 03's: a process on each node, which share every step
 (`training.launch`). It runs undisturbed; preempted, by a job of a partition of higher priority; and with one of its
 processes killed (SIGKILL), after which it is requeued by hand. Each disturbance comes when there is a checkpoint. The
-same training also runs in two processes of torchrun. Writes slurm.csv beside this file: trial, starts (of the job),
-resumed_at (the step that it went on from), sha256 (of the weights), equal. Fails if weights differ.
+same training also runs in two processes of torchrun. A rehearsal is that of profile `paper` up to stage 03, within a
+job: undisturbed, preempted while it makes the cohort, and with a process of its training killed.
+
+Writes slurm.csv beside this file: job, trial, starts (of the job), disturbed (what was there when it was disturbed),
+sha256 (of the trained weights), equal (to those of the same job undisturbed). Fails if weights differ.
 """
 
 import argparse
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from time import sleep
@@ -65,7 +71,7 @@ NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port=17002 CPUs=1
 PartitionName=low Nodes=n1,n2 Default=YES PriorityTier=1 State=UP
 PartitionName=high Nodes=n1,n2 PriorityTier=2 State=UP
 """
-NODES = ("n1", "n2")
+NODES, ENDED = ("n1", "n2"), ("COMPLETED", "FAILED", "CANCELLED")
 
 
 # The cluster
@@ -142,12 +148,47 @@ def train(root: Path) -> None:
     launch_training(model, pairs, CONFIG, root / "pretraining", root / "pretraining")
 
 
-def submit(root: Path, name: str) -> str:
-    """Queue the training; the number of the job."""
+@dataclass(frozen=True)
+class Work:
+    """What a job does in a folder of its own.
+
+    Attributes:
+        words: the command's, after that of Python, of the folder.
+        weights: below the folder, what it trains: a pattern of one file.
+        begun: a pattern of what is there when a job may be preempted.
+        training: a pattern of what is there when a process of its training may be killed.
+    """
+
+    words: Callable[[Path], list[str]]
+    weights: str
+    begun: str
+    training: str
+
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+SRUN = "srun --kill-on-bad-exit=1 python"
+TRAINING = Work(
+    lambda root: ["-m", "benchmarks.slurm", "--train", str(root)],
+    weights=f"pretraining/{FOLDER}/transformer/{WEIGHTS}",
+    begun=f"pretraining/{FOLDER}/checkpoint-*",
+    training=f"pretraining/{FOLDER}/checkpoint-*",
+)
+REHEARSAL = Work(
+    lambda root: (
+        ["-m", "chexgen_lib.rehearsal", "paper", "--stages", "03_pretraining", "--folder", str(root / "paper")]
+        + ["--set", f"launch='{SRUN}'"]
+    ),
+    weights=f"paper/runs/paper/pretraining/transformer/{WEIGHTS}",
+    begun="paper/runs/paper/**/chunks/*.npz",
+    training=f"paper/runs/paper/pretraining/**/{FOLDER}/settings.json",
+)
+
+
+def submit(work: Work, root: Path, name: str) -> str:
+    """Queue the work; the number of the job."""
     script = root / "job.sh"
-    script.write_text(f"#!/bin/bash\nexec {sys.executable} -m benchmarks.slurm --train {root}\n")
-    environment = f"ALL,{LAUNCH}=srun --kill-on-bad-exit=1 python"
-    options = ["--nodes=2", "--ntasks-per-node=1", "--requeue", "--open-mode=append", f"--export={environment}"]
+    script.write_text(f"#!/bin/bash\nexec {shlex.join([sys.executable, *work.words(root)])}\n")
+    options = ["--nodes=2", "--ntasks-per-node=1", "--requeue", "--open-mode=append", f"--export=ALL,{LAUNCH}={SRUN}"]
     options += [f"--job-name={name}", f"--output={root / 'job.log'}", f"--chdir={Path.cwd()}"]
     return said("sbatch", "--parsable", *options, str(script))
 
@@ -167,8 +208,12 @@ def preempt(job: str) -> None:
 
 def kill_process(job: str) -> None:
     """One process of the training dies at once; the job, which fails, is requeued."""
-    found = [place.parent for place in Path("/proc").glob("[0-9]*/environ") if is_task(place, job)]
-    os.kill(int(found[0].name), signal.SIGKILL)
+
+    def tasks() -> list[int]:
+        return [int(place.parent.name) for place in Path("/proc").glob("[0-9]*/environ") if is_task(place, job)]
+
+    wait(tasks, "a process of the training")
+    os.kill(tasks()[0], signal.SIGKILL)
     wait(lambda: state(job) in ("FAILED", "COMPLETING"), "the failed job")
     wait(lambda: state(job) == "FAILED", "the failed job")
     said("scontrol", "requeue", job)
@@ -184,33 +229,43 @@ def is_task(environ: Path, job: str) -> bool:
     return f"SLURM_JOB_ID={job}".encode() in found and b"SLURM_PROCID=1" in found and b"chexgen_lib.cli" in command
 
 
-def trial(root: Path, name: str, disturb=None) -> dict:
+def trial(work: Work, root: Path, name: str, disturb: Callable[[str], None] | None = None) -> dict:
     """A row of the table, of one job."""
+    root.mkdir(parents=True)
     write_inputs(root)
-    job, checkpoints, resumed = submit(root, name), root / "pretraining" / FOLDER, 0
+    job, found = submit(work, root, name), ""
     if disturb:
-        wait(lambda: any(checkpoints.glob("checkpoint-*")), "a checkpoint")
+        pattern = work.begun if disturb is preempt else work.training
+        wait(lambda: any(root.glob(pattern)) or state(job) in ENDED, pattern)
         disturb(job)
-        resumed = max(int(path.name[-8:]) for path in checkpoints.glob("checkpoint-*"))
-    wait(lambda: state(job) in ("COMPLETED", "FAILED", "CANCELLED"), "the end of the job")
+        found = max((path.relative_to(root).as_posix() for path in root.glob(pattern)), default="")
+    wait(lambda: state(job) in ENDED, "the end of the job")
     if state(job) != "COMPLETED":
         raise SystemExit(f"{name}: {state(job)}\n{(root / 'job.log').read_text()[-4000:]}")
     print(said("scontrol", "show", "job", job, "-o")[:200], flush=True)
-    return {"trial": name, "starts": starts(job), "resumed_at": resumed, "sha256": weights(root)}
+    return {"trial": name, "starts": starts(job), "disturbed": found, "sha256": weights(work, root)}
 
 
 def by_torchrun(root: Path) -> dict:
-    """The same without Slurm."""
+    """The training without Slurm."""
+    root.mkdir()
     write_inputs(root)
-    command = [sys.executable, "-m", "benchmarks.slurm", "--train", str(root)]
     launcher = "python -m torch.distributed.run --nproc-per-node=2 --master-port=29611"
+    command = [sys.executable, *TRAINING.words(root)]
     subprocess.run(command, check=True, env={**os.environ, LAUNCH: launcher})
-    return {"trial": "torchrun", "starts": 1, "resumed_at": 0, "sha256": weights(root)}
+    return {"trial": "torchrun", "starts": 1, "disturbed": "", "sha256": weights(TRAINING, root)}
 
 
-def weights(root: Path) -> str:
-    found = root / "pretraining" / FOLDER / "transformer/diffusion_pytorch_model.safetensors"
+def weights(work: Work, root: Path) -> str:
+    (found,) = root.glob(work.weights)
     return sha256(found.read_bytes()).hexdigest()
+
+
+def trials(work: Work, root: Path) -> list[dict]:
+    """The rows of a work: undisturbed, preempted, and with a process killed."""
+    rows = [trial(work, root / "whole", "undisturbed")]
+    rows.append(trial(work, root / "preempted", "preempted", preempt))
+    return [*rows, trial(work, root / "killed", "process killed", kill_process)]
 
 
 def main() -> None:
@@ -225,11 +280,10 @@ def main() -> None:
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
     with cluster(root / "cluster"):
-        rows = [trial(root / "whole", "undisturbed")]
-        rows.append(trial(root / "preempted", "preempted", preempt))
-        rows.append(trial(root / "killed", "process killed", kill_process))
-    rows.append(by_torchrun(root / "torchrun"))
-    table = pl.DataFrame(rows).with_columns(equal=pl.col("sha256") == pl.col("sha256").first())
+        rows = [{"job": "training"} | row for row in trials(TRAINING, root / "training")]
+        rows += [{"job": "rehearsal"} | row for row in trials(REHEARSAL, root / "rehearsal")]
+    rows.append({"job": "training"} | by_torchrun(root / "torchrun"))
+    table = pl.DataFrame(rows).with_columns(equal=pl.col("sha256") == pl.col("sha256").first().over("job"))
     table.write_csv(Path(__file__).with_suffix(".csv"))
     print(table)
     shutil.rmtree(root)

@@ -6,7 +6,8 @@ import pytest
 
 from tests.asked import missing_names
 
-BENCHMARKS = sorted(Path(__file__).parents[1].glob("benchmarks/*.py"))
+OF_ANOTHER_VERSION = {"time_to_quality_before"}  # run with the library of an earlier commit
+BENCHMARKS = sorted(p for p in Path(__file__).parents[1].glob("benchmarks/*.py") if p.stem not in OF_ANOTHER_VERSION)
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
