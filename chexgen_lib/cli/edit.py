@@ -20,7 +20,7 @@ from chexgen_lib.sampling.conditions import value_of
 from chexgen_lib.sampling.editing import UnreadError, check_film, check_radiograph
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.sampling.prompts import LONGEST, absent
-from chexgen_lib.sources.table import read_given
+from chexgen_lib.sources.table import named_file, read_given
 from chexgen_lib.storage import replacing
 
 NEEDED = ("pair", "image", "change")
@@ -124,13 +124,14 @@ def _row(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         raise ValueError(f"pair {name!r} is no plain file name of up to {LONGEST} letters")
     if missing := [column for column in NEEDED if column not in row]:
         raise ValueError(f"{missing[0]} is empty")
-    if not (folder / row["image"]).is_file():
-        raise ValueError(f"{folder / row['image']} does not exist")
+    image = named_file(folder, row["image"])
+    if not image.is_file():
+        raise ValueError(f"{image} does not exist")
     change, record = _json(row, "change"), _record(row)
     changed(record, change)
     guidance = row.get("guidance")
     guidance = guidance if guidance is None else _number("guidance", guidance)
-    return {"pair": name, "image": folder / row["image"], "change": change, "record": record, "guidance": guidance}
+    return {"pair": name, "image": image, "change": change, "record": record, "guidance": guidance}
 
 
 def _record(row: Mapping[str, Any]) -> dict[str, Any]:

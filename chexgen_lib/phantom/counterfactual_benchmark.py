@@ -25,7 +25,7 @@ from chexgen_lib.phantom.findings import MIDLINE
 from chexgen_lib.phantom.patient import rng
 from chexgen_lib.pixels import read_pixels
 from chexgen_lib.records import FINDINGS, SEVERITIES, RecordError
-from chexgen_lib.sources.table import read_given
+from chexgen_lib.sources.table import named_file, read_given
 from chexgen_lib.storage import replacing
 
 PAIRS = 1000
@@ -211,7 +211,7 @@ def read_edits(folder: str | Path, pairs: Sequence[Pair], size: int) -> np.ndarr
     files = dict(given.select("pair", "image").iter_rows())
     if absent := [pair.name for pair in pairs if pair.name not in files]:
         raise ImageError(f"{path}: {len(absent)} pairs have no film, the first is {absent[0]!r}: edit every one")
-    return np.stack([read_film(Path(folder) / files[pair.name], size) for pair in pairs])
+    return np.stack([read_film(named_file(Path(folder), files[pair.name]), size) for pair in pairs])
 
 
 def read_film(path: Path, size: int) -> np.ndarray:

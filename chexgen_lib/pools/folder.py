@@ -16,7 +16,7 @@ import polars as pl
 from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.images import ImageError, read_image, resize, to_uint8
 from chexgen_lib.records import RecordError
-from chexgen_lib.sources.table import read_given
+from chexgen_lib.sources.table import named_file, read_given
 from chexgen_lib.stored_images import StoredImages
 
 REDO = "redo stage 06_pools, or take them out of labels.csv"
@@ -117,7 +117,7 @@ def _read_images(folder: Path, size: int, by: Sequence[str]) -> tuple[pl.DataFra
     table = table.with_columns(_count(by).alias("copy"), pl.concat_str(by, separator=":").alias("image_id"))
     if "kind" in by:
         table = table.with_columns(condition_hash=pl.lit(None, pl.String))
-    images = np.stack([_read_listed(folder / name, size, square="kind" in by) for name in names])
+    images = np.stack([_read_listed(named_file(folder, name), size, square="kind" in by) for name in names])
     return table, StoredImages.of(images)
 
 

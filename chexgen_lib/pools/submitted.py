@@ -11,7 +11,7 @@ from PIL import Image
 
 from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.pools.folder import open_samples, read_pool
-from chexgen_lib.sources.table import read_given
+from chexgen_lib.sources.table import named_file, read_given
 from chexgen_lib.storage import digest
 
 EXCLUDED = {"image_id": pl.String, "copy": pl.Int64, "reason": pl.String}
@@ -86,7 +86,7 @@ def stored(folder: Path, size: int) -> list[str]:
     kinds: Counter[str] = Counter()
     for name in read_given(folder / "labels.csv", "image")["image"]:
         try:
-            with Image.open(folder / name) as image:
+            with Image.open(named_file(folder, name)) as image:
                 width, height, mode = *image.size, image.mode
         except OSError:  # not a picture that Pillow knows, such as DICOM: `read_image` has read it
             kinds["in another format than PNG or JPEG"] += 1

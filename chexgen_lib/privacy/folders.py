@@ -25,7 +25,7 @@ from chexgen_lib.images import ImageError, from_uint8, read_image, reduced, resi
 from chexgen_lib.pixels import DICOM, JPEG, PNG
 from chexgen_lib.records import RecordError
 from chexgen_lib.sampling.prompts import NO_TEXT
-from chexgen_lib.sources.table import read_given
+from chexgen_lib.sources.table import named_file, read_given
 from chexgen_lib.storage import files_below
 
 POOL, TRAINING, HELD_OUT = "pool", "training", "held-out"
@@ -134,7 +134,7 @@ def _listing(folder: Path, name: str) -> tuple[pl.DataFrame, Callable[[int], np.
         if files == [folder / "samples.npy"]:
             raise AuditError(f"{folder} holds samples.npy without manifest.parquet, the requests: copy it, too")
         table = pl.DataFrame({"file": [p.relative_to(folder).as_posix() for p in files]}, {"file": pl.String})
-    return _complete(table, name), lambda row: read_image(folder / table["file"][row])
+    return _complete(table, name), lambda row: read_image(named_file(folder, table["file"][row]))
 
 
 def _is_picture(path: Path) -> bool:

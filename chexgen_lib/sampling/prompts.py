@@ -14,7 +14,7 @@ from chexgen_lib.models.text import foreign
 from chexgen_lib.records import FINDINGS, VIEWS, RecordError
 from chexgen_lib.sampling.conditions import class_of, once, read_boxes, value_of
 from chexgen_lib.sources.files import read_text
-from chexgen_lib.sources.table import parse_given
+from chexgen_lib.sources.table import named_file, parse_given
 
 METADATA = ("sex", "age", "race", "view")
 ENCODED = ("source", *FINDINGS)  # further columns, which only a metadata encoder reads
@@ -142,7 +142,7 @@ def _masks(value: str | dict | None, folder: Path) -> list[dict]:
     given = [(class_of(name), path) for name, path in (value or {}).items() if path]
     if not all(isinstance(path, str) for _, path in given):
         raise ValueError(f"mask {said!r} does not name a file for each class")
-    return [{"class": name, "path": str(folder / path)} for name, path in once(given).items()]
+    return [{"class": name, "path": str(named_file(folder, path))} for name, path in once(given).items()]
 
 
 def _read(path: Path) -> tuple[list[str], list[tuple[int, dict]]]:

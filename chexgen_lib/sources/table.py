@@ -15,6 +15,7 @@ from chexgen_lib.records import RecordError
 from chexgen_lib.sources.files import read_text
 
 _QUOTED = re.compile(rb'"[^"]*"')
+_NAMELESS = re.compile(r"(?:Unnamed: \d+(?:\.\d+)?)?")  # of row names that were saved, and what pandas calls them then
 _ROW = re.compile(rb'(?:"[^"]*"|[^"\n]+)++(?=\n|\Z)')
 REJECTS = {"source": pl.String, "row": pl.String, "image_id": pl.String, "reason": pl.String}
 REPAIRS = {
@@ -73,7 +74,7 @@ def read_given(path: str | Path, needed: str, texts: Sequence[str] | None = None
 
 
 def parse_given(text: str, needed: str, texts: Sequence[str] | None = None) -> pl.DataFrame:
-    """A table, also as spreadsheets save it (`_plain`).
+    """A table, also as spreadsheets save it (`_plain`), without the row names of pandas and R.
 
     Args:
         needed: a column that the table has if it is read rightly.
@@ -93,7 +94,14 @@ def parse_given(text: str, needed: str, texts: Sequence[str] | None = None) -> p
         remedy = f"; put a text that holds {mark} into quotes" * (len(other) > len(header))
         raise csv.Error(f"line {line} has {len(other)} of the head's {len(header)} fields{remedy}")
     table = pl.read_csv(plain, separator=separator, glob=False, **options)
-    return table
+    return table.drop(name for name in table.columns if _NAMELESS.fullmatch(name))
+
+
+def named_file(folder: Path, name: str) -> Path:
+    """The file that a user's table names, relative to a folder; also as Windows writes paths, unless the backslash is
+    part of its name."""
+    path = folder / name
+    return path if "\\" not in name or path.is_file() else folder / name.replace("\\", "/")
 
 
 def _plain(raw: bytes, needed: Sequence[str]) -> tuple[bytes, list[str], str]:

@@ -150,3 +150,14 @@ def test_a_runs_pool_is_read_too(tmp_path):
     found = read_submitted(tmp_path, WANTED, SIZE, 1)
     assert found.image_ids == WANTED and set(found.excluded["reason"]) == {MANY} and len(found.excluded) == 3
     assert found.remarks == ["all images have 32 px: judged at 16"]
+
+
+def test_a_table_of_windows_with_row_names_of_pandas_is_read(tmp_path):
+    for k in range(3):
+        (tmp_path / f"r{k}").mkdir()
+        Image.fromarray(pixels(k)).save(tmp_path / f"r{k}/0.png")
+    rows = [f"{k},r{k}\\0.png,r{k}" for k in range(3)]
+    (tmp_path / "labels.csv").write_text("\n".join([",image,image_id", *rows]))
+    found = read_submitted(tmp_path, WANTED, SIZE, 1)
+    assert found.image_ids == WANTED and found.remarks == []
+    np.testing.assert_array_equal(found.images[1, 0], pixels(0))

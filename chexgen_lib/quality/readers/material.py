@@ -13,7 +13,7 @@ from chexgen_lib.cohort import layout
 from chexgen_lib.images import read_image, reduced
 from chexgen_lib.pools.folder import open_samples, read_pool
 from chexgen_lib.records import FINDINGS
-from chexgen_lib.sources.table import read_given
+from chexgen_lib.sources.table import named_file, read_given
 
 REAL = "real"  # the arm of the cohort's own radiographs
 ALONE = "alone"  # the condition of assisted reading without a sample
@@ -118,7 +118,8 @@ def _native_size(folder: Path) -> int:
     if labels.is_file():
         table = read_given(labels, "image")
         names = table["image"].drop_nulls() if "image" in table.columns else []
-        return min((_shorter_side(folder / name) for name in names), default=1)  # `read_pool` names what is wrong
+        sides = (_shorter_side(named_file(folder, name)) for name in names)
+        return min(sides, default=1)  # `read_pool` names what is wrong
     return int(min(open_samples(folder).shape[-2:])) if (folder / "samples.npy").is_file() else 1
 
 
