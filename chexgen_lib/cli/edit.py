@@ -20,7 +20,8 @@ from chexgen_lib.sampling.conditions import value_of
 from chexgen_lib.sampling.editing import UnreadError, check_film, check_radiograph
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.sampling.prompts import LONGEST, absent
-from chexgen_lib.sources.table import named_file, read_given
+from chexgen_lib.sources.given import named_file
+from chexgen_lib.sources.table import read_given
 from chexgen_lib.storage import replacing
 
 NEEDED = ("pair", "image", "change")

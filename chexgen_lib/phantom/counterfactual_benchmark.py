@@ -25,7 +25,8 @@ from chexgen_lib.phantom.findings import MIDLINE
 from chexgen_lib.phantom.patient import rng
 from chexgen_lib.pixels import read_pixels
 from chexgen_lib.records import FINDINGS, SEVERITIES, RecordError
-from chexgen_lib.sources.table import named_file, read_given
+from chexgen_lib.sources.given import named_file
+from chexgen_lib.sources.table import read_given
 from chexgen_lib.storage import replacing
 
 PAIRS = 1000

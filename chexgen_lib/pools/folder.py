@@ -16,7 +16,8 @@ import polars as pl
 from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.images import ImageError, read_image, resize, to_uint8
 from chexgen_lib.records import RecordError
-from chexgen_lib.sources.table import named_file, read_given
+from chexgen_lib.sources.given import named_file
+from chexgen_lib.sources.table import read_given
 from chexgen_lib.stored_images import StoredImages
 
 REDO = "redo stage 06_pools, or take them out of labels.csv"

@@ -19,7 +19,7 @@ from chexgen_lib.kept import kept
 from chexgen_lib.pools.folder import is_folder_of_images, read_pool
 from chexgen_lib.pools.generate import Sampling, sample_pool
 from chexgen_lib.pools.labelled import copies_of
-from chexgen_lib.pools.submitted import stored
+from chexgen_lib.pools.submitted import stored, unnamed
 from chexgen_lib.pools.trial import tried
 from chexgen_lib.sampling.generators import Generator, GreyPipeline, Parts, is_whole, open_generator
 from chexgen_lib.storage import remove
@@ -124,7 +124,9 @@ def _given(source: Path, requests: pl.DataFrame, folder: Path, copies: int, size
         raise CohortError(f"{source}: {error}") from error
     samples = images[rows.reshape(copies, -1).T]  # [P, S, H, W]
     unused = len(table) - len(np.unique(rows))
-    for remark in [*stored(source, size), *([f"{unused} images that nothing requests are left out"] * (unused > 0))]:
+    left = {"that nothing requests": unused, "that labels.csv does not name": len(unnamed(source))}
+    counted = [f"{number} images {which} are left out" for which, number in left.items() if number]
+    for remark in [*stored(source, size), *counted]:
         warnings.warn(f"{source}: {remark}", stacklevel=2)
     kept(_write, folder, samples=samples, requests=requests.select(pl.col("^(image_id|record|prompt)$")).rechunk())
     return samples

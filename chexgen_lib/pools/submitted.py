@@ -11,7 +11,8 @@ from PIL import Image
 
 from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.pools.folder import open_samples, read_pool
-from chexgen_lib.sources.table import named_file, read_given
+from chexgen_lib.sources.given import named_file, unlisted
+from chexgen_lib.sources.table import read_given
 from chexgen_lib.storage import digest
 
 EXCLUDED = {"image_id": pl.String, "copy": pl.Int64, "reason": pl.String}
@@ -40,7 +41,8 @@ def read_submitted(folder: str | Path, wanted: list[str], size: int, copies: int
     """Read a folder (`folder.read_pool`) for the records `wanted`, in their order.
 
     S is the smaller of `copies` and the median of what records have. Images of other records, and those of a record
-    beyond S, are excluded; so is a record with fewer than S, or with none. Another size, colour or depth, and equal
+    beyond S, are excluded; so is a record with fewer than S, or with none, and a
+    picture that `labels.csv` does not name. Another size, colour or depth, and equal
     images, are remarked upon.
 
     Raises:
@@ -70,7 +72,7 @@ def read_submitted(folder: str | Path, wanted: list[str], size: int, copies: int
     excluded = excluded.select(pl.col("record").alias("image_id"), "copy", reason.alias("reason")).cast(EXCLUDED)
     absent = pl.DataFrame({"image_id": [record for record in wanted if record not in set(held["record"])]})
     absent = absent.select(pl.col("image_id").cast(pl.String), copy=None, reason=pl.lit(ABSENT)).cast(EXCLUDED)
-    excluded = pl.concat([excluded, absent])
+    excluded = pl.concat([excluded, absent, _not_listed(Path(folder))])
     ids = [record for record in wanted if record in set(enough)]
     place = {(record, copy): row for record, copy, row in used.select("record", "copy", "row").iter_rows()}
     rows = np.array([[place[record, k] for k in range(s)] for record in ids])  # [N, S]
@@ -101,6 +103,18 @@ def stored(folder: Path, size: int) -> list[str]:
         elif mode not in ("L", "LA"):
             kinds[f"in colour ({mode}): judged by their luma"] += 1
     return [f"{number} images {kind}" for kind, number in kinds.most_common()]
+
+
+def _not_listed(folder: Path) -> pl.DataFrame:
+    """The pictures of a folder that its `labels.csv` does not name, in rows of `EXCLUDED`."""
+    rows = [(None, None, f"{name} is not in labels.csv") for name in unnamed(folder)]
+    return pl.DataFrame(rows, EXCLUDED, orient="row")
+
+
+def unnamed(folder: Path) -> list[str]:
+    """The pictures of a folder that its `labels.csv`, if there is one, does not name."""
+    labels = folder / "labels.csv"
+    return unlisted(folder, read_given(labels, "image")["image"].drop_nulls()) if labels.is_file() else []
 
 
 def _repeated(images: np.ndarray) -> list[str]:

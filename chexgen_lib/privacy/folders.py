@@ -22,18 +22,15 @@ import polars as pl
 
 from chexgen_lib.cohort import layout
 from chexgen_lib.images import ImageError, from_uint8, read_image, reduced, resize, to_uint8
-from chexgen_lib.pixels import DICOM, JPEG, PNG
 from chexgen_lib.records import RecordError
 from chexgen_lib.sampling.prompts import NO_TEXT
-from chexgen_lib.sources.table import named_file, read_given
-from chexgen_lib.storage import files_below
+from chexgen_lib.sources.given import named_file, pictures, unlisted
+from chexgen_lib.sources.table import read_given
 
 POOL, TRAINING, HELD_OUT = "pool", "training", "held-out"
 LARGEST, SMALLEST, STEP = 128, 64, 16  # px; what likeness is measured at is a multiple of STEP
 COLUMNS = ("file", "image_id", "patient_id", "study_id", "prompt")
 IDS = ("image_id", "patient_id", "study_id")
-SUFFIXES = {".png", ".jpg", ".jpeg", ".dcm", ".dicom"}
-UNREAD = {".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".j2k", ".npy"}  # `read_image` says what to do
 EXCLUDED = {"set": pl.String, "file": pl.String, "reason": pl.String}
 
 
@@ -101,7 +98,7 @@ def _read(folder: Path, name: str, smallest: int) -> tuple[tuple[pl.DataFrame, l
         table, load = _listing(folder, name)
     except (pl.exceptions.PolarsError, EOFError) as error:  # a column that is absent, a file that is cut off
         raise AuditError(f"{folder}: its table or arrays are damaged or of another layout: {error}") from error
-    kept, images, excluded = [], [], []
+    kept, images, excluded = [], [], _not_listed(folder, name, table)
     for row, file in enumerate(table["file"]):
         try:
             image = load(row)
@@ -129,21 +126,18 @@ def _listing(folder: Path, name: str) -> tuple[pl.DataFrame, Callable[[int], np.
     if (folder / "labels.csv").is_file():
         table = _labels(folder / "labels.csv")
     else:
-        found = sorted(files_below(folder))  # images behind links to folders count, too
-        files = [p for p in found if not p.name.startswith(".") and _is_picture(p)]
-        if files == [folder / "samples.npy"]:
+        files = pictures(folder)  # images behind links to folders count, too
+        if files == ["samples.npy"]:
             raise AuditError(f"{folder} holds samples.npy without manifest.parquet, the requests: copy it, too")
-        table = pl.DataFrame({"file": [p.relative_to(folder).as_posix() for p in files]}, {"file": pl.String})
+        table = pl.DataFrame({"file": files}, {"file": pl.String})
     return _complete(table, name), lambda row: read_image(named_file(folder, table["file"][row]))
 
 
-def _is_picture(path: Path) -> bool:
-    """By its name, or as scanners and archives leave the suffix out (IM000001) by its first bytes."""
-    if path.suffix.lower() in SUFFIXES | UNREAD:
-        return True
-    with path.open("rb") as file:
-        head = file.read(132)
-    return head.startswith((PNG, JPEG)) or head[128:] == DICOM
+def _not_listed(folder: Path, name: str, table: pl.DataFrame) -> list[tuple[str, str, str]]:
+    """Rows of `EXCLUDED` of the pictures that a folder's `labels.csv` does not name."""
+    if any((folder / own).is_file() for own in ("cohort.parquet", "samples.npy")):
+        return []
+    return [(name, file, "not in labels.csv") for file in unlisted(folder, table["file"])]
 
 
 def _labels(path: Path) -> pl.DataFrame:

@@ -14,7 +14,8 @@ from chexgen_lib.models.text import foreign
 from chexgen_lib.records import FINDINGS, VIEWS, RecordError
 from chexgen_lib.sampling.conditions import class_of, once, read_boxes, value_of
 from chexgen_lib.sources.files import read_text
-from chexgen_lib.sources.table import named_file, parse_given
+from chexgen_lib.sources.given import named_file
+from chexgen_lib.sources.table import parse_given
 
 METADATA = ("sex", "age", "race", "view")
 ENCODED = ("source", *FINDINGS)  # further columns, which only a metadata encoder reads

@@ -97,13 +97,6 @@ def parse_given(text: str, needed: str, texts: Sequence[str] | None = None) -> p
     return table.drop(name for name in table.columns if _NAMELESS.fullmatch(name))
 
 
-def named_file(folder: Path, name: str) -> Path:
-    """The file that a user's table names, relative to a folder; also as Windows writes paths, unless the backslash is
-    part of its name."""
-    path = folder / name
-    return path if "\\" not in name or path.is_file() else folder / name.replace("\\", "/")
-
-
 def _plain(raw: bytes, needed: Sequence[str]) -> tuple[bytes, list[str], str]:
     """A table's text, the names of its columns, and what separates them: the mark by which it has those `needed`.
 

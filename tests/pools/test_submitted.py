@@ -161,3 +161,10 @@ def test_a_table_of_windows_with_row_names_of_pandas_is_read(tmp_path):
     found = read_submitted(tmp_path, WANTED, SIZE, 1)
     assert found.image_ids == WANTED and found.remarks == []
     np.testing.assert_array_equal(found.images[1, 0], pixels(0))
+
+
+def test_images_that_the_table_does_not_name_are_listed(whole):
+    for k in (6, 7):
+        Image.fromarray(pixels(k)).save(whole / f"{k}.png")
+    reasons = ["6.png is not in labels.csv", "7.png is not in labels.csv"]
+    assert read_submitted(whole, WANTED, SIZE, 2).excluded["reason"].to_list() == reasons

@@ -190,3 +190,10 @@ def test_held_out_images_are_of_nobody_who_was_trained_on(root):
     (root / "held/labels.csv").write_text("image,patient_id\n0.png,training:p1\n")
     with pytest.raises(AuditError, match="1 patients are both in training and held out, first 'training:p1'"):
         read(root)
+
+
+def test_images_that_the_table_does_not_name_are_listed(root):
+    """A training image that is left out by oversight cannot be recognised in the pool."""
+    write_png(root / "training/more/9.png", films(1, 9)[0] / np.float32(255))
+    sets, excluded = read(root)
+    assert len(sets[TRAINING]) == 6 and excluded.rows() == [(TRAINING, "more/9.png", "not in labels.csv")]

@@ -10,7 +10,7 @@ import pytest
 
 from chexgen_lib.records import RecordError
 from chexgen_lib.sources.files import Tree, locate, read_text
-from chexgen_lib.sources.table import named_file, read_given, read_table
+from chexgen_lib.sources.table import read_given, read_table
 from tests.sources.layouts import put, zipped
 
 TABLE = "a,b\n1,x\n2,y\n"
@@ -190,11 +190,3 @@ def test_row_names_that_pandas_or_r_saved_are_no_column(tmp_path):
     assert read_given(tmp_path / "t.csv", "image").to_dict(as_series=False) == wanted
     (tmp_path / "t.csv").write_text('"","image","id"\n"1","a","r"\n"2","b","s"\n')
     assert read_given(tmp_path / "t.csv", "image").to_dict(as_series=False) == wanted
-
-
-def test_a_file_that_a_table_names_as_windows_does_is_found(tmp_path):
-    (tmp_path / "a").mkdir()
-    for name in ("a/1.png", "b\\2.png"):
-        (tmp_path / name).touch()
-    assert named_file(tmp_path, "a\\1.png") == named_file(tmp_path, "a/1.png") == tmp_path / "a/1.png"
-    assert named_file(tmp_path, "b\\2.png").is_file()

@@ -13,7 +13,8 @@ from chexgen_lib.cohort import layout
 from chexgen_lib.images import read_image, reduced
 from chexgen_lib.pools.folder import open_samples, read_pool
 from chexgen_lib.records import FINDINGS
-from chexgen_lib.sources.table import named_file, read_given
+from chexgen_lib.sources.given import named_file
+from chexgen_lib.sources.table import read_given
 
 REAL = "real"  # the arm of the cohort's own radiographs
 ALONE = "alone"  # the condition of assisted reading without a sample

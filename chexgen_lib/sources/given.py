@@ -1,0 +1,38 @@
+"""Folders of images that a user gives, with a table that names them."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from chexgen_lib.pixels import DICOM, JPEG, PNG
+from chexgen_lib.storage import files_below
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".dcm", ".dicom"}
+UNREAD = {".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".j2k", ".npy"}  # `images.read_image` says what to do
+
+
+def named_file(folder: Path, name: str) -> Path:
+    """The file that a table names, relative to its folder; also as Windows writes paths, unless the backslash is part
+    of its name."""
+    path = folder / name
+    return path if "\\" not in name or path.is_file() else folder / name.replace("\\", "/")
+
+
+def pictures(folder: Path) -> list[str]:
+    """Paths of the pictures below a folder, relative to it, sorted; links are followed, hidden files are none."""
+    found = (path for path in files_below(folder) if not path.name.startswith(".") and _is_picture(path))
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def unlisted(folder: Path, names: Iterable[str]) -> list[str]:
+    """The `pictures` of a folder that its table, which has these `names`, does not name."""
+    listed = {named_file(folder, name).resolve() for name in names}
+    return [name for name in pictures(folder) if (folder / name).resolve() not in listed]
+
+
+def _is_picture(path: Path) -> bool:
+    """By its name, or as scanners and archives leave the suffix out (IM000001) by its first bytes."""
+    if path.suffix.lower() in SUFFIXES | UNREAD:
+        return True
+    with path.open("rb") as file:
+        head = file.read(132)
+    return head.startswith((PNG, JPEG)) or head[128:] == DICOM
