@@ -23,7 +23,7 @@ import polars as pl
 from chexgen_lib.cohort import layout
 from chexgen_lib.images import ImageError, from_uint8, read_image, reduced, resize, to_uint8
 from chexgen_lib.records import RecordError
-from chexgen_lib.sampling.prompts import NO_TEXT
+from chexgen_lib.sources.columns import cell
 from chexgen_lib.sources.given import named_file, pictures, unlisted
 from chexgen_lib.sources.table import read_given
 
@@ -156,8 +156,7 @@ def _labels(path: Path) -> pl.DataFrame:
 
 def _id(column: str) -> pl.Expr:
     """A column of ids as they are meant: pandas writes the numbers of one that is not full as 12.0."""
-    text = pl.col(column).str.strip_chars().str.replace(r"^(\d+)\.0$", "$1")
-    return pl.when(~text.str.to_lowercase().is_in(NO_TEXT)).then(text).alias(column)
+    return cell(pl.col(column)).replace("", None).str.replace(r"^(\d+)\.0$", "$1")
 
 
 def _samples(folder: Path, name: str) -> tuple[pl.DataFrame, Callable[[int], np.ndarray]]:

@@ -13,6 +13,7 @@ import polars as pl
 from chexgen_lib.models.text import foreign
 from chexgen_lib.records import FINDINGS, VIEWS, RecordError
 from chexgen_lib.sampling.conditions import class_of, once, read_boxes, value_of
+from chexgen_lib.sources.columns import ABSENT
 from chexgen_lib.sources.files import read_text
 from chexgen_lib.sources.given import named_file
 from chexgen_lib.sources.table import parse_given
@@ -24,7 +25,6 @@ SEXES = {"M": "Male", "F": "Female", "Male": "Male", "Female": "Female"}
 OLDEST = 120  # years
 NAME = re.compile(r"[\w][\w.-]{0,127}")  # a file name: no folder, no "..", no leading dot
 LONGEST = 200  # bytes of a name: disks take 255, with what is added to it
-NO_TEXT = {"", "nan", "none", "null", "<na>", "n/a", "na"}  # what tables hold for what is not there
 UNWRITABLE = re.compile("[\0\ud800-\udfff]")  # JSON holds halves of characters, files cannot
 LINE = re.compile(r"\r\n|[\r\n]")  # a text may hold other ends of a line, such as U+2028
 KINDS = {
@@ -107,8 +107,12 @@ def _name(name: object, names: set[str]) -> str:
 
 def _prompt(row: dict, text: object, path: Path) -> dict:
     """What a row asks, in columns of `read_prompts`; ValueError where it cannot be understood."""
-    if not isinstance(text, str) or (text.strip().lower() in NO_TEXT and "impression" in row):
-        raise ValueError(f"impression {text!r} is empty or not text")
+    if absent(text) and (text is None or "impression" in row):
+        known = {*METADATA, *ENCODED}.intersection(row)
+        remedy = ", or leave out the column for a model that reads metadata alone" * bool(known)
+        raise ValueError(f"impression is empty: write what the film shows, or take the row out{remedy}")
+    if not isinstance(text, str):
+        raise ValueError(f"impression {text!r} is no text")
     if foreign(text):
         raise ValueError(f"impression {text[:60]!r} is not in English")
     row = {key: value for key, value in row.items() if not absent(value)}
@@ -196,7 +200,7 @@ def _of_lines(text: str) -> list[dict]:
 
 def absent(value: object) -> bool:
     """Whether a table holds nothing there: null, NaN, or a word for them."""
-    return value is None or value != value or isinstance(value, str) and value.strip().lower() in NO_TEXT
+    return value is None or value != value or isinstance(value, str) and value.strip().lower() in ABSENT
 
 
 def with_metadata(prompt: str, metadata: Mapping) -> str:

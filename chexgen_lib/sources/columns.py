@@ -4,7 +4,8 @@ import polars as pl
 
 from chexgen_lib.records import FINDINGS, MAX_AGE
 
-ABSENT = ("NA", "NaN", "nan", "<NA>", "NULL", "null", "None")  # as R, pandas and databases write an empty cell
+# How R, pandas, databases and spreadsheets write an empty cell, in any case.
+ABSENT = frozenset({"", "na", "n/a", "<na>", "#n/a", "nan", "null", "none"})
 # A radiograph with one of these is not normal; one with a device may be.
 PATHOLOGIES = tuple(f for f in FINDINGS if f not in ("No Finding", "Support Devices"))
 
@@ -20,7 +21,8 @@ def years(text: pl.Expr) -> pl.Expr:
 
 def cell(text: pl.Expr) -> pl.Expr:
     """A cell without spaces around it; "" where a program that wrote the table again says that nothing is there."""
-    return text.str.strip_chars().replace(dict.fromkeys(ABSENT, ""))
+    text = text.str.strip_chars()
+    return pl.when(text.str.to_lowercase().is_in(ABSENT)).then(pl.lit("")).otherwise(text).name.keep()
 
 
 def without_ending(name: pl.Expr) -> pl.Expr:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from chexgen_lib.records import RecordError
+from chexgen_lib.sources.columns import ABSENT
 from chexgen_lib.sources.files import read_text
 
 _QUOTED = re.compile(rb'"[^"]*"')
@@ -208,7 +209,7 @@ def unread(table: pl.DataFrame, source: str, fields: dict[str, str]) -> pl.DataF
         source: its name.
         fields: column of the Record -> raw column.
     """
-    unknown = ("", "nan", "none", "unknown", "unk", "o")
+    unknown = [*ABSENT, "unknown", "unk", "o"]
     where = [pl.lit(source).alias("source"), pl.col("row").cast(pl.String), "image_id"]
     frames = [pl.DataFrame(schema=REPAIRS)]
     for field, raw in fields.items():

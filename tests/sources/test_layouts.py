@@ -82,7 +82,7 @@ def test_links_that_lead_to_no_file_are_named(tmp_path):
         registry.load("chexpert", folder)
 
 
-@pytest.mark.parametrize("absent", ["NA", "nan", "<NA>", "NULL"])
+@pytest.mark.parametrize("absent", ["NA", "nan", "<NA>", "NULL", "N/A", "#N/A"])
 def test_an_empty_cell_that_a_program_wrote_in_words(absent, tmp_path):
     head, row = chexpert_rows("CheXpert-v1.0", "patient00001").split("\n")
     put(tmp_path, {"train.csv": f"{head}\n{row.replace(',,', f',{absent},').replace(',,', f',{absent},')}{absent}\n"})
