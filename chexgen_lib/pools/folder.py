@@ -16,6 +16,7 @@ import polars as pl
 from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.images import ImageError, read_image, resize, to_uint8
 from chexgen_lib.records import RecordError
+from chexgen_lib.sources.columns import cell
 from chexgen_lib.sources.given import named_file
 from chexgen_lib.sources.table import read_given
 from chexgen_lib.stored_images import StoredImages
@@ -144,17 +145,19 @@ def _read_labels(folder: Path, columns: Sequence[str]) -> pl.DataFrame:
             f"{path}: columns {unknown} would be ignored, leave them out: labels, masks and boxes are those that the "
             f"cohort has of the record image_id; the columns are {', '.join(columns)}"
         )
+    table = table.with_columns(cell(pl.col("image_id")).replace("", None)).with_row_index("row", offset=1)
+    table = table.filter(~pl.all_horizontal(pl.col(columns).is_null()))  # spreadsheets save empty rows, too
     if table.is_empty():
         raise CohortError(f"{path} names no image")
-    table = table.with_columns(pl.col("image_id").str.strip_chars().replace("", None))  # spreadsheets leave spaces
     problems = {
         "a value is missing": pl.any_horizontal(pl.col(columns).is_null()),
         "the image is named twice": ~pl.col("image").is_first_distinct(),
     }
     for problem, wrong in problems.items():
-        if rows := table.with_row_index("row", offset=1).filter(wrong)["row"].to_list():
-            raise CohortError(f"{path}, row {rows[0]} {table.row(rows[0] - 1)}: {problem}")
-    return table
+        if rows := table.filter(wrong).rows():
+            row, *values = rows[0]
+            raise CohortError(f"{path}, row {row} {tuple(values)}: {problem}")
+    return table.drop("row")
 
 
 def _read_listed(path: Path, size: int, square: bool) -> np.ndarray:

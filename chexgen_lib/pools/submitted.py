@@ -86,7 +86,7 @@ def stored(folder: Path, size: int) -> list[str]:
         side = open_samples(folder).shape[-1]
         return [] if side == size else [f"all images have {side} px: judged at {size}"]
     kinds: Counter[str] = Counter()
-    for name in read_given(folder / "labels.csv", "image")["image"]:
+    for name in read_given(folder / "labels.csv", "image")["image"].drop_nulls():
         try:
             with Image.open(named_file(folder, name)) as image:
                 width, height, mode = *image.size, image.mode

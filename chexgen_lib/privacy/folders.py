@@ -148,9 +148,13 @@ def _labels(path: Path) -> pl.DataFrame:
         raise AuditError(f"{error}; save it as CSV with a column image") from error
     if "image" not in table.columns:
         raise AuditError(f"{path}: column 'image' is missing; it has {table.columns}")
-    if row := next((i for i, file in enumerate(table["image"], 1) if not file), None):
+    empty = table.select(pl.all_horizontal(pl.all().is_null())).to_series()  # spreadsheets save empty rows, too
+    nameless = (
+        i for i, (file, nothing) in enumerate(zip(table["image"], empty, strict=True), 1) if not (file or nothing)
+    )
+    if row := next(nameless, None):
         raise AuditError(f"{path}, row {row}: no image is named")
-    table = table.drop("file", strict=False).rename({"image": "file"})
+    table = table.filter(~empty).drop("file", strict=False).rename({"image": "file"})
     return table.with_columns(_id(column) for column in IDS if column in table.columns)
 
 

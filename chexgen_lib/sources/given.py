@@ -11,10 +11,10 @@ UNREAD = {".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".j2k", ".npy"}  # `
 
 
 def named_file(folder: Path, name: str) -> Path:
-    """The file that a table names, relative to its folder; also as Windows writes paths, unless the backslash is part
-    of its name."""
-    path = folder / name
-    return path if "\\" not in name or path.is_file() else folder / name.replace("\\", "/")
+    """The file that a table names, relative to its folder; where there is none of that name, without spaces around it
+    and with backslashes as Windows writes paths."""
+    path, other = folder / name, folder / name.strip().replace("\\", "/")
+    return other if other.is_file() and not path.is_file() else path
 
 
 def pictures(folder: Path) -> list[str]:

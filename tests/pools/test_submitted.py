@@ -168,3 +168,12 @@ def test_images_that_the_table_does_not_name_are_listed(whole):
         Image.fromarray(pixels(k)).save(whole / f"{k}.png")
     reasons = ["6.png is not in labels.csv", "7.png is not in labels.csv"]
     assert read_submitted(whole, WANTED, SIZE, 2).excluded["reason"].to_list() == reasons
+
+
+def test_empty_rows_of_a_spreadsheet_are_none_and_numbers_of_rows_count_them(whole):
+    table = (whole / "labels.csv").read_text()
+    (whole / "labels.csv").write_text(table.replace("2.png", ",\n2.png") + ",\n,\n")
+    assert read_submitted(whole, WANTED, SIZE, 2).excluded.is_empty()
+    (whole / "labels.csv").write_text(table.replace("2.png", ",\n2.png") + ",r2\n")
+    with pytest.raises(CohortError, match="labels.csv, row 8 .None, 'r2'.: a value is missing"):
+        read_submitted(whole, WANTED, SIZE, 2)

@@ -171,8 +171,8 @@ def test_an_empty_or_absent_folder(root):
 
 
 def test_a_table_that_names_no_image(root):
-    (root / "pool/labels.csv").write_text("image,image_id\n0.png,a\n,b\n")
-    with pytest.raises(AuditError, match=r"labels.csv, row 2: no image is named"):
+    (root / "pool/labels.csv").write_text("image,image_id\n0.png,a\n,\n,b\n")
+    with pytest.raises(AuditError, match=r"labels.csv, row 3: no image is named"):
         read(root)
     (root / "pool/labels.csv").write_bytes(b"PK\3\4 cut off")
     with pytest.raises(AuditError, match=r"labels.csv: damaged or unreadable .*; save it as CSV with a column image"):

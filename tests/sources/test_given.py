@@ -7,7 +7,8 @@ def test_a_file_that_a_table_names_as_windows_does_is_found(tmp_path):
     (tmp_path / "a").mkdir()
     for name in ("a/1.png", "b\\2.png"):
         (tmp_path / name).touch()
-    assert named_file(tmp_path, "a\\1.png") == named_file(tmp_path, "a/1.png") == tmp_path / "a/1.png"
+    for name in ("a/1.png", "a\\1.png", " a/1.png "):  # spreadsheets leave spaces
+        assert named_file(tmp_path, name) == tmp_path / "a/1.png"
     assert named_file(tmp_path, "b\\2.png").is_file()
 
 
