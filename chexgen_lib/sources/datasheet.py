@@ -33,12 +33,14 @@ class Part:
         return self.pattern.endswith((".png", ".jpg", ".dcm", ".dicom", "/*"))
 
     def files(self, tree: Tree) -> list[Path]:
-        """Those that a dataset's folder holds, sorted. A pattern `../NAME/...` is of the folder NAME beside it."""
+        """Those that a dataset's folder holds, sorted. A pattern `../NAME/...` is of the folder NAME beside it, if
+        there is one."""
         if not self.pattern.startswith("../"):
             return [tree.folder / name for name in tree.matches(self.pattern)]
         _, beside, pattern = self.pattern.split("/", 2)
         folder = tree.folder.parent / beside
-        return [folder / name for name in Tree(folder).matches(pattern)] if folder.is_dir() else []
+        tree = Tree(folder) if folder.is_dir() else tree
+        return [tree.folder / name for name in tree.matches(pattern)]
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,8 @@ DATASHEET = Datasheet(
         Part("p1?/p*/s*.txt", "DICOM release: reports, unpacked", needed=False),
         Part("p1?/p*/s*/*.jpg", "JPG release: radiographs", needed=False),
         Part("p1?/p*/s*/*.dcm", "DICOM release: radiographs", needed=False),
-        Part("../mimic_iv/hosp/patients.csv*", "MIMIC-IV: age and sex", needed=False),
-        Part("../mimic_iv/hosp/admissions.csv*", "MIMIC-IV: race", needed=False),
+        Part("../mimic_iv/**/patients.csv*", "MIMIC-IV: age and sex", needed=False),
+        Part("../mimic_iv/**/admissions.csv*", "MIMIC-IV: race", needed=False),
     ),
     gives=("image", "report"),
 )
@@ -53,6 +53,7 @@ VIEWS = (
     | dict.fromkeys(("LAO", "RAO", "LPO", "RPO"), "OBLIQUE")
     | dict.fromkeys(("AP AXIAL", "AP LLD", "AP RLD", "PA LLD", "PA RLD", "SWIMMERS"), "OTHER")
 )
+OTHER_NAMES = {"ethnicity": "race"}  # in the first releases of MIMIC-IV
 # Beginning of MIMIC-IV's race -> group. The paper compares the first three; what fits none is left unknown.
 RACES = {
     **{"WHITE": "White", "PORTUGUESE": "White", "BLACK": "Black", "ASIAN": "Asian"},
@@ -77,7 +78,7 @@ def load(folder: str | Path, mimic_iv: str | Path | None = None) -> tuple[pl.Dat
     Args:
         folder: with the publisher's tables and `files`; reports unpacked, in any folder, or as mimic-cxr-reports.zip.
         mimic_iv: MIMIC-IV's folder, for age, sex and race, null without it; by default the folder mimic_iv beside
-            `folder`.
+            `folder`, or `folder` itself where it holds MIMIC-IV's tables.
 
     Raises:
         RecordError: if a table or the archive of reports cannot be read, or a table that is joined by an id has an id
@@ -103,7 +104,9 @@ def repairs(folder: str | Path, mimic_iv: str | Path | None = None) -> pl.DataFr
 def _prepare(tree: Tree, mimic_iv: str | Path | None) -> pl.DataFrame:
     """One row per image: the Record's plain columns, the labels' cells, and the reason to reject a row, if any."""
     beside = tree.folder.parent / "mimic_iv"
-    mimic_iv = beside if mimic_iv is None and beside.is_dir() else mimic_iv
+    if mimic_iv is None:
+        within = tree if tree.matches("patients.csv") and tree.matches("admissions.csv") else None
+        mimic_iv = beside if beside.is_dir() else within
     table = _images(tree)
     table = table.join(_labels(tree, table), on="study_id", how="left", maintain_order="left")
     table = table.join(_patients(mimic_iv, table), on="subject_id", how="left", maintain_order="left")
@@ -161,13 +164,13 @@ def _labels(tree: Tree, images: pl.DataFrame) -> pl.DataFrame:
 def _patients(mimic_iv: str | Path | None, images: pl.DataFrame) -> pl.DataFrame:
     """subject_id, gender, anchor_age and anchor_year of every patient of MIMIC-IV."""
     columns = ("subject_id", "gender", "anchor_age", "anchor_year")
-    return _nothing(*columns) if mimic_iv is None else _keyed(locate(mimic_iv, "hosp/patients.csv"), columns, images)
+    return _nothing(*columns) if mimic_iv is None else _keyed(locate(mimic_iv, "patients.csv"), columns, images)
 
 
 def _races(studies: pl.DataFrame, mimic_iv: str | Path | None) -> pl.DataFrame:
     """subject_id, StudyDate and race of the studies of patients with an admission that states one of RACES."""
     columns = ("hadm_id", "subject_id", "admittime", "race")
-    path = None if mimic_iv is None else locate(mimic_iv, "hosp/admissions.csv")
+    path = None if mimic_iv is None else locate(mimic_iv, "admissions.csv")
     admissions = _nothing(*columns) if path is None else _keyed(path, columns, studies)
     text = pl.col("race").str.strip_chars().str.to_uppercase()
     group = pl.coalesce(pl.when(text.str.starts_with(word)).then(pl.lit(name)) for word, name in RACES.items())
@@ -187,7 +190,7 @@ def _races(studies: pl.DataFrame, mimic_iv: str | Path | None) -> pl.DataFrame:
 def _keyed(path: Path, columns: tuple[str, ...], images: pl.DataFrame) -> pl.DataFrame:
     """`columns` of a table whose first is its key; RecordError unless every row is whole, its key unique, and ids of
     patients or studies are written as the images'."""
-    table = read_table(path, columns)
+    table = read_table(path, columns, other_names=OTHER_NAMES)
     wrong = table.filter(pl.col("broken") | pl.col(columns[0]).is_duplicated())
     if wrong.height:
         row = wrong["row"][0]

@@ -38,6 +38,7 @@ DATASHEET = Datasheet(
 )
 TABLE, BOXES = "Data_Entry_2017_v2020.csv.gz", "BBox_List_2017.csv.gz"
 COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
+OTHER_NAMES = {"Patient Sex": "Patient Gender"}  # as the publisher's download has it today
 LISTS = {  # of images: the publisher's name and that of the most used mirror, of 224 x 224 pixels
     ("train_val_list.txt", "train_val_list_NIH.txt"): "train",
     ("test_list.txt", "test_list_NIH.txt"): "test",
@@ -212,7 +213,7 @@ def _prepare(path: str | Path | None) -> pl.DataFrame:
     """The raw table, the Record's plain columns, and the reason to reject a row, if any."""
     whole = "Data_Entry_2017*.csv"
     path = (located(path, whole) or locate(path, whole, "sample_labels.csv")) if path else shipped(TABLE)
-    table = read_table(path, COLUMNS)
+    table = read_table(path, COLUMNS, other_names=OTHER_NAMES)
     stem, patient = _stem(pl.col("Image Index")), pl.col("Patient ID").str.strip_chars().str.zfill(8)
     table = table.join(_labels(table["Finding Labels"]), on="Finding Labels", how="left", maintain_order="left")
     table = table.with_columns(

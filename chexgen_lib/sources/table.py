@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,12 +36,18 @@ def shipped(name: str) -> Path:
     return Path(spec.origin).parent / "data" / name
 
 
-def read_table(path: str | Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> pl.DataFrame:
+def read_table(
+    path: str | Path, columns: tuple[str, ...], optional: tuple[str, ...] = (), other_names: Mapping[str, str] = {}
+) -> pl.DataFrame:
     """Read a CSV as text columns, plus `row` (1-based) and `broken`.
 
     It may be packed (`files.read_text`), or as spreadsheets save it (`_plain`).
     A row with too many or too few fields is kept as `broken` (all its columns null), never guessed at. Of the columns
-    `optional` those are read that are there.
+    `optional` those are read that are there. Numbers with a comma in place of the point (2,5), as programs of some
+    countries write them between semicolons, get the point.
+
+    Args:
+        other_names: of columns in other releases -> the name in `columns`, by which they are returned.
 
     Raises:
         RecordError: if the file is missing, damaged, empty, or lacks one of `columns`; it names the file.
@@ -50,13 +56,16 @@ def read_table(path: str | Path, columns: tuple[str, ...], optional: tuple[str, 
     raw = read_text(path)
     raw = raw if b"\n" in raw else raw.replace(b"\r", b"\n")
     try:
-        raw, header, delimiter = _plain(raw, columns)
+        raw, header, delimiter = _plain(raw, [c for c in columns if c not in other_names.values()])
     except csv.Error as error:
         raise RecordError(f"{path}: not a readable CSV ({error}); fetch it again") from error
-    if missing := [c for c in columns if c not in header]:
+    named = {name: other for other, name in other_names.items() if other in header and name not in header}
+    if missing := [c for c in columns if named.get(c, c) not in header]:
         raise RecordError(f"{path}: columns {missing} are missing; the file has {header[:12]}")
     try:
-        return _parse(raw, (*columns, *(c for c in optional if c in header)), delimiter)
+    wanted = (*(named.get(c, c) for c in columns), *(c for c in optional if c in header))
+        table = _parse(raw, wanted, delimiter).rename({other: name for name, other in named.items()})
+        return _with_points(table) if delimiter == ";" else table
     except pa.ArrowException as error:
         raise RecordError(f"{path}: not a readable CSV ({error}); fetch it again") from error
 

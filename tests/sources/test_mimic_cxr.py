@@ -118,6 +118,20 @@ def test_mimic_iv_beside_the_folder_is_found(tmp_path):
     assert (parts["state"] == "present").all() and parts.height == 2
 
 
+@pytest.mark.parametrize("folder", ["mimic_iv/mimic-iv-1.0/core", "mimic_cxr"])
+def test_the_first_releases_of_mimic_iv_name_folder_and_race_otherwise(folder, tmp_path):
+    """Some users are told to put these two tables beside the images' tables."""
+    texts = {"patients.csv": PATIENTS, "admissions.csv": ADMISSIONS.replace("race", "ethnicity", 1)}
+    for name, text in texts.items():
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / name).write_text(text)
+    (tmp_path / "mimic_cxr").mkdir(exist_ok=True)
+    df, _ = mimic_cxr.load(write(tmp_path / "mimic_cxr"))
+    assert df["race"].to_list() == ["Black", "Black", "Hispanic"] and df["sex"].to_list() == ["F", "F", "M"]
+    parts = mimic_cxr.DATASHEET.check(tmp_path / "mimic_cxr").filter(pl.col("part").str.contains("mimic_iv"))
+    assert (parts["state"] == "present").all() and parts.height == 2
+
+
 def test_age_sex_and_race_from_mimic_iv(tmp_path):
     df, _ = mimic_cxr.load(write(tmp_path), write_mimic_iv(tmp_path / "mimiciv"))
     assert df["age"].to_list() == [54, 54, 47]  # anchor_age + year of study - anchor_year

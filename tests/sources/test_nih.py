@@ -36,6 +36,15 @@ def test_labels_become_findings(tmp_path):
     assert (ill["patient_id"], ill["image"]) == ("nih:00000001", "00000001_000.png")
 
 
+def test_the_publishers_table_of_today_names_the_sex_otherwise(tmp_path):
+    header = HEADER.replace("Gender", "Sex")
+    for mark in ",;":
+        rows = [text.replace(",", mark) for text in (header, "00000001_000.png,Mass,0,1,57,M,PA")]
+        assert nih.load(write(tmp_path, rows[1], header=rows[0]))[0]["sex"].to_list() == ["M"]
+    with pytest.raises(RecordError, match="columns .'Patient Gender'. are missing"):
+        nih.load(write(tmp_path, header=HEADER.replace("Gender", "Height")))
+
+
 def test_another_opacity_leaves_lung_opacity_open(tmp_path):
     df, _ = nih.load(
         write(tmp_path, "00000001_000.png,Consolidation,0,1,57,M,PA", "00000001_001.png,Hernia,0,1,57,M,PA")
