@@ -167,6 +167,20 @@ def _parse(raw: bytes, columns: tuple[str, ...], delimiter: str) -> pl.DataFrame
 
 
 def require_same_form(path: Path, given: pl.Series, wanted: pl.Series) -> None:
+def _with_points(table: pl.DataFrame) -> pl.DataFrame:
+    """A table of a country that separates columns by semicolons, since it writes 2.5 as 2,5: with the points of others.
+
+    A column is one of numbers if every cell of it that is not empty is one.
+    """
+    texts = table.select(pl.col(pl.String).str.strip_chars().replace("", None))
+    numbers = [
+        column.name
+        for column in texts
+        if column.str.contains(r"^-?\d+,\d+$").any() and column.str.contains(r"^-?\d+(,\d+)?$").all()
+    ]
+    return table.with_columns(pl.col(numbers).str.replace(",", ".", literal=True))
+
+
     """RecordError if a table that is joined by an id has `given` ids of which none is written as one of `wanted`.
 
     Such ids were changed (s50414267, 50414267.0): joined, the table would give nothing. One of other images, whose ids

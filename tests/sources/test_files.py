@@ -77,7 +77,7 @@ def test_a_text_of_windows_keeps_its_dashes_and_quotes(tmp_path):
 def test_a_table_is_found_in_any_depth_and_case_and_through_links(tmp_path):
     put(tmp_path / "else", {"Release/TRAIN.CSV": TABLE})
     folder = tmp_path / "data"
-    put(folder, {".hidden/train.csv": "x", "__MACOSX/train.csv": "y", "._train.csv": "z"})
+    put(folder, {".hidden/train.csv": "x", "__MACOSX/train.csv": "y", "._train.csv": "z", "#recycle/train.csv": "r"})
     (folder / "link").symlink_to(tmp_path / "else")
     (folder / "back").symlink_to(folder)
     assert locate(folder, "**/train.csv*") == folder / "link/Release/TRAIN.CSV"
@@ -147,9 +147,17 @@ def test_a_table_with_windows_paths_finds_its_images(tmp_path):
 
 
 def test_a_table_of_a_spreadsheet_is_read(tmp_path):
-    for text in ("a;b\n1;2,5\n", "a\tb\n1\t2,5\n", 'a,b\r1,"2,5"\r'):
+    for text in ("a;b\n1;x,5\n", "a\tb\n1\tx,5\n", 'a,b\r1,"x,5"\r'):
         (tmp_path / "t.csv").write_text(text, newline="")
-        assert read_table(tmp_path / "t.csv", ("a", "b")).select("a", "b").rows() == [("1", "2,5")]
+        assert read_table(tmp_path / "t.csv", ("a", "b")).select("a", "b").rows() == [("1", "x,5")]
+
+
+def test_numbers_with_a_decimal_comma_are_numbers(tmp_path):
+    (tmp_path / "t.csv").write_text("a;b;c\n1,0;2,5;2,5\n;-3;no\n2;;1,5\n")
+    table = read_table(tmp_path / "t.csv", ("a", "b", "c"))
+    assert table.select("a", "b", "c").rows() == [("1.0", "2.5", "2,5"), ("", "-3", "no"), ("2", "", "1,5")]
+    (tmp_path / "t.csv").write_text('a,b\n1,"2,5"\n')
+    assert read_table(tmp_path / "t.csv", ("b",))["b"].to_list() == ["2,5"]  # in such a table it may be a list
 
 
 def test_columns_without_a_name_take_no_separator_of_those_that_have_one(tmp_path):
