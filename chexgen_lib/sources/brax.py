@@ -9,7 +9,7 @@ import polars as pl
 
 from chexgen_lib.records import FINDINGS, conform
 from chexgen_lib.sources import chexpert_labels
-from chexgen_lib.sources.columns import contradicted, sex, years
+from chexgen_lib.sources.columns import contradicted, sex, slashed, years
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import locate
 from chexgen_lib.sources.table import read_table, separate, unread
@@ -72,7 +72,7 @@ def _prepare(folder: str | Path) -> pl.DataFrame:
     """The raw table with the Record's plain columns, and the reason to reject a row, if any."""
     table = read_table(locate(folder, "master_spreadsheet*.csv"), COLUMNS)
     ids = pl.col("PatientID", "AccessionNumber", "PngPath", "DicomPath", "ViewPosition").str.strip_chars()
-    table = table.with_columns(ids)
+    table = table.with_columns(ids).with_columns(slashed(pl.col("PngPath", "DicomPath")))
     image = pl.coalesce(pl.col("PngPath", "DicomPath").replace("", None))
     name = image.str.replace(r"^(images|Anonymized_DICOMs)/", "").str.replace(r"\.\w+$", "")
     reason = (

@@ -6,7 +6,7 @@ import polars as pl
 
 from chexgen_lib.records import SCHEMA, conform
 from chexgen_lib.sources import chexpert_labels
-from chexgen_lib.sources.columns import contradicted, sex, years
+from chexgen_lib.sources.columns import contradicted, sex, slashed, years
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import locate
 from chexgen_lib.sources.table import read_table, separate, shipped, unread
@@ -63,7 +63,7 @@ def _prepare(path: str | Path | None) -> pl.DataFrame:
     table = read_table(locate(path, "train.csv") if path else shipped(TABLE), COLUMNS)
     table = table.rename({c: f"raw {c}" for c in ABOUT}).with_columns(wrong=chexpert_labels.unknown_state())
     table = chexpert_labels.with_states(table)
-    path_parts = pl.col("raw Path").str.extract_groups(
+    path_parts = slashed(pl.col("raw Path")).str.extract_groups(
         r"(?<patient>patient\d+)/(?<study>study\d+)/(?<image>view[^/]+)\.\w+$"
     )
     table = table.with_columns(path_parts.struct.unnest())

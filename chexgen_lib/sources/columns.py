@@ -30,6 +30,11 @@ def without_ending(name: pl.Expr) -> pl.Expr:
     return name.str.strip_chars().str.replace(r"(?i)(\.(png|jpe?g|dcm|dicom))+$", "")
 
 
+def slashed(path: pl.Expr) -> pl.Expr:
+    """A path that a table was given on Windows, as the publisher writes it."""
+    return path.str.replace_all("\\", "/", literal=True)
+
+
 def sex(text: pl.Expr) -> pl.Expr:
     """ "M" or "F" from m, F, male, Female; null for all else."""
     text = text.str.strip_chars().str.to_lowercase()

@@ -20,6 +20,12 @@ def write(folder, *rows: dict, header=brax.COLUMNS):
     return folder
 
 
+def test_paths_that_windows_wrote_are_read(tmp_path):
+    path = f"images/{PATH.format(0)}.png"
+    df, _ = brax.load(write(tmp_path, {"PngPath": path.replace("/", "\\")}))
+    assert df.select("image_id", "image").rows() == [(f"brax:{PATH.format(0)}", path)]
+
+
 def test_record(tmp_path):
     states = {"Pleural Effusion": "1.0", "Edema": "0.0", "Pneumonia": "-1.0"}
     df, rejects = brax.load(write(tmp_path, states, {"No Finding": "1", "PngPath": ""}))

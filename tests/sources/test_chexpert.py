@@ -30,6 +30,12 @@ def test_states(tmp_path):
     assert row["No Finding"] == 0  # a pathology is present
 
 
+def test_paths_that_windows_wrote_are_read(tmp_path):
+    path = "C/train/patient00001/study2/view1_frontal.jpg"
+    df, rejects = load(tmp_path, {"Path": path.replace("/", "\\")})
+    assert rejects.is_empty() and df["image_id"].to_list() == ["chexpert:patient00001/study2/view1_frontal"]
+
+
 def test_a_blank_state_is_not_filled_from_another_image_of_the_patient(tmp_path):
     paths = [f"C/train/patient00001/study{i}/view1_frontal.jpg" for i in (1, 2)]
     df, _ = load(tmp_path, {"Path": paths[0], "Edema": "1.0"}, {"Path": paths[1], "Fracture": "1.0"})
