@@ -17,6 +17,7 @@ from chexgen_lib.sources.files import read_text
 
 _QUOTED = re.compile(rb'"[^"]*"')
 _NAMELESS = re.compile(r"(?:Unnamed: \d+(?:\.\d+)?)?")  # of row names that were saved, and what pandas calls them then
+_ROUNDED = r":\d+(\.\d+)?[eE]\+\d+$"  # an id with many digits, as spreadsheets and pandas save it
 _ROW = re.compile(rb'(?:"[^"]*"|[^"\n]+)++(?=\n|\Z)')
 REJECTS = {"source": pl.String, "row": pl.String, "image_id": pl.String, "reason": pl.String}
 REPAIRS = {
@@ -62,8 +63,8 @@ def read_table(
     named = {name: other for other, name in other_names.items() if other in header and name not in header}
     if missing := [c for c in columns if named.get(c, c) not in header]:
         raise RecordError(f"{path}: columns {missing} are missing; the file has {header[:12]}")
-    try:
     wanted = (*(named.get(c, c) for c in columns), *(c for c in optional if c in header))
+    try:
         table = _parse(raw, wanted, delimiter).rename({other: name for name, other in named.items()})
         return _with_points(table) if delimiter == ";" else table
     except pa.ArrowException as error:
@@ -166,7 +167,6 @@ def _parse(raw: bytes, columns: tuple[str, ...], delimiter: str) -> pl.DataFrame
     return pl.concat([kept, lost], how="diagonal").sort("row").select("row", pl.exclude("row"))
 
 
-def require_same_form(path: Path, given: pl.Series, wanted: pl.Series) -> None:
 def _with_points(table: pl.DataFrame) -> pl.DataFrame:
     """A table of a country that separates columns by semicolons, since it writes 2.5 as 2,5: with the points of others.
 
@@ -181,6 +181,7 @@ def _with_points(table: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(pl.col(numbers).str.replace(",", ".", literal=True))
 
 
+def require_same_form(path: Path, given: pl.Series, wanted: pl.Series) -> None:
     """RecordError if a table that is joined by an id has `given` ids of which none is written as one of `wanted`.
 
     Such ids were changed (s50414267, 50414267.0): joined, the table would give nothing. One of other images, whose ids
@@ -204,7 +205,18 @@ def separate(table: pl.DataFrame, source: str) -> tuple[pl.DataFrame, pl.DataFra
         table: row, image_id, broken, reason, and the Record's columns. To `reason` the causes common to all sources are
             added: broken row, no image id, image id seen before.
         source: its name.
+
+    Raises:
+        RecordError: if ids are numbers that a program rounded (2.05367E+37): those of several patients would be one.
     """
+    for column in ("image_id", "patient_id", "study_id"):
+        rounded = table.filter(pl.col(column).str.contains(_ROUNDED)) if column in table.columns else table.clear()
+        if rounded.height:
+            row, given = rounded["row"][0], rounded[column][0].partition(":")[2]
+            raise RecordError(
+                f"{source}, row {row}: {column} {given!r} is a number that a program rounded ({rounded.height} such "
+                "rows); give the publisher's table, as it was"
+            )
     nameless = pl.col("image_id").is_null() | (pl.col("image_id") == f"{source}:")
     reasons = [
         pl.when("broken").then(pl.lit("broken row: wrong number of fields")),

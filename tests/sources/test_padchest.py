@@ -3,6 +3,7 @@
 import pytest
 
 from chexgen_lib import records
+from chexgen_lib.records import RecordError
 from chexgen_lib.sources import padchest, registry
 
 DEFAULT = dict.fromkeys(padchest.COLUMNS, "") | {
@@ -27,6 +28,14 @@ def write(tmp_path, *rows: dict, encoding: str = "utf-8"):
     path = tmp_path / "padchest.csv"
     path.write_bytes(("\n".join(lines) + "\n").encode(encoding))
     return path
+
+
+@pytest.mark.parametrize("column", ["PatientID", "StudyID"])
+def test_ids_that_a_spreadsheet_rounded_are_refused(tmp_path, column):
+    """They would make one patient, or study, of many."""
+    path = write(tmp_path, {}, *({column: "2.05367E+37", "StudyDate_DICOM": f"201{i}0101"} for i in range(2)))
+    with pytest.raises(RecordError, match=r"padchest, row 2: \w+_id '2.05367E\+37' is a number .* rounded \(2 such"):
+        padchest.load(path)
 
 
 def test_labels_views_and_age(tmp_path):
