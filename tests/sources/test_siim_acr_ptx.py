@@ -5,8 +5,8 @@ import pytest
 
 from chexgen_lib import records
 from chexgen_lib.records import RecordError
-from chexgen_lib.sources import masks, siim_acr_ptx
-from tests.sources.layouts import SIIM, by_id, put, reasons
+from chexgen_lib.sources import masks, registry, siim_acr_ptx
+from tests.sources.layouts import SIIM, by_id, picture, put, reasons
 
 
 def test_rows_of_an_image_are_one_mask(tmp_path):
@@ -50,3 +50,19 @@ def test_the_shipped_table_is_accounted_for():
     assert (table.height, rejects.height, table.height + rejects.height) == (12_047, 907, 12_954)
     assert rejects["reason"].unique().to_list() == [masks.MERGED]
     assert records.validate(table)["Pneumothorax"].sum() == table["mask"].count() == 2_669
+
+
+def test_the_usual_mirror_has_names_of_its_own_and_the_shipped_masks(tmp_path, monkeypatch):
+    monkeypatch.setattr(siim_acr_ptx, "shipped", lambda _: put(tmp_path, {"shipped.csv": SIIM}) / "shipped.csv")
+    ids = ("1.2.276.850819", "1.2.276.247117", "1.2")
+    rows = [f"{k}_train_0_.png,{i},0\n" for k, i in enumerate(ids)]
+    names = "".join(["new_filename,ImageId,has_pneumo\n", *rows])
+    put(tmp_path / "siim_acr_ptx", {"stage_1_train_images.csv": names})
+    for folder in ("png_images", "png_masks"):
+        for k in range(2):
+            picture(tmp_path / f"siim_acr_ptx/{folder}/{k}_train_0_.png", width=64 + len(folder))
+    said, ready = registry.check("siim_acr_ptx", tmp_path)
+    assert ready and "2 of 3 records find their image" in said
+    table, rejects = registry.load("siim_acr_ptx", tmp_path / "siim_acr_ptx")
+    assert table["image"][:2].to_list() == ["png_images/0_train_0_.png", "png_images/1_train_0_.png"]
+    assert rejects.filter(row="stage_1_train_images.csv 3")["reason"].to_list() == ["no row in the table of masks"]
