@@ -20,12 +20,14 @@ class Part:
     """Files that belong together; `pattern` is as `files.Tree.matches` understands it.
 
     read: whether a dataset's folder is read with them, or they are for other uses.
+    either: of what they are one of several forms, "table" or "images", of which one is needed; "" if they are none.
     """
 
     pattern: str
     holds: str
     needed: bool = True
     read: bool = True
+    either: str = ""
 
     @property
     def is_image(self) -> bool:
@@ -86,9 +88,11 @@ class Datasheet:
     def check(self, folder: Path | Tree) -> pl.DataFrame:
         """State of each part in a folder: part, holds, files, bytes, state (one of the constants above)."""
         rows, tree = [], Tree.of(folder)
-        for part in self.parts:
-            sizes = [path.stat().st_size for path in part.files(tree)]
-            state = PRESENT if any(sizes) else EMPTY if sizes else MISSING if part.needed else OPTIONAL
+        found = {part: [path.stat().st_size for path in part.files(tree)] for part in self.parts}
+        there = {part.either for part, sizes in found.items() if any(sizes)}
+        for part, sizes in found.items():
+            absent = MISSING if part.needed or part.either and part.either not in there else OPTIONAL
+            state = PRESENT if any(sizes) else EMPTY if sizes else absent
             rows.append((part.pattern, part.holds, len(sizes), sum(sizes), state))
         columns = {"part": pl.String, "holds": pl.String, "files": pl.Int64, "bytes": pl.Int64, "state": pl.String}
         return pl.DataFrame(rows, schema=columns, orient="row")

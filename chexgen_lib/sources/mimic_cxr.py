@@ -34,9 +34,9 @@ DATASHEET = Datasheet(
     "arXiv:1901.07042 (2019)",
     split="test is folder p19, training p10 to p18, as in the paper; the publisher's table of splits is not read",
     parts=(
-        Part("mimic-cxr-*-metadata.csv*", "JPG release: view and date of each image", needed=False),
+        Part("mimic-cxr-*-metadata.csv*", "JPG release: view and date of each image", needed=False, either="table"),
         Part("mimic-cxr-*-chexpert.csv*", "JPG release: 14 labels of each study", needed=False),
-        Part("cxr-record-list.csv*", "DICOM release: path of each image", needed=False),
+        Part("cxr-record-list.csv*", "DICOM release: path of each image", needed=False, either="table"),
         Part("mimic-cxr-reports.zip", "DICOM release: reports, packed", needed=False),
         Part("p1?/p*/s*.txt", "DICOM release: reports, unpacked", needed=False),
         Part("p1?/p*/s*/*.jpg", "JPG release: radiographs", needed=False),

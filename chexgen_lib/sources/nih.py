@@ -23,8 +23,8 @@ DATASHEET = Datasheet(
     "and benchmarks on weakly-supervised classification and localization of common thorax diseases. CVPR 2017.",
     split="the publisher's lists of images, where they lie anywhere in the folder; else by a hash of the patient",
     parts=(
-        Part("**/Data_Entry_2017*.csv*", "labels, age, sex and view of every image", needed=False),
-        Part("**/sample_labels.csv", "the same of the 5,606 images of Kaggle's sample", needed=False),
+        Part("**/Data_Entry_2017*.csv*", "labels, age, sex and view of every image", needed=False, either="table"),
+        Part("**/sample_labels.csv", "the same of the 5,606 images of Kaggle's sample", needed=False, either="table"),
         Part("**/BBox_List_2017*.csv*", "boxes in pixels of 1024 x 1024", needed=False),
         Part("**/*.png", "images, 1024 x 1024", needed=False),
         Part("**/train_val_list.txt", "the publisher's images for training and validation", needed=False),

@@ -35,9 +35,19 @@ DATASHEET = Datasheet(
     citation="Demner-Fushman D, Kohli MD, Rosenman MB, et al. Preparing a collection of radiology examinations for "
     "distribution and retrieval. Journal of the American Medical Informatics Association 23(2):304-310, 2016.",
     parts=(
-        Part("**/NLMCXR_reports.tgz", "reports as XML, with headings and the names of their images", needed=False),
-        Part("**/*.xml", "the reports, unpacked", needed=False),
-        Part(f"**/{openi_tables.REPORTS}", "in place of both: the reports in a mirror at Kaggle", needed=False),
+        Part(
+            "**/NLMCXR_reports.tgz",
+            "reports as XML, with headings and the names of their images",
+            needed=False,
+            either="table",
+        ),
+        Part("**/*.xml", "the reports, unpacked", needed=False, either="table"),
+        Part(
+            f"**/{openi_tables.REPORTS}",
+            "in place of both: the reports in a mirror at Kaggle",
+            needed=False,
+            either="table",
+        ),
         Part(f"**/{openi_tables.IMAGES}", "the names and projections of that mirror's images", needed=False),
         Part(
             "**/nlmcxr_dicom_metadata.csv*", "dates and views of the images; comes with torchxrayvision", needed=False

@@ -31,7 +31,7 @@ Put each dataset, or a link to it, into a folder of its source's name below a da
 `chexgen data check --source NAME --root DATA` then says what is missing, which tables it read, and how many records
 find their image, report or mask. Patterns are those of Python's `Path.glob`, in any depth and case: files may lie in
 further folders, tables may be packed (.gz, .zip, .bz2, .xz), hidden files do not count. A part that is optional is not
-needed to read the records, or is one of several forms of the same. Of two tables, or two files of one image, that
+needed to read the records. Of two tables, or two files of one image, that
 differ none is chosen: move one away. Where files of one image differ in type, the one of the type that the table names
 is taken.
 
@@ -211,7 +211,9 @@ def _check_parts(sheet: Datasheet, tree: Tree) -> tuple[list[str], bool]:
     if wanting.is_empty():
         return lines, True
     first = wanting.row(0, named=True)
-    remedy = f"first remedy: {tree.folder / first['part']} ({first['holds']}) is {first['state']}."
+    forms = [part.pattern for part in sheet.parts if part.either == "table"]
+    others = "".join(f" or {pattern}" for pattern in forms if pattern != first["part"]) * (first["part"] in forms)
+    remedy = f"first remedy: {tree.folder / first['part']}{others} ({first['holds']}) is {first['state']}."
     return [*lines, remedy, _unpack(sheet, tree, _obtain(sheet))], False
 
 
@@ -290,7 +292,8 @@ def _check_root(root: Path | None) -> None:
 def _folder(sheet: Datasheet, root: Path) -> Path:
     folder = root / sheet.source
     if not folder.is_dir():
-        raise RecordError(f"{folder}: no such folder; put the dataset there, or a link to it. {_obtain(sheet)}")
+        remedy = "put the dataset there, or a link to it (the root is the folder above those of the datasets)"
+        raise RecordError(f"{folder}: no such folder; {remedy}. {_obtain(sheet)}")
     return folder
 
 
@@ -305,8 +308,10 @@ def _state(sheet: Datasheet, root: Path | None) -> str:
     parts = sheet.check(root / sheet.source)
     if not (parts["state"] == PRESENT).any():
         return "empty"
-    wanting = parts.filter(pl.col("state").is_in([MISSING, EMPTY])).height
-    return f"{wanting} of {len(sheet.parts)} parts missing" if wanting else "present"
+    wanting = parts.filter(pl.col("state").is_in([MISSING, EMPTY]))
+    if set(wanting["part"]) & {part.pattern for part in sheet.parts if part.either == "table"}:
+        return "no table"
+    return f"{wanting.height} of {len(sheet.parts)} parts missing" if wanting.height else "present"
 
 
 def text(table: pl.DataFrame) -> str:
@@ -315,6 +320,10 @@ def text(table: pl.DataFrame) -> str:
     hidden = dict(tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True)
     with pl.Config(**options, **hidden):
         return str(table.select(pl.all().cast(pl.String).fill_null("-")))
+
+
+def _whether_needed(part: Part) -> str:
+    return f" (one form of the {part.either} is enough)" if part.either else "" if part.needed else " (optional)"
 
 
 def page() -> str:
@@ -330,7 +339,7 @@ def page() -> str:
         lines += [f"| training and test | {sheet.split} |"]
         lines += [f"| mind | {sheet.caution} |"] if sheet.caution else []
         lines += [f"| cite | {sheet.citation} |", "", f"Expected in `{sheet.source}/` below the data root:", ""]
-        lines += [f"- `{p.pattern}`: {p.holds}{'' if p.needed else ' (optional)'}" for p in sheet.parts]
+        lines += [f"- `{p.pattern}`: {p.holds}{_whether_needed(p)}" for p in sheet.parts]
         lines += [""]
     return "\n".join(lines)
 

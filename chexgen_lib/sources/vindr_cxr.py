@@ -72,11 +72,16 @@ DATASHEET = Datasheet(
     "Scientific Data 9, 429 (2022)",
     split="the publisher's tables, training and test; Kaggle's table, which is also the shipped one, is training alone",
     parts=(
-        Part("annotations/annotations_train.csv", "boxes of three readers, train", needed=False),
+        Part("annotations/annotations_train.csv", "boxes of three readers, train", needed=False, either="table"),
         Part("annotations/image_labels_train.csv", "labels of three readers, train", needed=False),
         Part("annotations/annotations_test.csv", "agreed boxes, test", needed=False),
         Part("annotations/image_labels_test.csv", "agreed labels, test", needed=False),
-        Part("train.csv", "boxes of three readers, train: Kaggle's table, where it is alone", needed=False),
+        Part(
+            "train.csv",
+            "boxes of three readers, train: Kaggle's table, where it is alone",
+            needed=False,
+            either="table",
+        ),
         Part(image_sizes.TABLES, "sizes of the originals, where images were reduced, in pixels", needed=False),
         Part("train/*.dicom", "images, train"),
         Part("test/*.dicom", "images, test"),

@@ -1,5 +1,7 @@
 """A dataset's folder is checked part by part; what is missing is named."""
 
+from dataclasses import replace
+
 import pytest
 
 from chexgen_lib.records import PUBLISHED, RecordError
@@ -33,6 +35,15 @@ def test_states(tmp_path):
     table = SHEET.check(tmp_path)
     assert table["state"].to_list() == [MISSING, PRESENT, EMPTY, OPTIONAL]
     assert table.row(1, named=True) | {"files": 2, "bytes": 5} == table.row(1, named=True)
+
+
+def test_of_several_forms_of_a_table_one_is_needed(tmp_path):
+    forms = [Part(name, "labels", needed=False, either="table") for name in ("new.csv", "old.csv")]
+    sheet = replace(SHEET, parts=(*forms, Part("*.png", "images", needed=False)))
+    (tmp_path / "1.png").write_bytes(b"12")
+    assert sheet.check(tmp_path)["state"].to_list() == [MISSING, MISSING, PRESENT]
+    (tmp_path / "old.csv").write_bytes(b"x")
+    assert sheet.check(tmp_path)["state"].to_list() == [OPTIONAL, PRESENT, PRESENT]
 
 
 def test_locate(tmp_path):
