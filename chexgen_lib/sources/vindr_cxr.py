@@ -4,6 +4,7 @@ Three of 17 radiologists read each of the 15,000 training images; five agreed on
 images. The table that torchxrayvision ships (Kaggle's, 67,914 rows) holds the training images with 14 findings.
 """
 
+from functools import lru_cache
 from pathlib import Path
 
 import polars as pl
@@ -150,6 +151,7 @@ def _usable(votes: pl.DataFrame) -> pl.DataFrame:
     return votes.filter(pl.col("reason").is_null() | (pl.col("reason") == MERGED))
 
 
+@lru_cache(maxsize=1)  # a check of the dataset asks for records and repairs
 def _votes(tree: Tree | None) -> pl.DataFrame:
     """A row per source row: the `labels` that a `reader` gives an image, and the corners of the box, if any."""
     if alone := _only_table(tree):

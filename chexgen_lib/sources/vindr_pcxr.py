@@ -5,6 +5,7 @@ are the publisher's training set. The spelling of names is the publisher's. Pati
 taken as one patient.
 """
 
+from functools import lru_cache
 from pathlib import Path
 
 import polars as pl
@@ -127,6 +128,7 @@ def repairs(folder: str | Path) -> pl.DataFrame:
     return pl.concat([values, contradicted(kept, "vindr_pcxr", normal, "No finding"), rows.cast(REPAIRS)])
 
 
+@lru_cache(maxsize=1)  # a check of the dataset asks for records and repairs, and headers are many
 def _prepare(tree: Tree) -> tuple[pl.DataFrame, pl.DataFrame]:
     """One row per image (the Record's plain columns, reason to reject), and one per box (fractions, usable)."""
     locate(tree, "image_labels_train.csv")

@@ -10,10 +10,10 @@ from chexgen_lib import code_digest
 from chexgen_lib.cli import main as cli
 from chexgen_lib.descriptions import corpus
 from chexgen_lib.records import RecordError
-from chexgen_lib.sources import nih, registry
+from chexgen_lib.sources import nih, registry, vindr_cxr
 from chexgen_lib.sources.datasheet import ROLES
 from chexgen_lib.sources.table import read_table, shipped
-from tests.sources.layouts import vindr_folder
+from tests.sources.layouts import put, vindr_folder
 
 DOCS = Path(__file__).parents[2] / "docs/datasets.md"
 
@@ -39,6 +39,22 @@ def test_overview_of_a_root(tmp_path):
     state = dict(registry.overview(tmp_path).select("source", "state").iter_rows())
     assert state["brax"] == "empty" and state["ralo"] == "1 of 2 parts missing"
     assert state["nih"] == registry.STATE_SHIPPED and state["mimic_cxr"] == "absent"
+
+
+def test_images_without_a_table_are_not_called_present(tmp_path):
+    put(tmp_path / "nih", {"images/00000001_000.png": "x"})
+    state = dict(registry.overview(tmp_path).select("source", "state").iter_rows())
+    assert state["nih"] == "no table"
+    report, ready = registry.check("nih", tmp_path)
+    assert not ready and "nih/**/Data_Entry_2017*.csv* or **/sample_labels.csv (labels" in report
+
+
+def test_a_check_reads_each_table_once(tmp_path, monkeypatch):
+    vindr_folder(tmp_path / "vindr_cxr")
+    read, of_tables = [], vindr_cxr.read_table
+    monkeypatch.setattr(vindr_cxr, "read_table", lambda path, *columns: read.append(path) or of_tables(path, *columns))
+    registry.check("vindr_cxr", tmp_path)
+    assert len(read) == len(set(read)) == 4
 
 
 def test_check_of_a_shipped_table():
