@@ -1,6 +1,7 @@
 """What `chexgen data` does: the public datasets listed, checked, and built into a corpus."""
 
 import argparse
+import os
 from pathlib import Path
 
 from chexgen_lib.descriptions import corpus
@@ -26,13 +27,14 @@ def build(options: argparse.Namespace) -> int:
     share, slash, shares = options.shard.partition("/")
     if not (slash and share.isdigit() and shares.isdigit()):
         raise ValueError(f"--shard {options.shard!r}: give I/N, for example 0/4")
-    named = [text.partition("=") for text in options.sources]
-    for name, _, folder in named:  # fail before the long work begins
+    named = [text.partition("=")[::2] for text in options.sources]
+    named = [(name, os.path.expanduser(folder)) for name, folder in named]  # no shell expands ~ behind =
+    for name, folder in named:  # fail before the long work begins
         if not folder and not registry.reader(name).DATASHEET.shipped:
             raise ValueError(f"{name}: its table is not shipped; give its folder, {name}=FOLDER (chexgen data list)")
         if folder and not Path(folder).exists():
             raise ValueError(f"{folder}: no such folder; give that of {registry.reader(name).DATASHEET.title}")
-    tables = (registry.load(name, folder or None) for name, _, folder in named)
+    tables = (registry.load(name, folder or None) for name, folder in named)
     manifest = corpus.build(tables, options.out, (int(share), int(shares)))
     files = f"{len(manifest['parts'])} file{'s' * (len(manifest['parts']) != 1)}"
     print(f"{manifest['rows']:,} records in {files}, {manifest['rejects']['rows']:,} rejects")

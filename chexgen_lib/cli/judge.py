@@ -1,6 +1,7 @@
 """`chexgen judge`: any generators from equal prompts; tables, a figure and a page in one folder."""
 
 import argparse
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
@@ -87,7 +88,7 @@ def named(texts: list[str]) -> dict[str, str]:
             name, source = Path(text).name.removesuffix(".pth"), text
         if name in found or not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or not source:
             raise ValueError(f"{text!r}: give NAME=SOURCE, every name once, of letters, digits, '-', '_' and '.'")
-        found[name] = source
+        found[name] = os.path.expanduser(source)  # no shell expands ~ behind =
     return found
 
 

@@ -65,7 +65,7 @@ def _arms(texts: list[str]) -> dict[str, Path]:
         name, equals, folder = text.partition("=")
         if not (name and equals and folder) or name in arms:
             raise ValueError(f"--arm {text!r}: give NAME=FOLDER, every name once")
-        arms[name] = Path(folder)
+        arms[name] = Path(folder).expanduser()  # no shell expands ~ behind =
     return arms
 
 

@@ -134,6 +134,7 @@ def test_the_embedded_reference_is_rendered_once(tmp_path, monkeypatch):
 
 
 def test_names_of_generators():
+    assert named(["mine=~/a/b"]) == {"mine": str(Path.home() / "a/b")}
     assert named(["shipped", "other=a/b", "runs/x/transformer", "epoch_1.pth", "a/sd-v1.4", "sd-v1.5/"]) == {
         "shipped": "shipped",
         "other": "a/b",

@@ -112,6 +112,12 @@ def test_build_of_a_corpus(tmp_path, capsys, monkeypatch):
     assert corpus.stream(tmp_path).select(pl.len()).collect().item() == 300
 
 
+def test_a_folder_below_the_home_is_found(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cli.main(["data", "build", "brax=~/gone", "--out", str(tmp_path / "new")]) == 2
+    assert f"{tmp_path}/gone: no such folder" in capsys.readouterr().err
+
+
 def test_load_all_takes_what_lies_below_the_root(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "ALWAYS", ("nih", "chexpert"))
     table = read_table(shipped(nih.TABLE), nih.COLUMNS).select(nih.COLUMNS).head(3)
