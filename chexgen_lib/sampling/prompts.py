@@ -1,4 +1,4 @@
-"""Files of prompts (.csv, .json, .jsonl, .txt), checked row by row before anything is sampled."""
+"""Files of prompts (.csv, .tsv, .json, .jsonl, .txt), checked row by row before anything is sampled."""
 
 import csv
 import json
@@ -29,6 +29,7 @@ UNWRITABLE = re.compile("[\0\ud800-\udfff]")  # JSON holds halves of characters,
 LINE = re.compile(r"\r\n|[\r\n]")  # a text may hold other ends of a line, such as U+2028
 KINDS = {
     ".csv": "a table with commas and a line of column names",
+    ".tsv": "a table with tabs and a line of column names",
     ".json": "a list of objects, [{...}, ...]",
     ".jsonl": "an object a line, {...}",
     ".txt": "a prompt a line",
@@ -170,7 +171,7 @@ def _table(path: Path) -> tuple[list[str], list[dict]]:
         text = read_text(path).decode()
         if kind == ".txt":
             return ["name", "impression"], _of_lines(text)
-        if kind == ".csv":
+        if kind in (".csv", ".tsv"):
             table = parse_given(text, "name", ("name",))  # 001 is not 1
             return table.columns, table.rows(named=True)
         rows = _loaded(text) if kind == ".json" else [_loaded(line) for line in LINE.split(text) if line.strip()]

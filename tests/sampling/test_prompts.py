@@ -154,8 +154,9 @@ def test_bad_rows_are_named(tmp_path, content, message):
     ],
 )
 def test_tables_as_spreadsheets_save_them(content, tmp_path):
-    (tmp_path / "p.csv").write_text(content, newline="")
-    assert read_prompts(tmp_path / "p.csv")["prompt"].to_list() == ["Clear, as before."]
+    for name in ("p.csv", "p.tsv"):
+        (tmp_path / name).write_text(content, newline="")
+        assert read_prompts(tmp_path / name)["prompt"].to_list() == ["Clear, as before."]
 
 
 def test_another_kind_of_file_is_named(tmp_path):

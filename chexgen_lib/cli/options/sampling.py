@@ -6,8 +6,8 @@ from pathlib import Path
 from chexgen_lib.cli.options.lazily import called
 from chexgen_lib.cli.options.numbers import at_least, finite, number
 
-PROMPTS = """.txt, a prompt a line; or .csv, .json, .jsonl with the columns name and impression, and maybe sex, age,
-race, view, mask ("lungs=lungs.png; heart=heart.png") and boxes ("Lung Lesion 0.6 0.3 0.1 0.1": class, x, y, w, h);
+PROMPTS = """.txt, a prompt a line; or .csv, .tsv, .json, .jsonl with the columns name and impression, and maybe sex,
+age, race, view, mask ("lungs=lungs.png; heart=heart.png") and boxes ("Lung Lesion 0.6 0.3 0.1 0.1": class, x, y, w, h);
 for weights with a metadata encoder also source and findings (1 or 0), with or without an impression"""
 
 
