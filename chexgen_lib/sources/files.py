@@ -23,7 +23,7 @@ from chexgen_lib.storage import Table, names_below
 
 _IMAGE = re.compile(r"(?:\.(?:png|jpe?g|dcm|dicom|dic|tiff?))+$", re.IGNORECASE)  # several: a.dcm.png is made of a.dcm
 _PACKED = r"(?:\.gz|\.zip|\.bz2|\.xz)?"
-_SYSTEM = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"}
+_SYSTEM = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found", "#recycle", "#snapshot"}
 _ARCHIVE = re.compile(r"\.(zip|tar|tgz|tar\.gz|7z|rar)$", re.IGNORECASE)
 _SMALL = 10_000  # bytes; a radiograph has more, most of what lies in its place less
 _LOOKED_AT = 100  # of the larger files, evenly chosen; all, once one of them is no image
