@@ -39,6 +39,7 @@ DATASHEET = Datasheet(
         Part("cxr-record-list.csv*", "DICOM release: path of each image", needed=False, either="table"),
         Part("mimic-cxr-reports.zip", "DICOM release: reports, packed", needed=False),
         Part("p1?/p*/s*.txt", "DICOM release: reports, unpacked", needed=False),
+        Part("mimic_cxr_sectioned.csv", "in place of both: their sections, by the publisher's program", needed=False),
         Part("p1?/p*/s*/*.jpg", "JPG release: radiographs", needed=False),
         Part("p1?/p*/s*/*.dcm", "DICOM release: radiographs", needed=False),
         Part("../mimic_iv/**/patients.csv*", "MIMIC-IV: age and sex", needed=False),
@@ -47,6 +48,7 @@ DATASHEET = Datasheet(
     gives=("image", "report"),
 )
 METADATA, RECORD_LIST, REPORTS = "mimic-cxr-*-metadata.csv", "cxr-record-list.csv", "mimic-cxr-reports*.zip"
+SECTIONED = "mimic_cxr_sectioned.csv"  # where the reports are not there
 VIEWS = (
     {"PA": "PA", "AP": "AP", "AP LORDOTIC": "LORDOTIC", "LORDOTIC": "LORDOTIC"}
     | dict.fromkeys(("LATERAL", "LL", "RL", "XTABLE LATERAL"), "LATERAL")
@@ -76,7 +78,8 @@ def load(folder: str | Path, mimic_iv: str | Path | None = None) -> tuple[pl.Dat
     ids that are not MIMIC's, unknown state, broken or duplicate row.
 
     Args:
-        folder: with the publisher's tables and `files`; reports unpacked, in any folder, or as mimic-cxr-reports.zip.
+        folder: with the publisher's tables and `files`; reports unpacked, in any folder, as mimic-cxr-reports.zip, or
+            their sections in `SECTIONED`.
         mimic_iv: MIMIC-IV's folder, for age, sex and race, null without it; by default the folder mimic_iv beside
             `folder`, or `folder` itself where it holds MIMIC-IV's tables.
 
@@ -213,6 +216,8 @@ def _reports(tree: Tree, images: pl.DataFrame) -> pl.DataFrame:
     schema = {"study_id": pl.String, "report": pl.String}
     batches = iter(lambda: list(islice(texts, BATCH)), [])
     frames = [pl.DataFrame(batch, schema=schema, orient="row") for batch in batches]
+    if not frames and (path := located(tree, SECTIONED)):
+        frames = [_sectioned(path, images)]
     reports = pl.concat([pl.DataFrame(schema=schema), *frames])
     reports = reports.with_columns(pl.col("report").str.strip_chars().replace("", None)).unique(maintain_order=True)
     if (twice := reports.filter(pl.col("study_id").is_duplicated())["study_id"]).len():
@@ -221,6 +226,24 @@ def _reports(tree: Tree, images: pl.DataFrame) -> pl.DataFrame:
             "not known; move one copy away"
         )
     return reports
+
+
+def _sectioned(path: Path, images: pl.DataFrame) -> pl.DataFrame:
+    """study_id and report of the images' studies, put together from the sections of a table; without any, it is the
+    last paragraph, which the program then keeps."""
+    table = read_table(path, ("study", "findings", "impression"), ("last_paragraph",))
+    if (broken := table.filter("broken")).height:
+        raise RecordError(f"{path}: row {broken['row'][0]} is broken ({broken.height} rows); write it again")
+    parts = [
+        pl.format(f"{name.upper()}: {{}}", pl.col(name).str.strip_chars().replace("", None))
+        for name in ("findings", "impression")
+    ]
+    last = pl.col("last_paragraph") if "last_paragraph" in table.columns else pl.lit(None, pl.String)
+    report = pl.concat_str(parts, separator="\n", ignore_nulls=True).replace("", None)
+    study = pl.format("mimic_cxr:{}", pl.col("study").str.strip_chars().str.strip_prefix("s"))
+    table = table.select(study_id=study, report=pl.coalesce(report, last))
+    require_same_form(path, table["study_id"], images["study_id"])
+    return table.filter(pl.col("study_id").is_in(images["study_id"].implode()))
 
 
 def _packed(archive: Path, studies: dict[str, str]) -> Iterator[tuple[str, str]]:

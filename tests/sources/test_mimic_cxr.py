@@ -109,6 +109,21 @@ def test_damaged_archive(tmp_path):
         mimic_cxr.load(tmp_path)
 
 
+def test_sections_stand_in_for_reports_that_are_not_there(tmp_path):
+    table = 'study,impression,findings,last_paragraph,comparison\ns50414267,No change.,"Small, left\neffusion.",,\n'
+    (tmp_path / "mimic_cxr_sectioned.csv").write_text(table + "s58708861,,,Clear lungs.,\ns59999999,Other.,,,\n")
+    df, _ = mimic_cxr.load(write(tmp_path))
+    assert df["report"].drop_nulls().unique(maintain_order=True).to_list() == [
+        "FINDINGS: Small, left\neffusion.\nIMPRESSION: No change.", "Clear lungs."
+    ]  # fmt: skip
+    assert df["impression"].drop_nulls().unique().to_list() == ["No change."]
+    (tmp_path / "mimic_cxr_sectioned.csv").write_text(table.replace("s50414267", "50414267.0"))
+    with pytest.raises(RecordError, match="sectioned.csv: its ids are not written as the dataset's"):
+        mimic_cxr.load(tmp_path)
+    df, _ = mimic_cxr.load(write(tmp_path, reports={"files/p10/p10000032/s50414267.txt": b"IMPRESSION: Clear."}))
+    assert df["impression"].drop_nulls().unique().to_list() == ["Clear."]
+
+
 def test_mimic_iv_beside_the_folder_is_found(tmp_path):
     (tmp_path / "mimic_cxr").mkdir()
     write_mimic_iv(tmp_path / "mimic_iv")
