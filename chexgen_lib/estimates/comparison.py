@@ -165,8 +165,8 @@ def auroc_table(
 ) -> pl.DataFrame:
     """AUROC of each arm by finding and on average (ED Table 6), and its difference from the arm `reference`.
 
-    Findings with fewer than `fewest` cases of either label have no estimate; those with fewer than `LEAST` are not in
-    the average, unless all are such.
+    Findings with fewer than `fewest` patients of either label have no estimate; those with fewer than `LEAST` are not
+    in the average, unless all are such.
 
     Args:
         scores: arm -> [S * draws, N, L].
@@ -185,9 +185,7 @@ def auroc_table(
     labels = np.asarray(labels, np.float64)
     runs = {arm: np.asarray(values, np.float64) for arm, values in scores.items()}
     _check_runs(runs, labels, reference, draws)
-    arms = {
-        arm: aurocs(x.reshape(-1, draws, *labels.shape), labels, resampling.weights, fewest) for arm, x in runs.items()
-    }
+    arms = {arm: aurocs(x.reshape(-1, draws, *labels.shape), labels, resampling, fewest) for arm, x in runs.items()}
     about = [
         {"finding": f, "metric": "AUROC", "n": int(np.isfinite(y).sum()), "positives": int(np.nansum(y))}
         for f, y in zip(names, labels.T, strict=True)
@@ -210,39 +208,65 @@ def auroc_table(
     return table.sort(order, maintain_order=True).select(columns)
 
 
-def aurocs(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, fewest: int = LEAST) -> np.ndarray:
+def aurocs(scores: np.ndarray, labels: np.ndarray, resampling: Resampling, fewest: int = LEAST) -> np.ndarray:
     """Scores [S, draws, N, L] -> AUROC of the labels and last their mean (see `auroc_table`), [S, 1 + B, L + 1].
 
     Raises:
-        ValueError: if no finding has `fewest` cases of either label.
+        ValueError: if no finding has `fewest` patients of either label.
     """
+    fewer = _patients(labels, resampling).min(1)
     each = [
-        [auroc_of_draws(y, s, weights, fewest) for y, s in zip(labels.T, np.moveaxis(seed, -1, 0), strict=True)]
+        [
+            auroc_of_draws(y, s, resampling.weights, 1 if n >= fewest else np.inf)
+            for y, s, n in zip(labels.T, np.moveaxis(seed, -1, 0), fewer, strict=True)
+        ]
         for seed in scores
     ]
     values = np.moveaxis(np.array(each), 1, -1)  # [S, 1 + B, L]
     known = np.isfinite(values[:, 0]).all(0)
     if not known.any():
-        raise ValueError(f"no finding has {fewest} known positives and negatives in the test set; use more records")
-    enough = known & (np.minimum((labels == 1).sum(0), (labels == 0).sum(0)) >= LEAST)
-    known = enough if enough.any() else known
-    return np.concatenate([values, known_mean(values[..., known], axis=-1)[..., None]], axis=-1)
+        raise ValueError(f"no finding has {fewest} patients with and without it in the test set; use more records")
+    averaged = _averaged(known, fewer)
+    return np.concatenate([values, known_mean(values[..., averaged], axis=-1)[..., None]], axis=-1)
+
+
+def _patients(labels: np.ndarray, resampling: Resampling) -> np.ndarray:
+    """How many patients have the finding in an image, and how many lack it in one, [L, 2]; labels [N, L]."""
+    return np.array([[len(np.unique(resampling.patient_of[y == state])) for state in (1, 0)] for y in labels.T])
+
+
+def _averaged(known: np.ndarray, fewer: np.ndarray) -> np.ndarray:
+    """Which of the findings [L] with an estimate are in the average: those with `LEAST` patients of either label.
+
+    All that are known, if none has as many.
+    """
+    enough = known & (fewer >= LEAST)
+    return enough if enough.any() else known
 
 
 def _widen(table: pl.DataFrame, labels: np.ndarray, resampling: Resampling, names: Sequence[str]) -> pl.DataFrame:
     """A table of AUROCs, its intervals by finding widened to `auroc_interval` of the patients with either label.
 
-    Resamples of few positives resemble each other more than new patients would resemble them.
+    Resamples of few positives resemble each other more than new patients would resemble them. An average of findings
+    that all have few is too narrow as well: its ends move by the squared sum of what the findings' ends move
+    (Zou and Donner 2008).
     """
+    counts = dict(zip(names, _patients(labels, resampling), strict=True))
     rows = table.to_dicts()
-    counts = {
-        finding: [len(np.unique(resampling.patient_of[y == label])) for label in (1, 0)]
-        for finding, y in zip(names, labels.T, strict=True)
-    }
-    for row in rows:
-        if row["value"] is not None and row["finding"] in counts:
+    found = [row for row in rows if row["value"] is not None]
+    most = max(counts[row["finding"]].min() for row in found if row["finding"] in counts)
+    moved: dict[str, list[np.ndarray]] = {}  # arm -> of each finding, what is added to its ends' squared distances
+    for row in found:
+        ends = np.array([row["low"], row["high"]])
+        if row["finding"] in counts:
             low, high = auroc_interval(row["value"], *counts[row["finding"]])
             row |= {"low": min(low, row["low"]), "high": max(high, row["high"])}
+            wider = np.array([row["low"], row["high"]])
+            moved.setdefault(row["arm"], []).append((wider - row["value"]) ** 2 - (ends - row["value"]) ** 2)
+        elif most < LEAST:
+            added = moved[row["arm"]]
+            away = np.sqrt((ends - row["value"]) ** 2 + np.sum(added, 0) / len(added) ** 2)
+            row |= zip(("low", "high"), np.clip(row["value"] + [-1, 1] * away, 0, 1).tolist(), strict=True)
     return pl.DataFrame(rows, schema=table.schema)
 
 

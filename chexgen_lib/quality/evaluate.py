@@ -252,7 +252,7 @@ def _requested_auroc(bench: Bench) -> dict[str, Measured]:
     """The scorer's mean AUROC of the requested findings, on the samples and on the real images."""
     labels, samples, real = bench.judged
     return {
-        arm: Measured(aurocs(x[None], labels, bench.resampling.weights, 1)[0, :, -1], bench.n, len(x))
+        arm: Measured(aurocs(x[None], labels, bench.resampling, 1)[0, :, -1], bench.n, len(x))
         for arm, x in bench.measured({GENERATOR: samples, REAL: real}).items()
     }
 

@@ -102,7 +102,7 @@ def test_aurocs_are_averaged_over_findings_with_enough_cases():
     assert table.filter(arm="good")["p_findings"].null_count() == 15
     with pytest.raises(ValueError, match="whole seeds of 3"):
         c.auroc_table({"good": good}, labels, resampling, draws=3)
-    with pytest.raises(ValueError, match="no finding has 5"):
+    with pytest.raises(ValueError, match="no finding has 5 patients"):
         c.auroc_table({"good": good}, np.zeros_like(labels), resampling)
     good[2, 0, 0] = np.nan
     with pytest.raises(ValueError, match="'good': scores of run 2"):
@@ -132,7 +132,7 @@ def test_the_interval_of_few_positives_is_no_narrower_than_one_that_covers():
     assert many["low"] <= measures.auroc_interval(many["value"], 30, 30)[0]
     assert average["high"] < 1
     twice = Resampling(np.arange(60) // 2, 100)  # three patients have positives, one of them also a negative
-    low = c.auroc_table({"real": scores}, labels, twice)["low"][0]
+    low = c.auroc_table({"real": scores}, labels, twice, fewest=3)["low"][0]
     assert low == pytest.approx(measures.auroc_interval(1, 3, 28)[0])
 
 
@@ -147,6 +147,30 @@ def test_rare_findings_are_in_the_average_only_where_all_are_rare():
     labels[:, 2] = np.nan
     table = c.auroc_table({"real": scores}, labels, resampling, fewest=1)
     assert table["value"][-1] == pytest.approx(table["value"][:2].mean())
+
+
+def test_many_images_of_one_patient_are_one_case():
+    """Six positives of one patient: the finding has no estimate, or where one is asked for, none in the average."""
+    rng, patients = np.random.default_rng(0), np.r_[np.zeros(6, int), np.arange(1, 55)]
+    labels = np.full((60, 14), np.nan)
+    labels[:, 0], labels[:, 1] = patients == 0, rng.permutation(60) < 30
+    scores, resampling = rng.random((1, 60, 14)), Resampling(patients, 100)
+    one, other, *_, average = c.auroc_table({"real": scores}, labels, resampling).rows(named=True)
+    assert one["value"] is None and average["value"] == other["value"]
+    one, other, *_, average = c.auroc_table({"real": scores}, labels, resampling, fewest=1).rows(named=True)
+    assert one["value"] is not None and average["value"] == other["value"]
+
+
+def test_an_average_of_rare_findings_alone_is_as_uncertain_as_they_are():
+    labels = np.full((60, 14), np.nan)
+    labels[:, 0] = np.arange(60) == 0
+    scores, resampling = np.random.default_rng(0).random((1, 60, 14)), Resampling(range(60), 100)
+    one, *_, average = c.auroc_table({"real": scores}, labels, resampling, fewest=1).rows(named=True)
+    assert [average[k] for k in ("value", "low", "high")] == pytest.approx([one[k] for k in ("value", "low", "high")])
+    labels[:, 1], scores[:, 1, 1] = np.arange(60) == 1, scores[:, 0, 0]
+    one, other, *_, average = c.auroc_table({"real": scores}, labels, resampling, fewest=1).rows(named=True)
+    width = [row["high"] - row["low"] for row in (one, other, average)]
+    assert 0.4 < width[2] < min(width[:2])  # of the resamples alone 0.2
 
 
 @pytest.mark.parametrize("seeds", [4, 5, 8])

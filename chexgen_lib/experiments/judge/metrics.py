@@ -235,4 +235,4 @@ def _recall(encoder: str, k: int, bench: Bench, arm: Arm, group: Group) -> np.nd
 def _auroc(bench: Bench, arm: Arm, group: Group) -> np.ndarray:
     """Mean AUROC of the scores for the requested findings."""
     labels = np.where(group.prompted[:, None], bench.labels, np.nan)
-    return aurocs(np.moveaxis(arm.scores, 1, 0)[None], labels, bench.patients.weights, LEAST)[0, :, -1]
+    return aurocs(np.moveaxis(arm.scores, 1, 0)[None], labels, bench.patients, LEAST)[0, :, -1]
