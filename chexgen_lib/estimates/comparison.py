@@ -50,16 +50,17 @@ def estimate(resampled: np.ndarray, centred: bool = False, within: tuple[float, 
     return {"value": value, "low": float(np.clip(low, *within)), "high": float(np.clip(high, *within))}
 
 
-def difference(change: np.ndarray, centred: bool = False) -> dict[str, float]:
+def difference(change: np.ndarray, centred: bool = False, within: tuple[float, float] = ANY) -> dict[str, float]:
     """`difference` to `detectable` of a measure minus the reference's on the same resamples, [1 + B].
 
-    Empty where the difference is undefined.
+    Empty where the difference is undefined. within: the least and the largest difference that there can be.
     """
     change = centre(change) if centred else change
     if not np.isfinite(change[0]) or np.isfinite(change[1:]).sum() < 2:
         return {}
-    names = ("difference", "difference_low", "difference_high")
-    numbers = dict(zip(names, percentile_interval(change), strict=True))
+    value, low, high = percentile_interval(change)
+    numbers = {"difference": value}
+    numbers |= {"difference_low": float(np.clip(low, *within)), "difference_high": float(np.clip(high, *within))}
     return numbers | {"p": two_sided_p(change[1:]), "detectable": minimum_detectable(change[1:])}
 
 
@@ -126,16 +127,24 @@ def compare(
             single = own.of_seeds
             row = {**named, "arm": arm, "patients": resampling.patients, "seeds": len(single)}
             if np.isfinite(single).all():
-                row |= estimate(own.widened(), within=range_of(named.get("metric", named.get("measure", ""))))
+                within = range_of(named.get("metric", named.get("measure", "")))
+                row |= estimate(own.widened(), within=within)
                 row |= {"sd": float(single.std(ddof=1)) if len(single) > 1 else None}
                 if reference not in (None, arm):
-                    row |= difference((own - means[reference]).widened())
+                    apart = _apart(within, means[reference].resampled)
+                    row |= difference((own - means[reference]).widened(), within=apart)
                     row |= _over_runs(single, means[reference].of_seeds) if over_runs else {}
                 if against and arm in against:
                     row |= worth.columns(own, means, against[arm], reference, named.get("metric") in ERRORS)
             rows.append(row)
     further = (*(["p_runs"] if over_runs else []), *(() if against is None else worth.COLUMNS))
     return tidy(rows, [*about[0], "arm", *ESTIMATE, *further, "patients", "seeds"])
+
+
+def _apart(within: tuple[float, float], reference: np.ndarray) -> tuple[float, float]:
+    """The least and the largest difference of two values within these; the reference's [1 + B] may be one for all."""
+    least, most = (reference[0], reference[0]) if np.ptp(reference) < 1e-12 else within
+    return within[0] - most, within[1] - least
 
 
 def _over_runs(values: np.ndarray, reference: np.ndarray) -> dict[str, float]:

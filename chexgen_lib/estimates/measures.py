@@ -17,6 +17,7 @@ RANGES = {
     **dict.fromkeys(("accuracy", "sensitivity", "specificity", "called", "share"), SHARE),
     **dict.fromkeys(("r", "rho", "tau", "SSIM"), CORRELATION),
     "MS-SSIM": SHARE,
+    "score": (-2, 2),  # of a reader's agreement with a report
     **dict.fromkeys((*ERRORS, "FID"), POSITIVE),
 }
 

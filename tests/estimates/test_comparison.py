@@ -204,5 +204,17 @@ def test_no_interval_leaves_what_its_measure_can_be(metric, bound):
     assert row["high"] == pytest.approx(min(np.quantile(unbounded[1:], 0.975), bound))
 
 
+def test_no_difference_is_larger_than_there_can_be():
+    """Two readers of a reader study, who differ: their accuracy against chance, and their scores of -2 to 2."""
+    resampling = Resampling(np.arange(30), 200)
+    chance, right = np.full((2, 201, 1), 0.5), np.repeat([[[0.8]], [[1.0]]], 201, axis=1)
+    table = c.compare({"chance": chance, "arm": right}, [{"measure": "accuracy"}], resampling, "chance")
+    row = table.row(1, named=True)
+    assert (row["high"], row["difference"], row["difference_high"]) == pytest.approx((1, 0.4, 0.5))
+    good, poor = np.repeat([[[1.2]], [[2.0]]], 201, axis=1), np.repeat([[[1.0]], [[-2.0]]], 201, axis=1)
+    rows = c.compare({"good": good, "poor": poor}, [{"measure": "mean score"}], resampling, "good").rows(named=True)
+    assert rows[0]["high"] == 2 and rows[1]["low"] == -2 and rows[1]["difference_low"] == -4
+
+
 def test_an_estimate_itself_is_never_moved():
     assert c.estimate(np.full(5, 3.0), within=(0, 1))["value"] == 3
