@@ -10,6 +10,7 @@ import polars as pl
 
 from chexgen_lib.quality.reader_study import ANCHORS
 from chexgen_lib.records import FINDINGS
+from chexgen_lib.storage import names_below
 
 FORMAT = "chexgen reader answers 1"  # as in form_page/form.js
 KEY = ("study", "tasks", "arms", "cases", "readers")  # what unblinds, in key.json
@@ -44,7 +45,7 @@ def read_key(folder: Path) -> dict[str, Any]:
 
 
 def read(folder: Path) -> pl.DataFrame:
-    """All answers in `folder/answers`, unblinded: reader, task, pass, item, case, arm, films, answer, seconds.
+    """All answers below `folder/answers`, unblinded: reader, task, pass, item, case, arm, films, answer, seconds.
 
     Every file must be complete; readers without a file are left out, and a file that came twice counts once. Rows are
     in the order of the key.
@@ -55,19 +56,20 @@ def read(folder: Path) -> pl.DataFrame:
         FileNotFoundError: if there is no file or no key.
     """
     key = read_key(folder)
-    found = sorted((Path(folder) / "answers").glob("*"))  # mail programs rename files: none is passed by for its name
-    paths = [path for path in found if path.is_file() and not path.name.startswith(".")]
+    given = Path(folder) / "answers"
+    # Mail programs rename files, and some people make a folder for each reader: none is passed by for its name or place
+    paths = [given / name for name in names_below(given, lambda name: name[0] == ".")] if given.is_dir() else []
     if not paths:
-        raise FileNotFoundError(f"{Path(folder) / 'answers'} holds no file: put the readers' exported *.json there")
+        raise FileNotFoundError(f"{given} holds no file: put the readers' exported *.json there")
     files: dict[str, tuple[Path, dict]] = {}
     for path in paths:
         content = _content(path, key)
         first, other = files.setdefault(content["reader"], (path, content))
         if content["answers"] != other["answers"]:
-            held = f"{len(content['answers'])} answers here, {len(other['answers'])} there"
+            held = f"({len(content['answers'])} answers here, {len(other['answers'])} there)"
             raise AnswersError(
-                f"{path}: {content['reader']!r} answered in {first.name} too ({held}); keep the right file only, or "
-                "where answers are spread over both load them into one form (Help) and export again"
+                f"{path}: {content['reader']!r} answered in {first.relative_to(given)} too {held}; keep the right file "
+                "only, or where answers are spread over both load them into one form (Help) and export again"
             )
     rows = [row for path, content in files.values() for row in _rows(path, content, key)]
     schema = {"pass": pl.Int64, "films": pl.List(pl.String), "answer": pl.String, "seconds": pl.Float64}

@@ -41,6 +41,20 @@ def test_the_order_of_rows_does_not_matter_and_a_reader_may_be_absent(study, fil
         answers.read(study)
 
 
+def test_a_file_in_a_folder_of_its_own_is_read(study, filled):
+    whole = answers.read(study)
+    own = filled[1].parent / "returned" / "B"
+    own.mkdir(parents=True)
+    filled[1].rename(own / "answers.json")
+    (own.parent / "__MACOSX").mkdir()
+    (own.parent / "__MACOSX" / "._answers.json").write_bytes(b"\0\5\x16\7")
+    assert answers.read(study).equals(whole)
+    change(own / "answers.json", lambda content: content["answers"].pop())
+    (own.parent / "answers.json").write_text(json.dumps(json.loads(filled[0].read_text()) | {"reader": "B"}))
+    with pytest.raises(AnswersError, match=r"answers.json: 'B' answered in returned/B/answers.json too"):
+        answers.read(study)
+
+
 def test_half_done(study, filled):
     key = answers.read_key(study)["readers"]["B"]
     change(filled[1], lambda content: content["answers"].__delitem__(slice(10, None)))
