@@ -42,12 +42,12 @@ from chexgen_lib.paper import published
 from chexgen_lib.pools.arms import REPEATED, SYNTHETIC
 from chexgen_lib.quality.arms import GENERATOR, IGNORES
 
-LOOKS = {
-    SUPPORTED: (style.BLUE, "o"),
-    NOT_SPECIFIC: (style.SKY, "v"),
-    OPPOSITE: (style.VERMILION, "X"),
-    NOT_DETECTABLE: (style.GREY, "s"),
-    UNMEASURABLE: (style.GREY, "$?$"),
+LOOKS = {  # colour, marker, size
+    SUPPORTED: (style.BLUE, "o", 4),
+    NOT_SPECIFIC: (style.SKY, "v", 4),
+    OPPOSITE: (style.VERMILION, "X", 4),
+    NOT_DETECTABLE: (style.GREY, "s", 4),
+    UNMEASURABLE: (style.GREY, "$?$", 7),  # a letter looks smaller than a square
 }
 PANELS = {  # measures on one axis -> its label
     ("AUROC",): "gain of AUROC",
@@ -172,8 +172,8 @@ def draw(table: pl.DataFrame) -> Figure:
         _gains(ax, rows)
         ax.set_xlabel(label, fontsize=7, labelpad=1)
     handles = [
-        *(Line2D([], [], color=colour, marker=marker, markersize=4, linestyle="none", label=f"this run: {name}")
-          for name, (colour, marker) in LOOKS.items()),
+        *(Line2D([], [], color=colour, marker=marker, markersize=size, linestyle="none", label=f"this run: {name}")
+          for name, (colour, marker, size) in LOOKS.items()),
         Line2D([], [], **CONTROL, label="its control (named in the CSV)"),
         Line2D([], [], **PAPERS, label="the paper's gain"),
     ]  # fmt: skip
@@ -192,8 +192,8 @@ def _gains(ax: Axes, rows: pl.DataFrame) -> None:
     estimates = rows.rename({"gain": "value"})
     for at, row in enumerate(rows.iter_rows(named=True)):
         if row["verdict"] != UNMEASURED:
-            colour, marker = LOOKS[row["verdict"]]
-            look = {"color": colour, "marker": marker, "markersize": 4, "capsize": 2, "linewidth": 1.2}
+            colour, marker, size = LOOKS[row["verdict"]]
+            look = {"color": colour, "marker": marker, "markersize": size, "capsize": 2, "linewidth": 1.2}
             style.interval(ax, estimates[at : at + 1], np.array([at]), horizontal=True, **look)
         for name, look in (("control", CONTROL), ("paper", PAPERS)):
             if row[name] is not None:
@@ -202,7 +202,8 @@ def _gains(ax: Axes, rows: pl.DataFrame) -> None:
     labels = zip(rows["item"], rows["claim"], rows["measure"], strict=True)
     ax.set_yticks(range(len(rows)), [f"{item}  {claim}, {measure}" for item, claim, measure in labels])
     ax.set_ylim(len(rows) - 0.4, -0.6)
-    reach = np.nanmax(np.abs(rows.select("low", "high", "gain", "control", "paper").cast(pl.Float64).to_numpy()))
+    drawn = rows.select("low", "high", "gain", "control", "paper").cast(pl.Float64).to_numpy()
+    reach = np.abs(drawn[np.isfinite(drawn)]).max(initial=0) or 1.0  # nothing was measured, or all gains are 0
     ax.set_xlim(-1.1 * reach, 1.1 * reach)
     ax.locator_params(axis="x", nbins=5)
     right = ax.secondary_yaxis("right")

@@ -138,6 +138,13 @@ def test_what_was_not_measured_is_listed(folder):
     assert sum(len(ax.get_yticklabels()) for ax in figure.axes) == len(table)
 
 
+@pytest.mark.parametrize("gain", [None, 0.0])
+def test_a_panel_without_any_gain_is_drawn(gain):
+    row = dict(item="Fig 2a", claim="a", measure="Pearson r", n=9) | dict.fromkeys(("gain", "low", "high"), gain)
+    least, most = report.draw(report.judged([row])).axes[0].get_xlim()
+    assert -most == least < 0
+
+
 def test_a_missing_table_names_its_stage(folder):
     (folder / "fig4.csv").unlink()
     with pytest.raises(FileNotFoundError, match="fig4.csv does not exist: run the stage 10_supervised_pretraining"):
