@@ -11,7 +11,8 @@ import polars as pl
 from chexgen_lib.estimates.comparison import estimate, paired_wilcoxon
 from chexgen_lib.estimates.measures import mean
 from chexgen_lib.estimates.resampling import Resampling
-from chexgen_lib.estimates.wording import format_interval, format_p
+from chexgen_lib.estimates.wording import estimate as one_text
+from chexgen_lib.estimates.wording import format_p
 from chexgen_lib.learners.segmenter import Segmenter, dice
 from chexgen_lib.pools.annotations import KINDS, Annotated, boxes_of, overlap
 
@@ -52,6 +53,8 @@ def table(
 ) -> pl.DataFrame:
     """One row for each kind and arm: metric, value, 95 % interval over patients, n, and p against the control arm.
 
+    A kind that was requested for one patient alone has no interval and no p.
+
     Args:
         scores: arm -> [R] as `adherence` returns them. There is no p where fewer than `LEAST_PAIRS` differ.
     """
@@ -59,21 +62,22 @@ def table(
     for kind in KINDS:
         inside = (requests["kind"] == kind).to_numpy()
         patients = requests.filter(kind=kind)["patient_id"]
-        if patients.n_unique() < 2:
+        if not len(patients):
             continue
-        weights = Resampling(patients, n_resamples, seed).weights
+        single = patients.n_unique() < 2
+        weights = np.ones((1, len(patients))) if single else Resampling(patients, n_resamples, seed).weights
         for arm, values in scores.items():
             these, control = values[inside], scores[CONTROLLED][inside]
-            p = paired_wilcoxon(these, control) if (these != control).sum() >= LEAST_PAIRS else None
+            p = paired_wilcoxon(these, control) if not single and (these != control).sum() >= LEAST_PAIRS else None
             metric = "box recall" if kind == "boxes" else "Dice"
             numbers = estimate(mean(these, weights)) | {"n": len(these), "p": p}
             rows.append({"kind": kind, "metric": metric, "arm": arm} | numbers)
-    return pl.DataFrame(rows, infer_schema_length=None)
+    return pl.DataFrame(rows, schema_overrides={"p": pl.Float64}, infer_schema_length=None).fill_nan(None)
 
 
 def written(table: pl.DataFrame) -> pl.DataFrame:
     """`table` for display: the measure with its 95 % interval as one text."""
-    texts = [format_interval(*row, digits=1) for row in table.select("value", "low", "high").iter_rows()]
+    texts = [one_text(row) for row in table.iter_rows(named=True)]
     p = [None if value is None else format_p(value) for value in table["p"]]
     return table.select(
         "kind", "metric", "arm", pl.Series("mean [95 % CI]", texts), "n", pl.Series("p", p, dtype=pl.String)
@@ -81,9 +85,10 @@ def written(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def numbers(table: pl.DataFrame) -> dict[str, dict[str, dict]]:
-    """`table` for metrics.json: "metric, kind" -> arm -> value, low, high and n."""
+    """`table` for metrics.json: "metric, kind" -> arm -> n and what is known of value, low and high."""
     nested: dict[str, dict[str, dict]] = {}
     for row in table.iter_rows(named=True):
-        rounded = {key: float(f"{row[key]:.6g}") for key in ("value", "low", "high")} | {"n": row["n"]}
+        known = [key for key in ("value", "low", "high") if row[key] is not None]
+        rounded = {key: float(f"{row[key]:.6g}") for key in known} | {"n": row["n"]}
         nested.setdefault(f"{row['metric']}, {row['kind']}", {})[row["arm"]] = rounded
     return nested
