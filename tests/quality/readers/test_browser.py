@@ -233,6 +233,47 @@ def test_nothing_is_cut_off_and_every_control_has_a_name(browser, screen):
     assert len(controls) > 20 and all(n["name"]["value"] for n in controls if not n["ignored"])
 
 
+def test_a_browser_that_cannot_show_the_form_says_so(browser, form_of_a, tmp_path):
+    assert browser.run("$('unable') === null")
+    page = form_of_a.read_text()
+    (tmp_path / "half.html").write_text(page[: page.index('type="application/json"') + 500])
+    (tmp_path / "old.html").write_text(page.replace("const study =", "const study ??==="))  # unknown syntax
+    for name in ("half", "old"):
+        browser.open(tmp_path / f"{name}.html")
+        assert browser.run("document.getElementById('unable').clientHeight > 10")
+    browser.open(form_of_a)
+    browser.thrown.clear()
+
+
+def test_what_fails_later_is_said(browser, form_of_a):
+    browser.run("study.images.fill('no picture'); begin()")
+    browser.wait("$('warning').textContent.startsWith('Something failed in this browser')")
+    browser.thrown.clear()
+
+
+def test_a_browser_that_adds_noise_says_so(browser):
+    assert browser.run("readsTruly()")
+    browser.run(
+        "const read = CanvasRenderingContext2D.prototype.getImageData;"
+        "CanvasRenderingContext2D.prototype.getImageData = function (...box) {"
+        "  const found = read.apply(this, box); found.data[40] ^= 1; return found; }"
+    )
+    assert not browser.run("readsTruly()")
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_help_opens_and_closes_also_where_dialogs_are_unknown(browser, knows):
+    if not knows:
+        browser.run("delete HTMLDialogElement.prototype.showModal")
+    shown = "$('help').getBoundingClientRect().height > 100"
+    for leave in (lambda: browser.click("#close-help"), lambda: browser.key("Escape")):
+        assert not browser.run(shown)
+        browser.key("?")
+        assert browser.run(shown)
+        leave()
+    assert not browser.run(shown)
+
+
 def test_a_browser_that_keeps_nothing_says_so(browser):
     browser.run("Storage.prototype.setItem = () => { throw new Error('full') }")
     begin(browser)

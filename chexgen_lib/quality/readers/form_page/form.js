@@ -38,6 +38,22 @@ function warn(text) {
   $("warning").hidden = !text;
 }
 
+// What a browser cannot do ends an action in silence, and a film that it cannot decode stays black.
+function failed(reason) {
+  warn(`Something failed in this browser (${reason}). Export the answers, and go on in a current browser.`);
+}
+window.addEventListener("error", (event) => failed(event.message));
+window.addEventListener("unhandledrejection", (event) => failed(event.reason));
+
+// Against tracking, some browsers add noise to what a page reads from a canvas, and so to every film.
+function readsTruly() {
+  const context = Object.assign(document.createElement("canvas"), { width: 16, height: 16 }).getContext("2d");
+  const pixels = context.createImageData(16, 16);
+  for (let i = 0; i < 1024; i++) pixels.data[i] = i % 4 === 3 ? 255 : i >> 2;
+  context.putImageData(pixels, 0, 0);
+  return context.getImageData(0, 0, 16, 16).data.every((value, i) => value === pixels.data[i]);
+}
+
 // Time on the film, in whole seconds; the time in which the page is hidden does not count.
 function count() {
   const now = performance.now();
@@ -103,7 +119,7 @@ function showItem() {
   const { images, text } = current();
   for (const film of films) film.remove();
   const names = block().films;
-  $("films").replaceChildren(...images.map((_, k) => figure(names[k], images.length)));
+  fill($("films"), images.map((_, k) => figure(names[k], images.length)));
   films = [...$("films").querySelectorAll("canvas")].map((canvas) => new Film(canvas, display));
   films.forEach((film, k) => film.show(`data:image/png;base64,${study.images[images[k]]}`));
   $("invert").setAttribute("aria-pressed", "false");
@@ -111,11 +127,17 @@ function showItem() {
   $("report-text").textContent = text || "";
   $("asked").textContent = block().question;
   $("options").className = block().many ? "many" : "";
-  $("options").replaceChildren(...block().options.map(option));
+  fill($("options"), block().options.map(option));
   $("back").disabled = state.item === 0;
   next();
   ticking = performance.now();
   $("asked").focus({ preventScroll: true });
+}
+
+// `replaceChildren`, which browsers have since 2020.
+function fill(parent, children) {
+  parent.textContent = "";
+  parent.append(...children);
 }
 
 function figure(name, of) {
@@ -204,9 +226,19 @@ const TOOLS = {
   ".": () => each((film) => film.window(0, 8)),
 };
 
+// Browsers from before 2022 know no dialogs: there the help lies on the page.
+function help(shown) {
+  const dialog = $("help");
+  if (dialog.hasAttribute("open") === shown) return;
+  if (!dialog.showModal) dialog.toggleAttribute("open", shown);
+  else if (shown) dialog.showModal();
+  else dialog.close();
+}
+
 function press(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || $("help").open) return;
-  if (event.key === "?") return $("help").showModal();
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if ($("help").hasAttribute("open")) return event.key === "Escape" && help(false);
+  if (event.key === "?") return help(true);
   if ($("reading").hidden) return;
   const key = event.key.toLowerCase();
   const input = $("options").querySelectorAll("input")[KEYS.indexOf(key)];
@@ -269,7 +301,7 @@ async function load(file) {
     merged.seconds[item] = seconds;
   }
   count();
-  const twice = Object.keys(state.answers).filter((id) => (merged.answers[id] ?? state.answers[id]) !== state.answers[id]);
+  const twice = Object.keys(state.answers).filter((id) => id in merged.answers && merged.answers[id] !== state.answers[id]);
   Object.assign(merged.answers, state.answers);
   Object.assign(merged.seconds, state.seconds);
   state = merged;
@@ -282,7 +314,7 @@ async function load(file) {
 $("load").addEventListener("change", async (event) => {
   const [file] = event.target.files;
   event.target.value = "";
-  $("help").close();
+  help(false);
   try {
     warn(await load(file));
   } catch (error) {
@@ -296,7 +328,8 @@ $("question").addEventListener("submit", (event) => {
 $("back").addEventListener("click", () => go(state.item - 1));
 $("between-back").addEventListener("click", () => go(block().items.length - 1));
 $("export").addEventListener("click", exportAnswers);
-$("open-help").addEventListener("click", () => $("help").showModal());
+$("open-help").addEventListener("click", () => help(true));
+$("close-help").addEventListener("click", () => help(false));
 for (const [id, key] of [["zoom-in", "+"], ["zoom-out", "-"], ["invert", "i"], ["reset", "r"]]) {
   $(id).addEventListener("click", TOOLS[key]);
 }
@@ -316,4 +349,8 @@ window.addEventListener("storage", (event) => {
 recall();
 $("title").textContent = study.title;
 document.title = study.title;
+if (!readsTruly()) {
+  warn("This browser adds noise to films, against tracking: allow canvas data for this page, or take another browser.");
+}
 render();
+$("unable").remove();
