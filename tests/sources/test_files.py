@@ -178,6 +178,13 @@ def test_last_columns_without_a_name_are_none_of_a_table(tmp_path, mark):
     assert read.select("image", "id").rows() == [("a", "r"), ("b", ""), ("c", "s")]
 
 
+def test_a_table_that_pandas_saved_with_its_index_and_empty_last_rows(tmp_path):
+    (tmp_path / "t.csv").write_text(",image,id\n7,a,r\n0,b,\n,,\n,,\n")
+    assert read_given(tmp_path / "t.csv", "image").to_dict(as_series=False) == {"image": ["a", "b"], "id": ["r", None]}
+    (tmp_path / "t.csv").write_text(",image\nleft,a\n")  # a column that somebody forgot to name
+    assert read_given(tmp_path / "t.csv", "image").columns == ["", "image"]
+
+
 @pytest.mark.parametrize("first", ["", "sep=,\n"])
 def test_a_given_row_with_too_few_fields_is_an_error_that_names_its_line(tmp_path, first):
     (tmp_path / "t.csv").write_text(first + 'image,id,,\na,"r\ns",,\n\nb\n')
