@@ -45,15 +45,6 @@ function failed(reason) {
 window.addEventListener("error", (event) => failed(event.message));
 window.addEventListener("unhandledrejection", (event) => failed(event.reason));
 
-// Against tracking, some browsers add noise to what a page reads from a canvas, and so to every film.
-function readsTruly() {
-  const context = Object.assign(document.createElement("canvas"), { width: 16, height: 16 }).getContext("2d");
-  const pixels = context.createImageData(16, 16);
-  for (let i = 0; i < 1024; i++) pixels.data[i] = i % 4 === 3 ? 255 : i >> 2;
-  context.putImageData(pixels, 0, 0);
-  return context.getImageData(0, 0, 16, 16).data.every((value, i) => value === pixels.data[i]);
-}
-
 // Time on the film, in whole seconds; the time in which the page is hidden does not count.
 function count() {
   const now = performance.now();

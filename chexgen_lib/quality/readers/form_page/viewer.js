@@ -2,6 +2,15 @@
 // A film on a canvas: window and level by drag, zoom by wheel or pinch, moved with Shift, the right button or two
 // fingers. Grey values are 0 to 255; the window [level - width / 2, level + width / 2] is spread over the screen's.
 
+// Against tracking, some browsers add noise to what a page reads from a canvas, and so to every film.
+function readsTruly() {
+  const context = Object.assign(document.createElement("canvas"), { width: 16, height: 16 }).getContext("2d");
+  const pixels = context.createImageData(16, 16);
+  for (let i = 0; i < 1024; i++) pixels.data[i] = i % 4 === 3 ? 255 : i >> 2;
+  context.putImageData(pixels, 0, 0);
+  return context.getImageData(0, 0, 16, 16).data.every((value, i) => value === pixels.data[i]);
+}
+
 class Film {
   constructor(canvas, changed) {
     this.canvas = canvas;
