@@ -201,6 +201,8 @@ def read_edits(folder: str | Path, pairs: Sequence[Pair], size: int) -> np.ndarr
         raise ImageError(f"{error}; save it as CSV with the columns pair and image") from error
     if missing := [name for name in ("pair", "image") if name not in given.columns]:
         raise ImageError(f"{path} has no column {missing[0]}: it needs pair and image")
+    number = pl.col("pair").str.strip_chars().str.extract(r"^(\d+)(?:\.0)?$")  # tables of numbers drop zeros in front
+    given = given.with_columns(pair=pl.coalesce(number.str.zfill(len(pairs[0].name)), "pair"))
     if given["pair"].n_unique() != len(given):
         raise ImageError(f"{path}: pair {given['pair'].filter(given['pair'].is_duplicated())[0]!r} is there twice")
     if given["image"].null_count() or given["image"].n_unique() != len(given):

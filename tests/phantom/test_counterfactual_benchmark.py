@@ -79,6 +79,14 @@ def edited(folder, rows=("0000,a.png", "0001,c.png"), header="pair,image", **ima
     return folder
 
 
+@pytest.mark.parametrize("names", [("0", "1"), ("0.0", "1.0")])
+def test_pairs_of_a_table_whose_names_became_numbers(names, tmp_path):
+    rows = [f"{name},{file}" for name, file in zip(names, ("a.png", "c.png"), strict=True)]
+    assert read_edits(edited(tmp_path, rows=rows), benchmark(2), SIZE).shape == (2, SIZE, SIZE)
+    with pytest.raises(ImageError, match="pair '0001' is there twice"):
+        read_edits(edited(tmp_path, rows=[*rows, "0001,d.png"]), benchmark(2), SIZE)
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
