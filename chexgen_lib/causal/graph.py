@@ -81,7 +81,7 @@ class Graph:
 
 
 def read_graph(path: str | Path = SHIPPED) -> Graph:
-    """The graph of a YAML file: `variables` (name -> kind) and `arrows` (lists of from, to, because).
+    """The graph of a YAML file: `variables` (name -> kind) and `arrows` (a list of from, to, because).
 
     Raises:
         CausalError: for a missing or broken file, an unknown kind or variable, an arrow without a reason or given
@@ -101,16 +101,19 @@ def read_graph(path: str | Path = SHIPPED) -> Graph:
 
 
 def make_graph(variables: Mapping[str, str], arrows: list[Mapping[str, Any]], name: str = "graph") -> Graph:
-    """A checked graph of the content of a file; arrows are dicts of from, to (lists) and because."""
+    """A checked graph of the content of a file; arrows are dicts of from, to (a variable or a list) and because."""
     for variable, kind in variables.items():
         if kind not in KINDS:
             raise CausalError(f"{name}: {variable} is of kind {kind!r}: use one of {', '.join(KINDS)}")
     because: dict[tuple[str, str], str] = {}
     for arrow in arrows:
-        ends = [arrow.get(end) for end in ("from", "to")] if isinstance(arrow, Mapping) else []
-        if not ends or not all(isinstance(end, list) for end in ends) or not arrow.get("because"):
-            raise CausalError(f"{name}: arrow {arrow} needs from and to, lists in brackets, and because, its reason")
-        for pair in product(arrow["from"], arrow["to"]):
+        ends = [arrow.get(end) for end in ("from", "to")] if isinstance(arrow, Mapping) else [None]
+        ends = [[end] if isinstance(end, str) else end for end in ends]
+        if not all(isinstance(end, list) for end in ends) or not arrow.get("because"):
+            raise CausalError(
+                f"{name}: arrow {arrow} needs from and to, a variable or several in brackets, and because, its reason"
+            )
+        for pair in product(*ends):
             if unknown := [v for v in pair if v not in variables]:
                 raise CausalError(
                     f"{name}: arrow {' -> '.join(map(str, pair))}: {unknown[0]!r} is no variable of the graph"

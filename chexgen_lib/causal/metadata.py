@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from chexgen_lib.causal.graph import Graph
+from chexgen_lib.causal.graph import CausalError, Graph
 from chexgen_lib.records import FINDINGS
 
 VIEWS = {"PA": "PA", "AP": "AP", "AP SUPINE": "AP", "LATERAL": "LATERAL"}  # others are left out
@@ -17,7 +17,14 @@ def metadata_table(records: pl.DataFrame, graph: Graph) -> tuple[pl.DataFrame, p
     Returns:
         the table, with `patient_id` where the records have it; and what was left out, with columns source, reason and
         n. Both add up to the records.
+
+    Raises:
+        CausalError: for a variable that Records do not have.
     """
+    if missing := [name for name in graph.kinds if name not in records.columns]:
+        raise CausalError(
+            f"Records have no {', '.join(missing)}: take them out of the graph, or join them to the records first"
+        )
     findings = [name for name in FINDINGS if name in graph.kinds]
     annotated = records.group_by("source").agg(pl.col(f).is_not_null().any() for f in findings)
     lacking = {row["source"]: [f for f in findings if not row[f]] for row in annotated.iter_rows(named=True)}

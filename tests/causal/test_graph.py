@@ -25,6 +25,15 @@ def test_causes_and_what_they_reach():
     assert graph.descendants("a") == {"b", "c"} and graph.descendants("d") == set()
 
 
+def test_one_cause_or_effect_needs_no_brackets():
+    kinds = dict.fromkeys("abc", "choice")
+    plain = (
+        {"from": "a", "to": ["b", "c"], "because": "assumption"},
+        {"from": ["b"], "to": "c", "because": "assumption"},
+    )
+    assert make_graph(kinds, list(plain)).parents == {"a": [], "b": ["a"], "c": ["a", "b"]}
+
+
 @pytest.mark.parametrize(
     ("arrows", "words"),
     [
@@ -34,7 +43,7 @@ def test_causes_and_what_they_reach():
         ([arrow("a", "b"), arrow("a", "b")], "arrow a -> b is there twice"),
         ([arrow("a", "b", "")], "because, its reason"),
         ([{"from": ["a"], "to": ["b"]}], "because, its reason"),
-        ([{"from": "a", "to": ["b"], "because": "assumption"}], "lists in brackets"),
+        ([{"from": {"a": 1}, "to": ["b"], "because": "assumption"}], "a variable or several in brackets"),
         (["a -> b"], "arrow a -> b needs"),
     ],
 )

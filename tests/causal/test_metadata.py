@@ -28,6 +28,12 @@ def test_every_record_is_a_row_or_left_out_for_a_reason():
     assert left_out.filter(source="a")["reason"].to_list() == [f"{n} unknown, or a rare view" for n in ("age", "view")]
 
 
+def test_a_variable_that_records_do_not_have_is_named():
+    records = pl.DataFrame({"source": ["a"], "view": ["PA"], "age": [50.0]})
+    with pytest.raises(CausalError, match="Records have no bmi, Edema: take them out of the graph, or join them"):
+        metadata_table(records, make_graph({"age": "number", "bmi": "number", "Edema": "choice"}, []))
+
+
 def test_an_effect_has_an_interval_and_conditioning_stands_beside_it():
     found = effect(simulated(1500), GRAPH, "device", (0, 1), ("edema", 1), n_bootstrap=8, draws=4000)
     do, conditioned = found.iter_rows(named=True)
