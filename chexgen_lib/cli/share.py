@@ -26,7 +26,7 @@ def model(options: argparse.Namespace) -> int:
 
 def samples(options: argparse.Namespace) -> int:
     """Write the samples of `options.source` with their card to `options.out`, and push them where asked for."""
-    counts = hub.write_samples(options.out, options.source, options.license)
+    counts = hub.write_samples(options.out, options.source, options.license, options.format)
     print(f"{options.out}: {counts['images'].sum():,} images with a data card, README.md; read it before you share it")
     for source, _, images in counts.filter(~counts["texts"]).select("source", "texts", "images").iter_rows():
         terms = "its terms forbid" if source in registry.ALL else "no known terms allow"

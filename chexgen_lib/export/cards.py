@@ -1,6 +1,6 @@
 """What stands in the README of a shared model or of shared samples: facts that the code knows, and limits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +48,14 @@ def model_card(
 
 
 def data_card(
-    counts: pl.DataFrame, recipe: Mapping[str, Any], shape: tuple[int, int], licence: str | None
+    counts: pl.DataFrame, recipe: Mapping[str, Any], shapes: Sequence[tuple[int, int]], licence: str | None
 ) -> DatasetCard:
     """The card of samples.
 
     Args:
         counts: as `hub.write_samples` returns.
         recipe: of the first image, for the columns that all have.
-        shape: height and width in pixels.
+        shapes: heights and widths in pixels, from the smallest to the largest.
     """
     images = counts["images"].sum()
     about = DatasetCardData(
@@ -65,14 +65,16 @@ def data_card(
         pretty_name="Synthetic chest radiographs",
         size_categories=_size(images),
     )
-    settings = ("weights_sha256", "sampler", "steps", "guidance", "chexgen_lib")
-    facts = {"images": f"{images:,}", "size": f"{shape[1]} x {shape[0]} px, 8-bit grey"}
+    settings = ("generator", "weights_sha256", "sampler", "steps", "guidance", "chexgen_lib")
+    sizes = " to ".join(f"{width} x {height}" for height, width in dict.fromkeys((shapes[0], shapes[-1])))
+    facts = {"images": f"{images:,}", "size": f"{sizes} px, 8-bit grey"}
     facts |= {name: str(recipe[name]) for name in settings if name in recipe}
     return DatasetCard(
         f"---\n{about.to_yaml()}\n---\n\n# Synthetic chest radiographs\n\n{WARNING}\n\n{_table(facts)}\n\n"
         "`metadata.csv` has a row for each image: `file_name`, the prompt and what else was requested, the seed. Each "
-        "PNG holds the same as JSON in its text chunk `chexgen`. Prompts say what was requested, not what an image "
-        "shows: check samples against probes trained on real images before you take prompts for labels.\n\n"
+        "image holds the same as JSON: a PNG in its text chunk `chexgen`, a DICOM file in (4347,xx01). Prompts say "
+        "what was requested, not what an image shows: check samples against probes trained on real images before you "
+        "take prompts for labels.\n\n"
         f"## Whose records the prompts are from\n\n{_sources(counts)}\n\n"
         "## Limits\n\nWhether an image copies one of a patient whom the generator was trained on has not been checked "
         "here.\n"

@@ -58,7 +58,7 @@ def write_dicom(
     Args:
         image: uint8 [H, W], 0 = black, or a grey PIL image.
         recipe: what the image was sampled from, as JSON values: at best `prompt`, `seed`, `weights_sha256`, `sampler`,
-            `steps`, `guidance`. All of it is kept (`read_recipe`).
+            `steps`, `guidance`, and `generator`, the name of one that is not ours. All of it is kept (`read_recipe`).
         requested: `sex` (Male or Female, or M or F), `age` (years) and `view` (of `records.VIEWS`), where known; the
             view may be in the prompt, too (`view_in`). Without a view, orientation and view position stay empty.
 
@@ -70,7 +70,7 @@ def write_dicom(
         raise ImageError(f"{path}: needs uint8 [H, W] to be written as DICOM, got {pixels.dtype} {pixels.shape}")
     text = json.dumps(recipe, sort_keys=True)
     data = Dataset()
-    _identify(data, digest([text, pixels]))
+    _identify(data, digest([text, pixels]), _model(recipe))
     _describe_patient(data, {"view": view_in(recipe.get("prompt") or "")} | dict(requested or {}))
     _describe_origin(data, recipe)
     _set_pixels(data, pixels)
@@ -99,7 +99,12 @@ def recipe_of(data: Dataset) -> dict[str, Any] | None:
         return None
 
 
-def _identify(data: Dataset, key: str) -> None:
+def _model(recipe: Mapping[str, Any]) -> str:
+    """The name of the generator, without the marks that separate values and parts of names."""
+    return re.sub(r"[\\^=]", " ", str(recipe.get("generator", MODEL)))[: LONG_STRING - len(SYNTHETIC) - 1]
+
+
+def _identify(data: Dataset, key: str, model: str) -> None:
     """Ids of instance, series, study and patient, all of this one image: two samples show two persons."""
     uid = {level: UID(f"2.25.{uuid5(NAMESPACE_OID, f'{key}:{level}').int}") for level in ("study", "series", "image")}
     data.file_meta = FileMetaDataset()
@@ -110,7 +115,7 @@ def _identify(data: Dataset, key: str) -> None:
     data.StudyDate = data.StudyTime = data.StudyID = data.AccessionNumber = data.ReferringPhysicianName = ""
     data.StudyDescription = data.SeriesDescription = f"{SYNTHETIC} chest radiograph, no patient"
     data.SeriesNumber = data.InstanceNumber = 1
-    data.PatientName = f"{SYNTHETIC}^{MODEL}"
+    data.PatientName = f"{SYNTHETIC}^{model}"
     data.PatientID = f"{SYNTHETIC}-{key[:16].upper()}"
     data.PatientComments = "Not a patient: sex and age are what was requested of the model."
 
@@ -130,7 +135,7 @@ def _describe_origin(data: Dataset, recipe: Mapping[str, Any]) -> None:
     """That the image is synthetic, coded and in words, and which software and settings made it."""
     data.Modality, data.ConversionType = "OT", "SYN"
     data.ImageType, data.SyntheticData = ["DERIVED", "SECONDARY"], "YES"
-    data.Manufacturer, data.ManufacturerModelName = "chexgen_lib", MODEL
+    data.Manufacturer, data.ManufacturerModelName = "chexgen_lib", _model(recipe)
     data.SoftwareVersions = f"chexgen_lib {recipe.get('chexgen_lib', chexgen_lib.__version__)}"
     words = f"{SYNTHETIC} chest radiograph, sampled from a generative model; it shows no patient."
     data.DerivationDescription = f"{words} Prompt: {recipe.get('prompt') or 'none'}"[:SHORT_TEXT]
@@ -138,8 +143,9 @@ def _describe_origin(data: Dataset, recipe: Mapping[str, Any]) -> None:
     code = codes.DCM.SynthesizingEquipment
     purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = code.value, "DCM", code.meaning
     item.PurposeOfReferenceCodeSequence = [purpose]
-    item.Manufacturer, item.ManufacturerModelName = data.Manufacturer, MODEL
-    item.SoftwareVersions = data.SoftwareVersions
+    item.Manufacturer, item.ManufacturerModelName = "unknown", data.ManufacturerModelName
+    if "generator" not in recipe:
+        item.Manufacturer, item.SoftwareVersions = data.Manufacturer, data.SoftwareVersions
     if "weights_sha256" in recipe:
         item.DeviceSerialNumber = recipe["weights_sha256"][:LONG_STRING]
     settings = (f"{name} {recipe[name]}" for name in ("seed", "sampler", "steps", "guidance") if name in recipe)

@@ -1,6 +1,6 @@
 """Models and samples as folders that a model hub shows, loads and takes: files, a card, and `push_to_hub`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,20 @@ from PIL import Image
 
 from chexgen_lib.export import cards
 from chexgen_lib.export.images import SUFFIXES, read_recipe, save
+from chexgen_lib.images import read_image, to_uint8
 from chexgen_lib.models.loading import forget_origins
 from chexgen_lib.pixels import ImageError
 from chexgen_lib.pools.folder import open_samples
 from chexgen_lib.pools.generate import ABOUT
+from chexgen_lib.records import VIEWS, RecordError
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
+from chexgen_lib.sources.table import read_given
 from chexgen_lib.storage import replacing, write_json
 
 TEXTS_MAY_GO = ("nih", "openi")  # sources under terms that let anybody pass on labels and reports
 WITHHELD = ("prompt", "record", "request")  # what could hold a report or an id of its patient
 RECIPE, TABLE, IMAGES = "recipe.json", "metadata.csv", "images"
+UNTOLD = "unknown"  # source of a record whose id names none, and generator of images that somebody else made
 
 
 def write_model(
@@ -46,39 +50,44 @@ def write_model(
     return Path(folder)
 
 
-def write_samples(folder: str | Path, samples: str | Path, licence: str | None = None) -> pl.DataFrame:
-    """Write a new folder of PNGs with their recipes, `metadata.csv` (file_name, prompt, ...) and a data card.
+def write_samples(
+    folder: str | Path, samples: str | Path, licence: str | None = None, form: str = "png"
+) -> pl.DataFrame:
+    """Write a new folder of images with their recipes, `metadata.csv` (file_name, prompt, ...) and a data card.
 
     Prompts and record ids of sources whose terms do not let texts be passed on are left out, and so are drawings of
-    masks and boxes.
+    masks and boxes; of a `labels.csv` all columns but generator and seed.
 
     Args:
-        samples: what `chexgen sample` wrote, or a pool: `samples.npy` and `manifest.parquet`.
+        samples: what `chexgen sample` wrote; a pool, `samples.npy` and `manifest.parquet`; or images of any generator
+            with a `labels.csv`: `image`, and any of image_id, prompt, seed, generator, sex, age, view and others.
         licence: as in `write_model`.
+        form: "png" or "dicom" (`export.dicom`).
 
     Returns:
         source, images, texts (whether their prompts are in the folder); a prompt of your own has no source.
 
     Raises:
-        ValueError: if the folder exists, `samples` is neither, or an image that the manifest names is not whole.
+        ValueError: if the folder exists, `samples` is none of these, or an image that they name is not whole.
     """
     folder, samples = _new(folder), Path(samples)
     recipes, pixels = _read_samples(samples)
     sources = [_source_of(recipe) for recipe in recipes]
-    withheld = [source is not None and source not in TEXTS_MAY_GO for source in sources]
-    rows = []
+    rows, shapes = [], set()
     with replacing(folder) as partial:
         (partial / IMAGES).mkdir(parents=True)
         for i, (recipe, image) in enumerate(zip(recipes, pixels, strict=True)):
-            kept = {key: value for key, value in recipe.items() if not (withheld[i] and key in WITHHELD)}
+            kept = {key: value for key, value in recipe.items() if not (_is_withheld(sources[i]) and key in WITHHELD)}
             kept.pop("condition", None)  # the name of a drawing that does not go along; its digest stays
-            name = f"{IMAGES}/{i:06d}.png"
-            save(partial / name, image, kept)
+            name = f"{IMAGES}/{i:06d}{SUFFIXES[form]}"
+            requested = {key: recipe[key] for key in ("sex", "age", "view") if recipe.get(key) is not None}
+            save(partial / name, image, kept, requested)
+            shapes.add(image.shape)
             rows.append({"file_name": name, "source": sources[i], **{k: v for k, v in kept.items() if k != "file"}})
         pl.DataFrame(rows, infer_schema_length=None).write_csv(partial / TABLE)
-        counts = pl.DataFrame({"source": sources, "texts": [not each for each in withheld]})
+        counts = pl.DataFrame({"source": sources, "texts": [not _is_withheld(each) for each in sources]})
         counts = counts.group_by("source", "texts").agg(images=pl.len()).sort("source")
-        cards.data_card(counts, recipes[0], pixels[0].shape, licence).save(partial / "README.md")
+        cards.data_card(counts, recipes[0], sorted(shapes), licence).save(partial / "README.md")
     return counts
 
 
@@ -115,13 +124,18 @@ def _new(folder: str | Path) -> Path:
     return Path(folder)
 
 
-def _read_samples(folder: Path) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
-    """Recipe and pixels, uint8 [H, W], of each image in a folder of `chexgen sample` or a pool."""
+def _read_samples(folder: Path) -> tuple[list[dict[str, Any]], Iterable[np.ndarray]]:
+    """Recipe and pixels, uint8 [H, W], of each image in a folder that `write_samples` takes."""
+    if (folder / "labels.csv").is_file():
+        return _read_listed(folder)
     if (folder / "manifest.csv").is_file():
         names = _names(folder / "manifest.csv")
         return [_read_whole(folder / name) for name in names], [_pixels(folder / name) for name in names]
     if not (folder / "manifest.parquet").is_file():
-        raise ValueError(f"{folder} has no manifest: give what `chexgen sample` wrote, or a pool of a run")
+        raise ValueError(
+            f"{folder} has neither a manifest nor labels.csv: give what `chexgen sample` wrote, a pool of "
+            "a run, or images with a labels.csv (column image)"
+        )
     try:
         manifest, samples = pl.read_parquet(folder / "manifest.parquet", glob=False), open_samples(folder)
     except pl.exceptions.PolarsError as error:
@@ -143,6 +157,50 @@ def _read_samples(folder: Path) -> tuple[list[dict[str, Any]], list[np.ndarray]]
         for k in range(samples.shape[1])
     ]
     return recipes, list(samples.reshape(-1, *samples.shape[2:]))
+
+
+def _read_listed(folder: Path) -> tuple[list[dict[str, Any]], Iterable[np.ndarray]]:
+    """As `_read_samples`, of images of any generator that a `labels.csv` names; read one by one, they may be many."""
+    path = folder / "labels.csv"
+    try:
+        table = read_given(path, "image")
+    except RecordError as error:
+        raise ValueError(f"{error}; save it as CSV with a column image") from error
+    if "image" not in table.columns or table.is_empty():
+        raise ValueError(f"{path} names no image: it needs a column image, and has {table.columns}")
+    if row := next((row for row, name in enumerate(table["image"], start=1) if not name), None):
+        raise ValueError(f"{path}, row {row}: no image is named")
+    if {"pair", "edited"} <= set(table.columns):
+        raise ValueError(
+            f"{folder} holds edited films (`chexgen edit`): they show their patients, and are not synthetic"
+        )
+    if reserved := {"file", "file_name", "source", "record"} & set(table.columns):
+        raise ValueError(f"{path}: rename the column {min(reserved)}, a name that the shared table has itself")
+    recipes = []
+    for number, row in enumerate(table.drop("image").iter_rows(named=True), start=1):
+        given = {"generator": UNTOLD} | {key: value for key, value in row.items() if value is not None}
+        try:
+            recipes.append(_listed(given))
+        except ValueError as error:
+            raise ValueError(f"{path}, row {number}: {error}") from error
+    return recipes, (to_uint8(read_image(folder / name)) for name in table["image"])
+
+
+def _listed(given: dict[str, Any]) -> dict[str, Any]:
+    """The recipe of an image of another generator, without what must not go along."""
+    if "image_id" in given:
+        given["record"] = given.pop("image_id")
+    if _is_withheld(_source_of(given)):
+        return {key: given[key] for key in ("record", "generator", "seed") if key in given}
+    sex, age, view = (given.get(key) for key in ("sex", "age", "view"))
+    if sex is not None and sex[:1].upper() not in ("F", "M"):
+        raise ValueError(f"sex {sex!r} is neither F nor M")
+    if view is not None and view.upper() not in VIEWS:
+        raise ValueError(f"view {view!r} is none of {', '.join(VIEWS)}")
+    if age is not None and not age.replace(".", "", 1).isdigit():
+        raise ValueError(f"age {age!r} is no number of years")
+    typed = {"sex": sex and sex[:1].upper(), "age": age and float(age), "view": view and view.upper()}
+    return given | {key: value for key, value in typed.items() if value is not None}
 
 
 def _names(path: Path) -> list[str]:
@@ -174,5 +232,11 @@ def _pixels(path: Path) -> np.ndarray:
 
 def _source_of(recipe: Mapping[str, Any]) -> str | None:
     """The source of the record that an image was sampled for; None for a prompt of one's own."""
-    source = str(recipe.get("record") or "").partition(":")[0]
-    return source or None
+    record = str(recipe.get("record") or "")
+    source, colon, _ = record.partition(":")
+    return (source if colon else UNTOLD) if record else None
+
+
+def _is_withheld(source: str | None) -> bool:
+    """Whether texts of a source stay at home."""
+    return source is not None and source not in TEXTS_MAY_GO

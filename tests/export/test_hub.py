@@ -7,6 +7,7 @@ import socket
 import huggingface_hub
 import numpy as np
 import polars as pl
+import pydicom
 import pytest
 import torch
 from huggingface_hub import DatasetCard, ModelCard
@@ -125,6 +126,61 @@ def test_no_file_is_named_that_is_not_shared(pool, tmp_path):
     assert "condition" not in read_recipe(tmp_path / "out" / table["file_name"][0])
 
 
+@pytest.fixture
+def foreign(tmp_path):
+    """Images of another generator: of an own prompt, of a MIMIC record, and of a record of nobody knows where."""
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    colours = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    for name, pixels in (("a b.png", colours), ("c.png", colours[..., 0]), ("d.png", colours[..., 1])):
+        Image.fromarray(pixels).save(folder / name)
+    rows = ["a b.png,,Mine.,f,61,pa,0.5", "c.png,mimic_cxr:7,Secret.,M,50,AP,1", "d.png,s7,Secret.,M,50,AP,1"]
+    (folder / "labels.csv").write_text("\n".join(["image,image_id,prompt,sex,age,view,Edema", *rows]))
+    return folder
+
+
+@pytest.mark.parametrize("form", ["png", "dicom"])
+def test_images_of_another_generator_are_shared(foreign, tmp_path, form, capsys):
+    out = tmp_path / "out"
+    assert cli.main(["share", "samples", str(foreign), "--out", str(out), "--format", form]) == 0
+    assert "unknown: no known terms allow passing on texts" in capsys.readouterr().out
+    own, *others = pl.read_csv(out / "metadata.csv").rows(named=True)
+    told = {"prompt": "Mine.", "sex": "F", "age": 61.0, "view": "PA", "Edema": 0.5, "generator": "unknown"}
+    assert own.items() >= told.items() and own["source"] is None
+    assert [(row["source"], row["prompt"], row["age"], row["Edema"]) for row in others] == [
+        ("mimic_cxr", None, None, None), ("unknown", None, None, None)
+    ]  # fmt: skip
+    written = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
+    assert b"Mine." in written and b"Secret" not in written and b"mimic_cxr:" not in written and b"s7" not in written
+    assert read_recipe(out / own["file_name"])["prompt"] == "Mine."
+    if form == "dicom":
+        data = pydicom.dcmread(out / own["file_name"])
+        assert (data.PatientSex, data.PatientAge, data.ViewPosition) == ("F", "061Y", "PA")
+        assert data.PatientName == "SYNTHETIC^unknown" and "ChexGen" not in str(data.ContributingEquipmentSequence)
+        data = pydicom.dcmread(out / others[0]["file_name"])
+        np.testing.assert_array_equal(data.pixel_array, np.asarray(Image.open(foreign / "c.png")))
+        assert not data.PatientAge and not data.ViewPosition
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (["image,sex", "a b.png,x"], r"labels.csv, row 1: sex 'x' is neither F nor M"),
+        (["image,view", "a b.png,front"], "row 1: view 'front' is none of PA"),
+        (["image,age", "c.png,50", "d.png,old"], "row 2: age 'old' is no number of years"),
+        (["image,source", "a b.png,x"], "rename the column source"),
+        (["pair,image,edited", "p,c.png,true"], "holds edited films .*: they show their patients"),
+        (["image", "z.png"], "z.png"),
+        (["file", "a b.png"], "names no image: it needs a column image"),
+    ],
+)
+def test_a_list_of_images_that_cannot_be_shared_is_named(foreign, tmp_path, rows, words):
+    (foreign / "labels.csv").write_text("\n".join(rows))
+    with pytest.raises(ValueError, match=words):
+        write_samples(tmp_path / "out", foreign)
+    assert not (tmp_path / "out").exists()
+
+
 def test_own_prompts_are_shared_whole_from_png_and_dicom(tmp_path):
     names = ("a_0.png", "b_0.dcm")
     for i, name in enumerate(names):
@@ -139,7 +195,7 @@ def test_own_prompts_are_shared_whole_from_png_and_dicom(tmp_path):
 
 
 def test_neither_samples_nor_a_pool(tmp_path, pool):
-    with pytest.raises(ValueError, match="has no manifest: give what"):
+    with pytest.raises(ValueError, match="has neither a manifest nor labels.csv: give what"):
         write_samples(tmp_path / "out", tmp_path)
     np.save(pool / "samples.npy", np.zeros((2, 2, 8, 8), np.uint8))
     with pytest.raises(ValueError, match="3 requests and samples .2, 2, 8, 8. do not fit"):

@@ -80,9 +80,15 @@ def _add_share(commands: argparse._SubParsersAction) -> None:
     share = commands.add_parser("share", help="a model or samples as a hub expects them: files and a card")
     kinds = share.add_subparsers(required=True, metavar="KIND")
     model = kinds.add_parser("model", help="a pipeline, its recipe and a model card")
-    samples = kinds.add_parser("samples", help="PNGs with their recipes, metadata.csv and a data card")
+    samples = kinds.add_parser("samples", help="images with their recipes, metadata.csv and a data card")
     model.add_argument("source", type=Path, metavar="WEIGHTS", help="shipped, or a pipeline folder")
-    samples.add_argument("source", type=Path, metavar="FOLDER", help="what `chexgen sample` wrote, or a pool of a run")
+    samples.add_argument(
+        "source",
+        type=Path,
+        metavar="FOLDER",
+        help="what `chexgen sample` wrote, a pool of a run, or images of any generator with labels.csv",
+    )
+    samples.add_argument("--format", choices=("png", "dicom"), default="png", help="of the images (default: png)")
     for name, kind in (("model", model), ("samples", samples)):
         kind.add_argument("--out", type=Path, required=True, help="a new folder")
         kind.add_argument("--license", metavar="ID", help="as hubs spell it, such as cc-by-4.0 (default: unknown)")
