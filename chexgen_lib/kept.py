@@ -32,6 +32,7 @@ from chexgen_lib.storage import (
     files_of_model,
     move,
     naming_full_disk,
+    put_aside,
     remove,
     replacing,
     take_back,
@@ -169,8 +170,7 @@ def _finite(result: Arrays, name: str) -> Arrays:
 
 def _keep(folder: Path, key: str, call: Callable[[Path], None]) -> Path:
     place = behind_link(folder)
-    take_back(place)
-    if is_kept(folder, key):
+    if is_kept(folder, key) and not put_aside(place).exists():
         return folder
     unfinished = _unfinished(place, key)
     begun = [other for other in place.parent.glob(f".{glob.escape(place.name)}.unfinished-*") if other != unfinished]
@@ -178,7 +178,9 @@ def _keep(folder: Path, key: str, call: Callable[[Path], None]) -> Path:
         _discard(other, but_checkpoints=True)
     unfinished.mkdir(parents=True, exist_ok=True)
     with _held(unfinished), naming_full_disk(folder):
+        take_back(place)  # not before: a process that holds it may have put the old result aside just now
         if is_kept(folder, key):  # by a process that held it
+            remove(unfinished)
             return folder
         unfinished.mkdir(exist_ok=True)
         if not is_kept(unfinished, key):  # else it was interrupted when all was done but the renaming

@@ -87,7 +87,7 @@ def move(new: Path, path: Path) -> None:
         raise OSError(f"{path}: another process writes it, too; end one of the two, and start again")
     try:
         if path.is_dir():  # a folder can only be moved to where none is
-            os.replace(path, _put_aside(path))
+            os.replace(path, put_aside(path))
         os.replace(new, path)
     finally:
         take_back(path)
@@ -95,13 +95,14 @@ def move(new: Path, path: Path) -> None:
 
 def take_back(path: Path) -> None:
     """Move back what a `move` to `path` had put aside when it was interrupted, or remove it if that had succeeded."""
-    old = _put_aside(path)
+    old = put_aside(path)
     if old.exists() and not path.exists():
         os.replace(old, path)
     remove(old)
 
 
-def _put_aside(path: Path) -> Path:
+def put_aside(path: Path) -> Path:
+    """Where the old file or folder lies while a `move` puts another in its place, or after one was interrupted."""
     return path.with_name(f".{path.name}.replaced")
 
 

@@ -302,6 +302,41 @@ def test_a_call_waits_for_another_process_that_makes_the_same_and_stops_at_other
     assert begun == ["a"] and sorted(p.name for p in tmp_path.iterdir()) == ["result"]
 
 
+def test_a_second_call_lets_the_first_put_its_result_in_the_place_of_the_old_one(tmp_path, log, capsys, monkeypatch):
+    def result(text):
+        return kept.kept(writes, tmp_path / "result", {"log": log}, text=text)
+
+    def rename(source, target, original=os.replace):
+        original(source, target)
+        if Path(target).name == ".result.replaced":  # the old result is put aside, the new one not there yet
+            aside.set()
+            assert go.wait(20)
+
+    result("old")
+    aside, go = Event(), Event()
+    with ThreadPoolExecutor() as pool, monkeypatch.context() as patched:
+        patched.setattr(kept.os, "replace", rename)
+        first = pool.submit(result, "new")
+        assert aside.wait(20)
+        second = pool.submit(result, "new")
+        while "waiting for it" not in capsys.readouterr().err and not second.done():
+            sleep(0.01)
+        go.set()
+        assert first.result() == second.result() == tmp_path / "result"
+    assert calls(log) == ["old after []", "new after []"] and (tmp_path / "result/whole").read_text() == "new"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["log", "result"]
+
+
+def test_what_an_interrupted_swap_left_is_tidied_up(tmp_path, log):
+    for text in ("a", "b"):
+        kept.kept(writes, tmp_path / "result", {"log": log}, text=text)
+        if text == "a":
+            (tmp_path / "result").rename(tmp_path / "old")
+    (tmp_path / "old").rename(tmp_path / ".result.replaced")
+    kept.kept(writes, tmp_path / "result", {"log": log}, text="b")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["log", "result"] and len(calls(log)) == 2
+
+
 def test_a_result_behind_a_link_stays_there(tmp_path, log):
     (tmp_path / "disk/result").mkdir(parents=True)
     (tmp_path / "result").symlink_to("disk/result")
