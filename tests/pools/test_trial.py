@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from diffusers import PNDMScheduler
 from safetensors.torch import load_file, save_file
 
 from chexgen_lib.pools.trial import GeneratorError, tried
@@ -57,6 +58,15 @@ def test_a_sound_one_is_given_back(folder):
 def test_one_that_was_saved_in_half_precision_is_sound(folder):
     half(folder)
     assert tried(lambda: load_baseline(folder), "baseline.weights").text_encoder.dtype == torch.float32
+
+
+def test_one_whose_scheduler_needs_four_steps_is_sound(folder):
+    def opened():
+        pipeline = load_baseline(folder)
+        pipeline.scheduler = PNDMScheduler.from_config(pipeline.scheduler.config, skip_prk_steps=False)
+        return pipeline
+
+    assert not tried(opened, "baseline.weights").scheduler.config.skip_prk_steps
 
 
 BROKEN = {
