@@ -87,6 +87,7 @@ def sample(options: argparse.Namespace) -> int:
         options.weights = Path(WITH_ADAPTER)
     pipeline = load_pipeline(options.weights, **_parts(options)).to(state.device)
     pipeline.set_progress_bar_config(disable=True)
+    _check_learned(options, pipeline)
     if options.sampler:
         pipeline.scheduler = scheduler_named(options.sampler, pipeline.scheduler)
     options.steps = default_steps(pipeline.transformer) if options.steps is None else options.steps
@@ -132,6 +133,17 @@ def _check_options(options: argparse.Namespace) -> None:
     if options.compile and not torch.cuda.is_available() and shutil.which(compiler) is None:
         raise ValueError(
             f"--compile needs a C++ compiler and there is no {compiler}: install it, or leave --compile out"
+        )
+
+
+def _check_learned(options: argparse.Namespace, pipeline: ChexGenPipeline) -> None:
+    """Raise ValueError for what a distilled model has learned, and cannot be told any more."""
+    given = [f"--sampler {options.sampler}"] * (options.sampler not in (None, "flow-euler"))
+    given += ["--guidance-interval"] * (options.guidance_interval is not None)
+    if pipeline.distilled_steps and given:
+        raise ValueError(
+            f"these weights are distilled to {pipeline.distilled_steps} steps of Euler's method, with guidance "
+            f"learned: leave out {' and '.join(given)}"
         )
 
 

@@ -89,6 +89,22 @@ def test_a_flow_has_its_own_samplers(pipeline, prompts, weights, tmp_path, tmp_p
     assert not (tmp_path / "never").exists()
 
 
+@pytest.mark.parametrize(
+    "given", [("--sampler", "ddim"), ("--sampler", "dpm-solver++"), ("--guidance-interval", "0,0.5")]
+)
+def test_a_distilled_model_says_what_to_leave_out(pipeline, prompts, tmp_path, tmp_path_factory, capsys, given):
+    transformer = copy.deepcopy(pipeline.transformer)
+    transformer.register_to_config(objective="rectified_flow", distilled_steps=4)
+    parts = {**pipeline.components, "transformer": transformer, "scheduler": flow_euler_scheduler()}
+    distilled = saved(ChexGenPipeline(**parts), tmp_path_factory)
+    assert cli.main(["sample", str(prompts), "--weights", str(distilled), "--out", str(tmp_path / "out"), *given]) == 2
+    option = given[0] if "interval" in given[0] else " ".join(given)
+    assert (
+        f"distilled to 4 steps of Euler's method, with guidance learned: leave out {option}\n"
+        in capsys.readouterr().err
+    )
+
+
 def test_settings_of_the_sampler_are_another_job(pipeline, prompts, weights, tmp_path):
     out = tmp_path / "out"
     assert cli.main(["sample", str(prompts), "--weights", str(weights), "--out", str(out), "--steps", "1"]) == 0
