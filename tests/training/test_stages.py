@@ -1,16 +1,19 @@
 """A stage's training is kept: it survives interruptions, and later failures or new figures do not repeat it."""
 
+import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from threading import Event
 
 import polars as pl
 import pytest
 import torch
 
+from chexgen_lib import kept as kept_module
 from chexgen_lib.cli import main as cli
 from chexgen_lib.cohort.layout import FLAGS
-from chexgen_lib.kept import kept
+from chexgen_lib.kept import held, kept
 from chexgen_lib.models.baseline import BaselineUNet
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.transformer import ChexGenTransformer
@@ -149,7 +152,7 @@ def test_the_processes_of_the_profile_train_and_the_stage_takes_over(tmp_path, m
     alone, stage, commands = contents(keep(tmp_path / "alone/model", stage=kind)), tmp_path / kind, []
     (tmp_path / "alone/.clock.json").unlink()
 
-    def run(command, check):
+    def run(command, check, env):
         commands.append([str(word) for word in command])
         assert cli.main(commands[-1][commands[-1].index("train") :]) == 0
         monkeypatch.setattr(trainer.Run, "optimise", None)
@@ -175,7 +178,7 @@ def test_processes_resume_from_nothing_that_others_left(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return optimise(self, cache, step)
 
-    def run(command, check):
+    def run(command, check, env):
         assert cli.main([str(word) for word in command][command.index("train") :]) == 0
 
     monkeypatch.setattr(launch.subprocess, "run", run)
@@ -186,6 +189,91 @@ def test_processes_resume_from_nothing_that_others_left(tmp_path, monkeypatch):
     assert list(stage.rglob("checkpoint-00000002"))
     found = contents(keep(stage / "model", other, launched=stage))
     assert {name: found[name] for name in alone} == alone
+
+
+def in_this_process(monkeypatch, command="accelerate launch"):
+    """The processes that a stage launches are one, this one."""
+
+    def run(command, check, env):
+        assert cli.main([str(word) for word in command][command.index("train") :]) == 0
+
+    monkeypatch.setattr(launch.subprocess, "run", run)
+    monkeypatch.setenv(launch.LAUNCH, command)
+
+
+def test_processes_go_on_from_a_training_by_hand(tmp_path, monkeypatch):
+    stage = tmp_path / "pretraining"
+    pairs().save(tmp_path / "cohort/pretraining_train")
+    alone = contents(keep(tmp_path / "alone/model"))
+    settings = {"model": "ci", "text_tokens": 8, "training": asdict(replace(CONFIG, seed=0))}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    command = ["train", tmp_path / "cohort/pretraining_train", "--settings", tmp_path / "settings.json", "--out", stage]
+    assert cli.main([str(word) for word in command]) == 0
+    in_this_process(monkeypatch)
+    monkeypatch.setattr(trainer.Run, "optimise", None)  # not one step more
+    found = contents(keep(stage / "model", launched=stage))
+    assert {name: found[name] for name in alone} == alone
+
+
+def test_pairs_are_written_for_processes_once(tmp_path, monkeypatch):
+    stage, calls, optimise = tmp_path / "baseline", [], trainer.Run.optimise
+
+    def stop(self, cache, step):
+        if step == 3:
+            raise KeyboardInterrupt
+        return optimise(self, cache, step)
+
+    def write(self, *arguments, original=LatentCache.save_in_shards):
+        calls.append(arguments)
+        original(self, *arguments)
+
+    in_this_process(monkeypatch)
+    monkeypatch.setattr(LatentCache, "save_in_shards", write)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(trainer.Run, "optimise", stop)
+        keep(stage / "model", launched=stage, stage="baseline")
+    keep(stage / "model", launched=stage, stage="baseline")
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("how", ["ends", "is there no more"])
+def test_a_process_ends_with_the_stage_that_launched_it(tmp_path, monkeypatch, how):
+    ended, folder = Event(), tmp_path / "held"
+    folder.mkdir()
+    monkeypatch.setattr(launch.os, "_exit", lambda status: ended.set())
+    monkeypatch.setenv(launch.STAGE, str(folder))
+    launch.end_with_stage(0.01)  # nobody holds it here, so that nothing can be told
+    assert not ended.wait(0.1)
+    with held(folder):
+        launch.end_with_stage(0.01)
+        assert not ended.wait(0.1)
+        if how == "is there no more":
+            folder.rmdir()
+            assert ended.wait(10)
+    assert ended.wait(10)
+
+
+def test_two_trainings_do_not_write_one_folder(tmp_path, monkeypatch, capsys):
+    pairs().save(tmp_path / "pairs")
+    (tmp_path / "settings.json").write_text(json.dumps({"model": "ci", "text_tokens": 8, "training": asdict(CONFIG)}))
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(kept_module, "PATIENCE", 0.01)
+    words = ["train", tmp_path / "pairs", "--settings", tmp_path / "settings.json", "--out", tmp_path / "out"]
+    with held(tmp_path / "out"):
+        assert cli.main([str(word) for word in words]) == 2
+        assert f"{tmp_path / 'out'}: another process trains here; let it end first" in capsys.readouterr().err
+        monkeypatch.setenv("RANK", "1")  # another process of one that holds it
+        monkeypatch.setattr(trainer, "accelerator_for", lambda config: pytest.fail("it trains"))
+        with pytest.raises(pytest.fail.Exception, match="it trains"):
+            cli.main([str(word) for word in words])
+
+
+def test_a_launcher_that_is_no_command_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv(launch.LAUNCH, "accelerate launch --config_file 'my files/ddp.yaml")
+    with pytest.raises(TrainingError, match="launch=.* is no command .No closing quotation.: quote a word"):
+        keep(tmp_path / "pretraining/transformer", launched=tmp_path / "pretraining")
+    monkeypatch.setenv(launch.LAUNCH, " ")
+    assert keep(tmp_path / "pretraining/transformer", launched=tmp_path / "pretraining").is_dir()
 
 
 def test_processes_that_fail_lose_nothing_and_are_named(tmp_path, monkeypatch):

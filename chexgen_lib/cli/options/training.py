@@ -25,6 +25,12 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     train.add_argument("--size", metavar="NAME", help="of a new model, from ci to rf-1b; default: the settings' model")
     train.add_argument("--weights", type=Path, metavar="FOLDER", help="a transformer to go on from, in place of a new")
     train.add_argument(
+        "--continue-from",
+        type=Path,
+        metavar="FOLDER",
+        help="resume from the newest checkpoint there, of the same training, while --out has none",
+    )
+    train.add_argument(
         "--metadata-sources",
         type=lambda text: [name.strip() for name in text.split(",")],
         metavar="A,B",
