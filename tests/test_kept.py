@@ -1,6 +1,7 @@
 """A finished result is reused while its code and arguments are the same; an interrupted call goes on where it was."""
 
 import errno
+import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -353,6 +354,29 @@ def test_other_weights_in_the_folder_of_a_model_count(tmp_path, log):
     for weights in ("1", "1", "2"):
         (model / "model.safetensors").write_text(weights)
         kept.kept(writes, tmp_path / "result", uncounted={"log": log}, text=str(model))
+    assert len(calls(log)) == 2
+
+
+@pytest.mark.parametrize("stored", ["by sha256", "as it is"])
+def test_other_weights_behind_the_id_of_a_model_count(tmp_path, log, monkeypatch, stored):
+    """As the hub's cache has them after each of three fetches; the second brings another page for people alone."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    place = tmp_path / "hub/models--owner--t5"
+    (place / "refs").mkdir(parents=True)
+    (place / "blobs").mkdir()
+    for commit, weights in (("1" * 40, b"1"), ("2" * 40, b"1"), ("3" * 40, b"2")):
+        snapshot = place / "snapshots" / commit
+        snapshot.mkdir(parents=True)
+        (snapshot / "config.json").write_text("{}")
+        (snapshot / "README.md").write_text(commit)
+        blob = (
+            place / "blobs" / hashlib.sha256(weights).hexdigest() if stored == "by sha256" else snapshot / "model.bin"
+        )
+        blob.write_bytes(weights)
+        if stored == "by sha256":
+            (snapshot / "model.safetensors").symlink_to(blob)
+        (place / "refs/main").write_text(commit)
+        kept.kept(writes, tmp_path / "result", uncounted={"log": log}, text="owner/t5")
     assert len(calls(log)) == 2
 
 
