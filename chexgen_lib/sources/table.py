@@ -85,7 +85,7 @@ def read_given(path: str | Path, needed: str, texts: Sequence[str] | None = None
 
 
 def parse_given(text: str, needed: str, texts: Sequence[str] | None = None) -> pl.DataFrame:
-    """A table, also as spreadsheets save it (`_plain`), without the row names of pandas and R.
+    """A table, also as spreadsheets save it (`_plain`; empty rows at its end), without pandas' and R's numbers of rows.
 
     Args:
         needed: a column that the table has if it is read rightly.
@@ -105,7 +105,10 @@ def parse_given(text: str, needed: str, texts: Sequence[str] | None = None) -> p
         remedy = f"; put a text that holds {mark} into quotes" * (len(other) > len(header))
         raise csv.Error(f"line {line} has {len(other)} of the head's {len(header)} fields{remedy}")
     table = pl.read_csv(plain, separator=separator, glob=False, **options)
-    return table.drop(name for name in table.columns if _NAMELESS.fullmatch(name))
+    filled = table.select(row=pl.any_horizontal(pl.all().is_not_null()))["row"].arg_true()
+    table = table.head(filled[-1] + 1 if len(filled) else 0)
+    nameless = [name for name in table.columns if _NAMELESS.fullmatch(name)]
+    return table.drop(name for name in nameless if table[name].cast(pl.String).str.contains(r"^\d+$").all())
 
 
 def _plain(raw: bytes, needed: Sequence[str]) -> tuple[bytes, list[str], str]:
