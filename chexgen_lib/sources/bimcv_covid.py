@@ -15,7 +15,7 @@ import pyarrow.csv as pa_csv
 
 from chexgen_lib.records import FINDINGS, MAX_AGE, SCHEMA, RecordError, conform
 from chexgen_lib.sources import padchest_labels as padchest
-from chexgen_lib.sources.columns import contradicted, sex, states
+from chexgen_lib.sources.columns import contradicted, prose, sex, states
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, every, read_text
 from chexgen_lib.sources.table import REPAIRS, require_same_form, separate, unread
@@ -101,7 +101,7 @@ def _prepare(folder: str | Path | Tree) -> pl.DataFrame:
     table = table.with_columns(
         age=pl.when(age <= MAX_AGE).then(age),
         sex=sex(pl.col("gender")),
-        report=pl.col("Report").str.strip_chars().replace("", None),
+        report=prose(pl.col("Report")),
         labels=quoted.list.eval(pl.element().str.strip_chars("'\" ")).list.unique(maintain_order=True),
     )
     known = [*FINDING_OF, *padchest.INCOMPLETE, "exclude"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from chexgen_lib.records import conform
-from chexgen_lib.sources.columns import without_ending
+from chexgen_lib.sources.columns import prose, without_ending
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, locate
 from chexgen_lib.sources.masks import no_repairs, union_of_rle
@@ -81,7 +81,7 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
         Pneumothorax=has["Pneumothorax"].cast(pl.Float32),
         **{name: pl.when(has[name]).then(1.0) for name in DEVICES_AND_FRACTURES},
         labels=pl.concat_list(pl.when(has[n]).then(pl.lit(label)) for n, label in LABELS.items()).list.drop_nulls(),
-        report=pl.col("Report").str.strip_chars().replace("", None),
+        report=prose(pl.col("Report")),
     )
     return conform(records), rejects
 

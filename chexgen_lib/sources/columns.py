@@ -25,6 +25,11 @@ def cell(text: pl.Expr) -> pl.Expr:
     return pl.when(text.str.to_lowercase().is_in(ABSENT)).then(pl.lit("")).otherwise(text).name.keep()
 
 
+def prose(text: pl.Expr) -> pl.Expr:
+    """A report's text without spaces around it; null where it holds no word, or says that nothing is there."""
+    return pl.when(cell(text).str.contains(r"\w")).then(text.str.strip_chars())
+
+
 def without_ending(name: pl.Expr) -> pl.Expr:
     """An image's id where tables write it as a file's name, too: one image must not have two ids."""
     return name.str.strip_chars().str.replace(r"(?i)(\.(png|jpe?g|dcm|dicom))+$", "")

@@ -16,7 +16,7 @@ import polars as pl
 
 from chexgen_lib.records import MAX_AGE, SCHEMA, RecordError, conform
 from chexgen_lib.sources import chexpert_labels, impressions
-from chexgen_lib.sources.columns import contradicted, sex
+from chexgen_lib.sources.columns import contradicted, prose, sex
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, as_utf8, locate, located
 from chexgen_lib.sources.table import read_table, require_same_form, separate, unread
@@ -234,11 +234,8 @@ def _sectioned(path: Path, images: pl.DataFrame) -> pl.DataFrame:
     table = read_table(path, ("study", "findings", "impression"), ("last_paragraph",))
     if (broken := table.filter("broken")).height:
         raise RecordError(f"{path}: row {broken['row'][0]} is broken ({broken.height} rows); write it again")
-    parts = [
-        pl.format(f"{name.upper()}: {{}}", pl.col(name).str.strip_chars().replace("", None))
-        for name in ("findings", "impression")
-    ]
-    last = pl.col("last_paragraph") if "last_paragraph" in table.columns else pl.lit(None, pl.String)
+    parts = [pl.format(f"{name.upper()}: {{}}", prose(pl.col(name))) for name in ("findings", "impression")]
+    last = prose(pl.col("last_paragraph")) if "last_paragraph" in table.columns else pl.lit(None, pl.String)
     report = pl.concat_str(parts, separator="\n", ignore_nulls=True).replace("", None)
     study = pl.format("mimic_cxr:{}", pl.col("study").str.strip_chars().str.strip_prefix("s"))
     table = table.select(study_id=study, report=pl.coalesce(report, last))

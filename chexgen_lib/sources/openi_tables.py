@@ -8,6 +8,7 @@ import re
 
 import polars as pl
 
+from chexgen_lib.sources.columns import prose
 from chexgen_lib.sources.files import Tree, locate
 from chexgen_lib.sources.table import read_table
 
@@ -69,7 +70,7 @@ def _rows(table: pl.DataFrame) -> pl.DataFrame:
         .when(~projection.is_in(PROJECTIONS))
         .then(pl.format("projection '{}'", "projection"))
     )
-    texts = {name: pl.col(column).str.strip_chars().replace("", None) for column, name in _SECTIONS.items()}
+    texts = {name: prose(pl.col(column)) for column, name in _SECTIONS.items()}
     person = pl.format("openi:CXR{}", "uid")
     headings = pl.col("MeSH").fill_null("").map_elements(_headings, return_dtype=pl.List(pl.String))
     return table.select(

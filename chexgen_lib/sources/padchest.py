@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from chexgen_lib.records import FINDINGS, MAX_AGE, SCHEMA, conform
-from chexgen_lib.sources.columns import contradicted, sex, states
+from chexgen_lib.sources.columns import contradicted, prose, sex, states
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import locate
 from chexgen_lib.sources.padchest_labels import FINDING_OF, INCOMPLETE, LOCATIONS, MAYBE, parse_details, unlisted
@@ -124,7 +124,7 @@ def _prepare(path: str | Path | None) -> pl.DataFrame:
         age=pl.when(age.is_between(0, MAX_AGE)).then(age).cast(pl.Float32),
         sex=sex(pl.col("PatientSex_DICOM")),
         view=pl.col("Projection").replace_strict(VIEWS, default=None, return_dtype=pl.String),
-        report=pl.col("Report").str.strip_chars().replace({"": None}),
+        report=prose(pl.col("Report")),
         reason=reason,
     )
 

@@ -30,6 +30,13 @@ def write(tmp_path, *rows: dict, encoding: str = "utf-8"):
     return path
 
 
+def test_a_report_without_a_word_is_none(tmp_path):
+    """The release has 17 of nan, and 13 of points alone."""
+    texts = (" sin hallazg . ", "nan", " . . . ", "")
+    df, _ = padchest.load(write(tmp_path, *({"Report": text} for text in texts)))
+    assert df["report"].to_list() == ["sin hallazg .", None, None, None]
+
+
 @pytest.mark.parametrize("column", ["PatientID", "StudyID"])
 def test_ids_that_a_spreadsheet_rounded_are_refused(tmp_path, column):
     """They would make one patient, or study, of many."""
