@@ -75,11 +75,13 @@ def test_a_folder_takes_part_where_it_has_images_for_the_pool(run, tmp_path):
 
 def test_what_is_left_out_of_a_folder_or_stored_in_another_way_is_counted(tmp_path):
     rivals = {"given": images(tmp_path / "given/text", list("abcde")).parent}
+    images(tmp_path / "given/text/old", ["a"])
     with pytest.warns(UserWarning) as said:
         sample_rivals(rivals, "text", REQUESTS, tmp_path / "pools", TWO, 8)
     assert [str(w.message).partition("text: ")[2] for w in said] == [
         "5 images of 16 x 16 px: judged at 8 px",
         "2 images that nothing requests are left out",
+        "1 images that labels.csv does not name are left out",
     ]
 
 
