@@ -108,7 +108,8 @@ def parse_given(text: str, needed: str, texts: Sequence[str] | None = None) -> p
     filled = table.select(row=pl.any_horizontal(pl.all().is_not_null()))["row"].arg_true()
     table = table.head(filled[-1] + 1 if len(filled) else 0)
     nameless = [name for name in table.columns if _NAMELESS.fullmatch(name)]
-    return table.drop(name for name in nameless if table[name].cast(pl.String).str.contains(r"^\d+$").all())
+    table = table.drop(name for name in nameless if table[name].cast(pl.String).str.contains(r"^\d+$").all())
+    return _with_points(table, texts) if separator == ";" else table
 
 
 def _plain(raw: bytes, needed: Sequence[str]) -> tuple[bytes, list[str], str]:
@@ -170,18 +171,22 @@ def _parse(raw: bytes, columns: tuple[str, ...], delimiter: str) -> pl.DataFrame
     return pl.concat([kept, lost], how="diagonal").sort("row").select("row", pl.exclude("row"))
 
 
-def _with_points(table: pl.DataFrame) -> pl.DataFrame:
+def _with_points(table: pl.DataFrame, texts: Sequence[str] | None = None) -> pl.DataFrame:
     """A table of a country that separates columns by semicolons, since it writes 2.5 as 2,5: with the points of others.
 
     A column is one of numbers if every cell of it that is not empty is one.
+
+    Args:
+        texts: as for `parse_given`.
     """
-    texts = table.select(pl.col(pl.String).str.strip_chars().replace("", None))
+    written = table.select(pl.col(pl.String).exclude(texts or ()).str.strip_chars().replace("", None))
     numbers = [
         column.name
-        for column in texts
+        for column in written
         if column.str.contains(r"^-?\d+,\d+$").any() and column.str.contains(r"^-?\d+(,\d+)?$").all()
     ]
-    return table.with_columns(pl.col(numbers).str.replace(",", ".", literal=True))
+    pointed = pl.col(numbers).str.strip_chars().str.replace(",", ".", literal=True)
+    return table.with_columns(pointed if texts is None else pointed.replace("", None).cast(pl.Float64))
 
 
 def require_same_form(path: Path, given: pl.Series, wanted: pl.Series) -> None:

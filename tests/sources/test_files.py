@@ -152,6 +152,13 @@ def test_a_table_of_a_spreadsheet_is_read(tmp_path):
         assert read_table(tmp_path / "t.csv", ("a", "b")).select("a", "b").rows() == [("1", "x,5")]
 
 
+def test_given_numbers_with_a_decimal_comma_are_numbers(tmp_path):
+    (tmp_path / "t.csv").write_text('name;age;word\n1,5; 63,5;a\n2;7;b,c\n3;"";\n')
+    given = read_given(tmp_path / "t.csv", "name", ("name",))
+    assert given.rows() == [("1,5", 63.5, "a"), ("2", 7, "b,c"), ("3", None, None)]
+    assert read_given(tmp_path / "t.csv", "name")["age"].to_list()[:2] == ["63.5", "7"]
+
+
 def test_numbers_with_a_decimal_comma_are_numbers(tmp_path):
     (tmp_path / "t.csv").write_text("a;b;c\n1,0;2,5;2,5\n;-3;no\n2;;1,5\n")
     table = read_table(tmp_path / "t.csv", ("a", "b", "c"))
