@@ -98,7 +98,8 @@ def _read(path: Path) -> pl.DataFrame:
     cells = [[row[i].strip() if len(row) == len(header) else None for i in where.values()] for row in rows]
     table = pl.DataFrame(cells, schema=dict.fromkeys(where, pl.String), orient="row").with_row_index("number")
     scores = ["extent", "extent 2", "opacity", "opacity 2"]
-    table = table.with_columns(pl.col(scores).cast(pl.Float64, strict=False), broken=pl.col("patient").is_null())
+    points = pl.col(scores).str.replace(",", ".", literal=True)  # as some countries write decimals
+    table = table.with_columns(points.cast(pl.Float64, strict=False), broken=pl.col("patient").is_null())
     known = pl.all_horizontal(pl.col(scores).is_between(0, MAX_TOTAL).fill_null(False))
     return table.with_columns(
         row=pl.col("number") + 1,

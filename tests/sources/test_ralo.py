@@ -21,6 +21,13 @@ def test_scores_are_the_mean_of_two_readers_as_a_share(tmp_path):
     assert reasons(rejects) == {"4": "a score is missing or not in 0 to 8"}
 
 
+def test_scores_with_a_decimal_comma_are_read(tmp_path):
+    table = RALO.replace('"subtle,\nleft"', "subtle").replace(",", ";").replace(";4;2;;", ";4,0;2,0;;")
+    assert "4,0;2,0" in table
+    ill = ralo.load(put(tmp_path, {"ralo-dataset-metadata.csv": table}))[0].row(0, named=True)
+    assert ill["severity"][1] == {"finding": "geographic extent", "score": 0.625}
+
+
 def test_a_table_without_the_row_of_an_image_is_refused(tmp_path):
     put(
         tmp_path,
