@@ -163,7 +163,7 @@ def _read_labels(folder: Path, columns: Sequence[str]) -> pl.DataFrame:
 def _read_listed(path: Path, size: int, square: bool) -> np.ndarray:
     """An image that a `labels.csv` names, uint8 [size, size]."""
     if not path.is_file():
-        raise ImageError(f"{path}: no such file, though labels.csv names it")
+        raise ImageError(f"{path}: no such file, though labels.csv names it; paths in it begin at its own folder")
     image = read_image(path)
     if square and image.shape[0] != image.shape[1]:
         raise ImageError(

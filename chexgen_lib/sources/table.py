@@ -100,7 +100,9 @@ def parse_given(text: str, needed: str, texts: Sequence[str] | None = None) -> p
     options["schema_overrides"] = dict.fromkeys(texts or (), pl.String)
     rows = csv.reader(io.StringIO(plain.decode()), delimiter=separator)
     other = next((row for row in rows if row and len(row) != len(header)), None)  # polars fills a short one with null
-    if other and needed in header:
+    if other and needed not in header:
+        raise csv.Error(f"its first line, {separator.join(header)[:60]!r}, names no column {needed}")
+    if other:
         line, mark = rows.line_num + given.startswith(b"sep="), "a tab" if separator == "\t" else f"'{separator}'"
         remedy = f"; put a text that holds {mark} into quotes" * (len(other) > len(header))
         raise csv.Error(f"line {line} has {len(other)} of the head's {len(header)} fields{remedy}")

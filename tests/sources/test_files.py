@@ -212,3 +212,9 @@ def test_row_names_that_pandas_or_r_saved_are_no_column(tmp_path):
     assert read_given(tmp_path / "t.csv", "image").to_dict(as_series=False) == wanted
     (tmp_path / "t.csv").write_text('"","image","id"\n"1","a","r"\n"2","b","s"\n')
     assert read_given(tmp_path / "t.csv", "image").to_dict(as_series=False) == wanted
+
+
+def test_a_given_table_below_a_title_is_named_with_its_first_line(tmp_path):
+    (tmp_path / "t.csv").write_text("# of May\nimage,id\na,r\n")
+    with pytest.raises(RecordError, match="its first line, '# of May', names no column image"):
+        read_given(tmp_path / "t.csv", "image")
