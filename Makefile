@@ -37,7 +37,17 @@ help:
 
 env: .venv/.complete
 
+# The scripts of an environment name its folder, so that none of them runs where the repository was moved to.
+PLACE := $(shell sed -n "s/^ *\(export \)*VIRTUAL_ENV=[\"']*\(\/[^\"']*\)[\"']*$$/\2/p" .venv/bin/activate 2>/dev/null | tail -n 1)
+MOVED := $(shell place='$(PLACE)'; [ -z "$$place" ] || [ -e "$$place/bin/python" ] || echo moved)
+ifneq ($(MOVED),)
+.PHONY: .venv/.complete
+endif
+
 .venv/.complete: requirements.lock pyproject.toml
+ifneq ($(MOVED),)
+	@echo "error: the environment .venv was built as $(PLACE): remove the folder .venv, and start again" >&2; exit 1
+endif
 	@python=; for p in $(PYTHON) python3.11 python3 python; do \
 	  if "$$p" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then python=$$p; break; fi; done; \
 	if [ -z "$$python" ]; then \

@@ -112,3 +112,20 @@ def test_citation_names_this_version(root):
 def test_records_and_answers_of_a_run_stay_out_of_git(root, name):
     ignored = subprocess.run(["git", "check-ignore", "--quiet", f"runs/laptop/{name}"], cwd=root)
     assert ignored.returncode == 0
+
+
+@pytest.mark.parametrize("line", ['VIRTUAL_ENV="{}"', "    export VIRTUAL_ENV={}", "VIRTUAL_ENV='{}'"])
+@pytest.mark.parametrize("moved", [False, True])
+def test_an_environment_that_was_moved_with_the_repository_is_named(root, tmp_path, moved, line):
+    here = tmp_path / "my repository"
+    (here / ".venv/bin").mkdir(parents=True)
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        (here / name).write_bytes((root / name).read_bytes())
+    for name in (".venv/bin/python", ".venv/.complete"):
+        (here / name).touch()
+    (here / ".venv/bin/activate").write_text(line.format(here / ".venv") + "\n")
+    there = here.rename(tmp_path / "elsewhere") if moved else here
+    done = subprocess.run(["make", "env"], cwd=there, capture_output=True, text=True)
+    assert done.returncode == (2 if moved else 0)
+    said = f"error: the environment .venv was built as {here / '.venv'}: remove the folder .venv, and start again\n"
+    assert (said in done.stderr) == moved
