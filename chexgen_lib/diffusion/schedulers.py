@@ -23,6 +23,7 @@ from chexgen_lib.checks import check_count
 from chexgen_lib.diffusion.objectives import DDPM
 
 LEARNED = ("learned", "learned_range")  # variances that a model predicts
+FIRST_STEPS = 4  # of PNDM, by Runge-Kutta's method, unless it skips them
 MAX_GAP = 0.02  # share of the training's steps that PNDM may leave out: a spread of 0.5 becomes 0.51 at most
 
 
@@ -218,7 +219,11 @@ def set_steps(scheduler: SchedulerMixin, count: int, device: torch.device) -> No
 
 
 def _check_pndm(scheduler: SchedulerMixin, count: int) -> None:
-    """Raise ValueError for a number of steps of which PNDM leaves out so much of the schedule that noise stays."""
+    """Raise ValueError for too few steps for PNDM, or for a number that leaves out so much that noise stays."""
+    if isinstance(scheduler, PNDMScheduler) and not scheduler.config.skip_prk_steps and count < FIRST_STEPS:
+        raise ValueError(
+            f"PNDMScheduler takes no fewer than {FIRST_STEPS} steps: take more, or make it with skip_prk_steps=True"
+        )
     trained = scheduler.config.num_train_timesteps
     gaps = isinstance(scheduler, PNDMScheduler) and scheduler.config.timestep_spacing != "leading"
     if gaps and trained % count > trained * MAX_GAP:

@@ -1,6 +1,6 @@
 """What the pipeline does with its arguments before it samples: one entry per prompt, captions as in training."""
 
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Set, Sized
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, PixArtAlphaPipeline, SchedulerMixin
@@ -21,8 +21,9 @@ def check_prompts(
     """
     if (prompt is None) == (embeds is None) and not (prompt is None and by_metadata):
         raise ValueError("give either `prompt` or `prompt_embeds`")
-    if not (prompt is None or isinstance(prompt, Sized)):
-        raise ValueError(f"`prompt` must be a text or a list of texts, not {prompt!r}")
+    unordered = isinstance(prompt, Mapping | Set) or hasattr(prompt, "columns")  # a table would give its columns' names
+    if unordered or not (prompt is None or isinstance(prompt, Sized)):
+        raise ValueError(f"`prompt` must be a text or a list of texts, not {repr(prompt)[:200]}")
     if embeds is not None and mask is None:
         raise ValueError("`prompt_embeds` needs its `prompt_attention_mask`")
     check_tensors(prompt_embeds=embeds, prompt_attention_mask=mask)
@@ -36,6 +37,20 @@ def check_prompts(
         raise ValueError(f"row {row} of `prompt_attention_mask` has no token: keep at least one")
     if prompt is not None and len(prompt) == 0:
         raise ValueError("`prompt` is empty: write what the image should show")
+
+
+def without_padding(embeds: Tensor, mask: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
+    """Text states [B, L, width] and mask [B, L] without padding beyond the `tokens` that a model reads.
+
+    Raises:
+        ValueError: for a text of more tokens.
+    """
+    if mask[:, tokens:].any():
+        raise ValueError(
+            f"`prompt_embeds` of {int(mask.bool().any(dim=0).nonzero().max()) + 1} tokens: this model reads {tokens}; "
+            "encode the prompts with that limit"
+        )
+    return embeds[:, :tokens], mask[:, :tokens]
 
 
 def check_outputs(
@@ -83,7 +98,9 @@ def returned_latents(returned: Mapping, latents: Tensor) -> Tensor:
 
 
 def check_objective(transformer: torch.nn.Module, scheduler: SchedulerMixin) -> None:
-    """Raise ValueError for a scheduler that does not sample what the transformer was trained for."""
+    """Raise ValueError for a scheduler that does not sample what the transformer was trained for, or without one."""
+    if transformer is None:
+        raise ValueError("this pipeline has no transformer, and encodes prompts alone: load it with one to sample")
     learnt, sampled = transformer.objective, samples_objective(scheduler)
     predicted = scheduler.config.get("prediction_type", "epsilon")
     fault = None

@@ -123,3 +123,10 @@ def guided_steps(timesteps: Tensor, trained: int, interval: tuple[float, float])
         raise ValueError(f"guidance_interval must be two fractions in order, not {interval}")
     fractions = (timesteps / trained).clamp(max=1).tolist()  # a shifted time 1 may be rounded up
     return [low <= fraction <= high for fraction in fractions]
+
+
+def scales_at(scale: float, requested: float, attributes: Mapping[str, float]) -> Scales | None:
+    """Weights of guidance at a step: `scale` is the call's `requested`, or what a callback made of it."""
+    if scale == requested:
+        return (scale, attributes) if scale != 1 or attributes else None
+    return (scale, attributes) if scale > 1 else None  # diffusers' callbacks end guidance by 0

@@ -33,7 +33,7 @@ from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.foundation import PACKAGED, SHIPPED, WITH_ADAPTER, load_adapter, load_transformer
 from chexgen_lib.models.loading import as_stated
 from chexgen_lib.models.metadata import encode_metadata
-from chexgen_lib.models.text import check_texts, encode_texts, load_text_encoder
+from chexgen_lib.models.text import MAX_TOKENS, check_texts, encode_texts, load_text_encoder
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.sampling.arguments import (
     check_callback,
@@ -47,10 +47,11 @@ from chexgen_lib.sampling.arguments import (
     clean_caption,
     one_each,
     returned_latents,
+    without_padding,
 )
 from chexgen_lib.sampling.conditions import check_drawing, draw
 from chexgen_lib.sampling.editing import Editing
-from chexgen_lib.sampling.guidance import Inputs, guided_steps
+from chexgen_lib.sampling.guidance import Inputs, guided_steps, scales_at
 from chexgen_lib.sampling.output import ChexGenPipelineOutput, as_output
 from chexgen_lib.sampling.prompts import with_metadata
 
@@ -108,7 +109,8 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
             tokenizer=tokenizer,
             scheduler=spaced(scheduler),
         )
-        check_objective(self.transformer, self.scheduler)
+        if transformer is not None:  # without one, which takes the memory, diffusers' users encode their prompts first
+            check_objective(self.transformer, self.scheduler)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options) -> "ChexGenPipeline":
@@ -202,6 +204,8 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
         check_callback(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         if prompt_embeds is None:
             prompt_embeds, prompt_attention_mask = self.encode_prompt(prompt, metadata)
+        limit = len(self.transformer.null_caption)
+        prompt_embeds, prompt_attention_mask = without_padding(prompt_embeds, prompt_attention_mask, limit)
         count = len(prompt_embeds)
         asked = self._encode_metadata(count, metadata, metadata_guidance or {})
         if condition_latents is None and not (mask is None and boxes is None and condition_image is None):
@@ -228,7 +232,7 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
             if self._interrupt:
                 continue
             x = scale_input(latents, t).to(dtype)
-            scales = self._scales(guidance_scale, metadata_guidance or {}) if steps[i] else None
+            scales = scales_at(self._guidance_scale, guidance_scale, metadata_guidance or {}) if steps[i] else None
             output = inputs.predict(x, times[i : i + 1], scales)
             if not variance:
                 output = output[:, : latents.shape[1]]
@@ -258,21 +262,16 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
         """How often the model is asked in the call that goes on, or the last one."""
         return len(self.scheduler.timesteps)
 
-    def _scales(self, requested: float, attributes: Mapping[str, float]) -> tuple[float, Mapping[str, float]] | None:
-        """Weights of guidance at a step: those of the call, or what a callback has made of them; None for none."""
-        scale = self._guidance_scale
-        if scale == requested:
-            return (scale, attributes) if scale != 1 or attributes else None
-        return (scale, attributes) if scale > 1 else None  # diffusers' callbacks end guidance by 0
-
     @torch.inference_mode()
     def encode_prompt(
         self, prompt: str | Sequence[str] | None, metadata: Mapping | Sequence[Mapping] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Text states [B, L, width] and mask [B, L] of captions, as `__call__` takes them; arguments as there.
 
-        Of no prompt, the null caption's first token.
+        Of no prompt, the null caption's first token. Without a transformer, a prompt of `models.text.MAX_TOKENS`.
         """
+        if self.transformer is None and (prompt is None or metadata is not None):
+            raise ValueError("this pipeline has no transformer, and encodes a `prompt` alone: leave out `metadata`")
         check_prompts(prompt, None, None, metadata is not None, 0)
         if prompt is None:
             count = 1 if isinstance(metadata, Mapping) else len(metadata)
@@ -287,7 +286,7 @@ class ChexGenPipeline(Editing, DiffusionPipeline):
             people = one_each("metadata", metadata, len(prompts), single=isinstance(metadata, Mapping))
             prompts = [with_metadata(text, person) for text, person in zip(prompts, people, strict=True)]
         captions = [self.caption(text) for text in prompts]
-        limit = len(self.transformer.null_caption)
+        limit = MAX_TOKENS if self.transformer is None else len(self.transformer.null_caption)
         check_texts(self.tokenizer, captions, limit)
         distinct = list(dict.fromkeys(captions))  # several images of one prompt are often requested
         states, mask = encode_texts(self.tokenizer, self.text_encoder, distinct, limit, truncate=True)  # none is longer

@@ -91,6 +91,13 @@ def test_steps_in_which_pndm_leaves_noise_are_refused():
     assert spread(PNDMScheduler(**DDPM), 150) == pytest.approx(SPREAD, abs=0.02), "leading"
 
 
+def test_pndm_says_how_few_steps_it_takes():
+    with pytest.raises(ValueError, match="PNDMScheduler takes no fewer than 4 steps: .*skip_prk_steps=True"):
+        set_steps(PNDMScheduler(**DDPM), 3, torch.device("cpu"))
+    for scheduler, steps in ((PNDMScheduler(**DDPM), 4), (PNDMScheduler(**DDPM, skip_prk_steps=True), 1)):
+        set_steps(scheduler, steps, torch.device("cpu"))
+
+
 @pytest.mark.parametrize("kind", [SpacedDDIMScheduler, ReleasedDDIMScheduler])
 @pytest.mark.parametrize("count", [0, -1, 2.5, None, True])
 def test_a_scheduler_by_itself_refuses_an_impossible_number_of_steps(kind, count):

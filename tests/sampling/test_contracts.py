@@ -1,6 +1,7 @@
 """What users of diffusers' pipelines and models rely on, in tiny versions of diffusers' own tests."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from diffusers.callbacks import SDCFGCutoffCallback
@@ -111,6 +112,40 @@ def test_a_prompt_can_be_encoded_by_itself(pipeline):
     torch.testing.assert_close(given, sample(pipeline))
     with pytest.raises(ValueError, match="no text encoder to read a prompt: give `prompt_embeds`"):
         sample(textless)
+
+
+def test_prompts_are_encoded_without_the_transformer(pipeline, tmp_path):
+    """As with diffusers' PixArt, where text encoder and transformer do not fit into the memory together."""
+    pipeline.save_pretrained(tmp_path / "saved")
+    encoder = ChexGenPipeline.from_pretrained(tmp_path / "saved", transformer=None)
+    prompt_embeds, prompt_attention_mask = encoder.encode_prompt(PROMPTS)
+    given = sample(pipeline, None, prompt_embeds=prompt_embeds, prompt_attention_mask=prompt_attention_mask)
+    torch.testing.assert_close(given, sample(pipeline))
+    for call in (
+        lambda: encoder.encode_prompt(PROMPTS, {"sex": "F"}),
+        lambda: encoder.encode_prompt(None, {"sex": "F"}),
+    ):
+        with pytest.raises(ValueError, match="has no transformer, and encodes a `prompt` alone"):
+            call()
+    with pytest.raises(ValueError, match="has no transformer, and encodes prompts alone: load it with one"):
+        sample(encoder)
+
+
+def test_padding_beyond_what_the_model_reads_is_left_out(pipeline):
+    embeds, mask = pipeline.encode_prompt(PROMPTS)
+    padded = torch.nn.functional.pad(embeds, (0, 0, 0, 300 - embeds.shape[1]))
+    longer = torch.nn.functional.pad(mask, (0, 300 - mask.shape[1]))
+    given = sample(pipeline, None, prompt_embeds=padded, prompt_attention_mask=longer)
+    torch.testing.assert_close(given, sample(pipeline))
+    longer[0, 250] = True
+    with pytest.raises(ValueError, match="`prompt_embeds` of 251 tokens: this model reads 120"):
+        sample(pipeline, None, prompt_embeds=padded, prompt_attention_mask=longer)
+
+
+@pytest.mark.parametrize("prompt", [{"prompt": "Effusion."}, {"Effusion."}, pd.DataFrame({"prompt": ["Effusion."]})])
+def test_prompts_without_an_order_or_in_a_table_are_refused(pipeline, prompt):
+    with pytest.raises(ValueError, match="`prompt` must be a text or a list of texts"):
+        sample(pipeline, prompt)
 
 
 def test_a_mask_without_tokens_is_refused_and_spoils_no_other_row(pipeline):
