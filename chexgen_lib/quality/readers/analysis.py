@@ -18,8 +18,8 @@ import polars as pl
 from scipy.stats import norm
 
 from chexgen_lib.estimates.comparison import ESTIMATE, compare, estimate, tidy
-from chexgen_lib.estimates.measures import mean
-from chexgen_lib.estimates.resampling import Resampling
+from chexgen_lib.estimates.measures import SHARE, mean, range_of
+from chexgen_lib.estimates.resampling import LEVEL, Resampling
 from chexgen_lib.quality.reader_study import ANCHORS
 from chexgen_lib.quality.readers.kappa import kappa
 from chexgen_lib.quality.readers.material import ALONE, REAL
@@ -61,7 +61,7 @@ def analyse(
             arms = {arm: np.stack([one[arm] for one in of]) for arm in of[0]}
             about = [{"task": task, "measure": name} for name in names]
             table = compare(arms, about, resampling, reference).filter(pl.col("arm") != CHANCE)
-            tables.append(table.with_columns(reader=pl.lit(reader)))
+            tables.append(_uncertain(table).with_columns(reader=pl.lit(reader)))
         if task != "assisted":
             tables.append(_kappas(rows, task, resampling))
     table = pl.concat([t.select(COLUMNS).cast({"patients": pl.Int64, "seeds": pl.Int64}) for t in tables if len(t)])
@@ -79,6 +79,24 @@ def _of_task(task: str, key: Mapping, baseline: str) -> tuple[Sequence[str], Mea
     labels = {case["image_id"]: np.array([case[f] for f in FINDINGS], float) for case in key["cases"]}
     names = ["balanced accuracy", "sensitivity", "specificity"]
     return names, lambda rows, resampling: _assisted(rows, resampling, labels), ALONE
+
+
+def _uncertain(table: pl.DataFrame) -> pl.DataFrame:
+    """A table of `compare` in which a share of none or of all has an interval, too: the exact one of as many cases.
+
+    Resamples of readers who are always right are always right.
+    """
+    rows = table.to_dicts()
+    for row in rows:
+        if row["value"] not in (0, 1) or range_of(row["measure"]) != SHARE:
+            continue
+        least = ((1 - LEVEL) / 2) ** (1 / row["patients"])  # of all: the share at which they would be all so seldom
+        end, inner = ("low", least) if row["value"] == 1 else ("high", 1 - least)
+        row[end] = min(row[end], inner) if end == "low" else max(row[end], inner)
+        if row["measure"] == "accuracy":  # against chance
+            row[f"difference_{end}"] = row[end] - 0.5
+            row["p"] = min(max(row["p"], 2 * 0.5 ** row["patients"]), 1.0)
+    return pl.DataFrame(rows, schema=table.schema)
 
 
 def _cases(rows: pl.DataFrame) -> list[str]:

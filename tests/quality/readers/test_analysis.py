@@ -145,6 +145,19 @@ def test_a_sample_beside_is_seen_to_help_or_not(results):
     assert row(results, **about, measure="sensitivity", arm="poor")["p"] > 0.05
 
 
+def test_readers_who_are_always_right_are_no_more_certain_than_their_cases(big):
+    for cases, low, p in ((3, 0.292, 0.25), (60, 0.940, None)):
+        made = design.make(big, ["realism"], ["A"], cases, seed=0)
+        few = {"tasks": ["realism"], "arms": list(made.arms), "cases": made.cases.to_dicts(), "items": made.items}
+        right = read_by(few, lambda item, *_: "real" if item.arm == "real" else "synthetic", 0)
+        found = row(analyse(right, few, resamples=100), measure="accuracy", arm="good")
+        assert (found["value"], found["high"], found["low"]) == pytest.approx((1, 1, low), abs=1e-3)
+        assert found["difference_low"] == pytest.approx(low - 0.5, abs=1e-3)
+        assert found["p"] == p if p else found["p"] < 0.05
+        found = row(analyse(right, few, resamples=100), measure="real called synthetic", arm="good")
+        assert (found["value"], found["high"]) == pytest.approx((0, 1 - low), abs=1e-3)
+
+
 def test_readers_who_guess_are_at_chance(key):
     def guess(item, reader, rng):
         options = {"realism": ["real", "synthetic"], "pairs": ["A", "B"], "agreement": ["-2", "-1", "0", "1", "2"]}
