@@ -5,8 +5,9 @@
     model.counterfactual(table, do={"view": "AP"})       # the same patients, had the view been another
 
 The functions are monotone in the noise, so that abduction is exact: for a number the noise is its conditional
-distribution function at the value; for a choice it is uniform on the interval of noises that lead to the value, and any
-draw from there leads back to it. Rows in which a variable or a cause is unknown do not take part in its fit.
+distribution function at the value; for a choice, and for a number that many have, it is uniform on the interval of
+noises that lead to the value, and any draw from there leads back to it. Rows in which a variable or a cause is unknown
+do not take part in its fit.
 """
 
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from sklearn.preprocessing import OneHotEncoder, SplineTransformer
 from chexgen_lib.causal.graph import CausalError, Graph
 
 KNOTS = 5  # of the splines of a number
+COMMON = 0.05  # share of rows from which on a value of a number is one of many
 # Of the logistic regressions (C, scikit-learn's inverse strength): as weak as keeps separable rows finite. A stronger
 # one shrinks what the causes explain, so that interventions keep a part of the confounding that they should remove.
 PENALTY = 1000.0
@@ -34,16 +36,22 @@ PENALTY = 1000.0
 class Number:
     """A conditional flow: normal scores of the value, shifted and scaled by the causes.
 
+    A value that many rows have, as the 0 of a dose or each value of a count, is an interval of scores, like a value of
+    a choice: who has it may have any noise that leads to it. Between others the map to scores is interpolated.
+
     Attributes:
-        values, scores: knots of the increasing map to normal scores.
+        values, scores: knots of the map to normal scores, which never falls.
         mean: predicts the score from the causes; None without any.
         spread: of the score around it.
+        common, ends: values that many rows have, sorted [K], and the scores between which they lie [K, 2].
     """
 
     values: np.ndarray
     scores: np.ndarray
     mean: Pipeline | None
     spread: float
+    common: np.ndarray
+    ends: np.ndarray
 
     @classmethod
     def fit(cls, values: np.ndarray, causes: Pipeline | None, known: Any) -> "Number":
@@ -52,11 +60,25 @@ class Number:
         score = np.interp(values, knots, scores)
         mean = None if causes is None else make_pipeline(causes, LinearRegression()).fit(known, score)
         left = score - (0 if mean is None else mean.predict(known))
-        return cls(knots, scores, mean, float(left.std()))
+        often = counts > max(COMMON * len(values), 5)
+        ends = stats.norm.ppf(np.stack([counts.cumsum() - counts, counts.cumsum()], axis=1) / len(values))
+        at = np.where(often[:, None], ends, scores[:, None]).ravel()
+        kept = np.isfinite(at)  # beyond the first and the last there is nothing
+        return cls(knots.repeat(2)[kept], at[kept], mean, float(left.std()), knots[often], ends[often])
 
     def noise(self, values: np.ndarray, causes: Any, random: np.random.Generator) -> np.ndarray:
-        """[N] of values [N]."""
-        return stats.norm.cdf((np.interp(values, self.values, self.scores) - self._mean(causes)) / self.spread)
+        """[N] of values [N]; of `common` ones drawn from the interval of each."""
+
+        def below(scores: np.ndarray) -> np.ndarray:
+            return stats.norm.cdf((scores - self._mean(causes)) / self.spread)
+
+        single = below(np.interp(values, self.values, self.scores))
+        if not len(self.common):
+            return single
+        at = np.searchsorted(self.common, values).clip(max=len(self.common) - 1)
+        low, high = (below(end) for end in self.ends[at].T)
+        drawn = low + (high - low) * random.uniform(0, 1, len(values))
+        return np.where(self.common[at] == values, drawn, single)
 
     def value(self, noise: np.ndarray, causes: Any) -> np.ndarray:
         """[N] of noises [N]."""

@@ -98,6 +98,25 @@ def test_a_counterfactual_changes_what_the_intervention_causes_and_nothing_else(
     assert (other["edema"] <= rows["edema"]).all(), "a device prevents edema in everyone"
 
 
+def test_those_who_share_a_value_differ_in_what_would_have_been():
+    """Seven in ten never smoked: had they, they would have smoked as differently as smokers did; none smokes 0.01."""
+    random = np.random.default_rng(0)
+    smoker = np.arange(3000) % 10 < 3
+    years = np.where(smoker, random.normal(40, 10, 3000).clip(1), 0.0)
+    children = random.poisson(np.where(smoker, 1.0, 2.0)).clip(max=4)
+    table = pl.DataFrame({"smoker": smoker, "years": years, "children": children})
+    kinds = {"smoker": "choice", "years": "number", "children": "number"}
+    graph = make_graph(kinds, [{"from": "smoker", "to": ["years", "children"], "because": "assumption"}])
+    model = CausalModel.fit(table, graph)
+    as_smokers = model.counterfactual(table.filter(~pl.col("smoker")), {"smoker": True})["years"]
+    assert as_smokers.mean() == pytest.approx(40, abs=4) and as_smokers.std() == pytest.approx(10, abs=4)
+    drawn = model.sample(5000)
+    assert (drawn["years"] == 0).mean() == pytest.approx(0.7, abs=0.03)
+    assert set(drawn["children"]) == {0, 1, 2, 3, 4}
+    again = model.predict(model.abduct(table))
+    assert np.abs(again["years"] - table["years"]).max() < 1e-3 and (again["children"] == table["children"]).all()
+
+
 def test_what_is_not_caused_stays_to_the_last_digit_and_in_its_type():
     """Ages came back as 61.99999999999999, which a description cuts to 61."""
     rows = simulated(500).with_columns(pl.col("age").round().cast(pl.Float32))
