@@ -17,9 +17,8 @@ import torch
 
 from chexgen_lib.models.autoencoder import downsampling, load_autoencoder
 from chexgen_lib.models.baseline import MAX_TOKENS, BaselineUNet
-from chexgen_lib.models.foundation import SHIPPED, read_recipe
+from chexgen_lib.models.foundation import SHIPPED, load_transformer, read_recipe
 from chexgen_lib.models.sizing import count_flops
-from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.workflow import dag
 
 TEXT_DIM = 384  # of MiniLM
@@ -41,8 +40,7 @@ def trainings() -> list[dict[str, Any]]:
     """A row for each training of the two generators."""
     params, autoencoder = dag.plain("laptop"), load_autoencoder(SHIPPED)
     sides = {name: params["cohort"][f"{name}_resolution"] // downsampling(autoencoder) for name in ("low", "high")}
-    size, tokens = params["pretraining"]["model"], params["pretraining"]["text_tokens"]
-    rows = []
+    foundation, rows = load_transformer(), []  # stage II goes on with it
     for generator, name, resolution, images in (
         ("ChexGen", "foundation", "high", read_recipe()["presentations"]),
         ("ChexGen", "alignment", "high", images_seen(params["alignment"]["training"])),
@@ -52,8 +50,7 @@ def trainings() -> list[dict[str, Any]]:
         if generator == "baseline":
             model, reads = BaselineUNet.of_size(params["baseline"]["model"], latents, TEXT_DIM), MAX_TOKENS
         else:
-            shape = dict(sample_size=latents[1], text_dim=TEXT_DIM)
-            model, reads = ChexGenTransformer.of_size(size, latents[0], **shape), tokens
+            model, reads = foundation, len(foundation.null_caption)
         flops = 3 * images * forward_flops(model.eval(), latents, reads)
         about = {"generator": generator, "training": name, "px": params["cohort"][f"{resolution}_resolution"]}
         rows.append(about | {"parameters": model.num_parameters(), "images": images, "flops": flops})
