@@ -42,6 +42,14 @@ def test_every_cell_was_executed_and_shows_what_a_reader_needs(notebook):
 
 
 @pytest.mark.parametrize("notebook", COMMITTED, indirect=True)
+def test_outputs_are_of_a_run_of_these_parameters(notebook):
+    """A parameter without a value in the outputs came after them: they are of another version of the notebook."""
+    (cell,) = (cell for cell in code_cells(notebook) if "parameters" in cell.metadata.get("tags", []))
+    shown = {line.partition(" = ")[0] for line in cell.outputs[0].text.splitlines()[1:]} if cell.outputs else set()
+    assert not cell.outputs or declared(notebook, "it").keys() == shown
+
+
+@pytest.mark.parametrize("notebook", COMMITTED, indirect=True)
 def test_no_absolute_path(notebook):
     for cell in notebook.cells:
         for text in texts(cell):
