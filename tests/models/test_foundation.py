@@ -44,6 +44,15 @@ def test_what_was_saved_is_read_in_float32(shipped):
     assert read_history()["step"].to_list() == [0, 6]
 
 
+@pytest.mark.parametrize("name", ["foundation", "adapter", "distilled"])
+def test_metrics_of_a_training_that_ships_are_of_the_weights_that_ship(name, root):
+    """Recipe, metrics and loss are files of their own: the adapter's metrics were of another, longer training."""
+    metrics = json.loads((root / f"runs/laptop/{name}/metrics.json").read_text())
+    recipe = json.loads((root / f"chexgen_lib/models/weights/{name}/recipe.json").read_text())
+    last = pl.read_csv(root / f"figures/{name}_loss.csv")["step"].max()
+    assert metrics["steps"] == recipe["training"]["steps"] == last + 1
+
+
 def test_a_folder_is_read_without_a_recipe(tmp_path):
     torch.manual_seed(0)
     model = ChexGenTransformer.of_size("ci", sample_size=4, text_dim=8)
