@@ -25,7 +25,7 @@ help:
 	@echo "                options: OPTIONS='--prompts 200'; results in runs/judge/result, or OUT=FOLDER"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make studio     sample by hand, in a notebook"
-	@echo "make autoencoder retrain the shipped autoencoder;  make foundation  retrain the shipped generator (hours)"
+	@echo "make autoencoder retrain the shipped autoencoder;  make foundation  retrain the shipped generator (under two hours)"
 	@echo "make adapter    retrain the shipped adapter for masks and boxes;  make distilled  the generator of few steps"
 	@echo "make notebooks  copy the outputs of the run in runs/laptop into the committed notebooks"
 	@echo "make expected   execute the notebooks and write the results that make test expects (NAMES=07_quality: of one)"
@@ -124,7 +124,7 @@ adapter: params dvc
 	$(BIN)/dvc repro 01_curation
 	$(BIN)/python -m chexgen_lib.workflow.notebooks run 05_adapter
 
-# Retrains the generator of few steps that the package ships; about half an hour on 2 cores with bfloat16.
+# Retrains the generator of few steps that the package ships; about an hour on 2 cores with bfloat16.
 distilled: params dvc
 	$(BIN)/dvc repro 01_curation
 	$(BIN)/python -m chexgen_lib.workflow.notebooks run 03_distilled

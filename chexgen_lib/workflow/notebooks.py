@@ -4,7 +4,8 @@
     python -m chexgen_lib.workflow.notebooks run 01_curation    execute a stripped notebook as params.yaml says
 
 Of each notebook `runs/stripped` holds a copy without outputs, and the digests of the library's modules that it imports,
-without docstrings and comments. A stage depends on these two files: editing prose or outputs re-runs nothing.
+without docstrings and comments. A stage depends on these two files: editing docstrings, comments or outputs re-runs
+nothing, and a changed word of a notebook executes that notebook again, from kept results.
 
 A stage is `notebooks/NN_name.ipynb`. Its parameters are the section `name` of params.yaml and those of the
 common keys that the notebook declares in its cell tagged `parameters`. The defaults in that cell are the
