@@ -25,7 +25,6 @@ from chexgen_lib.records import FINDINGS
 from chexgen_lib.storage import digest, hash_key, seed_of
 
 TASKS = ("realism", "pairs", "agreement", "assisted")
-DEFAULT_TASKS = ("realism", "agreement", "assisted")
 GROUPS = {"realism": "films", "agreement": "films", "pairs": "pairs", "assisted": "assisted"}  # who shares cases
 Film = tuple[str, str]  # whose image, and of which record
 UNLABELLED = "none known"  # stratum of a record without a positive finding
