@@ -77,7 +77,7 @@ def table(
 
 def written(table: pl.DataFrame) -> pl.DataFrame:
     """`table` for display: the measure with its 95 % interval as one text."""
-    texts = [one_text(row) for row in table.iter_rows(named=True)]
+    texts = [one_text(row, digits=2) for row in table.iter_rows(named=True)]
     p = [None if value is None else format_p(value) for value in table["p"]]
     return table.select(
         "kind", "metric", "arm", pl.Series("mean [95 % CI]", texts), "n", pl.Series("p", p, dtype=pl.String)

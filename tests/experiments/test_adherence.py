@@ -46,6 +46,7 @@ def test_table_compares_arms_request_by_request():
     assert table["n"].to_list() == [8, 8, 1, 1] and table["metric"].to_list() == ["Dice"] * 2 + ["box recall"] * 2
     controlled, free, *_ = table.iter_rows(named=True)
     assert controlled["p"] is None and free["p"] < 0.05 and free["high"] < controlled["low"]
+    assert a2i.written(table)["mean [95 % CI]"][0].startswith("0.84 [0.8")  # not "0.8 [0.8, 0.9]": 0.96 would read 1.0
     scores[a2i.FREE][:3] = scores[a2i.CONTROLLED][:3]  # five pairs that differ cannot have a p below 0.05
     assert a2i.table(requests, scores, 100)["p"].is_null().all()
 
