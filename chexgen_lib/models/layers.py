@@ -47,12 +47,14 @@ def each_time(timestep: Tensor | float, hidden_states: Tensor) -> Tensor:
 
 
 class PatchEmbedder(nn.Module):
+    """Latents [B, C, H, W] -> one token for each patch, [B, T, D], row by row; T = H * W / patch_size**2."""
+
     def __init__(self, patch_size: int, in_channels: int, hidden_size: int):
         super().__init__()
         self.proj = nn.Conv2d(in_channels, hidden_size, patch_size, stride=patch_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x).flatten(2).transpose(1, 2)  # [B, C, H, W] -> [B, T, D], row by row
+        return self.proj(x).flatten(2).transpose(1, 2)  # [B, T, D]
 
 
 class TimeEmbedder(nn.Module):
@@ -85,6 +87,8 @@ class TextEmbedder(nn.Module):
 
 
 class Mlp(nn.Module):
+    """[..., in_features] -> [..., out_features] by way of a GELU; `gelu` is `approximate` of torch's."""
+
     def __init__(self, in_features: int, hidden_features: int, out_features: int, gelu: str = "tanh"):
         super().__init__()
         self.gelu = gelu
@@ -114,6 +118,8 @@ def by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> 
 
 
 class SelfAttention(nn.Module):
+    """Attention among the image's tokens, [B, T, D] -> [B, T, D]."""
+
     def __init__(self, hidden_size: int, num_heads: int):
         super().__init__()
         self.num_heads = num_heads
@@ -131,6 +137,8 @@ class TextProjection(nn.Linear):
 
 
 class CrossAttention(nn.Module):
+    """Attention of the image's tokens [B, T, D] to keys and values of the text, shapes as in `TextKeys`."""
+
     def __init__(self, hidden_size: int, num_heads: int):
         super().__init__()
         self.num_heads = num_heads
@@ -203,6 +211,8 @@ class Block(nn.Module):
 
 
 class FinalLayer(nn.Module):
+    """Tokens [B, T, D] and the time's embedding [B, D] -> the pixels of each patch, [B, T, P * P * out_channels]."""
+
     def __init__(self, hidden_size: int, patch_size: int, out_channels: int):
         super().__init__()
         self.shift_scale_table = nn.Parameter(torch.randn(2, hidden_size) / hidden_size**0.5)
@@ -214,6 +224,7 @@ class FinalLayer(nn.Module):
 
 
 def layer_norm(x: Tensor) -> Tensor:
+    """Layer normalisation over the last axis, without weights of its own: adaLN brings scale and shift."""
     return F.layer_norm(x, x.shape[-1:], eps=1e-6)
 
 

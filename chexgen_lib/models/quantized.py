@@ -125,6 +125,8 @@ def quantized(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class Int8SelfAttention(nn.Module):
+    """A trained `SelfAttention` with products in int8."""
+
     def __init__(self, attention: SelfAttention):
         super().__init__()
         self.num_heads = attention.num_heads
@@ -137,6 +139,8 @@ class Int8SelfAttention(nn.Module):
 
 
 class Int8CrossAttention(nn.Module):
+    """A trained `CrossAttention` with products in int8."""
+
     def __init__(self, attention: CrossAttention):
         super().__init__()
         self.num_heads = attention.num_heads
@@ -150,6 +154,8 @@ class Int8CrossAttention(nn.Module):
 
 
 class Int8Mlp(nn.Sequential):
+    """A trained `Mlp` with products in int8."""
+
     def __init__(self, mlp: Mlp):
         super().__init__(Int8Linear(mlp.fc1, gelu=mlp.gelu), Int8Linear(mlp.fc2))
 

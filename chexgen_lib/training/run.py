@@ -294,6 +294,7 @@ def _order(n: int, epoch: int, seed: int) -> Tensor:
 
 
 def step_seed(*parts: int) -> int:
+    """A seed of 63 bits that is a function of these numbers alone: (seed, step, micro-batch), say."""
     digest = hashlib.sha256(repr(parts).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
@@ -323,6 +324,7 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def checkpoints(folder: Path) -> list[Path]:
+    """A training's whole checkpoints, the oldest first."""
     return sorted(path for path in folder.glob("checkpoint-*") if CHECKPOINT.fullmatch(path.name))
 
 
