@@ -13,6 +13,7 @@ from chexgen_lib.phantom.counterfactual_benchmark import Pair
 from chexgen_lib.records import FINDINGS
 
 COLOURS = (style.BLUE, *(colour for colour in style.OKABE_ITO if colour != style.BLUE))
+MARKERS = "os^D"  # of editors, so that no colour stands alone
 SHOWN = ("PSNR inside (dB)", "PSNR outside (dB)", "effectiveness", "drift (sd)")
 
 
@@ -36,20 +37,28 @@ def draw_editors(table: pl.DataFrame) -> Figure:
 
 
 def draw_attributes(table: pl.DataFrame, arms: Sequence[str]) -> Figure:
-    """Effectiveness, and the error inside, by what is changed, for some editors."""
+    """Effectiveness, and the error inside, by what is changed, for some editors, with intervals and numbers of pairs.
+
+    Args:
+        table: of `experiments.counterfactuals.measures.table`.
+        arms: the editors that are shown.
+    """
     style.use()
-    names = table["attribute"].unique(maintain_order=True).to_list()
+    pairs = dict(table.select("attribute", "patients").unique("attribute", maintain_order=True).iter_rows())
+    names = list(pairs)
     fig = Figure(figsize=(style.PAGE, 0.8 + 0.2 * len(names)), layout="constrained")
     for ax, metric in zip(fig.subplots(1, 2, sharey=True), ("effectiveness", "PSNR inside (dB)"), strict=True):
         for k, arm in enumerate(arms):
             own = table.filter(metric=metric, arm=arm)
             at = np.array([names.index(name) for name in own["attribute"]]) + 0.6 * ((k + 0.5) / len(arms) - 0.5)
             label = {"label": arm} if metric == "effectiveness" else {}
-            style.interval(ax, own, at, horizontal=True, marker="o", markersize=3, color=COLOURS[k], **label)
+            style.interval(ax, own, at, horizontal=True, marker=MARKERS[k % 4], color=COLOURS[k], **label)
         style.panel(ax, metric)
     fig.axes[0].axvline(1, color=style.GREY, linestyle=":", linewidth=0.8)
-    style.name_rows(fig.axes[0], names)
-    fig.legend(loc="outside upper center", ncols=3)
+    style.name_rows(fig.axes[0], [f"{name} ({n})" for name, n in pairs.items()])
+    legend = "mean and 95 % CI (pairs in brackets); dotted: as far as the truth; empty: no probe reads it"
+    fig.supxlabel(legend, fontsize=7)
+    fig.legend(loc="outside upper center", ncols=4)
     return fig
 
 

@@ -15,7 +15,9 @@ def test_every_editor_and_attribute_has_its_place_and_films_are_named():
     assert [text.get_text() for text in fig.axes[0].get_yticklabels()] == list(arms)
     assert [ax.get_title(loc="left") for ax in fig.axes] == list(figures.SHOWN)
     fig = figures.draw_attributes(table, ["truth"])
-    assert {text.get_text() for text in fig.axes[0].get_yticklabels()} == {"all", *bench.attributes}
+    named = {text.get_text().rpartition(" (")[0] for text in fig.axes[0].get_yticklabels()}
+    assert named == {"all", *bench.attributes} and fig.axes[0].get_yticklabels()[0].get_text() == "all (34)"
+    assert "95 % CI" in fig.get_supxlabel()
     rows = figures.lines(bench, {"true": bench.after}, without=["site"], most=3)
     assert not any(asked.startswith("site") for asked, _ in rows)
     assert len(rows) == 3 and all(list(pictures) == ["film", "true"] for _, pictures in rows)

@@ -26,6 +26,7 @@ from chexgen_lib.figures import (
     fig12_balanced,
     fig12_comparison,
     fig12_control,
+    fig14_counterfactuals,
     gallery,
     lengths,
     reconstruction,
@@ -146,6 +147,11 @@ def balanced() -> Figure:
     return fig12_balanced.draw(single, table("fig12_balanced_ranks"), table("fig12_balanced_stress"))
 
 
+def by_attribute() -> Figure:
+    rows = table("fig14_attributes")
+    return fig14_counterfactuals.draw_attributes(rows, rows["arm"].unique(maintain_order=True).to_list())
+
+
 def findings_sheet() -> Figure:
     """With made-up radiographs: rendering takes a minute."""
     pictures = {"images": images(13, 6), "masks": masks(13, 6), "without": images(13)}
@@ -180,6 +186,8 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "fig12_control": lambda: fig12_control.draw(table("fig12_control")),
     "fig12_off_target": lambda: fig12_control.draw_off_target(table("fig12_off_target")),
     "fig12_walks": walks,
+    "fig14_attributes": by_attribute,
+    "fig14_editors": lambda: fig14_counterfactuals.draw_editors(table("fig14_editors")),
     "lengths": lambda: lengths.figure(table("lengths")),
     "pool": lambda: prompts_and_samples("pool"),
     "reconstruction": reconstructions,

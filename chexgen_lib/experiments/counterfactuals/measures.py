@@ -123,7 +123,8 @@ def table(
     """Every measure of each arm's edited films, uint8 [N, S, S], for all pairs and by what is changed.
 
     Returns:
-        attribute, metric, arm, `comparison.ESTIMATE` (differences from the arm `reference`), patients, seeds.
+        attribute, metric, arm, `comparison.ESTIMATE` (differences from the arm `reference`), patients (the pairs of
+        that attribute), seeds.
     """
     resampling = Resampling([pair.name for pair in films.pairs], n_bootstrap, seed)
     groups = {ALL: np.ones(len(films.pairs), bool)}
@@ -141,7 +142,13 @@ def table(
             ratio = weighted_mean(moved, rows, resampling.weights) / weighted_mean(true, rows, resampling.weights)
             columns += [*own[:4], ratio, own[4]]
         measured[arm] = np.stack(columns, axis=1)[None]  # [1, 1 + B, M]
-    return compare(measured, about, resampling, reference)
+    return with_own_pairs(compare(measured, about, resampling, reference), groups)
+
+
+def with_own_pairs(table: pl.DataFrame, groups: Mapping[str, np.ndarray]) -> pl.DataFrame:
+    """`patients` of each attribute's own pairs, bool [N]; `compare` counts all that are resampled."""
+    own = {name: int(rows.sum()) for name, rows in groups.items()}
+    return table.with_columns(patients=pl.col("attribute").replace_strict(own, return_dtype=pl.Int64))
 
 
 def same_films(

@@ -16,7 +16,7 @@ import polars as pl
 from chexgen_lib.estimates.comparison import compare
 from chexgen_lib.estimates.resampling import Resampling
 from chexgen_lib.experiments.counterfactuals.films import ATTRIBUTES, Films, values
-from chexgen_lib.experiments.counterfactuals.measures import PROBED, weighted_mean
+from chexgen_lib.experiments.counterfactuals.measures import PROBED, weighted_mean, with_own_pairs
 from chexgen_lib.experiments.rectified_flow.probes import Probes
 from chexgen_lib.images import from_uint8, reduced, resize
 from chexgen_lib.phantom.counterfactual_benchmark import PERSON, Pair
@@ -45,7 +45,8 @@ def responses(
         labels: L names of the answers.
 
     Returns:
-        attribute, label, arm, `comparison.ESTIMATE` (differences from `TRUTH`), patients, seeds.
+        attribute, label, arm, `comparison.ESTIMATE` (differences from `TRUTH`), patients (pairs of that attribute),
+        seeds.
 
     Raises:
         ValueError: for answers of another shape, or that are not finite.
@@ -60,7 +61,7 @@ def responses(
         moved = sign[:, None] * (_answers(classify, images, labels) - before)
         means = [weighted_mean(x, rows, resampling.weights) for rows in groups.values() for x in moved.T]
         measured[arm] = np.stack(means, axis=1)[None]  # [1, 1 + B, M]
-    return compare(measured, about, resampling, TRUTH)
+    return with_own_pairs(compare(measured, about, resampling, TRUTH), groups)
 
 
 def verdicts(table: pl.DataFrame, arm: str) -> pl.DataFrame:

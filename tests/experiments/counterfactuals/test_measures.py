@@ -62,6 +62,8 @@ def test_half_the_way_lies_between(table):
 
 def test_every_attribute_has_its_rows_and_those_without_a_probe_no_effectiveness(table, bench):
     assert set(table["attribute"]) == {ALL, *bench.attributes} and table["patients"][0] == PAIRS
+    own = dict(table.select("attribute", "patients").unique().iter_rows())
+    assert all(own[name] == (bench.attributes == name).sum() for name in bench.attributes)
     for attribute in ("side", "severity"):
         assert value(table, EFFECTIVENESS, "truth", attribute) is None
     row = table.filter(metric=ERRORS[0], arm="half", attribute=ALL).row(0, named=True)

@@ -34,6 +34,7 @@ def test_a_planted_shortcut_is_found_and_no_other(bench):
     table = responses(biased, bench, arms, 200, labels=LABELS)
     view = row(table, "view", "Effusion", "right")
     assert view["low"] > 0.1 and view["difference"] == pytest.approx(0)
+    assert view["patients"] == (bench.attributes == "view").sum() < len(bench.attributes)
     assert row(table, "view", "Edema", TRUTH)["value"] == pytest.approx(0, abs=0.02)
     assert row(table, "view", "Effusion", "nothing")["value"] == 0
     assert row(table, "Edema", "Edema", TRUTH)["low"] > 0.1, "coming and going count in one direction"
