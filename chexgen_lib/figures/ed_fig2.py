@@ -10,7 +10,6 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from chexgen_lib.experiments.scaling import HELD_OUT, SEEN
 from chexgen_lib.figures import style
@@ -64,21 +63,25 @@ def _points(ax: Axes, runs: pl.DataFrame, means: pl.DataFrame, measure: str, x: 
     """Runs as small markers, their means with intervals; of the noise error also that on seen pairs, hollow."""
     for seed, own in runs.filter(measure=measure).group_by("seed", maintain_order=True):
         ax.plot(own[x], own["value"], MARKERS[seed[0] % 4], color=style.SKY, markersize=2.5)
-    for name, look in ({measure: {}} | ({SEEN: HOLLOW} if measure == HELD_OUT else {})).items():
+    looks = {measure: {}} | ({SEEN: HOLLOW} if measure == HELD_OUT else {})
+    for name, look in looks.items():
         own = means.filter(measure=name).sort(x)
         style.interval(ax, own, own[x].to_numpy(), **MEAN, **look)
     places = means.filter(measure=measure)[x].sort().to_list()
     ax.set(xscale="log", yscale="log")
     apart = [right > 2.5 * left for left, right in pairwise(places)] + [True]  # half of the pairs is too near to all
     ax.set_xticks(places, [_plain(place) if own else "" for place, own in zip(places, apart, strict=True)])
-    ax.yaxis.set_major_locator(MaxNLocator(4))  # most panels span less than a decade
-    ax.yaxis.set_major_formatter(_plain)
+    drawn = means.filter(pl.col("measure").is_in(list(looks)))
+    ends = [drawn["low"].fill_null(drawn["value"]).min(), drawn["high"].fill_null(drawn["value"]).max()]
+    # a decade's ticks would leave most panels one or none, and values below them
+    ticks = sorted({float(f"{tick:.2g}") for tick in np.geomspace(max(ends[0], ends[1] / 1000), ends[1], 4)})
+    ax.set_yticks(ticks, [_plain(tick) for tick in ticks])
     ax.minorticks_off()
     ax.tick_params(labelsize=6)
     ax.margins(x=0.15, y=0.2)
 
 
-def _plain(value: float, _: int = 0) -> str:
+def _plain(value: float) -> str:
     """20400 -> "20k"."""
     for factor, letter in ((1e6, "M"), (1e3, "k")):
         if value >= factor:

@@ -28,3 +28,5 @@ def test_ed_figure_2():
     assert [line.get_linestyle() for line in lines] == ["-", "--", "-"]
     assert below[0].containers[0].lines[0].get_xdata().tolist() == [10, 90]
     assert [len(ax.containers) for ax in below] == [1, 1, 2]  # the noise error also of seen pairs
+    ticks, shown = above[0].get_yticks(), means.filter(measure="FID-flat", model=runs["model"][0])["value"]
+    assert ticks.min() <= 1.05 * shown.min() and ticks.max() >= 0.95 * shown.max()  # every value can be read off
