@@ -36,6 +36,6 @@ def draw(originals: np.ndarray, reconstructions: np.ndarray, psnr: pl.DataFrame,
     below.bar(sharpness["band"], sharpness["share"], color=style.BLUE)
     below.plot(sharpness["band"], sharpness["median"], "D", color=style.ORANGE, markersize=4)
     below.axhline(1, color=style.GREY, linewidth=0.8)
-    below.set(xlabel="cycles an image (dot: median)", ylabel="energy returned")
+    below.set(xlabel="cycles an image (diamond: median)", ylabel="energy returned")
     below.tick_params(axis="x", labelsize=6)
     return fig
