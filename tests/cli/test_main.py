@@ -1,5 +1,6 @@
 """The command line samples what the pipeline samples, goes on where it was, and explains what is wrong."""
 
+import argparse
 import hashlib
 import json
 import re
@@ -190,3 +191,23 @@ def test_commands_of_the_pages_can_be_typed_as_they_stand():
         parsed = [cli._parser().parse_args(words) for words in commands]  # exits where an option is unknown
         new = [str(options.out) for words, options in zip(commands, parsed, strict=True) if words[0] == "share"]
         assert len(new) == len(set(new)), f"{page.name}: `chexgen share` writes a new folder, and {new} repeats one"
+
+
+def options_of(parser: argparse.ArgumentParser):
+    """Every option of a parser and of its commands."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from options_of(command)
+        elif action.option_strings:
+            yield action
+
+
+def test_help_states_every_default():
+    unsaid = [
+        action.option_strings[0]
+        for action in options_of(cli._parser())
+        if action.default not in (None, argparse.SUPPRESS) and action.default is not False
+        if "default" not in action.help
+    ]
+    assert unsaid == []

@@ -26,6 +26,6 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--shard",
         default="0/1",
         metavar="I/N",
-        help="share I of N of the patients, from 0; run all N",
+        help="share I of N of the patients, from 0; run all N (default: 0/1, all)",
     )
     build.set_defaults(command=called("data", "build"))

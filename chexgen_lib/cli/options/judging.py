@@ -26,7 +26,12 @@ def _add_judge(commands: argparse._SubParsersAction) -> None:
     )
     judge.add_argument("--out", type=Path, required=True, help="folder of the tables, the figure and report.md")
     judge.add_argument("--cohort", type=Path, help="folder of real images (default: the embedded cohort, rendered)")
-    judge.add_argument("--kept", type=Path, default=Path("runs/judge"), help="of reference and classifier, for reuse")
+    judge.add_argument(
+        "--kept",
+        type=Path,
+        default=Path("runs/judge"),
+        help="of reference and classifier, for reuse (default: runs/judge)",
+    )
     judge.add_argument(
         "--prompts", type=at_least(20), default=400, metavar="N", help="of as many patients (default: 400)"
     )
@@ -65,7 +70,9 @@ def _add_measuring(judge: argparse.ArgumentParser) -> None:
     judge.add_argument(
         "--workers", type=at_least(0), default=2, metavar="N", help="that render the reference (default: 2)"
     )
-    judge.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of samples, classifier and bootstrap")
+    judge.add_argument(
+        "--seed", type=at_least(0), default=0, metavar="N", help="of samples, classifier and bootstrap (default: 0)"
+    )
 
 
 def _add_audit(commands: argparse._SubParsersAction) -> None:
@@ -106,7 +113,9 @@ def _add_readers(commands: argparse._SubParsersAction) -> None:
         help="samples of the cohort's records: synthesis or a pool of a run, or images with labels.csv; repeatable",
     )
     make.add_argument("--out", type=Path, required=True, help="a new folder")
-    make.add_argument("--readers", nargs="+", default=["reader-1", "reader-2"], metavar="NAME", help="one file each")
+    make.add_argument(
+        "--readers", nargs="+", default=["reader-1", "reader-2"], metavar="NAME", help="one file each (default: two)"
+    )
     make.add_argument(
         "--tasks",
         nargs="+",
@@ -114,13 +123,15 @@ def _add_readers(commands: argparse._SubParsersAction) -> None:
         metavar="TASK",
         help="of realism, pairs, agreement and assisted (default: all but pairs)",
     )
-    make.add_argument("--detect", type=finite, default=0.3, metavar="SD", help="effect in sd that must be detected")
+    make.add_argument(
+        "--detect", type=finite, default=0.3, metavar="SD", help="effect in sd that must be detected (default: 0.3)"
+    )
     make.add_argument("--power", type=finite, default=0.8, help="probability of detecting it (default: 0.8)")
     make.add_argument("--cases", type=at_least(1), metavar="N", help="cases a task, in place of --detect")
     make.add_argument(
         "--size", type=at_least(1), metavar="PX", help="of all images; default: the largest that all arms have"
     )
-    make.add_argument("--title", default="Reader study", help="what readers see on top")
+    make.add_argument("--title", default="Reader study", help="what readers see on top (default: Reader study)")
     make.add_argument("--seed", type=at_least(0), metavar="N", help="default: a secret one, kept in the key")
     make.set_defaults(command=called("readers", "make"))
     score = actions.add_parser("score", help="check and unblind the files in FOLDER/answers; means, kappa, d'")

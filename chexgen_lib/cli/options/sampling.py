@@ -43,7 +43,7 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
     sample.add_argument(
         "--sampler", help="dpm-solver++, ddim, ancestral, flow-euler or flow-heun; default: the pipeline's own"
     )
-    sample.add_argument("--control-scale", type=finite, default=1.0, help="weight of masks and boxes")
+    sample.add_argument("--control-scale", type=finite, default=1.0, help="weight of masks and boxes (default: 1)")
     sample.add_argument("--int8", action="store_true", help="weights of 8 bits, for a CPU: two to three times as fast")
     sample.add_argument(
         "--compile", action="store_true", help="compile the blocks first: with --int8 and hundreds of images it pays"
