@@ -81,7 +81,9 @@ def _add_share(commands: argparse._SubParsersAction) -> None:
     kinds = share.add_subparsers(required=True, metavar="KIND")
     model = kinds.add_parser("model", help="a pipeline, its recipe and a model card")
     samples = kinds.add_parser("samples", help="images with their recipes, metadata.csv and a data card")
-    model.add_argument("source", type=Path, metavar="WEIGHTS", help="shipped, or a pipeline folder")
+    model.add_argument(
+        "source", type=Path, metavar="WEIGHTS", help="shipped, shipped-distilled, shipped-adapter or a pipeline folder"
+    )
     samples.add_argument(
         "source",
         type=Path,
