@@ -50,13 +50,14 @@ def _place(details: Sequence[Mapping]) -> tuple[float, float]:
 
 def measurable(values: np.ndarray) -> list[int]:
     """The attributes, as columns of `requested`, of which a probe can be trained: both poles, or several values."""
-    columns = []
-    for a, name in enumerate(ATTRIBUTES):
-        known = values[~np.isnan(values[:, a]), a]
-        counts = np.unique(known, return_counts=True)[1]
-        if len(counts) > 1 and (len(known) >= 2 * LEAST if name in GRADUAL else counts.min() >= LEAST):
-            columns.append(a)
-    return columns
+    return [a for a, name in enumerate(ATTRIBUTES) if _is_enough(name, values[:, a])]
+
+
+def _is_enough(name: str, values: np.ndarray) -> bool:
+    """Whether an attribute's values [N] have two poles of `LEAST`, or are gradual, several and twice as many."""
+    known = values[~np.isnan(values)]
+    counts = np.unique(known, return_counts=True)[1]
+    return len(counts) > 1 and bool(len(known) >= 2 * LEAST if name in GRADUAL else counts.min() >= LEAST)
 
 
 def table(bench: Bench) -> pl.DataFrame:
@@ -85,13 +86,15 @@ def table(bench: Bench) -> pl.DataFrame:
 
 
 def _measure(name: str, asked: np.ndarray, answers: np.ndarray, bench: Bench) -> np.ndarray:
-    """AUROC or correlation [1 + B] of answers [N, S]; the S images of a prompt are resampled together."""
+    """AUROC or correlation [1 + B] of answers [N, S]; the S images of a prompt are resampled together.
+
+    NaN where too few prompts ask (`_is_enough`).
+    """
     weights, s = bench.patients.weights, answers.shape[1]
+    if not _is_enough(name, asked):
+        return np.full(len(weights), np.nan)
     if name in GRADUAL:
         return pearson(np.repeat(asked[:, None], s, 1), answers, weights)
-    counts = [(asked == label).sum() for label in (0, 1)]
-    if min(counts) < LEAST:
-        return np.full(len(weights), np.nan)
     return auroc(np.repeat(asked, s), answers.ravel(), weights.repeat(s, axis=1))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from chexgen_lib.estimates.comparison import ESTIMATE, aurocs, difference, estimate, tidy
-from chexgen_lib.estimates.measures import LEAST, auroc, mean
+from chexgen_lib.estimates.measures import LEAST, auroc, auroc_interval, mean
 from chexgen_lib.experiments.judge.bench import EVERYONE, GENERATOR, Arm, Bench, Group
 from chexgen_lib.quality import told_apart
 from chexgen_lib.quality.arms import FLOOR, NOISE
@@ -140,10 +140,18 @@ def _rows(bench: Bench, metric: Metric, group: Group) -> list[dict]:
         row |= {"n": int(group.prompted.sum()), "samples": arm.samples, "note": why.get(name, metric.note)}
         if name in values:
             row |= estimate(values[name])
+            if metric.note == TOLD:
+                row |= _widened(row, bench)
             if name != first and first in values:
                 row |= difference(values[name] - values[first])
         rows.append(row)
     return rows
+
+
+def _widened(row: dict, bench: Bench) -> dict[str, float]:
+    """The interval of an AUROC of samples against radiographs, at least that of as many patients (it may be 1)."""
+    low, high = auroc_interval(row["value"], bench.patients.patients, bench.of_others.patients)
+    return {"low": min(low, row["low"]), "high": max(high, row["high"])}
 
 
 def beside(found: pl.DataFrame, metric: str, group: str = EVERYONE) -> dict[str, dict]:

@@ -1,5 +1,6 @@
 """A generator that obeys, one that does not and one that collapsed are told apart, beside floor and ceilings."""
 
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import polars as pl
 import pytest
 
 from chexgen_lib.cohort.layout import CohortError
+from chexgen_lib.estimates.measures import auroc_interval
 from chexgen_lib.experiments.judge import asked_and_shown, metrics, report
 from chexgen_lib.experiments.judge.bench import GENERATOR, Bench
 from chexgen_lib.experiments.judge.reference import load_reference
@@ -136,6 +138,24 @@ def test_asked_and_shown_stands_beside_real_images(shown):
     assert MACRO in missed and unknown == ["age", "view"]
     assert asked_and_shown.unfit(shown)["obeys"] == ([], ["age", "view"])
     assert "severity" not in set(shown["attribute"])  # all are mild
+
+
+def test_three_prompts_that_say_an_age_do_not_make_a_correlation(bench):
+    few, films = copy(bench), bench.reference.prompted
+    told = films.table.with_columns(age=pl.when(pl.int_range(pl.len()) < 3).then("age"))
+    few.reference = replace(bench.reference, prompted=replace(films, table=told))
+    shown = asked_and_shown.table(few)
+    rows = shown.filter(attribute="age")
+    assert set(rows["n"]) == {3} and rows["value"].is_null().all() and set(rows["verdict"]) == {""}
+    assert "age" in asked_and_shown.unfit(shown)["obeys"][1]
+
+
+def test_who_is_always_told_from_radiographs_is_so_by_as_many_patients(found, bench):
+    rows = found.filter(pl.col("metric").str.starts_with("told from real")).rows(named=True)
+    for row in rows:
+        low, high = auroc_interval(row["value"], bench.n, len(bench.reference.others))
+        assert row["low"] <= low < high <= row["high"]
+    assert max(row["value"] for row in rows) > 0.99 > max(row["low"] for row in rows)
 
 
 def test_severity_and_side_are_what_details_say():
