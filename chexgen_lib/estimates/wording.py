@@ -6,7 +6,7 @@ import polars as pl
 
 NOT_DETECTABLE = "no detectable difference"
 # Verdicts on a claim of the paper
-SUPPORTED, OPPOSITE, UNMEASURED = "as the paper", "the opposite", "not measured"
+SUPPORTED, OPPOSITE, UNMEASURED = "the paper's direction", "the opposite", "not measured"
 NOT_SPECIFIC = "no more than its control"
 UNMEASURABLE = "cannot be measured here"
 VERDICTS = (SUPPORTED, NOT_SPECIFIC, OPPOSITE, NOT_DETECTABLE, UNMEASURABLE, UNMEASURED)
@@ -64,9 +64,9 @@ def verdict(row: Mapping, digits: int = 3) -> str:
 def claim_verdict(row: Mapping) -> str:
     """The verdict on a claim of a gain, one of `VERDICTS`.
 
-    A gain whose interval lies above zero is as the paper's, unless a control has as much: then it is no gain of what is
-    claimed. Where the interval contains zero, a study that would have missed an effect of the paper's size has measured
-    nothing; where the paper has none, nothing says so.
+    A gain whose interval lies above zero has the paper's direction, whatever its size, unless a control has as much:
+    then it is no gain of what is claimed. Where the interval contains zero, a study that would have missed an effect of
+    the paper's size has measured nothing; where the paper has none, nothing says so.
 
     Args:
         row: low and high of the gain's interval, better is positive, None: not measured; beyond_low (the lower end of
