@@ -57,6 +57,6 @@ def test_a_kind_of_one_patient_is_listed_without_an_interval():
     table = a2i.table(requests, scores, 100)
     assert table["value"].to_list() == pytest.approx([0.85, 0.4]) and table["n"].to_list() == [7, 7]
     assert table["low"].is_null().all() and table["p"].is_null().all()
-    assert a2i.written(table)["mean [95 % CI]"].to_list() == ["0.850", "0.400"]
+    assert a2i.written(table)["mean [95 % CI]"].to_list() == ["0.85", "0.40"]
     assert a2i.numbers(table)["Dice, ribs"][a2i.FREE] == {"value": 0.4, "n": 7}
     adherence.draw(table)

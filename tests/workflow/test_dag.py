@@ -36,7 +36,7 @@ def test_parameters_are_what_the_notebook_declares(written):
 @pytest.mark.parametrize("name", STAGES)
 def test_stage_depends_on_its_stripped_notebook_the_lock_and_earlier_outputs(name):
     before = list(STAGES)[: list(STAGES).index(name)]
-    earlier = {path for stage in before for path in dag.output_paths(STAGES[stage])}
+    earlier = {path for stage in before for path in dag.output_paths(STAGES[stage])} | {f"{PARAMS['root']}/data.csv"}
     deps = STAGES[name]["deps"]
     assert {f"runs/stripped/{name}.ipynb", f"runs/stripped/{name}.code", "requirements.lock"} <= set(deps)
     assert STAGES[name]["cmd"] == f"python -m chexgen_lib.workflow.notebooks run {name}"
@@ -47,8 +47,9 @@ def test_stage_depends_on_its_stripped_notebook_the_lock_and_earlier_outputs(nam
 def test_dvc_accepts_the_dag(root):
     with Repo(root) as repo:
         commands = {stage.addressing: stage.cmd for stage in repo.index.stages}
-    assert commands.keys() == {"strip", *STAGES}
+    assert commands.keys() == {"strip", "data", *STAGES}
     assert commands["strip"] == "python -m chexgen_lib.workflow.notebooks strip"
+    assert commands["data"] == "python -m chexgen_lib.workflow.data_files"
 
 
 # A DAG of two notebooks in a folder of its own. Its commands only copy what they depend on: DVC is what is tested.
