@@ -76,8 +76,8 @@ def read_prompts(path: str | Path) -> pl.DataFrame:
     wrong, rows, names = [], [], set()
     for number, row in table:
         try:
-            _check_characters(row)
             name = _name(row.get("name"), names)
+            _check_characters(row)
             rows.append({"name": name, "row": number, **_prompt(row, "" if textless else row.get("impression"), path)})
         except _NameError as error:
             wrong.append(f"row {number}: {error}")

@@ -209,6 +209,13 @@ def test_values_of_another_kind_in_json_are_named(row, message, tmp_path):
         read_prompts(tmp_path / "p.json")
 
 
+@pytest.mark.parametrize("row", [{}, {"name": None}, {"name": "a\0"}])
+def test_a_row_without_a_name_is_told_by_its_number_whatever_else_is_wrong(row, tmp_path):
+    (tmp_path / "p.json").write_text(json.dumps([{"name": "a", "impression": "Clear."}, row | {"impression": "C\0"}]))
+    with pytest.raises(PromptError, match="row 2: name .* is no plain file name"):
+        read_prompts(tmp_path / "p.json")
+
+
 def test_bad_files(tmp_path):
     for name, content in {
         "a.json": "{}",
