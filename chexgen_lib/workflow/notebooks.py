@@ -226,6 +226,8 @@ def run(name: str) -> None:
                 stderr_file=sys.stderr,
             )
     except papermill.PapermillExecutionError as error:
+        if error.ename == "OSError":  # a full disk, or another's hold: no line of code is to blame
+            raise NotebookError(f"{name} failed: {error.evalue}") from None
         raise NotebookError(f"{name} failed; its cells are in {executed.relative_to(ROOT)}\n{error}") from None
     except OSError as error:  # of the executed copy, which is written after each cell
         raise NotebookError(f"{name} failed: {error}") from error

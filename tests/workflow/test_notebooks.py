@@ -8,6 +8,7 @@ import tempfile
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from papermill import PapermillExecutionError
 
 from chexgen_lib.workflow import notebooks
 from chexgen_lib.workflow.notebooks import NotebookError, declared, stage_parameters, strip
@@ -120,6 +121,16 @@ def test_a_disk_that_the_executed_copy_fills_is_named(runnable, monkeypatch):
     monkeypatch.setattr("papermill.execute_notebook", full)
     said = r"01_x failed: runs/ci/notebooks/01_x.ipynb: cannot be written \(No space left on device\); make room"
     with pytest.raises(NotebookError, match=said):
+        notebooks.run("01_x")
+
+
+def test_a_disk_that_a_cell_fills_is_named_without_the_lines_of_the_library(runnable, monkeypatch):
+    def full(*_, **__):
+        said = "runs/a.csv: cannot be written (No space left on device); make room, and start again"
+        raise PapermillExecutionError(1, 1, "write()", "OSError", said, ["Traceback (most recent call last)"])
+
+    monkeypatch.setattr("papermill.execute_notebook", full)
+    with pytest.raises(NotebookError, match=r"\A\w+ failed: runs/a.csv: cannot be written .*start again\Z"):
         notebooks.run("01_x")
 
 
