@@ -65,10 +65,10 @@ def draw(read: pl.DataFrame, agreed: pl.DataFrame, images: np.ndarray) -> Figure
 
 
 def _record(axes: np.ndarray, record: pl.DataFrame, images: np.ndarray) -> None:
-    axes[0].imshow(images[record["real"][0]], vmin=0, vmax=255)
+    style.picture(axes[0], images[record["real"][0]], vmax=255)
     axes[0].set_xlabel(f"real: {record['asked'][0]:.2f}", fontsize=6, labelpad=1)
     for ax, row in zip(axes[1:], record.iter_rows(named=True), strict=False):
-        ax.imshow(images[row["row"]], vmin=0, vmax=255)
+        style.picture(ax, images[row["row"]], vmax=255)
         ax.set_xlabel(f"request {row['asked']:.2f}\npredicted {row['read']:.2f}", fontsize=6, labelpad=1)
 
 

@@ -30,16 +30,17 @@ RIVAL_COLOURS = (style.VERMILION, style.PURPLE, style.SKY, style.YELLOW)
 PAPER_COLOURS = {"ChexGen": style.BLUE, "RoentGen": style.VERMILION, "MINIM-CXR": style.PURPLE}
 
 
-def tsne(features: dict[str, np.ndarray], *, at_most: int = 500, seed: int = 0) -> pl.DataFrame:
+def tsne(features: dict[str, np.ndarray], embedder: str, *, at_most: int = 500, seed: int = 0) -> pl.DataFrame:
     """Map features to two dimensions by t-SNE (paper, Methods).
 
     Args:
         features: "real" -> [N, D], "synthetic" -> [M, D]; standardised here.
+        embedder: Whose features these are; the `metric` of the rows.
         at_most: Images of each set, chosen at random.
         seed: Of the choice and of t-SNE.
 
     Returns:
-        The columns arm, x and y.
+        The columns metric, arm, x and y.
 
     Raises:
         ValueError: If there are fewer than 8 images.
@@ -55,9 +56,8 @@ def tsne(features: dict[str, np.ndarray], *, at_most: int = 500, seed: int = 0) 
     perplexity = min(30.0, (len(stacked) - 1) / 4)
     xy = TSNE(init="pca", perplexity=perplexity, random_state=seed, n_jobs=1).fit_transform(stacked)
     arms = [name for name, x in chosen.items() for _ in range(len(x))]
-    return pl.DataFrame(
-        {"arm": arms, "x": xy[:, 0], "y": xy[:, 1]}, schema_overrides={"x": pl.Float64, "y": pl.Float64}
-    )
+    points = {"metric": [embedder] * len(arms), "arm": arms, "x": xy[:, 0], "y": xy[:, 1]}
+    return pl.DataFrame(points, schema_overrides={"x": pl.Float64, "y": pl.Float64})
 
 
 def table(metrics: pl.DataFrame, points: pl.DataFrame, readers: pl.DataFrame | None = None) -> pl.DataFrame:
@@ -153,7 +153,7 @@ def _scatter(ax: Axes, rows: pl.DataFrame) -> None:
             label=f"{arm}, n = {own.height}",
         )
     ax.set(xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)", xticks=[], yticks=[])
-    ax.set_title("b  this run, features of the first embedder", loc="left", fontweight="bold")
+    ax.set_title(f"b  this run, features of {rows['metric'][0]}", loc="left", fontweight="bold")
     ax.legend(loc="best", markerscale=1.6)
 
 

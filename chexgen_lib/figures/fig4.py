@@ -105,7 +105,7 @@ def draw_maps(images: np.ndarray, masks: np.ndarray, names: Sequence[str], maps:
         axes[0, k].set_title(name.replace(" ", "\n", 1), fontsize=6)
         for line, network in enumerate([None, *maps]):
             ax = axes[line, k]
-            ax.imshow(image, vmin=0, vmax=1, cmap="gray", **place)
+            style.picture(ax, image, **place)
             if network is not None:
                 heat = maps[network][k]
                 ax.imshow(heat, cmap="inferno", alpha=0.5, vmin=0, **place)

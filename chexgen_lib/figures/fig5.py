@@ -18,7 +18,7 @@ from chexgen_lib.paper import published
 from chexgen_lib.pools.groups import EVERYONE, TIMES, Groups
 
 SHARE, F1, UNKNOWN, EQUAL = "share (%)", "weighted F1", "not stated", "equal groups"
-COPY, PERMUTED = "matched copy", "dealt to wrong rows"  # the control: scores permuted across patients
+COPY, PERMUTED = "matched copy", "scores permuted across patients"  # the latter is the control
 COLUMNS = {
     **dict.fromkeys(("panel", "source", "attribute", "group", "arm", "measure"), pl.String),
     **dict.fromkeys(("value", "low", "high"), pl.Float64),
@@ -247,7 +247,7 @@ def _correlations(ax: Axes, rows: pl.DataFrame) -> None:
     style.panel(ax, "b3  agreement of the cohorts", fontsize=8, pad=16)
     handles = [
         Line2D([], [], **PAPER_MARK, label="paper"),
-        Line2D([], [], **control_look | {"linestyle": "none"}, label="scores permuted across patients"),
+        Line2D([], [], **control_look | {"linestyle": "none"}, label=PERMUTED),
         *([Line2D([], [], **rival_look | {"linestyle": "none"}, label="other generators")] if len(rivals) else []),
     ]
     ax.legend(handles=handles, loc="lower right", ncols=3, columnspacing=1.0, handletextpad=0.2, borderaxespad=0,

@@ -280,7 +280,7 @@ def _figure5(folder: str | Path) -> Iterator[dict]:
     groups = _read(folder, "fig5", "11_fairness").filter(source=THIS_RUN, attribute="all groups", measure="Pearson r")
     yield dict(
         item="Fig 5c",
-        claim="groups, matched against wrong copies",
+        claim="groups, matched against permuted copies",
         measure="Pearson r",
         **_apart(_one(groups, arm=fig5.COPY), _one(groups, arm=fig5.PERMUTED)),
     )

@@ -72,9 +72,13 @@ def empty(ax: Axes, reason: str) -> None:
 
 
 def picture(ax: Axes, image: np.ndarray, **look) -> None:
-    """Show an image [H, W] without ticks, all radiographs in one window: 0 black, 1 white. look: of `Axes.imshow`."""
+    """Show an image [H, W] without ticks or frame, all radiographs in one window: 0 black, 1 white.
+
+    look: Of `Axes.imshow`.
+    """
     ax.imshow(image, **({"cmap": "gray", "vmin": 0, "vmax": 1} | look))
     ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
 
 
 def name_rows(ax: Axes, names: Sequence[str]) -> None:

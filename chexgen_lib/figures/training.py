@@ -24,12 +24,13 @@ def draw(history: pl.DataFrame, title: str) -> Figure:
     fig = Figure(figsize=(style.PAGE, 2.4), layout="constrained")
     window = max(1, len(history) // 20)
     panels = [("loss", "weighted squared error"), ("grad_norm", "gradient norm before clipping")]
-    for ax, (column, label) in zip(fig.subplots(1, 2), panels, strict=True):
+    axes = fig.subplots(1, 2)
+    for ax, (column, label) in zip(axes, panels, strict=True):
         mean = history[column].rolling_mean(window, min_samples=1)
         ax.plot(history["step"], history[column], color=style.SKY, lw=0.5, label="one batch")
         ax.plot(history["step"], mean, color=style.BLUE, label=f"mean of {window} logged batches")
         ax.set(xlabel="optimiser step", ylabel=label, yscale="log")
-        ax.legend()
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     fig.suptitle(f"{title}, {history['step'].max() + 1} steps", fontsize=8)
     return fig
 

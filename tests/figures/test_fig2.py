@@ -35,7 +35,9 @@ def metrics():
 @pytest.fixture(scope="module")
 def plotted():
     rng = np.random.default_rng(0)
-    return fig2.table(metrics(), fig2.tsne({"real": rng.normal(size=(20, 5)), "synthetic": rng.normal(size=(30, 5))}))
+    return fig2.table(
+        metrics(), fig2.tsne({"real": rng.normal(size=(20, 5)), "synthetic": rng.normal(size=(30, 5))}, "toy")
+    )
 
 
 def test_table_keeps_paper_and_run_apart(plotted):
@@ -99,10 +101,10 @@ def test_text_is_at_least_7_points(plotted):
 
 def test_tsne_is_seeded_and_takes_at_most():
     x = {"real": np.random.default_rng(0).normal(size=(40, 6)), "synthetic": np.ones((10, 6))}
-    a = fig2.tsne(x, at_most=15, seed=2)
-    assert a.equals(fig2.tsne(x, at_most=15, seed=2)) and a.height == 25
+    a = fig2.tsne(x, "toy", at_most=15, seed=2)
+    assert a.equals(fig2.tsne(x, "toy", at_most=15, seed=2)) and a.height == 25
     with pytest.raises(ValueError, match="at least 8"):
-        fig2.tsne({"real": np.zeros((3, 2)), "synthetic": np.zeros((3, 2))})
+        fig2.tsne({"real": np.zeros((3, 2)), "synthetic": np.zeros((3, 2))}, "toy")
 
 
 def test_a_metric_more_or_less_is_a_panel_more_or_less(plotted):

@@ -7,6 +7,7 @@ import pytest
 
 from chexgen_lib.estimates.wording import NOT_SPECIFIC, OPPOSITE, SUPPORTED, UNMEASURABLE, UNMEASURED
 from chexgen_lib.figures import report
+from chexgen_lib.figures.fig5 import COPY, PERMUTED
 
 ZERO = {"difference": 0.0, "difference_low": -0.1, "difference_high": 0.1, "detectable": 0.14}
 
@@ -47,7 +48,7 @@ def folder(tmp_path) -> Path:
         for arm in ("default initialisation", "default, as many steps", "1x synthetic", "5x synthetic")
     ]
     groups = dict(source="this run", attribute="all groups", measure="Pearson r", n=20)
-    fig5 = [groups | dict(arm=a, value=0.8, low=0.4, high=1.0) for a in ("matched copy", "dealt to wrong rows")]
+    fig5 = [groups | dict(arm=a, value=0.8, low=0.4, high=1.0) for a in (COPY, PERMUTED)]
     beyond = {"beyond": 0.0, "beyond_low": -0.01, "beyond_high": 0.01, "control": "real repeated"}
     arms = [
         dict(attribute=a, measure=m, arm=arm, n_patients=200) | gains((-0.03, -0.05, -0.01)) | beyond

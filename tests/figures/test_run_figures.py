@@ -3,9 +3,11 @@
 import numpy as np
 import polars as pl
 import pytest
+from matplotlib.colors import to_rgb
 
-from chexgen_lib.figures import cohort, fig1b, lengths, reconstruction, samples, training
+from chexgen_lib.figures import cohort, ed_fig11_14, fig1b, lengths, reconstruction, samples, style, training
 from chexgen_lib.quality.spectrum import kept_energy
+from chexgen_lib.sampling.conditions import LEGEND
 from chexgen_lib.sources.registry import ALL
 
 IMAGES = np.random.default_rng(0).random((3, 16, 16), dtype=np.float32)
@@ -48,6 +50,24 @@ def test_cohort_outlines_masks_and_boxes():
     assert (patch.get_x(), patch.get_y(), patch.get_width(), patch.get_height()) == (4, 8, 8, 4)
     assert figure.axes[3].collections and not figure.axes[4].collections
     assert len(cohort.draw(rows, IMAGES, None).axes) == 3
+
+
+def test_requested_classes_have_colours_that_an_eye_can_tell_apart():
+    """Lungs and ribs are two browns in the condition's own colours."""
+    request = np.zeros((1, 16, 16, 3), np.uint8)
+    request[0, 2:6, 2:14], request[0, 8:12, 2:14] = LEGEND["lungs"], LEGEND["ribs"]
+    figure = ed_fig11_14.draw(request, IMAGES[None, :2], ["AP chest radiograph."])
+    shown = figure.axes[0].get_images()[0].get_array()
+    pixels = {tuple(p) for p in shown.reshape(-1, 3).tolist()}
+    assert pixels == {(0, 0, 0), to_rgb(style.SKY), to_rgb(style.ORANGE)}
+    legend = [p.get_facecolor()[:3] for p in figure.legends[0].get_patches()]
+    assert legend == [to_rgb(style.SKY), to_rgb(style.ORANGE)]
+    # Where there are more classes than house colours, no two share one.
+    request = np.zeros((1, 38, 16, 3), np.uint8)
+    for k, colour in enumerate(LEGEND.values()):
+        request[0, 2 * k : 2 * k + 2] = colour
+    many = ed_fig11_14.draw(request[:, :38], IMAGES[None, :2], ["AP chest radiograph."]).legends[0].get_patches()
+    assert len({p.get_facecolor() for p in many}) == len(many) == len(LEGEND)
 
 
 def test_all_datasets_at_once_can_be_told_apart():

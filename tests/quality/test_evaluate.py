@@ -174,7 +174,7 @@ def test_a_scorer_that_says_the_same_of_every_image_has_no_correlation(arrays):
     table = quality.beside_paper(found)
     assert table.filter(metric="Pearson r")["this run"].to_list() == ["Pearson r is undefined, n = 40"]
     assert set(quality.verdicts(found)["metric"]) == {"FID-toy", "MS-SSIM"}
-    fig2.draw(fig2.table(found.table, fig2.tsne(found.features["toy"], at_most=8)))
+    fig2.draw(fig2.table(found.table, fig2.tsne(found.features["toy"], "toy", at_most=8)))
 
 
 def test_a_finding_that_the_scorer_does_not_know_is_left_out(arrays):
