@@ -1,6 +1,7 @@
 """Metadata control: how well it works, what else it changes, and one attribute changed at a fixed seed."""
 
 from collections.abc import Sequence
+from itertools import cycle
 
 import numpy as np
 import polars as pl
@@ -9,26 +10,36 @@ from matplotlib.figure import Figure
 from chexgen_lib.figures import style
 
 COLUMNS = 6  # images in a line of `draw_walks`
+LOOKS = {  # `images` -> colour, marker, label
+    "samples": (style.BLUE, "o", "samples, as requested"),
+    "real": (style.GREY, "D", "real, held out"),
+}
+OTHERS = ((style.SKY, "s"), (style.VERMILION, "^"), (style.PURPLE, "v"), (style.ORANGE, "P"))
 
 
 def draw(table: pl.DataFrame) -> Figure:
     """Each attribute's AUROC on samples and on real images, age's correlation above them.
 
     Args:
-        table: Rows of `experiments.rectified_flow.control.control_table`.
+        table: Rows of `experiments.rectified_flow.control.control_table`, and of `pools.recovered` for generators that
+            were asked by a text.
     """
     style.use()
     shown = table.filter(pl.col("measure") != "mean error (years)")
     names = shown["attribute"].unique(maintain_order=True).to_list()
-    fig = Figure(figsize=(style.COLUMN, 0.5 + 0.19 * len(names)), layout="constrained")
+    others = [name for name in shown["images"].unique(maintain_order=True) if name not in LOOKS]
+    looks = LOOKS | {name: (*look, f"{name}, asked by text") for name, look in zip(others, cycle(OTHERS), strict=False)}
+    counts = {images: dict(shown.filter(images=images).select("attribute", "n").rows()) for images in looks}
+    fig = Figure(figsize=(style.COLUMN, 0.5 + (0.19 + 0.05 * len(others)) * len(names)), layout="constrained")
     ax = fig.subplots()
-    looks = {"samples": (style.BLUE, "o", "samples, as requested"), "real": (style.GREY, "D", "real, held out")}
-    for shift, (images, (colour, marker, label)) in zip((-0.15, 0.15), looks.items(), strict=True):
+    shifts = np.linspace(-0.15, 0.15, 2) if not others else np.linspace(-0.33, 0.33, len(looks))
+    for shift, (images, (colour, marker, label)) in zip(shifts, looks.items(), strict=True):
         own = shown.filter(images=images)
         at = np.array([names.index(name) for name in own["attribute"]]) + shift
+        label += f", n = {max(counts[images].values())}" if images in others else ""
         style.interval(ax, own, at, horizontal=True, marker=marker, color=colour, label=label)
-    counts = [dict(shown.filter(images=images).select("attribute", "n").rows()) for images in looks]
-    labels = [f"{'age, r' if a == 'age' else a} ({', '.join(str(n.get(a, 0)) for n in counts)})" for a in names]
+    both = [counts[images] for images in LOOKS]
+    labels = [f"{'age, r' if a == 'age' else a} ({', '.join(str(n.get(a, 0)) for n in both)})" for a in names]
     style.name_rows(ax, labels)
     ax.set_ylabel("attribute (n of samples, of real images)", fontsize=7)
     ax.axvline(0.5, color=style.GREY, linestyle=":", linewidth=0.8)

@@ -213,7 +213,7 @@ def _gains(ax: Axes, rows: pl.DataFrame) -> None:
 
 
 def _figure2(folder: str | Path) -> Iterator[dict]:
-    rows = _read(folder, "fig2", "07_quality").filter(source=THIS_RUN, metric="Pearson r")
+    rows = read_table(folder, "fig2", "07_quality").filter(source=THIS_RUN, metric="Pearson r")
     yield dict(  # the paper compares with other generators, not with other prompts: no number of it stands beside
         item="Fig 2a",
         claim="prompt against other prompts' samples",
@@ -223,7 +223,7 @@ def _figure2(folder: str | Path) -> Iterator[dict]:
 
 
 def _figure3(folder: str | Path) -> Iterator[dict]:
-    yield from figure3(_read(folder, "fig3", "09_augmentation"))
+    yield from figure3(read_table(folder, "fig3", "09_augmentation"))
 
 
 def figure3(plotted: pl.DataFrame) -> Iterator[dict]:
@@ -254,7 +254,7 @@ def _paper_gain(item: str, dataset: str, category: str, metric: str, small: bool
 
 
 def _figure4(folder: str | Path) -> Iterator[dict]:
-    table = _read(folder, "fig4", "10_supervised_pretraining").filter(finding="Average")
+    table = read_table(folder, "fig4", "10_supervised_pretraining").filter(finding="Average")
     arm = [name for name in table["arm"].unique(maintain_order=True) if pretraining_copies(name)][-1]
     reference = reference_among(table["arm"])
     shares = table.filter(group="internal")["set"].unique(maintain_order=True).to_list()
@@ -277,14 +277,16 @@ def _figure4(folder: str | Path) -> Iterator[dict]:
 
 
 def _figure5(folder: str | Path) -> Iterator[dict]:
-    groups = _read(folder, "fig5", "11_fairness").filter(source=THIS_RUN, attribute="all groups", measure="Pearson r")
+    groups = read_table(folder, "fig5", "11_fairness").filter(
+        source=THIS_RUN, attribute="all groups", measure="Pearson r"
+    )
     yield dict(
         item="Fig 5c",
         claim="groups, matched against permuted copies",
         measure="Pearson r",
         **_apart(_one(groups, arm=fig5.COPY), _one(groups, arm=fig5.PERMUTED)),
     )
-    arms = _read(folder, "fig5_arms", "11_fairness").rename({"n_patients": "n"})
+    arms = read_table(folder, "fig5_arms", "11_fairness").rename({"n_patients": "n"})
     for attribute, named in BALANCED.items():
         for measure, theirs in MEASURES.items():
             small = "gap" in measure
@@ -303,7 +305,8 @@ def _figure5(folder: str | Path) -> Iterator[dict]:
             )
 
 
-def _read(folder: str | Path, name: str, stage: str) -> pl.DataFrame:
+def read_table(folder: str | Path, name: str, stage: str) -> pl.DataFrame:
+    """The table beside a figure. Raises FileNotFoundError, which names the stage that makes it."""
     path = Path(folder, f"{name}.csv")
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: run the stage {stage} first")

@@ -37,6 +37,18 @@ def test_control_shows_samples_beside_real():
     assert len(figure.axes[0].containers) == 2
 
 
+def test_control_shows_other_generators_by_their_names():
+    rows = [
+        {"attribute": name, "measure": "AUROC", "images": images} | NUMBERS
+        for name in ("sex", "view")
+        for images in ("samples", "real", "ChexGen", "MINIM")
+    ]
+    figure = fig12_control.draw(pl.DataFrame(rows))
+    assert len(figure.axes[0].containers) == 4
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named[2:] == ["ChexGen, asked by text, n = 20", "MINIM, asked by text, n = 20"]
+
+
 def test_off_target_marks_what_is_sure_off_the_diagonal():
     rows = [
         {"asked": a, "measured": b, "value": v, "low": v - 0.1, "high": v + 0.1, "n": 9}
