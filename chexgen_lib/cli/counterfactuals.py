@@ -5,10 +5,13 @@ import argparse
 import polars as pl
 
 from chexgen_lib.estimates.wording import readable
-from chexgen_lib.experiments.counterfactuals import films, measures
+from chexgen_lib.experiments.counterfactuals import films, measures, recognition
 from chexgen_lib.images import to_uint8
+from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.phantom.counterfactual_benchmark import benchmark, read_edits, write
 from chexgen_lib.storage import replacing
+
+NETWORK_STEPS = 300  # of the network that recognises patients
 
 
 def make(options: argparse.Namespace) -> int:
@@ -27,9 +30,13 @@ def score(options: argparse.Namespace) -> int:
     kept = options.folder / ".truth"
     bench = films.load(kept / "films", options.pairs, options.size, workers=options.workers)
     others = films.load(kept / "probe_films", options.probe_pairs, options.size, seed=1, workers=options.workers)
+    n = max(2, options.probe_pairs // 2)  # patients whose two studies set the threshold of identity
+    further = films.load(kept / "further_films", n, options.size, seed=2, workers=options.workers)
     probed = measures.ProbedFilms(bench, others)
+    config = LearnerConfig(NETWORK_STEPS, size="small")
+    known = recognition.recognise(bench, others, further, kept / "recognition", config, options.workers)
     arms = {"identity": bench.before, "edited": edits}
-    table = measures.table(arms, bench, probed, "identity", options.resamples)
+    table = measures.table(arms, bench, probed, known, "identity", options.resamples)
     with replacing(options.folder / "results.csv") as partial:
         table.write_csv(partial)
     with pl.Config(tbl_rows=-1, tbl_cols=-1, fmt_str_lengths=100, tbl_width_chars=200, tbl_hide_dataframe_shape=True):

@@ -14,24 +14,26 @@ from chexgen_lib.records import FINDINGS
 
 COLOURS = (style.BLUE, *(colour for colour in style.OKABE_ITO if colour != style.BLUE))
 MARKERS = "os^D"  # of editors, so that no colour stands alone
-SHOWN = ("PSNR inside (dB)", "PSNR outside (dB)", "effectiveness", "drift (sd)")
+SHOWN = ("PSNR inside (dB)", "PSNR outside (dB)", "perceptual distance", "effectiveness", "drift (sd)", "identity kept")
 
 
 def draw_editors(table: pl.DataFrame) -> Figure:
-    """Four measures over all pairs, an editor a line, with intervals.
+    """Six measures over all pairs, an editor a line, with intervals.
 
     Args:
         table: of `experiments.counterfactuals.measures.table`.
     """
     style.use()
     arms = table["arm"].unique(maintain_order=True).to_list()
-    fig = Figure(figsize=(style.PAGE, 0.7 + 0.2 * len(arms)), layout="constrained")
-    for ax, metric in zip(fig.subplots(1, len(SHOWN), sharey=True), SHOWN, strict=True):
+    fig = Figure(figsize=(style.PAGE, 1.2 + 0.34 * len(arms)), layout="constrained")
+    axes = fig.subplots(2, len(SHOWN) // 2, sharey=True)
+    for ax, metric in zip(axes.flat, SHOWN, strict=True):
         own = table.filter(metric=metric, attribute="all")
         at = np.array([arms.index(arm) for arm in own["arm"]], float)
         style.interval(ax, own, at, horizontal=True, marker="o", color=style.BLUE)
         style.panel(ax, metric)
-    style.name_rows(fig.axes[0], arms)
+    for ax in axes[:, 0]:
+        style.name_rows(ax, arms)
     fig.supxlabel(f"mean and 95 % CI over {table['patients'][0]} pairs", fontsize=7)
     return fig
 

@@ -4,13 +4,14 @@ import numpy as np
 
 from chexgen_lib.experiments.counterfactuals import measures
 from chexgen_lib.figures import fig14_counterfactuals as figures
-from tests.experiments.counterfactuals.drawn import drawn_films
+from tests.experiments.counterfactuals.drawn import Known, drawn_films
 
 
 def test_every_editor_and_attribute_has_its_place_and_films_are_named():
     bench = drawn_films(34)
     arms = {"identity": bench.before, "truth": bench.after}
-    table = measures.table(arms, bench, measures.ProbedFilms(bench, drawn_films(34, seed=1)), "identity", 20)
+    probed = measures.ProbedFilms(bench, drawn_films(34, seed=1))
+    table = measures.table(arms, bench, probed, Known(bench), "identity", 20)
     fig = figures.draw_editors(table)
     assert [text.get_text() for text in fig.axes[0].get_yticklabels()] == list(arms)
     assert [ax.get_title(loc="left") for ax in fig.axes] == list(figures.SHOWN)

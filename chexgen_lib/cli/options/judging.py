@@ -152,7 +152,11 @@ def _add_counterfactuals(commands: argparse._SubParsersAction) -> None:
     score = actions.add_parser("score", help="edited films against their truth, beside the films themselves")
     score.add_argument("folder", type=Path, help="with labels.csv: columns pair and image")
     score.add_argument(
-        "--probe-pairs", type=at_least(2), default=400, metavar="N", help="that probes learn from (default: 400)"
+        "--probe-pairs",
+        type=at_least(2),
+        default=400,
+        metavar="N",
+        help="that probes and a network learn from (default: 400)",
     )
     score.add_argument(
         "--resamples", type=at_least(2), default=1000, metavar="N", help="of the bootstrap (default: 1000)"

@@ -6,6 +6,8 @@
 | SSIM inside, outside | likewise, structural similarity | 1 |
 | effectiveness | how far the asked attribute's probe moves, as a share of how far it moves on the truth | 1 |
 | drift (sd) | mean distance of all other probes' answers from those on the true counterfactual | 0 |
+| identity kept | share of films that a network still takes for the same patient's (`recognition`) | 1 |
+| perceptual distance | from the true counterfactual, on that network's features | 0 |
 | composition (dB) | PSNR of the film after an edit that asks for no change | high |
 | reversibility (dB) | PSNR of the film after an edit there and back | high |
 
@@ -23,6 +25,7 @@ from chexgen_lib.estimates.comparison import compare
 from chexgen_lib.estimates.measures import LEAST, pearson
 from chexgen_lib.estimates.resampling import Resampling
 from chexgen_lib.experiments.counterfactuals.films import ATTRIBUTES, Films, values
+from chexgen_lib.experiments.counterfactuals.recognition import RECOGNISED, RecognisedFilms
 from chexgen_lib.experiments.rectified_flow.probes import Probes
 from chexgen_lib.images import from_uint8, reduced
 
@@ -32,6 +35,7 @@ PROBED = 64  # pixels of a side that probes read
 ALL, BOUND = "all", "truth, autoencoder"
 ERRORS = ("PSNR inside (dB)", "PSNR outside (dB)", "SSIM inside", "SSIM outside")
 EFFECTIVENESS, DRIFT = "effectiveness", "drift (sd)"
+IDENTITY, PERCEPTUAL = "identity kept", "perceptual distance"
 COMPOSITION, REVERSIBILITY = "composition (dB)", "reversibility (dB)"
 
 
@@ -116,6 +120,7 @@ def table(
     arms: Mapping[str, np.ndarray],
     films: Films,
     probed: ProbedFilms,
+    recognised: RecognisedFilms,
     reference: str,
     n_bootstrap: int,
     seed: int = 0,
@@ -129,18 +134,20 @@ def table(
     resampling = Resampling([pair.name for pair in films.pairs], n_bootstrap, seed)
     groups = {ALL: np.ones(len(films.pairs), bool)}
     groups |= {name: films.attributes == name for name in dict.fromkeys(films.attributes)}
-    about = [{"attribute": g, "metric": m} for g in groups for m in (*ERRORS, EFFECTIVENESS, DRIFT)]
+    metrics_ = (*ERRORS, EFFECTIVENESS, DRIFT, IDENTITY, PERCEPTUAL)
+    about = [{"attribute": group, "metric": metric} for group in groups for metric in metrics_]
     true = probed.movement(probed.after)
     measured = {}
     for arm, images in arms.items():
         answers = probed(images)
-        single = np.column_stack([errors(images, films), probed.drift(answers)])  # [N, 5]
+        others = (probed.drift(answers), recognised.recognised(images), recognised.distance(images))
+        single = np.column_stack([errors(images, films), *others])  # [N, 7]
         moved = probed.movement(answers)
         columns = []
         for rows in groups.values():
             own = [weighted_mean(x, rows, resampling.weights) for x in single.T]
             ratio = weighted_mean(moved, rows, resampling.weights) / weighted_mean(true, rows, resampling.weights)
-            columns += [*own[:4], ratio, own[4]]
+            columns += [*own[:4], ratio, *own[4:]]
         measured[arm] = np.stack(columns, axis=1)[None]  # [1, 1 + B, M]
     return with_own_pairs(compare(measured, about, resampling, reference), groups)
 
@@ -200,6 +207,7 @@ def goals(measured: pl.DataFrame, same: pl.DataFrame, editor: str, findings: Seq
         return rows["value"][0] if len(rows) else None
 
     asked = [(f"effectiveness, {name}", of(EFFECTIVENESS, editor, name), 0.9) for name in ("sex", "view", *findings)]
+    asked.append((f"{IDENTITY}, share of films", of(IDENTITY, editor), RECOGNISED))
     better = (
         ("squared error inside: half of the identity's (dB gained)", ERRORS[0], "identity", 10 * np.log10(2)),
         ("squared error outside: 1.5 of the autoencoder's (dB gained)", ERRORS[1], BOUND, -10 * np.log10(1.5)),

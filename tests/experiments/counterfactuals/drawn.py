@@ -23,3 +23,16 @@ def draw(records, noise):
             top, left = CELL * (k // COLUMNS), CELL * (k % COLUMNS)
             film[top : top + CELL, left : left + CELL] += np.rint(200 * value).astype(int)
     return films.astype(np.uint8)
+
+
+class Known:
+    """Stands for `recognition.RecognisedFilms`: a film is the patient's if most of its noise is."""
+
+    def __init__(self, films):
+        self.films = films
+
+    def recognised(self, images):
+        return (np.median(np.abs(images.astype(int) - self.films.before), axis=(1, 2)) < 2).astype(float)
+
+    def distance(self, images):
+        return np.abs(images.astype(int) - self.films.after).mean((1, 2)) / 255

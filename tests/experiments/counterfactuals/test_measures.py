@@ -11,12 +11,14 @@ from chexgen_lib.experiments.counterfactuals.measures import (
     DRIFT,
     EFFECTIVENESS,
     ERRORS,
+    IDENTITY,
     MOST,
+    PERCEPTUAL,
     REVERSIBILITY,
     psnr,
     ssim,
 )
-from tests.experiments.counterfactuals.drawn import drawn_films
+from tests.experiments.counterfactuals.drawn import Known, drawn_films
 
 PAIRS = 102  # three of each kind
 
@@ -37,7 +39,8 @@ def table(bench, probed):
     noisy = bench.before.astype(int) + np.where(bench.region, 0, 30)  # right nowhere, wrong elsewhere
     arms = {"identity": bench.before, "half": half, "truth": bench.after, BOUND: bench.after}
     arms["noisy"] = np.clip(noisy, 0, 255).astype(np.uint8)
-    return measures.table(arms, bench, probed, "identity", 50)
+    arms["other patients"] = bench.before[::-1]
+    return measures.table(arms, bench, probed, Known(bench), "identity", 50)
 
 
 def value(table, metric, arm, attribute=ALL):
@@ -50,6 +53,8 @@ def test_the_truth_is_best_and_the_film_itself_arrives_nowhere(table):
     assert value(table, "SSIM inside", "truth") == pytest.approx(1, abs=1e-3)
     assert value(table, EFFECTIVENESS, "truth") == 1 and value(table, EFFECTIVENESS, "identity") == 0
     assert value(table, DRIFT, "truth") == 0 < value(table, DRIFT, "noisy")
+    assert value(table, PERCEPTUAL, "truth") == 0 < value(table, PERCEPTUAL, "identity")
+    assert value(table, IDENTITY, "identity") == 1 > value(table, IDENTITY, "other patients")
 
 
 def test_half_the_way_lies_between(table):
@@ -104,11 +109,11 @@ def test_goals_are_reached_by_the_truth_and_missed_by_the_film_itself(table, ben
     films = bench.before[:6]
     same = measures.same_films({(REVERSIBILITY, arm): films for arm in ("truth", "identity", BOUND)}, films, 20)
     reached = measures.goals(table, same, "truth", ["Effusion", "side"])
-    assert reached["reached"].to_list() == [None, None, True, None, True, True, True], "three pairs each are too few"
+    assert reached["reached"].to_list() == [None, None, True, None, True, True, True, True], "three pairs are too few"
     missed = measures.goals(table, same, "identity", ["Effusion"])
-    assert not missed["reached"][:4].any() and missed["reached"][-1]
+    assert not missed["reached"][:3].any() and missed["reached"].to_list()[3:] == [True, False, True, True]
     numbers = measures.metrics(table, same, reached)
-    assert numbers["goals reached"] == 4 and numbers[EFFECTIVENESS]["truth"]["value"] == 1
+    assert numbers["goals reached"] == 5 and numbers[EFFECTIVENESS]["truth"]["value"] == 1
 
 
 def test_the_largest_findings_are_findings(bench):

@@ -1,7 +1,6 @@
 """What probes recover from pools is what was planted there; what cannot be measured has no row."""
 
 import numpy as np
-import polars as pl
 import pytest
 
 from chexgen_lib.experiments.rectified_flow import pools
