@@ -1,11 +1,12 @@
-"""What one other busy process costs, when waiting threads spin (the default of OpenMP) and when they sleep.
+"""What one other busy process costs, by how long threads spin that wait for each other before they sleep.
 
     python -m benchmarks.busy_machine [--rounds 2] [--seconds 4]
 
 writes benchmarks/busy_machine.csv: median seconds of a training step, of sampling and of a classifier's training step,
 at the sizes of the profile `laptop`, alone and beside a process that uses one core. `to_quiet` compares with the same
-policy alone, `to_spinning` compares sleeping with spinning beside the same neighbour; 2 is twice as slow. Each policy
-has a process of its own, since OpenMP reads it once; processes and neighbours take turns.
+policy alone, `to_spinning` compares with spinning, the default of libgomp, under the same load; 2 is twice as slow.
+`briefly` is what stages and commands set (`chexgen_lib.processes`), `sleeping` does not spin at all. Each policy has a
+process of its own, since OpenMP reads it once; processes and neighbours take turns.
 """
 
 import argparse
@@ -28,10 +29,11 @@ from chexgen_lib.diffusion.objectives import NoisePrediction
 from chexgen_lib.diffusion.schedulers import dpm_solver_scheduler
 from chexgen_lib.learners import classifier
 from chexgen_lib.models.transformer import ChexGenTransformer
+from chexgen_lib.processes import SPIN_BRIEFLY
 from chexgen_lib.sampling.pipeline import assemble
 
-WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}  # no default of ours: a quiet machine loses by it
-POLICIES = {"spinning": {}, "sleeping": WAITING}
+SLEEPING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}  # no default of ours: a quiet machine loses by it
+POLICIES = {"spinning": {}, "briefly": SPIN_BRIEFLY, "sleeping": SLEEPING}
 LOADS = ("quiet", "busy")
 RESULTS = Path(__file__).with_suffix(".csv")
 
@@ -138,7 +140,7 @@ def main() -> None:
     if arguments.measure:
         print(json.dumps(measure(arguments.seconds)))
         return
-    environment = {k: v for k, v in os.environ.items() if k not in (*WAITING, "OMP_NUM_THREADS")}
+    environment = {k: v for k, v in os.environ.items() if k not in (*SLEEPING, "OMP_NUM_THREADS")}
     command = [sys.executable, "-m", "benchmarks.busy_machine", "--measure", "--seconds", str(arguments.seconds)]
     rows = []
     for number in range(arguments.rounds):

@@ -33,9 +33,10 @@ import polars as pl
 import torch
 
 from chexgen_lib.models.transformer import ChexGenTransformer
+from chexgen_lib.processes import LAUNCH
 from chexgen_lib.training.config import TrainingConfig
 from chexgen_lib.training.latent_cache import LatentCache
-from chexgen_lib.training.launch import FOLDER, LAUNCH, launch_training
+from chexgen_lib.training.launch import FOLDER, launch_training
 
 CONFIG = TrainingConfig(
     steps=60, batch_size=4, gradient_accumulation=2, learning_rate=1e-3, checkpoint_every=10, log_every=10

@@ -2,6 +2,10 @@
 
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 
+from chexgen_lib.processes import spin_briefly
+
+spin_briefly()  # in the kernels, which inherit it
+
 
 class AtRoot(AsyncMappingKernelManager):
     def cwd_for_path(self, path: str, **_) -> str:

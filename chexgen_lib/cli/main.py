@@ -19,11 +19,13 @@ import sys
 import warnings
 
 from chexgen_lib.cli.options import data, judging, sampling, training
+from chexgen_lib.processes import spin_briefly
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit status: 0; 1 if rows failed; 2 with one line of explanation on stderr."""
     options = _parser().parse_args(arguments)
+    spin_briefly()  # commands import torch only now
     with warnings.catch_warnings():
         for kind in (DeprecationWarning, FutureWarning):  # of libraries, for those who write code with them
             warnings.simplefilter("ignore", kind)

@@ -17,13 +17,12 @@ from time import sleep
 import torch
 
 from chexgen_lib.kept import held, is_held
+from chexgen_lib.processes import LAUNCH, STAGE
 from chexgen_lib.storage import remove, write_json
 from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import CacheError, LatentCache, shards
 from chexgen_lib.training.run import Model, checkpoints
 
-LAUNCH = "CHEXGEN_LAUNCH"
-STAGE = "CHEXGEN_STAGE"  # the folder that a stage holds (`kept.held`) as long as its processes train
 FOLDER = ".launched"  # in that of a training: what the processes read and write
 
 

@@ -29,8 +29,8 @@ from ruamel.yaml import YAML
 from traitlets.config import Config
 
 from chexgen_lib import code_digest
+from chexgen_lib.processes import LAUNCH, spin_briefly
 from chexgen_lib.storage import naming_full_disk, replacing
-from chexgen_lib.training.launch import LAUNCH
 
 ROOT = Path(__file__).resolve().parents[2]
 STRIPPED = ROOT / "runs/stripped"
@@ -212,6 +212,7 @@ def run(name: str) -> None:
     check_types(name, defaults, values)
     executed = ROOT / params["root"] / "notebooks" / f"{name}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
+    spin_briefly()
     os.environ.update(ENVIRONMENT | {LAUNCH: params.get("launch") or ""})
     try:
         with naming_full_disk(executed.relative_to(ROOT)), private_sockets() as config:
