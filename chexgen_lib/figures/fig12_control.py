@@ -21,14 +21,14 @@ def draw(table: pl.DataFrame) -> Figure:
     """Each attribute's AUROC on samples and on real images, age's correlation above them.
 
     Args:
-        table: Rows of `experiments.rectified_flow.control.control_table`, and of `pools.recovered` for generators that
-            were asked by a text.
+        table: Rows of `experiments.rectified_flow.control.control_table`, and of `pools.recovered` for the pools of
+            generators.
     """
     style.use()
     shown = table.filter(pl.col("measure") != "mean error (years)")
     names = shown["attribute"].unique(maintain_order=True).to_list()
     others = [name for name in shown["images"].unique(maintain_order=True) if name not in LOOKS]
-    looks = LOOKS | {name: (*look, f"{name}, asked by text") for name, look in zip(others, cycle(OTHERS), strict=False)}
+    looks = LOOKS | {name: (*look, f"pool of {name}") for name, look in zip(others, cycle(OTHERS), strict=False)}
     counts = {images: dict(shown.filter(images=images).select("attribute", "n").rows()) for images in looks}
     fig = Figure(figsize=(style.COLUMN, 0.5 + (0.19 + 0.05 * len(others)) * len(names)), layout="constrained")
     ax = fig.subplots()

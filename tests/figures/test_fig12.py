@@ -46,7 +46,7 @@ def test_control_shows_other_generators_by_their_names():
     figure = fig12_control.draw(pl.DataFrame(rows))
     assert len(figure.axes[0].containers) == 4
     named = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert named[2:] == ["ChexGen, asked by text, n = 20", "MINIM, asked by text, n = 20"]
+    assert named[2:] == ["pool of ChexGen, n = 20", "pool of MINIM, n = 20"]
 
 
 def test_off_target_marks_what_is_sure_off_the_diagonal():
