@@ -13,6 +13,8 @@ import torch
 
 from chexgen_lib.experiments.adapter import load_reader, train_reader
 from chexgen_lib.experiments.attention import Cases
+from chexgen_lib.experiments.counterfactuals import recognition
+from chexgen_lib.experiments.counterfactuals.films import Films
 from chexgen_lib.experiments.fine_tuning import INTERNAL, Labels, Tuning
 from chexgen_lib.experiments.pretraining import pretrain_and_fine_tune
 from chexgen_lib.experiments.repeats import Repeats
@@ -21,6 +23,7 @@ from chexgen_lib.learners.base import LearnerConfig, device_for
 from chexgen_lib.learners.classifier import Classifier, ClassifierSize, train_classifier
 from chexgen_lib.learners.detector import train_detector
 from chexgen_lib.learners.regressor import train_regressor
+from chexgen_lib.phantom.counterfactual_benchmark import benchmark
 from chexgen_lib.pools.annotations import Annotated
 from chexgen_lib.privacy import model_error
 from chexgen_lib.quality import embedders, retrieval
@@ -134,6 +137,15 @@ def membership(device: torch.device) -> np.ndarray:
     return model_error.scores(named(pictures(4), "film"), pipeline(flow().to(device)))
 
 
+def recognised(device: torch.device) -> np.ndarray:
+    """The network that tells patients apart, trained, loaded and used for likeness and distance."""
+    films = Films(benchmark(4, 1), pictures(4), pictures(4, seed=1))
+    with tempfile.TemporaryDirectory() as folder:
+        recognition.train(Path(folder), films, pictures(4, seed=2), config(size=TINY))
+        network = recognition.load(Path(folder), config(size=TINY))
+    return np.concatenate([network.embed(films.before).flatten(), network.distance(films.before, films.after)])
+
+
 CASES: dict[str, Callable[[torch.device], np.ndarray]] = {
     "an encoder of images and texts": image_text,
     "a scorer": scorer,
@@ -146,4 +158,5 @@ CASES: dict[str, Callable[[torch.device], np.ndarray]] = {
     "CLIP": clip,
     "torchxrayvision": xrv,
     "membership": membership,
+    "recognition of patients": recognised,
 }

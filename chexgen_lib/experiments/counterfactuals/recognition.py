@@ -126,9 +126,7 @@ def recognise(
         for seed, n in ((1, len(trained.pairs)), (2, len(further.pairs)))
     ]
     made = kept(train, folder / "network", films=trained, studies=studies[0], config=config)
-    network = Network(config.size_in(SIZES), config.device)
-    network.net.load_state_dict(load_file(made / NETWORK))
-    return RecognisedFilms(bench, network, np.stack([further.before, studies[1]]))
+    return RecognisedFilms(bench, load(made, config), np.stack([further.before, studies[1]]))
 
 
 def another_study(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,6 +163,13 @@ def train(folder: Path, films: Films, studies: np.ndarray, config: LearnerConfig
 
     fit(network, loss_of, config, fused=True)
     save_file({name: value.contiguous() for name, value in network.net.state_dict().items()}, folder / NETWORK)
+
+
+def load(folder: Path, config: LearnerConfig) -> Network:
+    """The network that `train` left, on the device of its training."""
+    network = Network(config.size_in(SIZES), config.device)
+    network.net.load_state_dict(load_file(folder / NETWORK))
+    return network
 
 
 def contrast(embedded: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ import torch
 from chexgen_lib.experiments.counterfactuals import recognition
 from chexgen_lib.experiments.counterfactuals.films import Films
 from chexgen_lib.learners.base import LearnerConfig
-from chexgen_lib.learners.classifier import SIZES
 from chexgen_lib.phantom.counterfactual_benchmark import benchmark
 from tests.experiments.counterfactuals.drawn import SIZE
 
@@ -30,9 +29,7 @@ def network(tmp_path_factory):
     folder = tmp_path_factory.mktemp("network")
     config = LearnerConfig(60, size="ci", batch_size=24)
     recognition.train(folder, films(1), bodies(1, 2), config)
-    made = recognition.Network(SIZES["ci"])
-    made.net.load_state_dict(recognition.load_file(folder / recognition.NETWORK))
-    return made
+    return recognition.load(folder, config)
 
 
 def test_patients_are_recognised_and_others_are_not(network):
