@@ -98,7 +98,9 @@ def _figure4(folder: str | Path) -> pl.DataFrame:
 
 def _figure5(folder: str | Path) -> pl.DataFrame:
     rows = read_table(folder, "fig5_arms", "11_fairness").rename({"n_patients": "n"})
-    found = _beside(rows, SYNTHETIC.__eq__, lambda name: name.partition(", ")[2], ["attribute", "measure"])
+    found = _beside(
+        rows, lambda name: name == SYNTHETIC, lambda name: name.partition(", ")[2], ["attribute", "measure"]
+    )
     return found.with_columns(item=pl.lit("Fig 5d"), task=pl.format("balanced, {}", "attribute"))
 
 

@@ -74,11 +74,11 @@ class _Sources:
 
         def replaced(link: re.Match) -> str:
             image, words, target = link.groups()
-            return f"{image}[{words}]({self._target(page, target)})"
+            return f"{image}[{words}]({self._target(page, target, bool(image))})"
 
         return LINK.sub(replaced, text)
 
-    def _target(self, page: Path, target: str) -> str:
+    def _target(self, page: Path, target: str, shown: bool) -> str:
         name, hash_, fragment = target.partition("#")
         if urlsplit(target).scheme or not name:
             return target
@@ -86,6 +86,8 @@ class _Sources:
         if not path.exists() or not path.is_relative_to(self.root):
             raise SiteError(f"{page}: links to {target}, which does not exist")
         place = self._place(path.relative_to(self.root))
+        if not shown and path.parent == self.root / "figures" and path.suffix == ".png":
+            place, hash_, fragment = Path("figures.md"), "#", path.stem  # Sphinx would keep a second copy to download
         here = _page(page.resolve().relative_to(self.root)).parent
         return Path(os.path.relpath(place, here)).as_posix() + hash_ + fragment
 
@@ -110,7 +112,7 @@ class _Sources:
         elif not (self.target / place).exists():
             with Image.open(self.root / path) as image:
                 image.thumbnail((WIDEST, 10 * WIDEST))
-                image.convert("RGB").save(self.target / place, quality=85)
+                image.convert("RGB").save(self.target / place, quality=70, method=6)
         return place
 
     def _listing(self, folder: Path) -> Path:

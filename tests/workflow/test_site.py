@@ -24,7 +24,8 @@ def repository(tmp_path):
         "README.md": README,
         "LICENSE": "free",
         "conf/laptop.yaml": "seed: 0",
-        "docs/results.md": "[back](../README.md), [points](../figures/sheet.csv), [sizes](../chexgen_lib/one.py)",
+        "docs/results.md": "[back](../README.md), [points](../figures/sheet.csv), [drawn](../figures/sheet.png), "
+        "[sizes](../chexgen_lib/one.py)",
         "figures/real/README.md": "# Real\n\n![grey](grey.png)",
         "figures/sheet.csv": "a\n1\n",
         "chexgen_lib/one.py": "from os import path\n\ndef f(): ...\n\nclass C: ...\n\ndef _hidden(): ...",
@@ -69,6 +70,7 @@ def test_pages_keep_their_places_and_links_lead_to_what_is_there(repository, tmp
     assert site.LINK.findall(results) == [
         ("", "back", "../index.md"),
         ("", "points", "../figures/sheet.csv"),
+        ("", "drawn", "../figures.md#sheet"),
         ("", "sizes", "../api/one.rst"),
     ]
     cells = json.loads((tmp_path / "source/notebooks/01_toy.ipynb").read_text())["cells"]
