@@ -87,7 +87,8 @@ def cases(folder: Path, rows: np.ndarray, n: int, seed: int) -> Cases:
     if not cohort.has_masks(folder):
         return Cases(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 1, 1), bool))
     masks = cohort.load_finding_masks(folder, rows.tolist())  # [R, 14, H, W]
-    places = np.argwhere((masks.mean((2, 3)) > 0) & (masks.mean((2, 3)) < LARGEST))
+    filled = np.count_nonzero(masks, axis=(2, 3)) / masks[0, 0].size
+    places = np.argwhere((filled > 0) & (filled < LARGEST))
     image, finding = places[np.sort(np.random.default_rng(seed).permutation(len(places))[:n])].T
     return Cases(rows[image], finding, masks[image, finding])
 

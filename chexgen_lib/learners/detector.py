@@ -26,6 +26,7 @@ from chexgen_lib.stored_images import unread
 
 Boxes = Sequence[Sequence[dict]]  # of each image, its boxes
 IOU = 0.5  # intersection over union from which a predicted box is a hit: the 50 of mAP50
+TOGETHER = 4_000_000  # counts of predicted boxes in resamples that are in memory at once
 OVERALL = "Overall"  # the mean over the classes, as ED Table 7 calls it
 SMALLEST_REST = 0.25  # share of a box's area that must remain in the augmented image, or the box is dropped
 
@@ -199,23 +200,30 @@ def resampled(truth: Boxes, predicted: Boxes, classes: tuple[str, ...], counts: 
         hit = np.concatenate([match["dtMatches"][0] for _, match in here] or [[]])
         order = np.argsort(-score, kind="stable")
         total = counts @ np.array([(one["labels"] == c).sum() for one in true])  # [B]
-        for b in np.flatnonzero(total):
-            values[b, c] = average_precision(hit[order], counts[b, image[order]], total[b], recalls)
+        shown = np.flatnonzero(total)
+        for rows in np.array_split(shown, 1 + len(shown) * len(hit) // TOGETHER) if len(shown) else ():
+            values[rows, c] = average_precision(hit[order], counts[rows][:, image[order]], total[rows], recalls)
     mean = np.ma.masked_invalid(values).mean(axis=1, keepdims=True).filled(np.nan)
     return np.concatenate([values, mean], axis=1)
 
 
-def average_precision(hit: np.ndarray, count: np.ndarray, total: int, recalls: Sequence[float]) -> tuple[float, float]:
-    """COCO's average precision, interpolated at `recalls`, and the recall of all predicted boxes together.
+def average_precision(hit: np.ndarray, count: np.ndarray, total: np.ndarray, recalls: Sequence[float]) -> np.ndarray:
+    """COCO's average precision, interpolated at `recalls`, and the recall of all predicted boxes together: [B, 2].
 
-    hit: [D], whether each box, the highest score first, hits a true one; count: [D], how often it counts; total: number
-    of true boxes.
+    hit: [D], whether each box, the highest score first, hits a true one; count: [B, D], how often it counts in each
+    resample; total: [B], number of true boxes.
     """
-    hits = (hit * count).cumsum()
-    precision = hits / np.maximum(count.cumsum(), 1)
-    best = np.maximum.accumulate(precision[::-1])[::-1]  # the best precision at this recall or a larger one
-    reached = np.searchsorted(hits / total, recalls)
-    return np.append(best, 0)[reached].mean(), hits[-1] / total if len(hits) else 0.0
+    if not len(hit):
+        return np.zeros((len(total), 2))
+    hits = (hit * count).cumsum(axis=1)
+    precision = hits / np.maximum(count.cumsum(axis=1), 1)
+    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[
+        :, ::-1
+    ]  # the best precision at this recall or a larger one
+    recall = hits / total[:, None]
+    reached = np.stack([np.searchsorted(own, recalls) for own in recall])
+    at = np.take_along_axis(np.pad(best, ((0, 0), (0, 1))), reached, axis=1)
+    return np.column_stack([at.mean(axis=1), recall[:, -1]])
 
 
 def to_arrays(boxes: Boxes, classes: Sequence[str]) -> dict[str, np.ndarray]:

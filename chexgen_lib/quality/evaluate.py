@@ -9,6 +9,7 @@ independent Gaussian pixels.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -16,17 +17,19 @@ import polars as pl
 from chexgen_lib.estimates import wording
 from chexgen_lib.estimates.comparison import aurocs, difference, estimate, paired_wilcoxon
 from chexgen_lib.estimates.measures import mean
+from chexgen_lib.learners.classifier import Classifier
 from chexgen_lib.paper import published
 from chexgen_lib.quality.arms import DIFFERENCE, FLOOR, GENERATOR, IGNORES, NOISE, REAL
 from chexgen_lib.quality.bench import Bench, Scorer
 from chexgen_lib.quality.diversity import scales
-from chexgen_lib.quality.embedders import Embedder
+from chexgen_lib.quality.embedders import Embedder, XrvEmbedder, make
 from chexgen_lib.quality.factuality import UNDEFINED, same_findings, score_correlation, score_errors
 from chexgen_lib.quality.frechet import halves, resampled_distances
 from chexgen_lib.quality.held_out import HeldOut
 from chexgen_lib.quality.neighbours import CLOSER, RATIO, Neighbours
 
 NEW_TEXTS = "new texts"  # suffix of metrics: of the prompts that stand nowhere in training
+FRAMES = ("table", "per_finding", "published")  # of an `Evaluation`
 FRECHET_RESAMPLES = 200  # each costs eigenvalues, or a singular value decomposition, for every arm
 
 
@@ -127,18 +130,36 @@ class Evaluation:
             "real" on the real images.
         features: embedder -> {"real" [N, D], "synthetic" [N, D] (first sample of each prompt)}, for t-SNE.
         nearest: nearest training image of every sample, rows in the order of synthetic.reshape(N * S, ...).
-        metrics: what was measured.
+        published: metric, paper, differs (of `Metric`), of those that correspond to one of the paper's.
     """
 
     table: pl.DataFrame
     per_finding: pl.DataFrame
     features: dict[str, dict[str, np.ndarray]]
     nearest: Neighbours
-    metrics: list[Metric]
+    published: pl.DataFrame
 
     def row(self, metric: str, arm: str) -> dict:
         """One row of the table."""
         return self.table.row(by_predicate=(pl.col("metric") == metric) & (pl.col("arm") == arm), named=True)
+
+    def save(self, folder: Path) -> None:
+        """Write it as files of `folder`, which `load` reads."""
+        for name in FRAMES:
+            getattr(self, name).write_parquet(folder / f"{name}.parquet")
+        arrays = {f"{name}/{arm}": x for name, own in self.features.items() for arm, x in own.items()}
+        np.savez(folder / "features.npz", **arrays)
+        np.savez(folder / "nearest.npz", index=self.nearest.index, distance=self.nearest.distance)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Evaluation":
+        """What `save` wrote."""
+        frames = {name: pl.read_parquet(folder / f"{name}.parquet", glob=False) for name in FRAMES}
+        features: dict[str, dict[str, np.ndarray]] = {}
+        for key, x in np.load(folder / "features.npz", allow_pickle=False).items():
+            name, _, arm = key.rpartition("/")
+            features.setdefault(name, {})[arm] = x
+        return cls(**frames, features=features, nearest=Neighbours(**np.load(folder / "nearest.npz")))
 
 
 def evaluate(
@@ -164,30 +185,58 @@ def evaluate(
             rows.append({"metric": metric.name, "arm": arm} | estimate(m.resampled) | apart | about | own)
     features = {n: {"real": f["real"], "synthetic": f["synthetic"][:, 0]} for n, f in bench.features.items()}
     table = pl.DataFrame(rows, infer_schema_length=None).fill_nan(None)
-    return Evaluation(table, bench.per_finding, features, bench.neighbours, measured)
+    published_ = [(m.name, m.paper, m.differs) for m in measured if m.paper]
+    compared = pl.DataFrame(published_, dict.fromkeys(("metric", "paper", "differs"), pl.String), orient="row")
+    return Evaluation(table, bench.per_finding, features, bench.neighbours, compared)
+
+
+def evaluate_run(
+    folder: Path,
+    data: HeldOut,
+    embedders: Sequence[str],
+    scorer: str,
+    classifier: Path | None,
+    n_resamples: int,
+    seed: int,
+    device: str = "cpu",
+) -> None:
+    """`evaluate` with embedders and a scorer by name, saved in `folder` (for `kept`).
+
+    Args:
+        embedders: as `embedders.make` takes them.
+        scorer: as `scorer_of` takes it.
+        classifier: folder of the one that "classifier" stands for; None where nothing needs it.
+    """
+    network = None if classifier is None else Classifier.load(classifier, device)
+    made = make(embedders, classifier=network, reference=data.train, device=device)
+    by = scorer_of(scorer, classifier, device)
+    evaluate(data, by, made, n_resamples=n_resamples, seed=seed).save(folder)
+
+
+def scorer_of(name: str, classifier: Path | None, device: str = "cpu") -> Scorer:
+    """The scorer `name`: "classifier", loaded from its folder, or "xrv" (the paper's MIMIC-CXR weights)."""
+    return Classifier.load(classifier, device) if name == "classifier" else XrvEmbedder("mimic_ch", device=device)
 
 
 def beside_paper(found: Evaluation) -> pl.DataFrame:
     """The paper's numbers of Figure 2a beside this run's: paper metric, paper, metric, this run, not comparable."""
     paper = dict(published.load("fig2a").filter(arm="ChexGen").select("metric", "value").iter_rows())
     rows = []
-    for m in found.metrics:
-        if m.paper:
-            r = found.row(m.name, GENERATOR)
-            value = f"{wording.estimate(r, digits=2)}, n = {r['n']}"
-            rows.append((m.paper, paper[m.paper], m.name, value, f"paper: {m.differs}"))
+    for metric, name, differs in found.published.iter_rows():
+        r = found.row(metric, GENERATOR)
+        value = f"{wording.estimate(r, digits=2)}, n = {r['n']}"
+        rows.append((name, paper[name], metric, value, f"paper: {differs}"))
     return pl.DataFrame(rows, ["paper metric", "paper", "metric", "this run", "not comparable"], orient="row")
 
 
 def verdicts(found: Evaluation) -> pl.DataFrame:
     """This run's verdicts by the paired differences: each metric of Figure 2a against every other arm."""
     rows = []
-    for m in (m for m in found.metrics if m.axis):
-        others = found.table.filter(pl.col("arm") != GENERATOR, metric=m.name).drop_nulls("difference_low")
-        for r in others.iter_rows(named=True):
-            above, below = r["difference_high"] < 0, r["difference_low"] > 0
-            better, worse = (above, below) if m.better == "higher" else (below, above)
-            rows.append((m.name, r["arm"], "better" if better else "worse" if worse else "not told apart"))
+    others = found.table.filter(pl.col("arm") != GENERATOR, pl.col("axis").is_not_null())
+    for r in others.drop_nulls("difference_low").iter_rows(named=True):
+        above, below = r["difference_high"] < 0, r["difference_low"] > 0
+        better, worse = (above, below) if r["better"] == "higher" else (below, above)
+        rows.append((r["metric"], r["arm"], "better" if better else "worse" if worse else "not told apart"))
     return pl.DataFrame(rows, ["metric", "against", "this run is"], orient="row")
 
 

@@ -160,15 +160,6 @@ def test_seen_pairs_are_of_all_the_rows(tmp_path, monkeypatch):
 # --------------------------------------------------------------------------------------------------- the measures
 
 
-class Flat:
-    """An embedder of pixel means."""
-
-    name, dim = "flat", 4
-
-    def __call__(self, images):
-        return images.reshape(len(images), 4, -1).mean(2)
-
-
 def measured_runs():
     """Two runs of like samples and one of noise, 16 prompts x 2 samples, around the same real images."""
     rng = np.random.default_rng(0)
@@ -180,18 +171,32 @@ def measured_runs():
     return runs, smooth.astype(np.uint8)
 
 
-def test_measures_tell_good_samples_from_bad():
+def test_measures_tell_good_samples_from_bad(tmp_path):
     runs, real = measured_runs()
-    found = measures.measure(runs, real, [Flat()], Resampling(np.arange(16), 30))
-    assert list(found) == ["FID-flat", "MS-SSIM", HELD_OUT, SEEN]
+    given = real, np.roll(real, 3, axis=2), ["radiomics"], None, Resampling(np.arange(16), 30), tmp_path
+    found = measures.measure(runs, *given)
+    assert list(found) == ["FID-radiomics", "MS-SSIM", HELD_OUT, SEEN]
     for m in found.values():
         assert m.values.shape == (3,) and m.resampled.shape == (30, 3)
-    fid, similar = found["FID-flat"], found["MS-SSIM"]
+    fid, similar = found["FID-radiomics"], found["MS-SSIM"]
     assert fid.values[2] > 2 * fid.values[:2].max() and (fid.resampled > 0).all()
     assert fid.resampled.mean(0) == pytest.approx(fid.values)
     assert similar.values[2] < similar.values[:2].min()
     assert similar.resampled.mean(0) == pytest.approx(similar.values, abs=0.05) and similar.resampled[:, 0].std() > 0
     assert (found[SEEN].resampled == 0.2).all()
+
+
+def test_measures_are_kept_until_a_run_changes(tmp_path, monkeypatch):
+    runs, real = measured_runs()
+    given = real, real, ["radiomics"], None, Resampling(np.arange(16), 5), tmp_path
+    first = measures.measure(runs, *given)
+    with monkeypatch.context() as without:
+        without.setattr(measures, "make", None)
+        again = measures.measure(runs, *given)
+    assert all((again[name].resampled == own.resampled).all() for name, own in first.items())
+    runs[0]["samples"] = runs[2]["samples"]
+    other = measures.measure(runs, *given)["FID-radiomics"]
+    assert other.values[0] == other.values[2] != first["FID-radiomics"].values[0]
 
 
 def law_of(values, spread=0.0, seed=0):

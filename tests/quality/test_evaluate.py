@@ -3,16 +3,20 @@
 import numpy as np
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from chexgen_lib import stored_images
 from chexgen_lib.figures import fig2
 from chexgen_lib.images import from_uint8, to_uint8
+from chexgen_lib.kept import kept
+from chexgen_lib.learners.classifier import SIZES, Classifier
 from chexgen_lib.quality import evaluate as quality
 from chexgen_lib.quality.arms import DIFFERENCE, FLOOR, GENERATOR, IGNORES, NOISE
 from chexgen_lib.quality.bench import gaussian_pixels
 from chexgen_lib.quality.embedders import RadiomicsEmbedder
 from chexgen_lib.quality.held_out import HeldOut
 from chexgen_lib.records import FINDINGS
+from chexgen_lib.storage import digest
 from chexgen_lib.stored_images import StoredImages
 
 
@@ -144,6 +148,30 @@ def test_other_generators_are_measured_as_ours_and_apart_from_it_on_the_same_res
 def test_arrays_that_do_not_fit_are_named(arrays, name, value):
     with pytest.raises(ValueError, match="deaf" if name == "rivals" else name):
         HeldOut(**{**arrays, name: value})
+
+
+def test_what_was_measured_is_read_as_it_was_saved(found, tmp_path):
+    found.save(tmp_path)
+    again = quality.Evaluation.load(tmp_path)
+    for name in quality.FRAMES:
+        assert_frame_equal(getattr(again, name), getattr(found, name), check_exact=True)
+    assert digest([again.features, again.nearest]) == digest([found.features, found.nearest])
+    assert quality.verdicts(again).equals(quality.verdicts(found)) and len(quality.verdicts(found))
+
+
+def test_a_run_is_measured_once_and_again_when_a_sample_changes(arrays, tmp_path, monkeypatch):
+    classifier = Classifier(SIZES["ci"]).save(tmp_path / "classifier")
+    by = {"embedders": ["radiomics"], "scorer": "classifier", "classifier": classifier, "n_resamples": 10, "seed": 1}
+
+    def table(synthetic):
+        data = HeldOut(**arrays | {"synthetic": synthetic})
+        return quality.Evaluation.load(kept(quality.evaluate_run, tmp_path / "found", data=data, **by)).table
+
+    first = table(arrays["synthetic"])
+    with monkeypatch.context() as without:
+        without.setattr(quality, "evaluate", None)
+        assert table(arrays["synthetic"].copy()).equals(first)
+    assert not table(arrays["synthetic"] * 0.9).equals(first)
 
 
 def test_the_papers_numbers_stand_beside_the_metrics_that_name_them(found):

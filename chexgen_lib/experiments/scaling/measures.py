@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -11,11 +12,14 @@ from chexgen_lib.estimates.measures import mean, range_of
 from chexgen_lib.estimates.resampling import Resampling
 from chexgen_lib.experiments.scaling import HELD_OUT, SEEN
 from chexgen_lib.images import from_uint8
-from chexgen_lib.kept import Arrays
+from chexgen_lib.kept import Arrays, run_all
+from chexgen_lib.learners.classifier import Classifier
 from chexgen_lib.quality.bench import per_prompt
 from chexgen_lib.quality.diversity import pairwise_similarity
-from chexgen_lib.quality.embedders import Embedder
+from chexgen_lib.quality.embedders import make
 from chexgen_lib.quality.frechet import distance, moments, scaled
+
+SIMILARITY = "MS-SSIM"
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,14 @@ class Measured:
 
 
 def measure(
-    runs: Sequence[Arrays], real: np.ndarray, embedders: Sequence[Embedder], resampling: Resampling
+    runs: Sequence[Arrays],
+    real: np.ndarray,
+    known: np.ndarray,
+    embedders: Sequence[str],
+    classifier: Path | None,
+    resampling: Resampling,
+    folder: Path,
+    workers: int = 0,
 ) -> dict[str, Measured]:
     """FID by each embedder, MS-SSIM and noise error of runs, by name; lower is better in all.
 
@@ -41,27 +52,58 @@ def measure(
 
     Args:
         real: uint8 [P, H, W], the held-out radiographs of the prompts.
-        resampling: of their patients, with their radiographs and samples, the same in all runs.
+        known: uint8 [N, H, W], those of the training split, which standardise radiomics.
+        embedders: names, as `embedders.make` takes them.
+        classifier: folder of the classifier that "classifier" needs.
+        resampling: of the patients of `real`, with their radiographs and samples, the same in all runs.
+        folder, workers: as `kept.run_all` takes them; a measure is a job.
     """
-    found, weights = {}, resampling.weights
-    for embedder in embedders:
-        reference = embedder(from_uint8(real))
-        columns = [_distances(reference, per_prompt(embedder, from_uint8(run["samples"])), weights) for run in runs]
-        found[f"FID-{embedder.name}"] = Measured.of(np.stack(columns, axis=-1))
-    similar = np.stack([pairwise_similarity(from_uint8(run["samples"]))["MS-SSIM"] for run in runs], axis=1)  # [P, K]
-    found["MS-SSIM"] = Measured(similar.mean(0), mean(similar, weights[1:]))
+    data = {
+        "samples": np.stack([run["samples"] for run in runs]),
+        "real": real,
+        "known": known,
+        "classifier": classifier,
+        "weights": resampling.weights,
+    }
+    jobs = {name: {"measure": name} for name in (*embedders, SIMILARITY)}
+    results = run_all(measure_all, data, jobs, folder, workers)
+    found = {name: Measured.of(values) for result in results.values() for name, values in result.items()}
     for name, key in ((HELD_OUT, "noise_error"), (SEEN, "seen_error")):
         values = np.array([float(run[key]) for run in runs])
         found[name] = Measured(values, np.tile(values, (len(resampling), 1)))
     return found
 
 
-def _distances(real: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """FID of fake [P, S, D] to real [P, D], on the data and on all resamples [1 + B]."""
-    flat = fake.reshape(-1, fake.shape[2])
-    values = [distance(moments(real), moments(flat))]
-    values += [distance(moments(real, w), moments(flat, np.repeat(w, fake.shape[1]))) for w in weights[1:]]
-    return scaled(np.array(values))
+def measure_all(
+    samples: np.ndarray, real: np.ndarray, known: np.ndarray, classifier: Path | None, weights: np.ndarray, measure: str
+) -> Arrays:
+    """One measure of all runs, by its name: values [1 + R, K], first on the data themselves.
+
+    Args:
+        samples: uint8 [K, P, S, H, W].
+        real, known, classifier: as `measure` takes them.
+        weights: [1 + R, P] of `Resampling`.
+        measure: the name of an embedder, for the FID, or `SIMILARITY`.
+    """
+    if measure == SIMILARITY:
+        similar = np.stack([pairwise_similarity(from_uint8(own))[SIMILARITY] for own in samples], axis=1)  # [P, K]
+        return {SIMILARITY: np.concatenate([similar.mean(0, keepdims=True), mean(similar, weights[1:])])}
+    network = None if classifier is None else Classifier.load(classifier)
+    (embedder,) = make([measure], classifier=network, reference=from_uint8(known))
+    fakes = [per_prompt(embedder, from_uint8(own)) for own in samples]
+    return {f"FID-{embedder.name}": _distances(embedder(from_uint8(real)), fakes, weights)}
+
+
+def _distances(real: np.ndarray, fakes: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
+    """FID of each of K sets [P, S, D] to real [P, D], on the data and on all resamples: [1 + R, K]."""
+    flat, samples = [fake.reshape(-1, fake.shape[2]) for fake in fakes], fakes[0].shape[1]
+
+    def distances(here: np.ndarray | None) -> list[float]:
+        reference, there = moments(real, here), None if here is None else np.repeat(here, samples)
+        return [distance(reference, moments(fake, there)) for fake in flat]
+
+    values = np.array([distances(None), *map(distances, weights[1:])])
+    return np.stack([scaled(own) for own in values.T], axis=1)
 
 
 def tables(
