@@ -71,11 +71,11 @@ def build_with_latents(
     if not (folder / "cohort.parquet").is_file():
         build(folder, records, sorted(resolutions.values()), image_root, workers)
     cohort = layout.load(folder, [*FLAGS, "split", "prompt"])
-    prompts = {"pretraining": descriptions(folder), "alignment": cohort["prompt"]}
     for name, flag in PURPOSES.items():
+        prompts = descriptions(folder) if name == "pretraining" else cohort["prompt"]
         for split in ("train", "val"):
             rows = layout.rows(cohort, flag, split)
-            wanted = pl.DataFrame({"row": rows, "prompt": prompts[name].gather(rows)})
+            wanted = pl.DataFrame({"row": rows, "prompt": prompts.gather(rows)})
             encode_rows(folder / f"{name}_{split}", folder, wanted, resolutions[name], (autoencoder, text_encoder))
 
 
@@ -106,21 +106,22 @@ def encode_rows(
     """
     if wanted.is_empty():
         raise CacheError(f"{folder}: no image to encode, its flag and split select none: give the cohort more records")
-    parts = list(wanted.iter_slices(shard))
-    missing = [k for k in range(len(parts)) if not shard_path(folder, k, len(parts)).exists()]
+    n = -(-len(wanted) // shard)
+    missing = [k for k in range(n) if not shard_path(folder, k, n).exists()]
     devices = [torch.device("cuda", k) for k in range(torch.cuda.device_count())] or [torch.device("cpu")] * workers
 
-    def encode(share: list[int], device: torch.device) -> None:
+    def encode(parts: dict[int, pl.DataFrame], device: torch.device) -> None:
         if device.type == "cpu" and len(devices) > 1:
             torch.set_num_threads(1)
         models = frozen[0].to(device), load_text_encoder(frozen[1], device=device)
-        for k in share:
-            images = layout.load_images(cohort, resolution, parts[k]["row"])
-            pairs = LatentCache.of(images, parts[k]["prompt"].to_list(), *models)
+        for k, part in parts.items():
+            images = layout.load_images(cohort, resolution, part["row"])
+            pairs = LatentCache.of(images, part["prompt"].to_list(), *models)
             pairs = pairs if deviations else replace(pairs, std=torch.zeros_like(pairs.std))
-            pairs.save(folder, k, len(parts))
+            pairs.save(folder, k, n)
 
-    shares = [missing[k :: len(devices)] for k in range(len(devices))]
+    # a process gets the rows of its own shards
+    shares = [{k: wanted[k * shard : (k + 1) * shard] for k in missing[i :: len(devices)]} for i in range(len(devices))]
     Parallel(n_jobs=len(devices))(delayed(encode)(*job) for job in zip(shares, devices, strict=True) if job[0])
 
 
