@@ -54,19 +54,22 @@ def _psnr(image: np.ndarray, truth: np.ndarray, where: np.ndarray) -> float:
     return min(float(peak_signal_noise_ratio(ours, true, data_range=1.0)), MOST)
 
 
-def ssim(images: np.ndarray, truth: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Mean of each film's map of structural similarity over the pixels of `where`, [N]; NaN for a tiny region."""
+def ssim(images: np.ndarray, truth: np.ndarray, *where: np.ndarray) -> list[np.ndarray]:
+    """Mean of each film's map of structural similarity over the pixels of each `where`, [N]; NaN for a tiny region."""
     ours, true = (torch.from_numpy(from_uint8(x))[:, None] for x in (images, truth))
     maps = structural_similarity_index_measure(ours, true, data_range=1.0, reduction="none", return_full_image=True)[1]
     maps = maps[:, 0].numpy()
-    return np.array([m[w].mean() if w.sum() >= SMALLEST else np.nan for m, w in zip(maps, where, strict=True)])
+    return [
+        np.array([m[w].mean() if w.sum() >= SMALLEST else np.nan for m, w in zip(maps, own, strict=True)])
+        for own in where
+    ]
 
 
 def errors(images: np.ndarray, films: Films) -> np.ndarray:
     """`ERRORS` of edited films against their true counterfactuals, [N, 4]."""
-    inside = films.region
-    both = [(measure, where) for measure in (psnr, ssim) for where in (inside, ~inside)]
-    return np.stack([measure(images, films.after, where) for measure, where in both], axis=1)
+    both = films.region, ~films.region
+    ratios = [psnr(images, films.after, where) for where in both]
+    return np.stack([*ratios, *ssim(images, films.after, *both)], axis=1)
 
 
 class ProbedFilms:
