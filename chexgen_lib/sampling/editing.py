@@ -8,6 +8,7 @@ import numpy as np
 import PIL.Image
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from chexgen_lib.checks import check_weights
@@ -23,6 +24,7 @@ from chexgen_lib.sampling.inversion import Velocity, against, flow_times, invert
 from chexgen_lib.sampling.output import ChexGenPipelineOutput, as_output
 
 STRENGTH, STEPS, GUIDANCE = 0.8, 8, 1.5  # of an edit, unless others are asked for
+FAINT = 2.5 / 255  # a change of which half is left out: nobody sees it, and where nothing should change there are many
 READ = (*ATTRIBUTES, "details")  # of a record, by a metadata encoder
 Images = PIL.Image.Image | np.ndarray | Sequence[PIL.Image.Image | np.ndarray]
 
@@ -76,8 +78,8 @@ class Editing:
             guidance_scale: weight of what distinguishes the requests (`inversion.against`), or one for each film: how
                 much it takes depends on what is changed (`experiments.counterfactuals.calibration`).
             keep_mask: bool [S, S] or [N, S, S], true where a film must stay as it is.
-            keep_detail: add to the film what the edit adds to its reconstruction, so that it keeps what the autoencoder
-                loses; else return the edit as it is decoded.
+            keep_detail: add to the film what the edit adds to its reconstruction (`added`), so that it keeps what the
+                autoencoder loses; else return the edit as it is decoded.
             output_type: "pil", "np" or "pt", as in `__call__`.
 
         Raises:
@@ -111,7 +113,7 @@ class Editing:
         )
         images = decode(self.vae, edited)
         if keep_detail:
-            images = np.clip(films + (images - decode(self.vae, latents)), 0, 1)
+            images = added(films, images - decode(self.vae, latents))
         if kept is not None:
             images = np.where(kept, films, images)
         self.maybe_free_model_hooks()
@@ -164,6 +166,16 @@ class Editing:
         if sources is None:
             return Requests(texts, None)
         return Requests(texts, [row if row.get("source") in sources else row | {"source": None} for row in rows])
+
+
+def added(films: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """Films with what an edit changes of their reconstructions, both [N, S, S], in 0..1.
+
+    Of a change the share p / (p + `FAINT`^2) is taken, p the mean square of the changes around it: what is as faint as
+    that is an inaccuracy of the inversion more often than a part of the change.
+    """
+    around = gaussian_filter(np.square(change), (0, change.shape[1] / 64, change.shape[2] / 64))
+    return np.clip(films + around / (around + FAINT**2) * change, 0, 1)
 
 
 def check_films(image: Images, size: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from chexgen_lib.descriptions.changes import ChangeError
 from chexgen_lib.diffusion.schedulers import flow_dpm_solver_scheduler
 from chexgen_lib.images import ImageError
 from chexgen_lib.models.transformer import ChexGenTransformer
-from chexgen_lib.sampling.editing import Requests
+from chexgen_lib.sampling.editing import Requests, added
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 
 RECORD = {"view": "LATERAL", "age": 55.0, "sex": "F", "Effusion": 1.0}  # not frontal: these films have no lungs
@@ -33,6 +33,16 @@ def test_no_change_is_the_same_film(flow, films):
     assert np.abs(edit(flow, films, **same) - films).max() < 1e-5
     decoded = edit(flow, films, **same, keep_detail=False)
     assert np.abs(decoded - films).max() > 0.01, "the autoencoder of this test loses much"
+
+
+def test_a_faint_change_is_left_out_and_a_visible_one_is_taken_over():
+    films, change = np.full((2, 64, 64), 0.5, np.float32), np.zeros((2, 64, 64), np.float32)
+    change[0], change[1, 20:44, 20:44] = 1 / 255, 60 / 255
+    faint, seen = added(films, change) - films
+    assert 0 < faint.max() * 255 < 0.2 and seen[32, 32] * 255 == pytest.approx(60, abs=0.2)
+    assert (seen[:10] == 0).all(), "what is far from a change stays to the bit"
+    assert np.array_equal(added(films, 0 * change), films)
+    assert added(films, change + 1).max() == 1
 
 
 def test_a_change_shows_and_more_guidance_shows_more(flow, films):

@@ -24,7 +24,7 @@ from chexgen_lib.images import from_uint8, to_uint8
 from chexgen_lib.kept import kept
 from chexgen_lib.models.autoencoder import decode, encode
 from chexgen_lib.pools.generate import fingerprint, image_seed
-from chexgen_lib.sampling.editing import Requests
+from chexgen_lib.sampling.editing import Requests, added
 from chexgen_lib.sampling.inversion import Velocity, against, flow_times, invert, noised, return_along, sample_down
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 
@@ -82,8 +82,7 @@ class Batch:
 
 
 def _inversion(batch: Batch) -> np.ndarray:
-    change = _inversion_decoded(batch) - batch.decoded(batch.latents)
-    return np.clip(batch.films + change, 0, 1)
+    return added(batch.films, _inversion_decoded(batch) - batch.decoded(batch.latents))
 
 
 def _inversion_decoded(batch: Batch) -> np.ndarray:
