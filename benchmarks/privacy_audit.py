@@ -29,6 +29,7 @@ from chexgen_lib.cohort.select import Selection, select
 from chexgen_lib.estimates.resampling import Interval
 from chexgen_lib.images import from_uint8, to_uint8
 from chexgen_lib.models.autoencoder import decode, encode, load_autoencoder
+from chexgen_lib.models.foundation import read_recipe
 from chexgen_lib.models.text import count_tokens, load_text_encoder
 from chexgen_lib.phantom.render import render_many
 from chexgen_lib.privacy import model_error, planted
@@ -171,7 +172,8 @@ def foundation_sets(curated: Path, pipeline: ChexGenPipeline, seed: int) -> dict
     Unseen patients are of the validation split, selected as the training images were and as large a share.
     """
     tokenizer, _ = load_text_encoder("minilm")
-    counts = {"train": 32768, "val": 4096}
+    images = read_recipe()["images"]
+    counts = {"train": images, "val": images // 8}
     selection = Selection("stage1", ["nih", "chexpert", "padchest"], counts, views=FRONTAL, reserved=False)
     table = record_table.read(curated)
     chosen = pl.concat(select(table, [selection], lambda texts: count_tokens(tokenizer, texts), 120))
@@ -192,7 +194,8 @@ def foundation_sets(curated: Path, pipeline: ChexGenPipeline, seed: int) -> dict
 def foundation(sets: dict[str, Images], pipeline: ChexGenPipeline, seed: int) -> list[dict]:
     """The part "foundation"."""
     attacks = {model_error.NAME: partial(model_error.scores, pipeline=pipeline, seed=seed)}
-    of = f"{SAMPLES} samples of the shipped foundation, beside {SUBSET[0]} of its 32,768 training images"
+    known = read_recipe()["images"]
+    of = f"{SAMPLES} samples of the shipped foundation, beside {SUBSET[0]} of its {known:,} training images"
     return audited("foundation", of, audit(sets, attacks, seed=seed), 0)
 
 
