@@ -1,25 +1,36 @@
-"""Pairs are made shard by shard in the images' order, by several processes, and again where they were left."""
+"""Pairs are made shard by shard in the images' order, by several processes, and again where they were left.
+
+Most of them state what the renderer drew.
+"""
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
+from chexgen_lib.cohort import layout
 from chexgen_lib.kept import kept
 from chexgen_lib.models.autoencoder import load_autoencoder
+from chexgen_lib.models.metadata import encode_records
 from chexgen_lib.models.text import load_text_encoder
 from chexgen_lib.training import foundation
 from chexgen_lib.training.latent_cache import LatentCache
+from tests.builders import curated_records
 
 N = 11
 
 
+def ill(n):
+    """Those of `n` records that show an effusion, about half."""
+    return curated_records(n, findings=("Effusion", "Effusion")).filter(pl.col("Effusion") == 1)
+
+
 @pytest.fixture
 def cohort(tmp_path):
-    """Images and prompts of which no two are alike."""
+    """Records and images of which no two are alike."""
     splits = ["train", "train", "train", "val"] * 2 + ["train"] * 3
-    prompts = [f"Prompt {n}{', and more' * (n % 3)}." for n in range(N)]
-    pl.DataFrame({"split": splits, "prompt": prompts}).write_parquet(tmp_path / "cohort.parquet")
+    records = ill(2 * N + 2)[:N].with_columns(pl.Series("split", splits), prompt=pl.lit("As it was."))
+    records.write_parquet(tmp_path / "cohort.parquet")
     np.save(tmp_path / "images_16.npy", np.random.default_rng(0).integers(0, 255, (N, 16, 16), np.uint8))
     return tmp_path
 
@@ -30,7 +41,7 @@ def test_pairs_are_those_of_one_shard_and_go_on_where_they_were(cohort, monkeypa
     frozen = load_autoencoder("shipped", torch.device("cpu"))
     given = dict(cohort=cohort, autoencoder=frozen, text_encoder="minilm", resolution=16)
     made = kept(foundation.build_pairs, cohort / f"pairs_{workers}", {"workers": workers}, **given)
-    table, images = pl.read_parquet(cohort / "cohort.parquet"), np.load(cohort / "images_16.npy")
+    table, images = foundation.told(layout.load(cohort)), np.load(cohort / "images_16.npy")
     for split, shards in (("train", 3), ("val", 1)):
         own, pairs = table["split"] == split, LatentCache.load(made / split)
         whole = LatentCache.of(images[own], table["prompt"].filter(own).to_list(), frozen, load_text_encoder("minilm"))
@@ -43,3 +54,23 @@ def test_pairs_are_those_of_one_shard_and_go_on_where_they_were(cohort, monkeypa
     lost.unlink()
     foundation.build_pairs(made, workers=1, **given)
     assert lost.read_bytes() == bytes_ and [path.stat().st_mtime_ns for path in others] == times
+
+
+def test_three_in_four_are_told_sides_in_text_and_metadata(cohort):
+    records = ill(800)
+    told = foundation.told(records)
+    assert told.drop("details", "prompt").equals(records.drop("details"))
+    sides = told["details"].list.eval(pl.element().struct.field("side")).list.drop_nulls().list.len() > 0
+    assert 0.65 < sides.mean() < 0.85
+    assert (told["prompt"].str.contains("left|right|bilateral") == sides).all()
+
+
+def test_pairs_have_the_metadata_of_what_was_told(cohort):
+    frozen = load_autoencoder("shipped", torch.device("cpu"))
+    given = dict(cohort=cohort, autoencoder=frozen, text_encoder="minilm", resolution=16, workers=1)
+    train, val = foundation.load_pairs(kept(foundation.build_pairs, cohort / "pairs", **given), ["nih"])
+    told = foundation.told(layout.load(cohort))
+    assert torch.equal(
+        train.metadata[:].nan_to_num(-1), encode_records(told.filter(split="train"), ["nih"]).nan_to_num(-1)
+    )
+    assert len(train) == 9 and len(val) == 2
