@@ -15,6 +15,7 @@ from diffusers import AutoencoderKL
 from chexgen_lib.cohort import layout
 from chexgen_lib.descriptions import grammar
 from chexgen_lib.models.metadata import METADATA, encode_records
+from chexgen_lib.models.text import MAX_TOKENS, count_tokens, load_text_encoder
 from chexgen_lib.phantom.stated import stated
 from chexgen_lib.records import positions
 from chexgen_lib.storage import blocks
@@ -27,15 +28,20 @@ STATED = 0.75  # share of images of which all sides and severities are stated
 TOLD = "told.parquet"  # records in the cohort's order, as the model is told of them
 
 
-def told(records: pl.DataFrame) -> pl.DataFrame:
+def told(records: pl.DataFrame, text_encoder: str) -> pl.DataFrame:
     """Records as a foundation is told of their radiographs, each with its description as `prompt`.
 
-    Of three in four, each finding's side and severity are stated as they are rendered. Few records give them (8 % a
-    side, none of NIH or CheXpert), and of these alone a model learns nothing of left and right.
+    Of three in four, each finding's side and severity are stated as they are rendered, if the text encoder can read so
+    long a text. Few records give them (8 % a side, none of NIH or CheXpert), and of these alone a model learns nothing
+    of left and right.
     """
+    tokenizer, _ = load_text_encoder(text_encoder)
     drawn = positions(records["image_id"], "stated") < STATED
-    order = pl.concat([drawn.arg_true(), (~drawn).arg_true()])
-    both = pl.concat([stated(records.filter(drawn)), records.filter(~drawn)])[order.arg_sort()]
+    every = stated(records)
+    short = pl.Series(count_tokens(tokenizer, grammar.prompt(every).to_list())) <= MAX_TOKENS
+    chosen = drawn & short
+    order = pl.concat([chosen.arg_true(), (~chosen).arg_true()])
+    both = pl.concat([every.filter(chosen), records.filter(~chosen)])[order.arg_sort()]
     return both.with_columns(grammar.prompt(both))
 
 
@@ -57,7 +63,7 @@ def build_pairs(
         text_encoder: a name, as `load_text_encoder` takes it.
         workers: processes of one thread each.
     """
-    records = told(layout.load(cohort))
+    records = told(layout.load(cohort), text_encoder)
     records.select("split", "prompt", *METADATA).write_parquet(folder / TOLD)
     table = records.with_row_index("row")
     for split in SPLITS:

@@ -41,7 +41,7 @@ def test_pairs_are_those_of_one_shard_and_go_on_where_they_were(cohort, monkeypa
     frozen = load_autoencoder("shipped", torch.device("cpu"))
     given = dict(cohort=cohort, autoencoder=frozen, text_encoder="minilm", resolution=16)
     made = kept(foundation.build_pairs, cohort / f"pairs_{workers}", {"workers": workers}, **given)
-    table, images = foundation.told(layout.load(cohort)), np.load(cohort / "images_16.npy")
+    table, images = foundation.told(layout.load(cohort), "minilm"), np.load(cohort / "images_16.npy")
     for split, shards in (("train", 3), ("val", 1)):
         own, pairs = table["split"] == split, LatentCache.load(made / split)
         whole = LatentCache.of(images[own], table["prompt"].filter(own).to_list(), frozen, load_text_encoder("minilm"))
@@ -58,18 +58,25 @@ def test_pairs_are_those_of_one_shard_and_go_on_where_they_were(cohort, monkeypa
 
 def test_three_in_four_are_told_sides_in_text_and_metadata(cohort):
     records = ill(800)
-    told = foundation.told(records)
+    told = foundation.told(records, "minilm")
     assert told.drop("details", "prompt").equals(records.drop("details"))
     sides = told["details"].list.eval(pl.element().struct.field("side")).list.drop_nulls().list.len() > 0
     assert 0.65 < sides.mean() < 0.85
     assert (told["prompt"].str.contains("left|right|bilateral") == sides).all()
 
 
+def test_a_text_that_would_be_too_long_stays_as_it_was(monkeypatch):
+    records = ill(80)
+    monkeypatch.setattr(foundation, "MAX_TOKENS", 5)
+    told = foundation.told(records, "minilm")
+    assert told.drop("prompt").equals(records) and not told["prompt"].str.contains("left|right").any()
+
+
 def test_pairs_have_the_metadata_of_what_was_told(cohort):
     frozen = load_autoencoder("shipped", torch.device("cpu"))
     given = dict(cohort=cohort, autoencoder=frozen, text_encoder="minilm", resolution=16, workers=1)
     train, val = foundation.load_pairs(kept(foundation.build_pairs, cohort / "pairs", **given), ["nih"])
-    told = foundation.told(layout.load(cohort))
+    told = foundation.told(layout.load(cohort), "minilm")
     assert torch.equal(
         train.metadata[:].nan_to_num(-1), encode_records(told.filter(split="train"), ["nih"]).nan_to_num(-1)
     )
