@@ -9,8 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from chexgen_lib.phantom.findings import EXTENT, MIDLINE, OPACITIES, RENDER, plan
-from chexgen_lib.records import FINDINGS
+from chexgen_lib.phantom.findings import EXTENT, MIDLINE, RENDER, plan
+from chexgen_lib.records import FINDINGS, OPACITIES
 
 SIDELESS = (*MIDLINE, "Edema")  # of these the severity alone; devices have neither
 READ = ["image_id", *FINDINGS, "uncertain", "details"]
