@@ -8,7 +8,7 @@ import polars as pl
 
 from chexgen_lib.estimates import wording
 from chexgen_lib.experiments.arms import Role, arm, pretraining_copies
-from chexgen_lib.figures.report import read_table
+from chexgen_lib.figures.claims import read_table
 from chexgen_lib.figures.style import THIS_RUN
 from chexgen_lib.pools.arms import SYNTHETIC
 from chexgen_lib.quality.arms import FLOOR, GENERATOR, IGNORES, NOISE

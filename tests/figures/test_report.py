@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from chexgen_lib.estimates.wording import NOT_SPECIFIC, OPPOSITE, SUPPORTED, UNMEASURABLE, UNMEASURED
-from chexgen_lib.figures import report
+from chexgen_lib.figures import claims, report
 from chexgen_lib.figures.fig5 import COPY, PERMUTED
 
 ZERO = {"difference": 0.0, "difference_low": -0.1, "difference_high": 0.1, "detectable": 0.14}
@@ -53,7 +53,7 @@ def folder(tmp_path) -> Path:
     arms = [
         dict(attribute=a, measure=m, arm=arm, n_patients=200) | gains((-0.03, -0.05, -0.01)) | beyond
         for a in ("sex", "age group")
-        for m in report.MEASURES
+        for m in claims.MEASURES
         for arm in ("balanced, synthetic", "real repeated")
     ]
     for name, rows in dict(fig2=fig2, fig3=fig3, fig4=fig4, fig5=fig5, fig5_arms=arms).items():
@@ -66,25 +66,25 @@ def of(table: pl.DataFrame, text: str, measure: str) -> dict:
 
 
 def test_the_interval_decides(folder):
-    table = report.claims(folder)
+    table = claims.read(folder)
     assert of(table, "classification", "AUROC")["verdict"] == SUPPORTED
     assert of(table, "ribs", "Dice")["verdict"] == UNMEASURABLE  # the paper's 0.03 would have been missed
     assert of(table, "sex balanced", "worst-group F1")["verdict"] == OPPOSITE
 
 
 def test_worth_and_the_distance_from_the_control_are_signed_as_gains(folder):
-    table = report.claims(folder)
+    table = claims.read(folder)
     right, wrong = of(table, "classification", "AUROC"), of(table, "severity", "MAE")
     assert (right["worth"], right["beyond_low"], right["detectable"]) == pytest.approx((0.5, 0.05, 0.015))
     assert [wrong[k] for k in ("beyond", "beyond_low", "beyond_high")] == pytest.approx([-0.03, -0.05, -0.02])
-    rows = report.readable(table)
+    rows = claims.readable(table)
     shown = rows.filter(pl.col("claim").str.contains("classification"), measure="AUROC").row(0, named=True)
     assert shown["worth"] == "0.50 [0.40, 0.60]" and shown["minimum detectable"] == "0.015"
     assert rows.filter(measure="MAE")["worth"].to_list() == [UNMEASURABLE]
 
 
 def test_less_error_and_smaller_gaps_are_gains(folder):
-    table = report.claims(folder)
+    table = claims.read(folder)
     error = of(table, "severity", "MAE")
     assert [error[k] for k in ("gain", "low", "high")] == pytest.approx([-0.02, -0.04, -0.01])
     assert error["verdict"] == OPPOSITE
@@ -93,12 +93,12 @@ def test_less_error_and_smaller_gaps_are_gains(folder):
 
 
 def test_a_value_is_held_against_the_far_end_of_its_control(folder):
-    followed = report.claims(folder).row(0, named=True)
+    followed = claims.read(folder).row(0, named=True)
     assert [followed[k] for k in ("gain", "low", "high")] == pytest.approx([0.3, 0.1, 0.5])
 
 
 def test_the_papers_gains_are_shares_of_one(folder):
-    table = report.claims(folder)
+    table = claims.read(folder)
     assert of(table, "classification", "AUROC")["paper"] == pytest.approx((80.1 - 78.05) / 100)  # ED Table 6
     assert of(table, "severity", "MAE")["paper"] == pytest.approx((0.65 - 0.58) / 8)  # ED Table 9, scores to 8
     assert of(table, "sex balanced", "best-worst gap of F1")["paper"] == pytest.approx((2.5 - 1.6) / 100)  # Fig 5d
@@ -106,32 +106,32 @@ def test_the_papers_gains_are_shares_of_one(folder):
 
 
 def test_only_the_same_quantity_of_the_paper_stands_beside_a_claim(folder):
-    table = report.claims(folder)
+    table = claims.read(folder)
     for claim in ("other prompts' samples", "then 3 %"):  # the paper has other generators, and 1 %
         row = table.filter(pl.col("claim").str.contains(claim)).row(0, named=True)
         assert row["paper"] is None and row["paper_of"] is None
     assert of(table, "then 100 %", "AUROC")["paper"] is not None
     others = pl.read_csv(folder / "fig4.csv").with_columns(pl.col("arm").str.replace("5x", "2x"))
     others.write_csv(folder / "fig4.csv")
-    assert of(report.claims(folder), "2x synthetic first, then 1-shot", "AUROC")["paper"] is None
+    assert of(claims.read(folder), "2x synthetic first, then 1-shot", "AUROC")["paper"] is None
 
 
 def test_a_claim_that_could_not_be_measured_says_which_n_could(folder):
-    ribs = of(report.claims(folder), "ribs", "Dice")
+    ribs = of(claims.read(folder), "ribs", "Dice")
     assert ribs["needed"] == 5445  # 250 x (0.14 / 0.03)^2
-    rows = report.readable(report.claims(folder))
+    rows = claims.readable(claims.read(folder))
     assert rows.filter(measure="Dice", verdict=UNMEASURABLE)["n, at least"].to_list() == ["5,445"]
     assert set(rows.filter(pl.col("verdict") != UNMEASURABLE)["n, at least"]) == {""}
 
 
 def test_controls_stand_beside_their_claims(folder):
-    table = report.claims(folder)
+    table = claims.read(folder)
     assert of(table, "classification", "AUROC")["control"] == pytest.approx(-0.05)
     assert of(table, "ribs", "Dice")["control"] is None
 
 
 def test_what_was_not_measured_is_listed(folder):
-    table = report.claims(folder)
+    table = claims.read(folder)
     missing = table.filter(verdict=UNMEASURED)
     assert "real + 2x synthetic, pneumothorax" in missing["claim"].to_list() and missing["gain"].is_null().all()
     figure = report.draw(table)
@@ -142,27 +142,27 @@ def test_what_was_not_measured_is_listed(folder):
 @pytest.mark.parametrize("gain", [None, 0.0])
 def test_a_panel_without_any_gain_is_drawn(gain):
     row = dict(item="Fig 2a", claim="a", measure="Pearson r", n=9) | dict.fromkeys(("gain", "low", "high"), gain)
-    least, most = report.draw(report.judged([row])).axes[0].get_xlim()
+    least, most = report.draw(claims.judged([row])).axes[0].get_xlim()
     assert -most == least < 0
 
 
 def test_a_missing_table_names_its_stage(folder):
     (folder / "fig4.csv").unlink()
     with pytest.raises(FileNotFoundError, match="fig4.csv does not exist: run the stage 10_supervised_pretraining"):
-        report.claims(folder)
+        claims.read(folder)
 
 
 def test_two_rows_of_one_claim_are_refused(folder):
     table = pl.read_csv(folder / "fig2.csv")
     pl.concat([table, table]).write_csv(folder / "fig2.csv")
     with pytest.raises(ValueError, match="2 rows of .*expected one"):
-        report.claims(folder)
+        claims.read(folder)
 
 
 def test_the_readable_table_has_every_claim_with_its_interval(folder):
-    table = report.claims(folder)
-    rows = report.readable(table)
-    assert len(rows) == len(table) and sum(report.verdicts(table).values()) == len(table)
+    table = claims.read(folder)
+    rows = claims.readable(table)
+    assert len(rows) == len(table) and sum(claims.verdicts(table).values()) == len(table)
     followed = rows.filter(item="Fig 2a").row(0, named=True)
     assert followed["this run"] == "0.300 [0.100, 0.500]" and followed["paper"] == ""
     unmeasured = rows.filter(verdict=UNMEASURED)

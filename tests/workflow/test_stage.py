@@ -23,7 +23,7 @@ def test_tables_are_shown_whole(tmp_path):
 def test_a_stage_that_draws_imports_no_networks():
     program = """
 import sys
-from chexgen_lib.figures import fig2, fig5, report
+from chexgen_lib.figures import claims, fig2, fig5, report
 from chexgen_lib.workflow import dag, data_files, notebooks, stage
 print(sorted({"torch", "sklearn", "skimage", "transformers", "diffusers"} & sys.modules.keys()))
 from chexgen_lib.learners import classifier, regressor, segmenter
