@@ -25,7 +25,7 @@ help:
 	@echo "                options: OPTIONS='--prompts 200'; results in runs/judge/result, or OUT=FOLDER"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make studio     sample by hand, in a notebook"
-	@echo "make autoencoder retrain the shipped autoencoder;  make foundation  retrain the shipped generator (under two hours)"
+	@echo "make autoencoder train a new autoencoder, of other latents;  make foundation  retrain the shipped generator (under two hours)"
 	@echo "make adapter    retrain the shipped adapter for masks and boxes;  make distilled  the generator of few steps"
 	@echo "make notebooks  copy the outputs of the run in runs/laptop into the committed notebooks"
 	@echo "make expected   execute the notebooks and write the results that make test expects (NAMES=07_quality: of one)"
@@ -33,7 +33,7 @@ help:
 	@echo "make params     write params.yaml, the composition of the profile (laptop)"
 	@echo "make docs       write docs/datasets.md from the datasheets of the sources"
 	@echo "make site       build the web site of README, docs, notebooks, figures and API in build/site/html"
-	@echo "make clean      remove results but for the answers of a language model;  make distclean  .venv and the DVC cache too"
+	@echo "make clean      remove what is in runs but for the answers of a language model;  make distclean  .venv and the DVC cache too"
 
 env: .venv/.complete
 
@@ -155,6 +155,7 @@ expected: .venv/.complete
 # The answers of a language model stay: they were paid for.
 clean:
 	[ ! -d runs ] || find runs -depth \( -type d -empty -o ! -type d ! -name 'answers.sqlite*' \) -delete
+	git checkout --quiet -- runs 2>/dev/null || true  # the committed numbers of the laptop run
 	rm -rf build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find chexgen_lib tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 

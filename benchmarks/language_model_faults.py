@@ -3,12 +3,12 @@
     python -m benchmarks.language_model_faults [--records 20000] [--limit 60] [--stall 30] [--kills 3]
 
 Records of the shipped tables with distinct facts, some with an instruction hidden in their report, are described by a
-process that is killed and started again; the server (tests/curation/fault_server.py) runs here and counts. "Wrong" is
-any text that is neither exactly what the server says of that record's facts nor the grammar's. "Lost" are answers that
-were sent in full to a process that was killed before it could keep them: only those may be paid for twice. Throughput
-is served requests, good or faulty, as a share of the server's limit: in the median second, while a process was running
-(from its first request to its last, so with the tails in which only stalled requests are left), and over all, with the
-starts of the processes. Writes language_model_faults.csv beside this file.
+process that is killed and started again; the server (tests/language_model/fault_server.py) runs here and counts.
+"Wrong" is any text that is neither exactly what the server says of that record's facts nor the grammar's. "Lost" are
+answers that were sent in full to a process that was killed before it could keep them: only those may be paid for twice.
+Throughput is served requests, good or faulty, as a share of the server's limit: in the median second, while a process
+was running (from its first request to its last, so with the tails in which only stalled requests are left), and over
+all, with the starts of the processes. Writes language_model_faults.csv beside this file.
 """
 
 import argparse

@@ -4,6 +4,7 @@
     chexgen sample prompts.csv --weights pipeline --out samples
     chexgen share samples samples --out folder --push OWNER/NAME
     chexgen edit films.csv --out edited
+    chexgen counterfactuals score edited
     chexgen train cohort/pretraining_train --settings params.yaml:pretraining --out pretraining
     chexgen data list --root DATA
     chexgen weights check --profile gpu

@@ -1,4 +1,4 @@
-"""Models and samples as folders that a model hub shows, loads and takes: files, a card, and `push_to_hub`."""
+"""Models and samples as folders that a model hub shows, loads and takes: files, a card, and `push`."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -68,8 +68,8 @@ class Editing:
         Args:
             image: grey films of the pipeline's `image_size`: PIL, uint8, or floats in 0..1, [S, S] or [N, S, S].
             change, record: what is asked, and what is known of the film, as `descriptions.changes.changed` takes them:
-                one, or a list with one for each film. A model of text reads both as the grammar describes them, one
-                with a metadata encoder as they are.
+                one, or a list with one for each film. A model reads both as the grammar describes them, as
+                metadata, or in both ways, whatever it was trained on.
             prompt, source_prompt: instead of both, texts of the film as it should become and as it is.
             strength: share of noise to which a film is inverted, above 0, at most 1; more lets more change.
             num_inference_steps: each way.

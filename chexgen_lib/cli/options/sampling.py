@@ -7,8 +7,8 @@ from chexgen_lib.cli.options.lazily import called
 from chexgen_lib.cli.options.numbers import at_least, finite, number
 
 PROMPTS = """.txt, a prompt a line; or .csv, .tsv, .json, .jsonl with the columns name and impression, and maybe sex,
-age, race, view, mask ("lungs=lungs.png; heart=heart.png") and boxes ("Lung Lesion 0.6 0.3 0.1 0.1": class, x, y, w, h);
-for weights with a metadata encoder also source and findings (1 or 0), with or without an impression"""
+age, view, mask ("lungs=lungs.png; heart=heart.png") and boxes ("Lung Lesion 0.6 0.3 0.1 0.1": class, x, y, w, h); for
+weights with a metadata encoder also source and findings (1 or 0), with or without an impression, for others race"""
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -22,7 +22,7 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
     sample = commands.add_parser("sample", help="sample radiographs for a file of prompts")
     sample.add_argument("prompts", type=Path, help=PROMPTS)
     shipped = "shipped (the default; with masks or boxes shipped-adapter), shipped-distilled (four steps)"
-    weights = f"{shipped}, a pipeline folder, or a released .pth"
+    weights = f"{shipped}, a folder of a pipeline or transformer, a hub id, or a released .pth"
     sample.add_argument("--weights", type=Path, default=Path("shipped"), help=weights)
     sample.add_argument("--out", type=Path, required=True, help="folder of the images and manifest.csv")
     sample.add_argument("--format", choices=("png", "dicom"), default="png", help="of the images (default: png)")
@@ -55,9 +55,9 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
     convert.add_argument("checkpoint", type=Path, help="a released .pth")
     convert.add_argument("folder", type=Path, help="a new folder for the pipeline")
     convert.set_defaults(command=called("sample", "convert"))
-    for command in (sample, convert):  # a pipeline folder holds these, a released .pth does not
-        command.add_argument("--autoencoder", help="for a .pth (default: stabilityai/sd-vae-ft-ema)")
-        command.add_argument("--text-encoder", help="for a .pth (default: DeepFloyd/t5-v1_1-xxl)")
+    for command in (sample, convert):  # a pipeline folder holds these, a transformer alone does not
+        command.add_argument("--autoencoder", help="for a .pth (stabilityai/sd-vae-ft-ema) or a transformer (shipped)")
+        command.add_argument("--text-encoder", help="for a .pth (DeepFloyd/t5-v1_1-xxl) or a transformer (minilm)")
         command.add_argument("--compat", choices=("paper", "released"), help="for a .pth (default: paper)")
 
 

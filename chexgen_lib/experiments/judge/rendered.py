@@ -1,8 +1,8 @@
 """The embedded reference: held-out patients rendered by the phantom, for judging without data of one's own.
 
 Records are those of tables that the package ships: test and validation patients by the splits of the shipped
-foundation, and training patients from the tenth that it never saw. Every finding gets a side and a severity, so that a
-prompt requests both and the image shows what was requested.
+foundation, and training patients from the tenth that it never saw. A finding that can be graded gets a severity, and
+one of a single lung a side, so that a prompt requests both and the image shows what was requested.
 """
 
 from pathlib import Path
