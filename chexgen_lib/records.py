@@ -35,6 +35,7 @@ FINDINGS = (
 # FRONTAL: the source says frontal but not PA or AP. OTHER: stated by the source, none of the rest.
 VIEWS = ("PA", "AP", "AP SUPINE", "FRONTAL", "LATERAL", "OBLIQUE", "LORDOTIC", "COSTAL", "OTHER")
 FRONTAL = ("PA", "AP", "AP SUPINE", "FRONTAL")
+OPACITIES = ("Consolidation", "Pneumonia", "Edema", "Atelectasis", "Lung Lesion")  # each is a Lung Opacity, too
 SIDES = ("left", "right", "bilateral")
 SEVERITIES = ("mild", "moderate", "severe")
 SPLITS = ("train", "val", "test")

@@ -112,6 +112,12 @@ def write_json(value: Any, path: str | Path) -> None:
         partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
+def write_csv(table: pl.DataFrame, path: str | Path) -> None:
+    """Write a table as CSV, whole or not at all."""
+    with replacing(path) as partial:
+        table.write_csv(partial)
+
+
 def blocks(table: pl.DataFrame | pl.LazyFrame, rows: int | None = None) -> Iterator[pl.DataFrame]:
     """A table in blocks of `rows` (None: `ROWS`), the last one shorter; of a lazy one a block at a time is in memory.
 
@@ -247,12 +253,14 @@ def _digest_of_file(path: Path, _size: int, _modified: int) -> str:
 
 def _digest_of_torch(value: Any) -> str:
     """A tensor by its bytes; a module by the `repr` of its layers, its models' configurations and its state."""
+    import torch  # a second, which most that use this module can spare
+
     if hasattr(value, "state_dict"):
         state = {name: tensor for name, tensor in value.state_dict().items() if hasattr(tensor, "untyped_storage")}
         return _sha256(repr(value), json.dumps(_configs_of(value), default=str, sort_keys=True), digest(state))
     if hasattr(value, "untyped_storage"):
         tensor = value.detach().cpu().contiguous()
-        raw = tensor.reshape(-1).view(_byte_type(tensor)).numpy()
+        raw = tensor.reshape(-1).view(torch.uint8).numpy()
         return _sha256(f"{tensor.dtype}{tuple(tensor.shape)}", raw.data)
     raise TypeError(f"a {type(value).__name__} has no digest: give what it was made from")
 
@@ -267,12 +275,6 @@ def _configs_of(module: Any) -> list[dict[str, Any]]:
 def own_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration of diffusers or transformers without what they add: their version, where it was loaded from."""
     return {name: value for name, value in config.items() if not name.startswith("_")}
-
-
-def _byte_type(tensor: Any) -> Any:
-    import torch
-
-    return torch.uint8
 
 
 def _sha256(*parts: Any) -> str:

@@ -7,7 +7,7 @@ from chexgen_lib.figures import privacy as page
 from chexgen_lib.figures import style
 from chexgen_lib.privacy import folders
 from chexgen_lib.privacy.audit import NOTHING, audit
-from chexgen_lib.storage import replacing, write_json
+from chexgen_lib.storage import write_csv, write_json
 
 
 def run(options: argparse.Namespace) -> int:
@@ -27,8 +27,7 @@ def run(options: argparse.Namespace) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     tables = {"images": found.images.drop("row"), "measures": found.measures, "excluded": excluded}
     for name, table in tables.items():
-        with replacing(options.out / f"{name}.csv") as unfinished:
-            table.write_csv(unfinished)
+        write_csv(table, options.out / f"{name}.csv")
     size, counts = sets[folders.POOL].pixels.shape[-1], {name: len(images) for name, images in sets.items()}
     settings = {"size": size, "images": counts, "false_alarms": options.false_alarms, "seed": options.seed}
     write_json({"verdict": found.verdict, "reasons": found.reasons, **settings}, options.out / "verdict.json")

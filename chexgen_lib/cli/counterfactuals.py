@@ -9,7 +9,7 @@ from chexgen_lib.experiments.counterfactuals import films, measures, recognition
 from chexgen_lib.images import to_uint8
 from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.phantom.counterfactual_benchmark import benchmark, read_edits, write
-from chexgen_lib.storage import replacing
+from chexgen_lib.storage import write_csv
 
 NETWORK_STEPS = 300  # of the network that recognises patients
 
@@ -37,8 +37,7 @@ def score(options: argparse.Namespace) -> int:
     known = recognition.recognise(bench, others, further, kept / "recognition", config, options.workers)
     arms = {"identity": bench.before, "edited": edits}
     table = measures.table(arms, bench, probed, known, "identity", options.resamples)
-    with replacing(options.folder / "results.csv") as partial:
-        table.write_csv(partial)
+    write_csv(table, options.folder / "results.csv")
     with pl.Config(tbl_rows=-1, tbl_cols=-1, fmt_str_lengths=100, tbl_width_chars=200, tbl_hide_dataframe_shape=True):
         print(readable(table.filter(attribute=measures.ALL).drop("attribute", "seeds"), digits=2))
     print(f"{options.folder / 'results.csv'}: by what is changed, too")

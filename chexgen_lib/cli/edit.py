@@ -22,7 +22,7 @@ from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.sampling.prompts import LONGEST, absent
 from chexgen_lib.sources.given import named_file
 from chexgen_lib.sources.table import read_given
-from chexgen_lib.storage import replacing
+from chexgen_lib.storage import write_csv
 
 NEEDED = ("pair", "image", "change")
 DETAIL = '{"finding": "Effusion", "side": "left", "severity": "mild"}'
@@ -52,8 +52,7 @@ def edit(options: argparse.Namespace) -> int:
             print(f"chexgen: {row['pair']} is left as it was: {reason}", file=sys.stderr)
         write_png(options.out / f"{row['pair']}.png", film)
     said = [{"pair": r["pair"], "image": f"{r['pair']}.png", "edited": r["pair"] not in unread} for r in rows]
-    with replacing(options.out / "labels.csv") as partial:
-        pl.DataFrame(said).write_csv(partial)
+    write_csv(pl.DataFrame(said), options.out / "labels.csv")
     return 1 if unread else 0
 
 

@@ -25,7 +25,7 @@ from chexgen_lib.pools.generate import Sampling
 from chexgen_lib.quality.embedders import ClipEmbedder, XrvEmbedder
 from chexgen_lib.quality.retrieval import ImageTextEncoder
 from chexgen_lib.sampling.generators import Parts
-from chexgen_lib.storage import replacing, write_json
+from chexgen_lib.storage import replacing, write_csv, write_json
 
 WITH_WEIGHTS = {"clip": ClipEmbedder, "xrv": XrvEmbedder}
 EMBEDDERS = ("classifier", "radiomics", *WITH_WEIGHTS)
@@ -48,7 +48,7 @@ def judge(options: argparse.Namespace) -> int:
     given = options.image_text_encoder
     reader = None if given is None else ImageTextEncoder(given, fastest_device())
     reference = _reference(options)
-    _write_csv(_prompts(reference), options.out / "prompts.csv")
+    write_csv(_prompts(reference), options.out / "prompts.csv")
     if not sources:
         print(f"{options.out / 'prompts.csv'}: {len(reference.prompted)} prompts; generate images for them, list them")
         print("in labels.csv (image, image_id) in their folder, and judge that folder")
@@ -123,9 +123,9 @@ def _write(
     shown: pl.DataFrame,
 ) -> None:
     out = options.out
-    _write_csv(shown, out / "asked_and_shown.csv")
+    write_csv(shown, out / "asked_and_shown.csv")
     listed = [e.excluded.select(pl.lit(name).alias("generator"), pl.all()) for name, e in entries.items()]
-    _write_csv(pl.concat(listed), out / "excluded.csv")
+    write_csv(pl.concat(listed), out / "excluded.csv")
     rows = np.linspace(0, len(reference.prompted) - 1, figure.GALLERY).astype(int)
     samples = {name: entry.images[rows, 0] for name, entry in entries.items()}
     films = reference.prompted[rows]
@@ -145,8 +145,3 @@ def _write(
     settings = {name: getattr(options, name) for name in SETTINGS}
     settings["cohort"] = None if options.cohort is None else options.cohort.as_posix()
     write_json({"settings": settings, "generators": about}, out / "judge.json")
-
-
-def _write_csv(table: pl.DataFrame, path: Path) -> None:
-    with replacing(path) as partial:
-        table.write_csv(partial)

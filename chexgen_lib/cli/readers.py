@@ -12,7 +12,7 @@ from chexgen_lib.paper import published
 from chexgen_lib.quality import reader_study
 from chexgen_lib.quality.readers import analysis, answers, design, form, material
 from chexgen_lib.quality.readers.material import ALONE, REAL
-from chexgen_lib.storage import replacing
+from chexgen_lib.storage import write_csv
 
 
 def make(options: argparse.Namespace) -> int:
@@ -38,11 +38,11 @@ def score(options: argparse.Namespace) -> int:
     key = answers.read_key(options.folder)
     given = answers.read(options.folder)
     results = analysis.analyse(given, key, options.baseline, options.resamples, options.seed)
-    _write_csv(given.with_columns(pl.col("films").list.join(";")), options.folder / "answers.csv")
-    _write_csv(results, options.folder / "results.csv")
+    write_csv(given.with_columns(pl.col("films").list.join(";")), options.folder / "answers.csv")
+    write_csv(results, options.folder / "results.csv")
     if "agreement" in key["tasks"]:
         scores = given.filter(task="agreement").select("reader", "case", "arm", score="answer")
-        _write_csv(scores, options.folder / reader_study.FILE)
+        write_csv(scores, options.folder / reader_study.FILE)
         print(f"{options.folder / reader_study.FILE}: for Figure 2c (quality.reader_study of notebook 07)")
         plotted = fig2c.table(results)
         print(f"{style.save(fig2c.draw(plotted), plotted, options.folder / 'fig2c.png')}: Figure 2c of this study")
@@ -82,8 +82,3 @@ def _design(study: design.Study, cases: int, power: float) -> str:
         f"{accuracy} against chance, or {effect * spread * 2**0.5:.2f} points of agreement between {REAL} and an arm, "
         f"if scores spread as the paper's readers' (sd {spread:.2f}) and are unrelated"
     )
-
-
-def _write_csv(table: pl.DataFrame, path: Path) -> None:
-    with replacing(path) as partial:
-        table.write_csv(partial)

@@ -38,7 +38,7 @@ from chexgen_lib.sampling.generators import Parts, is_whole, open_generator
 from chexgen_lib.sampling.guidance import guided_steps
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.sampling.prompts import ENCODED, PromptError, read_prompts
-from chexgen_lib.storage import own_settings, replacing
+from chexgen_lib.storage import own_settings, replacing, write_csv
 
 PARTS = ("autoencoder", "text_encoder")  # what a released checkpoint is completed with
 
@@ -116,8 +116,7 @@ def sample(options: argparse.Namespace) -> int:
     failed = dict(gather_object(list(failed.items())))
     if state.is_main_process:
         done = [_about(job) for job in jobs if job["file"] not in failed]
-        with replacing(options.out / "manifest.csv") as path:
-            pl.DataFrame(done, infer_schema_length=None).write_csv(path)
+        write_csv(pl.DataFrame(done, infer_schema_length=None), options.out / "manifest.csv")
         for file, reason in failed.items():
             print(f"chexgen: not sampled: {file}: {reason}", file=sys.stderr)
     return 1 if failed else 0

@@ -57,6 +57,14 @@ def rows(cohort: pl.DataFrame, flag: str | None = None, split: str | None = None
     return cohort.with_row_index("__row").filter(keep)["__row"].to_numpy().astype(np.int64)
 
 
+def resolutions(folder: Path) -> list[int]:
+    """The sizes in pixels that the cohort has images of, the smallest first. Raises CohortError if there is none."""
+    sizes = sorted(int(path.stem.rpartition("_")[2]) for path in Path(folder).glob("images_*.npy"))
+    if not sizes:
+        raise CohortError(f"{folder}: holds no images_*.npy: give the folder that 02_cohort wrote, or run it first")
+    return sizes
+
+
 def load_images(folder: Path, resolution: int, rows: Iterable[int] | None = None) -> np.ndarray:
     """uint8 images [N, R, R] in the order of the table, or those of `rows`."""
     images = stored_images(folder, resolution)

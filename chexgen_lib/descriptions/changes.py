@@ -20,10 +20,8 @@ import polars as pl
 
 from chexgen_lib.descriptions import grammar
 from chexgen_lib.descriptions.label_meaning import finding_of
-from chexgen_lib.records import FINDINGS, MAX_AGE, REQUIRED, SCHEMA, SEVERITIES, SIDES, VIEWS, conform
+from chexgen_lib.records import FINDINGS, MAX_AGE, OPACITIES, REQUIRED, SCHEMA, SEVERITIES, SIDES, VIEWS, conform
 
-# Findings that are lung opacities; a test keeps them equal to the renderer's.
-OPACITIES = ("Consolidation", "Pneumonia", "Edema", "Atelectasis", "Lung Lesion")
 PATHOLOGIES = tuple(finding for finding in FINDINGS if finding not in ("No Finding", "Support Devices"))
 CHOICES = {"sex": ("M", "F"), "view": VIEWS, "site": ("A", "B")}  # site: of acquisition, of the embedded cohort alone
 ATTRIBUTES = ("age", *CHOICES, *FINDINGS)

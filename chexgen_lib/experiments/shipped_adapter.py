@@ -9,9 +9,8 @@ from chexgen_lib.experiments.adapter import annotated_pairs
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.foundation import SHIPPED, WITH_ADAPTER, load_adapter, read_history
 from chexgen_lib.pools.annotations import Annotated
-from chexgen_lib.storage import write_json
 from chexgen_lib.training.config import TrainingError
-from chexgen_lib.training.trainer import noise_error
+from chexgen_lib.training.stages import keep_trained
 
 
 def open_shipped(weights: str | None, autoencoder: str, text_encoder: str) -> ControlledTransformer | None:
@@ -54,7 +53,4 @@ def keep_adapter(
     """
     held_out = annotated_pairs(data, requests, autoencoder, text_encoder)
     fresh = ControlledTransformer.on(adapter.base_model, len(adapter.controlnet))
-    adapter.save_pretrained(folder)
-    read_history(_name(weights)).write_parquet(folder / "history.parquet")
-    errors = {"before": noise_error(fresh, held_out), "after": noise_error(adapter, held_out)}
-    write_json(errors, folder / "held_out_error.json")
+    keep_trained(folder, fresh, adapter, read_history(_name(weights)), held_out)

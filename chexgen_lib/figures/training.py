@@ -5,14 +5,12 @@ from matplotlib.figure import Figure
 
 from chexgen_lib.figures import style
 
-COLUMNS = ("step", "loss", "grad_norm", "learning_rate")  # of the trainer's history
-
 
 def draw(history: pl.DataFrame, title: str) -> Figure:
     """Loss and gradient norm against the optimiser step.
 
     Args:
-        history: With `COLUMNS`.
+        history: Of the trainer: step, loss, grad_norm, learning_rate.
         title: The training's name.
 
     Raises:

@@ -14,8 +14,7 @@ from torch.nn import functional as F
 
 from chexgen_lib.cohort import layout
 from chexgen_lib.learners.base import Check, Learner, LearnerConfig, augment, fit, random_rows, seeded
-from chexgen_lib.phantom.findings import OPACITIES
-from chexgen_lib.records import SEVERITIES
+from chexgen_lib.records import OPACITIES, SEVERITIES
 from chexgen_lib.stored_images import unread
 
 OPAQUE = ("Lung Opacity", *OPACITIES)  # findings that fill lung

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from chexgen_lib.descriptions.changes import OPACITIES, changed, prompts
+from chexgen_lib.descriptions.changes import changed, prompts
 from chexgen_lib.images import ImageError, from_uint8, write_png
 from chexgen_lib.phantom.counterfactual import counterfactuals
 from chexgen_lib.phantom.devices import WORDS
 from chexgen_lib.phantom.findings import MIDLINE
 from chexgen_lib.phantom.patient import rng
 from chexgen_lib.pixels import read_pixels
-from chexgen_lib.records import FINDINGS, SEVERITIES, RecordError
+from chexgen_lib.records import FINDINGS, OPACITIES, SEVERITIES, RecordError
 from chexgen_lib.sources.given import named_file
 from chexgen_lib.sources.table import read_given
 from chexgen_lib.storage import replacing

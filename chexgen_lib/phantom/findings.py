@@ -22,8 +22,6 @@ from chexgen_lib.phantom.lungs import (
 from chexgen_lib.phantom.patient import rng
 
 EXTENT = {"mild": 0.24, "moderate": 0.55, "severe": 0.9}
-# Each is a Lung Opacity, too.
-OPACITIES = ("Consolidation", "Pneumonia", "Edema", "Atelectasis", "Lung Lesion")
 # In the order in which they are added: what fills the lung, then air, then bone and foreign objects.
 RENDER: dict[str, Callable] = {
     "Enlarged Cardiomediastinum": mediastinum,

@@ -1,6 +1,6 @@
 """The embedded cohort: radiographs computed from a real, labelled chest CT, with exact ground truth.
 
-    from chexgen_lib.phantom import render
+    from chexgen_lib.phantom.render import render
     record = dict(image_id="1", patient_id="p", source="demo", view="PA", age=60, sex="F", Effusion=1)
     radiograph = render(record)
 
@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from chexgen_lib.phantom import acquisition, anatomy, findings, patient
 from chexgen_lib.phantom.anatomy import PhantomError
 from chexgen_lib.phantom.chest import Chest
-from chexgen_lib.records import FINDINGS, SEVERITIES, SIDES
+from chexgen_lib.records import FINDINGS, OPACITIES, SEVERITIES, SIDES
 from chexgen_lib.storage import seed_of
 
 __all__ = ["PhantomError", "Radiograph", "render", "render_many"]
@@ -121,7 +121,7 @@ def _truth(record: dict) -> dict[str, int]:
     truth = {finding: int(record.get(finding) == 1) for finding in FINDINGS}
     for finding in uncertain & set(findings.RENDER):
         truth[finding] = int(patient.rng("uncertain", finding, record["image_id"]).random() < 0.5)
-    truth["Lung Opacity"] = max(truth[finding] for finding in ("Lung Opacity", *findings.OPACITIES))
+    truth["Lung Opacity"] = max(truth[finding] for finding in ("Lung Opacity", *OPACITIES))
     pathologies = [f for f in FINDINGS if f not in ("No Finding", "Support Devices")]
     truth["No Finding"] = int(not any(truth[finding] for finding in pathologies))
     return truth
@@ -129,7 +129,7 @@ def _truth(record: dict) -> dict[str, int]:
 
 def _implied(finding: str, truth: dict[str, int]) -> bool:
     """Whether a finding shows as another: a lung opacity that has a name is not rendered a second time."""
-    return finding == "Lung Opacity" and any(truth[other] for other in findings.OPACITIES)
+    return finding == "Lung Opacity" and any(truth[other] for other in OPACITIES)
 
 
 def _masks(chest: Chest, rays: acquisition.Rays, size: int) -> dict[str, np.ndarray]:
@@ -146,7 +146,7 @@ def _masks(chest: Chest, rays: acquisition.Rays, size: int) -> dict[str, np.ndar
         masks[name] = depth > THICKNESS.get(name, max(0.5, SHARE.get(name, USUAL_SHARE) * float(depth.max())))
     if "Cardiomegaly" in masks:
         masks["Cardiomegaly"] = masks["heart"]
-    opacities = [masks[finding] for finding in findings.OPACITIES if finding in masks]
+    opacities = [masks[finding] for finding in OPACITIES if finding in masks]
     if opacities:
         masks["Lung Opacity"] = np.logical_or.reduce(opacities)
     return masks

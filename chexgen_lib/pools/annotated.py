@@ -18,6 +18,7 @@ from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.images import reduced, resize
 from chexgen_lib.pools.annotation_sources import of_records
 from chexgen_lib.pools.annotations import (
+    CANDIDATES,
     KINDS,
     Annotated,
     condition_hash,
@@ -32,7 +33,6 @@ REQUEST = ("record", "kind")
 TESTS = ("test", "external test")
 WHOLE = {"class": "No Finding", "x": 0.0, "y": 0.0, "w": 1.0, "h": 1.0}
 KIND_OF = {"pneumothorax": "pneumothorax", "ribs": "ribs", "detection": "boxes", "foreign objects": "boxes"}  # of tasks
-CANDIDATES = 4  # times the requests: the new real images that masks are read of, as `request_annotations` has them
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import polars as pl
 from chexgen_lib.cohort import layout
 from chexgen_lib.cohort.layout import CohortError
 from chexgen_lib.pools.annotations import (
+    CANDIDATES,
     KINDS,
     Annotated,
     choose_requests,
@@ -65,19 +66,20 @@ def of_run(
     seed: int,
     lung_masks: str | Path | None,
     datasets: Datasets | None,
+    sources: Sequence[str] | None = None,
 ) -> Annotated:
     """The annotated images of a run: a folder's, those of annotated datasets, or else the embedded cohort's.
 
     Args:
         cohort: its folder.
         train_images: of the embedded cohort.
-        lung_masks, datasets: as `request_annotations` takes them.
+        lung_masks, datasets, sources: as `request_annotations` takes them.
     """
     if lung_masks is not None:
         return load_lung_masks(Path(lung_masks), resolution)
     if datasets is not None:
         return of_records(cohort, resolution, datasets)
-    return load_embedded(cohort, resolution, train_images, seed)
+    return load_embedded(cohort, resolution, train_images, seed, sources)
 
 
 def request_annotations(
@@ -99,14 +101,10 @@ def request_annotations(
             trained on it and on nothing else. Its pool is named "lungs" and holds every training image.
         datasets: annotated ones of the cohort, as `of_records` takes them, in place of the embedded truth.
     """
-    if lung_masks is not None:
-        data = load_lung_masks(Path(lung_masks), resolution)
-        per_pool = {"lungs": {"lungs": len(data.images)}}
-    elif datasets is not None:
-        data = of_records(cohort, resolution, datasets)
-    elif layout.has_masks(cohort):
-        candidates = 4 * sum(n for kinds in per_pool.values() for n in kinds.values())
-        data = load_embedded(cohort, resolution, candidates, seed, sources)
-    else:
+    if lung_masks is None and datasets is None and not layout.has_masks(cohort):
         return None, {}
+    candidates = CANDIDATES * sum(n for kinds in per_pool.values() for n in kinds.values())
+    data = of_run(cohort, resolution, candidates, seed, lung_masks, datasets, sources)
+    if lung_masks is not None:
+        per_pool = {"lungs": {"lungs": len(data.images)}}
     return data, {name: choose_requests(data, "train", kinds, seed) for name, kinds in per_pool.items()}

@@ -28,6 +28,7 @@ from chexgen_lib.storage import hash_key
 
 # What is requested of one image: the mask of a class, or boxes of all its findings and foreign objects.
 KINDS = {"pneumothorax": "Pneumothorax", "lungs": "lungs", "ribs": "ribs", "boxes": None}
+CANDIDATES = 4  # times the requests: the images of which masks are read
 LARGEST_BOX = 0.5  # share of the image; a box around nearly everything requests nothing
 ALIKE = 10  # images; letters that more names begin with are no patient's, and of a number this is in doubt
 # A patient's name that has not 8 letters: of CheXpert (Kermany: person12), MIMIC-CXR and BIDS.

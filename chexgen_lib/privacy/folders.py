@@ -184,9 +184,7 @@ def _samples(folder: Path, name: str) -> tuple[pl.DataFrame, Callable[[int], np.
 def _cohort(folder: Path, name: str) -> tuple[pl.DataFrame, Callable[[int], np.ndarray]]:
     """A cohort of a run: what may have trained its generator, or what did not."""
     table = layout.load(folder)
-    sizes = sorted(int(path.stem.rpartition("_")[2]) for path in folder.glob("images_*.npy"))
-    if not sizes:
-        raise AuditError(f"{folder}: no images_*.npy; run the stage 02_cohort first")
+    sizes = layout.resolutions(folder)
     resolution = next((size for size in sizes if size >= LARGEST), sizes[-1])
     images = _stored(folder / f"images_{resolution}.npy")
     if len(images) != len(table):

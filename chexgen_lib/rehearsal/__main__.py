@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from chexgen_lib.rehearsal import items, workplace
+from chexgen_lib.storage import write_csv
 from chexgen_lib.workflow import dag, settings
 from chexgen_lib.workflow.notebooks import ROOT, NotebookError, load_yaml
 
@@ -33,7 +34,7 @@ def main() -> int:
     params = load_yaml(place / "params.yaml")
     stages = dag.with_needed(options.stages, dag.stages(params, place))
     found = items.table(place, params, stages)
-    items.write(found, place / "items.csv")
+    write_csv(found, place / "items.csv")
     print(items.page(found))
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     minutes, processor = (time.perf_counter() - start) / 60, sum(u.ru_utime + u.ru_stime for u in used) / 60

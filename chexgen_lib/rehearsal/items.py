@@ -14,8 +14,6 @@ from typing import Any
 
 import polars as pl
 
-from chexgen_lib.storage import replacing
-
 MADE, MISSING = "made", "MISSING"
 
 
@@ -39,12 +37,6 @@ def table(place: Path, params: Mapping[str, Any], stages: Collection[str]) -> pl
 def missing(found: pl.DataFrame) -> pl.DataFrame:
     """The rows of a `table` whose items should have been made."""
     return found.filter(pl.col("state").str.starts_with(MISSING))
-
-
-def write(found: pl.DataFrame, path: Path) -> None:
-    """Save the table as CSV."""
-    with replacing(path) as partial:
-        found.write_csv(partial)
 
 
 def page(found: pl.DataFrame) -> str:

@@ -12,7 +12,7 @@ from chexgen_lib.records import conform
 from chexgen_lib.sources.columns import prose, without_ending
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, locate
-from chexgen_lib.sources.masks import no_repairs, union_of_rle
+from chexgen_lib.sources.masks import union_of_rle
 from chexgen_lib.sources.table import read_table, separate
 
 SOURCE = "candid_ptx"
@@ -45,8 +45,6 @@ DATASHEET = Datasheet(
     ),
     gives=("image", "report", "mask"),
 )
-
-repairs = no_repairs
 
 
 def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -12,7 +12,6 @@ from chexgen_lib.records import FINDINGS, RecordError, conform
 from chexgen_lib.sources.columns import own_states, states
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, locate, located, read_text
-from chexgen_lib.sources.masks import no_repairs
 from chexgen_lib.sources.table import read_table, separate
 
 SOURCE = "chest_dr"
@@ -62,8 +61,6 @@ DATASHEET = Datasheet(
         Part("**/images/*.png", "images"),
     ),
 )
-
-repairs = no_repairs
 
 
 def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from chexgen_lib.records import FINDINGS, RecordError, conform
+from chexgen_lib.records import FINDINGS, OPACITIES, RecordError, conform
 from chexgen_lib.sources import nih_names
 from chexgen_lib.sources.columns import states
 from chexgen_lib.sources.datasheet import Datasheet, Part
@@ -20,14 +20,12 @@ from chexgen_lib.sources.masks import (
     ROWS,
     MaskError,
     box_around,
-    no_repairs,
     numbers,
     read_json,
     require_whole_frames,
     stem_of,
     write,
 )
-from chexgen_lib.sources.nih import OPACITIES
 from chexgen_lib.sources.table import separate
 
 SOURCE = "chestx_det"
@@ -70,8 +68,6 @@ DATASHEET = Datasheet(
     ),
     gives=("image", "mask"),
 )
-
-repairs = no_repairs
 
 
 def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -27,7 +27,6 @@ from skimage import draw
 from chexgen_lib.pixels import upright_size
 from chexgen_lib.records import SCHEMA, RecordError
 from chexgen_lib.sources.files import read_text
-from chexgen_lib.sources.table import REPAIRS
 
 SHAPES = ("rle", "runs", "polygon", "ellipse", "box")
 MERGED = "merged with an earlier row of its image"
@@ -159,11 +158,6 @@ def numbers(points: Iterable[Iterable[float]]) -> str:
         return " ".join(f"{value:.7g}" for point in points for value in point)
     except (TypeError, ValueError, OverflowError) as error:
         raise MaskError("points that are not pairs of numbers") from error
-
-
-def no_repairs(folder: str | Path | None = None) -> pl.DataFrame:
-    """Empty: in these datasets a row is an annotation, and one with an unusable value is rejected."""
-    return pl.DataFrame(schema=REPAIRS)
 
 
 def read_json(path: Path) -> Any:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from chexgen_lib.records import FINDINGS, SCHEMA, RecordError, conform
+from chexgen_lib.records import FINDINGS, OPACITIES, SCHEMA, RecordError, conform
 from chexgen_lib.sources.columns import contradicted, no_finding, sex, states, years
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, locate, located, read_text
@@ -65,8 +65,6 @@ FINDING_OF: dict[str, str | None] = {
     "Pneumothorax": "Pneumothorax",
 }
 ANNOTATED = tuple(finding for finding in FINDINGS if finding in FINDING_OF.values())
-# Each of these is an opacity too, so a row that lists one but not Infiltration does not deny Lung Opacity.
-OPACITIES = ("Atelectasis", "Consolidation", "Edema", "Lung Lesion", "Pneumonia")
 
 
 def load(path: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -244,6 +242,7 @@ def _labels(given: pl.Series) -> pl.DataFrame:
     """What each distinct text of labels means: `labels`, the states of the 14 findings, and its unknown label."""
     labels = pl.col(given.name).str.split("|").list.eval(pl.element().str.strip_chars())
     present = pl.col("labels").list.eval(pl.element().replace_strict(FINDING_OF, default=None, return_dtype=pl.String))
+    # A row that lists one of these but not Infiltration does not deny Lung Opacity.
     opaque = pl.col("present").list.set_intersection(list(OPACITIES)).list.len() > 0
     table = given.drop_nulls().unique().to_frame().with_columns(labels=labels).with_columns(present=present)
     unknown = pl.col("labels").list.filter(~pl.element().is_in(list(FINDING_OF))).list.first().alias("unknown label")

@@ -18,7 +18,6 @@ from chexgen_lib.sources.masks import (
     MaskError,
     box_around,
     frame_of,
-    no_repairs,
     require_annotated_images,
     stem_of,
     write,
@@ -48,8 +47,6 @@ DATASHEET = Datasheet(
     ),
     gives=("image", "mask"),
 )
-
-repairs = no_repairs
 
 
 def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:

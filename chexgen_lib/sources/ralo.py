@@ -16,7 +16,6 @@ import polars as pl
 from chexgen_lib.records import RecordError, conform
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, locate, read_text
-from chexgen_lib.sources.masks import no_repairs
 from chexgen_lib.sources.table import separate
 
 SOURCE = "ralo"
@@ -42,8 +41,6 @@ DATASHEET = Datasheet(
     caution="only the place of its row tells which image is scored: the table must be as published, neither sorted nor "
     "filtered",
 )
-
-repairs = no_repairs
 
 
 def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:

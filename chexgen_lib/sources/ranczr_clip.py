@@ -13,7 +13,7 @@ from chexgen_lib.records import conform
 from chexgen_lib.sources import nih_names
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, locate
-from chexgen_lib.sources.table import REPAIRS, read_table, separate
+from chexgen_lib.sources.table import read_table, separate
 
 DATASHEET = Datasheet(
     source="ranczr_clip",
@@ -58,12 +58,6 @@ def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     keep = ["image_id", "patient_id", "study_id", "image", "view", "labels", "Support Devices"]
     records = conform(kept.select(keep).with_columns(source=pl.lit("ranczr_clip")))
     return nih_names.with_patients(records, tree), rejects
-
-
-def repairs(folder: str | Path) -> pl.DataFrame:
-    """None: the table gives labels only, and a row with an unusable one is rejected."""
-    locate(folder, "train.csv")
-    return pl.DataFrame(schema=REPAIRS)
 
 
 def _prepare(folder: str | Path) -> pl.DataFrame:

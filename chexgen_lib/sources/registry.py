@@ -17,6 +17,7 @@ from chexgen_lib.records import FINDINGS, RecordError
 from chexgen_lib.sources import image_sizes, mesh_headings
 from chexgen_lib.sources.datasheet import EMPTY, MISSING, PRESENT, ROLES, Datasheet, Part
 from chexgen_lib.sources.files import Tree
+from chexgen_lib.sources.table import REPAIRS
 
 ALWAYS = ("nih", "chexpert", "padchest", "openi")  # curated in every run: torchxrayvision ships their tables
 ALL = (
@@ -72,8 +73,12 @@ def load(source: str, path: str | Path | Tree | None = None) -> tuple[pl.DataFra
 
 
 def repairs(source: str, path: str | Path | Tree | None = None) -> pl.DataFrame:
-    """The values of a source that could not be used, one row each: the Record holds null in their place."""
-    return reader(source).repairs(path)
+    """The values of a source that could not be used, one row each: the Record holds null in their place.
+
+    A reader without `repairs` rejects the row of such a value.
+    """
+    module = reader(source)
+    return module.repairs(path) if hasattr(module, "repairs") else pl.DataFrame(schema=REPAIRS)
 
 
 @cache

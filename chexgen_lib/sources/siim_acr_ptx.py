@@ -14,7 +14,7 @@ from chexgen_lib.records import conform
 from chexgen_lib.sources import nih_names
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, every, locate, located
-from chexgen_lib.sources.masks import no_repairs, union_of_rle
+from chexgen_lib.sources.masks import union_of_rle
 from chexgen_lib.sources.table import read_table, separate, shipped
 
 SOURCE = "siim_acr_ptx"
@@ -43,8 +43,6 @@ DATASHEET = Datasheet(
     shipped=True,
     gives=("image", "mask"),
 )
-
-repairs = no_repairs
 
 
 def load(folder: str | Path | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -11,13 +11,12 @@ import polars as pl
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from chexgen_lib.records import FINDINGS, RecordError, conform
+from chexgen_lib.records import FINDINGS, OPACITIES, RecordError, conform
 from chexgen_lib.sources import image_sizes
 from chexgen_lib.sources.columns import cell, own_states, states, without_ending
 from chexgen_lib.sources.datasheet import Datasheet, Part
 from chexgen_lib.sources.files import Tree, locate, located
 from chexgen_lib.sources.masks import MERGED, one_row_per_image
-from chexgen_lib.sources.nih import OPACITIES
 from chexgen_lib.sources.table import REPAIRS, read_table, separate, shipped
 
 SOURCE = "vindr_cxr"

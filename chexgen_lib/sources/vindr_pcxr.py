@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 from pydicom import dcmread
 
-from chexgen_lib.records import FINDINGS, SCHEMA, conform
+from chexgen_lib.records import FINDINGS, OPACITIES, SCHEMA, conform
 from chexgen_lib.sources import image_sizes
 from chexgen_lib.sources.columns import contradicted, no_finding, sex, states, without_ending, years
 from chexgen_lib.sources.datasheet import Datasheet, Part
@@ -81,8 +81,6 @@ ANNOTATED = tuple(
     f for f in FINDINGS if f in FINDING_OF.values() and f not in ("Fracture", "Enlarged Cardiomediastinum")
 )
 ONLY_BOXED = tuple(f for f in ANNOTATED if f not in DIAGNOSES.values()) + ("Lung Lesion",)
-# Each of these is an opacity too, so an image with one but no box of an opacity does not deny Lung Opacity.
-OPACITIES = ("Atelectasis", "Consolidation", "Edema", "Lung Lesion", "Pneumonia")
 EDGES = ("x_min", "y_min", "x_max", "y_max")
 TAGS = ("Rows", "Columns", "PatientAge", "PatientSex", "ViewPosition")
 
@@ -225,6 +223,7 @@ def _with_states(images: pl.DataFrame) -> pl.DataFrame:
     unnamed = pl.col("labels").list.eval(~_is_known(pl.element())).list.any()
     unseen = (~pl.col("boxed") | unnamed) & ~pl.col("labels").list.contains("No finding")
     unknown = dict.fromkeys(ONLY_BOXED, unseen)
+    # An image with one of these but no box of an opacity does not deny Lung Opacity.
     unknown["Lung Opacity"] = unseen | (pl.col("present").list.set_intersection(list(OPACITIES)).list.len() > 0)
     images = images.with_columns(present=present)
     return images.with_columns(states(pl.col("present"), unknown, ANNOTATED)).with_columns(no_finding())

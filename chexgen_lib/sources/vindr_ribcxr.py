@@ -16,7 +16,6 @@ from chexgen_lib.sources.masks import (
     SEVERAL,
     MaskError,
     frame_of,
-    no_repairs,
     numbers,
     read_json,
     require_annotated_images,
@@ -47,8 +46,6 @@ DATASHEET = Datasheet(
     ),
     gives=("image", "mask"),
 )
-
-repairs = no_repairs
 
 
 def load(folder: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:

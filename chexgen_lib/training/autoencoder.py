@@ -260,7 +260,3 @@ def read_recipe(name: str) -> dict | None:
     """How an autoencoder that `save_half` wrote was made: "shipped", or a folder; None where that is not known."""
     path = (SHIPPED if name == "shipped" else Path(name)) / RECIPE
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def count_parameters(model: torch.nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())

@@ -19,7 +19,7 @@ from chexgen_lib.models.text import cache_texts, count_tokens, load_text_encoder
 from chexgen_lib.storage import remove, write_json
 from chexgen_lib.training.config import TrainingConfig
 from chexgen_lib.training.latent_cache import CacheError, LatentCache, Stack, joined
-from chexgen_lib.training.stages import read_training, train_model
+from chexgen_lib.training.stages import HISTORY, read_training, train_model
 
 
 def truncate_cache(
@@ -118,12 +118,12 @@ def keep_baseline(
     Where `weights` are given, nothing is trained: the history has no rows, and `folder` is empty.
 
     Returns:
-        history (step, loss, grad_norm, learning_rate), and noise_error_untrained, steps, prompts_cut and noise_error.
+        history (`stages.HISTORY`), and noise_error_untrained, steps, prompts_cut and noise_error.
     """
     if weights is not None:
         remove(folder)
         folder.mkdir(parents=True)
-        return pl.DataFrame(schema=dict.fromkeys(("step", "loss", "grad_norm", "learning_rate"), pl.Float64)), {}
+        return pl.DataFrame(schema=HISTORY), {}
     parts = {"autoencoder": load_autoencoder(autoencoder), "text_encoder": text_encoder}
     kept(train_baseline, folder, cohort=cohort, size=size, config=config, **parts)
     history, error = read_training(folder)

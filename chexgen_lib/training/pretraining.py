@@ -16,15 +16,11 @@ from chexgen_lib.models.foundation import SHIPPED, load_transformer, read_histor
 from chexgen_lib.models.loading import WeightsError
 from chexgen_lib.models.text import load_text_encoder
 from chexgen_lib.models.transformer import ChexGenTransformer
-from chexgen_lib.storage import write_json
 from chexgen_lib.training.cohort_cache import load_splits
 from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import LatentCache
-from chexgen_lib.training.stages import read_training, train_model
+from chexgen_lib.training.stages import HISTORY, keep_trained, read_training, train_model
 from chexgen_lib.training.summary import describe
-from chexgen_lib.training.trainer import noise_error
-
-HISTORY = {"step": pl.Int64, "loss": pl.Float64, "grad_norm": pl.Float64, "learning_rate": pl.Float64}
 
 
 def keep_pretraining(
@@ -47,7 +43,7 @@ def keep_pretraining(
         autoencoder, text_encoder: names of the frozen parts.
 
     Returns:
-        the history (step, loss, grad_norm, learning_rate; no rows where it is not known); noise_error_untrained,
+        the history (`stages.HISTORY`; no rows where it is not known); noise_error_untrained,
         noise_error and steps; and the training in words (`paper.training.beside`), a recipe's as it is written.
 
     Raises:
@@ -136,10 +132,7 @@ def keep_weights(
     held_out = LatentCache.of(images, prompts, autoencoder, load_text_encoder(text_encoder))
     torch.manual_seed(0)
     untrained = ChexGenTransformer.from_config(transformer.config).to(transformer.device)
-    transformer.save_pretrained(folder)
-    history.write_parquet(folder / "history.parquet")
-    errors = {"before": noise_error(untrained, held_out), "after": noise_error(transformer, held_out)}
-    write_json(errors, folder / "held_out_error.json")
+    keep_trained(folder, untrained, transformer, history, held_out)
 
 
 def _parameters(model: ChexGenTransformer) -> str:

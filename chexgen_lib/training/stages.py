@@ -14,6 +14,7 @@ from chexgen_lib.training.run import Model, remove_checkpoints
 from chexgen_lib.training.trainer import CLOCK, noise_error, path_error, train
 
 ERRORS = "held_out_error.json"
+HISTORY = {"step": pl.Int64, "loss": pl.Float64, "grad_norm": pl.Float64, "learning_rate": pl.Float64}
 
 
 def train_model(
@@ -26,11 +27,10 @@ def train_model(
 ) -> None:
     """Train `model` on `pairs` and save it in `folder`, with all that a notebook shows of its training.
 
-    Writes the averaged weights as `save_pretrained` does, `history.parquet` (step, loss, grad_norm, learning_rate), the
-    trainer's `log` and `held_out_error.json`: `before` and `after`, on the held-out pairs
-    (`trainer.noise_error`; of recorded paths `trainer.path_error`); beside `folder`, the seconds that it took
-    (`trainer.read_seconds`). For `kept.kept`: called again after an interruption, it resumes from the newest checkpoint
-    in `folder`.
+    Writes the averaged weights as `save_pretrained` does, `history.parquet` (`HISTORY`), the trainer's `log` and
+    `held_out_error.json`: `before` and `after`, on the held-out pairs (`trainer.noise_error`; of recorded paths
+    `trainer.path_error`); beside `folder`, the seconds that it took (`trainer.read_seconds`).
+    For `kept.kept`: called again after an interruption, it resumes from the newest checkpoint in `folder`.
 
     Args:
         launched: folder of the stage, in which `chexgen train` may have left a checkpoint of the same training, to
@@ -51,6 +51,14 @@ def train_model(
     remove(folder / FOLDER)
     if (folder / CLOCK).is_file():
         os.replace(folder / CLOCK, folder.parent / CLOCK)  # no part of a result that is the same bytes on every run
+
+
+def keep_trained(folder: Path, untrained: Model, model: Model, history: pl.DataFrame, held_out: LatentCache) -> None:
+    """Fill `folder` as `train_model` does with a model that was trained before; `untrained` is one without training."""
+    model.save_pretrained(folder)
+    history.write_parquet(folder / "history.parquet")
+    errors = {"before": noise_error(untrained, held_out), "after": noise_error(model, held_out)}
+    write_json(errors, folder / ERRORS)
 
 
 def read_training(folder: Path) -> tuple[pl.DataFrame, dict[str, float]]:

@@ -11,7 +11,7 @@ from IPython.display import Image
 from matplotlib.figure import Figure
 
 from chexgen_lib.figures import style
-from chexgen_lib.storage import replacing, write_json
+from chexgen_lib.storage import write_csv, write_json
 
 
 class Stage:
@@ -38,14 +38,12 @@ class Stage:
 
     def table(self, table: pl.DataFrame, name: str) -> pl.DataFrame:
         """Save a table as `name`.csv beside the figures; returns it."""
-        with replacing(self.figures / f"{name}.csv") as partial:
-            table.write_csv(partial)
+        write_csv(table, self.figures / f"{name}.csv")
         return table
 
     def result(self, table: pl.DataFrame, name: str) -> None:
         """Save a table as `name`.csv in the stage's folder; DVC's cache, which may be linked there, stays as it is."""
-        with replacing(self.folder / f"{name}.csv") as partial:
-            table.write_csv(partial)
+        write_csv(table, self.folder / f"{name}.csv")
 
     def read(self, name: str) -> pl.DataFrame:
         """The table `name`.csv in the stage's folder."""

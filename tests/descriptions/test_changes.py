@@ -4,8 +4,8 @@ import pytest
 
 from chexgen_lib.descriptions import changes
 from chexgen_lib.descriptions.changes import ChangeError, changed, states
-from chexgen_lib.phantom import acquisition, findings
-from chexgen_lib.records import FINDINGS
+from chexgen_lib.phantom import acquisition
+from chexgen_lib.records import FINDINGS, OPACITIES
 
 
 def record(**given):
@@ -19,7 +19,6 @@ def shown(row):
 
 
 def test_the_shared_facts_are_the_renderers():
-    assert changes.OPACITIES == findings.OPACITIES
     assert changes.CHOICES["site"] == tuple(acquisition.SITES)
 
 
@@ -34,7 +33,7 @@ def test_a_person_or_the_beam_changes_and_nothing_else():
 def test_a_finding_comes_and_goes(finding):
     place = {"severity": "mild"}
     with_it = changed(record(), {finding: place})
-    implied = {"Lung Opacity"} if finding in changes.OPACITIES else set()
+    implied = {"Lung Opacity"} if finding in OPACITIES else set()
     healthy = {"No Finding"} if finding == "Support Devices" else set()
     assert shown(with_it) == {finding} | implied | healthy
     assert with_it["details"] == [{"finding": finding, "side": None, "site": None, "severity": "mild"}]

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from chexgen_lib.phantom import anatomy, findings, patient
 from chexgen_lib.phantom.render import PhantomError, Radiograph, render, render_many
-from chexgen_lib.records import FINDINGS, SEVERITIES
+from chexgen_lib.records import FINDINGS, OPACITIES, SEVERITIES
 
 PATHOLOGIES = tuple(finding for finding in FINDINGS if finding != "No Finding")
 SIDED = tuple(f for f in PATHOLOGIES if f not in (*findings.MIDLINE, "Support Devices"))
@@ -199,7 +199,7 @@ def test_truth_follows_the_record():
     assert normal.truth == {f: int(f == "No Finding") for f in FINDINGS} and not normal.boxes
     device = render(record(Support_Devices=1), 32)
     assert device.truth["No Finding"] == device.truth["Support Devices"] == 1
-    for finding in findings.OPACITIES:
+    for finding in OPACITIES:
         shown = render(record(**{finding.replace(" ", "_"): 1}), 64)
         assert shown.truth["Lung Opacity"] == shown.truth[finding] == 1 and shown.truth["No Finding"] == 0
         assert np.array_equal(shown.masks["Lung Opacity"], shown.masks[finding])

@@ -38,7 +38,8 @@ def test_damaged_files_give_balanced_tables_or_a_record_error(name, data):
         arguments = (folder, folder) if name == "mimic_cxr" else (folder,)
         try:
             table, rejects = reader.load(*arguments)
-            reader.repairs(*arguments)
+            if hasattr(reader, "repairs"):
+                reader.repairs(*arguments)
         except RecordError as error:
             assert str(error)
             return

@@ -4,7 +4,7 @@ import pytest
 
 from chexgen_lib import records
 from chexgen_lib.records import RecordError
-from chexgen_lib.sources import ranczr_clip
+from chexgen_lib.sources import ranczr_clip, registry
 
 HEADER = ",".join(ranczr_clip.COLUMNS)
 UID = "1.2.826.0.1.3680043.8.498.2669762895327322818901096767{}"
@@ -28,7 +28,7 @@ def test_devices(tmp_path):
     assert (some["No Finding"], some["Pneumothorax"], some["view"]) == (None, None, "FRONTAL")
     assert some["image"] == f"train/{UID.format(1)}.jpg"
     assert some["patient_id"] == none["patient_id"] == "ranczr_clip:ec89415d1"
-    assert ranczr_clip.repairs(tmp_path).is_empty()
+    assert registry.repairs("ranczr_clip", tmp_path).is_empty()
 
 
 def test_rejects_add_up(tmp_path):

@@ -75,9 +75,7 @@ def load_reference(folder: Path, prompts: int, resolution: int | None = None) ->
     Raises:
         CohortError: if something is missing, or there are too few patients.
     """
-    sizes = sorted(int(path.stem.rpartition("_")[2]) for path in Path(folder).glob("images_*.npy"))
-    if not sizes:
-        raise CohortError(f"{folder}: holds no images_*.npy: give the folder that 02_cohort wrote, or run it first")
+    sizes = layout.resolutions(folder)
     if resolution not in (None, *sizes):
         raise CohortError(f"{folder}: images of {sizes} px, not {resolution}: run 02_cohort for them")
     table = layout.load(folder).with_row_index("row")

@@ -1,7 +1,6 @@
 """The measures of all runs on resampled patients, and their means over seeds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,19 +21,6 @@ from chexgen_lib.quality.frechet import distance, moments, scaled
 SIMILARITY = "MS-SSIM"
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One measure of K runs: values [K], and what they are on R resamples of the patients [R, K]."""
-
-    values: np.ndarray
-    resampled: np.ndarray
-
-    @classmethod
-    def of(cls, values: np.ndarray) -> "Measured":
-        """From values [1 + R, K], first on the data themselves."""
-        return cls(values[0], values[1:])
-
-
 def measure(
     runs: Sequence[Arrays],
     real: np.ndarray,
@@ -44,11 +30,11 @@ def measure(
     resampling: Resampling,
     folder: Path,
     workers: int = 0,
-) -> dict[str, Measured]:
-    """FID by each embedder, MS-SSIM and noise error of runs, by name; lower is better in all.
+) -> Arrays:
+    """FID by each embedder, MS-SSIM and noise error of K runs, by name, [1 + R, K]: on the data, and on R resamples.
 
-    The FID compares all samples of a run with the real images; n is the same in all runs, as it must be
-    (`quality.frechet`). A noise error has no resamples: there its runs differ by seed alone.
+    Lower is better in all. The FID compares all samples of a run with the real images; n is the same in all runs, as it
+    must be (`quality.frechet`). A noise error has no resamples: there its runs differ by seed alone.
 
     Args:
         real: uint8 [P, H, W], the held-out radiographs of the prompts.
@@ -67,10 +53,9 @@ def measure(
     }
     jobs = {name: {"measure": name} for name in (*embedders, SIMILARITY)}
     results = run_all(measure_all, data, jobs, folder, workers)
-    found = {name: Measured.of(values) for result in results.values() for name, values in result.items()}
+    found = {name: values for result in results.values() for name, values in result.items()}
     for name, key in ((HELD_OUT, "noise_error"), (SEEN, "seen_error")):
-        values = np.array([float(run[key]) for run in runs])
-        found[name] = Measured(values, np.tile(values, (len(resampling), 1)))
+        found[name] = np.tile([float(run[key]) for run in runs], (1 + len(resampling), 1))
     return found
 
 
@@ -107,7 +92,7 @@ def _distances(real: np.ndarray, fakes: Sequence[np.ndarray], weights: np.ndarra
 
 
 def tables(
-    about: pl.DataFrame, measured: Mapping[str, Measured], resampling: Resampling
+    about: pl.DataFrame, measured: Mapping[str, np.ndarray], resampling: Resampling
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Every run, and the mean over seeds with a 95 % interval over patients and seeds.
 
@@ -115,17 +100,13 @@ def tables(
         run, model, ..., measure, value; and model, parameters, steps, flops, share, pairs (mean), measure, value, low,
         high, seeds.
     """
-    runs = pl.concat(about.with_columns(measure=pl.lit(name), value=m.values) for name, m in measured.items())
+    runs = pl.concat(about.with_columns(measure=pl.lit(name), value=m[0]) for name, m in measured.items())
     means, same = [], ["model", "parameters", "steps", "flops", "share"]
     groups = about.with_row_index().group_by(same, maintain_order=True).agg("index", pl.col("pairs").mean())
     for name, m in measured.items():
         for group in groups.iter_rows(named=True):
             own = np.array(group.pop("index"))
-            values = np.concatenate([m.values[None, own], m.resampled[:, own]]).T  # [S, 1 + B]
-            row = (
-                {"measure": name}
-                | estimate(resampling.seeds_mean(values).widened(), within=range_of(name))
-                | {"seeds": len(own)}
-            )
-            means.append(group | row)
+            seeds = resampling.seeds_mean(m[:, own].T)
+            numbers = estimate(seeds.widened(), within=range_of(name))
+            means.append(group | {"measure": name} | numbers | {"seeds": len(own)})
     return runs, pl.DataFrame(means)

@@ -9,7 +9,6 @@ from scipy import stats
 
 from chexgen_lib.estimates.resampling import LEVEL, Resampling, Z, percentile_interval
 from chexgen_lib.experiments.scaling import SEEN
-from chexgen_lib.experiments.scaling.measures import Measured
 
 MIN_R2 = 0.8  # a fit that explains less of log S is not called a power law
 
@@ -43,15 +42,16 @@ class PowerLaw:
         return "supported as a trend, but it bends" if self.bends < 0.05 else "supported"
 
 
-def power_law(pairs: np.ndarray, shares: Sequence[str], measured: Measured, resampling: Resampling) -> PowerLaw:
+def power_law(pairs: np.ndarray, shares: Sequence[str], measured: np.ndarray, resampling: Resampling) -> PowerLaw:
     """Fit S = a D^b to K runs (paper, ED Fig 2).
 
-    A resample has seeds of its own for each subset, and the patients of `measured`. Few seeds widen the interval, as in
+    A resample has seeds of its own for each subset, and its patients. Few seeds widen the interval, as in
     `resampling.SeedsMean`; the largest and the smallest subset count most, and so do their seeds.
 
     Args:
         pairs: [K], D of each run.
         shares: [K], the name of its subset.
+        measured: [1 + R, K], S of each run, on the data and on R resamples of the patients.
 
     Raises:
         ValueError: for fewer than 3 subsets, or a score that is not positive.
@@ -60,11 +60,12 @@ def power_law(pairs: np.ndarray, shares: Sequence[str], measured: Measured, resa
     groups = [np.flatnonzero(shares == name) for name in dict.fromkeys(shares.tolist())]
     if len(groups) < 3:
         raise ValueError(f"a power law is fitted to at least 3 fractions of the data, got {len(groups)}")
-    if not (np.isfinite(measured.values).all() and (measured.values > 0).all()):
-        raise ValueError(f"a power law needs positive scores, got {measured.values.min():g}: leave that measure out")
-    x, y = np.log(pairs), np.log(measured.values)
+    values, resampled = measured[0], measured[1:]
+    if not (np.isfinite(values).all() and (values > 0).all()):
+        raise ValueError(f"a power law needs positive scores, got {values.min():g}: leave that measure out")
+    x, y = np.log(pairs), np.log(values)
     b, log_a = np.polyfit(x, y, 1)
-    interval = percentile_interval(_slopes(x, y, np.log(measured.resampled), groups, resampling))
+    interval = percentile_interval(_slopes(x, y, np.log(resampled), groups, resampling))
     off_line = ((y - log_a - b * x) ** 2).sum()
     r2 = 1 - off_line / max(((y - y.mean()) ** 2).sum(), np.finfo(float).tiny)
     bends = _lack_of_fit(off_line, sum(((y[own] - y[own].mean()) ** 2).sum() for own in groups), len(x), len(groups))
@@ -107,12 +108,12 @@ def _lack_of_fit(off_line: float, off_means: float, runs: int, groups: int) -> f
     return float(stats.f.sf(bend / max(off_means / (runs - groups), np.finfo(float).tiny), groups - 2, runs - groups))
 
 
-def fits(about: pl.DataFrame, measured: Mapping[str, Measured], resampling: Resampling) -> pl.DataFrame:
+def fits(about: pl.DataFrame, measured: Mapping[str, np.ndarray], resampling: Resampling) -> pl.DataFrame:
     """The power law of each measure over the first model's runs: measure, the fields of `PowerLaw`, verdict."""
     own = np.flatnonzero((about["model"] == about["model"][0]).to_numpy())
     pairs, shares, rows = about["pairs"].to_numpy()[own], about["share"].to_numpy()[own], []
     for name, m in measured.items():
         if name != SEEN:
-            law = power_law(pairs, shares, Measured(m.values[own], m.resampled[:, own]), resampling)
+            law = power_law(pairs, shares, m[:, own], resampling)
             rows.append({"measure": name, **vars(law), "verdict": law.verdict})
     return pl.DataFrame(rows)

@@ -56,9 +56,7 @@ def load(cohort: Path, arms: Mapping[str, Path], size: int | None = None) -> Mat
     if not arms or {REAL, ALONE, ""} & set(arms):
         raise StudyError(f"give at least one arm as NAME=FOLDER, named neither {REAL!r} nor {ALONE!r}")
     table = layout.load(cohort)
-    stored = sorted(int(path.stem.rpartition("_")[2]) for path in Path(cohort).glob("images_*.npy"))
-    if not stored:
-        raise StudyError(f"{cohort}: no images_*.npy; run the stage 02_cohort first")
+    stored = layout.resolutions(cohort)
     largest = {REAL: stored[-1], **{name: _native_size(Path(folder)) for name, folder in arms.items()}}
     size = size or min(largest.values())
     if small := [name for name, pixels in largest.items() if pixels < size]:

@@ -79,5 +79,5 @@ def test_a_folder_without_images_is_named(folders, tmp_path):
     with pytest.raises(CohortError, match="manifest.parquet|samples.npy"):
         load(folders["cohort"], {"ours": tmp_path})
     pl.read_parquet(folders["cohort"] / "cohort.parquet").write_parquet(tmp_path / "cohort.parquet")
-    with pytest.raises(StudyError, match="no images_"):
+    with pytest.raises(CohortError, match="no images_"):
         load(tmp_path, {"ours": folders["synthesis"]})
