@@ -229,7 +229,7 @@ def from_model(x: torch.Tensor) -> np.ndarray:
     if x.ndim != 4:
         raise ImageError(f"needs [N, C, H, W], got shape {tuple(x.shape)}")
     if not torch.isfinite(x).all():
-        raise ImageError("the model's output holds NaN or infinite values; use float32 or retrain")
+        raise ImageError("the model's output holds NaN or infinite values: lower guidance, use float32, or retrain")
     return ((x.detach().float().mean(1) + 1) / 2).clamp(0, 1).cpu().numpy()
 
 

@@ -12,6 +12,9 @@ from chexgen_lib.storage import write_csv, write_json
 
 def run(options: argparse.Namespace) -> int:
     """Audit `options.pool`, write the report into `options.out` and print the verdict; 1 unless nothing was found."""
+    named = options.pool, options.training, options.held_out
+    if within := [folder for folder in named if options.out.resolve().is_relative_to(folder.resolve())]:
+        raise ValueError(f"--out {options.out} is in {within[0]}, whose images are read: name a folder elsewhere")
     attacks = {}
     if options.weights is not None:  # the pipeline loads slowly
         from chexgen_lib.cli.sample import load_pipeline
@@ -19,7 +22,6 @@ def run(options: argparse.Namespace) -> int:
 
         pipeline = load_pipeline(options.weights)
         attacks[model_error.NAME] = partial(model_error.scores, pipeline=pipeline, seed=options.seed)
-    named = options.pool, options.training, options.held_out
     sets, excluded = folders.read_all(*named, options.size)
     if attacks:
         model_error.check_size(sets[folders.POOL], pipeline)  # before minutes of comparing

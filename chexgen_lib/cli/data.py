@@ -25,8 +25,10 @@ def check(options: argparse.Namespace) -> int:
 def build(options: argparse.Namespace) -> int:
     """Build a described, checked and split corpus in parts."""
     share, slash, shares = options.shard.partition("/")
-    if not (slash and share.isdigit() and shares.isdigit()):
+    if not (slash and share.isdecimal() and shares.isdecimal()):
         raise ValueError(f"--shard {options.shard!r}: give I/N, for example 0/4")
+    if empty := [text for text in options.sources if text.endswith("=")]:
+        raise ValueError(f"{empty[0]!r}: give a folder behind =, or the name alone for the table that is shipped")
     named = [text.partition("=")[::2] for text in options.sources]
     named = [(name, os.path.expanduser(folder)) for name, folder in named]  # no shell expands ~ behind =
     for name, folder in named:  # fail before the long work begins

@@ -1,59 +1,86 @@
 """`chexgen edit`: a table of films, what is known of each and what is asked, in; edited films out."""
 
 import argparse
+import json
 import math
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 from tqdm import tqdm
 
-from chexgen_lib.cli.sample import load_pipeline
+import chexgen_lib
+from chexgen_lib.cli.overwriting import check_outputs
+from chexgen_lib.cli.sample import load_pipeline, sha256_of
 from chexgen_lib.descriptions.changes import ATTRIBUTES, CHOICES, PATHOLOGIES, PLACE, changed
-from chexgen_lib.images import read_image, write_png
+from chexgen_lib.export.images import read_recipe, save
+from chexgen_lib.images import read_image, to_uint8
 from chexgen_lib.models.loading import fastest_device
 from chexgen_lib.models.metadata import encode_metadata
 from chexgen_lib.records import FINDINGS, MAX_AGE, RecordError
 from chexgen_lib.sampling.conditions import value_of
 from chexgen_lib.sampling.editing import UnreadError, check_film, check_radiograph
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
-from chexgen_lib.sampling.prompts import LONGEST, absent
+from chexgen_lib.sampling.prompts import LONGEST, absent, presence
 from chexgen_lib.sources.given import named_file
 from chexgen_lib.sources.table import read_given
-from chexgen_lib.storage import write_csv
+from chexgen_lib.storage import digest, hash_key, write_csv
 
 NEEDED = ("pair", "image", "change")
 DETAIL = '{"finding": "Effusion", "side": "left", "severity": "mild"}'
-KNOWN = (*ATTRIBUTES, "details", "source")  # of the film; other columns are not used, but for `guidance`
+KNOWN = (*ATTRIBUTES, "details", "source")  # of the film
+BESIDE = ("guidance", "attribute", "prompt", "source_prompt")  # the last three are the benchmark's, and not read
 
 
 def edit(options: argparse.Namespace) -> int:
     """Edit the films of a table into a folder, with `labels.csv`; returns 1 where a change could not be made.
 
+    Each film carries a digest of what it was made from, so that an interrupted call goes on with the next.
+
     Raises:
         ValueError: before anything is edited, naming the row and the remedy.
     """
-    rows = read_rows(options.films)
+    rows, labels = read_rows(options.films), options.out / "labels.csv"
+    paths = [options.out / f"{row['pair']}.png" for row in rows]
+    check_outputs(paths, [labels], [options.films, *(row["image"] for row in rows)])
     pipeline = load_pipeline(options.weights).to(fastest_device())
     _check_films(options.films, rows, pipeline)
     asked = {"strength": options.strength, "num_inference_steps": options.steps, "guidance_scale": options.guidance}
-    unread = []
-    for row in tqdm(rows, desc="edits", unit="film"):
-        film = read_image(row["image"])
-        own = asked | ({} if row["guidance"] is None else {"guidance_scale": row["guidance"]})
-        settings = {name: value for name, value in own.items() if value is not None}
-        try:
-            film = pipeline.edit(film, row["change"], row["record"], output_type="np", **settings).images[0, ..., 0]
-        except UnreadError as error:
-            unread.append(row["pair"])
-            reason = str(error).removeprefix("film 0: ")  # of those of this call
-            print(f"chexgen: {row['pair']} is left as it was: {reason}", file=sys.stderr)
-        write_png(options.out / f"{row['pair']}.png", film)
-    said = [{"pair": r["pair"], "image": f"{r['pair']}.png", "edited": r["pair"] not in unread} for r in rows]
-    write_csv(pl.DataFrame(said), options.out / "labels.csv")
-    return 1 if unread else 0
+    made_from = {"chexgen_lib": chexgen_lib.__version__, **sha256_of(options.weights)}
+    labels.unlink(missing_ok=True)  # it comes back when all films are as it says
+    said = []
+    for row, path in zip(tqdm(rows, desc="edits", unit="film"), paths, strict=True):
+        settings = asked | ({} if row["guidance"] is None else {"guidance_scale": row["guidance"]})
+        recipe = made_from | settings | row | {"image": digest(row["image"])}
+        key = hash_key(json.dumps(recipe, sort_keys=True))  # a film says no more of its patient than it shows
+        done = read_recipe(path)
+        if done is None or done.get("made_from") != key:
+            film, edited = _edited(pipeline, row, {name: v for name, v in settings.items() if v is not None})
+            done = {"made_from": key, "edited": edited}
+            save(path, to_uint8(film), done)
+        elif not done["edited"]:
+            print(f"chexgen: {row['pair']} was left as it was by an earlier call", file=sys.stderr)
+        said.append({"pair": row["pair"], "image": path.name, "edited": done["edited"]})
+    write_csv(pl.DataFrame(said), labels)
+    return 0 if all(film["edited"] for film in said) else 1
+
+
+def _edited(pipeline: ChexGenPipeline, row: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[np.ndarray, bool]:
+    """The film of a row after its change, and whether the model could make it; if not, as it was."""
+    film = read_image(row["image"])
+    try:
+        made = pipeline.edit(film, row["change"], row["record"], output_type="np", **settings)
+    except UnreadError as error:
+        reason = str(error).removeprefix("film 0: ")  # of those of this call
+        print(f"chexgen: {row['pair']} is left as it was: {reason}", file=sys.stderr)
+        return film, False
+    except ValueError as error:
+        raise ValueError(f"{row['pair']}: {error}") from error
+    return made.images[0, ..., 0], True
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -74,6 +101,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         raise ValueError(f"{error}; save it as CSV with the columns {', '.join(NEEDED)}") from error
     if missing := [name for name in NEEDED if name not in table.columns]:
         raise ValueError(f"{path}: no column {missing[0]}; it needs {', '.join(NEEDED)}, and what is known of the film")
+    known = (*NEEDED, *KNOWN, *BESIDE)
+    if unused := [column for column in table.columns if column not in known]:
+        columns = ", ".join((*NEEDED, *KNOWN, "guidance"))
+        warnings.warn(f"{path}: not used: {', '.join(unused)}; known columns: {columns}", stacklevel=2)
     rows, wrong = [], []
     for number, row in enumerate(table.iter_rows(named=True), start=1):
         given = {name: value for name, value in row.items() if not absent(value)}
@@ -140,20 +171,23 @@ def _record(row: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("sex", "view"):
         if record.get(key) not in (None, *CHOICES[key]):
             raise ValueError(f"{key} {record[key]!r} is none of {', '.join(CHOICES[key])}")
-    for key in ("age", *FINDINGS):
-        if key in record:
-            record[key] = _number(key, record[key])
+    if "age" in record:
+        record["age"] = _number("age", record["age"])
+    record |= {finding: presence(finding, record[finding]) for finding in FINDINGS if finding in record}
     shown = [finding for finding in PATHOLOGIES if record.get(finding) == 1]
     if record.get("No Finding") == 1 and shown:
         raise ValueError(f"No Finding and {shown[0]} are both 1: set one of them to 0")
     details = _json(row, "details") if row.get("details") else []
     if not isinstance(details, list):
         raise ValueError(f"details {details!r} is no list: write [{DETAIL}]")
-    return record | {"details": [_detail(detail) for detail in details]}
+    details = [_detail(detail) for detail in details]
+    if absent_ones := [detail["finding"] for detail in details if record.get(detail["finding"]) != 1]:
+        raise ValueError(f"details of {absent_ones[0]!r}, whose column is not 1: set it to 1, or leave the details out")
+    return record | {"details": details}
 
 
 def _number(key: str, value: Any) -> float:
-    """An age, a finding, or a weight; polars reads a column as text where one of its values is no number."""
+    """An age or a weight; polars reads a column as text where one of its values is no number."""
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except ValueError:
@@ -162,10 +196,8 @@ def _number(key: str, value: Any) -> float:
         if not 0 < number < math.inf:
             raise ValueError(f"guidance {value!r} is no weight above 0: leave it empty for the default")
         return number
-    if key == "age" and not 0 <= number <= MAX_AGE:
+    if not 0 <= number <= MAX_AGE:
         raise ValueError(f"age {value!r} is no number of years from 0 to {MAX_AGE}")
-    if key != "age" and number not in (0, 1):
-        raise ValueError(f"{key} {value!r} is neither 1 (present) nor 0 (absent): leave it empty where it is not known")
     return number
 
 

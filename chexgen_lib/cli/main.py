@@ -18,13 +18,16 @@ On several GPUs, `accelerate launch -m chexgen_lib.cli.main sample ...` (or `tra
 import argparse
 import sys
 import warnings
+from concurrent.futures.process import BrokenProcessPool
 
 from chexgen_lib.cli.options import data, judging, sampling, training
 from chexgen_lib.processes import spin_briefly
 
+FULL = "the memory is full: ask for less at a time (--batch-size, --workers), or free some"
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command and return its exit status: 0; 1 if rows failed; 2 with one line of explanation on stderr."""
+    """Run a command and return its exit status: 0; 1 if rows failed; 2 with one line of explanation on stderr; 130."""
     options = _parser().parse_args(arguments)
     spin_briefly()  # commands import torch only now
     with warnings.catch_warnings():
@@ -37,6 +40,20 @@ def main(arguments: list[str] | None = None) -> int:
         except (ValueError, OSError) as error:  # the library's own errors are ValueErrors
             print(f"chexgen: {error}", file=sys.stderr)
             return 2
+        except KeyboardInterrupt:
+            print("chexgen: interrupted; give the same command again", file=sys.stderr)
+            return 130
+        except (MemoryError, RuntimeError) as error:
+            if not _is_of_memory(error):
+                raise
+            print(f"chexgen: {FULL} ({str(error).splitlines()[0] if str(error) else 'killed'})", file=sys.stderr)
+            return 2
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether an error is Python's, torch's, or that of a process that the system has killed for its memory."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError | BrokenProcessPool) or "out of memory" in said or "allocate memory" in said
 
 
 def _check_out(options: argparse.Namespace) -> None:

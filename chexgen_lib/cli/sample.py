@@ -23,8 +23,10 @@ from PIL import Image
 from tqdm import tqdm
 
 import chexgen_lib
+from chexgen_lib.cli.overwriting import check_outputs
 from chexgen_lib.diffusion.schedulers import SAMPLERS, default_guidance, default_steps, scheduler_named
 from chexgen_lib.export.images import SUFFIXES, read_recipe, save
+from chexgen_lib.images import ImageError
 from chexgen_lib.models.control import ControlledTransformer
 from chexgen_lib.models.foundation import DISTILLED, PACKAGED, SHIPPED, WITH_ADAPTER, shipped_sha256
 from chexgen_lib.models.loading import weights_sha256
@@ -85,7 +87,38 @@ def sample(options: argparse.Namespace) -> int:
     placed = any(prompts[column].list.len().max() for column in ("masks", "boxes"))
     if str(options.weights) == SHIPPED and placed:
         options.weights = Path(WITH_ADAPTER)
-    pipeline = load_pipeline(options.weights, **_parts(options)).to(state.device)
+    pipeline = _prepared(options).to(state.device)
+    if pipeline.transformer.metadata_sources is not None:  # metadata goes to the encoder, not into the prompt
+        prompts = prompts.with_columns(prompt="text")
+    else:
+        _check_unread(prompts, options.prompts)
+    _check_lengths(prompts, pipeline)
+    jobs, failed = _jobs(prompts, options, pipeline)
+    manifest = options.out / "manifest.csv"
+    drawn = [options.out / job["condition"] for job in jobs if "condition" in job and job["image"] == 0]
+    masks = [Path(mask["path"]) for masks in prompts["masks"] for mask in masks]
+    check_outputs([options.out / job["file"] for job in jobs], [manifest, *drawn], [options.prompts, *masks])
+    options.out.mkdir(parents=True, exist_ok=True)
+    manifest.unlink(missing_ok=True)  # it comes back when all images are as it says
+    batches = _batches(jobs, options.batch_size)
+    mine = batches[state.process_index :: state.num_processes]
+    with tqdm(total=sum(map(len, mine)), desc="samples", disable=not state.is_local_main_process) as progress:
+        for batch in mine:
+            if not all(finished(options.out, job) for job in batch):
+                failed |= _sample_batch(pipeline, batch, options)
+            progress.update(len(batch))
+    failed = dict(gather_object(list(failed.items())))
+    if state.is_main_process:
+        done = [_about(job) for job in jobs if job["file"] not in failed]
+        write_csv(pl.DataFrame(done, infer_schema_length=None), manifest)
+        for file, reason in failed.items():
+            print(f"chexgen: not sampled: {file}: {reason}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _prepared(options: argparse.Namespace) -> ChexGenPipeline:
+    """The pipeline of the options' weights with their sampler; `steps` and `guidance` get their defaults."""
+    pipeline = load_pipeline(options.weights, **_parts(options))
     pipeline.set_progress_bar_config(disable=True)
     _check_learned(options, pipeline)
     if options.sampler:
@@ -99,27 +132,7 @@ def sample(options: argparse.Namespace) -> int:
         pipeline.transformer = int8_weights(pipeline.transformer)
     if options.compile:
         pipeline.transformer.compile_repeated_blocks()
-    if pipeline.transformer.metadata_sources is not None:  # metadata goes to the encoder, not into the prompt
-        prompts = prompts.with_columns(prompt="text")
-    else:
-        _check_unread(prompts, options.prompts)
-    _check_lengths(prompts, pipeline)
-    jobs, failed = _jobs(prompts, options, pipeline)
-    options.out.mkdir(parents=True, exist_ok=True)
-    batches = _batches(jobs, options.batch_size)
-    mine = batches[state.process_index :: state.num_processes]
-    with tqdm(total=sum(map(len, mine)), desc="samples", disable=not state.is_local_main_process) as progress:
-        for batch in mine:
-            if not all(finished(options.out, job) for job in batch):
-                failed |= _sample_batch(pipeline, batch, options)
-            progress.update(len(batch))
-    failed = dict(gather_object(list(failed.items())))
-    if state.is_main_process:
-        done = [_about(job) for job in jobs if job["file"] not in failed]
-        write_csv(pl.DataFrame(done, infer_schema_length=None), options.out / "manifest.csv")
-        for file, reason in failed.items():
-            print(f"chexgen: not sampled: {file}: {reason}", file=sys.stderr)
-    return 1 if failed else 0
+    return pipeline
 
 
 def _check_options(options: argparse.Namespace) -> None:
@@ -167,17 +180,20 @@ def _sample_batch(pipeline: ChexGenPipeline, batch: list[dict], options: argpars
     if not batch:
         return failed
     controlled = "condition" in batch[0]
-    images = pipeline(
-        [job["prompt"] for job in batch] if batch[0]["prompt"] else None,
-        num_inference_steps=options.steps,
-        guidance_scale=options.guidance,
-        guidance_interval=options.guidance_interval or (0.0, 1.0),
-        generator=[torch.Generator().manual_seed(job["seed"]) for job in batch],
-        condition_image=drawings if controlled else None,
-        control_scale=options.control_scale,
-        metadata=[json.loads(job["metadata"]) for job in batch] if "metadata" in batch[0] else None,
-        metadata_guidance=options.metadata_guidance,
-    ).images
+    try:
+        images = pipeline(
+            [job["prompt"] for job in batch] if batch[0]["prompt"] else None,
+            num_inference_steps=options.steps,
+            guidance_scale=options.guidance,
+            guidance_interval=options.guidance_interval or (0.0, 1.0),
+            generator=[torch.Generator().manual_seed(job["seed"]) for job in batch],
+            condition_image=drawings if controlled else None,
+            control_scale=options.control_scale,
+            metadata=[json.loads(job["metadata"]) for job in batch] if "metadata" in batch[0] else None,
+            metadata_guidance=options.metadata_guidance,
+        ).images
+    except ImageError as error:
+        raise ImageError(f"{batch[0]['file']} or one of its batch: {error}") from error
     for job, image, drawing in zip(batch, images, drawings, strict=True):
         if controlled and job["image"] == 0:  # once per row: another process may sample the row's other images
             with replacing(options.out / job["condition"]) as path:
@@ -229,7 +245,10 @@ def _jobs(prompts: pl.DataFrame, options: argparse.Namespace, pipeline: ChexGenP
         name, condition = row["name"], {}
         asked = {}
         if sources is not None:
-            asked["metadata"] = json.dumps(_metadata(row, sources, options.metadata_guidance or {}))
+            try:
+                asked["metadata"] = json.dumps(_metadata(row, sources, options.metadata_guidance or {}))
+            except PromptError as error:
+                raise PromptError(f"{options.prompts}: {error}") from error
         try:
             drawing = _drawing(row, pipeline)
         except ConditionError as error:
@@ -267,7 +286,7 @@ def _settings(options: argparse.Namespace, pipeline: ChexGenPipeline) -> dict:
         steps=options.steps,
         guidance=options.guidance,
         sampler_settings=json.dumps(own_settings(pipeline.scheduler.config), sort_keys=True, default=str),
-        **_weights_sha256(options.weights),
+        **sha256_of(options.weights),
         **{f"{name}_sha256": _digest_of_part(part) for name, part in _frozen(options).items()},
         **({"compat": options.compat} if options.compat else {}),
         chexgen_lib=chexgen_lib.__version__,
@@ -278,7 +297,8 @@ def _settings(options: argparse.Namespace, pipeline: ChexGenPipeline) -> dict:
     )
 
 
-def _weights_sha256(weights: str | Path) -> dict[str, str]:
+def sha256_of(weights: str | Path) -> dict[str, str]:
+    """What a recipe says of the weights that an image was made by."""
     if str(weights) not in PACKAGED:
         return {"weights_sha256": weights_sha256(weights)}
     return shipped_sha256(DISTILLED if str(weights) == DISTILLED else SHIPPED)  # the adapter is named where it steers

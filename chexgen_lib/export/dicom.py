@@ -22,6 +22,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorag
 
 import chexgen_lib
 from chexgen_lib.pixels import ImageError
+from chexgen_lib.sampling.prompts import check_metadata
 from chexgen_lib.storage import digest, replacing
 
 SYNTHETIC = "SYNTHETIC"
@@ -64,6 +65,7 @@ def write_dicom(
 
     Raises:
         ImageError: if the image is not grey with 8 bits.
+        ValueError: for a sex, age or view that is none.
     """
     path, pixels = Path(path), np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim != 2:
@@ -122,10 +124,11 @@ def _identify(data: Dataset, key: str, model: str) -> None:
 
 def _describe_patient(data: Dataset, requested: Mapping[str, Any]) -> None:
     """What was requested of the person and the view; empty where nothing was."""
+    requested = check_metadata({key: requested.get(key) for key in ("sex", "age", "view")})
     position, orientation = ORIENTATIONS.get(requested.get("view"), (None, None))
     age = requested.get("age")
     data.PatientBirthDate = ""
-    data.PatientSex = (requested.get("sex") or "")[:1]
+    data.PatientSex = requested.get("sex", "")[:1]
     data.PatientAge = "" if age is None else f"{int(age):03d}Y"
     data.BodyPartExamined = "CHEST"
     data.ViewPosition, data.PatientOrientation = position, orientation

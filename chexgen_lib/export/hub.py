@@ -20,12 +20,14 @@ from chexgen_lib.pools.folder import open_samples
 from chexgen_lib.pools.generate import ABOUT
 from chexgen_lib.records import VIEWS, RecordError
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
+from chexgen_lib.sampling.prompts import SEXES, check_metadata
 from chexgen_lib.sources.table import read_given
 from chexgen_lib.storage import replacing, write_json
 
 TEXTS_MAY_GO = ("nih", "openi")  # sources under terms that let anybody pass on labels and reports
 WITHHELD = ("prompt", "record", "request")  # what could hold a report or an id of its patient
 RECIPE, TABLE, IMAGES = "recipe.json", "metadata.csv", "images"
+CASES = {"sex": str.title, "view": str.upper}  # as others' tables may not have them
 UNTOLD = "unknown"  # source of a record whose id names none, and generator of images that somebody else made
 
 
@@ -174,7 +176,7 @@ def _read_listed(folder: Path) -> tuple[list[dict[str, Any]], Iterable[np.ndarra
         raise ValueError(
             f"{folder} holds edited films (`chexgen edit`): they show their patients, and are not synthetic"
         )
-    if reserved := {"file", "file_name", "source", "record"} & set(table.columns):
+    if reserved := {"file", "file_name", "source", "record", "condition"} & set(table.columns):
         raise ValueError(f"{path}: rename the column {min(reserved)}, a name that the shared table has itself")
     recipes = []
     for number, row in enumerate(table.drop("image").iter_rows(named=True), start=1):
@@ -192,15 +194,11 @@ def _listed(given: dict[str, Any]) -> dict[str, Any]:
         given["record"] = given.pop("image_id")
     if _is_withheld(_source_of(given)):
         return {key: given[key] for key in ("record", "generator", "seed") if key in given}
-    sex, age, view = (given.get(key) for key in ("sex", "age", "view"))
-    if sex is not None and sex[:1].upper() not in ("F", "M"):
-        raise ValueError(f"sex {sex!r} is neither F nor M")
-    if view is not None and view.upper() not in VIEWS:
-        raise ValueError(f"view {view!r} is none of {', '.join(VIEWS)}")
-    if age is not None and not age.replace(".", "", 1).isdigit():
-        raise ValueError(f"age {age!r} is no number of years")
-    typed = {"sex": sex and sex[:1].upper(), "age": age and float(age), "view": view and view.upper()}
-    return given | {key: value for key, value in typed.items() if value is not None}
+    asked = {key: given.get(key) for key in ("sex", "age", "view")}
+    cased = {key: case(asked[key].strip()) for key, case in CASES.items() if asked[key]}
+    asked |= {key: value for key, value in cased.items() if value in (*SEXES, *VIEWS)}
+    typed = check_metadata(asked)
+    return given | typed | ({"sex": typed["sex"][0]} if "sex" in typed else {})
 
 
 def _names(path: Path) -> list[str]:

@@ -47,3 +47,16 @@ def read_recipe(path: str | Path) -> dict[str, Any] | None:
             return json.loads(image.text[CHUNK])
     except Exception:  # readers raise many types on half a file; all mean: sample it again
         return None
+
+
+def is_of_another(path: str | Path) -> bool:
+    """Whether a whole image is there that `save` did not write; of half a file nobody can tell."""
+    try:
+        if Path(path).suffix == SUFFIXES["dicom"]:
+            data = pydicom.dcmread(path)
+            return data.pixel_array.size > 0 and recipe_of(data) is None
+        with Image.open(path) as image:
+            image.load()
+            return CHUNK not in getattr(image, "text", {})
+    except Exception:  # as in `read_recipe`
+        return False

@@ -44,7 +44,7 @@ def read_prompts(path: str | Path) -> pl.DataFrame:
     """The rows of a prompt file: columns `name`, `prompt` (metadata merged in), `row` (from 1), `masks` and `boxes`.
 
     For models with a metadata encoder there are `text`, the prompt without metadata, and `metadata`, what else the row
-    gives, in JSON: `check_metadata`, and the columns `source` and findings as they are (the encoder checks them).
+    gives, in JSON: `check_metadata`, `source` as it is (the encoder checks it), and findings as 1 or 0.
 
     Tables need the columns `name` and `impression`, and may have `sex`, `age`, `race`, `view`, `mask` and `boxes`; a
     `.txt` file has one prompt per line, named by its line number. Rows and lines that hold nothing are no prompts.
@@ -118,7 +118,7 @@ def _prompt(row: dict, text: object, path: Path) -> dict:
         raise ValueError(f"impression {text[:60]!r} is not in English")
     row = {key: value for key, value in row.items() if not absent(value)}
     given = check_metadata({key: row.get(key) for key in METADATA})
-    encoded = {key: row[key] for key in ENCODED if key in row}
+    encoded = {key: row[key] if key == "source" else presence(key, row[key]) for key in ENCODED if key in row}
     prompt = {"prompt": with_metadata(text, given), "text": text, "metadata": json.dumps(given | encoded)}
     return prompt | {"masks": _masks(row.get("mask"), path.parent), "boxes": read_boxes(row.get("boxes"))}
 
@@ -202,6 +202,19 @@ def _of_lines(text: str) -> list[dict]:
 def absent(value: object) -> bool:
     """Whether a table holds nothing there: null, NaN, or a word for them."""
     return value is None or value != value or isinstance(value, str) and value.strip().lower() in ABSENT
+
+
+def presence(finding: str, value: object) -> int:
+    """1 or 0, as a table has it of a finding: of a column with a word in it all values are texts."""
+    try:
+        number = float("nan") if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if number not in (0, 1):
+        raise ValueError(
+            f"{finding} {value!r} is neither 1 (present) nor 0 (absent): leave it empty where it is not known"
+        )
+    return int(number)
 
 
 def with_metadata(prompt: str, metadata: Mapping) -> str:

@@ -47,6 +47,8 @@ def test_bad_input_is_one_line(root, capsys):
     assert (
         capsys.readouterr().err == f"chexgen: {root / 'nothing'}: no such folder; give the folder of the pool images\n"
     )
+    assert cli.main([*command(root, "copied")[:-1], str(root / "held/out")]) == 2
+    assert "is in" in (said := capsys.readouterr().err) and "whose images are read" in said
     assert cli.main(command(root, "copied", "--false-alarms", "0.001")) == 2
     assert "give at least 999, or --false-alarms 0.01" in capsys.readouterr().err
 

@@ -46,6 +46,51 @@ def test_films_are_edited_and_listed(tmp_path, weights):
     assert not np.array_equal(before, after[0]) and not np.array_equal(*after)
 
 
+def test_an_interrupted_call_goes_on_with_the_next_film(tmp_path, weights, monkeypatch):
+    table, edit, made = films(tmp_path, OLDER, OLDER.replace("7", "8", 1)), ChexGenPipeline.edit, []
+
+    def counted(self, *arguments, **settings):
+        if len(made) == 1:
+            raise KeyboardInterrupt
+        made.append(arguments)
+        return edit(self, *arguments, **settings)
+
+    command = ["edit", str(table), "--out", str(tmp_path / "out"), "--steps", "1"]
+    monkeypatch.setattr(ChexGenPipeline, "edit", counted)
+    assert cli.main(command) == 130 and not (tmp_path / "out/labels.csv").exists()
+    before = (tmp_path / "out/7.png").stat().st_mtime_ns
+    monkeypatch.setattr(ChexGenPipeline, "edit", edit)
+    assert cli.main(command) == 0 and (tmp_path / "out/7.png").stat().st_mtime_ns == before
+    assert (tmp_path / "out/7.png").read_bytes() != (tmp_path / "out/8.png").read_bytes()
+    first = read_image(tmp_path / "out/7.png")
+    assert cli.main([*command[:-1], "2"]) == 0  # with other settings all are made again
+    assert not np.array_equal(read_image(tmp_path / "out/7.png"), first)
+
+
+@pytest.mark.parametrize(
+    ("pair", "out", "words"),
+    [
+        ("a", ".", "a.png is read here, and would be replaced: name another folder"),
+        ("other", ".", "other.png is no image of this command's"),
+    ],
+)
+def test_films_that_are_read_and_others_are_never_replaced(tmp_path, pair, out, words, capsys):
+    table = films(tmp_path, OLDER.replace("7", pair, 1))
+    write_png(tmp_path / "other.png", np.full((SIZE, SIZE), 0.5, np.float32))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert cli.main(["edit", str(table), "--out", str(tmp_path / out)]) == 2
+    assert words in capsys.readouterr().err
+    table.rename(tmp_path / "labels.csv")
+    assert cli.main(["edit", str(tmp_path / "labels.csv"), "--out", str(tmp_path / out)]) == 2
+    assert {path.name.replace("labels", "films"): path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_columns_that_are_not_read_are_said(tmp_path):
+    table = films(tmp_path, OLDER + ",1,3", header=WIDER + "Efusion,guidence")
+    with pytest.warns(UserWarning, match="films.csv: not used: Efusion, guidence; known columns: pair, image"):
+        edit_command.read_rows(table)
+
+
 def test_a_row_can_have_a_guidance_of_its_own(tmp_path, weights):
     rows = [OLDER + ",", OLDER.replace("7,", "8,", 1) + ",6"]
     table = films(tmp_path, *rows, header="pair,image,change,view,age,sex,Effusion,guidance")
@@ -95,6 +140,7 @@ def test_a_change_that_the_model_does_not_read_leaves_the_film_and_is_said(tmp_p
         ([OLDER + ',"{""finding"": ""Effusion""}"'], WIDER + "details", "is no list"),
         ([OLDER + ",3"], WIDER + "details", "details"),
         ([OLDER + ',"[""left""]"'], WIDER + "details", "details of 'left' are not understood"),
+        ([OLDER + ',"[{""finding"": ""Efusion""}]"'], WIDER + "details", "details of 'Efusion', whose column is not 1"),
         ([OLDER + ',"[{""finding"": ""Effusion"", ""side"": ""top""}]"'], WIDER + "details", "side 'top' of Effusion"),
     ],
 )

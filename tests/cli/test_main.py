@@ -95,6 +95,35 @@ def test_finished_images_are_not_sampled_again(prompts, weights, tmp_path, monke
         cli.main(command(prompts, weights, tmp_path / "out", "--guidance", "2"))
 
 
+def test_files_that_are_read_and_others_pictures_are_never_replaced(prompts, weights, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    Image.new("L", (8, 8)).save(out / "case0_0.png")
+    for words in ("case0_0.png is no image of this command's", "manifest.csv is read here, and would be replaced"):
+        before = content(out)
+        assert cli.main(command(prompts, weights, out)) == 2
+        assert words in capsys.readouterr().err and content(out) == before
+        prompts = prompts.rename(out / "manifest.csv")
+
+
+def test_interrupted_and_out_of_memory_are_one_line(monkeypatch, capsys):
+    for error, status, words in (
+        (KeyboardInterrupt(), 130, "interrupted; give the same command again"),
+        (MemoryError(), 2, "the memory is full"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 2, "(--batch-size, --workers)"),
+    ):
+
+        def stop(options, error=error):
+            raise error
+
+        monkeypatch.setattr(data, "list_sources", stop)
+        assert cli.main(["data", "list"]) == status
+        assert words in (said := capsys.readouterr().err) and said.count("\n") == 1
+    monkeypatch.setattr(data, "list_sources", lambda options: [].pop())
+    with pytest.raises(IndexError):
+        cli.main(["data", "list"])
+
+
 def test_errors_are_one_line_and_write_nothing(prompts, weights, tmp_path, capsys):
     def fails(message, *arguments):
         assert cli.main(list(arguments)) == 2

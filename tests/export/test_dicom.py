@@ -110,6 +110,13 @@ def test_long_prompts_are_cut_where_the_standard_ends_and_kept_in_the_recipe(tmp
     assert read_recipe(tmp_path / "x.dcm") == recipe
 
 
+@pytest.mark.parametrize("requested", [{"sex": "male"}, {"age": -1}, {"view": "pa"}])
+def test_what_no_person_is_and_no_view_is_refused(tmp_path, requested):
+    with pytest.raises(ValueError, match=f"{next(iter(requested))} .* is no"):
+        write_dicom(tmp_path / "x.dcm", np.zeros((8, 8), np.uint8), {}, requested)
+    assert not (tmp_path / "x.dcm").exists()
+
+
 @pytest.mark.parametrize("pixels", [PIXELS.astype(float), PIXELS.astype(np.uint16), np.zeros((4, 4, 3), np.uint8)])
 def test_other_pixels_are_refused(tmp_path, pixels):
     with pytest.raises(ImageError, match=r"x\.dcm: needs uint8 \[H, W\]"):

@@ -165,7 +165,10 @@ def test_images_of_another_generator_are_shared(foreign, tmp_path, form, capsys)
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        (["image,sex", "a b.png,x"], r"labels.csv, row 1: sex 'x' is neither F nor M"),
+        (["image,sex", "a b.png,x"], r"labels.csv, row 1: sex 'x' is none of M, F"),
+        (["image,sex", "a b.png,mixed"], "row 1: sex 'mixed' is none of"),
+        (["image,age", "a b.png,5000"], "row 1: age '5000' is no number of years"),
+        (["image,condition", "a b.png,pneumonia"], "rename the column condition"),
         (["image,view", "a b.png,front"], "row 1: view 'front' is none of PA"),
         (["image,age", "c.png,50", "d.png,old"], "row 2: age 'old' is no number of years"),
         (["image,source", "a b.png,x"], "rename the column source"),

@@ -120,6 +120,7 @@ def test_columns_that_are_not_used_are_named(tmp_path):
         ("name,impression\na,Clear.\nb,両側胸水\n", r"row 2 \(b\): impression '両側胸水' is not in English"),
         ("name,impression,age\na,Clear.,old\n", "row 1 .a.: age 'old' is no number"),
         ("name,impression,sex\na,Clear.,X\n", "row 1 .a.: sex 'X' is none of"),
+        ("name,impression,Edema\na,Clear.,1\nb,Clear.,present\n", "1 rows cannot .*\n  row 2 .b.: Edema 'present' is"),
         ("name,impression,mask\na,Clear.,lungs.png\n", "not written as 'class=file; class=file'"),
         ("name,impression,boxes\na,Clear.,Effusion 0 0 1\n", "not written as 'class x y w h"),
         ("name,impression,boxes\na,Clear.,Effusion 0 0 1 wide\n", r"row 1 .a.: box .* needs numbers x, y, w and h"),

@@ -103,6 +103,8 @@ def test_build_of_a_corpus(tmp_path, capsys, monkeypatch):
     assert corpus.stream(tmp_path).select(pl.len()).collect().item() == 300
     assert cli.main(["data", "build", "openi", "--out", str(tmp_path), "--shard", "half"]) == 2
     assert cli.main(["data", "build", "openi", "openj", "--out", str(tmp_path / "new")]) == 2
+    assert cli.main(["data", "build", "openi=", "--out", str(tmp_path / "new")]) == 2
+    assert "'openi=': give a folder behind =" in capsys.readouterr().err
     assert cli.main(["data", "build", "openi", "brax", "--out", str(tmp_path / "new")]) == 2
     assert "brax: its table is not shipped; give its folder, brax=FOLDER" in capsys.readouterr().err
     assert cli.main(["data", "build", "openi", f"brax={tmp_path}/gone", "--out", str(tmp_path / "new")]) == 2

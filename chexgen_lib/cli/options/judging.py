@@ -162,7 +162,7 @@ def _add_counterfactuals(commands: argparse._SubParsersAction) -> None:
         "--resamples", type=at_least(2), default=1000, metavar="N", help="of the bootstrap (default: 1000)"
     )
     for name, action, fewest in (("make", make, 1), ("score", score, 2)):
-        pairs, side, workers = (at_least(least) for least in (fewest, 16, 0))
+        pairs, side, workers = (at_least(least) for least in (fewest, 32, 0))
         action.add_argument("--pairs", type=pairs, default=1000, metavar="N", help="the first N (default: 1000)")
         action.add_argument("--size", type=side, default=128, metavar="PX", help="of a side (default: 128)")
         action.add_argument("--workers", type=workers, default=2, metavar="N", help="that render (default: 2)")

@@ -1,0 +1,23 @@
+"""What a command must not replace: the files that it reads, and pictures that somebody else made."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from chexgen_lib.export.images import is_of_another
+
+
+def check_outputs(images: Iterable[Path], others: Iterable[Path], read: Iterable[Path]) -> None:
+    """Raise ValueError if a command would replace a file that it reads, or an image that it did not make.
+
+    Args:
+        images, others: what it writes, samples and other files.
+        read: what it reads.
+    """
+    images = list(images)
+    given = {path.resolve() for path in read}
+    for path in (*images, *others):
+        if path.resolve() in given:
+            raise ValueError(f"{path} is read here, and would be replaced: name another folder as --out")
+    for path in images:
+        if path.exists() and is_of_another(path):
+            raise ValueError(f"{path} is no image of this command's: name another folder as --out, or move it away")
