@@ -164,6 +164,23 @@ def test_a_run_outside_of_the_repository_is_refused_before_it_begins(root, tmp_p
     assert (tmp_path / "params.yaml").read_text() == "as before"
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("root=chexgen_lib/mine", "holds the repository's own files"),
+        ("root=.", "holds the repository's own files"),
+        ("alignment.training.steps=0", "alignment.training: steps must be a positive integer"),
+        ("pretraining.training.learning_rate=nan", "pretraining.training: learning_rate must be positive and finite"),
+        ("seed=-1", "seed must be 0 or a positive integer"),
+    ],
+)
+def test_values_that_a_later_stage_would_refuse_are_refused_at_once(given, words, tmp_path):
+    (tmp_path / "params.yaml").write_text("as before")
+    with pytest.raises(NotebookError, match=words):
+        dag.compose("paper", tmp_path / "params.yaml", [given])
+    assert (tmp_path / "params.yaml").read_text() == "as before"
+
+
 @pytest.mark.parametrize("git", [True, False])
 def test_a_link_out_of_the_repository_is_refused_where_dvc_minds_it(git, tmp_path, monkeypatch):
     for name in ("scratch", "repository/runs/paper", *["repository/.git"] * git):

@@ -7,6 +7,7 @@ import polars as pl
 
 from chexgen_lib.causal.graph import CausalError, Graph
 from chexgen_lib.causal.model import CausalModel
+from chexgen_lib.checks import check_count
 from chexgen_lib.estimates.comparison import estimate, tidy
 from chexgen_lib.estimates.resampling import Resampling
 
@@ -38,6 +39,7 @@ def effect(
     Raises:
         CausalError: for a table or a value that does not fit the graph.
     """
+    check_count("draws", draws)
     known, patients = graph.complete(table)
     whole, (name, counted) = CausalModel.fit(known, graph), outcome
     for variable, value in (*((cause, value) for value in values), outcome):

@@ -50,13 +50,13 @@ class Graph:
         return found
 
     def check_columns(self, table: pl.DataFrame) -> None:
-        """Raise CausalError for a variable that a table lacks, or a number that is none there."""
+        """Raise CausalError for a variable that a table lacks, or of which a value is no number where it should be."""
         if missing := [v for v in self.kinds if v not in table.columns]:
             raise CausalError(f"the table lacks {', '.join(missing)}: add the columns, or take them out of the graph")
         for v, kind in self.kinds.items():
             if kind == "number" and not table[v].dtype.is_numeric():
                 raise CausalError(f"{v}: is {table[v].dtype} in the table, and a number in the graph")
-            if kind == "number" and (wrong := table[v].cast(pl.Float64).is_finite().not_().sum()):
+            if table[v].dtype.is_float() and (wrong := table[v].is_finite().not_().sum()):
                 raise CausalError(
                     f"{v}: NaN or infinite in {wrong} rows: write null where it is unknown (fill_nan(None))"
                 )
@@ -100,6 +100,10 @@ def read_graph(path: str | Path = SHIPPED) -> Graph:
     return make_graph(variables, arrows, str(path))
 
 
+def _are_names(end: Any) -> bool:
+    return isinstance(end, list) and bool(end) and all(isinstance(variable, str) for variable in end)
+
+
 def make_graph(variables: Mapping[str, str], arrows: list[Mapping[str, Any]], name: str = "graph") -> Graph:
     """A checked graph of the content of a file; arrows are dicts of from, to (a variable or a list) and because."""
     for variable, kind in variables.items():
@@ -109,7 +113,7 @@ def make_graph(variables: Mapping[str, str], arrows: list[Mapping[str, Any]], na
     for arrow in arrows:
         ends = [arrow.get(end) for end in ("from", "to")] if isinstance(arrow, Mapping) else [None]
         ends = [[end] if isinstance(end, str) else end for end in ends]
-        if not all(isinstance(end, list) for end in ends) or not arrow.get("because"):
+        if not all(map(_are_names, ends)) or not arrow.get("because"):
             raise CausalError(
                 f"{name}: arrow {arrow} needs from and to, a variable or several in brackets, and because, its reason"
             )

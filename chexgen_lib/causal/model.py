@@ -24,6 +24,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, SplineTransformer
 
 from chexgen_lib.causal.graph import CausalError, Graph
+from chexgen_lib.checks import check_count
 
 KNOTS = 5  # of the splines of a number
 COMMON = 0.05  # share of rows from which on a value of a number is one of many
@@ -166,13 +167,16 @@ class CausalModel:
         return cls(graph, functions, rows)
 
     def sample(self, n: int, do: Mapping[str, Any] | None = None, seed: int = 0) -> pl.DataFrame:
-        """`n` rows, with the variables of `do` set to its values."""
+        """`n` rows, with the variables of `do` set to its values. Raises ValueError unless n is 1 or more."""
+        check_count("n", n)
         random = np.random.default_rng(seed)
         return self.predict(pl.DataFrame({v: random.uniform(0, 1, n) for v in self.graph.order}), do)
 
     def abduct(self, table: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
         """The noise of each variable in each row. Raises CausalError for rows with unknown values."""
         self.graph.check_columns(table)
+        if table.is_empty():
+            raise CausalError("the table has no row: give one or more")
         if unknown := [v for v in self.graph.order if table[v].null_count()]:
             raise CausalError(f"{unknown[0]} is unknown in {table[unknown[0]].null_count()} rows: give whole rows")
         for variable in self.graph.order:

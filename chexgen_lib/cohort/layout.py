@@ -11,6 +11,7 @@ Whether rendered or real, a cohort is a folder with one layout, written by `buil
                           of whose file something was left out
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -34,15 +35,19 @@ def load(folder: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
     """The cohort's table, or some of its columns.
 
     Raises:
-        CohortError: if there is none; it names the stage that makes it.
+        CohortError: if there is none, it is damaged, or another's; it names the stage that makes it.
     """
     path = Path(folder) / "cohort.parquet"
     if not path.is_file():
         raise CohortError(f"{path} does not exist: run the stage 02_cohort first")
-    table = pl.scan_parquet(path, glob=False)
-    known = table.collect_schema()
-    table = table.with_columns(pl.lit(False).alias(flag) for flag in FLAGS if flag not in known)
-    return (table if columns is None else table.select(columns)).collect()
+    try:
+        table = pl.scan_parquet(path, glob=False)
+        known = table.collect_schema()
+        table = table.with_columns(pl.lit(False).alias(flag) for flag in FLAGS if flag not in known)
+        return (table if columns is None else table.select(columns)).collect()
+    except pl.exceptions.PolarsError as error:
+        reason = " ".join(str(error).split())
+        raise CohortError(f"{path} is cut off or damaged ({reason}): copy it again, or run 02_cohort") from error
 
 
 def purposes(cohort: pl.DataFrame) -> list[str]:
@@ -59,7 +64,8 @@ def rows(cohort: pl.DataFrame, flag: str | None = None, split: str | None = None
 
 def resolutions(folder: Path) -> list[int]:
     """The sizes in pixels that the cohort has images of, the smallest first. Raises CohortError if there is none."""
-    sizes = sorted(int(path.stem.rpartition("_")[2]) for path in Path(folder).glob("images_*.npy"))
+    found = (re.fullmatch(r"images_([0-9]+)", path.stem) for path in Path(folder).glob("images_*.npy"))
+    sizes = sorted(int(size[1]) for size in found if size)
     if not sizes:
         raise CohortError(f"{folder}: holds no images_*.npy: give the folder that 02_cohort wrote, or run it first")
     return sizes
@@ -75,12 +81,23 @@ def stored_images(folder: Path, resolution: int, size: int | None = None) -> Sto
     """All images [N, size, size], in the order of the table, on the disk: those of `resolution`, resized.
 
     Where the cohort has images of `size` pixels and these are fewer, they are read: `build` reduces in the same way.
+
+    Raises:
+        CohortError: if they are missing, cut off, or not those of the table.
     """
     path, smaller = (Path(folder) / f"images_{pixels}.npy" for pixels in (resolution, size))
     if not path.is_file():
         raise CohortError(f"{path} does not exist: 02_cohort has not made {resolution} px images")
-    reduced = size is not None and size < resolution and smaller.is_file()
-    return StoredImages.of(smaller if reduced else path, size)
+    path = smaller if size is not None and size < resolution and smaller.is_file() else path
+    try:
+        images = StoredImages.of(path, size)
+    except (ValueError, EOFError) as error:
+        raise CohortError(f"{path} is cut off or damaged ({error}): copy it again, or run 02_cohort") from error
+    n = len(load(folder, ["image_id"]))
+    if len(images) != n or images.dtype != np.uint8 or images.parts[0].ndim != 3:
+        held = f"{images.dtype} {list(images.parts[0].shape)}"
+        raise CohortError(f"{path} holds {held} for {n} records, not a uint8 image of each: run 02_cohort again")
+    return images
 
 
 def has_masks(folder: Path) -> bool:

@@ -213,7 +213,9 @@ def read_edits(folder: str | Path, pairs: Sequence[Pair], size: int) -> np.ndarr
         )
     files = dict(given.select("pair", "image").iter_rows())
     if absent := [pair.name for pair in pairs if pair.name not in files]:
-        raise ImageError(f"{path}: {len(absent)} pairs have no film, the first is {absent[0]!r}: edit every one")
+        first = [pair.name for pair in pairs].index(absent[0])
+        fewer = f", or score the first {first} alone (--pairs {first})" * (first > 1)
+        raise ImageError(f"{path}: {len(absent)} pairs have no film, the first is {absent[0]!r}: edit every one{fewer}")
     return np.stack([read_film(named_file(Path(folder), files[pair.name]), size) for pair in pairs])
 
 

@@ -1,5 +1,6 @@
 """Settings of a training run (paper, Methods; ED Table 4)."""
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -73,11 +74,16 @@ class TrainingConfig:
         for name in ("steps", "batch_size", "gradient_accumulation", "checkpoint_every", "log_every"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise TrainingError(f"{name} must be a positive integer, not {getattr(self, name)!r}")
+        for name in ("warmup_steps", "seed"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 0:
+                raise TrainingError(f"{name} must be 0 or a positive integer, not {getattr(self, name)!r}")
         for name in ("learning_rate", "clip_norm", "time_scale", "time_shift"):
-            if not getattr(self, name) > 0:
-                raise TrainingError(f"{name} must be positive, not {getattr(self, name)!r}")
-        if self.muon_learning_rate is not None and not self.muon_learning_rate > 0:
+            if not 0 < getattr(self, name) < math.inf:
+                raise TrainingError(f"{name} must be positive and finite, not {getattr(self, name)!r}")
+        if self.muon_learning_rate is not None and not 0 < self.muon_learning_rate < math.inf:
             raise TrainingError(f"muon_learning_rate must be positive or null, not {self.muon_learning_rate!r}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise TrainingError(f"weight_decay must be at least 0 and finite, not {self.weight_decay!r}")
         for name in ("ema_decay", "caption_dropout", "metadata_dropout", "adam_beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingError(f"{name} must be in [0, 1), not {getattr(self, name)!r}")

@@ -20,6 +20,8 @@ from chexgen_lib.storage import replacing
 from chexgen_lib.workflow import settings
 from chexgen_lib.workflow.notebooks import ROOT, NotebookError, code_cells, load_yaml, names, path_of, read, section_of
 
+# Folders of the repository, in which no run may write.
+OWN = (".dvc", ".git", "benchmarks", "chexgen_lib", "conf", "docs", "findings", "notebooks", "tests")
 # Settings that name a folder of the user's.
 FOLDERS = ("curation.image_folder", "curation.data_root", "annotation_to_image.lung_masks")
 
@@ -37,8 +39,8 @@ def compose(profile: str, output: Path, overrides: Iterable[str] = ()) -> dict[s
         overrides: "curation.image_folder=data/my images", one each, as `settings.for_hydra` takes them.
 
     Raises:
-        NotebookError: for an unknown profile or setting, a value of another type than the profile's, or a `root`
-            outside of the repository.
+        NotebookError: for an unknown profile or setting, a value of another type than the profile's or that no training
+            takes, or a `root` outside of the repository or in a folder of its own files.
     """
     from dvc.utils.hydra import compose_and_dump
 
@@ -50,7 +52,10 @@ def compose(profile: str, output: Path, overrides: Iterable[str] = ()) -> dict[s
     plugins = str(ROOT / ".dvc/hydra_plugins")
     with _named(profile, overrides), replacing(output) as partial:
         compose_and_dump(partial, str(ROOT / "conf"), None, "config", plugins, [f"profile={profile}", *overrides])
-        _check_root(load_yaml(partial)["root"])
+        composed = load_yaml(partial)
+        _check_root(composed["root"])
+        if overrides:  # the profiles as they are have been checked
+            _check_values(composed)
     return load_yaml(output)
 
 
@@ -78,6 +83,22 @@ def _check_root(root: str) -> None:
             f"root={root}: {led} is outside of the repository, where DVC keeps no results: give a folder below it, as "
             "root=runs/mine; to use another disk, clone the repository there"
         )
+    if place == ROOT or place.relative_to(ROOT).parts[0] in OWN:
+        raise NotebookError(f"root={root}: holds the repository's own files: give another folder, as root=runs/mine")
+
+
+def _check_values(composed: dict[str, Any]) -> None:
+    """Raise for settings of a training that its stage would refuse, maybe days after the first has begun."""
+    from chexgen_lib.training.config import TrainingConfig, TrainingError  # imports torch
+
+    for section, values in composed.items():
+        training = values.get("training") if isinstance(values, dict) else None
+        if not isinstance(training, dict) or "steps" not in training:
+            continue
+        try:
+            TrainingConfig(**training, seed=composed["seed"])
+        except (TrainingError, TypeError) as error:
+            raise NotebookError(f"{section}.training: {error}") from error
 
 
 def _check_profile(profile: str) -> None:

@@ -45,6 +45,8 @@ def test_one_cause_or_effect_needs_no_brackets():
         ([{"from": ["a"], "to": ["b"]}], "because, its reason"),
         ([{"from": {"a": 1}, "to": ["b"], "because": "assumption"}], "a variable or several in brackets"),
         (["a -> b"], "arrow a -> b needs"),
+        ([{"from": [], "to": ["b"], "because": "assumption"}], "needs from and to"),
+        ([{"from": ["a", ["b"]], "to": ["b"], "because": "assumption"}], "needs from and to"),
     ],
 )
 def test_what_is_no_graph_is_refused(arrows, words):
@@ -72,6 +74,7 @@ def test_files_and_kinds_are_checked(tmp_path):
         ({"a": [1.0, 1.0], "b": ["x", "y"]}, "a: the table has fewer than two values"),
         ({"a": ["1", "2"], "b": ["x", "y"]}, "a: is String in the table, and a number in the graph"),
         ({"a": [1.0, 2.0, float("nan")], "b": ["x", "y", "x"]}, "a: NaN or infinite in 1 rows: write null"),
+        ({"a": [1.0, 2.0, 3.0], "b": [0.0, 1.0, float("nan")]}, "b: NaN or infinite in 1 rows: write null"),
     ],
 )
 def test_tables_that_do_not_fit_are_refused(table, words):

@@ -87,6 +87,11 @@ def test_pairs_of_a_table_whose_names_became_numbers(names, tmp_path):
         read_edits(edited(tmp_path, rows=[*rows, "0001,d.png"]), benchmark(2), SIZE)
 
 
+def test_edits_of_the_first_pairs_alone_are_told_how_to_be_scored(tmp_path):
+    with pytest.raises(ImageError, match=r"the first is '0002': edit every one, or score the first 2 alone .--pairs 2"):
+        read_edits(edited(tmp_path), benchmark(3), SIZE)
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

@@ -79,6 +79,8 @@ def load_reference(folder: Path, prompts: int, resolution: int | None = None) ->
     if resolution not in (None, *sizes):
         raise CohortError(f"{folder}: images of {sizes} px, not {resolution}: run 02_cohort for them")
     table = layout.load(folder).with_row_index("row")
+    if missing := [column for column in ("patient_id", "split", "view", "prompt") if column not in table.columns]:
+        raise CohortError(f"{folder}/cohort.parquet has no column {missing[0]}: give the folder that 02_cohort wrote")
     frontal = table.filter(pl.col("view").is_in(FRONTAL) & (pl.col("prompt").fill_null("") != ""))
 
     def films(rows: pl.DataFrame) -> Films:

@@ -77,10 +77,10 @@ def cases_needed(detect: float, power: float = 0.8) -> int:
             accuracy minus 0.5, whose standard deviation is 0.5 (0.3 is an accuracy of 0.65).
 
     Raises:
-        StudyError: unless detect is above 0 and power between 0.05 and 1.
+        StudyError: unless detect is at least 0.001 and power between 0.05 and 1.
     """
-    if not (detect > 0 and 0.05 < power < 1):
-        raise StudyError(f"needs an effect above 0 and a power between 0.05 and 1, got {detect} and {power}")
+    if not (detect >= 0.001 and 0.05 < power < 1):
+        raise StudyError(f"needs an effect of 0.001 or more and a power between 0.05 and 1, got {detect} and {power}")
     return int(np.ceil((_standard_errors(power) / detect) ** 2))
 
 

@@ -126,5 +126,6 @@ def _shorter_side(path: Path) -> int:
     try:
         with Image.open(path) as image:
             return min(image.size)
-    except OSError:  # not a picture that Pillow knows, such as DICOM, or none at all: `read_image` says which
+    except (OSError, Image.DecompressionBombError):
+        # Not a picture that Pillow knows, such as DICOM, too large a one, or none at all: `read_image` says which.
         return min(read_image(path).shape)

@@ -31,7 +31,7 @@ def test_the_number_of_cases_has_the_stated_power(detect, power):
     assert found.mean() == pytest.approx(power, abs=0.03)
 
 
-@pytest.mark.parametrize(("detect", "power"), [(0, 0.8), (-1, 0.8), (0.3, 1), (0.3, 0)])
+@pytest.mark.parametrize(("detect", "power"), [(0, 0.8), (-1, 0.8), (1e-300, 0.8), (0.3, 1), (0.3, 0)])
 def test_an_impossible_power_is_refused(detect, power):
     with pytest.raises(StudyError, match="power"):
         design.cases_needed(detect, power)
