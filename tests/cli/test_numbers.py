@@ -20,7 +20,7 @@ LEAST = [
     (MAKE, "--cases", 1),
     (SCORE, "--resamples", 2),
     *((FILMS, option, least) for option, least in (("--probe-pairs", 2), ("--pairs", 2), ("--resamples", 2))),
-    *((FILMS, option, least) for option, least in (("--size", 16), ("--workers", 0))),
+    *((FILMS, option, least) for option, least in (("--size", 32), ("--workers", 0))),
 ]
 OTHERS = [
     *((command, "--guidance", "nan", "a finite number") for command in (SAMPLE, EDIT, JUDGE)),

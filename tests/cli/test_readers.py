@@ -89,7 +89,7 @@ def test_without_cases_the_power_decides(run, capsys):
         (["--cases", "5", "--tasks", "taste"], "realism, pairs, agreement, assisted"),
         (["--cases", "5", "--size", "32"], "real: images of 16 px, fewer than size 32"),
         (["--cases", "1"], "at least 2 cases"),
-        (["--detect", "0"], "an effect above 0"),
+        (["--detect", "0"], "an effect of 0.001 or more"),
         (["--cases", "5", "--power", "2"], "a power between 0.05 and 1"),
     ],
 )

@@ -126,8 +126,7 @@ def test_stopped_anywhere_and_started_again_it_ends_with_the_same_bytes(folder, 
         patched.setattr(trainer.Run, "optimise", until)
         if at is None:  # when all is trained, and the model is being written
             patched.setattr(ChexGenTransformer, "save_pretrained", stop)
-        with pytest.raises(KeyboardInterrupt):
-            chexgen_train(folder)
+        assert chexgen_train(folder) == 130
     assert not (folder / "out/transformer").exists()
     assert chexgen_train(folder) == 0
     assert fingerprints(folder / "out") == fingerprints(folder / "whole")

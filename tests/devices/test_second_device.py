@@ -13,6 +13,7 @@ NAMES = {"fastest_device", "device_for", "running_device"}
 # What is not called on the second device: it hands a device on, or is for the CPU or the meta device alone.
 HANDING_ON = ("cli/edit.edit", "cli/judge.judge", "cli/sample.sample", "experiments/judge/instruments.trained")
 HANDING_ON += ("experiments/pretraining.pretrain_all", "models/loading.fastest_device", "studio/session.__init__")
+HANDING_ON += ("quality/evaluate.evaluate_run", "quality/evaluate.scorer_of")
 HANDING_ON += ("models/foundation.load_adapter", "training/cohort_cache.encode_rows")  # to all GPUs, or the CPU
 ELSEWHERE = {*HANDING_ON, "models/quantized.int8_weights", "models/released._on_meta", "models/sizing.parameters"}
 
