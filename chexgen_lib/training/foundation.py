@@ -7,6 +7,7 @@ As in the paper, the generator has seen far more images than any task that uses 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import torch
@@ -14,12 +15,15 @@ from diffusers import AutoencoderKL
 
 from chexgen_lib.cohort import layout
 from chexgen_lib.descriptions import grammar
+from chexgen_lib.models.foundation import PACKAGED, load_transformer, read_recipe
 from chexgen_lib.models.metadata import METADATA, encode_records
 from chexgen_lib.models.text import MAX_TOKENS, count_tokens, load_text_encoder
+from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.phantom.stated import stated
 from chexgen_lib.records import positions
 from chexgen_lib.storage import blocks
 from chexgen_lib.training.cohort_cache import encode_rows
+from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import LatentCache
 
 SPLITS = ("train", "val")
@@ -43,6 +47,37 @@ def told(records: pl.DataFrame, text_encoder: str) -> pl.DataFrame:
     order = pl.concat([chosen.arg_true(), (~chosen).arg_true()])
     both = pl.concat([every.filter(chosen), records.filter(~chosen)])[order.arg_sort()]
     return both.with_columns(grammar.prompt(both))
+
+
+def begin(
+    start: str | None, size: str, pairs: LatentCache, text_tokens: int, sources: Sequence[str], config: TrainingConfig
+) -> tuple[ChexGenTransformer, dict[str, Any]]:
+    """The model that a training of `pairs` begins with, and what its recipe says of where that is from.
+
+    Args:
+        start: None for a new model of the size `size`; or weights to go on from, as `load_transformer` takes them, of
+            which the recipe holds their own, or their name.
+
+    Raises:
+        TrainingError: for weights of another shape, objective or other sources.
+        WeightsError: as `load_transformer`.
+    """
+    _, channels, _, side = pairs.mean.shape
+    shape = {"sample_size": side, "text_dim": pairs.states.shape[1], "text_tokens": text_tokens}
+    asked = {"objective": config.objective, "metadata_sources": list(sources)}
+    torch.manual_seed(config.seed)
+    model = ChexGenTransformer.of_size(size, channels, **shape, **asked)
+    if start is None:
+        return model, {}
+    weights = load_transformer(start)
+    settings = {key: value for key, value in model.config.items() if not key.startswith("_")}
+    if differs := [key for key, value in settings.items() if weights.config[key] != value]:
+        own, other = weights.config[differs[0]], settings[differs[0]]
+        raise TrainingError(
+            f"start={start}: its {differs[0]} is {own!r}, this training's {other!r}: give other weights, or start=null"
+        )
+    model.load_state_dict(weights.state_dict())
+    return model, {"start": read_recipe(start) if start in PACKAGED else start}
 
 
 def build_pairs(

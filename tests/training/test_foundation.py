@@ -11,11 +11,13 @@ import torch
 from chexgen_lib.cohort import layout
 from chexgen_lib.kept import kept
 from chexgen_lib.models.autoencoder import load_autoencoder
+from chexgen_lib.models.foundation import load_transformer
 from chexgen_lib.models.metadata import encode_records
 from chexgen_lib.models.text import load_text_encoder
 from chexgen_lib.training import foundation
+from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import LatentCache
-from tests.builders import curated_records
+from tests.builders import curated_records, shipped_foundation
 
 N = 11
 
@@ -81,3 +83,19 @@ def test_pairs_have_the_metadata_of_what_was_told(cohort):
         train.metadata[:].nan_to_num(-1), encode_records(told.filter(split="train"), ["nih"]).nan_to_num(-1)
     )
     assert len(train) == 9 and len(val) == 2
+
+
+def test_a_training_begins_anew_or_goes_on_from_weights(cohort, tmp_path, monkeypatch):
+    pairs = LatentCache(torch.zeros(2, 4, 4, 4), None, torch.zeros(4, 384), torch.tensor([0, 2, 4]))
+    config = TrainingConfig(steps=1, batch_size=2, objective="rectified_flow")
+    shipped_foundation(tmp_path / "shipped", monkeypatch, metadata_sources=["nih"])
+    new, nothing = foundation.begin(None, "ci", pairs, 120, ["nih"], config)
+    model, begun = foundation.begin("shipped", "ci", pairs, 120, ["nih"], config)
+    assert nothing == {} and begun["start"]["training"]["steps"] == 7 and begun["start"]["sha256"]
+    state = load_transformer().state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert not all(torch.equal(value, state[name]) for name, value in new.state_dict().items())
+    trained = [{name for name, p in m.named_parameters() if p.requires_grad} for m in (new, model)]
+    assert trained[0] == trained[1] and "pos_embed" not in trained[1]
+    with pytest.raises(TrainingError, match=r"start=shipped: its metadata_sources is \['nih'\], this training's"):
+        foundation.begin("shipped", "ci", pairs, 120, ["nih", "openi"], config)
