@@ -31,8 +31,8 @@ class CohortError(ValueError):
     """Records or a folder from which no cohort can be made or read."""
 
 
-def load(folder: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
-    """The cohort's table, or some of its columns.
+def load(folder: Path, columns: Sequence[str | pl.Expr] | None = None) -> pl.DataFrame:
+    """The cohort's table, or some of its columns, or what expressions make of them.
 
     Raises:
         CohortError: if there is none, it is damaged, or another's; it names the stage that makes it.
@@ -93,7 +93,7 @@ def stored_images(folder: Path, resolution: int, size: int | None = None) -> Sto
         images = StoredImages.of(path, size)
     except (ValueError, EOFError) as error:
         raise CohortError(f"{path} is cut off or damaged ({error}): copy it again, or run 02_cohort") from error
-    n = len(load(folder, ["image_id"]))
+    n = load(folder, [pl.len()]).item()
     if len(images) != n or images.dtype != np.uint8 or images.parts[0].ndim != 3:
         held = f"{images.dtype} {list(images.parts[0].shape)}"
         raise CohortError(f"{path} holds {held} for {n} records, not a uint8 image of each: run 02_cohort again")

@@ -50,13 +50,11 @@ def read_recipe(path: str | Path) -> dict[str, Any] | None:
 
 
 def is_of_another(path: str | Path) -> bool:
-    """Whether a whole image is there that `save` did not write; of half a file nobody can tell."""
+    """Whether an image is there that `save` did not write: its header, which is all that is read, has no recipe."""
     try:
         if Path(path).suffix == SUFFIXES["dicom"]:
-            data = pydicom.dcmread(path)
-            return data.pixel_array.size > 0 and recipe_of(data) is None
+            return recipe_of(pydicom.dcmread(path, stop_before_pixels=True)) is None
         with Image.open(path) as image:
-            image.load()
-            return CHUNK not in getattr(image, "text", {})
-    except Exception:  # as in `read_recipe`
+            return CHUNK not in image.info
+    except Exception:  # as in `read_recipe`: no image, or less than its header
         return False

@@ -90,7 +90,7 @@ def test_the_pairs_of_both_stages_at_the_low_resolution(cohort_folder, minilm):
 def test_caches_of_other_records_are_refused(cohort_folder, minilm):
     folder, autoencoder, _ = cohort_folder
     table = pl.read_parquet(folder / "cohort.parquet")
-    table = table.with_columns(stage1=pl.col("stage1") & (pl.int_range(pl.len()) < 2))
+    table = table.with_columns(stage2=pl.col("stage2") & (pl.int_range(pl.len()) < 2))
     table.write_parquet(folder / "cohort.parquet")
     with pytest.raises(CacheError, match="do not form pairs"):
         load_pairs(folder, "train", autoencoder, minilm)
