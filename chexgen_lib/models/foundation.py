@@ -61,12 +61,17 @@ def remedy(folder: Path) -> str:
 
 
 def check_shipped(name: str = SHIPPED) -> None:
-    """Raise WeightsError unless a shipped transformer's files are whole, and its latents those of the autoencoder."""
+    """Raise WeightsError unless a shipped transformer's files are whole, and belong to the others that ship.
+
+    Its latents must be those of the autoencoder, and a student's teacher the foundation.
+    """
     recipe, folder = _check_files(name), _folder(name)
     if recipe.get("latents_sha256", own := autoencoder.latents_sha256()) != own:
         raise WeightsError(
             f"{folder} was trained on the latents of another autoencoder than the shipped one: {remedy(folder)}"
         )
+    if name == DISTILLED:
+        _check_foundation(recipe, folder)
 
 
 def load_adapter(device: torch.device | None = None, name: str = WITH_ADAPTER) -> ControlledTransformer:
@@ -80,14 +85,18 @@ def load_adapter(device: torch.device | None = None, name: str = WITH_ADAPTER) -
     """
     recipe, folder = _check_files(name), _folder(name)
     base = load_transformer(device=device)
-    if recipe.get("foundation_sha256") != read_recipe()["sha256"]:
-        raise WeightsError(f"{folder} was trained for another foundation than the shipped one: {remedy(folder)}")
+    _check_foundation(recipe, folder)
     try:
         model = ControlledTransformer.on(base, recipe["copied_blocks"])
         model.controlnet.load_state_dict(load_file(folder / WEIGHTS))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{folder} is of another version ({error}): {remedy(folder)}") from error
     return model.eval().requires_grad_(False)
+
+
+def _check_foundation(recipe: Mapping[str, Any], folder: Path) -> None:
+    if recipe.get("foundation_sha256") != read_recipe()["sha256"]:
+        raise WeightsError(f"{folder} belongs to another foundation than the shipped one: {remedy(folder)}")
 
 
 def _folder(name: str) -> Path:
@@ -132,7 +141,10 @@ def read_history(name: str = SHIPPED) -> pl.DataFrame:
 
 
 def save_transformer(folder: Path, model: ChexGenTransformer, recipe: Mapping[str, Any], history: pl.DataFrame) -> None:
-    """Write `folder` as the package ships a transformer; `recipe` gets the sha256 of weights and of their latents."""
+    """Write `folder` as the package ships a transformer.
+
+    `recipe` gets the sha256 of the weights and of their latents, that of a student the foundation's, its teacher's.
+    """
     with replacing(folder) as partial:
         half = type(model).from_config(model.config)
         half.load_state_dict(model.state_dict())
@@ -140,6 +152,8 @@ def save_transformer(folder: Path, model: ChexGenTransformer, recipe: Mapping[st
         forget_origins(partial)
         history.write_parquet(partial / HISTORY)
         hashes = {"sha256": digest(partial / WEIGHTS), "latents_sha256": autoencoder.latents_sha256()}
+        if model.distilled_steps:
+            hashes["foundation_sha256"] = read_recipe()["sha256"]
         write_json({**recipe, **hashes}, partial / RECIPE)
 
 

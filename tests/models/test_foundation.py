@@ -144,7 +144,7 @@ def test_an_adapter_that_cannot_be_used_is_an_error_with_its_remedy(shipped, ada
     folder, _ = adapter
     recipe = json.loads((folder / foundation.RECIPE).read_text())
     for other, message in (
-        ({"foundation_sha256": "0" * 64}, "trained for another foundation than the shipped one"),
+        ({"foundation_sha256": "0" * 64}, "belongs to another foundation than the shipped one"),
         ({"copied_blocks": 2}, "is of another version"),
         ({"copied_blocks": None}, "is of another version"),
         ({"sha256": "0" * 64}, "is damaged or not what recipe.json describes"),
@@ -185,6 +185,10 @@ def test_the_distilled_one_is_read_beside_the_foundation(shipped, tmp_path, monk
     assert (
         own["autoencoder_sha256"] == shared["autoencoder_sha256"] and own["weights_sha256"] != shared["weights_sha256"]
     )
+    shipped_foundation(tmp_path / "another", monkeypatch, sample_size=8)
+    with pytest.raises(WeightsError, match="distilled belongs to another foundation.*`make distilled`"):
+        load_transformer("shipped-distilled")
+    monkeypatch.setattr(foundation, "FOLDER", tmp_path / "foundation")
     changed(folder, lambda tensors: tensors.pop("pos_embed"))
     with pytest.raises(WeightsError, match="of another version.*`make distilled`"):
         load_transformer("shipped-distilled")
