@@ -5,7 +5,8 @@
 writes benchmarks/baseline_compute.csv. FLOPs of a training are those of a forward pass of one image at its training's
 resolution, with texts of as many tokens as the model reads at most, as torch counts them, times three (the backward
 pass takes twice the forward's) and times the images seen: steps x batch x accumulation, on one process. Stage I of
-the laptop is the shipped foundation, whose recipe says how many images it saw. Frozen encoders are not counted.
+the laptop is the shipped foundation: its recipe says how many images it saw, and how many the weights that it went on
+from. Frozen encoders are not counted.
 """
 
 from collections.abc import Mapping
@@ -29,6 +30,11 @@ def images_seen(training: Mapping[str, Any]) -> int:
     return training["steps"] * training["batch_size"] * training["gradient_accumulation"]
 
 
+def shown(recipe: Mapping[str, Any]) -> int:
+    """Images that a shipped model has seen, in its training and in those that it went on from."""
+    return recipe["presentations"] + (shown(recipe["start"]) if "start" in recipe else 0)
+
+
 @torch.no_grad()
 def forward_flops(model: torch.nn.Module, latents: tuple[int, int, int], tokens: int) -> int:
     """FLOPs of one image through a model."""
@@ -42,7 +48,7 @@ def trainings() -> list[dict[str, Any]]:
     sides = {name: params["cohort"][f"{name}_resolution"] // downsampling(autoencoder) for name in ("low", "high")}
     foundation, rows = load_transformer(), []  # stage II goes on with it
     for generator, name, resolution, images in (
-        ("ChexGen", "foundation", "high", read_recipe()["presentations"]),
+        ("ChexGen", "foundation", "high", shown(read_recipe())),
         ("ChexGen", "alignment", "high", images_seen(params["alignment"]["training"])),
         ("baseline", "baseline", "low", images_seen(params["baseline"]["training"])),
     ):

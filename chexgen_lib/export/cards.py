@@ -11,6 +11,7 @@ import chexgen_lib
 from chexgen_lib.diffusion.schedulers import default_steps
 from chexgen_lib.models.baseline import BaselineUNet
 from chexgen_lib.models.control import ControlledTransformer
+from chexgen_lib.models.foundation import goes_on_from
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.sources import registry
@@ -115,7 +116,7 @@ def _training(recipe: Mapping[str, Any] | None) -> str:
     if recipe is None:
         return UNKNOWN
     known = ("images", "patients", "resolution", "presentations", "hours", "machine", "commit")
-    facts = {name: str(recipe[name]) for name in known if name in recipe}
+    facts = {name: str(recipe[name]) for name in known if name in recipe} | goes_on_from(recipe)
     sources = {f"images of {_title(s)}": f"{n:,} ({_licence(s)})" for s, n in recipe.get("sources", {}).items()}
     return f"{_table(facts | sources)}\n\n`recipe.json` has every setting."
 

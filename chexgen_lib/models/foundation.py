@@ -128,6 +128,15 @@ def read_recipe(name: str = SHIPPED) -> dict[str, Any]:
         raise WeightsError(f"{damaged}: {remedy(folder)}") from error
 
 
+def goes_on_from(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """In words, as "goes on from", what a training of this recipe began with; empty if it began anew."""
+    start = recipe.get("start")
+    if isinstance(start, Mapping):
+        shown = f"{start['images']:,} images, shown {start['presentations']:,} times in {start['hours']} hours"
+        start = f"a training on {shown} (commit {start['commit']})"
+    return {} if start is None else {"goes on from": str(start)}
+
+
 def read_history(name: str = SHIPPED) -> pl.DataFrame:
     """The history of the training of one of `PACKAGED`. Raises WeightsError.
 

@@ -12,7 +12,7 @@ from chexgen_lib.descriptions import grammar
 from chexgen_lib.kept import kept
 from chexgen_lib.models import foundation
 from chexgen_lib.models.autoencoder import downsampling, load_autoencoder
-from chexgen_lib.models.foundation import SHIPPED, load_transformer, read_history, read_recipe
+from chexgen_lib.models.foundation import SHIPPED, goes_on_from, load_transformer, read_history, read_recipe
 from chexgen_lib.models.loading import WeightsError
 from chexgen_lib.models.text import load_text_encoder
 from chexgen_lib.models.transformer import ChexGenTransformer
@@ -106,7 +106,8 @@ def _recipe_in_words(size: str, resolution: int) -> dict[str, str]:
     recipe = read_recipe()
     try:
         trained = describe(TrainingConfig(**recipe["training"]), recipe["images"], f"shipped, {size}", resolution)
-        return trained | {name: str(recipe[name]) for name in ("patients", "hours", "machine", "commit")}
+        made = {name: str(recipe[name]) for name in ("patients", "hours", "machine", "commit")}
+        return trained | made | goes_on_from(recipe)
     except (KeyError, TypeError, ValueError) as error:
         remedy = foundation.remedy(foundation.FOLDER)
         raise WeightsError(f"the shipped recipe is of another version ({error!r}): {remedy}") from error

@@ -73,6 +73,10 @@ def test_a_shared_model_samples_as_before_and_its_card_holds_the_facts(light, tm
     assert (card.data.license, card.data.library_name) == ("cc-by-4.0", "diffusers") and "synthetic" in card.data.tags
     assert "images of CheXpert" in card.text and "1,000 (Stanford University Dataset Research" in card.text
     assert json.loads((folder / "recipe.json").read_text()) == RECIPE
+    assert (
+        "| goes on from | weights/mine |"
+        in ModelCard.load(write_model(tmp_path / "on", light, RECIPE | {"start": "weights/mine"}) / "README.md").text
+    )
     with pytest.raises(ValueError, match="exists: name a new folder"):
         write_model(folder, light, RECIPE)
 

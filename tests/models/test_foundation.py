@@ -9,7 +9,14 @@ from safetensors.torch import load_file, save_file
 
 from chexgen_lib.experiments.distillation import student_of
 from chexgen_lib.models import foundation
-from chexgen_lib.models.foundation import load_adapter, load_transformer, read_history, read_recipe, save_transformer
+from chexgen_lib.models.foundation import (
+    goes_on_from,
+    load_adapter,
+    load_transformer,
+    read_history,
+    read_recipe,
+    save_transformer,
+)
 from chexgen_lib.models.loading import WeightsError
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.storage import digest
@@ -158,6 +165,14 @@ def test_an_adapter_that_cannot_be_used_is_an_error_with_its_remedy(shipped, ada
     (folder / foundation.RECIPE).unlink()
     with pytest.raises(WeightsError, match="the package holds no adapter .*`make adapter`"):
         load_adapter()
+
+
+def test_a_recipe_says_what_its_training_went_on_from():
+    first = {"images": 32768, "presentations": 384000, "hours": 0.87, "commit": "db568bd"}
+    assert goes_on_from({}) == {}
+    assert goes_on_from({"start": "weights/mine"}) == {"goes on from": "weights/mine"}
+    words = "a training on 32,768 images, shown 384,000 times in 0.87 hours (commit db568bd)"
+    assert goes_on_from({"start": first}) == {"goes on from": words}
 
 
 def test_the_adapter_in_the_package_is_whole_and_steers():
