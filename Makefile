@@ -25,7 +25,7 @@ help:
 	@echo "                options: OPTIONS='--prompts 200'; results in runs/judge/result, or OUT=FOLDER"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make studio     sample by hand, in a notebook"
-	@echo "make autoencoder train a new autoencoder, of other latents;  make foundation  train the shipped generator anew (over two hours)"
+	@echo "make autoencoder train a new autoencoder, of other latents;  make foundation  train the shipped generator on (over two hours)"
 	@echo "make adapter    retrain the shipped adapter for masks and boxes;  make distilled  the generator of few steps"
 	@echo "make notebooks  copy the outputs of the run in runs/laptop into the committed notebooks"
 	@echo "make expected   execute the notebooks and write the results that make test expects (NAMES=07_quality: of one)"
@@ -112,9 +112,10 @@ autoencoder: params dvc
 	$(BIN)/dvc repro 01_curation
 	$(BIN)/python -m chexgen_lib.workflow.notebooks run 02_autoencoder
 
-# Trains the generator that the package ships anew; on 2 cores with bfloat16 an hour of rendering, a quarter of an hour
-# of encoding and an hour of training; 6 GB of disk. Stopped at any moment, it goes on where it was. The shipped adapter
-# and the distilled generator belong to it: make adapter distilled next.
+# Trains the generator that the package ships on, or with SET="foundation.start=null" one anew; on 2 cores with bfloat16
+# an hour of rendering, a quarter of an hour of encoding and three quarters of an hour of training; 6 GB of disk. Stopped
+# at any moment, it goes on where it was. The shipped adapter and the distilled generator belong to it: make adapter
+# distilled next.
 foundation: params dvc
 	$(BIN)/dvc repro 01_curation
 	$(BIN)/python -m chexgen_lib.workflow.notebooks run 03_foundation
