@@ -39,6 +39,7 @@ from chexgen_lib.privacy.folders import HELD_OUT, POOL, TRAINING, Images
 from chexgen_lib.privacy.likeness import Reference
 from chexgen_lib.records import FINDINGS, FRONTAL
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
+from chexgen_lib.training.foundation import told
 
 SIZE = 128
 PATIENTS, UNSEEN, INNOCENT, COPIED = 120, 150, 100, 100
@@ -180,7 +181,7 @@ def foundation_sets(curated: Path, pipeline: ChexGenPipeline, seed: int) -> dict
     rng, parts = np.random.default_rng(seed), []
     for split, n in zip(counts, SUBSET, strict=True):
         own = chosen.filter(split=split)
-        parts.append(own[rng.permutation(len(own))[:n]].to_dicts())
+        parts.append(told(own[rng.permutation(len(own))[:n]], "minilm").to_dicts())
     prompts = [r["prompt"] for records in parts for r in records[: SAMPLES // 2]]
     generators = [torch.Generator().manual_seed(seed + i) for i in range(SAMPLES)]
     batches = [
