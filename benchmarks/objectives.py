@@ -1,4 +1,4 @@
-"""The shipped foundation's recipe against the paper's objective and optimiser, at equal steps and nearly equal time.
+"""The recipe of the shipped foundation's first training against the paper's objective and optimiser, at equal steps.
 
     python -m benchmarks.objectives [--records runs/laptop/curation/records.parquet] [--images 6144] [--steps 150]
 
@@ -40,7 +40,7 @@ from chexgen_lib.training.trainer import read_seconds
 
 KEPT = Path("runs/objectives")
 SOURCES, TEXT_TOKENS = ["nih", "chexpert", "padchest"], 120
-RECIPE = TrainingConfig(  # of the shipped foundation (conf/profile/laptop.yaml), cut to fewer steps
+RECIPE = TrainingConfig(  # of the first training of the shipped foundation (docs/foundation.md), cut to fewer steps
     steps=150,
     batch_size=64,
     gradient_accumulation=2,
