@@ -139,7 +139,7 @@ def test_the_table_of_runs_adds_up():
 def test_steps_are_timed_beside_a_matrix_product():
     runs = {"one": SMALL, "deeper": replace(SMALL, size=replace(SIZES["laptop"], depth=24))}
     found = time_steps(runs, images=2, steps=2)
-    assert found["run"].to_list() == ["one", "deeper"] and found["seconds"][1] > found["seconds"][0] > 0
-    flops = 2 * SMALL.training_flops() / SMALL.samples
-    assert found["FLOP/s"][0] * found["seconds"][0] == pytest.approx(flops)
+    assert found["run"].to_list() == ["one", "deeper"] and (found["seconds"] > 0).all()
+    flops = [2 * run.training_flops() / run.samples for run in runs.values()]
+    assert (found["FLOP/s"] * found["seconds"]).to_list() == pytest.approx(flops)
     assert (found["of_peak"] > 0).all()
