@@ -242,6 +242,8 @@ def boxes_of(mask: np.ndarray, each_object: bool = False, smallest: int = 4) -> 
 
     Parts of fewer than `smallest` pixels are specks and get none.
     """
+    if not mask.any():  # as most are, and labelling takes forty times as long as looking
+        return []
     parts, count = ndimage.label(mask, structure=np.ones((3, 3)))
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
     parts = np.where(sizes[parts] >= smallest, parts, 0)
