@@ -171,8 +171,8 @@ class Editing:
 def added(films: np.ndarray, change: np.ndarray) -> np.ndarray:
     """Films with what an edit changes of their reconstructions, both [N, S, S], in 0..1.
 
-    Of a change the share p / (p + `FAINT`^2) is taken, p the mean square of the changes around it: what is as faint as
-    that is an inaccuracy of the inversion more often than a part of the change.
+    Of a change the share p / (p + q) is taken, p the mean square of the changes around it, q that of `FAINT`: what is
+    as faint as that is an inaccuracy of the inversion more often than a part of the change.
     """
     around = gaussian_filter(np.square(change), (0, change.shape[1] / 64, change.shape[2] / 64))
     return np.clip(films + around / (around + FAINT**2) * change, 0, 1)
