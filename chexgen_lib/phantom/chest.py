@@ -6,7 +6,6 @@ into the finding's density.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -86,19 +85,14 @@ def at_site(
     return (lobe == (upper, lower, lower)[random.integers(3)]) & inside
 
 
+@ThreadpoolController().wrap(limits=1, user_api="blas")  # on some processors more threads change the last bit
 def noise(anatomy: Anatomy, cell: float | tuple[float, float, float], random: np.random.Generator) -> np.ndarray:
     """Smooth noise [L] on the lung voxels: standard normal every `cell` mm (z, y, x), linear between."""
     half = np.array(anatomy.channels.shape[1:])
     lattice = random.standard_normal(np.ceil(2 * half * SPACING / cell).astype(int) + 1, dtype=np.float32)
-    with _pools().limit(limits=1, user_api="blas"):  # on some processors the last bit depends on the number of threads
-        for axis, fine in enumerate(half):  # one axis after the other, as a product with an interpolation matrix
-            lattice = np.moveaxis(np.tensordot(_ramp(fine, lattice.shape[axis]), lattice, (1, axis)), 0, axis)
+    for axis, fine in enumerate(half):  # one axis after the other, as a product with an interpolation matrix
+        lattice = np.moveaxis(np.tensordot(_ramp(fine, lattice.shape[axis]), lattice, (1, axis)), 0, axis)
     return lattice.ravel()[anatomy.coarse[anatomy.lung]]
-
-
-@cache
-def _pools() -> ThreadpoolController:
-    return ThreadpoolController()
 
 
 def _ramp(fine: int, coarse: int) -> np.ndarray:
