@@ -141,7 +141,6 @@ def fit(
     loss_of: Callable[[], Tensor],
     config: LearnerConfig,
     check: Check | None = None,
-    fused: bool = False,
 ) -> None:
     """Train a network by AdamW with a one-cycle learning rate, and leave it with the weights of its best checkpoint.
 
@@ -150,10 +149,9 @@ def fit(
     Args:
         loss_of: computes the loss of the next batch.
         check: chooses the checkpoint; None keeps the last weights.
-        fused: use torch's fused AdamW, whose last digits differ.
     """
     net, rate = learner.net, config.learning_rate
-    optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.01, fused=fused)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=config.steps)
     check_at = config.check_steps() if check else ()
     best, best_weights, losses = None, None, []

@@ -156,7 +156,7 @@ def train_classifier(
     def measure() -> float:
         return macro_auroc(val[1], classifier.predict(val[0]))
 
-    fit(classifier, loss_of, config, Check(measure, "val_auroc", keep_first=True), fused=True)
+    fit(classifier, loss_of, config, Check(measure, "val_auroc", keep_first=True))
     return classifier
 
 

@@ -31,6 +31,7 @@ def left(stage) -> list[str]:
 def test_without_scores_no_images_of_severity_stay(stage):
     prompts = SimpleNamespace(requests=lambda *_: pl.DataFrame(), by_grade=lambda graded: None)
     values = {"everyone": None, "severity_records": 0, "sampling": SimpleNamespace(copies=1), "annotated_copies": 1}
+    values |= {"prompt": "description"}
     run_cell("graded =", stage=stage, severity_prompts=prompts, replace=lambda *_, **__: None, **values)
     assert left(stage) == ["boxes", "lungs", "masks", "text"]
     assert (stage.folder / "severity").is_dir() and (stage.folder / "rivals/severity").is_dir()
