@@ -161,7 +161,7 @@ def train(folder: Path, films: Films, studies: np.ndarray, config: LearnerConfig
         read = masked_bce(out[:, EMBEDDING:], torch.from_numpy(known).to(out))
         return contrast(out[:, :EMBEDDING]) + read
 
-    fit(network, loss_of, config, fused=True)
+    fit(network, loss_of, config)
     save_file({name: value.contiguous() for name, value in network.net.state_dict().items()}, folder / NETWORK)
 
 
