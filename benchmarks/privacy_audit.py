@@ -30,7 +30,7 @@ from chexgen_lib.estimates.resampling import Interval
 from chexgen_lib.images import from_uint8, to_uint8
 from chexgen_lib.models.autoencoder import decode, encode, load_autoencoder
 from chexgen_lib.models.foundation import read_recipe
-from chexgen_lib.models.text import count_tokens, load_text_encoder
+from chexgen_lib.models.text import count_tokens, load_tokenizer
 from chexgen_lib.phantom.render import render_many
 from chexgen_lib.privacy import model_error, planted
 from chexgen_lib.privacy.audit import Audit, audit
@@ -172,7 +172,7 @@ def foundation_sets(curated: Path, pipeline: ChexGenPipeline, seed: int) -> dict
 
     Unseen patients are of the validation split, selected as the training images were and as large a share.
     """
-    tokenizer, _ = load_text_encoder("minilm")
+    tokenizer = load_tokenizer("minilm")
     images = read_recipe()["images"]
     counts = {"train": images, "val": images // 8}
     selection = Selection("stage1", ["nih", "chexpert", "padchest"], counts, views=FRONTAL, reserved=False)

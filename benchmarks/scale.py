@@ -147,7 +147,8 @@ def images(folder: Path, processes: int) -> int:
 def encoding(folder: Path, processes: int) -> int:
     rows = layout.rows(layout.load(folder / "images", ["stage1", "split"]), "stage1", "train")
     frozen = load_autoencoder(str(folder / "autoencoder")), str(folder / "encoder")
-    wanted = pl.DataFrame({"row": rows, "prompt": descriptions(folder / "images").gather(rows)})
+    prompts = descriptions(folder / "images", str(folder / "encoder"), max_tokens=120)
+    wanted = pl.DataFrame({"row": rows, "prompt": prompts.gather(rows)})
     encode_rows(folder / "encoding", folder / "images", wanted, SIZE, frozen, workers=processes)
     return len(rows)
 
@@ -194,6 +195,7 @@ def cohort(inputs: Path, folder: Path, processes: int) -> None:
         resolutions=dict.fromkeys(PURPOSES, SIZE),
         autoencoder=load_autoencoder(str(inputs / "autoencoder")),
         text_encoder=str(inputs / "encoder"),
+        max_tokens=120,
         image_root=root,
     )
 

@@ -15,10 +15,26 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 from chexgen_lib.models.loading import WeightsError, fastest_device, from_pretrained, running_device
 
 MAX_TOKENS = 120
+_NOTHING = "no text encoder at {!r}: give a folder that holds one, a hub id that can be reached, or 'minilm'"
 
 
 class TextError(ValueError):
     """A text, or an encoder's name, that cannot be used."""
+
+
+def load_tokenizer(name: str = "minilm") -> PreTrainedTokenizerBase:
+    """Tokenizer of `name`, alone: to count tokens no encoder is needed, which can have gigabytes.
+
+    Args:
+        name: as `load_text_encoder` takes it.
+
+    Raises:
+        TextError: if there is none under that name.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(_source(name))
+    except (OSError, ValueError) as error:
+        raise TextError(_NOTHING.format(name)) from error
 
 
 def load_text_encoder(
@@ -39,18 +55,19 @@ def load_text_encoder(
     device = device or fastest_device()
     if dtype is None:
         dtype = torch.float32 if name == "minilm" or device.type == "cpu" else torch.bfloat16
-    source = _packaged_minilm() if name == "minilm" else name
     architecture = T5EncoderModel if "t5" in Path(name).name.lower() else AutoModel
+    tokenizer = load_tokenizer(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        encoder = from_pretrained(architecture, source, dtype)
+        encoder = from_pretrained(architecture, _source(name), dtype)
     except WeightsError as error:
         raise TextError(str(error)) from error
     except (OSError, ValueError) as error:
-        raise TextError(
-            f"no text encoder at {name!r}: give a folder that holds one, a hub id that can be reached, or 'minilm'"
-        ) from error
+        raise TextError(_NOTHING.format(name)) from error
     return tokenizer, encoder.eval().requires_grad_(False).to(device)
+
+
+def _source(name: str) -> str:
+    return _packaged_minilm() if name == "minilm" else name
 
 
 def _packaged_minilm() -> str:

@@ -17,7 +17,7 @@ from chexgen_lib.cohort import layout
 from chexgen_lib.descriptions import grammar
 from chexgen_lib.models.foundation import PACKAGED, load_transformer, read_recipe
 from chexgen_lib.models.metadata import METADATA, encode_records
-from chexgen_lib.models.text import MAX_TOKENS, count_tokens, load_text_encoder
+from chexgen_lib.models.text import MAX_TOKENS, count_tokens, load_tokenizer
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.phantom.stated import stated
 from chexgen_lib.records import positions
@@ -39,7 +39,7 @@ def told(records: pl.DataFrame, text_encoder: str) -> pl.DataFrame:
     long a text. Few records give them (8 % a side, none of NIH or CheXpert), and of these alone a model learns nothing
     of left and right.
     """
-    tokenizer, _ = load_text_encoder(text_encoder)
+    tokenizer = load_tokenizer(text_encoder)
     drawn = positions(records["image_id"], "stated") < STATED
     every = stated(records)
     short = pl.Series(count_tokens(tokenizer, grammar.prompt(every).to_list())) <= MAX_TOKENS

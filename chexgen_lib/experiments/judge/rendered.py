@@ -13,7 +13,7 @@ from chexgen_lib.cohort.build import build
 from chexgen_lib.cohort.select import SPLITS_SEED, Selection, is_reserved, select
 from chexgen_lib.descriptions import grammar
 from chexgen_lib.descriptions.check import check
-from chexgen_lib.models.text import count_tokens, load_text_encoder
+from chexgen_lib.models.text import count_tokens, load_tokenizer
 from chexgen_lib.records import FRONTAL, SCHEMA, SEVERITIES, assign_splits
 from chexgen_lib.sources import registry
 from chexgen_lib.storage import replacing, seed_of
@@ -31,7 +31,7 @@ def render_reference(folder: Path, counts: dict[str, int], resolution: int, work
     if not chosen.is_file():
         records = pl.concat(_candidates(source) for source in SOURCES)
         described = check(grammar.describe(placed(records)))
-        tokenizer, _ = load_text_encoder("minilm")
+        tokenizer = load_tokenizer("minilm")
         selection = Selection("stage2", SOURCES, counts, views=FRONTAL, reserved=True)
         picked = pl.concat(
             select(described, [selection], lambda texts: count_tokens(tokenizer, texts), TOKENS, SPLITS_SEED)
