@@ -41,7 +41,7 @@ from chexgen_lib.descriptions import corpus
 from chexgen_lib.kept import kept
 from chexgen_lib.models.autoencoder import load_autoencoder
 from chexgen_lib.models.sizing import PAPERS
-from chexgen_lib.models.text import load_text_encoder
+from chexgen_lib.models.text import load_tokenizer
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.paper.training import STAGE1
 from chexgen_lib.records import FRONTAL
@@ -84,7 +84,7 @@ def prepare(folder: Path, processes: int, n: int) -> None:
         remove(folder / "corpus")
     write_files(folder / "files", height(pl.scan_parquet(folder / "records.parquet")))
     weights.autoencoder(folder / "autoencoder")
-    load_text_encoder("minilm")[0].save_pretrained(folder / "encoder")
+    load_tokenizer("minilm").save_pretrained(folder / "encoder")
     torch.manual_seed(0)
     size = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
     BertModel(BertConfig(**size)).save_pretrained(folder / "encoder")
@@ -147,7 +147,7 @@ def images(folder: Path, processes: int) -> int:
 def encoding(folder: Path, processes: int) -> int:
     rows = layout.rows(layout.load(folder / "images", ["stage1", "split"]), "stage1", "train")
     frozen = load_autoencoder(str(folder / "autoencoder")), str(folder / "encoder")
-    prompts = descriptions(folder / "images", str(folder / "encoder"), max_tokens=120)
+    prompts = descriptions(folder / "images", load_tokenizer(str(folder / "encoder")))
     wanted = pl.DataFrame({"row": rows, "prompt": prompts.gather(rows)})
     encode_rows(folder / "encoding", folder / "images", wanted, SIZE, frozen, workers=processes)
     return len(rows)
@@ -195,7 +195,6 @@ def cohort(inputs: Path, folder: Path, processes: int) -> None:
         resolutions=dict.fromkeys(PURPOSES, SIZE),
         autoencoder=load_autoencoder(str(inputs / "autoencoder")),
         text_encoder=str(inputs / "encoder"),
-        max_tokens=120,
         image_root=root,
     )
 

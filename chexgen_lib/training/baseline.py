@@ -11,12 +11,12 @@ from diffusers import AutoencoderKL
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chexgen_lib.cohort import layout as cohort
-from chexgen_lib.descriptions import grammar
 from chexgen_lib.kept import kept
 from chexgen_lib.models.autoencoder import downsampling, encode, load_autoencoder
 from chexgen_lib.models.baseline import MAX_TOKENS, BaselineUNet, truncate
 from chexgen_lib.models.text import cache_texts, count_tokens, load_text_encoder
 from chexgen_lib.storage import remove, write_json
+from chexgen_lib.training.cohort_cache import descriptions
 from chexgen_lib.training.config import TrainingConfig
 from chexgen_lib.training.latent_cache import CacheError, LatentCache, Stack, joined
 from chexgen_lib.training.stages import HISTORY, read_training, train_model
@@ -73,7 +73,8 @@ def load_pairs(
     images = cohort.load_images(folder, resolution, stage2)
     mean, std = encode(autoencoder, images)
     pairs += replace(larger, mean=mean.half(), std=std.half())
-    return truncate_cache(pairs, [*grammar.prompt(table[stage1]), *table[stage2]["prompt"]], text_encoder)
+    described = descriptions(folder, text_encoder[0])
+    return truncate_cache(pairs, [*described.gather(stage1), *table[stage2]["prompt"]], text_encoder)
 
 
 def train_baseline(

@@ -9,6 +9,7 @@ import polars as pl
 import torch
 from diffusers import AutoencoderKL
 from joblib import Parallel, delayed
+from transformers import PreTrainedTokenizerBase
 
 from chexgen_lib import records as record_table
 from chexgen_lib.cohort import layout
@@ -17,7 +18,7 @@ from chexgen_lib.cohort.layout import FLAGS
 from chexgen_lib.cohort.select import Selection, select
 from chexgen_lib.descriptions import grammar
 from chexgen_lib.models.metadata import METADATA, encode_records
-from chexgen_lib.models.text import count_tokens, load_text_encoder, load_tokenizer
+from chexgen_lib.models.text import MAX_TOKENS, count_tokens, load_text_encoder, load_tokenizer
 from chexgen_lib.storage import blocks, write_blocks
 from chexgen_lib.training.latent_cache import SHARD, CacheError, LatentCache, shard_path
 
@@ -55,7 +56,6 @@ def build_with_latents(
     resolutions: dict[str, int],
     autoencoder: AutoencoderKL,
     text_encoder: str,
-    max_tokens: int,
     image_root: str | None = None,
     workers: int = 2,
 ) -> None:
@@ -67,14 +67,13 @@ def build_with_latents(
     Args:
         resolutions: name of a training -> pixels of its images.
         text_encoder: a name, as `load_text_encoder` takes it.
-        max_tokens: that the models read, as in `select_records`.
         records, image_root, workers: as `build` takes them.
     """
     if not (folder / "cohort.parquet").is_file():
         build(folder, records, sorted(resolutions.values()), image_root, workers)
     cohort = layout.load(folder, [*FLAGS, "split", "prompt"])
     for name, flag in PURPOSES.items():
-        prompts = descriptions(folder, text_encoder, max_tokens) if name == "pretraining" else cohort["prompt"]
+        prompts = descriptions(folder, load_tokenizer(text_encoder)) if name == "pretraining" else cohort["prompt"]
         for split in ("train", "val"):
             rows = layout.rows(cohort, flag, split)
             wanted = pl.DataFrame({"row": rows, "prompt": prompts.gather(rows)})
@@ -127,16 +126,16 @@ def encode_rows(
     Parallel(n_jobs=len(devices))(delayed(encode)(*job) for job in zip(shares, devices, strict=True) if job[0])
 
 
-def descriptions(cohort: Path, text_encoder: str, max_tokens: int) -> pl.Series:
+def descriptions(cohort: Path, tokenizer: PreTrainedTokenizerBase) -> pl.Series:
     """The descriptions that stage I reads of all images of a cohort, also of those whose prompt is an impression.
 
     Of a rendered image it says what was rendered, which the record that was selected may have left open; where it is
-    longer than `max_tokens`, the image keeps the prompt that it was selected by.
+    longer than an encoder reads (`MAX_TOKENS`), the image keeps the prompt that it was selected by.
     """
-    tokenizer, texts = load_tokenizer(text_encoder), []
+    texts = []
     for block in blocks(pl.scan_parquet(cohort / "cohort.parquet", glob=False)):
         full = grammar.prompt(block)
-        fits = pl.Series(count_tokens(tokenizer, full.to_list()), dtype=pl.Int64) <= max_tokens
+        fits = pl.Series(count_tokens(tokenizer, full.to_list()), dtype=pl.Int64) <= MAX_TOKENS
         texts.append(full.zip_with(fits, block["prompt"]))
     return pl.concat(texts)
 

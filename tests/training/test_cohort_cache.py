@@ -18,6 +18,7 @@ from chexgen_lib.kept import kept
 from chexgen_lib.models.autoencoder import encode, load_autoencoder
 from chexgen_lib.models.text import count_tokens, load_tokenizer
 from chexgen_lib.sources.files import with_stamps
+from chexgen_lib.training import cohort_cache
 from chexgen_lib.training.cohort_cache import build_with_latents, descriptions, encode_rows, select_records
 from chexgen_lib.training.latent_cache import CacheError, LatentCache
 from tests.builders import curated_records
@@ -42,7 +43,6 @@ def arguments(tmp_path):
         resolutions={"pretraining": 16, "alignment": 32},
         autoencoder=load_autoencoder("shipped"),
         text_encoder="minilm",
-        max_tokens=120,
         image_root=str(tmp_path),
     )
 
@@ -74,13 +74,14 @@ def test_stage_one_reads_descriptions_and_stage_two_what_it_was_selected_with(ar
     assert read == [*first, ["Prompt 3.", "Prompt 5."], ["Prompt 4."]]
 
 
-def test_a_description_longer_than_the_encoder_reads_gives_way_to_the_prompt(arguments, tmp_path):
+def test_a_description_longer_than_an_encoder_reads_gives_way_to_the_prompt(arguments, tmp_path, monkeypatch):
     """A rendered image can show more than the record that was selected says."""
     folder = kept(build_with_latents, tmp_path / "cohort", **arguments)
     full = grammar.prompt(layout.load(folder))
     lengths = count_tokens(load_tokenizer(), full.to_list())
     limit = sorted(lengths)[2]
-    read = descriptions(folder, "minilm", limit).to_list()
+    monkeypatch.setattr(cohort_cache, "MAX_TOKENS", limit)
+    read = descriptions(folder, load_tokenizer()).to_list()
     assert read == [t if n <= limit else f"Prompt {k}." for k, (t, n) in enumerate(zip(full, lengths, strict=True))]
     assert 0 < sum(text.startswith("Prompt") for text in read) < 6
 
