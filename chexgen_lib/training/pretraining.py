@@ -8,15 +8,14 @@ import torch
 from diffusers import AutoencoderKL
 
 from chexgen_lib.cohort import layout
-from chexgen_lib.descriptions import grammar
 from chexgen_lib.kept import kept
 from chexgen_lib.models import foundation
 from chexgen_lib.models.autoencoder import downsampling, load_autoencoder
 from chexgen_lib.models.foundation import SHIPPED, goes_on_from, load_transformer, read_history, read_recipe
 from chexgen_lib.models.loading import WeightsError
-from chexgen_lib.models.text import load_text_encoder
+from chexgen_lib.models.text import load_text_encoder, load_tokenizer
 from chexgen_lib.models.transformer import ChexGenTransformer
-from chexgen_lib.training.cohort_cache import load_splits
+from chexgen_lib.training.cohort_cache import descriptions, load_splits
 from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import LatentCache
 from chexgen_lib.training.stages import HISTORY, keep_trained, read_training, train_model
@@ -92,7 +91,7 @@ def _load(folder: Path, weights: str, cohort: Path, autoencoder: AutoencoderKL, 
         transformer=transformer,
         history=read_history() if weights == SHIPPED else pl.DataFrame(schema=HISTORY),
         images=layout.load_images(cohort, resolution, rows),
-        prompts=grammar.prompt(table[rows]).to_list(),
+        prompts=descriptions(cohort, load_tokenizer(text_encoder)).gather(rows).to_list(),
         autoencoder=autoencoder,
         text_encoder=text_encoder,
     )

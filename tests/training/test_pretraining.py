@@ -30,7 +30,8 @@ def cohort(tmp_path_factory):
     """Two training and two validation records of stage I at 16 and 32 px, with the caches of 16 px."""
     folder, rng = tmp_path_factory.mktemp("cohort"), np.random.default_rng(0)
     split = pl.Series(["train", "val", "train", "val"])
-    curated_records(4).with_columns(split=split, stage1=True).write_parquet(folder / "cohort.parquet")
+    table = curated_records(4).with_columns(split=split, stage1=True)
+    table.with_columns(grammar.prompt(table)).write_parquet(folder / "cohort.parquet")
     for size in (16, 32):
         np.save(folder / f"images_{size}.npy", rng.integers(0, 255, (4, size, size), np.uint8))
     for split, rows in (("train", [0, 2]), ("val", [1, 3])):
