@@ -32,14 +32,20 @@ SIZES = {
     "laptop": SegmenterSize(128, (16, 32, 64, 128)),
     "paper": SegmenterSize(512, None),
 }
+SHARES = (0, 0.0025, 0.005, 0.01, 0.02, 0.04)  # of the image, candidates for a class's smallest mask
 
 
 class Segmenter(Learner):
-    """A U-Net for `classes`, which may overlap, with the history of its training; see `train_segmenter`."""
+    """A U-Net for `classes`, which may overlap, with the history of its training; see `train_segmenter`.
+
+    Attributes:
+        smallest: of each class, share of the image; what is smaller is taken for no mask.
+    """
 
     def __init__(self, size: SegmenterSize, classes: tuple[str, ...], *, device: str = "cpu"):
         super().__init__(_network(size, len(classes)), size, device)
         self.classes = classes
+        self.smallest = np.zeros(len(classes))
 
     @torch.inference_mode()
     def predict(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
@@ -50,7 +56,7 @@ class Segmenter(Learner):
             if logits.shape[2:] != sides:
                 logits = F.interpolate(logits, size=sides, mode="bilinear", antialias=True)
             masks.append((logits > 0).cpu().numpy())
-        return np.concatenate(masks)
+        return without_small(np.concatenate(masks), self.smallest)
 
 
 def train_segmenter(
@@ -69,7 +75,8 @@ def train_segmenter(
     Args:
         config: its `size` is a name in `SIZES` or a `SegmenterSize`.
         val: images and masks of the validation split: the checkpoint is the one with the best `pooled_dice` on it, the
-            last of equals. None keeps the last weights.
+            last of equals, and then each class's `Segmenter.smallest` the share of `SHARES` with the best. None keeps
+            the last weights, and masks of any size.
         known: bool [N, C], which classes are annotated in each image; others do not count in the loss. None: all.
 
     Raises:
@@ -104,6 +111,8 @@ def train_segmenter(
         return dice_loss(logits, target) + F.binary_cross_entropy_with_logits(logits, target)
 
     fit(segmenter, loss_of, config, check)
+    if val is not None:
+        segmenter.smallest = _best_smallest(segmenter.predict(val[0]), val[1])
     return segmenter
 
 
@@ -125,6 +134,25 @@ def pooled_dice(predicted: np.ndarray, truth: np.ndarray) -> float:
     """
     overlap = (predicted & truth).sum(axis=(0, 2, 3))
     return float(np.mean(2 * overlap / np.maximum(predicted.sum(axis=(0, 2, 3)) + truth.sum(axis=(0, 2, 3)), 1)))
+
+
+def without_small(masks: np.ndarray, smallest: np.ndarray) -> np.ndarray:
+    """Bool masks [N, C, H, W], those below a class's `smallest` share of the image emptied."""
+    return masks & (masks.mean(axis=(2, 3)) >= smallest)[:, :, None, None]
+
+
+def _best_smallest(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """The share [C] of `SHARES`, the smallest of equals, without whose smaller masks each class's Dice is best.
+
+    Where most images are without a class, as pneumothorax, specks in them are most of what is predicted; winners of the
+    SIIM-ACR challenge chose such a limit, too.
+    """
+
+    def best(c: int) -> float:
+        one = slice(c, c + 1)
+        return max(SHARES, key=lambda share: pooled_dice(without_small(predicted[:, one], share), truth[:, one]))
+
+    return np.array([best(c) for c in range(truth.shape[1])])
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -6,7 +6,16 @@ import torch
 
 from chexgen_lib.images import ImageError
 from chexgen_lib.learners.base import LearnerConfig
-from chexgen_lib.learners.segmenter import SIZES, _loss_of_known, _network, dice, pooled_dice, train_segmenter
+from chexgen_lib.learners.segmenter import (
+    SIZES,
+    _best_smallest,
+    _loss_of_known,
+    _network,
+    dice,
+    pooled_dice,
+    train_segmenter,
+    without_small,
+)
 from tests.builders import masked_discs
 
 
@@ -38,6 +47,7 @@ def test_the_best_validation_weights_are_kept():
     config = LearnerConfig(steps=40, size="ci", checks=3, batch_size=8, learning_rate=1e-2)
     model = train_segmenter(*data, ("disc",), config, val=val)
     assert [check["step"] for check in model.history] == [13, 27, 40]
+    model.smallest[:] = 0
     kept = pooled_dice(model.predict(val[0]), val[1])
     assert kept == pytest.approx(max(check["val_dice"] for check in model.history), abs=1e-6) and kept > 0.5
     with pytest.raises(ValueError, match=r"val: no image shows \['absent'\]"):
@@ -51,6 +61,29 @@ def test_pooled_dice_counts_false_positives_in_images_without_the_class():
     assert pooled_dice(predicted, truth) == 1
     predicted[1, 0, :2] = True
     assert pooled_dice(predicted, truth) == pytest.approx(2 * 4 / (4 + 12))
+
+
+def test_specks_where_validation_images_show_nothing_are_no_masks():
+    truth = np.zeros((6, 2, 20, 20), bool)
+    truth[0, :, :4, :4] = True  # 4 % of the image
+    predicted = truth.copy()
+    assert _best_smallest(predicted, truth).tolist() == [0, 0]
+    predicted[1:, 0, 9, :3] = True  # 0.75 %, in the first class alone
+    smallest = _best_smallest(predicted, truth)
+    assert smallest.tolist() == [0.01, 0] and (without_small(predicted, smallest) == truth).all()
+    truth[1:, 0, 9, :3] = True  # as many small masks are true
+    assert _best_smallest(predicted, truth).tolist() == [0, 0]
+
+
+def test_a_trained_network_leaves_out_what_is_smaller_than_its_smallest():
+    images, masks = masked_discs(24)
+    images[12:], masks[12:] = images[12:].mean(), False
+    data = images, masks[:, :1]
+    model = train_segmenter(*data, ("disc",), LearnerConfig(2, size="ci", batch_size=8, checks=1), val=data)
+    share = model.predict(images).mean(axis=(2, 3))
+    assert ((share == 0) | (share >= model.smallest)).all()
+    model.smallest[:] = 1.1
+    assert not model.predict(images).any()
 
 
 def test_dice():
