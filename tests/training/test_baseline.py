@@ -10,7 +10,8 @@ import torch
 from chexgen_lib.descriptions import grammar
 from chexgen_lib.models.autoencoder import new_autoencoder
 from chexgen_lib.models.baseline import truncate
-from chexgen_lib.models.text import cache_texts, load_text_encoder
+from chexgen_lib.models.text import cache_texts, count_tokens, load_text_encoder
+from chexgen_lib.training import cohort_cache
 from chexgen_lib.training.baseline import load_pairs, truncate_cache
 from chexgen_lib.training.latent_cache import CacheError, LatentCache
 from tests.builders import curated_records
@@ -85,6 +86,16 @@ def test_the_pairs_of_both_stages_at_the_low_resolution(cohort_folder, minilm):
     assert cut == expected_cut == 2 and torch.equal(pairs.offsets, expected.offsets)
     for name in ("mean", "std", "states"):
         torch.testing.assert_close(getattr(pairs, name)[:], getattr(expected, name), atol=5e-3, rtol=5e-3)
+
+
+def test_prompts_in_place_of_long_descriptions_are_those_of_the_pairs(cohort_folder, minilm, monkeypatch):
+    folder, autoencoder, images = cohort_folder
+    monkeypatch.setattr(cohort_cache, "MAX_TOKENS", 10)  # no description is so short
+    texts = [PROMPTS[0], PROMPTS[2]]
+    LatentCache.of(images[[0, 2]], texts, autoencoder, minilm).save(folder / "pretraining_train")
+    pairs, _ = load_pairs(folder, "train", autoencoder, minilm)
+    expected = count_tokens(minilm[0], truncate(minilm[0], [*texts, PROMPTS[1], PROMPTS[3]])[0])
+    assert pairs.offsets.diff().tolist() == expected
 
 
 def test_caches_of_other_records_are_refused(cohort_folder, minilm):
