@@ -10,7 +10,7 @@ A generator could reproduce a patient that it was trained on, so `choose` takes 
 has an image in any training split of the cohort.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from chexgen_lib.pools import labelled as pools
 from chexgen_lib.pools.arms import REAL, REPEATED, SYNTHETIC, UNBALANCED, WEIGHTED, balanced
 from chexgen_lib.pools.groups import TIMES, age_group, cells_of, check_attributes
 from chexgen_lib.pools.labelled import Splits
+from chexgen_lib.pools.requests import Fits, fitting_prompts
 from chexgen_lib.records import FRONTAL, positions
 from chexgen_lib.storage import replacing
 
@@ -40,7 +41,7 @@ def choose(
     records: int | None = None,
     shares: Mapping[str, Mapping[str, float] | None] | None = None,
     seed: int = 0,
-    fits: Callable[[list[str]], Sequence[bool]] | None = None,
+    fits: Fits | None = None,
 ) -> pl.DataFrame:
     """Choose the records to train, validate and test on.
 
@@ -57,7 +58,7 @@ def choose(
         records: to train on (None: all); fewer where the scarcest group would not reach its share.
         shares: attribute -> value -> share of the training records; other attributes, and those with None, stay as
             they are.
-        fits: prompts -> whether the generator can read each; records of others are left out, and their number printed.
+        fits: of the generator; records of other prompts are left out (`fitting_prompts`).
 
     Raises:
         CohortError: if a role is empty, or a patient of validation or test has an image in any training split.
@@ -71,10 +72,7 @@ def choose(
     table = table.drop_nulls(list(attributes))
     table = table.with_columns(prompt=describe.prompt(table), order=positions(table["image_id"], f"{seed}:fairness"))
     if fits is not None:
-        short = pl.Series(fits(table["prompt"].to_list()), dtype=pl.Boolean)
-        if not short.all():
-            print(f"{(~short).sum()} of {len(table)} records left out: too long a description")
-        table = table.filter(short)
+        table = fitting_prompts(table, fits)
     either = pl.col(trained_on) | pl.col(tested_on)
     train = table.filter(trained_on, pl.col("split") == "train").sort("order")
     roles = {
@@ -141,7 +139,7 @@ def images_wanted(train: pl.DataFrame, additions: Mapping[str, Sequence[int]]) -
 
 
 def plan(
-    cohort: pl.DataFrame, root: Path, settings: Mapping, seed: int, fits: Callable[[list[str]], Sequence[bool]]
+    cohort: pl.DataFrame, root: Path, settings: Mapping, seed: int, fits: Fits
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """What `choose` returns, saved for stage 11 below `root`, and the `images_wanted` to balance it."""
     chosen = choose(cohort, seed=seed, fits=fits, **settings)

@@ -5,6 +5,8 @@ from pathlib import Path
 from chexgen_lib.diffusion.schedulers import few_steps
 from chexgen_lib.models.foundation import load_transformer
 from chexgen_lib.models.quantized import int8_weights
+from chexgen_lib.models.text import count_tokens
+from chexgen_lib.pools.requests import Fits
 from chexgen_lib.sampling.generators import Parts, open_generator
 from chexgen_lib.sampling.pipeline import ChexGenPipeline, assemble
 from chexgen_lib.storage import digest
@@ -36,3 +38,9 @@ def open_stage(
     if int8:
         pipeline.transformer = int8_weights(pipeline.transformer)
     return pipeline
+
+
+def fits_of(pipeline: ChexGenPipeline) -> Fits:
+    """Which prompts a pipeline's model reads whole."""
+    limit = len(pipeline.transformer.null_caption)
+    return lambda prompts: [n <= limit for n in count_tokens(pipeline.tokenizer, prompts)]

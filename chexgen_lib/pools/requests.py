@@ -1,6 +1,6 @@
 """Which records of the cohort are sampled for: test prompts that state findings, and training records."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import polars as pl
 
@@ -10,6 +10,7 @@ from chexgen_lib.descriptions.report_parser import read
 from chexgen_lib.models.metadata import rows_of
 from chexgen_lib.storage import hash_key
 
+Fits = Callable[[list[str]], Sequence[bool]]  # prompts -> whether a generator reads each whole
 READERS = {"description": "pretraining", "impression": "alignment"}  # prompts -> the stage whose model reads them
 
 
@@ -59,6 +60,17 @@ def with_prompts(records: pl.DataFrame, prompt: str) -> pl.DataFrame:
     if prompt not in READERS:
         raise ValueError(f"pools.prompt {prompt!r}: use {' or '.join(READERS)}")
     return records.with_columns(prompt=grammar.prompt(records)) if prompt == "description" else records
+
+
+def fitting_prompts(records: pl.DataFrame, fits: Fits) -> pl.DataFrame:
+    """The records whose prompt a generator reads whole; the number of the others is printed.
+
+    A description may be longer than the impression by which its record came into the cohort.
+    """
+    short = pl.Series(fits(records["prompt"].to_list()), dtype=pl.Boolean)
+    if not short.all():
+        print(f"{(~short).sum()} of {len(records)} records left out: too long a description")
+    return records.filter(short)
 
 
 def metadata_for(records: pl.DataFrame, sources: Sequence[str] | None) -> list[dict] | None:

@@ -3,7 +3,14 @@
 import polars as pl
 import pytest
 
-from chexgen_lib.pools.requests import choose_prompts, choose_training, metadata_for, stated_findings, with_prompts
+from chexgen_lib.pools.requests import (
+    choose_prompts,
+    choose_training,
+    fitting_prompts,
+    metadata_for,
+    stated_findings,
+    with_prompts,
+)
 from chexgen_lib.records import FINDINGS
 from tests.builders import curated_records
 
@@ -32,6 +39,15 @@ def test_prompts_are_spread_over_findings_and_taken_once():
     assert set(chosen["image_id"]) & {"i5", "i6", "i7"} == {"i6"}  # the one whose prompt says so
     assert len(choose_prompts(pool, 100, FINDINGS)) == n  # when no prompt says more, the others are taken
     assert choose_prompts(pool.with_columns(split=pl.lit("train")), 6, FINDINGS).is_empty()
+
+
+def test_records_of_prompts_that_are_too_long_are_left_out_and_counted(capsys):
+    records = pl.DataFrame({"prompt": ["Clear.", "Small left effusion.", "Clear."]})
+    kept = fitting_prompts(records, lambda prompts: [len(prompt) < 10 for prompt in prompts])
+    assert kept["prompt"].to_list() == ["Clear."] * 2
+    assert capsys.readouterr().out == "1 of 3 records left out: too long a description\n"
+    assert fitting_prompts(kept, lambda prompts: [True] * len(prompts)).equals(kept)
+    assert fitting_prompts(records.head(0), lambda prompts: []).is_empty() and not capsys.readouterr().out
 
 
 def test_a_pool_is_sampled_for_training_records_of_stage_two():
