@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import polars as pl
 import pytest
 
+from chexgen_lib.pools.requests import fitting_prompts
 from chexgen_lib.storage import remove
 from chexgen_lib.workflow import notebooks
 
@@ -29,9 +30,14 @@ def left(stage) -> list[str]:
 
 
 def test_without_scores_no_images_of_severity_stay(stage):
-    prompts = SimpleNamespace(requests=lambda *_: pl.DataFrame(), by_grade=lambda graded: None)
+    nobody = pl.DataFrame(schema={"prompt": pl.String})
+    prompts = SimpleNamespace(requests=lambda *_: nobody, by_grade=lambda graded: None)
     values = {"everyone": None, "severity_records": 0, "sampling": SimpleNamespace(copies=1), "annotated_copies": 1}
-    values |= {"prompt": "description"}
+    values |= {
+        "prompt": "description",
+        "fitting_prompts": fitting_prompts,
+        "fits": lambda prompts: [True for _ in prompts],
+    }
     run_cell("graded =", stage=stage, severity_prompts=prompts, replace=lambda *_, **__: None, **values)
     assert left(stage) == ["boxes", "lungs", "masks", "text"]
     assert (stage.folder / "severity").is_dir() and (stage.folder / "rivals/severity").is_dir()
