@@ -29,11 +29,13 @@ class Calibration:
         unseen: [n], likeness of each held-out image to its most alike training image, sorted.
         same_patient: [m], likeness of pairs of real images of one patient, sorted; empty where no pairs are known.
         false_alarms: the share of unseen images that may pass the threshold.
+        patients: of the held-out images, where they are told; None: one image each.
     """
 
     unseen: np.ndarray
     same_patient: np.ndarray
     false_alarms: float = 0.01
+    patients: int | None = None
 
     def __post_init__(self):
         if self.allowed < 1:
@@ -77,9 +79,10 @@ class Calibration:
         """Probability of at least so many alarms among n images that are exchangeable with the unseen.
 
         Beta-binomial, because the threshold itself is estimated: the share that passes the k-th of m order statistics
-        is Beta(k, m + 1 - k).
+        is Beta(k, m + 1 - k). Images of one patient may be alike, so m counts patients, and k is as large a share.
         """
-        return float(stats.betabinom.sf(alarms - 1, n, self.allowed, len(self.unseen) + 1 - self.allowed))
+        units = (self.patients or len(self.unseen)) + 1
+        return float(stats.betabinom.sf(alarms - 1, n, self.rate * units, (1 - self.rate) * units))
 
     def detectable(self, n: int, found: float) -> float:
         """The smallest share of copies in a pool of n that is significant with 80 % power; 1 where none is.
@@ -118,8 +121,8 @@ def calibrate(
     """
     matches = trained.search(held_out.pixels)
     pairs = [same_patient_pairs(training, trained), same_patient_pairs(held_out, pairs_of)]
-    unseen = np.sort(matches.r[:, 0])
-    return Calibration(unseen, np.sort(np.concatenate(pairs)), false_alarms), matches
+    unseen, patients = np.sort(matches.r[:, 0]), held_out.table["patient_id"].n_unique()
+    return Calibration(unseen, np.sort(np.concatenate(pairs)), false_alarms, patients), matches
 
 
 def share(alarms: int, n: int, units: int | None = None) -> Interval:

@@ -66,6 +66,18 @@ def test_images_of_one_request_are_no_independent_witnesses():
     assert share(10, 300, 60).high > share(10, 300).high and share(10, 300, 60).value == 1 / 30
 
 
+@pytest.mark.parametrize(("patients", "images"), [(100, 5), (50, 10)])
+def test_held_out_images_of_one_patient_are_no_independent_witnesses(patients, images):
+    rng = np.random.default_rng(0)
+    alarming = 0
+    for _ in range(400):
+        own = 0.95 * rng.normal(size=(patients, 1)) + 0.31 * rng.normal(size=(patients, images))
+        calibration = Calibration(np.sort(own.ravel()), np.empty(0), patients=patients)
+        alarms = int((rng.normal(size=300) >= calibration.threshold).sum())
+        alarming += calibration.p_of_alarms(alarms, 300) < 0.05
+    assert alarming / 400 <= 0.07
+
+
 def test_share_is_exact():
     found = share(0, 100)
     assert found.value == 0 and found.low == 0 and found.high == pytest.approx(0.0362, abs=1e-3)
