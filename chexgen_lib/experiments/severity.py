@@ -14,7 +14,7 @@ from scipy import stats
 from chexgen_lib.estimates.comparison import estimate, tidy
 from chexgen_lib.estimates.measures import pearson
 from chexgen_lib.experiments.arms import REAL
-from chexgen_lib.experiments.augmentation import TESTS, arm_jobs, pool_arms
+from chexgen_lib.experiments.augmentation import arm_jobs, pool_arms
 from chexgen_lib.experiments.augmentation_tasks import (
     Measure,
     TaskResult,
@@ -29,6 +29,7 @@ from chexgen_lib.experiments.repeats import Repeats, Results, of_one_patient
 from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.regressor import SIZES, cut_points, grades, opacity_scores, scored_purpose, train_regressor
 from chexgen_lib.pools import labelled
+from chexgen_lib.pools.annotated import TESTS
 from chexgen_lib.pools.labelled import Splits
 
 
@@ -144,7 +145,7 @@ def readings(
 
     Returns:
         set, row, real (row of the record's real image), image_id, patient_id, copy, asked (the requested score), grade
-        (of the requested score), read (the mean prediction of the runs).
+        (of that score, of all opacities together: not the prompt's words), read (the mean prediction of the runs).
     """
     first = table.with_row_index("real").unique("image_id", keep="first").select("image_id", pl.col("real").cast(int))
     parts = [

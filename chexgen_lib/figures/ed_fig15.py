@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 
 from chexgen_lib.estimates.wording import format_interval
 from chexgen_lib.experiments.arms import CHEXGEN
-from chexgen_lib.experiments.augmentation import TESTS
 from chexgen_lib.figures import style
 from chexgen_lib.learners.regressor import GRADES
+from chexgen_lib.pools.annotated import TESTS
 
+THIRDS = dict(zip(GRADES, ("no opacity", "lowest third", "middle third", "highest third"), strict=True))
 RECORDS = 2  # shown of each grade
 COPIES = 2  # shown of each record
 TICKS = (0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.7, 1)
@@ -35,7 +36,7 @@ def shown(read: pl.DataFrame) -> pl.DataFrame:
 
 
 def draw(read: pl.DataFrame, agreed: pl.DataFrame, images: np.ndarray) -> Figure:
-    """Left a row for each grade: real image and samples of its records; right predicted against requested scores.
+    """Left a row for each third of scores: real image and samples of records; right predicted against requested scores.
 
     Args:
         read: `severity.readings`; empty where a cohort states no severity.
@@ -52,7 +53,7 @@ def draw(read: pl.DataFrame, agreed: pl.DataFrame, images: np.ndarray) -> Figure
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[], frame_on=False)
     for line, grade in zip(axes, GRADES, strict=True):
-        line[0].set_ylabel(grade, fontsize=7)
+        line[0].set_ylabel(THIRDS[grade], fontsize=7)
         records = shown(read).filter(grade=grade).partition_by("image_id", maintain_order=True)
         for k, record in enumerate(records):
             _record(line[k * (1 + COPIES) : (k + 1) * (1 + COPIES)], record, images)

@@ -30,7 +30,8 @@ def requests(cohort: pl.DataFrame, n: int, seed: int = 0, prompt: str = "impress
         prompt: a key of `READERS`.
 
     Returns:
-        The records with the prompt, the score 0..1 that the image is labelled with, and its `grade` among all scores.
+        The records with the prompt, the score 0..1 that the image is labelled with, and its `grade` among all scores:
+        that of all opacities together, while the prompt grades each by its own.
     """
     cuts = cut_points(cohort)
     scored = cohort.with_columns(score=pl.Series(opacity_scores(cohort))).filter(pl.col("score").is_not_nan())
