@@ -33,6 +33,13 @@ def test_coverage_is_about_95_percent_also_where_patients_have_several_images():
     assert hits[2] / 200 < 0.8  # as if the images of a patient were independent
 
 
+def test_intervals_of_five_patients_leave_the_truth_out_one_time_in_six():
+    """Notebook 14 says so of its stress test."""
+    x = np.random.default_rng(0).normal(size=(400, 5))
+    found = [interval(own, seed) for seed, own in enumerate(x)]
+    assert np.mean([i.low > 0 or i.high < 0 for i in found]) == pytest.approx(1 / 6, abs=0.05)
+
+
 def test_whole_patients_are_drawn_and_the_first_row_is_the_data():
     resampling = Resampling(["b", "a", "b", "c"], 50)
     assert (resampling.weights[0] == 1).all() and resampling.patients == 3 and len(resampling) == 50
