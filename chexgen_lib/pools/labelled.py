@@ -180,7 +180,8 @@ class Splits:
         train = np.sort(shuffled(table, self.rows["train"])[:n])
         chosen = table["image_id"].gather(train).to_list()
         kept = table["image_id"].gather(self.synthetic).is_in(chosen).to_numpy()
-        rows = {"train": train, "further train": _of_others(table, every, train)}
+        trained = np.concatenate([train, self.rows["external train"], self.rows["few-shot train"]])
+        rows = {"train": train, "further train": _of_others(table, every, trained)}
         return replace(self, rows=self.rows | rows, synthetic=self.synthetic[kept])
 
     def with_pool(self, pool: LabelledSet) -> "Splits":

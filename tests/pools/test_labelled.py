@@ -230,7 +230,8 @@ def real_and_synthetic(n=12, trained=6, copies=2):
         "further train": np.arange(trained, 2 * n - 4),
         "test": np.arange(2 * n - 4, 2 * n),
     }
-    return pools.Splits(everything, rows | {"val": none}, np.arange(2 * n, 2 * n + copies * trained))
+    rows |= dict.fromkeys(("val", "external train", "few-shot train"), none)
+    return pools.Splits(everything, rows, np.arange(2 * n, 2 * n + copies * trained))
 
 
 def test_new_real_images_are_of_other_patients_than_all_others():
@@ -240,6 +241,13 @@ def test_new_real_images_are_of_other_patients_than_all_others():
     assert not further & set(sets.patients_of(sets.synthetic)) and set(sets.patients_of(sets.synthetic)) == train
     assert [len(sets.further(k)) for k in (1, 2, 6)] == [3, 6, 0]  # 15 or fewer are left: not six times as many
     assert set(sets.further(1)) < set(sets.further(2)) <= set(sets.rows["further train"])
+
+
+@pytest.mark.parametrize("other", ["external train", "few-shot train"])
+def test_records_left_over_are_no_further_ones_where_their_patient_trains_elsewhere(other):
+    sets = real_and_synthetic()
+    sets.rows[other] = sets.rows["train"][-2:]
+    assert not set(sets.few(1).patients("further train")) & set(sets.patients(other))
 
 
 def test_few_records_are_nested_and_keep_their_copies():
