@@ -34,6 +34,7 @@ from chexgen_lib.storage import (
     move,
     naming_full_disk,
     put_aside,
+    read_arrays,
     remove,
     replacing,
     take_back,
@@ -134,7 +135,7 @@ def run_all(
         done = (_run(*call) for call in calls)
     for _ in tqdm(done, desc=function.__name__, initial=len(jobs) - len(todo), total=len(jobs), unit="run"):
         pass
-    return {name: dict(np.load(place / "result.npz", allow_pickle=False)) for name, place in places.items()}
+    return {name: read_arrays(place / "result.npz") for name, place in places.items()}
 
 
 def _run_on_one_thread(*call) -> None:
@@ -158,7 +159,7 @@ def _run(function: Callable[..., Arrays], data: Arrays, settings: dict, place: P
 def arrays_once(path: Path, make: Callable[[], Arrays]) -> Arrays:
     """The arrays in a .npz file; where it is not there yet, it is written with what `make` returns."""
     if path.is_file():
-        return dict(np.load(path, allow_pickle=False))
+        return read_arrays(path)
     made = make()
     with replacing(path) as partial:
         np.savez(partial, **made)

@@ -28,7 +28,8 @@ def independences(table: pl.DataFrame, graph: Graph, rows: int = 20_000, seed: i
 
     Likelihood-ratio tests of regressions without interactions on at most `rows` rows in which all are known. Large
     tables reject graphs that are nearly right: `gain` is what matters, the log likelihood that the left-out variable
-    adds for each row, in thousandths of a nat.
+    adds for each row, in thousandths of a nat. Rows count as independent: of a table with several of most patients give
+    one of each.
 
     Returns:
         variable, other, given, n, gain, p, violated (p below `LEVEL` over the number of tests); no row for a graph that

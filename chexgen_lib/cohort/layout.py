@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 
 from chexgen_lib.records import FINDINGS
+from chexgen_lib.storage import read_arrays
 from chexgen_lib.stored_images import StoredImages
 
 ANATOMY = ("lungs", "heart", "ribs")
@@ -108,13 +109,14 @@ def has_masks(folder: Path) -> bool:
 
 def load_anatomy_masks(folder: Path, rows: Sequence[int]) -> np.ndarray:
     """Bool [K, 3, R, R]: lungs, heart and ribs (`ANATOMY`) of these rows of the embedded cohort."""
-    packed = np.load(Path(folder) / "masks.npz", allow_pickle=False)["anatomy"]
+    with np.load(Path(folder) / "masks.npz", allow_pickle=False) as stored:
+        packed = stored["anatomy"]
     return np.unpackbits(packed[np.asarray(rows)], axis=-1).astype(bool)
 
 
 def load_finding_masks(folder: Path, rows: Sequence[int]) -> np.ndarray:
     """Bool [K, 14, R, R]: where each finding (`FINDINGS`) is in these rows of the embedded cohort; empty if absent."""
-    stored = np.load(Path(folder) / "masks.npz", allow_pickle=False)
+    stored = read_arrays(Path(folder) / "masks.npz")
     masks = np.unpackbits(stored["findings"], axis=-1).astype(bool)  # [M, R, R]
     place = {row: k for k, row in enumerate(rows)}
     out = np.zeros((len(place), len(FINDINGS), *masks.shape[1:]), bool)

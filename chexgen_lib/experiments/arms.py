@@ -154,6 +154,6 @@ def against_initialisations(names: Iterable[str], longer: str = LONGER) -> dict[
 
 
 def pretraining_copies(name: str) -> int:
-    """Synthetic images of each record that an initialisation was pretrained on; 0 for those without pretraining."""
+    """ChexGen's images of each record that a reference start was pretrained on; 0 for all other initialisations."""
     found = re.fullmatch(r"(\d+)x synthetic", name)
     return int(found[1]) if found else 0

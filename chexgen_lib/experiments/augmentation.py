@@ -24,10 +24,9 @@ from chexgen_lib.experiments.arms import CHEXGEN, REAL, against, augmented, orac
 from chexgen_lib.experiments.repeats import Repeats, Results, of_one_patient
 from chexgen_lib.learners.base import LearnerConfig
 from chexgen_lib.learners.classifier import balanced_weights, train_classifier
+from chexgen_lib.pools.annotated import TESTS
 from chexgen_lib.pools.labelled import Splits
 from chexgen_lib.records import FINDINGS, label_set
-
-TESTS = ("test", "external test")
 
 
 def train_and_score(

@@ -17,10 +17,9 @@ from chexgen_lib.estimates.comparison import ESTIMATE, compare
 from chexgen_lib.estimates.measures import LEAST, mean
 from chexgen_lib.estimates.wording import readable
 from chexgen_lib.experiments.arms import REAL, against, augmented, oracle
-from chexgen_lib.experiments.augmentation import TESTS
 from chexgen_lib.experiments.repeats import Repeats, Results
 from chexgen_lib.learners.detector import OVERALL
-from chexgen_lib.pools.annotated import Task
+from chexgen_lib.pools.annotated import TESTS, Task
 
 FOREIGN_OBJECT = "Foreign Object"  # the paper's name of a category
 Truth = Mapping[str, Any]  # test set -> ground truth of its images

@@ -30,7 +30,8 @@ class LearnerConfig:
         learning_rate: the maximum of a one-cycle schedule.
         checks: how often the validation split is evaluated, evenly spread, the last time after the last step; after
             every step, if `epochs` are fewer.
-        epochs: passes over the training images, in place of `steps` (`over`).
+        epochs: in place of `steps`: as many images as so many passes over the training images have (`over`), which a
+            learner may draw at random.
     """
 
     steps: int | None

@@ -8,6 +8,7 @@ import polars as pl
 
 from chexgen_lib.phantom import render as phantom
 from chexgen_lib.records import FINDINGS, SEVERITIES
+from chexgen_lib.storage import read_arrays
 
 BOTH_SIDES = ("Enlarged Cardiomediastinum", "Cardiomegaly", "Edema", "Support Devices")  # a second view, no sides
 SHOWN = tuple(finding for finding in FINDINGS if finding != "No Finding")
@@ -51,7 +52,7 @@ def render_sheet(folder: Path, size: int = 128, seed: int = 0) -> None:
 
 def load_sheet(folder: Path) -> tuple[dict[str, np.ndarray], pl.DataFrame]:
     """The pictures and the table of a folder that `render_sheet` filled."""
-    return dict(np.load(folder / "pictures.npz", allow_pickle=False)), pl.read_csv(folder / "table.csv", glob=False)
+    return read_arrays(folder / "pictures.npz"), pl.read_csv(folder / "table.csv", glob=False)
 
 
 def _variants(finding: str) -> Iterator[tuple[str, str, str]]:

@@ -71,9 +71,9 @@ def choose(
     check_attributes(table, attributes)
     table = table.drop_nulls(list(attributes))
     table = table.with_columns(prompt=describe.prompt(table), order=positions(table["image_id"], f"{seed}:fairness"))
-    if fits is not None:
-        table = fitting_prompts(table, fits)
     either = pl.col(trained_on) | pl.col(tested_on)
+    if fits is not None:
+        table = fitting_prompts(table.filter(either), fits)
     train = table.filter(trained_on, pl.col("split") == "train").sort("order")
     roles = {
         "train": _with_shares(train, shares or {}, len(train) if records is None else records),

@@ -27,6 +27,7 @@ from chexgen_lib.quality.factuality import UNDEFINED, same_findings, score_corre
 from chexgen_lib.quality.frechet import halves, resampled_distances
 from chexgen_lib.quality.held_out import HeldOut
 from chexgen_lib.quality.neighbours import CLOSER, RATIO, Neighbours
+from chexgen_lib.storage import read_arrays
 
 NEW_TEXTS = "new texts"  # suffix of metrics: of the prompts that stand nowhere in training
 FRAMES = ("table", "per_finding", "published")  # of an `Evaluation`
@@ -156,10 +157,10 @@ class Evaluation:
         """What `save` wrote."""
         frames = {name: pl.read_parquet(folder / f"{name}.parquet", glob=False) for name in FRAMES}
         features: dict[str, dict[str, np.ndarray]] = {}
-        for key, x in np.load(folder / "features.npz", allow_pickle=False).items():
+        for key, x in read_arrays(folder / "features.npz").items():
             name, _, arm = key.rpartition("/")
             features.setdefault(name, {})[arm] = x
-        return cls(**frames, features=features, nearest=Neighbours(**np.load(folder / "nearest.npz")))
+        return cls(**frames, features=features, nearest=Neighbours(**read_arrays(folder / "nearest.npz")))
 
 
 def evaluate(

@@ -14,6 +14,7 @@ from chexgen_lib.kept import kept
 from chexgen_lib.phantom.counterfactual import VISIBLE, counterfactuals
 from chexgen_lib.phantom.counterfactual_benchmark import PERSON, Pair, benchmark
 from chexgen_lib.records import FINDINGS
+from chexgen_lib.storage import read_arrays
 
 ATTRIBUTES = (*PERSON, *FINDINGS)  # whose values probes predict
 POLES = {"sex": ("M", "F"), "view": ("PA", "AP"), "site": ("A", "B")}  # 0 and 1
@@ -64,7 +65,7 @@ class Films:
 def load(folder: str | Path, n: int, size: int, seed: int = 0, workers: int = 2) -> Films:
     """The first `n` pairs of the benchmark of a seed, rendered at `size` pixels and kept in `folder`."""
     folder = kept(_render, folder, {"workers": workers}, n=n, size=size, seed=seed)
-    films = np.load(folder / "films.npz", allow_pickle=False)
+    films = read_arrays(folder / "films.npz")
     return Films(benchmark(n, seed), films["before"], films["after"])
 
 
