@@ -18,7 +18,7 @@ COLUMNS = [(name, "low", "high") for name in ("value", "gain")]
 COLUMNS += [(name, f"{name}_low", f"{name}_high") for name in ("difference", "worth", "beyond")]
 PAGES = {
     "README.md": ("figures", "benchmarks"),
-    "docs/results.md": ("figures", "runs/laptop"),
+    "docs/results.md": ("figures", "runs/laptop", "benchmarks"),
     "docs/foundation.md": ("benchmarks",),
     "docs/counterfactuals.md": ("figures",),
     "docs/privacy.md": ("benchmarks",),
