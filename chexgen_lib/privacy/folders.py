@@ -125,6 +125,9 @@ def _listing(folder: Path, name: str) -> tuple[pl.DataFrame, Callable[[int], np.
         return _samples(folder, name)
     if (folder / "labels.csv").is_file():
         table = _labels(folder / "labels.csv")
+    elif _is_sampled(folder / "manifest.csv"):
+        table = pl.read_csv(folder / "manifest.csv", infer_schema=False, glob=False)
+        table = table.with_columns(patient_id=pl.col("file").str.replace(r"_\d+\.\w+$", ""))  # the row of NAME_k.png
     else:
         files = pictures(folder)  # images behind links to folders count, too
         if files == ["samples.npy"]:
@@ -134,10 +137,19 @@ def _listing(folder: Path, name: str) -> tuple[pl.DataFrame, Callable[[int], np.
 
 
 def _not_listed(folder: Path, name: str, table: pl.DataFrame) -> list[tuple[str, str, str]]:
-    """Rows of `EXCLUDED` of the pictures that a folder's `labels.csv` does not name."""
+    """Rows of `EXCLUDED` of the pictures that a folder's table does not name."""
     if any((folder / own).is_file() for own in ("cohort.parquet", "samples.npy")):
         return []
-    return [(name, file, "not in labels.csv") for file in unlisted(folder, table["file"])]
+    listing = "labels.csv" if (folder / "labels.csv").is_file() else "manifest.csv"
+    return [(name, file, f"not in {listing}") for file in unlisted(folder, table["file"])]
+
+
+def _is_sampled(manifest: Path) -> bool:
+    """Whether a table is one that `chexgen sample` wrote: it names samples, and leaves out the drawn conditions."""
+    if not manifest.is_file() or not manifest.read_text(errors="replace").strip():
+        return False
+    columns = pl.read_csv(manifest, n_rows=0, infer_schema=False, encoding="utf8-lossy", glob=False).columns
+    return {"file", "seed"} <= set(columns)
 
 
 def _labels(path: Path) -> pl.DataFrame:

@@ -42,6 +42,18 @@ def test_copies_are_listed_and_the_exit_status_says_so(root, capsys):
     assert "not measured" in " ".join(pl.read_csv(root / "out/measures.csv")["note"].drop_nulls())
 
 
+def test_a_folder_of_samples_is_read_by_its_manifest(root, capsys):
+    pool = root / "sampled"
+    write(pool, films(3, 5))
+    for old, new in (("0.png", "a_0.png"), ("1.png", "a_1.png"), ("2.png", "a_condition.png")):
+        (pool / old).rename(pool / new)
+    (pool / "labels.csv").unlink()
+    (pool / "manifest.csv").write_text("file,prompt,seed\na_0.png,Normal.,1\na_1.png,Normal.,2\n")
+    cli.main(command(root, "sampled"))
+    assert "pool: 2 images of 64 px, 1 excluded" in capsys.readouterr().out
+    assert pl.read_csv(root / "out/excluded.csv").rows() == [("pool", "a_condition.png", "not in manifest.csv")]
+
+
 def test_bad_input_is_one_line(root, capsys):
     assert cli.main(command(root, "nothing")) == 2
     assert (
