@@ -14,13 +14,13 @@ import polars as pl
 from tqdm import tqdm
 
 import chexgen_lib
-from chexgen_lib.cli.overwriting import check_outputs
+from chexgen_lib.cli.overwriting import check_outputs, check_table
 from chexgen_lib.cli.sample import load_pipeline, sha256_of
 from chexgen_lib.descriptions.changes import ATTRIBUTES, CHOICES, PATHOLOGIES, PLACE, changed
 from chexgen_lib.export.images import read_recipe, save
 from chexgen_lib.images import read_image, to_uint8
 from chexgen_lib.models.loading import fastest_device
-from chexgen_lib.models.metadata import encode_metadata
+from chexgen_lib.models.metadata import DETAIL, encode_metadata
 from chexgen_lib.records import FINDINGS, MAX_AGE, RecordError
 from chexgen_lib.sampling.conditions import value_of
 from chexgen_lib.sampling.editing import UnreadError, check_film, check_radiograph
@@ -31,7 +31,7 @@ from chexgen_lib.sources.table import read_given
 from chexgen_lib.storage import digest, hash_key, write_csv
 
 NEEDED = ("pair", "image", "change")
-DETAIL = '{"finding": "Effusion", "side": "left", "severity": "mild"}'
+COLUMNS = ("pair", "image", "edited")  # of the table that is written
 KNOWN = (*ATTRIBUTES, "details", "source")  # of the film
 BESIDE = ("guidance", "attribute", "prompt", "source_prompt")  # the last three are the benchmark's, and not read
 
@@ -47,7 +47,12 @@ def edit(options: argparse.Namespace) -> int:
     rows, labels = read_rows(options.films), options.out / "labels.csv"
     paths = [options.out / f"{row['pair']}.png" for row in rows]
     check_outputs(paths, [labels], [options.films, *(row["image"] for row in rows)])
+    check_table(labels, COLUMNS)
     pipeline = load_pipeline(options.weights).to(fastest_device())
+    try:
+        pipeline.check_invertible()
+    except ValueError as error:
+        raise ValueError(f"--weights {options.weights}: {error}") from error
     _check_films(options.films, rows, pipeline)
     asked = {"strength": options.strength, "num_inference_steps": options.steps, "guidance_scale": options.guidance}
     made_from = {"chexgen_lib": chexgen_lib.__version__, **sha256_of(options.weights)}
@@ -64,7 +69,7 @@ def edit(options: argparse.Namespace) -> int:
             save(path, to_uint8(film), done)
         elif not done["edited"]:
             print(f"chexgen: {row['pair']} was left as it was by an earlier call", file=sys.stderr)
-        said.append({"pair": row["pair"], "image": path.name, "edited": done["edited"]})
+        said.append(dict(zip(COLUMNS, (row["pair"], path.name, done["edited"]), strict=True)))
     write_csv(pl.DataFrame(said), labels)
     return 0 if all(film["edited"] for film in said) else 1
 

@@ -1,7 +1,9 @@
-"""What a command must not replace: the files that it reads, and pictures that somebody else made."""
+"""What a command must not replace: the files that it reads, and pictures and tables that somebody else made."""
 
 from collections.abc import Iterable
 from pathlib import Path
+
+import polars as pl
 
 from chexgen_lib.export.images import is_of_another
 
@@ -21,3 +23,11 @@ def check_outputs(images: Iterable[Path], others: Iterable[Path], read: Iterable
     for path in images:
         if path.exists() and is_of_another(path):
             raise ValueError(f"{path} is no image of this command's: name another folder as --out, or move it away")
+
+
+def check_table(path: Path, columns: Iterable[str]) -> None:
+    """Raise ValueError if a table is there that lacks some of the columns which those of the command have."""
+    if path.is_file() and path.read_text(errors="replace").strip():  # one of no row is empty
+        held = pl.read_csv(path, n_rows=0, infer_schema=False, encoding="utf8-lossy", glob=False).columns
+        if not set(columns) <= set(held):
+            raise ValueError(f"{path} is no table of this command's: name another folder as --out, or move it away")

@@ -23,7 +23,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import chexgen_lib
-from chexgen_lib.cli.overwriting import check_outputs
+from chexgen_lib.cli.overwriting import check_outputs, check_table
 from chexgen_lib.diffusion.schedulers import SAMPLERS, default_guidance, default_steps, scheduler_named
 from chexgen_lib.export.images import SUFFIXES, read_recipe, save
 from chexgen_lib.images import ImageError
@@ -98,6 +98,7 @@ def sample(options: argparse.Namespace) -> int:
     drawn = [options.out / job["condition"] for job in jobs if "condition" in job and job["image"] == 0]
     masks = [Path(mask["path"]) for masks in prompts["masks"] for mask in masks]
     check_outputs([options.out / job["file"] for job in jobs], [manifest, *drawn], [options.prompts, *masks])
+    check_table(manifest, ("file", "seed"))
     options.out.mkdir(parents=True, exist_ok=True)
     manifest.unlink(missing_ok=True)  # it comes back when all images are as it says
     batches = _batches(jobs, options.batch_size)

@@ -44,6 +44,15 @@ class Requests:
 class Editing:
     """The part of `ChexGenPipeline` that edits films; a model of a rectified flow can."""
 
+    def check_invertible(self) -> None:
+        """Raise ValueError for a model that cannot edit films."""
+        if self.transformer.objective != "rectified_flow":
+            raise ValueError(
+                f"only a rectified flow can be inverted, this model was trained as {self.transformer.objective}"
+            )
+        if self.distilled_steps is not None:
+            raise ValueError("the steps of a distilled model cannot be inverted: edit with the model it learned from")
+
     @torch.inference_mode()
     def edit(  # noqa: PLR0913  # as diffusers' pipelines
         self,
@@ -88,12 +97,7 @@ class Editing:
             UnreadError: for a change that this model does not read.
             ValueError: if the model is no flow, or another argument cannot be used.
         """
-        if self.transformer.objective != "rectified_flow":
-            raise ValueError(
-                f"only a rectified flow can be inverted, this model was trained as {self.transformer.objective}"
-            )
-        if self.distilled_steps is not None:
-            raise ValueError("the steps of a distilled model cannot be inverted: edit with the model it learned from")
+        self.check_invertible()
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f"output_type must be pil, np or pt, not {output_type!r}")
         films = check_films(image, self.image_size)

@@ -85,6 +85,32 @@ def test_films_that_are_read_and_others_are_never_replaced(tmp_path, pair, out, 
     assert {path.name.replace("labels", "films"): path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_a_table_that_somebody_else_wrote_is_never_replaced(tmp_path, capsys):
+    table = films(tmp_path, OLDER)
+    (tmp_path / "labels.csv").write_text("image,image_id,radiologist\na.png,1,2\n")
+    assert cli.main(["edit", str(table), "--out", str(tmp_path)]) == 2
+    assert "labels.csv is no table of this command's" in capsys.readouterr().err
+    assert (tmp_path / "labels.csv").read_text().startswith("image,image_id,radiologist")
+
+
+def test_a_model_that_cannot_edit_is_refused_before_anything_is_removed(tmp_path, weights, capsys, monkeypatch):
+    table = films(tmp_path, OLDER)
+    out = ["--out", str(tmp_path / "out"), "--steps", "2"]
+    assert cli.main(["edit", str(table), *out]) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    monkeypatch.setattr(ChexGenPipeline, "distilled_steps", 4)
+    assert cli.main(["edit", str(table), *out, "--weights", "few"]) == 2
+    assert "--weights few: the steps of a distilled model cannot be inverted" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", "nan"])
+def test_a_guidance_that_edits_nothing_is_refused(tmp_path, weight, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["edit", str(films(tmp_path, OLDER)), "--out", str(tmp_path / "out"), f"--guidance={weight}"])
+    assert "must be a finite number above 0" in capsys.readouterr().err
+
+
 def test_columns_that_are_not_read_are_said(tmp_path):
     table = films(tmp_path, OLDER + ",1,3", header=WIDER + "Efusion,guidence")
     with pytest.warns(UserWarning, match="films.csv: not used: Efusion, guidence; known columns: pair, image"):

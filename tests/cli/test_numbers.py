@@ -23,7 +23,8 @@ LEAST = [
     *((FILMS, option, least) for option, least in (("--size", 32), ("--workers", 0))),
 ]
 OTHERS = [
-    *((command, "--guidance", "nan", "a finite number") for command in (SAMPLE, EDIT, JUDGE)),
+    *((command, "--guidance", "nan", "a finite number") for command in (SAMPLE, JUDGE)),
+    (EDIT, "--guidance", "nan", "a finite number above 0"),
     (SAMPLE, "--guidance", "inf", "a finite number"),
     (SAMPLE, "--control-scale", "much", "a finite number"),
     (SAMPLE, "--metadata-guidance", "age=nan", "a finite number"),

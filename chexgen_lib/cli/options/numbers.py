@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable
-from math import isfinite
+from math import inf, isfinite
 
 
 def number(wanted: str, fits: Callable[[float], bool], kind: type = float) -> Callable[[str], float]:
@@ -26,3 +26,4 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 finite = number("a finite number", isfinite)
+above_zero = number("a finite number above 0", lambda value: 0 < value < inf)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from chexgen_lib.cli.options.lazily import called
-from chexgen_lib.cli.options.numbers import at_least, finite, number
+from chexgen_lib.cli.options.numbers import above_zero, at_least, finite, number
 
 PROMPTS = """.txt, a prompt a line; or .csv, .tsv, .json, .jsonl with the columns name and impression, and maybe sex,
 age, view, mask ("lungs=lungs.png; heart=heart.png") and boxes ("Lung Lesion 0.6 0.3 0.1 0.1": class, x, y, w, h); for
@@ -72,7 +72,7 @@ def _add_edit(commands: argparse._SubParsersAction) -> None:
     )
     edit.add_argument("--steps", type=at_least(1), metavar="N", help="each way (default: that of ChexGenPipeline.edit)")
     edit.add_argument("--strength", type=strength, metavar="S", help="share of noise that is reached, up to 1")
-    edit.add_argument("--guidance", type=finite, metavar="W", help="of what the change says; 1: none")
+    edit.add_argument("--guidance", type=above_zero, metavar="W", help="of what the change says; 1: none")
     edit.set_defaults(command=called("edit", "edit"))
 
 
