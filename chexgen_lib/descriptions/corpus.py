@@ -28,6 +28,7 @@ from chexgen_lib.sources.table import REJECTS
 from chexgen_lib.storage import naming_full_disk, remove, replacing
 
 ROWS_PER_FILE = 25_000
+OLDEST = pl.CompatLevel.oldest()  # of the bytes that digests are of
 Table = tuple[pl.DataFrame, pl.DataFrame]  # records and rejects, as `registry.load` returns them
 
 
@@ -73,15 +74,16 @@ def build(
             _write_parts(manifest, _chunks(scratch, splits, rows_per_file), workers)
     finally:
         remove(scratch)
-    return manifest.close(rejects)
+    everybody = splits.sort("person").write_ipc(None, compat_level=OLDEST).getbuffer()
+    return manifest.close(rejects, hashlib.sha256(everybody).hexdigest())
 
 
 def stream(folder: str | Path) -> pl.LazyFrame:
     """All Records of a finished corpus, lazily, in the order of shards and parts: filter, select, `collect_batches`.
 
     Raises:
-        RecordError: if a shard or a part is missing, shards are of different code or settings, or a part is not as long
-            as the manifest says.
+        RecordError: if a shard or a part is missing, shards are of different code, settings or datasets, or a part is
+            not as long as the manifest says.
     """
     folder = Path(folder)
     manifests = [json.loads(path.read_text()) for path in sorted(folder.glob("manifest-*.json"))]
@@ -92,6 +94,8 @@ def stream(folder: str | Path) -> pl.LazyFrame:
     other = [m["shard"] for m in manifests if m["settings"] != manifests[0]["settings"]]
     if other:
         raise RecordError(f"{folder}: shard {other[0]} was made by other code or settings; run all shards again")
+    if other := [m["shard"] for m in manifests if m.get("people") != manifests[0].get("people")]:
+        raise RecordError(f"{folder}: shard {other[0]} was made from other datasets; run all shards with the same ones")
     parts = [part for manifest in manifests for part in manifest["parts"]]
     for part in parts:
         path = folder / part["file"]
@@ -115,7 +119,7 @@ class Manifest:
     def next_part(self, chunk: pl.DataFrame) -> dict:
         """Name of the next part, and the digest of what it is made from."""
         digest = hashlib.sha256(self.settings.encode())
-        digest.update(chunk.write_ipc(None, compat_level=pl.CompatLevel.oldest()).getbuffer())
+        digest.update(chunk.write_ipc(None, compat_level=OLDEST).getbuffer())
         self.count += 1
         return {"file": f"part-{self.shard}-{self.count - 1:05d}.parquet", "input": digest.hexdigest()}
 
@@ -133,8 +137,11 @@ class Manifest:
         self.done.append(part["file"])
         self._save(complete=False, parts=self.known)
 
-    def close(self, rejects: pl.DataFrame) -> dict:
-        """Write the rejects and mark the shard as complete, if nobody is in several splits."""
+    def close(self, rejects: pl.DataFrame, people: str) -> dict:
+        """Write the rejects and mark the shard as complete, if nobody is in several splits.
+
+        people: a digest of everybody in the tables, also of those in other shards.
+        """
         parts = [pl.read_parquet(self.folder / file, columns=["patient_id", "split"], glob=False) for file in self.done]
         if torn := records.in_several_splits(pl.concat(parts)) if parts else []:
             raise RecordError(
@@ -148,7 +155,7 @@ class Manifest:
         for path in (path for path in others if path.name not in self.done):
             remove(path)
         rejected = {"file": name, "rows": rejects.height} | self._size_and_digest(name)
-        return self._save(complete=True, parts=self.done, rejects=rejected)
+        return self._save(complete=True, parts=self.done, rejects=rejected, people=people)
 
     def _size_and_digest(self, name: str) -> dict:
         path = self.folder / name

@@ -164,6 +164,15 @@ def test_parts_and_shards_of_other_code_are_not_mixed(tmp_path, monkeypatch):
     assert read(tmp_path).height == 90
 
 
+def test_shards_of_other_datasets_are_not_mixed(tmp_path):
+    corpus.build([table()], tmp_path, (0, 2), workers=0)
+    corpus.build([table("openi")], tmp_path, (1, 2), workers=0)
+    with pytest.raises(RecordError, match="shard 001-of-002 was made from other datasets"):
+        corpus.stream(tmp_path)
+    corpus.build([table()], tmp_path, (1, 2), workers=0)
+    assert read(tmp_path).height == 90
+
+
 def test_a_missing_or_cut_part_is_named(tmp_path):
     manifest = corpus.build([table()], tmp_path, rows_per_file=40, workers=0)
     path = tmp_path / manifest["parts"][1]["file"]
