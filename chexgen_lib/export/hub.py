@@ -1,5 +1,6 @@
 """Models and samples as folders that a model hub shows, loads and takes: files, a card, and `push`."""
 
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ from chexgen_lib.pools.generate import ABOUT
 from chexgen_lib.records import VIEWS, RecordError
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.sampling.prompts import SEXES, check_metadata
+from chexgen_lib.sources.given import named_file, unlisted
 from chexgen_lib.sources.table import read_given
 from chexgen_lib.storage import replacing, write_json
 
 TEXTS_MAY_GO = ("nih", "openi")  # sources under terms that let anybody pass on labels and reports
 WITHHELD = ("prompt", "record", "request")  # what could hold a report or an id of its patient
+IDS = ("image_id", "record_id", "study_id", "patient_id")  # of a `labels.csv`; the first says which record is shown
 RECIPE, TABLE, IMAGES = "recipe.json", "metadata.csv", "images"
 CASES = {"sex": str.title, "view": str.upper}  # as others' tables may not have them
 UNTOLD = "unknown"  # source of a record whose id names none, and generator of images that somebody else made
@@ -170,8 +173,18 @@ def _read_listed(folder: Path) -> tuple[list[dict[str, Any]], Iterable[np.ndarra
         raise ValueError(f"{error}; save it as CSV with a column image") from error
     if "image" not in table.columns or table.is_empty():
         raise ValueError(f"{path} names no image: it needs a column image, and has {table.columns}")
-    if row := next((row for row, name in enumerate(table["image"], start=1) if not name), None):
-        raise ValueError(f"{path}, row {row}: no image is named")
+    empty = table.select(pl.all_horizontal(pl.all().is_null())).to_series()  # spreadsheets save empty rows, too
+    rows = [(number, row) for number, row in enumerate(table.iter_rows(named=True), start=1) if not empty[number - 1]]
+    if nameless := next((number for number, row in rows if not row["image"]), None):
+        raise ValueError(f"{path}, row {nameless}: no image is named")
+    files, first = [named_file(folder, row["image"]) for _, row in rows], {}
+    for (number, _), file in zip(rows, files, strict=True):
+        if not file.is_file():
+            raise ValueError(f"{path}, row {number}: {file} does not exist; mend its name, or take the row out")
+        if (earlier := first.setdefault(file.resolve(), number)) != number:
+            raise ValueError(f"{path}, rows {earlier} and {number}: the image is named twice; take one row out")
+    if left := unlisted(folder, [row["image"] for _, row in rows]):
+        warnings.warn(f"{folder}: {len(left)} pictures are not in labels.csv and not shared: {left[0]}", stacklevel=2)
     if {"pair", "edited"} <= set(table.columns):
         raise ValueError(
             f"{folder} holds edited films (`chexgen edit`): they show their patients, and are not synthetic"
@@ -179,19 +192,21 @@ def _read_listed(folder: Path) -> tuple[list[dict[str, Any]], Iterable[np.ndarra
     if reserved := {"file", "file_name", "source", "record", "condition"} & set(table.columns):
         raise ValueError(f"{path}: rename the column {min(reserved)}, a name that the shared table has itself")
     recipes = []
-    for number, row in enumerate(table.drop("image").iter_rows(named=True), start=1):
-        given = {"generator": UNTOLD} | {key: value for key, value in row.items() if value is not None}
+    for number, row in rows:
+        given = {key: value for key, value in row.items() if value is not None and key != "image"}
+        given = {"generator": UNTOLD} | given
         try:
             recipes.append(_listed(given))
         except ValueError as error:
             raise ValueError(f"{path}, row {number}: {error}") from error
-    return recipes, (to_uint8(read_image(folder / name)) for name in table["image"])
+    return recipes, (to_uint8(read_image(file)) for file in files)
 
 
 def _listed(given: dict[str, Any]) -> dict[str, Any]:
     """The recipe of an image of another generator, without what must not go along."""
-    if "image_id" in given:
-        given["record"] = given.pop("image_id")
+    ids = [given.pop(column) for column in IDS if column in given]
+    if ids:
+        given["record"] = ids[0]
     if _is_withheld(_source_of(given)):
         return {key: given[key] for key in ("record", "generator", "seed") if key in given}
     asked = {key: given.get(key) for key in ("sex", "age", "view")}

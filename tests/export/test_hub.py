@@ -177,7 +177,8 @@ def test_images_of_another_generator_are_shared(foreign, tmp_path, form, capsys)
         (["image,age", "c.png,50", "d.png,old"], "row 2: age 'old' is no number of years"),
         (["image,source", "a b.png,x"], "rename the column source"),
         (["pair,image,edited", "p,c.png,true"], "holds edited films .*: they show their patients"),
-        (["image", "z.png"], "z.png"),
+        (["image", "c.png", "z.png"], r"row 2: .*z\.png does not exist; mend its name"),
+        (["image,prompt", "c.png,Normal.", "c.png,Edema."], "rows 1 and 2: the image is named twice"),
         (["file", "a b.png"], "names no image: it needs a column image"),
     ],
 )
@@ -186,6 +187,18 @@ def test_a_list_of_images_that_cannot_be_shared_is_named(foreign, tmp_path, rows
     with pytest.raises(ValueError, match=words):
         write_samples(tmp_path / "out", foreign)
     assert not (tmp_path / "out").exists()
+
+
+def test_ids_of_patients_and_studies_tell_the_source_and_stay(foreign, tmp_path):
+    rows = ["a b.png,mimic_cxr:p7,mimic_cxr:s9,Secret.", ",,,", "c.png,nih:p8,,Open."]
+    (foreign / "labels.csv").write_text("\n".join(["image,patient_id,study_id,prompt", *rows]))
+    with pytest.warns(UserWarning, match=r"1 pictures are not in labels.csv and not shared: d\.png"):
+        write_samples(tmp_path / "out", foreign)
+    withheld, told = pl.read_csv(tmp_path / "out/metadata.csv").rows(named=True)
+    assert (withheld["source"], withheld["prompt"]) == ("mimic_cxr", None)
+    assert (told["source"], told["prompt"]) == ("nih", "Open.") and "patient_id" not in told
+    written = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert not any(words in written for words in (b"Secret", b"mimic_cxr:", b"p7", b"s9"))
 
 
 def test_own_prompts_are_shared_whole_from_png_and_dicom(tmp_path):
