@@ -41,13 +41,20 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"chexgen: {error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
-            print("chexgen: interrupted; give the same command again", file=sys.stderr)
-            return 130
+            try:
+                return _interrupted()
+            except KeyboardInterrupt:  # polars raises one of its own, and Python's for the same key comes after it
+                return _interrupted()
         except (MemoryError, RuntimeError) as error:
             if not _is_of_memory(error):
                 raise
             print(f"chexgen: {FULL} ({str(error).splitlines()[0] if str(error) else 'killed'})", file=sys.stderr)
             return 2
+
+
+def _interrupted() -> int:
+    print("chexgen: interrupted; give the same command again", file=sys.stderr)
+    return 130
 
 
 def _is_of_memory(error: Exception) -> bool:

@@ -17,6 +17,7 @@ from chexgen_lib.records import FINDINGS, MAX_AGE, SEVERITIES, SIDES, VIEWS
 
 SEXES = ("F", "M")
 ATTRIBUTES = ("age", "sex", "view", "source", *FINDINGS)  # each one token, and one code at its place
+DETAIL = '{"finding": "Effusion", "side": "left", "severity": "mild"}'  # as an example
 METADATA = ["image_id", *ATTRIBUTES, "details"]  # columns of Records
 CODES = len(ATTRIBUTES) + 2 * len(FINDINGS)  # then the findings' sides, then their severities
 STATES = {0: 0, 1: 1, "absent": 0, "present": 1}
@@ -154,7 +155,11 @@ def _encode(row: Mapping, sources: tuple[str, ...], codes: Tensor) -> None:
         else:
             code = _choice(name, value, choices[name]) if name in choices else _state(name, value)
         codes[ATTRIBUTES.index(name)] = code
-    _encode_details([x for x in row.get("details") or [] if not record or x["finding"] in present], present, codes)
+    details = row.get("details")
+    details = [] if details is None else details
+    if isinstance(details, str | Mapping) or not all(isinstance(detail, Mapping) for detail in details):
+        raise MetadataError(f"details {details!r} are no list: write [{DETAIL}]")
+    _encode_details([x for x in details if not record or x["finding"] in present], present, codes)
 
 
 def _encode_details(details: Sequence[Mapping], present: set[str], codes: Tensor) -> None:

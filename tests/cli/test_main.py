@@ -106,6 +106,14 @@ def test_files_that_are_read_and_others_pictures_are_never_replaced(prompts, wei
         prompts = prompts.rename(out / "manifest.csv")
 
 
+def test_a_manifest_that_somebody_else_wrote_is_never_replaced(prompts, weights, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/manifest.csv").write_text("file,radiologist\na.png,1\n")
+    assert cli.main(command(prompts, weights, tmp_path / "out")) == 2
+    assert "manifest.csv is no table of this command's" in capsys.readouterr().err
+    assert content(tmp_path / "out") == {"manifest.csv": b"file,radiologist\na.png,1\n"}
+
+
 def test_interrupted_and_out_of_memory_are_one_line(monkeypatch, capsys):
     for error, status, words in (
         (KeyboardInterrupt(), 130, "interrupted; give the same command again"),
@@ -122,6 +130,19 @@ def test_interrupted_and_out_of_memory_are_one_line(monkeypatch, capsys):
     monkeypatch.setattr(data, "list_sources", lambda options: [].pop())
     with pytest.raises(IndexError):
         cli.main(["data", "list"])
+
+
+def test_an_interrupt_that_comes_twice_is_one_line(monkeypatch, capsys):
+    """polars raises one, and Python's own for the same key comes when the first is handled."""
+    said = cli._interrupted
+    again = iter([True, False])
+    monkeypatch.setattr(cli, "_interrupted", lambda: _raise(KeyboardInterrupt()) if next(again) else said())
+    monkeypatch.setattr(data, "list_sources", lambda options: _raise(KeyboardInterrupt()))
+    assert cli.main(["data", "list"]) == 130 and capsys.readouterr().err.count("\n") == 1
+
+
+def _raise(error: BaseException):
+    raise error
 
 
 def test_errors_are_one_line_and_write_nothing(prompts, weights, tmp_path, capsys):

@@ -87,6 +87,9 @@ def test_a_record_is_read_as_it_is():
         ({"details": [{"finding": "Edema", "side": "left"}]}, "details of 'Edema', which is not present"),
         ({"Edema": 1, "details": [{"finding": "Edema", "side": "up"}]}, "side of Edema 'up' is none of left"),
         ({"details": [{"finding": "Cough"}]}, "details of an unknown finding 'Cough'"),
+        ({"details": {"finding": "Edema"}}, "are no list: write"),
+        ({"details": "left"}, "details 'left' are no list: write"),
+        ({"details": ["left"]}, "are no list: write"),
     ],
 )
 def test_what_cannot_be_is_refused(row, message):
