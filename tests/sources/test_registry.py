@@ -135,6 +135,16 @@ def test_load_all_takes_what_lies_below_the_root(tmp_path, monkeypatch):
     assert set(rejects["reason"]) == {"no image file in the folder"} and records.height + rejects.height == 3
 
 
+def test_a_check_counts_values_that_are_left_empty(tmp_path):
+    table = read_table(shipped(nih.TABLE), nih.COLUMNS).select(nih.COLUMNS).head(4)
+    ages = pl.Series(["abc", "999", "50", "50"])
+    (tmp_path / "nih").mkdir()
+    table.with_columns(ages.alias("Patient Age")).write_csv(tmp_path / "nih/Data_Entry_2017_v2020.csv")
+    report, _ = registry.check("nih", tmp_path)
+    assert "4 rows = 4 records + 0 rejects" in report
+    assert "2 x age left empty, first 'abc' in row 1" in report
+
+
 def test_tables_of_nih_without_images_leave_its_records_for_images_elsewhere(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "ALWAYS", ("nih",))
     table = read_table(shipped(nih.TABLE), nih.COLUMNS).select(nih.COLUMNS).head(3)
