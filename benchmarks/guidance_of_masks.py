@@ -18,6 +18,7 @@ from pathlib import Path
 
 import polars as pl
 
+from chexgen_lib.experiments.arms import augmented
 from chexgen_lib.experiments.repeats import Repeats
 from chexgen_lib.experiments.segmentation import segment
 from chexgen_lib.pools import annotated
@@ -30,7 +31,6 @@ from chexgen_lib.storage import write_csv
 from chexgen_lib.workflow import dag
 
 TASK = "pneumothorax"
-SAMPLES = "real + "  # how the names of arms with further images begin
 COLUMNS = ["arm", "metric", "n", "value", "low", "high", "difference", "difference_low", "difference_high"]
 
 
@@ -65,7 +65,7 @@ def main() -> None:
         pools = sample(args.root, folder, scale, given)
         sets = annotated.of_run(args.root, trained["resolution"], pools, None, None)[TASK]
         result = segment(sets, TASK, trained["task_copies"], folder / "trained", trained["segmentation"], repeats)
-        sampled = pl.col("arm").str.starts_with(SAMPLES) & ~pl.col("arm").str.ends_with("new real")
+        sampled = pl.col("arm").is_in([augmented(k) for k in trained["task_copies"]])
         about = pl.when(sampled).then(pl.lit(scale)).alias("guidance_scale")
         tables.append(result.table.filter(test="test").select(about, *COLUMNS))
     table = pl.concat(tables).unique(maintain_order=True)  # arms without samples are those of every scale

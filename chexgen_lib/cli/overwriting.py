@@ -3,9 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-import polars as pl
-
 from chexgen_lib.export.images import is_of_another
+from chexgen_lib.sources.given import columns_of
 
 
 def check_outputs(images: Iterable[Path], others: Iterable[Path], read: Iterable[Path]) -> None:
@@ -27,7 +26,6 @@ def check_outputs(images: Iterable[Path], others: Iterable[Path], read: Iterable
 
 def check_table(path: Path, columns: Iterable[str]) -> None:
     """Raise ValueError if a table is there that lacks some of the columns which those of the command have."""
-    if path.is_file() and path.read_text(errors="replace").strip():  # one of no row is empty
-        held = pl.read_csv(path, n_rows=0, infer_schema=False, encoding="utf8-lossy", glob=False).columns
-        if not set(columns) <= set(held):
-            raise ValueError(f"{path} is no table of this command's: name another folder as --out, or move it away")
+    held = columns_of(path)
+    if held and not set(columns) <= held:  # of no row it has no column either
+        raise ValueError(f"{path} is no table of this command's: name another folder as --out, or move it away")

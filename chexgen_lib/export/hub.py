@@ -22,7 +22,7 @@ from chexgen_lib.pools.generate import ABOUT
 from chexgen_lib.records import VIEWS, RecordError
 from chexgen_lib.sampling.pipeline import ChexGenPipeline
 from chexgen_lib.sampling.prompts import SEXES, check_metadata
-from chexgen_lib.sources.given import named_file, unlisted
+from chexgen_lib.sources.given import listed, named_file, unlisted
 from chexgen_lib.sources.table import read_given
 from chexgen_lib.storage import replacing, write_json
 
@@ -173,18 +173,8 @@ def _read_listed(folder: Path) -> tuple[list[dict[str, Any]], Iterable[np.ndarra
         raise ValueError(f"{error}; save it as CSV with a column image") from error
     if "image" not in table.columns or table.is_empty():
         raise ValueError(f"{path} names no image: it needs a column image, and has {table.columns}")
-    empty = table.select(pl.all_horizontal(pl.all().is_null())).to_series()  # spreadsheets save empty rows, too
-    rows = [(number, row) for number, row in enumerate(table.iter_rows(named=True), start=1) if not empty[number - 1]]
-    if nameless := next((number for number, row in rows if not row["image"]), None):
-        raise ValueError(f"{path}, row {nameless}: no image is named")
-    files, first = [named_file(folder, row["image"]) for _, row in rows], {}
-    for (number, _), file in zip(rows, files, strict=True):
-        if not file.is_file():
-            raise ValueError(f"{path}, row {number}: {file} does not exist; mend its name, or take the row out")
-        if (earlier := first.setdefault(file.resolve(), number)) != number:
-            raise ValueError(f"{path}, rows {earlier} and {number}: the image is named twice; take one row out")
-    if left := unlisted(folder, [row["image"] for _, row in rows]):
-        warnings.warn(f"{folder}: {len(left)} pictures are not in labels.csv and not shared: {left[0]}", stacklevel=2)
+    table = listed(table, path)
+    files = _files(folder, table)
     if {"pair", "edited"} <= set(table.columns):
         raise ValueError(
             f"{folder} holds edited films (`chexgen edit`): they show their patients, and are not synthetic"
@@ -192,17 +182,30 @@ def _read_listed(folder: Path) -> tuple[list[dict[str, Any]], Iterable[np.ndarra
     if reserved := {"file", "file_name", "source", "record", "condition"} & set(table.columns):
         raise ValueError(f"{path}: rename the column {min(reserved)}, a name that the shared table has itself")
     recipes = []
-    for number, row in rows:
-        given = {key: value for key, value in row.items() if value is not None and key != "image"}
-        given = {"generator": UNTOLD} | given
+    for number, row in zip(table["row"], table.drop("row", "image").iter_rows(named=True), strict=True):
+        given = {"generator": UNTOLD} | {key: value for key, value in row.items() if value is not None}
         try:
-            recipes.append(_listed(given))
+            recipes.append(_recipe(given))
         except ValueError as error:
             raise ValueError(f"{path}, row {number}: {error}") from error
     return recipes, (to_uint8(read_image(file)) for file in files)
 
 
-def _listed(given: dict[str, Any]) -> dict[str, Any]:
+def _files(folder: Path, table: pl.DataFrame) -> list[Path]:
+    """The images that the rows of `labels.csv` name, each there and named once; what no row names is counted."""
+    files, first = [named_file(folder, name) for name in table["image"]], {}
+    for number, file in zip(table["row"], files, strict=True):
+        at = f"{folder / 'labels.csv'}, row"
+        if not file.is_file():
+            raise ValueError(f"{at} {number}: {file} does not exist; mend its name, or take the row out")
+        if (earlier := first.setdefault(file.resolve(), number)) != number:
+            raise ValueError(f"{at}s {earlier} and {number}: the image is named twice; take one row out")
+    if left := unlisted(folder, table["image"]):
+        warnings.warn(f"{folder}: {len(left)} pictures are not in labels.csv and not shared: {left[0]}", stacklevel=2)
+    return files
+
+
+def _recipe(given: dict[str, Any]) -> dict[str, Any]:
     """The recipe of an image of another generator, without what must not go along."""
     ids = [given.pop(column) for column in IDS if column in given]
     if ids:

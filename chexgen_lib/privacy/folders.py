@@ -24,7 +24,7 @@ from chexgen_lib.cohort import layout
 from chexgen_lib.images import ImageError, from_uint8, read_image, reduced, resize, to_uint8
 from chexgen_lib.records import RecordError
 from chexgen_lib.sources.columns import cell
-from chexgen_lib.sources.given import named_file, pictures, unlisted
+from chexgen_lib.sources.given import columns_of, listed, named_file, pictures, unlisted
 from chexgen_lib.sources.table import read_given
 
 POOL, TRAINING, HELD_OUT = "pool", "training", "held-out"
@@ -125,7 +125,7 @@ def _listing(folder: Path, name: str) -> tuple[pl.DataFrame, Callable[[int], np.
         return _samples(folder, name)
     if (folder / "labels.csv").is_file():
         table = _labels(folder / "labels.csv")
-    elif _is_sampled(folder / "manifest.csv"):
+    elif {"file", "seed"} <= columns_of(folder / "manifest.csv"):  # of `chexgen sample`, without its drawings
         table = pl.read_csv(folder / "manifest.csv", infer_schema=False, glob=False)
         table = table.with_columns(patient_id=pl.col("file").str.replace(r"_\d+\.\w+$", ""))  # the row of NAME_k.png
     else:
@@ -144,14 +144,6 @@ def _not_listed(folder: Path, name: str, table: pl.DataFrame) -> list[tuple[str,
     return [(name, file, f"not in {listing}") for file in unlisted(folder, table["file"])]
 
 
-def _is_sampled(manifest: Path) -> bool:
-    """Whether a table is one that `chexgen sample` wrote: it names samples, and leaves out the drawn conditions."""
-    if not manifest.is_file() or not manifest.read_text(errors="replace").strip():
-        return False
-    columns = pl.read_csv(manifest, n_rows=0, infer_schema=False, encoding="utf8-lossy", glob=False).columns
-    return {"file", "seed"} <= set(columns)
-
-
 def _labels(path: Path) -> pl.DataFrame:
     """A `labels.csv` as text, `image` renamed to file."""
     try:
@@ -160,13 +152,11 @@ def _labels(path: Path) -> pl.DataFrame:
         raise AuditError(f"{error}; save it as CSV with a column image") from error
     if "image" not in table.columns:
         raise AuditError(f"{path}: column 'image' is missing; it has {table.columns}")
-    empty = table.select(pl.all_horizontal(pl.all().is_null())).to_series()  # spreadsheets save empty rows, too
-    nameless = (
-        i for i, (file, nothing) in enumerate(zip(table["image"], empty, strict=True), 1) if not (file or nothing)
-    )
-    if row := next(nameless, None):
-        raise AuditError(f"{path}, row {row}: no image is named")
-    table = table.filter(~empty).drop("file", strict=False).rename({"image": "file"})
+    try:
+        table = listed(table, path)
+    except RecordError as error:
+        raise AuditError(str(error)) from error
+    table = table.drop("row", "file", strict=False).rename({"image": "file"})
     return table.with_columns(_id(column) for column in IDS if column in table.columns)
 
 

@@ -3,7 +3,10 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import polars as pl
+
 from chexgen_lib.pixels import DICOM, JPEG, PNG
+from chexgen_lib.records import RecordError
 from chexgen_lib.storage import files_below
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".dcm", ".dicom"}
@@ -15,6 +18,27 @@ def named_file(folder: Path, name: str) -> Path:
     and with backslashes as Windows writes paths."""
     path, other = folder / name, folder / name.strip().replace("\\", "/")
     return other if other.is_file() and not path.is_file() else path
+
+
+def listed(table: pl.DataFrame, path: Path) -> pl.DataFrame:
+    """The rows of a table that name an image, with `row`, their number from 1; empty ones, as of spreadsheets, are left
+    out.
+
+    Raises:
+        RecordError: for a row without an image; it names the table at `path`.
+    """
+    table = table.with_row_index("row", offset=1).filter(~pl.all_horizontal(pl.exclude("row").is_null()))
+    if len(nameless := table.filter(pl.col("image").fill_null("") == "")):
+        raise RecordError(f"{path}, row {nameless['row'][0]}: no image is named")
+    return table
+
+
+def columns_of(path: Path) -> set[str]:
+    """The columns of a CSV, which may be anybody's; none of a file that is missing or has no line."""
+    try:
+        return set(pl.read_csv(path, n_rows=0, infer_schema=False, encoding="utf8-lossy", glob=False).columns)
+    except (FileNotFoundError, pl.exceptions.NoDataError):
+        return set()
 
 
 def pictures(folder: Path) -> list[str]:
