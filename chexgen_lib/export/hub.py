@@ -173,8 +173,8 @@ def _read_listed(folder: Path) -> tuple[list[dict[str, Any]], Iterable[np.ndarra
         raise ValueError(f"{error}; save it as CSV with a column image") from error
     if "image" not in table.columns or table.is_empty():
         raise ValueError(f"{path} names no image: it needs a column image, and has {table.columns}")
-    table = listed(table, path)
-    files = _files(folder, table)
+    table, numbers = listed(table, path)
+    files = _files(folder, table["image"], numbers)
     if {"pair", "edited"} <= set(table.columns):
         raise ValueError(
             f"{folder} holds edited films (`chexgen edit`): they show their patients, and are not synthetic"
@@ -182,7 +182,7 @@ def _read_listed(folder: Path) -> tuple[list[dict[str, Any]], Iterable[np.ndarra
     if reserved := {"file", "file_name", "source", "record", "condition"} & set(table.columns):
         raise ValueError(f"{path}: rename the column {min(reserved)}, a name that the shared table has itself")
     recipes = []
-    for number, row in zip(table["row"], table.drop("row", "image").iter_rows(named=True), strict=True):
+    for number, row in zip(numbers, table.drop("image").iter_rows(named=True), strict=True):
         given = {"generator": UNTOLD} | {key: value for key, value in row.items() if value is not None}
         try:
             recipes.append(_recipe(given))
@@ -191,16 +191,16 @@ def _read_listed(folder: Path) -> tuple[list[dict[str, Any]], Iterable[np.ndarra
     return recipes, (to_uint8(read_image(file)) for file in files)
 
 
-def _files(folder: Path, table: pl.DataFrame) -> list[Path]:
+def _files(folder: Path, names: Iterable[str], numbers: Iterable[int]) -> list[Path]:
     """The images that the rows of `labels.csv` name, each there and named once; what no row names is counted."""
-    files, first = [named_file(folder, name) for name in table["image"]], {}
-    for number, file in zip(table["row"], files, strict=True):
+    files, first = [named_file(folder, name) for name in names], {}
+    for number, file in zip(numbers, files, strict=True):
         at = f"{folder / 'labels.csv'}, row"
         if not file.is_file():
             raise ValueError(f"{at} {number}: {file} does not exist; mend its name, or take the row out")
         if (earlier := first.setdefault(file.resolve(), number)) != number:
             raise ValueError(f"{at}s {earlier} and {number}: the image is named twice; take one row out")
-    if left := unlisted(folder, table["image"]):
+    if left := unlisted(folder, names):
         warnings.warn(f"{folder}: {len(left)} pictures are not in labels.csv and not shared: {left[0]}", stacklevel=2)
     return files
 

@@ -153,10 +153,10 @@ def _labels(path: Path) -> pl.DataFrame:
     if "image" not in table.columns:
         raise AuditError(f"{path}: column 'image' is missing; it has {table.columns}")
     try:
-        table = listed(table, path)
+        table, _ = listed(table, path)
     except RecordError as error:
         raise AuditError(str(error)) from error
-    table = table.drop("row", "file", strict=False).rename({"image": "file"})
+    table = table.drop("file", strict=False).rename({"image": "file"})
     return table.with_columns(_id(column) for column in IDS if column in table.columns)
 
 

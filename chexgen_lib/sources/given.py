@@ -20,17 +20,18 @@ def named_file(folder: Path, name: str) -> Path:
     return other if other.is_file() and not path.is_file() else path
 
 
-def listed(table: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """The rows of a table that name an image, with `row`, their number from 1; empty ones, as of spreadsheets, are left
-    out.
+def listed(table: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, list[int]]:
+    """The rows of a table that name an image, and their numbers from 1; empty ones, as of spreadsheets, are left out.
 
     Raises:
         RecordError: for a row without an image; it names the table at `path`.
     """
-    table = table.with_row_index("row", offset=1).filter(~pl.all_horizontal(pl.exclude("row").is_null()))
-    if len(nameless := table.filter(pl.col("image").fill_null("") == "")):
-        raise RecordError(f"{path}, row {nameless['row'][0]}: no image is named")
-    return table
+    filled = ~table.select(pl.all_horizontal(pl.all().is_null())).to_series()
+    numbers = (filled.arg_true() + 1).to_list()
+    for number, name in zip(numbers, table.filter(filled)["image"], strict=True):
+        if not name:
+            raise RecordError(f"{path}, row {number}: no image is named")
+    return table.filter(filled), numbers
 
 
 def columns_of(path: Path) -> set[str]:

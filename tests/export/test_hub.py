@@ -190,8 +190,8 @@ def test_a_list_of_images_that_cannot_be_shared_is_named(foreign, tmp_path, rows
 
 
 def test_ids_of_patients_and_studies_tell_the_source_and_stay(foreign, tmp_path):
-    rows = ["a b.png,mimic_cxr:p7,mimic_cxr:s9,Secret.", ",,,", "c.png,nih:p8,,Open."]
-    (foreign / "labels.csv").write_text("\n".join(["image,patient_id,study_id,prompt", *rows]))
+    rows = ["a b.png,mimic_cxr:p7,mimic_cxr:s9,Secret.,1", ",,,,", "c.png,nih:p8,,Open.,2"]
+    (foreign / "labels.csv").write_text("\n".join(["image,patient_id,study_id,prompt,row", *rows]))
     with pytest.warns(UserWarning, match=r"1 pictures are not in labels.csv and not shared: d\.png"):
         write_samples(tmp_path / "out", foreign)
     withheld, told = pl.read_csv(tmp_path / "out/metadata.csv").rows(named=True)
