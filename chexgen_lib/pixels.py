@@ -88,7 +88,7 @@ def read_pixels(path: Path, formats: tuple[str, ...]) -> Pixels:
         ImageError: for a missing, empty or damaged file, one of another format, or one with several pictures.
     """
     if not path.is_file():
-        raise ImageError(f"{path}: no such file; check the data root and the record's `image`")
+        raise ImageError(f"{path}: no such file; check its name, and the folder that it is relative to")
     try:
         raw = path.read_bytes()
         if not raw:

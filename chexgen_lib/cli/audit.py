@@ -3,6 +3,7 @@
 import argparse
 from functools import partial
 
+from chexgen_lib.cli.overwriting import check_apart
 from chexgen_lib.figures import privacy as page
 from chexgen_lib.figures import style
 from chexgen_lib.privacy import folders
@@ -13,8 +14,7 @@ from chexgen_lib.storage import write_csv, write_json
 def run(options: argparse.Namespace) -> int:
     """Audit `options.pool`, write the report into `options.out` and print the verdict; 1 unless nothing was found."""
     named = options.pool, options.training, options.held_out
-    if within := [folder for folder in named if options.out.resolve().is_relative_to(folder.resolve())]:
-        raise ValueError(f"--out {options.out} is in {within[0]}, whose images are read: name a folder elsewhere")
+    check_apart(options.out, named)
     attacks = {}
     if options.weights is not None:  # the pipeline loads slowly
         from chexgen_lib.cli.sample import load_pipeline

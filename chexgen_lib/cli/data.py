@@ -4,6 +4,8 @@ import argparse
 import os
 from pathlib import Path
 
+import polars as pl
+
 from chexgen_lib.descriptions import corpus
 from chexgen_lib.sources import registry
 
@@ -36,8 +38,18 @@ def build(options: argparse.Namespace) -> int:
             raise ValueError(f"{name}: its table is not shipped; give its folder, {name}=FOLDER (chexgen data list)")
         if folder and not Path(folder).exists():
             raise ValueError(f"{folder}: no such folder; give that of {registry.reader(name).DATASHEET.title}")
-    tables = (registry.load(name, folder or None) for name, folder in named)
+    tables = (_loaded(name, folder or None) for name, folder in named)
     manifest = corpus.build(tables, options.out, (int(share), int(shares)))
     files = f"{len(manifest['parts'])} file{'s' * (len(manifest['parts']) != 1)}"
     print(f"{manifest['rows']:,} records in {files}, {manifest['rejects']['rows']:,} rejects")
     return 0
+
+
+def _loaded(source: str, folder: str | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Records and rejects of a dataset, of which is printed what is left empty; ValueError where there is no record."""
+    table, rejects = registry.load(source, folder)
+    if table.is_empty():
+        raise ValueError(f"{source}: no record among {len(rejects):,} rows; see chexgen data check --source {source}")
+    for line in registry.emptied(source, folder):
+        print(f"{source}: {line}")
+    return table, rejects

@@ -9,6 +9,7 @@ from time import perf_counter
 import numpy as np
 import polars as pl
 
+from chexgen_lib.cli.overwriting import check_apart
 from chexgen_lib.experiments.judge import asked_and_shown, metrics, report
 from chexgen_lib.experiments.judge.bench import Bench
 from chexgen_lib.experiments.judge.entries import Entry, check_source, enter, shared
@@ -41,6 +42,7 @@ def judge(options: argparse.Namespace) -> int:
     """
     start = perf_counter()
     sources = named(options.generators)
+    check_apart(options.out, [Path(source) for source in sources.values() if is_folder_of_images(source)])
     parts = Parts(options.autoencoder, options.text_encoder)
     _check(options)
     for source in sources.values():

@@ -24,6 +24,12 @@ def check_outputs(images: Iterable[Path], others: Iterable[Path], read: Iterable
             raise ValueError(f"{path} is no image of this command's: name another folder as --out, or move it away")
 
 
+def check_apart(out: Path, folders: Iterable[Path]) -> None:
+    """Raise ValueError if a command would write into a folder whose images it reads."""
+    if within := [folder for folder in folders if out.resolve().is_relative_to(folder.resolve())]:
+        raise ValueError(f"--out {out} is in {within[0]}, whose images are read: name a folder elsewhere")
+
+
 def check_table(path: Path, columns: Iterable[str]) -> None:
     """Raise ValueError if a table is there that lacks some of the columns which those of the command have."""
     held = columns_of(path)

@@ -81,6 +81,17 @@ def repairs(source: str, path: str | Path | Tree | None = None) -> pl.DataFrame:
     return module.repairs(path) if hasattr(module, "repairs") else pl.DataFrame(schema=REPAIRS)
 
 
+def emptied(source: str, path: str | Path | Tree | None = None) -> list[str]:
+    """A line for each field of which `repairs` lists values, with the first of them; boxes are said of elsewhere."""
+    own = (
+        repairs(source, path)
+        .filter(pl.col("field") != "boxes")
+        .group_by("field", maintain_order=True)
+        .agg(pl.len(), pl.first("value", "row"))
+    )
+    return [f"{n:,} x {field} left empty, first {value!r} in row {row}" for field, n, value, row in own.iter_rows()]
+
+
 @cache
 def finding_of(label: str) -> str | None:
     """The CheXpert finding that a source's label means, or None where it means none of the 14."""
@@ -196,23 +207,13 @@ def check(source: str, root: Path | None = None) -> tuple[str, bool]:
     lines += [f"{rows:,} rows = {records.height:,} records + {rejects.height:,} rejects ({beside})"]
     reasons = rejects["reason"].value_counts(sort=True).head(5)
     lines += [f"  {n:,} x {reason}" for reason, n in reasons.iter_rows()]
-    lines += _said(repairs(source, None if root is None else tree))
+    lines += [f"  {line}" for line in emptied(source, None if root is None else tree)]
     views = records["view"].fill_null("unknown").value_counts(sort=True)
     lines += ["views: " + ", ".join(f"{n:,} {view}" for view, n in views.iter_rows())]
     if records.is_empty():
         reason = reasons["reason"][0] if rows else "the tables have no rows"
         wants = [*wants, f"first remedy: no row can be used ({reason}). {_obtain(sheet)}"]
     return "\n".join([*lines, *wants]), ready and not records.is_empty()
-
-
-def _said(emptied: pl.DataFrame) -> list[str]:
-    """A line for each field whose values could not be used, with the first of them; boxes are said of elsewhere."""
-    own = (
-        emptied.filter(pl.col("field") != "boxes")
-        .group_by("field", maintain_order=True)
-        .agg(pl.len(), pl.first("value", "row"))
-    )
-    return [f"  {n:,} x {field} left empty, first {value!r} in row {row}" for field, n, value, row in own.iter_rows()]
 
 
 def _check_parts(sheet: Datasheet, tree: Tree) -> tuple[list[str], bool]:

@@ -44,6 +44,13 @@ def test_without_a_generator_it_writes_the_prompts(cohort, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "judged").iterdir()] == ["prompts.csv"]
 
 
+def test_a_report_is_not_written_among_the_images_that_are_judged(tmp_path, capsys):
+    (tmp_path / "judged").mkdir()
+    (tmp_path / "judged/labels.csv").write_text("image,image_id\n")
+    assert judge(tmp_path / "no cohort is read", tmp_path, tmp_path / "judged") == 2
+    assert "judged, whose images are read: name a folder elsewhere" in capsys.readouterr().err
+
+
 def test_two_folders_are_judged_side_by_side(cohort, tmp_path, capsys):
     assert judge(cohort, tmp_path) == 0
     ids = pl.read_csv(tmp_path / "judged/prompts.csv")["image_id"]

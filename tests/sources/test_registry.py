@@ -98,6 +98,7 @@ def test_build_of_a_corpus(tmp_path, capsys, monkeypatch):
 
     load = registry.load
     monkeypatch.setattr(registry, "load", load_few)
+    monkeypatch.setattr(registry, "emptied", lambda source, folder: [])  # reads all again; see the next test
     assert cli.main(["data", "build", "openi", "--out", str(tmp_path), "--shard", "0/1"]) == 0
     assert capsys.readouterr().out == "300 records in 1 file, 104 rejects\n"
     assert corpus.stream(tmp_path).select(pl.len()).collect().item() == 300
@@ -112,6 +113,18 @@ def test_build_of_a_corpus(tmp_path, capsys, monkeypatch):
     assert cli.main(["data", "build", "openi", "--out", str(tmp_path), "--shard", "0/2"]) == 2
     assert "holds shards of another number" in capsys.readouterr().err
     assert corpus.stream(tmp_path).select(pl.len()).collect().item() == 300
+
+
+def test_a_build_says_what_is_left_empty_and_refuses_a_table_without_a_record(tmp_path, capsys):
+    table = read_table(shipped(nih.TABLE), nih.COLUMNS).select(nih.COLUMNS).head(3)
+    given = tmp_path / "nih/Data_Entry_2017_v2020.csv"
+    given.parent.mkdir()
+    table.with_columns(pl.Series("View Position", ["PA", "SIDE", "SIDE"])).write_csv(given)
+    assert cli.main(["data", "build", f"nih={given.parent}", "--out", str(tmp_path / "new")]) == 0
+    assert "nih: 2 x view left empty, first 'SIDE' in row 2" in capsys.readouterr().out
+    table.clear().write_csv(given)
+    assert cli.main(["data", "build", f"nih={given.parent}", "--out", str(tmp_path / "newer")]) == 2
+    assert "nih: no record among 0 rows; see chexgen data check --source nih" in capsys.readouterr().err
 
 
 def test_a_folder_below_the_home_is_found(tmp_path, capsys, monkeypatch):
