@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 
 from chexgen_lib.models.baseline import BaselineUNet
 from chexgen_lib.models.control import ControlledTransformer
@@ -34,7 +33,6 @@ from chexgen_lib.sampling.released import released_pipeline
 INDEX, CONFIG = "model_index.json", "config.json"  # of a pipeline's folder, and of a model's
 OURS = {kind.__name__: kind for kind in (ChexGenPipeline, BaselinePipeline)}
 STABLE_DIFFUSION = "StableDiffusionPipeline"
-TEXT_TO_IMAGE = {pipeline.__name__ for pipeline in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()}
 REMEDY = (
     "give 'shipped', a released .pth, a folder of pipeline.save_pretrained, the transformer folder of a run, or a "
     "reachable hub id of a text-to-image pipeline of diffusers"
@@ -175,7 +173,7 @@ def _class_of(source: str | Path) -> str:
 
 
 def _open_pipeline(source: str | Path, name: str) -> Generator:
-    if name not in (*OURS, *TEXT_TO_IMAGE):
+    if name not in OURS and not _is_text_to_image(name):
         raise ValueError(f"{source} holds a {name}, which is no text-to-image pipeline of diffusers: {REMEDY}")
     if (Path(source) / INDEX).is_file():
         _check_parts(Path(source))
@@ -188,6 +186,13 @@ def _open_pipeline(source: str | Path, name: str) -> Generator:
     except UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{source} holds no whole pipeline, write or download it again ({reason})") from error
+
+
+def _is_text_to_image(name: str) -> bool:
+    """Whether diffusers has a text-to-image pipeline of this name."""
+    from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING  # imports every pipeline it knows
+
+    return any(pipeline.__name__ == name for pipeline in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values())
 
 
 def _check_parts(folder: Path) -> None:
