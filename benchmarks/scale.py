@@ -147,9 +147,8 @@ def images(folder: Path, processes: int) -> int:
 def encoding(folder: Path, processes: int) -> int:
     rows = layout.rows(layout.load(folder / "images", ["stage1", "split"]), "stage1", "train")
     frozen = load_autoencoder(str(folder / "autoencoder")), str(folder / "encoder")
-    prompts = descriptions(folder / "images", load_tokenizer(str(folder / "encoder")))
-    wanted = pl.DataFrame({"row": rows, "prompt": prompts.gather(rows)})
-    encode_rows(folder / "encoding", folder / "images", wanted, SIZE, frozen, workers=processes)
+    prompts = partial(descriptions, folder / "images", load_tokenizer(str(folder / "encoder")))
+    encode_rows(folder / "encoding", folder / "images", rows, SIZE, frozen, prompts, workers=processes)
     return len(rows)
 
 

@@ -4,9 +4,11 @@ import dataclasses
 import errno
 import hashlib
 import json
+import mmap
 import os
 import re
 import shutil
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 # What the system says of a disk that takes no more, and what libraries make of it without the word of the system.
@@ -25,7 +28,7 @@ FULL = re.compile(
     rf"{REFUSED.pattern}|os error 28|disk is full|"
     r"\d+ requested and \d+ written|PytorchStreamWriter failed writing|unexpected pos"
 )
-ROWS = 100_000  # of a table that are in memory at a time
+ROWS = 25_000  # of a table that are in memory at a time
 Table = TypeVar("Table", pl.DataFrame, pl.LazyFrame)
 UNREAD = (".md", ".png", ".jpg", ".jpeg", ".pdf", ".gif")  # by programs, in the folder of a model
 KEPT = "kept.json"  # in a folder that `kept.kept` filled: what it was made from
@@ -133,6 +136,41 @@ def blocks(table: pl.DataFrame | pl.LazyFrame, rows: int | None = None) -> Itera
     table, rows = table.lazy(), rows or ROWS
     for first in range(0, max(height(table), 1), rows):
         yield table.slice(first, rows).collect().rechunk()
+
+
+def mapped(frames: Iterable[pl.DataFrame], folder: Path | None = None) -> pl.DataFrame:
+    """Frames of one schema below each other, in a file without a name whose pages the system may take back.
+
+    It is written block by block and read where it lies, so that texts need not fit the memory; it goes with the frame.
+
+    Args:
+        folder: of that file; None takes the system's folder for such files, which may itself lie in memory.
+
+    Raises:
+        ValueError: for no frame, which has no columns (an empty one has).
+        OSError: where the disk is full.
+    """
+    folder = Path(folder or tempfile.gettempdir())
+    tables = (frame.to_arrow(compat_level=pl.CompatLevel.newest()) for frame in frames)
+    if (first := next(tables, None)) is None:
+        raise ValueError(f"{folder}: no frame to map")
+    with naming_full_disk(folder / "temporary file"), tempfile.TemporaryFile(dir=folder) as file:
+        with pa.ipc.new_file(file, first.schema) as writer:
+            for table in chain([first], tables):
+                writer.write_table(table)
+        file.flush()
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return pl.from_arrow(pa.ipc.open_file(pa.py_buffer(pages)).read_all(), rechunk=False)
+
+
+def taken(table: pl.DataFrame | pl.LazyFrame, rows: np.ndarray) -> pl.DataFrame:
+    """Some rows [K] of a table, numbers in ascending order; of a lazy one a block at a time is in memory."""
+    first, last = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, 0)
+    found = []
+    for block in blocks(table.lazy().slice(first, last - first)):
+        found.append(block[rows[(rows >= first) & (rows < first + len(block))] - first])
+        first += len(block)
+    return pl.concat(found)
 
 
 def height(table: pl.DataFrame | pl.LazyFrame) -> int:

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from chexgen_lib import storage
-from chexgen_lib.storage import blocks, digest, files_below, names_below, replacing, write_blocks
+from chexgen_lib.storage import blocks, digest, files_below, mapped, names_below, replacing, taken, write_blocks
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path):
@@ -279,3 +279,25 @@ def test_polars_takes_no_path_for_a_pattern(root):
                 if "glob=False" not in map(ast.unparse, node.keywords):
                     patterns.append(f"{path}:{node.lineno}")
     assert not patterns
+
+
+def test_rows_of_a_table_on_the_disk(tmp_path, monkeypatch):
+    table = pl.DataFrame({"n": range(50), "text": [f"text {n}" for n in range(50)]})
+    table.write_parquet(tmp_path / "table.parquet")
+    stored = pl.scan_parquet(tmp_path / "table.parquet")
+    monkeypatch.setattr(storage, "ROWS", 7)
+    for rows in ([], [0], [49], [3, 9, 10, 11, 40], range(50)):
+        rows = np.array(list(rows), np.int64)
+        assert taken(stored, rows).equals(table[rows])
+
+
+def test_a_mapped_table_is_the_table_and_leaves_no_file(tmp_path):
+    nested = pl.DataFrame(
+        {"text": ["a", None, "long enough to lie outside its view"], "boxes": [[{"x": 1.5}], [], None]}
+    )
+    whole = mapped([nested, nested.head(0), nested.head(2)], tmp_path)
+    assert whole.equals(pl.concat([nested, nested.head(2)])) and not list(tmp_path.iterdir())
+    assert whole.filter(pl.col("text").is_null()).equals(pl.concat([nested[1:2], nested[1:2]]))
+    assert mapped([nested.head(0)], tmp_path).equals(nested.head(0))
+    with pytest.raises(ValueError, match="no frame to map"):
+        mapped([], tmp_path)

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from chexgen_lib.records import FINDINGS
-from chexgen_lib.storage import read_arrays
+from chexgen_lib.storage import read_arrays, taken
 from chexgen_lib.stored_images import StoredImages
 
 ANATOMY = ("lungs", "heart", "ribs")
@@ -32,8 +32,10 @@ class CohortError(ValueError):
     """Records or a folder from which no cohort can be made or read."""
 
 
-def load(folder: Path, columns: Sequence[str | pl.Expr] | None = None) -> pl.DataFrame:
+def load(folder: Path, columns: Sequence[str | pl.Expr] | None = None, rows: np.ndarray | None = None) -> pl.DataFrame:
     """The cohort's table, or some of its columns, or what expressions make of them.
+
+    rows: those that are wanted, numbers in ascending order; of the others a block at a time is in memory.
 
     Raises:
         CohortError: if there is none, it is damaged, or another's; it names the stage that makes it.
@@ -45,7 +47,8 @@ def load(folder: Path, columns: Sequence[str | pl.Expr] | None = None) -> pl.Dat
         table = pl.scan_parquet(path, glob=False)
         known = table.collect_schema()
         table = table.with_columns(pl.lit(False).alias(flag) for flag in FLAGS if flag not in known)
-        return (table if columns is None else table.select(columns)).collect()
+        table = table if columns is None else table.select(columns)
+        return table.collect() if rows is None else taken(table, rows)
     except pl.exceptions.PolarsError as error:
         reason = " ".join(str(error).split())
         raise CohortError(f"{path} is cut off or damaged ({reason}): copy it again, or run 02_cohort") from error

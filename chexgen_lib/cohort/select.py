@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from chexgen_lib.descriptions.check import PASS
 from chexgen_lib.phantom import render as phantom
 from chexgen_lib.records import FINDINGS, assign_splits, in_several_splits, person, positions
 from chexgen_lib.sources import impressions
-from chexgen_lib.storage import ROWS, blocks, height
+from chexgen_lib.storage import ROWS, blocks, height, mapped
 
 RESERVED = 0.1  # share of people
 ROW = "__row"  # number of a record
@@ -72,6 +73,7 @@ def select(
     max_tokens: int,
     seed: int = 0,
     with_images: bool = False,
+    scratch: Path | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Select the records of a run: the Record columns, `prompt`, and a bool column for each of `layout.FLAGS`.
 
@@ -85,9 +87,9 @@ def select(
     source's. Prompts have fewer than `max_tokens` tokens (paper, Methods, ChexGen Model Training).
 
     Args:
-        records: curated ones, with the columns `qc` and `split`. Of lazy ones a block is in memory, and of all the
-            columns that selections look at.
+        records: curated ones, with the columns `qc` and `split`. Of lazy ones a block is in memory.
         with_images: only records that name an image file (real radiographs).
+        scratch: folder of the file that holds what selections look at, as `storage.mapped` takes it.
 
     Raises:
         CohortError: if a source has no record, a selection that is not optional finds no training record, or a person
@@ -100,54 +102,66 @@ def select(
             "names the sources), or leave it out of the cohort's sources"
         )
     unchecked = {source for selection in selections if selection.labels_alone for source in selection.sources}
-    parts = blocks(records.lazy().with_row_index(ROW))
-    candidates = pl.concat([_candidates(part, unchecked, with_images) for part in parts])
-    chosen = pl.concat([_choose(candidates, s, token_counts, max_tokens, seed) for s in selections])
-    if torn := in_several_splits(chosen):
+    candidates = mapped((_candidates(part, unchecked, with_images) for part in _numbered(records)), scratch)
+    chosen = [(s.flag, _choose(candidates, s, token_counts, max_tokens, seed)) for s in selections]
+    if torn := in_several_splits(pl.concat([rows.select("patient_id", "split") for _, rows in chosen])):
         raise CohortError(
             f"{len(torn)} patients are in several splits, first {torn[0]!r}: run the curation stage (notebook 01) "
             "again, which assigns splits"
         )
-    prompt = pl.coalesce(pl.col("prompt").filter(pl.col("stage2")).first(), pl.col("prompt").first())
-    merged = chosen.group_by("image_id").agg(pl.col(ROW).first(), pl.col(FLAGS).max(), prompt).sort("image_id")
-    return _fetch(records, merged)
+    return _fetch(records, _merged(chosen), scratch)
+
+
+def _merged(chosen: Sequence[tuple[str, pl.DataFrame]]) -> pl.DataFrame:
+    """What the selections of each flag choose, each image once, by its id: `ROW`, image_id, prompt and the flags."""
+    first = sorted(chosen, key=lambda one: one[0] != "stage2")  # whose prompt an image has
+    merged = pl.concat([rows.select(ROW, "image_id", "prompt") for _, rows in first])
+    merged = merged.unique(ROW, keep="first").sort("image_id")
+    rows = {flag: np.concatenate([own[ROW].to_numpy() for f, own in chosen if f == flag] or [[]]) for flag in FLAGS}
+    return merged.with_columns(pl.Series(flag, np.isin(merged[ROW], own)) for flag, own in rows.items())
 
 
 def _choose(
     candidates: pl.DataFrame, selection: Selection, token_counts: TokenCounts, max_tokens: int, seed: int
 ) -> pl.DataFrame:
-    """What a selection chooses: `ROW`, image_id, patient_id, split, `prompt` and bool columns `layout.FLAGS`."""
+    """What a selection chooses: `ROW`, image_id, patient_id, split and `prompt`."""
 
     def is_short(prompts: list[str]) -> np.ndarray:
         return np.array(token_counts(prompts)) < max_tokens
 
+    told = ROW, "image_id", "patient_id", "split", "prompt"
     pool = _pool(candidates, selection, token_counts, max_tokens)
+    pool = pool.select(*told, *(() if selection.natural else FINDINGS))  # every copy of the others would be large
     parts = ((_of(pool, split, selection.reserved), n) for split, n in selection.counts.items())
-    picked = [_sample(part, n, seed, is_short, selection.natural) for part, n in parts]
-    chosen = pl.concat([rows.select(ROW, "image_id", "patient_id", "split", "prompt") for rows in picked])
+    chosen = pl.concat([_sample(part, n, seed, is_short, selection.natural).select(told) for part, n in parts])
     if not selection.optional and chosen.filter(pl.col("split") == "train").is_empty():
         raise CohortError(
             f"no training record for {selection.flag}: its sources have none with an image and a short prompt"
         )
-    return chosen.with_columns(pl.lit(flag == selection.flag).alias(flag) for flag in FLAGS)
+    return chosen
 
 
-def _fetch(records: pl.DataFrame | pl.LazyFrame, chosen: pl.DataFrame) -> Iterator[pl.DataFrame]:
+def _fetch(records: pl.DataFrame | pl.LazyFrame, chosen: pl.DataFrame, scratch: Path | None) -> Iterator[pl.DataFrame]:
     """The records that are `chosen`, whole, with what else `chosen` says of them, in blocks.
 
-    For a block all records are passed through that lie near one of its own, since they may lie anywhere.
+    They are read once, in the order of the table, and taken from a file in theirs.
     """
-    records, n = records.lazy().select("image_id", pl.exclude("image_id")), height(records)
-    for block in blocks(chosen):
-        wanted = block.select(ROW).with_row_index("place")
-        found, places = [records.head(0).collect()], [wanted.head(0)]
-        for first in range(0, n, ROWS):
-            here = wanted.filter(pl.col(ROW).is_between(first, first + ROWS, closed="left"))
-            if len(here):
-                found.append(records.slice(first, ROWS).collect()[here[ROW] - first])
-                places.append(here)
-        order = pl.concat(places)["place"].arg_sort()
-        yield pl.concat(found)[order].hstack(block.select("prompt", *FLAGS))
+    numbers, wanted = chosen[ROW].to_numpy(), np.zeros(height(records), bool)
+    wanted[numbers] = True
+    found = mapped((block.filter(wanted[block[ROW]]) for block in _numbered(records)), scratch)
+    found = found.select("image_id", pl.exclude("image_id", ROW))
+    places = np.cumsum(wanted)[numbers] - 1
+    for first in range(0, max(len(places), 1), ROWS):
+        rows = slice(first, first + ROWS)
+        yield found[places[rows]].hstack(chosen[rows].select("prompt", *FLAGS))
+
+
+def _numbered(records: pl.DataFrame | pl.LazyFrame) -> Iterator[pl.DataFrame]:
+    """Blocks of the records with their numbers; of a table that is numbered as a whole each block would read all."""
+    first = 0
+    for block in blocks(records):
+        yield block.with_row_index(ROW, offset=first)
+        first += len(block)
 
 
 def _candidates(records: pl.DataFrame, unchecked: set[str], with_images: bool) -> pl.DataFrame:

@@ -73,8 +73,8 @@ def load_pairs(
     images = cohort.load_images(folder, resolution, stage2)
     mean, std = encode(autoencoder, images)
     pairs += replace(larger, mean=mean.half(), std=std.half())
-    described = descriptions(folder, text_encoder[0])
-    return truncate_cache(pairs, [*described.gather(stage1), *table[stage2]["prompt"]], text_encoder)
+    described = descriptions(folder, text_encoder[0], stage1)
+    return truncate_cache(pairs, [*described, *table[stage2]["prompt"]], text_encoder)
 
 
 def train_baseline(

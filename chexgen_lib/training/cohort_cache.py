@@ -1,7 +1,8 @@
 """The cohort as training reads it: records (`cohort.select`), images (`cohort.build`), latents and text states."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def select_records(
     def token_counts(texts: list[str]) -> Sequence[int]:
         return count_tokens(tokenizer, texts)
 
-    selected = select(record_table.scan(records), selections, token_counts, max_tokens, seed, with_images)
+    selected = select(record_table.scan(records), selections, token_counts, max_tokens, seed, with_images, folder)
     write_blocks(selected, folder / "records.parquet")
 
 
@@ -71,22 +72,21 @@ def build_with_latents(
     """
     if not (folder / "cohort.parquet").is_file():
         build(folder, records, sorted(resolutions.values()), image_root, workers)
-    cohort = layout.load(folder, [*FLAGS, "split", "prompt"])
+    cohort = layout.load(folder, [*FLAGS, "split"])
+    texts = {"pretraining": partial(descriptions, folder, load_tokenizer(text_encoder)), "alignment": None}
     for name, flag in PURPOSES.items():
-        prompts = descriptions(folder, load_tokenizer(text_encoder)) if name == "pretraining" else cohort["prompt"]
         for split in ("train", "val"):
-            rows = layout.rows(cohort, flag, split)
-            wanted = pl.DataFrame({"row": rows, "prompt": prompts.gather(rows)})
-            encode_rows(folder / f"{name}_{split}", folder, wanted, resolutions[name], (autoencoder, text_encoder))
+            place, rows = folder / f"{name}_{split}", layout.rows(cohort, flag, split)
+            encode_rows(place, folder, rows, resolutions[name], (autoencoder, text_encoder), prompts=texts[name])
 
 
 def encode_rows(
     folder: Path,
     cohort: Path,
-    wanted: pl.DataFrame,
+    rows: np.ndarray,
     resolution: int,
     frozen: tuple[AutoencoderKL, str],
-    shard: int = SHARD,
+    prompts: Callable[[np.ndarray], pl.Series] | None = None,
     workers: int = 1,
     deviations: bool = True,
 ) -> None:
@@ -96,44 +96,46 @@ def encode_rows(
 
     Args:
         cohort: folder of the images (`cohort.build.build`).
-        wanted: K images by their `row` in the cohort's table, each with its `prompt`.
+        rows: int64 [K] of the cohort's table, in ascending order.
         resolution: pixels of the images.
         frozen: autoencoder, and the name of the text encoder, as `load_text_encoder` takes it.
-        shard: pairs of a shard, which are encoded together.
+        prompts: rows of a shard -> their prompts, called where they are encoded; None: those they were selected by.
         deviations: keep those of the latents; else they are zero.
 
     Raises:
         CacheError: for no image, of which no training could read anything.
     """
-    if wanted.is_empty():
+    if not len(rows):
         raise CacheError(f"{folder}: no image to encode, its flag and split select none: give the cohort more records")
-    n = -(-len(wanted) // shard)
+    n = -(-len(rows) // SHARD)
     missing = [k for k in range(n) if not shard_path(folder, k, n).exists()]
     devices = [torch.device("cuda", k) for k in range(torch.cuda.device_count())] or [torch.device("cpu")] * workers
 
-    def encode(parts: dict[int, pl.DataFrame], device: torch.device) -> None:
+    def encode(numbers: list[int], device: torch.device) -> None:
         if device.type == "cpu" and len(devices) > 1:
             torch.set_num_threads(1)
         models = frozen[0].to(device), load_text_encoder(frozen[1], device=device)
-        for k, part in parts.items():
-            images = layout.load_images(cohort, resolution, part["row"])
-            pairs = LatentCache.of(images, part["prompt"].to_list(), *models)
+        for k in numbers:
+            here = rows[k * SHARD : (k + 1) * SHARD]
+            texts = layout.load(cohort, ["prompt"], here)["prompt"] if prompts is None else prompts(here)
+            pairs = LatentCache.of(layout.load_images(cohort, resolution, here), texts.to_list(), *models)
             pairs = pairs if deviations else replace(pairs, std=torch.zeros_like(pairs.std))
             pairs.save(folder, k, n)
 
-    # a process gets the rows of its own shards
-    shares = [{k: wanted[k * shard : (k + 1) * shard] for k in missing[i :: len(devices)]} for i in range(len(devices))]
+    shares = (missing[i :: len(devices)] for i in range(len(devices)))
     Parallel(n_jobs=len(devices))(delayed(encode)(*job) for job in zip(shares, devices, strict=True) if job[0])
 
 
-def descriptions(cohort: Path, tokenizer: PreTrainedTokenizerBase) -> pl.Series:
-    """The descriptions that stage I reads of all images of a cohort, also of those whose prompt is an impression.
+def descriptions(cohort: Path, tokenizer: PreTrainedTokenizerBase, rows: np.ndarray) -> pl.Series:
+    """The descriptions that stage I reads of some images of a cohort, also of those whose prompt is an impression.
 
     Of a rendered image it says what was rendered, which the record that was selected may have left open; where it is
     longer than an encoder reads (`MAX_TOKENS`), the image keeps the prompt that it was selected by.
+
+    rows: int64 [K] of the cohort's table, in ascending order.
     """
     texts = []
-    for block in blocks(pl.scan_parquet(cohort / "cohort.parquet", glob=False)):
+    for block in blocks(layout.load(cohort, rows=rows)):
         full = grammar.prompt(block)
         fits = pl.Series(count_tokens(tokenizer, full.to_list()), dtype=pl.Int64) <= MAX_TOKENS
         texts.append(full.zip_with(fits, block["prompt"]))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 from diffusers import AutoencoderKL
@@ -21,13 +22,12 @@ from chexgen_lib.models.text import MAX_TOKENS, count_tokens, load_tokenizer
 from chexgen_lib.models.transformer import ChexGenTransformer
 from chexgen_lib.phantom.stated import stated
 from chexgen_lib.records import positions
-from chexgen_lib.storage import blocks
+from chexgen_lib.storage import blocks, taken
 from chexgen_lib.training.cohort_cache import encode_rows
 from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import LatentCache
 
 SPLITS = ("train", "val")
-SHARD = 512  # pairs that are encoded together
 STATED = 0.75  # share of images of which all sides and severities are stated
 TOLD = "told.parquet"  # records in the cohort's order, as the model is told of them
 
@@ -100,11 +100,14 @@ def build_pairs(
     """
     records = told(layout.load(cohort), text_encoder)
     records.select("split", "prompt", *METADATA).write_parquet(folder / TOLD)
-    table = records.with_row_index("row")
+    prompts = pl.scan_parquet(folder / TOLD, glob=False).select("prompt")
+
+    def read(rows: np.ndarray) -> pl.Series:
+        return taken(prompts, rows)["prompt"]
+
     for split in SPLITS:
-        wanted = table.filter(split=split).select("row", "prompt")
-        frozen = autoencoder, text_encoder
-        encode_rows(folder / split, cohort, wanted, resolution, frozen, SHARD, workers, deviations=False)
+        rows, frozen = layout.rows(records, split=split), (autoencoder, text_encoder)
+        encode_rows(folder / split, cohort, rows, resolution, frozen, read, workers, deviations=False)
 
 
 def load_pairs(folder: Path, sources: Sequence[str]) -> tuple[LatentCache, LatentCache]:

@@ -91,7 +91,7 @@ def _load(folder: Path, weights: str, cohort: Path, autoencoder: AutoencoderKL, 
         transformer=transformer,
         history=read_history() if weights == SHIPPED else pl.DataFrame(schema=HISTORY),
         images=layout.load_images(cohort, resolution, rows),
-        prompts=descriptions(cohort, load_tokenizer(text_encoder)).gather(rows).to_list(),
+        prompts=descriptions(cohort, load_tokenizer(text_encoder), rows).to_list(),
         autoencoder=autoencoder,
         text_encoder=text_encoder,
     )

@@ -48,9 +48,9 @@ def arguments(tmp_path):
 
 
 def test_a_cache_of_no_images_is_refused(arguments, tmp_path):
-    wanted = pl.DataFrame(schema={"row": pl.Int64, "prompt": pl.String})
+    rows = np.zeros(0, np.int64)
     with pytest.raises(CacheError, match="alignment_val: no image to encode"):
-        encode_rows(tmp_path / "alignment_val", tmp_path, wanted, 32, (arguments["autoencoder"], "minilm"))
+        encode_rows(tmp_path / "alignment_val", tmp_path, rows, 32, (arguments["autoencoder"], "minilm"))
 
 
 def test_caches_hold_the_images_of_their_purpose(arguments, tmp_path):
@@ -81,7 +81,7 @@ def test_a_description_longer_than_an_encoder_reads_gives_way_to_the_prompt(argu
     lengths = count_tokens(load_tokenizer(), full.to_list())
     limit = sorted(lengths)[2]
     monkeypatch.setattr(cohort_cache, "MAX_TOKENS", limit)
-    read = descriptions(folder, load_tokenizer()).to_list()
+    read = descriptions(folder, load_tokenizer(), np.arange(6)).to_list()
     assert read == [t if n <= limit else f"Prompt {k}." for k, (t, n) in enumerate(zip(full, lengths, strict=True))]
     assert 0 < sum(text.startswith("Prompt") for text in read) < 6
 

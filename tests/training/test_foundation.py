@@ -14,7 +14,7 @@ from chexgen_lib.models.autoencoder import load_autoencoder
 from chexgen_lib.models.foundation import load_transformer
 from chexgen_lib.models.metadata import encode_records
 from chexgen_lib.models.text import load_text_encoder
-from chexgen_lib.training import foundation
+from chexgen_lib.training import cohort_cache, foundation
 from chexgen_lib.training.config import TrainingConfig, TrainingError
 from chexgen_lib.training.latent_cache import LatentCache
 from tests.builders import curated_records, shipped_foundation
@@ -39,7 +39,7 @@ def cohort(tmp_path):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_pairs_are_those_of_one_shard_and_go_on_where_they_were(cohort, monkeypatch, workers):
-    monkeypatch.setattr(foundation, "SHARD", 4)
+    monkeypatch.setattr(cohort_cache, "SHARD", 4)
     frozen = load_autoencoder("shipped", torch.device("cpu"))
     given = dict(cohort=cohort, autoencoder=frozen, text_encoder="minilm", resolution=16)
     made = kept(foundation.build_pairs, cohort / f"pairs_{workers}", {"workers": workers}, **given)
