@@ -120,7 +120,7 @@ foundation: params dvc
 	$(BIN)/dvc repro 01_curation
 	$(BIN)/python -m chexgen_lib.workflow.notebooks run 03_foundation
 
-# Retrains the adapter for masks and boxes that the package ships; three quarters of an hour on 2 cores with bfloat16.
+# Retrains the adapter for masks and boxes that the package ships; an hour and a half on 2 cores with bfloat16.
 adapter: params dvc
 	$(BIN)/dvc repro 01_curation
 	$(BIN)/python -m chexgen_lib.workflow.notebooks run 05_adapter

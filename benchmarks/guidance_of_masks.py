@@ -1,19 +1,19 @@
-"""Why samples worsen the outlines of pneumothoraces: does guidance draw them more plainly than patients show them?
+"""Do samples worsen the outlines of pneumothoraces because guidance draws them more plainly than patients show them?
 
     python -m benchmarks.guidance_of_masks [--root runs/laptop] [--scales 1 2] [--seeds 5]
 
 needs the run of profile laptop below --root up to 06. It samples that run's requests for masks and boxes at each scale
 of the classifier-free guidance (06 takes 2; 1 is without guidance), everything else equal. Then it trains the
-segmenters of pneumothorax as 09 does: on real images alone, with samples, and with as many new real ones. A segmenter
-of other real images, 05's reader, finds the requested mask in samples with guidance more easily than in real images
-(adherence.csv).
+segmenters of pneumothorax as 09 does, on real images alone and with samples, and tests them on 09's test images and,
+so that a setting could be chosen without these, on images of training patients whom neither arm was trained on.
 
-Writes guidance_of_masks.csv beside this file: guidance_scale (none for arms without samples), arm, metric, n test
+Writes guidance_of_masks.csv beside this file: guidance_scale (none for real images alone), test, arm, metric, n test
 images, the value with its 95 % interval over patients and seeds, and the difference from real images alone with its
 own. Samples and trainings are kept below ROOT/benchmarks/guidance_of_masks, so that an interrupted run goes on.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -31,6 +31,9 @@ from chexgen_lib.storage import write_csv
 from chexgen_lib.workflow import dag
 
 TASK = "pneumothorax"
+# What `segment` calls a set, and which of `AnnotatedSplits` it is given; no further images are left to train on.
+ROWS = {"val": "val", "test": "test", "external test": "further train"}
+NAMES = {"external test": "other training patients"}
 COLUMNS = ["arm", "metric", "n", "value", "low", "high", "difference", "difference_low", "difference_high"]
 
 
@@ -64,10 +67,11 @@ def main() -> None:
         folder = args.root / f"benchmarks/guidance_of_masks/{scale:g}"
         pools = sample(args.root, folder, scale, given)
         sets = annotated.of_run(args.root, trained["resolution"], pools, None, None)[TASK]
+        sets = replace(sets, rows={name: sets.rows[own] for name, own in ROWS.items()})
         result = segment(sets, TASK, trained["task_copies"], folder / "trained", trained["segmentation"], repeats)
         sampled = pl.col("arm").is_in([augmented(k) for k in trained["task_copies"]])
         about = pl.when(sampled).then(pl.lit(scale)).alias("guidance_scale")
-        tables.append(result.table.filter(test="test").select(about, *COLUMNS))
+        tables.append(result.table.select(about, pl.col("test").replace(NAMES), *COLUMNS))
     table = pl.concat(tables).unique(maintain_order=True)  # arms without samples are those of every scale
     write_csv(table, Path(__file__).with_suffix(".csv"))
     print(table)

@@ -30,6 +30,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from benchmarks import scale
 from chexgen_lib.storage import replacing
 from chexgen_lib.training.latent_cache import LatentCache
 
@@ -72,6 +73,12 @@ def write_pairs(folder: Path) -> None:
     (folder / "settings.json").write_text(json.dumps({"model": "ci", "text_tokens": 8, "training": training}))
 
 
+def select_records(folder: Path) -> None:
+    """What `scale.cohort` reads: 20,000 records, the selected ones of them, and their images."""
+    scale.prepare(folder, 2, 20_000)
+    scale.selection(folder, 2)
+
+
 def clone(folder: Path) -> None:
     """The commit at the start with the environment that runs the benchmark; what is not committed is not tested."""
     subprocess.run(["git", "clone", "--quiet", "--shared", "--no-tags", REPOSITORY, folder], check=True)
@@ -88,6 +95,9 @@ COMMANDS = {
     ),
     "train": Command(
         [*CLI, "train", "INPUTS/pairs", "--settings", "INPUTS/settings.json", "--out", "OUT"], write_pairs
+    ),
+    "images and latents": Command(
+        [sys.executable, "-m", "benchmarks.scale", "--cohort-of", "INPUTS", "--folder", "OUT"], select_records
     ),
     "data build": Command([*CLI, "data", "build", "openi", "--out", "OUT"]),
     "make repro": Command(

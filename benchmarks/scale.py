@@ -288,7 +288,11 @@ def main() -> None:
     parser.add_argument("--cohort-of", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.cohort_of:
-        cohort(arguments.cohort_of, arguments.folder, arguments.processes)
+        try:
+            cohort(arguments.cohort_of, arguments.folder, arguments.processes)
+        except OSError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
         return
     if arguments.step:
         run_step(arguments.step, arguments.folder, arguments.processes)
