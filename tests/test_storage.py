@@ -301,3 +301,9 @@ def test_a_mapped_table_is_the_table_and_leaves_no_file(tmp_path):
     assert mapped([nested.head(0)], tmp_path).equals(nested.head(0))
     with pytest.raises(ValueError, match="no frame to map"):
         mapped([], tmp_path)
+
+
+def test_a_full_disk_below_a_mapped_table_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage.tempfile, "TemporaryFile", lambda dir: open("/dev/full", "w+b"))
+    with pytest.raises(OSError, match=f"^{tmp_path}/temporary file: cannot be written {FULL}"):
+        mapped([pl.DataFrame({"n": range(10_000)})], tmp_path)

@@ -89,7 +89,7 @@ def select(
     Args:
         records: curated ones, with the columns `qc` and `split`. Of lazy ones a block is in memory.
         with_images: only records that name an image file (real radiographs).
-        scratch: folder of the file that holds what selections look at, as `storage.mapped` takes it.
+        scratch: folder of the files that hold what selections look at and then what they choose (`storage.mapped`).
 
     Raises:
         CohortError: if a source has no record, a selection that is not optional finds no training record, or a person
